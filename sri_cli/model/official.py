@@ -1,0 +1,71 @@
+"""The parameter names of the official implementations, and ours.
+
+Each table maps a prefix of an official name to a prefix of ours; the rest of the name agrees.
+The longest prefix that fits counts.
+"""
+
+from __future__ import annotations
+
+GENESIS_V2 = {
+    "encoder.down.": "segregate.encoder.down.",
+    "encoder.up.": "segregate.encoder.up.",
+    "encoder.mlp.1.": "segregate.encoder.mlp.0.",
+    "encoder.mlp.3.": "segregate.encoder.mlp.2.",
+    "encoder.mlp.5.": "segregate.encoder.mlp.4.",
+    "att_process.log_sigma": "segregate.colouring.log_sigma",
+    "att_process.colour_head.conv.": "segregate.colouring.colour_head.",
+    "att_process.colour_head.gate.gate": "segregate.colouring.gate",
+    "seg_head.": "segregate.seg_head.",
+    "feat_head.0.": "segregate.pooling.head.",
+    "feat_head.1.": "segregate.pooling.project.",
+    "z_head.": "segregate.slot_head.",
+    "decoder_module.": "segregate.decoder.layers.",
+    "prior_lstm.": "prior.lstm.",
+    "prior_linear.": "prior.linear.",
+}
+
+SRI = {
+    **{f"genesisv2.{name}": ours for name, ours in GENESIS_V2.items() if "prior" not in name},
+    "scene_encoder.project_to_scene_dim.": "relate.project.",
+    "scene_encoder.mu_s.": "relate.mean.",
+    "scene_encoder.sp_s.": "relate.spread.",
+    "prior_lstm.scene_encoder.": "prior.from_scene.",
+    "prior_lstm.lstm.": "prior.lstm.",
+    "prior_lstm.mu.": "prior.mean.",
+    "prior_lstm.sp.": "prior.spread.",
+    "posterior_lstm.scene_encoder.": "posterior.from_scene.",
+    "posterior_lstm.lstm.": "posterior.lstm.",
+    "posterior_lstm.sp.": "posterior.spread.",
+    "decoder.": "decoder.layers.",
+}
+for _block in range(3):
+    _official, _ours = f"scene_encoder.blocks.{_block}.", f"relate.blocks.{_block}."
+    for _name, _own in {
+        "k": "key",
+        "q": "query",
+        "relational_v": "relation",
+        "norm_pre_ff": "norm",
+        "mlp": "mlp",
+    }.items():
+        SRI[f"{_official}{_name}."] = f"{_ours}{_own}."
+
+TABLES = {"sri": SRI, "genesis-v2": GENESIS_V2}
+
+
+def our_name(system: str, official: str) -> str:
+    """Our name of a parameter of the official implementation.
+
+    Raises:
+        KeyError: for a name that no prefix of the system's table fits.
+    """
+    table = TABLES[system]
+    fits = [prefix for prefix in table if official.startswith(prefix)]
+    if not fits:
+        raise KeyError(official)
+    prefix = max(fits, key=len)
+    # The official decoders keep the broadcast at position 0 of their Sequential; ours does not.
+    rest = official[len(prefix) :]
+    if table[prefix].endswith("decoder.layers."):
+        index, _, leaf = rest.partition(".")
+        rest = f"{int(index) - 1}.{leaf}"
+    return table[prefix] + rest

@@ -1,0 +1,48 @@
+"""In which order the segregated slots are imagined (paper, section 3.3).
+
+Axis legend: B batch, K places and slots, D slot size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+Matching = Callable[[Tensor, Tensor], Tensor]
+
+
+@torch.no_grad()
+def greedy_order(places: Tensor, slots: Tensor) -> Tensor:
+    """For each place in turn the nearest slot not taken yet.
+
+    places, slots [B,K,D]: means of the rollout's prior and of the segregation posterior.
+    Returns [B,K] of int64: the slot at each place. Stays on the device.
+    """
+    distance = torch.cdist(places, slots, compute_mode="donot_use_mm_for_euclid_dist")
+    taken = torch.zeros_like(distance[:, 0], dtype=torch.bool)
+    order = []
+    for row in distance.unbind(dim=1):
+        nearest = row.masked_fill(taken, torch.inf).argmin(dim=1, keepdim=True)
+        taken = taken.scatter(1, nearest, True)
+        order.append(nearest)
+    return torch.cat(order, dim=1)
+
+
+@torch.no_grad()
+def hungarian_order(places: Tensor, slots: Tensor) -> Tensor:
+    """The assignment of least total distance; as `greedy_order`, but by way of the host."""
+    distance = torch.cdist(places, slots, compute_mode="donot_use_mm_for_euclid_dist")
+    columns = [linear_sum_assignment(cost)[1].tolist() for cost in distance.cpu().numpy()]
+    return torch.tensor(columns, dtype=torch.int64, device=places.device)
+
+
+MATCHINGS: dict[str, Matching] = {"greedy": greedy_order, "hungarian": hungarian_order}
+
+
+def reorder(slots: Tensor, order: Tensor) -> Tensor:
+    """slots [B,K,...] permuted so that place k holds slot order[b, k]."""
+    index = order.reshape(*order.shape, *(1 for _ in slots.shape[2:]))
+    return slots.gather(1, index.expand(-1, -1, *slots.shape[2:]))
