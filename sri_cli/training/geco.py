@@ -1,0 +1,65 @@
+"""GECO: keep the error of a model at its goal while its KL falls (Rezende & Viola, 2018).
+
+Axis legend: B batch. Errors and KLs are in nats per image.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+MOMENTUM = 0.99
+REFERENCE_SIZE_PX = 64
+
+
+class Geco(nn.Module):
+    """The multiplier of one objective; all of its state lives in buffers, nothing is read back.
+
+    `target_per_element` is the goal per pixel and channel, `num_elements` is 3*H*W, `lr` the
+    multiplier's rate at 64 px (scaled by 64^2/H^2 here). For the first `warmup` steps the
+    multiplier stays where it started while the moving average already runs.
+    """
+
+    beta: Tensor
+    err_ema: Tensor
+    seen: Tensor
+
+    def __init__(
+        self,
+        target_per_element: float,
+        num_elements: int,
+        lr: float,
+        image_size: int,
+        *,
+        speedup: float = 10.0,
+        beta_start: float = 1.0,
+        beta_min: float = 1e-10,
+        beta_max: float = 1e10,
+        warmup: int = 0,
+    ) -> None:
+        super().__init__()
+        self.goal = target_per_element * num_elements
+        self.lr = lr * REFERENCE_SIZE_PX**2 / image_size**2
+        self.speedup = speedup
+        self.beta_min, self.beta_max = beta_min, beta_max
+        self.warmup = warmup
+        self.register_buffer("beta", torch.tensor(float(beta_start)))
+        self.register_buffer("err_ema", torch.tensor(0.0))
+        self.register_buffer("seen", torch.tensor(0, dtype=torch.int64))
+
+    def forward(self, error: Tensor, kl: Tensor) -> Tensor:
+        """error [B] and kl [B] -> the scalar loss err + beta * KL, with beta as it stood before."""
+        err = error.float().mean()
+        beta_before = self.beta.clone()  # the buffer moves before the backward pass needs it
+        self._update(err.detach())
+        return err + beta_before * kl.float().mean()
+
+    @torch.no_grad()
+    def _update(self, err: Tensor) -> None:
+        ema = torch.where(self.seen == 0, err, MOMENTUM * self.err_ema + (1 - MOMENTUM) * err)
+        gap = self.goal - ema
+        rate = self.lr * torch.where(gap > 0, self.speedup, 1.0)
+        moved = (self.beta * torch.exp(rate * gap)).clamp(self.beta_min, self.beta_max)
+        self.beta.copy_(torch.where(self.seen < self.warmup, self.beta, moved))
+        self.err_ema.copy_(ema)
+        self.seen.add_(1)

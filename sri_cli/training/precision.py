@@ -1,0 +1,63 @@
+"""Which device and which arithmetic a step runs with."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from sri_cli.errors import SriError
+
+Precision = Literal["fp32", "bf16"]
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """`auto` takes a GPU when there is one. Raises SriError for a GPU that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise SriError("PyTorch sees no GPU here", "leave --gpus out, or give --gpus 0")
+    return torch.device(name)
+
+
+def choose_precision(wanted: str, device: torch.device) -> Precision:
+    """`auto` is bf16 where the device computes it natively, else fp32."""
+    if wanted == "auto":
+        return "bf16" if has_native_bf16(device) else "fp32"
+    if wanted not in ("fp32", "bf16"):
+        raise SriError(f"unknown precision {wanted!r}", "use auto, fp32 or bf16")
+    return "fp32" if wanted == "fp32" else "bf16"
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Emulated bf16 is slower than float32, so only native support counts."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and bool({"avx512_bf16", "amx_bf16"} & cpu_flags())
+
+
+def cpu_flags() -> set[str]:
+    """The processor's feature flags as Linux names them; empty where it does not say."""
+    for line in cpu_info():
+        if line.startswith("flags"):
+            return set(line.partition(":")[2].split())
+    return set()
+
+
+def cpu_model() -> str:
+    """The processor's name, for reports."""
+    import platform
+
+    for line in cpu_info():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def cpu_info() -> list[str]:
+    """The lines of /proc/cpuinfo, or none on systems without it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return file.read().splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,179 @@
+"""One training step: losses, GECO, gradients, Adam. Nothing in it waits for the device.
+
+Axis legend: B batch, H W image rows and columns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from sri_cli.model.output import Losses
+from sri_cli.training.geco import Geco
+from sri_cli.training.noise import draw_noise as draw_noise
+
+if TYPE_CHECKING:
+    from sri_cli.recipe.schema import TrainSection
+
+
+class TrainStep:
+    """A model with one GECO per objective and fused Adam.
+
+    A step whose gradients are not finite changes nothing and is only counted. Metrics add up on
+    the device until `read_metrics` fetches their means.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: TrainSection,
+        device: torch.device | str = "cpu",
+        precision: str = "fp32",
+    ) -> None:
+        self.device = torch.device(device)
+        self.settings = settings
+        self.bf16 = precision == "bf16"
+        # to(memory_format=...) touches 4-d weights only, which are the convolutions'.
+        self.model: Any = model.to(self.device).to(memory_format=torch.channels_last).train()
+        self.gecos = make_gecos(self.model, settings).to(self.device)
+        self.params = [p for p in self.model.parameters() if p.requires_grad]
+        self.lr = torch.tensor(float(settings.lr), device=self.device)
+        self.optimiser = torch.optim.Adam(self.params, lr=self.lr, fused=True)
+        self.metrics = Metrics(self.device)
+
+    def __call__(self, images: Tensor, noise: Mapping[str, Tensor], step: int) -> None:
+        """images uint8 [B,3,H,W]; `step` counts from 0 and sets the learning rate."""
+        self.lr.fill_(learning_rate(self.settings, step))
+        before = [buffer.clone() for buffer in self.gecos.buffers()]
+        losses = self.forward(images, noise)
+        loss = self.constrained_loss(losses)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = self._gradient_norm()
+        finite = torch.isfinite(norm) & torch.isfinite(loss.detach())
+        self._update(finite, before)
+        self.metrics.add(self._values(losses, loss, norm), finite)
+
+    def forward(self, images: Tensor, noise: Mapping[str, Tensor]) -> Losses:
+        """uint8 images -> the model's losses, in the precision of this run."""
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            return self.model(to_float(images, self.device), noise)
+
+    def constrained_loss(self, losses: Losses) -> Tensor:
+        """The sum of every objective under its GECO; moves their multipliers."""
+        parts = [self.gecos[o.name](o.error, o.kl) for o in losses.objectives]
+        return torch.stack(parts).sum()
+
+    def read_metrics(self) -> dict[str, float]:
+        """Means since the last call, then starts again. Waits for the device."""
+        betas = {f"beta/{name}": float(geco.beta) for name, geco in self._gecos()}
+        averages = {f"err_ema/{name}": float(geco.err_ema) for name, geco in self._gecos()}
+        return self.metrics.read() | betas | averages
+
+    def state(self) -> dict[str, Any]:
+        """What must be kept beside the weights: builtins and tensors only."""
+        return {"optimiser": self.optimiser.state_dict(), "gecos": dict(self.gecos.state_dict())}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Takes up `state()` of an earlier run; the learning rate stays this run's."""
+        self.gecos.load_state_dict(state["gecos"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.lr
+
+    def _gecos(self) -> list[tuple[str, Any]]:
+        return list(self.gecos.items())
+
+    def _gradient_norm(self) -> Tensor:
+        grads = [p.grad for p in self.params if p.grad is not None]
+        norm = nn.utils.get_total_norm(grads, foreach=True)
+        if self.settings.clip_grad is not None:
+            nn.utils.clip_grads_with_norm_(self.params, self.settings.clip_grad, norm, foreach=True)
+        return norm
+
+    @torch.no_grad()
+    def _update(self, finite: Tensor, gecos_before: list[Tensor]) -> None:
+        # Fused Adam leaves everything as it was where found_inf is 1, without a host read.
+        self.optimiser.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        self.optimiser.grad_scale = None  # type: ignore[attr-defined]
+        self.optimiser.step()
+        for buffer, before in zip(self.gecos.buffers(), gecos_before, strict=True):
+            buffer.copy_(torch.where(finite, buffer, before))
+
+    def _values(self, losses: Losses, loss: Tensor, norm: Tensor) -> dict[str, Tensor]:
+        values = {name: term.mean() for name, term in losses.terms.items()}
+        for objective in losses.objectives:
+            values[f"error/{objective.name}"] = objective.error.mean()
+            values[f"kl/{objective.name}"] = objective.kl.mean()
+        return values | {"loss": loss, "grad_norm": norm}
+
+
+class Metrics:
+    """Sums over the finite steps, kept on the device; `steps` and `skipped` are counts."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.names: tuple[str, ...] = ()
+        self.sums = torch.zeros(0, device=device)
+        self.good = torch.zeros((), device=device)
+        self.steps = 0
+
+    @torch.no_grad()
+    def add(self, values: Mapping[str, Tensor], finite: Tensor) -> None:
+        """values: scalars by name, the same names in every call."""
+        row = torch.stack([value.detach().float() for value in values.values()])
+        if not self.names:
+            self.names, self.sums = tuple(values), torch.zeros_like(row)
+        self.sums += torch.where(finite, row, 0.0)
+        self.good += finite
+        self.steps += 1
+
+    def read(self) -> dict[str, float]:
+        """Means over the finite steps (NaN without any) and the count of skipped ones."""
+        good = float(self.good)
+        sums: list[float] = self.sums.tolist()
+        means = {n: s / good if good else math.nan for n, s in zip(self.names, sums, strict=True)}
+        skipped = self.steps - round(good)
+        self.sums.zero_()
+        self.good.zero_()
+        self.steps = 0
+        return means | {"skipped": skipped}
+
+
+def make_gecos(model: Any, settings: TrainSection) -> nn.ModuleDict:
+    """One GECO for each of the model's objectives, all with the recipe's settings."""
+    size = model.image_size
+    return nn.ModuleDict(
+        {
+            name: Geco(
+                settings.geco_target,
+                3 * size * size,
+                settings.geco_lr,
+                size,
+                speedup=settings.geco_speedup,
+                beta_start=settings.beta_start,
+                beta_min=settings.beta_min,
+                warmup=settings.geco_warmup,
+            )
+            for name in model.objective_names
+        }
+    )
+
+
+def learning_rate(settings: TrainSection, step: int) -> float:
+    """Linear warm-up over `lr_warmup` steps, then constant or half a cosine down to 0."""
+    warm = min(1.0, (step + 1) / settings.lr_warmup) if settings.lr_warmup else 1.0
+    if settings.lr_decay == "none":
+        return settings.lr * warm
+    done = (step - settings.lr_warmup) / max(1, settings.steps - settings.lr_warmup)
+    return settings.lr * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))
+
+
+def to_float(images: Tensor, device: torch.device | str) -> Tensor:
+    """uint8 [B,3,H,W] -> float32 in [0,1] on the device, channels_last."""
+    moved = images.to(device, non_blocking=True)
+    return moved.to(torch.float32, memory_format=torch.channels_last).div_(255)
