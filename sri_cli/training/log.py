@@ -1,0 +1,54 @@
+"""The run's log: one JSON object per logging step in log.jsonl."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sri_cli.workspace import cannot_write, write_atomic
+
+LOG_NAME = "log.jsonl"
+
+
+class RunLog:
+    """Append records; forget those after a step when a run resumes there."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.path = run_dir / LOG_NAME
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one line; numbers that are not finite become null. SriFailure on a full disk."""
+        line = json.dumps({key: finite_or_none(value) for key, value in record.items()}) + "\n"
+        try:
+            with open(self.path, "ab") as file:
+                file.write(line.encode())
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    def drop_after(self, step: int) -> None:
+        """Keep the records up to `step`; also drops a line torn by a kill."""
+        if not self.path.exists():
+            return
+        kept = [record for record in read_log(self.path) if record["step"] <= step]
+        lines = "".join(json.dumps(record) + "\n" for record in kept)
+        write_atomic(self.path, lines.encode())
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The records of a log.jsonl (or of a run folder), a torn last line left out."""
+    path = path / LOG_NAME if path.is_dir() else path
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break  # only the last line can be torn: lines are appended whole
+    return records
+
+
+def finite_or_none(value: Any) -> Any:
+    """NaN and infinities have no place in JSON."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
