@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class SriError(Exception):
     """Input to correct: usage, recipe, data or weights (exit code 2).
@@ -36,3 +38,11 @@ class Interrupted(SriError):
     """Stopped by a signal after saving; the same command resumes (exit code 75)."""
 
     exit_code = 75
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """` (did you mean X?)` for the nearest known word, or nothing; a tail for an error message."""
+    from difflib import get_close_matches  # 10 ms that only a mistake pays
+
+    near = get_close_matches(word, list(known), n=1, cutoff=0.55)
+    return f" (did you mean {near[0]}?)" if near else ""

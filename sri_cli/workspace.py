@@ -1,0 +1,177 @@
+"""Where data and runs live, which run is the latest, how a file is written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from sri_cli.errors import SriError, SriFailure, did_you_mean
+
+CHECKPOINT_NAME = re.compile(r"step-\d+")
+RESERVED_RUN = "pretrained"
+MADE_BY = {"demo-towers": "sri demo"}  # data sets that another verb than `prepare` makes
+
+
+@dataclass(frozen=True)
+class RunRef:
+    """A run, and the checkpoint that was asked for (None: the newest good one)."""
+
+    run_dir: Path
+    checkpoint: Path | None = None
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The two folders that every verb works in."""
+
+    data_root: Path
+    runs_root: Path
+
+    def data_path(self, name: str, size: int) -> Path:
+        """Where the data set `name` at `size` px belongs."""
+        return self.data_root / f"{name}-{size}.h5"
+
+    def find_data(self, name_or_file: str, size: int) -> Path:
+        """The data file of a name (at `size` px) or a path; SriError when there is none."""
+        if is_path(name_or_file):
+            return self._existing_file(Path(name_or_file))
+        path = self.data_path(name_or_file, size)
+        if path.is_file():
+            return path
+        others = sorted(self.data_root.glob(f"{name_or_file}-*.h5"))
+        there = f"; there is {', '.join(str(other) for other in others)}" if others else ""
+        raise SriError(
+            f"no data file {path}{there}",
+            f"make it: {MADE_BY.get(name_or_file, f'sri prepare {name_or_file} --size {size}')}",
+        )
+
+    @staticmethod
+    def _existing_file(path: Path) -> Path:
+        if path.is_file():
+            return path
+        wrong = "is a folder, not a data file" if path.is_dir() else "does not exist"
+        raise SriError(f"data file {path} {wrong}", "`sri prepare --list` lists the data files")
+
+    def run_dir(self, name_or_path: str) -> Path:
+        """The folder of a run to be made: a bare name lies in the runs folder."""
+        if name_or_path == RESERVED_RUN:
+            raise SriError(
+                f"{RESERVED_RUN} names the shipped model, not a run", "choose another name"
+            )
+        return Path(name_or_path) if is_path(name_or_path) else self.runs_root / name_or_path
+
+    def find_run(self, arg: str | None = None) -> RunRef:
+        """The run that `arg` names: folder, name, or a checkpoint inside; None: the latest.
+
+        Raises SriError when there is none, or none with a checkpoint.
+        """
+        if arg is None:
+            return self._latest_run()
+        if arg == RESERVED_RUN:
+            raise SriError("this version ships no pretrained model", "train one: sri demo")
+        places = [Path(arg), self.runs_root / arg]
+        found = [
+            place for place in (places if is_path(arg) else reversed(places)) if place.is_dir()
+        ]
+        if not found:
+            near = did_you_mean(arg, self.run_names())
+            raise SriError(f"no run {arg}{near}", self._runs_hint())
+        path = found[0]
+        if is_checkpoint(path):
+            return RunRef(path.parent.parent, path)
+        if not checkpoints_in(path):
+            raise SriError(
+                f"run {path} has no checkpoint yet",
+                "train it on (the same `sri train` command), or choose another with --run",
+            )
+        return RunRef(path)
+
+    def run_names(self) -> list[str]:
+        """The runs that have a checkpoint, latest first."""
+        folders = [run for run in list_folder(self.runs_root) if checkpoints_in(run)]
+        return [run.name for run in sorted(folders, key=newest_time, reverse=True)]
+
+    def _latest_run(self) -> RunRef:
+        names = self.run_names()
+        if not names:
+            raise SriError(f"no trained run in {self.runs_root}", self._runs_hint())
+        return RunRef(self.runs_root / names[0])
+
+    def _runs_hint(self) -> str:
+        names = self.run_names()
+        if names:
+            return f"trained runs: {', '.join(names)}"
+        return "train one: sri train --recipe sri-mog (or sri demo), or name a run with --run"
+
+
+def is_path(text: str) -> bool:
+    """Whether `text` means a file or folder rather than a name to look up."""
+    return os.sep in text or text in (".", "..") or text.endswith(".h5")
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether `path` is a checkpoint folder by its name (an unfinished one is named otherwise)."""
+    return bool(CHECKPOINT_NAME.fullmatch(path.resolve().name)) and path.is_dir()
+
+
+def checkpoints_in(run_dir: Path) -> list[Path]:
+    """The checkpoint folders of a run, oldest first."""
+    found = [path for path in list_folder(run_dir / "checkpoints") if is_checkpoint(path)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def newest_time(run_dir: Path) -> float:
+    """When the run's newest checkpoint was written, in seconds."""
+    return max(path.stat().st_mtime for path in checkpoints_in(run_dir))
+
+
+def list_folder(folder: Path) -> list[Path]:
+    """What lies in `folder`; nothing when it is not there."""
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def ensure_folder(path: Path) -> Path:
+    """Make `path` a folder that can be written to; SriFailure when the machine will not."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise SriFailure(f"could not write to {path}: not writable", "choose another folder")
+    return path
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `path` whole or leave it as it was: a file beside it, fsync, rename, sync the folder."""
+    ensure_folder(path.parent)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(beside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def cannot_write(path: Path, error: OSError) -> SriFailure:
+    """The failure to raise when writing `path` ended with `error`."""
+    return SriFailure(
+        f"could not write {path}: {error.strerror or error}",
+        "free some space or choose another folder",
+    )
