@@ -66,10 +66,17 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(verb, text) for verb, (_, text) in VERBS.items()])
 
-    def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> NoReturn:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> NoReturn:
         words = list(sys.argv[1:] if args is None else args)
         try:
-            code = super().main(words, "sri", **(extra | {"standalone_mode": False}))
+            code = super().main(words, "sri", complete_var, standalone_mode=False, **extra)
         except Exception as error:
             code = report(error, words)
         sys.exit(code if isinstance(code, int) else 0)

@@ -144,7 +144,7 @@ def ensure_folder(path: Path) -> Path:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write `path` whole or leave it as it was: a file beside it, fsync, rename, sync the folder."""
+    """Write `path` whole or leave it as it was: a file beside it, fsync, rename, fsync folder."""
     ensure_folder(path.parent)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -1,0 +1,94 @@
+"""What a recipe may say: every field with its range, its unit and its default.
+
+The model section is handed to `model.build.build_model` as plain keyword arguments.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """Unknown keys refused, no silent conversion ('3' is no number), no nan or infinity."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class ModelSection(Section):
+    """The generative model."""
+
+    system: Literal["sri", "genesis-v2"] = Field(description="row of the paper's Table 2")
+    image_size: Literal[32, 64, 96, 128] = Field(64, description="image side, px")
+    slots: Annotated[int, Field(ge=2, le=64)] = Field(9, description="K, slots in training")
+    slot_size: Annotated[int, Field(ge=8, multiple_of=8)] = Field(
+        64, description="D, width of a slot latent (a multiple of 8: GroupNorm(8))"
+    )
+    scene_size: Count = Field(128, description="S, width of the scene latent (system sri)")
+    likelihood: Literal["mog", "gaussian"] = Field("mog", description="image likelihood")
+    std: Positive = Field(0.7, description="its standard deviation, in image units [0,1]")
+    normalised: bool = Field(True, description="whether 0.5 log 2pi counts in the likelihood")
+    kernel: Literal["gaussian", "laplacian", "epanechnikov"] = Field(
+        "gaussian", description="distance kernel of the instance colouring"
+    )
+    order: Literal["greedy", "hungarian"] = Field(
+        "greedy", description="how slots are matched to the slot prior (system sri)"
+    )
+    decoder_channels: Annotated[int, Field(ge=8, multiple_of=8)] | None = Field(
+        None, description="channels of the decoder; null: min(64, slot_size)"
+    )
+    feature_channels: Annotated[int, Field(ge=8, multiple_of=8)] | None = Field(
+        None, description="channels of the U-Net; null: min(64, slot_size)"
+    )
+
+    @model_validator(mode="after")
+    def _only_what_the_system_has(self) -> ModelSection:
+        """A switch without effect is a mistake, not a choice."""
+        if self.system == "genesis-v2" and self.order != "greedy":
+            raise ValueError("order: only system sri matches slots; leave it out for genesis-v2")
+        return self
+
+
+class TrainSection(Section):
+    """How it is trained. Targets are per pixel and channel, in nats."""
+
+    steps: Count = Field(500_000, description="training steps")
+    batch: Count = Field(32, description="global batch, images")
+    lr: Positive = Field(1e-4, description="Adam's learning rate")
+    geco_target: float = Field(description="error that GECO aims at, nats per pixel and channel")
+    geco_lr: Positive = Field(1e-6, description="GECO's rate at 64 px (scaled by 64^2/H^2)")
+    geco_speedup: Annotated[float, Field(ge=1)] = Field(
+        10.0, description="factor on GECO's rate once the error is under its goal"
+    )
+    beta_start: Positive = Field(1.0, description="first weight of the KL")
+    beta_min: Positive = Field(1e-10, description="lowest weight of the KL")
+    geco_warmup: Annotated[int, Field(ge=0)] = Field(
+        0, description="steps before the weight of the KL begins to move"
+    )
+    lr_warmup: Annotated[int, Field(ge=0)] = Field(0, description="steps of linear warm-up")
+    lr_decay: Literal["none", "cosine"] = Field("none", description="learning rate after warm-up")
+    clip_grad: Positive | None = Field(None, description="largest gradient norm; null: off")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 autocast where the machine computes in it"
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="of weights, batches and noise")
+    log_every: Count = Field(100, description="steps between log records")
+    checkpoint_every: Count = Field(2500, description="steps between checkpoints")
+    keep_checkpoints: Count = Field(3, description="newest checkpoints kept")
+    keep_every: Count = Field(50_000, description="steps; a checkpoint at a multiple stays")
+
+
+class Recipe(Section):
+    """One system on one data set, everything resolved."""
+
+    name: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
+        description="of the recipe; runs are named after it"
+    )
+    description: str = Field("", description="one line for `sri recipes ls`")
+    data: Annotated[str, Field(min_length=1)] = Field(description="data set")
+    model: ModelSection
+    train: TrainSection

@@ -1,0 +1,80 @@
+"""YAML read strictly: 1e-4 is a number, yes and 010 are words, a duplicate key is an error.
+
+Plain PyYAML follows YAML 1.1, where `1e-4` is a string, `on` is true, `010` is 8, and the last
+of two equal keys wins without a word.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+from sri_cli.errors import SriError
+
+# YAML 1.2's core schema (numbers may group digits, as Python's do).
+SCALARS = (
+    ("null", r"^(~|null|)$", ["~", "n", ""]),
+    ("bool", r"^(true|false)$", list("tf")),
+    ("int", r"^[-+]?(0|[1-9][0-9]*(_[0-9]+)*)$", list("-+0123456789")),
+    (
+        "float",
+        r"^[-+]?(\.[0-9]+|(0|[1-9][0-9]*(_[0-9]+)*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?$",
+        list("-+.0123456789"),
+    ),
+)
+
+
+class StrictLoader(yaml.SafeLoader):
+    """Collects duplicate keys, so that all are told at once."""
+
+    yaml_implicit_resolvers: dict[str, list[Any]] = {}
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.duplicates: list[str] = []
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key_node, _ in node.value:
+            key, line = str(key_node.value), key_node.start_mark.line + 1
+            if key in lines:
+                self.duplicates.append(f"line {line}: {key} stands on line {lines[key]} already")
+            lines.setdefault(key, line)
+        return super().construct_mapping(node, deep=deep)
+
+
+class StrictDumper(yaml.SafeDumper):
+    """Writes what StrictLoader reads back as the same values."""
+
+    yaml_implicit_resolvers: dict[str, list[Any]] = {}
+
+
+for _tag, _pattern, _first in SCALARS:
+    for _class in (StrictLoader, StrictDumper):
+        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
+
+
+def read_yaml(text: str, source: str) -> Any:
+    """The value of a YAML text; SriError naming `source` and line when it is no good YAML."""
+    try:
+        loader = StrictLoader(text)
+        value = loader.get_single_data()
+    except yaml.YAMLError as error:
+        raise SriError(f"{source} is no YAML: {_where(error)}", "mend that line") from error
+    if loader.duplicates:
+        raise SriError(f"{source}: {'; '.join(loader.duplicates)}", "keep one of each")
+    return value
+
+
+def write_yaml(value: Any) -> str:
+    """YAML that `read_yaml` reads back as `value`."""
+    return yaml.dump(value, Dumper=StrictDumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _where(error: yaml.YAMLError) -> str:
+    """`line 3: what is wrong there`."""
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error)
+    return f"line {mark.line + 1}: {problem}" if mark else problem

@@ -1,0 +1,162 @@
+"""A recipe's mistakes are all told at once, each with its key; merging and overriding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sri_cli.errors import SriError
+from sri_cli.recipe.load import (
+    check_recipes,
+    data_sets,
+    load_recipe,
+    recipe_from_dict,
+    recipe_to_yaml,
+)
+
+GOOD = """
+name: mine
+data: near
+model: {system: sri, std: 0.5}
+train: {geco_target: 0.5, lr: 1e-3}
+datasets:
+  near: {}
+  far:
+    model: {slots: 5}
+    train: {lr: 1e-4}
+"""
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(GOOD)
+    return path
+
+
+def faults(path: Path, *overrides: str, data: str | None = None) -> str:
+    with pytest.raises(SriError) as error:
+        load_recipe(str(path), data, overrides)
+    assert error.value.exit_code == 2
+    assert error.value.hint
+    return error.value.message
+
+
+def changed(path: Path, old: str, new: str) -> Path:
+    assert old in GOOD
+    path.write_text(GOOD.replace(old, new))
+    return path
+
+
+def test_data_set_block_lies_over_the_sections(recipe_file: Path) -> None:
+    near, far = load_recipe(str(recipe_file)), load_recipe(str(recipe_file), "far")
+    assert (near.data, near.model.slots, near.train.lr) == ("near", 9, 1e-3)
+    assert (far.data, far.model.slots, far.train.lr) == ("far", 5, 1e-4)
+    assert far.model.std == 0.5
+    assert data_sets(str(recipe_file)) == ["near", "far"]
+
+
+def test_overrides_lie_over_the_block(recipe_file: Path) -> None:
+    words = ["train.lr=2e-5", "model.slots=6", "train.clip_grad=5", "train.clip_grad=null"]
+    recipe = load_recipe(str(recipe_file), "far", words)
+    assert (recipe.train.lr, recipe.model.slots, recipe.train.clip_grad) == (2e-5, 6, None)
+
+
+@pytest.mark.parametrize(
+    ("word", "fault"),
+    [
+        ("train.lr", "train.lr: an override is KEY=VALUE"),
+        ("train.lrr=1", "train.lrr: unknown key (did you mean train.lr?)"),
+        ("lr=1", "lr: unknown key (did you mean train.lr?)"),
+        ("modle.slots=1", "modle: unknown key (did you mean model?)"),
+        ("train.steps=many", "train.steps: wants a whole number, not 'many'"),
+        ("train.steps=1.5", "train.steps: wants a whole number, not 1.5"),
+        ("train.steps=true", "train.steps: wants a whole number, not True"),
+        ("train.steps=0", "train.steps: must be at least 1, not 0"),
+        ("train.lr='1e-4'", "train.lr: wants a number, not '1e-4'"),
+        ("train.lr=", "train.lr: wants a number, not None"),
+        ("train.lr=1e999", "train.lr: wants a finite number, not inf"),
+        ("train.lr=-1", "train.lr: must be above 0, not -1"),
+        ("train.lr.x=1", "train.lr: wants a number, not {'x': 1}"),
+        ("train=3", "train: wants a section of keys, not 3"),
+        ("model.normalised=no", "model.normalised: wants true or false, not 'no'"),
+        ("model.slots=1", "model.slots: must be at least 2, not 1"),
+        ("model.slot_size=60", "model.slot_size: must be a multiple of 8, not 60"),
+        ("model.image_size=65", "model.image_size: wants one of 32, 64, 96, 128, not 65"),
+        (
+            "model.kernel=gausian",
+            "model.kernel: wants one of gaussian, laplacian, epanechnikov, not 'gausian' "
+            "(did you mean gaussian?)",
+        ),
+        ("data=far", "data=far: choose the data set with --data"),
+        ("train.lr=[1", "train.lr=[1 is no YAML"),
+    ],
+)
+def test_bad_overrides(recipe_file: Path, word: str, fault: str) -> None:
+    assert fault in faults(recipe_file, word)
+
+
+def test_all_faults_at_once(recipe_file: Path) -> None:
+    changed(recipe_file, "std: 0.5", "stdd: 0.5, likelihood: mogg")
+    message = faults(recipe_file, "train.lrr=1", "train.steps")
+    for fault in (
+        "model.stdd: unknown key (did you mean model.std?)",
+        "not 'mogg' (did you mean mog?)",
+        "train.lrr: unknown key",
+        "train.steps: an override is",
+    ):
+        assert message.count(fault) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("name: mine", "name: mine\nnmae: x", "nmae: unknown key (did you mean name?)"),
+        ("geco_target: 0.5, ", "", "train.geco_target: missing"),
+        ("system: sri", "system: genesis-v2, order: hungarian", "model.order: only system sri"),
+        ("name: mine", "name: mine\nname: you", "line 3: name stands on line 2 already"),
+        ("    model: {slots: 5}", "    modle: {slots: 5}", "datasets.far.modle: unknown key"),
+        ("    model: {slots: 5}", "    model: 5", "datasets.far.model: wants a section"),
+        ("slots: 5", "slotz: 5", "with data far: model.slotz: unknown key"),
+        ("near: {}", "near: 3", "datasets.near: wants a section"),
+        ("system: sri, std: 0.5", "", "model.system: missing"),
+    ],
+)
+def test_bad_files(recipe_file: Path, old: str, new: str, fault: str) -> None:
+    assert fault in faults(changed(recipe_file, old, new))
+
+
+@pytest.mark.parametrize("content", [b"", b"- a\n", b"3\n", b"\xff\xfe\x00", b"a: [\n"])
+def test_files_that_are_no_recipe(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(content)
+    assert "broken.yaml" in faults(path)
+
+
+def test_unknown_data_set(recipe_file: Path) -> None:
+    with pytest.raises(SriError, match=r"no data set fra \(did you mean far\?\)") as error:
+        load_recipe(str(recipe_file), "fra")
+    assert error.value.hint == "it has near, far"
+
+
+def test_a_resolved_recipe_reads_back_the_same(recipe_file: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(str(recipe_file), "far", ["train.geco_lr=1e-6"])
+    resolved = tmp_path / "recipe.yaml"
+    resolved.write_text(recipe_to_yaml(recipe))
+    assert load_recipe(str(resolved)) == recipe
+    assert recipe_from_dict(recipe.model_dump()) == recipe
+
+
+def test_recipe_of_another_version() -> None:
+    with pytest.raises(SriError, match="not of this version of sri: .*name: missing"):
+        recipe_from_dict({"model": {}, "train": {}})
+
+
+def test_check_goes_through_all_and_then_tells(recipe_file: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(GOOD.replace("slots: 5", "slots: 1"))
+    checks = check_recipes([str(bad), str(recipe_file)])
+    assert next(checks) == (str(recipe_file), ["near", "far"])
+    with pytest.raises(SriError, match="recipe bad: with data far: model.slots: must be at least"):
+        next(checks)

@@ -1,0 +1,63 @@
+"""Every shipped recipe, with every data set it names, loads and builds; the paper's settings."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sri_cli.model.build import build_model
+from sri_cli.recipe.catalog import recipe_names, recipes_folder
+from sri_cli.recipe.load import data_sets, load_recipe
+from sri_cli.recipe.schema import Recipe
+
+EVERY = [(name, data) for name in recipe_names() for data in data_sets(name)]
+
+
+def test_the_recipes_of_this_version() -> None:
+    assert {"sri-mog", "genesis-v2-mog", "sri-mog-tiny"} <= set(recipe_names())
+    assert all(path.suffix == ".yaml" for path in recipes_folder().iterdir())
+
+
+@pytest.mark.parametrize(("name", "data"), EVERY)
+def test_loads_and_builds(name: str, data: str) -> None:
+    recipe = load_recipe(name, data)
+    assert (recipe.name, recipe.data) == (name, data)
+    assert 0 < len(recipe.description) < 60
+    with torch.device("meta"):
+        model = build_model(**recipe.model.model_dump())
+    assert (model.num_slots, model.image_size) == (recipe.model.slots, recipe.model.image_size)
+
+
+@pytest.mark.parametrize(("name", "geco_lr"), [("sri-mog", 1e-6), ("genesis-v2-mog", 1e-5)])
+@pytest.mark.parametrize(
+    ("data", "size", "slots", "steps", "target", "std", "normalised"),
+    [
+        ("shapestacks", 64, 9, 500_000, 0.5655, 0.7, True),
+        ("objects-room", 64, 7, 500_000, 0.5655, 0.7, True),
+        ("clevr6", 96, 7, 425_000, -2.265, 0.1, False),
+    ],
+)
+def test_the_published_settings(
+    name: str,
+    geco_lr: float,
+    data: str,
+    size: int,
+    slots: int,
+    steps: int,
+    target: float,
+    std: float,
+    normalised: bool,
+) -> None:
+    recipe = load_recipe(name, data)
+    model, train = recipe.model, recipe.train
+    assert (model.image_size, model.slots, model.slot_size) == (size, slots, 64)
+    assert (model.likelihood, model.std, model.normalised) == ("mog", std, normalised)
+    assert (train.steps, train.batch, train.lr, train.clip_grad) == (steps, 32, 1e-4, None)
+    assert (train.geco_target, train.geco_lr, train.geco_speedup) == (target, geco_lr, 10)
+    assert (train.lr_decay, train.lr_warmup, train.geco_warmup) == ("none", 0, 0)
+
+
+def test_every_key_says_what_it_is() -> None:
+    sections = [Recipe.model_fields[name].annotation for name in ("model", "train")]
+    fields = [field for section in sections for field in section.model_fields.items()]
+    assert [name for name, field in fields if not field.description] == []

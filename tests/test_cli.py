@@ -1,0 +1,149 @@
+"""The command line as a contract: verbs, exit codes, one line for each mistake, a quick start."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import subprocess
+import sys
+import time
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from sri_cli.cli import VERBS, cli
+from sri_cli.errors import Diverged, SriError, SriFailure
+from sri_cli.workspace import Workspace
+
+HEAVY = {"torch", "numpy", "h5py", "pydantic", "rich", "yaml", "mujoco", "scipy", "PIL", "jinja2"}
+
+
+def sri(*words: str) -> Result:
+    return CliRunner().invoke(cli, list(words))
+
+
+def with_failing_recipes(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Let `sri recipes` raise `error`, as any command might."""
+
+    @click.command()
+    def failing() -> None:
+        raise error
+
+    monkeypatch.setattr("sri_cli.commands.recipes.command", failing)
+
+
+def test_help_lists_every_verb_and_imports_nothing_heavy() -> None:
+    code = "import sys; from sri_cli.cli import cli\n" + (
+        "try: cli.main(['--help'])\nexcept SystemExit: print(*sys.modules)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(f"\n  {verb} " in shown.stdout for verb in VERBS)
+    modules = shown.stdout.splitlines()[-1].split()
+    assert not HEAVY & set(modules)
+    assert not [name for name in modules if name.startswith("sri_cli.commands.")]
+
+
+def test_help_starts_in_under_300_ms() -> None:
+    def seconds() -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "sri_cli", "--help"], capture_output=True, check=True)
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(7)) < 0.3
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_its_command_and_help(verb: str) -> None:
+    module, text = VERBS[verb]
+    assert module == f"sri_cli.commands.{verb}"
+    assert isinstance(importlib.import_module(module).command, click.Command)
+    assert len(text) < 65
+    shown = sri(verb, "--help")
+    assert shown.exit_code == 0
+    assert shown.stdout.startswith(f"Usage: sri {verb}")
+
+
+def test_version() -> None:
+    assert sri("--version").stdout.startswith("sri, version ")
+
+
+def test_no_verb_shows_the_help() -> None:
+    shown = sri()
+    assert shown.exit_code == 2
+    assert "Commands:" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "no command named trian (did you mean train?)"),
+        (["--dat-root", "x", "recipes"], "No such option '--dat-root'"),
+        (["recipes", "shw"], "No such command 'shw'"),
+        (["recipes", "show"], "Missing argument 'NAME'"),
+    ],
+)
+def test_usage_errors_are_two_lines_and_exit_2(words: list[str], message: str) -> None:
+    shown = sri(*words)
+    assert shown.exit_code == 2
+    assert shown.stdout == ""
+    first, hint = shown.stderr.splitlines()
+    assert first.startswith(f"Error: {message}")
+    assert "--help" in hint
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "lines"),
+    [
+        (SriError("bad\n input", "mend it"), 2, ["Error: bad input", "mend it"]),
+        (SriFailure("machine"), 1, ["Error: machine"]),
+        (Diverged("loss"), 4, ["Error: loss"]),
+        (KeyboardInterrupt(), 75, ["", "Error: stopped", "run the same command again"]),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "x.h5"),
+            1,
+            ["Error: could not write or read x.h5: No space left on device"],
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "out"),
+            1,
+            ["Error: could not write or read out: Permission denied"],
+        ),
+        (
+            ZeroDivisionError("division by zero"),
+            1,
+            ["Error: ZeroDivisionError: division by zero", "`sri --debug recipes` shows where"],
+        ),
+    ],
+)
+def test_errors_of_a_command(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, lines: list[str]
+) -> None:
+    with_failing_recipes(monkeypatch, error)
+    shown = sri("recipes")
+    assert (shown.exit_code, shown.stderr.splitlines()) == (code, lines)
+
+
+def test_only_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_failing_recipes(monkeypatch, ValueError("oh"))
+    shown = sri("--debug", "recipes")
+    assert shown.exit_code == 1
+    assert "Traceback (most recent call last)" in shown.stderr
+    assert shown.stderr.endswith("Error: ValueError: oh\n")
+
+
+def test_workspace_from_flags_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Workspace] = []
+
+    @click.command()
+    @click.pass_obj
+    def looking(workspace: Workspace) -> None:
+        seen.append(workspace)
+
+    monkeypatch.setattr("sri_cli.commands.recipes.command", looking)
+    monkeypatch.setenv("SRI_DATA", "/from/environment")
+    assert sri("--runs-root", "elsewhere", "recipes").exit_code == 0
+    assert [str(path) for path in (seen[0].data_root, seen[0].runs_root)] == [
+        "/from/environment",
+        "elsewhere",
+    ]

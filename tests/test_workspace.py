@@ -1,0 +1,134 @@
+"""Where data and runs are found, and that a file is written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sri_cli.errors import SriError, SriFailure
+from sri_cli.workspace import RunRef, Workspace, ensure_folder, write_atomic
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(data_root=tmp_path / "data", runs_root=tmp_path / "runs")
+
+
+def make_run(workspace: Workspace, name: str, *steps: int, age_sec: float = 0) -> Path:
+    run = workspace.runs_root / name
+    (run / "checkpoints").mkdir(parents=True)
+    for step in steps:
+        folder = run / "checkpoints" / f"step-{step:09d}"
+        folder.mkdir()
+        os.utime(folder, (1e9 - age_sec, 1e9 - age_sec))
+    return run
+
+
+def test_find_data_by_name_and_by_file(workspace: Workspace) -> None:
+    workspace.data_root.mkdir()
+    path = workspace.data_root / "shapestacks-64.h5"
+    path.touch()
+    assert workspace.data_path("shapestacks", 64) == path
+    assert workspace.find_data("shapestacks", 64) == path
+    assert workspace.find_data(str(path), 32) == path
+
+
+def test_missing_data_says_how_to_make_it(workspace: Workspace) -> None:
+    workspace.data_root.mkdir()
+    (workspace.data_root / "shapestacks-32.h5").touch()
+    with pytest.raises(SriError, match=r"no data file .*64\.h5; there is .*32\.h5") as error:
+        workspace.find_data("shapestacks", 64)
+    assert error.value.hint == "make it: sri prepare shapestacks --size 64"
+    with pytest.raises(SriError) as error:
+        workspace.find_data("demo-towers", 32)
+    assert error.value.hint == "make it: sri demo"
+
+
+def test_missing_data_file_and_folder(workspace: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(SriError, match=r"nothing\.h5 does not exist"):
+        workspace.find_data("nothing.h5", 64)
+    with pytest.raises(SriError, match="is a folder"):
+        workspace.find_data(str(tmp_path), 64)
+
+
+def test_latest_run_is_the_one_with_the_newest_checkpoint(workspace: Workspace) -> None:
+    make_run(workspace, "old", 100, age_sec=50)
+    new = make_run(workspace, "new", 5, 10, age_sec=10)
+    make_run(workspace, "without")
+    assert workspace.find_run() == RunRef(new)
+    assert workspace.run_names() == ["new", "old"]
+
+
+def test_unfinished_checkpoint_does_not_count(workspace: Workspace) -> None:
+    run = make_run(workspace, "cut")
+    (run / "checkpoints" / ".step-000000005.tmp").mkdir()
+    with pytest.raises(SriError, match="no trained run"):
+        workspace.find_run()
+    with pytest.raises(SriError, match="has no checkpoint yet"):
+        workspace.find_run("cut")
+
+
+def test_run_by_name_folder_and_checkpoint(workspace: Workspace) -> None:
+    run = make_run(workspace, "one", 5)
+    checkpoint = run / "checkpoints" / "step-000000005"
+    assert workspace.find_run("one") == RunRef(run)
+    assert workspace.find_run(str(run)) == RunRef(run)
+    assert workspace.find_run(str(checkpoint)) == RunRef(run, checkpoint)
+
+
+def test_unknown_runs(workspace: Workspace) -> None:
+    with pytest.raises(SriError, match="no trained run") as error:
+        workspace.find_run()
+    assert "sri train" in (error.value.hint or "")
+    make_run(workspace, "towers", 5)
+    with pytest.raises(SriError, match=r"no run twoers \(did you mean towers\?\)") as error:
+        workspace.find_run("twoers")
+    assert error.value.hint == "trained runs: towers"
+    with pytest.raises(SriError, match="ships no pretrained model"):
+        workspace.find_run("pretrained")
+
+
+def test_new_run_by_name_or_path(workspace: Workspace, tmp_path: Path) -> None:
+    assert workspace.run_dir("mine") == workspace.runs_root / "mine"
+    assert workspace.run_dir(str(tmp_path / "x")) == tmp_path / "x"
+    with pytest.raises(SriError, match="shipped model"):
+        workspace.run_dir("pretrained")
+
+
+def test_write_atomic_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file"
+    write_atomic(path, b"old")
+    write_atomic(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    code = f"""
+import resource, pathlib
+from sri_cli.errors import SriFailure
+from sri_cli.workspace import write_atomic
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    write_atomic(pathlib.Path({str(path)!r}), bytes(5000))
+except SriFailure as error:
+    print(error.message)
+"""
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == f"could not write {path}: File too large\n"
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SriFailure, match="could not write .*: Not a directory"):
+        ensure_folder(tmp_path / "file" / "below")
+    with pytest.raises(SriFailure):
+        ensure_folder(Path("/proc/below"))
