@@ -17,7 +17,7 @@ LONGEST = 400  # lines; around 150 is the habit
 FLOORS = {
     "errors": 0,
     "workspace": 1,
-    "hardware": 1,
+    "precision": 1,
     "figures": 1,
     "model": 1,
     "recipe": 2,
@@ -36,7 +36,7 @@ ONLY = {
     "figures": {"figures", "errors"},
     "model": {"model", "errors"},
     "workspace": {"errors"},
-    "hardware": {"errors"},
+    "precision": {"errors"},
     "cli": {"errors", "workspace"},  # commands come in by name, when called
 }
 NOT_IN_MODEL = {"click", "rich", "yaml", "pydantic", "h5py"}
