@@ -1,0 +1,123 @@
+"""Image i depends on (seed, i) only; what cannot be drawn is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sri_cli.errors import SriError, SriFailure
+from sri_cli.model.build import build_model
+from sri_cli.model.output import NoiseSpec
+from sri_cli.sampling import (
+    chunk_size,
+    in_chunks,
+    indexed_noise,
+    quantise,
+    sample_noise,
+    sample_scenes,
+)
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    built = build_model("sri", image_size=32, slots=3, slot_size=16, scene_size=16)
+    return built.eval()
+
+
+def images(model, **request) -> np.ndarray:
+    scenes = sample_scenes(model, **({"num": 7, "slots": 3, "seed": 5} | request))
+    return torch.cat([scene.image for scene in scenes]).numpy()
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 2e-2)])
+def test_same_image_at_any_chunk_size(model, precision, tolerance) -> None:
+    whole = images(model, chunk=7, precision=precision)
+    for chunk in (1, 2, 5):
+        np.testing.assert_allclose(
+            images(model, chunk=chunk, precision=precision), whole, atol=tolerance
+        )
+    assert np.abs(whole[0] - whole[1]).max() > 10 * 1e-5  # the images do differ
+
+
+def test_more_images_begin_with_the_same_ones(model) -> None:
+    few, many = images(model, num=2, precision="fp32"), images(model, num=9, precision="fp32")
+    np.testing.assert_allclose(many[:2], few, atol=1e-5)
+
+
+def test_seed_changes_every_image(model) -> None:
+    assert (images(model) != images(model, seed=6)).any(axis=(1, 2, 3)).all()
+
+
+def test_fewer_slots_use_a_prefix(model) -> None:
+    few, many = sample_noise(model, 3, 4, 2, slots=2), sample_noise(model, 3, 4, 2, slots=11)
+    assert torch.equal(many["slots"][:, :2], few["slots"])
+    assert torch.equal(many["scene"], few["scene"])
+
+
+def test_noise_streams_are_independent() -> None:
+    specs = {"a": NoiseSpec((500,)), "b": NoiseSpec((500,)), "u": NoiseSpec((500,), "uniform")}
+    noise = indexed_noise(specs, 0, [0, 1], "test")
+    rows = torch.cat([noise["a"], noise["b"], noise["u"]])
+    correlation = torch.corrcoef(rows) - torch.eye(6)
+    assert correlation.abs().max() < 0.2
+    assert noise["u"].min() >= 0 and noise["u"].max() < 1
+    assert not torch.equal(indexed_noise(specs, 0, [0], "other")["a"], noise["a"][:1])
+
+
+def test_many_slots_are_no_error(model) -> None:
+    (scene,) = sample_scenes(model, num=1, slots=200)
+    assert scene.rgb.shape == (1, 200, 3, 32, 32)
+    torch.testing.assert_close(scene.masks.sum(1), torch.ones(1, 1, 32, 32))
+
+
+@pytest.mark.parametrize(
+    "request_", [{"slots": 0}, {"num": 0}, {"num": -3}, {"temperature": 0.0}, {"seed": -1}]
+)
+def test_meaningless_requests_are_refused_at_once(model, request_) -> None:
+    with pytest.raises(SriError) as caught:
+        sample_scenes(model, **({"num": 1, "slots": 3} | request_))
+    assert caught.value.exit_code == 2 and caught.value.hint
+
+
+def test_chunks_shrink_until_they_fit() -> None:
+    seen = []
+
+    def compute(start: int, count: int) -> list[int]:
+        if count > 3:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        seen.append(count)
+        return list(range(start, start + count))
+
+    assert sum(in_chunks(compute, 10, 8, CPU), []) == list(range(10))
+    assert max(seen) <= 3
+
+
+def test_too_large_even_alone_is_a_failure() -> None:
+    def compute(start: int, count: int) -> None:
+        raise MemoryError
+
+    with pytest.raises(SriFailure, match="memory"):
+        list(in_chunks(compute, 4, 4, CPU))
+
+
+def test_other_errors_are_not_hidden() -> None:
+    def compute(start: int, count: int) -> None:
+        raise RuntimeError("a real bug")
+
+    with pytest.raises(RuntimeError, match="real bug"):
+        list(in_chunks(compute, 4, 4, CPU))
+
+
+def test_chunk_size_has_bounds() -> None:
+    assert chunk_size(9, 64, CPU) == 8
+    assert chunk_size(10_000, 64, CPU) == 1
+    assert chunk_size(1, 32, CPU) <= 288
+
+
+def test_quantisation_floors() -> None:
+    x = torch.tensor([0.0, 0.999 / 255, 1 / 255 + 1e-6, 254.9 / 255, 1.0]).view(1, 1, 5)
+    assert quantise(x.expand(3, 1, 5))[0, :, 0].tolist() == [0, 0, 1, 254, 255]
