@@ -76,7 +76,11 @@ class TrainStep:
 
     def state(self) -> dict[str, Any]:
         """What must be kept beside the weights: builtins and tensors only."""
-        return {"optimiser": self.optimiser.state_dict(), "gecos": dict(self.gecos.state_dict())}
+        return {
+            "optimiser": self.optimiser.state_dict(),
+            "gecos": dict(self.gecos.state_dict()),
+            "metrics": self.metrics.state(),
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Takes up `state()` of an earlier run; the learning rate stays this run's."""
@@ -84,6 +88,7 @@ class TrainStep:
         self.optimiser.load_state_dict(state["optimiser"])
         for group in self.optimiser.param_groups:
             group["lr"] = self.lr
+        self.metrics.load_state(state["metrics"])
 
     def _gecos(self) -> list[tuple[str, Any]]:
         return list(self.gecos.items())
@@ -131,6 +136,20 @@ class Metrics:
         self.sums += torch.where(finite, row, 0.0)
         self.good += finite
         self.steps += 1
+
+    def state(self) -> dict[str, Any]:
+        """The sums of a window that a stop cuts in two."""
+        return {
+            "names": list(self.names),
+            "sums": self.sums.clone(),
+            "good": self.good.clone(),
+            "steps": self.steps,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on with the window of `state()`."""
+        self.names, self.steps = tuple(state["names"]), state["steps"]
+        self.sums, self.good = state["sums"].to(self.device), state["good"].to(self.device)
 
     def read(self) -> dict[str, float]:
         """Means over the finite steps (NaN without any) and the count of skipped ones."""

@@ -1,0 +1,140 @@
+"""`sri train`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sri_cli.errors import SriError
+from sri_cli.workspace import Workspace
+
+if TYPE_CHECKING:
+    from sri_cli.training.loop import Outcome
+    from sri_cli.training.plan import Plan
+
+
+@click.command()
+@click.option("--recipe", "recipe_name", required=True, metavar="NAME|FILE", help="What to train.")
+@click.option("--data", metavar="NAME|FILE", help="Data set or file; left out: the recipe's own.")
+@click.option("--run", metavar="DIR", help="Run folder; left out: runs/<recipe>-<data set>.")
+@click.option("--steps", type=int, help="Last step; a larger number trains a run on.")
+@click.option("--gpus", default="auto", metavar="N|auto", show_default=True, help="GPUs to use.")
+@click.option("--seed", type=int, help="Of weights, batches and noise.")
+@click.option("--fresh", is_flag=True, help="Start over; refuses to overwrite a run.")
+@click.option("--dry-run", is_flag=True, help="Show recipe, size and time per step; train nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.pass_obj
+def command(
+    workspace: Workspace,
+    recipe_name: str,
+    data: str | None,
+    run: str | None,
+    steps: int | None,
+    gpus: str,
+    seed: int | None,
+    fresh: bool,
+    dry_run: bool,
+    as_json: bool,
+    overrides: tuple[str, ...],
+) -> None:
+    """Train a recipe; the same command again resumes.
+
+    KEY=VALUE changes a value of the recipe, as in train.lr=2e-4. SIGINT and SIGTERM save a
+    checkpoint and stop (exit code 75).
+    """
+    from sri_cli.training.plan import make_plan
+
+    plan = make_plan(
+        workspace,
+        recipe_name,
+        data=data,
+        run=run,
+        steps=steps,
+        seed=seed,
+        gpus=gpus,
+        overrides=overrides,
+    )
+    if dry_run:
+        show_dry_run(plan, workspace, as_json)
+        return
+    from sri_cli.training.loop import train
+
+    outcome = train(
+        plan.recipe,
+        plan.open_data(workspace),
+        plan.run_dir,
+        device=plan.device,
+        fresh=fresh,
+        command=resume_command(sys.argv[1:]),
+    )
+    show_outcome(outcome, as_json)
+
+
+def resume_command(words: list[str]) -> str:
+    """The command that goes on with the run."""
+    return shlex.join(["sri", *(word for word in words if word != "--fresh")])
+
+
+def show_outcome(outcome: Outcome, as_json: bool) -> None:
+    """The result: where the run stands and its last record."""
+    if as_json:
+        click.echo(json.dumps(outcome_dict(outcome)))
+        return
+    click.echo(f"step {outcome.step}: {outcome.checkpoint}")
+    click.echo(f"next: sri sample --run {shlex.quote(str(outcome.run_dir))}")
+
+
+def outcome_dict(outcome: Outcome) -> dict[str, Any]:
+    """The outcome as --json prints it."""
+    from sri_cli.training.log import finite_or_none
+
+    return {
+        "run": str(outcome.run_dir),
+        "step": outcome.step,
+        "resumed_from": outcome.resumed_from,
+        "checkpoint": str(outcome.checkpoint),
+        "seconds": outcome.seconds,
+        "record": {name: finite_or_none(value) for name, value in outcome.record.items()},
+    }
+
+
+def show_dry_run(plan: Plan, workspace: Workspace, as_json: bool) -> None:
+    """What would be trained; a missing data file is only noted."""
+    from sri_cli.recipe.load import recipe_to_yaml
+    from sri_cli.training.loop import check_data
+    from sri_cli.training.plan import dry_run
+    from sri_cli.training.progress import duration
+
+    missing = None
+    try:
+        found = plan.open_data(workspace)
+    except SriError as error:
+        if (
+            Path(plan.data).exists()
+            or workspace.data_path(plan.data, plan.recipe.model.image_size).exists()
+        ):
+            raise
+        missing = error
+    else:
+        check_data(plan.recipe, found)
+    result = dry_run(plan)
+    if missing is not None:
+        click.echo(f"Note: {missing.message}; before training, {missing.hint}", err=True)
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    click.echo(recipe_to_yaml(plan.recipe), nl=False)
+    click.echo(
+        f"\nrun             {result['run']}\n"
+        f"parameters      {result['parameters']:,}\n"
+        f"time per step   {result['seconds_per_step']:.3f} s"
+        f" (batch {plan.recipe.train.batch}, {result['precision']}, {result['device']})\n"
+        f"expected total  {duration(result['expected_seconds'])}"
+        f" for {plan.recipe.train.steps:,} steps"
+    )

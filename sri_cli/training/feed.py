@@ -1,0 +1,55 @@
+"""What a step consumes, made ready one step ahead in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sri_cli.model.output import NoiseSpec
+from sri_cli.training.noise import draw_noise
+
+Ready = tuple[Tensor, dict[str, Tensor]]
+
+
+class BatchSource(Protocol):
+    """Batches by step; data/batches.py has the real one."""
+
+    def at(self, step: int) -> Tensor:
+        """uint8 [B,3,H,W]."""
+        ...
+
+
+class Feed:
+    """Images and noise by step, a function of (seed, step) alone."""
+
+    def __init__(
+        self,
+        batches: BatchSource,
+        specs: Mapping[str, NoiseSpec],
+        batch: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.batches, self.specs, self.batch = batches, specs, batch
+        self.seed, self.device = seed, device
+        self.ahead: dict[int, Future[Ready]] = {}
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix="feed")
+
+    def at(self, step: int) -> Ready:
+        """uint8 images [B,3,H,W] and the noise of this step; starts on the next step's."""
+        future = self.ahead.pop(step, None)
+        ready = future.result() if future else self._make(step)
+        self.ahead = {step + 1: self.pool.submit(self._make, step + 1)}
+        return ready
+
+    def close(self) -> None:
+        """Stop the thread."""
+        self.pool.shutdown(wait=True, cancel_futures=True)
+
+    def _make(self, step: int) -> Ready:
+        noise = draw_noise(self.specs, self.batch, self.seed, step, self.device)
+        return self.batches.at(step), noise

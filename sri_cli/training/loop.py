@@ -1,0 +1,290 @@
+"""The one training loop: any model, one command to start it and to go on with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sri_cli import checkpoints
+from sri_cli.checkpoints import Checkpoint
+from sri_cli.data.batches import Batches
+from sri_cli.data.store import DataFile
+from sri_cli.errors import Diverged, Interrupted, SriError
+from sri_cli.model.build import build_model
+from sri_cli.precision import choose_device, choose_precision
+from sri_cli.recipe.load import recipe_from_dict
+from sri_cli.recipe.schema import Recipe
+from sri_cli.training import folder
+from sri_cli.training.feed import Feed
+from sri_cli.training.log import RunLog
+from sri_cli.training.noise import retry_seed
+from sri_cli.training.progress import Progress
+from sri_cli.training.signals import StopFlag, stop_on_signal
+from sri_cli.training.step import TrainStep, learning_rate
+from sri_cli.training.watch import Watch
+
+MAX_ROLLBACKS = 3  # in a row to the same checkpoint
+
+
+@dataclass
+class Outcome:
+    """What a training came to; `record` is the last log record of this call."""
+
+    run_dir: Path
+    step: int
+    resumed_from: int
+    checkpoint: Path
+    seconds: float
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+def train(
+    recipe: Recipe,
+    data: DataFile,
+    run_dir: Path,
+    *,
+    device: str = "auto",
+    fresh: bool = False,
+    command: str = "sri train",
+    on_record: Callable[[dict[str, Any]], None] | None = None,
+) -> Outcome:
+    """Train `recipe` on the training split of `data` in `run_dir`, or go on where it stands.
+
+    Raises SriError for a changed recipe or unfit data, Interrupted (75) after a signal and a
+    checkpoint, Diverged (4) after the last roll-back, SriFailure when the disk will not take it.
+    """
+    check_data(recipe, data)
+    place = choose_device(device)
+    with folder.open_run(run_dir, fresh) as log, stop_on_signal() as stop:
+        run = Run(recipe, data, run_dir, log, place, command)
+        try:
+            return run.go(stop, on_record)
+        finally:
+            run.close()
+
+
+def check_data(recipe: Recipe, data: DataFile) -> None:
+    """SriError unless the images fit the recipe."""
+    size = recipe.model.image_size
+    if data.size != size:
+        raise SriError(
+            f"{data.path} holds images of {data.size} px, recipe {recipe.name} wants {size} px",
+            f"make them: sri prepare {recipe.data} --size {size}",
+        )
+    images = len(data.split("train").images)
+    if images < recipe.train.batch:
+        raise SriError(
+            f"{data.path} holds {images} training images, fewer than a batch of"
+            f" {recipe.train.batch}",
+            f"smaller batches: train.batch={images}; or prepare more scenes",
+        )
+
+
+class Run:
+    """The state of one training: model and optimiser, position, noise seed."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: DataFile,
+        run_dir: Path,
+        log: RunLog,
+        device: torch.device,
+        command: str,
+    ) -> None:
+        self.recipe, self.settings, self.run_dir, self.log = recipe, recipe.train, run_dir, log
+        self.device, self.command = device, command
+        images = data.split("train").images
+        self.data = {"name": data.name, "size": data.size, "images": len(images)}
+        found = checkpoints.newest_good(run_dir)
+        self._check_resumable(found)
+        self.precision = choose_precision(self.settings.precision, self.device)
+        self.batches = Batches(images, self.settings.batch, self.settings.seed)
+        folder.describe(run_dir, recipe, command)
+        self.attempt = 0
+        self.rollbacks = 0
+        self._take_up(found)
+        self.resumed_from = self.done
+
+    def go(
+        self, stop: StopFlag, on_record: Callable[[dict[str, Any]], None] | None = None
+    ) -> Outcome:
+        """Run to the recipe's last step."""
+        began, record = time.monotonic(), {}
+        with Progress(self.settings.steps, self.done, self.recipe.name) as progress:
+            progress.note(self._opening())
+            while self.done < self.settings.steps:
+                self._one_step()
+                progress.advance(self.done)
+                if self._due(self.settings.log_every):
+                    record, reason = self._record()
+                    if reason is not None:
+                        self._roll_back(reason, progress)
+                        continue
+                    self.log.append(record)
+                    progress.record(record)
+                    if on_record is not None:
+                        on_record(record)
+                if self._due(self.settings.checkpoint_every) or stop.name:
+                    self._save()
+                if stop.name and self.done < self.settings.steps:
+                    raise self._interrupted(stop.name)
+        path = checkpoints.checkpoint_path(self.run_dir, self.saved)
+        seconds = time.monotonic() - began
+        return Outcome(self.run_dir, self.done, self.resumed_from, path, seconds, record)
+
+    def close(self) -> None:
+        """Stop the thread that prepares batches."""
+        self.feed.close()
+
+    def _one_step(self) -> None:
+        images, noise = self.feed.at(self.done)
+        self.step(images, noise, self.done)
+        self.done += 1
+
+    def _due(self, every: int) -> bool:
+        return self.done % every == 0 or self.done == self.settings.steps
+
+    def _record(self) -> tuple[dict[str, Any], str | None]:
+        """The log record of the steps since the last one, and why they mean divergence, if so."""
+        steps = self.step.metrics.steps
+        metrics = self.step.read_metrics()
+        now = time.monotonic()
+        images_per_second = (self.done - self.timed_at) * self.settings.batch / (now - self.timed)
+        self.timed, self.timed_at = now, self.done
+        record = {"step": self.done, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+        record |= metrics | per_element(metrics, self.num_elements)
+        record |= {
+            "lr": learning_rate(self.settings, self.done - 1),
+            "images_per_second": images_per_second,
+            "memory_mb": memory_mb(self.device),
+        }
+        return record, self.watch.verdict(steps, metrics, self.done == self.settings.steps)
+
+    def _save(self) -> None:
+        """Write a checkpoint of this step, unless it is there, and delete old ones."""
+        if self.saved == self.done:
+            return
+        checkpoints.save(
+            self.run_dir,
+            self.done,
+            self.step.model.state_dict(),
+            self.recipe.model_dump(mode="json"),
+            {"step": self.step.state(), "attempt": self.attempt},
+            {"data": self.data, "precision": self.precision},
+        )
+        self.saved, self.rollbacks = self.done, 0
+        checkpoints.prune(self.run_dir, self.settings.keep_checkpoints, self.settings.keep_every)
+
+    def _roll_back(self, reason: str, progress: Progress) -> None:
+        """Back to the last good checkpoint with another noise seed, or Diverged."""
+        at, attempt = self.done, self.attempt + 1
+        if self.rollbacks == MAX_ROLLBACKS:
+            raise Diverged(
+                f"training diverged at step {at}: {reason}; {MAX_ROLLBACKS} new starts from step"
+                f" {self.saved} ended alike",
+                f"the checkpoint of step {self.saved} stays; try a new run with a lower learning"
+                f" rate: train.lr={self.settings.lr / 2:g} --run DIR"
+                if self.saved
+                else f"no step is worth keeping; try train.lr={self.settings.lr / 2:g} --run DIR",
+            )
+        self.rollbacks += 1
+        self.feed.close()
+        self._take_up(checkpoints.newest_good(self.run_dir, progress.note), attempt)
+        progress.note(
+            f"Note: diverged at step {at}: {reason}; back to step {self.done} with new noise"
+            f" ({self.rollbacks} of {MAX_ROLLBACKS})"
+        )
+        progress.advance(self.done)
+
+    def _take_up(self, found: Checkpoint | None, attempt: int | None = None) -> None:
+        """Stand where `found` stands (None: at the start); `attempt` picks the noise seed."""
+        self.step = new_step(self.recipe, self.device, self.precision)
+        self.done = self.saved = 0
+        state: dict[str, Any] = {"attempt": 0}
+        if found is not None:
+            state = found.state()
+            self.step.model.load_state_dict(found.weights())
+            self.step.load_state(state["step"])
+            self.done = self.saved = found.step
+        self.attempt = state["attempt"] if attempt is None else attempt
+        folder.forget_after(self.run_dir, self.log, self.done)
+        self.num_elements = 3 * self.recipe.model.image_size**2
+        self.watch = Watch(self.num_elements)
+        self.timed, self.timed_at = time.monotonic(), self.done
+        self.feed = Feed(
+            self.batches,
+            self.step.model.training_noise(),
+            self.settings.batch,
+            retry_seed(self.settings.seed, self.attempt),
+            self.device,
+        )
+
+    def _check_resumable(self, found: Checkpoint | None) -> None:
+        if found is None:
+            if checkpoints.checkpoints_in(self.run_dir):
+                raise checkpoints.no_intact(self.run_dir)
+            return
+        changed = folder.differences(
+            {"data file": found.extra["data"]} | recipe_from_dict(found.recipe).model_dump(),
+            {"data file": self.data} | self.recipe.model_dump(),
+        )
+        if changed:
+            raise SriError(
+                f"{self.run_dir} was trained otherwise: {'; '.join(changed)}",
+                "undo the change to go on with it, or start another run: --run DIR",
+            )
+
+    def _interrupted(self, signal_name: str) -> Interrupted:
+        return Interrupted(
+            f"stopped by {signal_name} at step {self.done}, saved in"
+            f" {checkpoints.checkpoint_path(self.run_dir, self.done)}",
+            f"go on: {self.command}",
+        )
+
+    def _opening(self) -> str:
+        steps = self.settings.steps
+        if self.done >= steps:
+            return f"{self.run_dir} stands at step {self.done} already; --steps N trains it on"
+        start = f"resuming {self.run_dir} at step {self.done}" if self.done else f"{self.run_dir}:"
+        return (
+            f"{start} to step {steps} on {self.device.type} in {self.precision},"
+            f" {self.data['images']} images, batch {self.settings.batch}"
+        )
+
+
+def new_step(recipe: Recipe, device: torch.device, precision: str) -> TrainStep:
+    """A freshly initialised model and optimiser; the weights depend on the recipe's seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.train.seed)
+        model = build_model(**recipe.model.model_dump())
+    return TrainStep(model, recipe.train, device, precision)
+
+
+def per_element(metrics: dict[str, float], num_elements: int) -> dict[str, float]:
+    """The errors in nats per pixel and channel, as the recipe's target counts them."""
+    names = [name for name in metrics if name == "nll" or name.startswith("error/")]
+    return {
+        name.replace("nll", "nll_per_element").replace("error/", "error_per_element/"): metrics[
+            name
+        ]
+        / num_elements
+        for name in names
+    }
+
+
+def memory_mb(device: torch.device) -> float:
+    """The most memory used so far: the GPU's, or the process's on a CPU; in MB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
