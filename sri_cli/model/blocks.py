@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sri_cli.model.norm import GroupNorm
+
 
 def full_precision(like: Tensor) -> torch.autocast:
     """Switch autocast off: latents, recurrences and densities stay in float32."""
@@ -15,7 +17,7 @@ def conv_norm_relu(inputs: int, outputs: int) -> nn.Sequential:
     """Conv3x3 without bias, GroupNorm(8), ReLU."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
-        nn.GroupNorm(8, outputs),
+        GroupNorm(8, outputs),
         nn.ReLU(),
     )
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sri_cli.model.blocks import coordinate_grid
+from sri_cli.model.norm import GroupNorm
 from sri_cli.model.output import Scene
 
 UPSAMPLING = 16  # four transposed convolutions of stride 2
@@ -31,7 +32,7 @@ class BroadcastDecoder(nn.Module):
         for inputs in (slot_size + 2, channels, channels, channels):
             layers += [
                 nn.ConvTranspose2d(inputs, channels, 5, stride=2, padding=2, output_padding=1),
-                nn.GroupNorm(8, channels),
+                GroupNorm(8, channels),
                 nn.ReLU(),
             ]
         self.layers = nn.Sequential(*layers, nn.Conv2d(channels, 4, 1))
