@@ -20,6 +20,17 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
+def device_for(gpus: str) -> str:
+    """--gpus to a device name; several GPUs come in a later version."""
+    if gpus == "auto":
+        return gpus
+    if not gpus.isdecimal():
+        raise SriError(f"--gpus {gpus}: not a number of GPUs", "--gpus auto, 0 or 1")
+    if int(gpus) > 1:
+        raise SriError(f"--gpus {gpus}: training on several GPUs comes later", "--gpus 1")
+    return "cuda" if gpus == "1" else "cpu"
+
+
 def choose_precision(wanted: str, device: torch.device) -> Precision:
     """`auto` is bf16 where the device computes it natively, else fp32."""
     if wanted == "auto":

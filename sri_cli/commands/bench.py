@@ -28,9 +28,9 @@ def train(
     recipe_name: str, steps: int, batch: int | None, precision: str, gpus: str, as_json: bool
 ) -> None:
     """Seconds per training step, on random images."""
+    from sri_cli.precision import device_for
     from sri_cli.recipe.load import load_recipe
     from sri_cli.training.measure import bench_training
-    from sri_cli.training.plan import device_for
 
     words = [] if batch is None else [f"train.batch={batch}"]
     recipe = load_recipe(recipe_name, None, words)
@@ -49,9 +49,9 @@ def sample(
     recipe_name: str, num: int, repeats: int, precision: str, gpus: str, as_json: bool
 ) -> None:
     """Images per second of sampling, with an untrained model."""
+    from sri_cli.precision import device_for
     from sri_cli.recipe.load import load_recipe
     from sri_cli.training.measure import bench_sampling
-    from sri_cli.training.plan import device_for
 
     recipe = load_recipe(recipe_name)
     result = bench_sampling(recipe, num, repeats, device_for(gpus), precision)

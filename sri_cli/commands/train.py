@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sri_cli.errors import SriError
 from sri_cli.workspace import Workspace
 
 if TYPE_CHECKING:
+    from sri_cli.recipe.schema import Recipe
     from sri_cli.training.loop import Outcome
-    from sri_cli.training.plan import Plan
 
 
 @click.command()
@@ -48,6 +46,7 @@ def command(
     KEY=VALUE changes a value of the recipe, as in train.lr=2e-4. SIGINT and SIGTERM save a
     checkpoint and stop (exit code 75).
     """
+    from sri_cli.training.plan import dry_run as do_dry_run
     from sri_cli.training.plan import make_plan
 
     plan = make_plan(
@@ -61,7 +60,7 @@ def command(
         overrides=overrides,
     )
     if dry_run:
-        show_dry_run(plan, workspace, as_json)
+        show_dry_run(do_dry_run(plan, workspace), plan.recipe, as_json)
         return
     from sri_cli.training.loop import train
 
@@ -104,37 +103,21 @@ def outcome_dict(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def show_dry_run(plan: Plan, workspace: Workspace, as_json: bool) -> None:
-    """What would be trained; a missing data file is only noted."""
+def show_dry_run(result: dict[str, Any], recipe: Recipe, as_json: bool) -> None:
+    """What would be trained."""
     from sri_cli.recipe.load import recipe_to_yaml
-    from sri_cli.training.loop import check_data
-    from sri_cli.training.plan import dry_run
     from sri_cli.training.progress import duration
 
-    missing = None
-    try:
-        found = plan.open_data(workspace)
-    except SriError as error:
-        if (
-            Path(plan.data).exists()
-            or workspace.data_path(plan.data, plan.recipe.model.image_size).exists()
-        ):
-            raise
-        missing = error
-    else:
-        check_data(plan.recipe, found)
-    result = dry_run(plan)
-    if missing is not None:
-        click.echo(f"Note: {missing.message}; before training, {missing.hint}", err=True)
+    if result["missing"]:
+        click.echo(f"Note: {result['missing']}", err=True)
     if as_json:
         click.echo(json.dumps(result))
         return
-    click.echo(recipe_to_yaml(plan.recipe), nl=False)
+    click.echo(recipe_to_yaml(recipe))
     click.echo(
-        f"\nrun             {result['run']}\n"
+        f"run             {result['run']}\n"
         f"parameters      {result['parameters']:,}\n"
         f"time per step   {result['seconds_per_step']:.3f} s"
-        f" (batch {plan.recipe.train.batch}, {result['precision']}, {result['device']})\n"
-        f"expected total  {duration(result['expected_seconds'])}"
-        f" for {plan.recipe.train.steps:,} steps"
+        f" (batch {recipe.train.batch}, {result['precision']}, {result['device']})\n"
+        f"expected total  {duration(result['expected_seconds'])} for {recipe.train.steps:,} steps"
     )

@@ -87,7 +87,20 @@ def check_data(recipe: Recipe, data: DataFile) -> None:
 
 
 class Run:
-    """The state of one training: model and optimiser, position, noise seed."""
+    """The state of one training.
+
+    `done` steps are finished, `saved` is the step of the newest checkpoint (0: none), `attempt`
+    picks the noise seed, `rollbacks` counts the starts from that checkpoint.
+    """
+
+    step: TrainStep
+    feed: Feed
+    watch: Watch
+    done: int
+    saved: int
+    attempt: int
+    timed: float
+    timed_at: int
 
     def __init__(
         self,
@@ -100,6 +113,7 @@ class Run:
     ) -> None:
         self.recipe, self.settings, self.run_dir, self.log = recipe, recipe.train, run_dir, log
         self.device, self.command = device, command
+        self.num_elements = 3 * recipe.model.image_size**2
         images = data.split("train").images
         self.data = {"name": data.name, "size": data.size, "images": len(images)}
         found = checkpoints.newest_good(run_dir)
@@ -107,7 +121,6 @@ class Run:
         self.precision = choose_precision(self.settings.precision, self.device)
         self.batches = Batches(images, self.settings.batch, self.settings.seed)
         folder.describe(run_dir, recipe, command)
-        self.attempt = 0
         self.rollbacks = 0
         self._take_up(found)
         self.resumed_from = self.done
@@ -116,7 +129,8 @@ class Run:
         self, stop: StopFlag, on_record: Callable[[dict[str, Any]], None] | None = None
     ) -> Outcome:
         """Run to the recipe's last step."""
-        began, record = time.monotonic(), {}
+        began = time.monotonic()
+        record: dict[str, Any] = {}
         with Progress(self.settings.steps, self.done, self.recipe.name) as progress:
             progress.note(self._opening())
             while self.done < self.settings.steps:
@@ -158,7 +172,8 @@ class Run:
         now = time.monotonic()
         images_per_second = (self.done - self.timed_at) * self.settings.batch / (now - self.timed)
         self.timed, self.timed_at = now, self.done
-        record = {"step": self.done, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+        record: dict[str, Any] = {"step": self.done}
+        record["time"] = datetime.now(UTC).isoformat(timespec="seconds")
         record |= metrics | per_element(metrics, self.num_elements)
         record |= {
             "lr": learning_rate(self.settings, self.done - 1),
@@ -215,7 +230,6 @@ class Run:
             self.done = self.saved = found.step
         self.attempt = state["attempt"] if attempt is None else attempt
         folder.forget_after(self.run_dir, self.log, self.done)
-        self.num_elements = 3 * self.recipe.model.image_size**2
         self.watch = Watch(self.num_elements)
         self.timed, self.timed_at = time.monotonic(), self.done
         self.feed = Feed(

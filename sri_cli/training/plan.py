@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sri_cli.data.store import DataFile
-from sri_cli.errors import SriError
+from sri_cli.precision import device_for
 from sri_cli.recipe.load import data_sets, load_recipe
 from sri_cli.recipe.schema import Recipe
 from sri_cli.workspace import Workspace, is_path
@@ -59,29 +59,35 @@ def known_name(recipe_name: str, file: str) -> str | None:
     return name if name in data_sets(recipe_name) else None
 
 
-def device_for(gpus: str) -> str:
-    """--gpus to a device name; several GPUs come in a later version."""
-    if gpus == "auto":
-        return "auto"
-    if not gpus.isdecimal():
-        raise SriError(f"--gpus {gpus}: not a number of GPUs", "--gpus auto, 0 or 1")
-    if int(gpus) > 1:
-        raise SriError(f"--gpus {gpus}: training on several GPUs comes later", "--gpus 1")
-    return "cuda" if gpus == "1" else "cpu"
+def dry_run(plan: Plan, workspace: Workspace, steps: int = 3) -> dict[str, Any]:
+    """What training would be: recipe, parameters, time per step measured here, expected total.
 
-
-def dry_run(plan: Plan, steps: int = 3) -> dict[str, Any]:
-    """What training would be: recipe, parameters, time per step measured here, expected total."""
+    `missing` tells of a data file that is still to be made; one that does not fit is an SriError.
+    """
     from sri_cli.training.measure import StepBench
 
+    missing = data_missing(plan, workspace)
     bench = StepBench(plan.recipe, plan.device, plan.recipe.train.precision)
     seconds = statistics.median(bench.seconds(steps))
     return {
         "recipe": plan.recipe.model_dump(),
         "run": str(plan.run_dir),
+        "missing": missing,
         "device": bench.device.type,
         "precision": bench.precision,
         "parameters": bench.parameters,
         "seconds_per_step": seconds,
         "expected_seconds": seconds * plan.recipe.train.steps,
     }
+
+
+def data_missing(plan: Plan, workspace: Workspace) -> str | None:
+    """The note for a data set that is not prepared yet; SriError for a file that is no use."""
+    from sri_cli.training.loop import check_data
+
+    if not is_path(plan.data):
+        path = workspace.data_path(plan.data, plan.recipe.model.image_size)
+        if not path.exists():
+            return f"no data file {path} yet; before training: sri prepare {plan.data}"
+    check_data(plan.recipe, plan.open_data(workspace))
+    return None
