@@ -1,0 +1,210 @@
+"""What a user could lose: kills, full disks, cut and altered files."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from sri_cli import checkpoints
+from sri_cli.errors import SriError, SriFailure
+from sri_cli.model.build import build_model
+from sri_cli.workspace import RunRef, checkpoints_in
+
+RECIPE = {
+    "name": "small",
+    "data": "towers",
+    "model": {"system": "sri", "image_size": 32, "slots": 3, "slot_size": 8, "scene_size": 8},
+    "train": {"geco_target": 0.5655},
+}
+
+
+def weights(step: int, numbers: int = 1000) -> dict[str, torch.Tensor]:
+    return {"w": torch.full((numbers,), float(step))}
+
+
+def save(run: Path, step: int, numbers: int = 1000) -> Path:
+    state = {"step": step, "moment": torch.full((numbers,), float(step))}
+    return checkpoints.save(run, step, weights(step, numbers), RECIPE, state, {"data": "towers"})
+
+
+def steps(run: Path) -> list[int]:
+    return [int(path.name[5:]) for path in checkpoints_in(run)]
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let no file grow beyond `size` bytes, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def damage(path: Path, how: str) -> None:
+    data = bytearray(path.read_bytes())
+    if how == "cut":
+        path.write_bytes(data[: len(data) // 2])
+    elif how == "flipped":
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    elif how == "empty":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+
+
+def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
+    path = save(tmp_path, 25000)
+    assert path == tmp_path / "checkpoints" / "step-000025000"
+    found = checkpoints.newest_good(tmp_path)
+    assert found is not None
+    assert (found.step, found.recipe, found.extra) == (25000, RECIPE, {"data": "towers"})
+    assert torch.equal(found.weights()["w"], weights(25000)["w"])
+    assert found.state()["step"] == 25000
+
+
+def test_channels_last_weights_keep_their_values(tmp_path: Path) -> None:
+    tensor = torch.randn(4, 3, 5, 5).contiguous(memory_format=torch.channels_last)
+    checkpoints.save(tmp_path, 1, {"w": tensor}, RECIPE, {})
+    found = checkpoints.newest_good(tmp_path)
+    assert found is not None and torch.equal(found.weights()["w"], tensor)
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "empty", "gone"])
+@pytest.mark.parametrize("name", ["model.safetensors", "state.pt", "meta.json"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    tmp_path: Path, name: str, how: str
+) -> None:
+    save(tmp_path, 10)
+    damage(save(tmp_path, 20) / name, how)
+    notes: list[str] = []
+    found = checkpoints.newest_good(tmp_path, notes.append)
+    assert found is not None and found.step == 10
+    assert len(notes) == 1 and "step-000000020" in notes[0] and name in notes[0]
+
+
+def test_meta_of_another_format_is_not_read(tmp_path: Path) -> None:
+    path = save(tmp_path, 10) / "meta.json"
+    meta = json.loads(path.read_text())
+    meta.pop("sha256")
+    meta["format"] = 99
+    meta["sha256"] = checkpoints._digest(meta)
+    path.write_text(json.dumps(meta))
+    with pytest.raises(checkpoints.BrokenCheckpoint, match="format 99"):
+        checkpoints.verify(path.parent)
+
+
+def test_pickled_classes_are_refused(tmp_path: Path) -> None:
+    checkpoints.save(tmp_path, 1, weights(1), RECIPE, {"path": Path("x")})
+    found = checkpoints.newest_good(tmp_path)
+    assert found is not None
+    with pytest.raises(Exception, match="[Ww]eights"):
+        found.state()
+
+
+@pytest.mark.parametrize("room", [0, 100, 3000, 5000])
+def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path: Path, room: int) -> None:
+    save(tmp_path, 10)
+    with largest_file(room), pytest.raises(SriFailure, match="could not write"):
+        save(tmp_path, 20, numbers=5000)
+    assert os.listdir(tmp_path / "checkpoints") == ["step-000000010"]
+    assert checkpoints.newest_good(tmp_path).step == 10  # type: ignore[union-attr]
+
+
+def test_an_unwritable_folder_is_a_failure_not_a_crash(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("a file stands in the way")
+    with pytest.raises(SriFailure):
+        save(tmp_path, 1)
+
+
+def save_for_ever(run: Path, first: int) -> None:
+    for step in range(first, first + 10_000):
+        save(run, step, 100_000)
+        checkpoints.prune(run, 3, 0)
+
+
+def test_kill_9_at_any_moment_leaves_a_loadable_checkpoint(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    rng = random.Random(0)
+    step = 0
+    save(tmp_path, step, 100_000)
+    for _ in range(100):
+        child = context.Process(target=save_for_ever, args=(tmp_path, step + 1))
+        child.start()
+        while steps(tmp_path)[-1] == step and child.is_alive():
+            time.sleep(0.001)
+        time.sleep(rng.random() * 0.03)
+        child.kill()
+        child.join()
+        notes: list[str] = []
+        found = checkpoints.newest_good(tmp_path, notes.append)
+        assert found is not None and found.step > step and not notes
+        assert torch.equal(found.weights()["w"], weights(found.step, 100_000)["w"])
+        step = found.step
+    checkpoints.remove_leftovers(tmp_path)
+    assert all(path.name.startswith("step-") for path in (tmp_path / "checkpoints").iterdir())
+
+
+def test_the_last_and_every_nth_are_kept(tmp_path: Path) -> None:
+    for step in range(10, 80, 10):
+        save(tmp_path, step)
+        checkpoints.prune(tmp_path, 2, 30)
+    assert steps(tmp_path) == [30, 60, 70]
+
+
+def test_later_broken_checkpoints_are_set_aside(tmp_path: Path) -> None:
+    for step in (10, 20, 30):
+        save(tmp_path, step)
+    checkpoints.set_aside_after(tmp_path, 10)
+    assert steps(tmp_path) == [10]
+
+
+def test_a_checkpoint_of_the_same_step_is_replaced(tmp_path: Path) -> None:
+    damage(save(tmp_path, 10) / "state.pt", "cut")
+    save(tmp_path, 10)
+    assert checkpoints.newest_good(tmp_path).step == 10  # type: ignore[union-attr]
+    assert os.listdir(tmp_path / "checkpoints") == ["step-000000010"]
+
+
+def test_load_model_needs_nothing_but_the_run(tmp_path: Path) -> None:
+    model = build_model(**RECIPE["model"])  # type: ignore[arg-type]
+    for step in (10, 20):
+        checkpoints.save(tmp_path, step, model.state_dict(), RECIPE, {})
+    loaded = checkpoints.load_model(tmp_path)
+    assert loaded.step == 20 and loaded.recipe.name == "small" and not loaded.model.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], value)
+    older = checkpoints.load_model(RunRef(tmp_path, checkpoints.checkpoint_path(tmp_path, 10)))
+    assert older.step == 10
+
+
+def test_a_named_checkpoint_that_is_broken_gives_way_to_an_older_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = build_model(**RECIPE["model"])  # type: ignore[arg-type]
+    for step in (10, 20, 30):
+        checkpoints.save(tmp_path, step, model.state_dict(), RECIPE, {})
+    broken = checkpoints.checkpoint_path(tmp_path, 20)
+    damage(broken / "model.safetensors", "cut")
+    assert checkpoints.load_model(RunRef(tmp_path, broken)).step == 10
+    assert "step-000000020" in capsys.readouterr().err
+
+
+def test_no_intact_checkpoint_is_told(tmp_path: Path) -> None:
+    damage(save(tmp_path, 10) / "meta.json", "cut")
+    with pytest.raises(SriError, match="none of the 1 checkpoints") as caught:
+        checkpoints.load_model(tmp_path, notify=lambda note: None)
+    assert caught.value.hint
