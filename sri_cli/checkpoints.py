@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sri_cli import __version__
+from sri_cli.allocator import keep_freed_memory
 from sri_cli.errors import SriError
 from sri_cli.workspace import RunRef, cannot_write, checkpoints_in, ensure_folder, sync_folder
 
@@ -143,6 +144,7 @@ def load_model(
     from sri_cli.model.build import build_model
     from sri_cli.recipe.load import recipe_from_dict
 
+    keep_freed_memory()
     run_dir, wanted = (ref.run_dir, ref.checkpoint) if isinstance(ref, RunRef) else (ref, None)
     found = newest_good(run_dir, notify, wanted)
     if found is None:

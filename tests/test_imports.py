@@ -17,6 +17,7 @@ LONGEST = 400  # lines; around 150 is the habit
 FLOORS = {
     "errors": 0,
     "workspace": 1,
+    "allocator": 0,
     "precision": 1,
     "figures": 1,
     "model": 1,
@@ -36,6 +37,7 @@ ONLY = {
     "figures": {"figures", "errors"},
     "model": {"model", "errors"},
     "workspace": {"errors"},
+    "allocator": set(),
     "precision": {"errors"},
     "cli": {"errors", "workspace"},  # commands come in by name, when called
 }

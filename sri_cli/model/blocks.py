@@ -41,11 +41,16 @@ def init_small(module: nn.Module) -> None:
 
 
 class Lstm(nn.Module):
-    """A single-layer LSTM with nn.LSTM's parameters, names and initialisation, states starting at 0.
+    """A single-layer LSTM with nn.LSTM's parameters and initialisation; states start at 0.
 
     nn.LSTM itself cannot be traced by torch.compile; its weights as plain parameters can. A known
     sequence runs as one fused call in eager mode and as written-out cells when compiled.
     """
+
+    weight_ih_l0: Tensor
+    weight_hh_l0: Tensor
+    bias_ih_l0: Tensor
+    bias_hh_l0: Tensor
 
     def __init__(self, inputs: int, hidden: int) -> None:
         super().__init__()
@@ -86,9 +91,7 @@ class Lstm(nn.Module):
         if not torch.compiler.is_compiling():
             start = tuple(part[None] for part in state)
             weights = [self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0]
-            return torch.lstm(
-                sequence, start, weights, True, 1, 0.0, self.training, False, True
-            )[0]
+            return torch.lstm(sequence, start, weights, True, 1, 0.0, self.training, False, True)[0]
         outputs = []
         for x in sequence.unbind(dim=1):
             state = self.step(x, state)

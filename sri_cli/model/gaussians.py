@@ -65,7 +65,7 @@ def shifted_softplus(u: Tensor) -> Tensor:
 
 
 def squashed_prior(parameters: Tensor) -> Gaussian:
-    """GENESIS' and GENESIS-v2's priors from [..., 2D]: mean = tanh(u), std = sigmoid(v + 4) + 1e-4."""
+    """GENESIS-v2's priors from [u ; v] [..., 2D]: mean = tanh(u), std = sigmoid(v + 4) + 1e-4."""
     u, v = parameters.float().chunk(2, dim=-1)
     return Gaussian(u.tanh(), torch.sigmoid(v + 4.0) + 1e-4)
 

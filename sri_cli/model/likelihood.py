@@ -1,4 +1,4 @@
-"""p(x | slots): how an image is explained by its decoded slots (MODELS, "Image likelihoods").
+"""p(x | slots): how an image is explained by its decoded slots.
 
 Axis legend: B batch, K slots, C = 3, H W pixels.
 """

@@ -37,9 +37,7 @@ class _ChannelsLast(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float
     ) -> Tensor:
         n, c, h, w = x.shape
-        y, mean, rstd = torch.native_group_norm(
-            x, weight, bias, n, c, h * w, groups, eps
-        )
+        y, mean, rstd = torch.native_group_norm(x, weight, bias, n, c, h * w, groups, eps)
         ctx.save_for_backward(x, weight, mean, rstd)
         ctx.groups = groups
         return y

@@ -24,7 +24,7 @@ class NoiseSpec(NamedTuple):
 
 @dataclass(frozen=True)
 class Scene:
-    """Decoded slots: rgb [B,K,3,H,W] in [0,1] and log_masks [B,K,1,H,W], masks summing to 1 over K."""
+    """Decoded slots: rgb [B,K,3,H,W] in [0,1], log_masks [B,K,1,H,W]; masks sum to 1 over K."""
 
     rgb: Tensor
     log_masks: Tensor

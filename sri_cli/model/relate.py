@@ -22,9 +22,7 @@ class SetAttention(nn.Module):
         super().__init__()
         self.query = nn.Linear(size, size, bias=False)
         self.key = nn.Linear(size, size, bias=False)
-        self.relation = nn.Sequential(
-            nn.Linear(2 * size, size), nn.GELU(), nn.Linear(size, size)
-        )
+        self.relation = nn.Sequential(nn.Linear(2 * size, size), nn.GELU(), nn.Linear(size, size))
         self.norm = nn.LayerNorm(size)
         self.mlp = nn.Sequential(nn.Linear(size, size), nn.GELU(), nn.Linear(size, size))
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from sri_cli.allocator import keep_freed_memory
 from sri_cli.model.output import Losses
 from sri_cli.training.geco import Geco
 from sri_cli.training.noise import draw_noise as draw_noise
@@ -34,6 +35,7 @@ class TrainStep:
         device: torch.device | str = "cpu",
         precision: str = "fp32",
     ) -> None:
+        keep_freed_memory()
         self.device = torch.device(device)
         self.settings = settings
         self.bf16 = precision == "bf16"

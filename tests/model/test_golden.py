@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ class Golden:
     def __getitem__(self, key: str) -> torch.Tensor:
         return torch.from_numpy(self.numbers[key])
 
-    def json(self, key: str):
+    def json(self, key: str) -> Any:
         return json.loads(str(self.numbers[f"meta/{key}"]))
 
     def fill(self, model: torch.nn.Module) -> torch.nn.Module:
@@ -120,6 +121,7 @@ def test_sri_losses_geco_and_gradients(sri) -> None:
     gecos = [
         Geco(
             config["geco_target_per_element"],
+            num_elements=3 * 32 * 32,
             image_size=32,
             lr=config["geco_lr"],
             speedup=config["geco_speedup"],
@@ -139,10 +141,11 @@ def test_sri_losses_geco_and_gradients(sri) -> None:
 def test_sri_samples_at_temperature(sri) -> None:
     golden, model = sri
     temperature = float(golden["sample/temperature"])
-    _, slots = model.prior.rollout(golden["sample/scene_latent"], golden["sample/noise"], temperature)
+    latent = golden["sample/scene_latent"]
+    _, slots = model.prior.rollout(latent, golden["sample/noise"], temperature)
     check(slots, golden["sample/z"], "slots")
     # `sample` scales the scene noise by the temperature; the golden latent is used as it is.
-    noise = {"scene": golden["sample/scene_latent"] / temperature, "slots": golden["sample/noise"]}
+    noise = {"scene": latent / temperature, "slots": golden["sample/noise"]}
     scene = model.sample(noise, temperature)
     check(scene.image, golden["sample/image"], "image")
     check(scene.log_masks, golden["sample/log_masks"], "masks")

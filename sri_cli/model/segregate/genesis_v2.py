@@ -39,7 +39,7 @@ def straight_through_clamp(x: Tensor, low: float | None, high: float | None = No
 
 
 class InstanceColouring(nn.Module):
-    """Semi-convolutional colours and stick-breaking around random seed pixels: K attention masks."""
+    """Semi-convolutional colours, stick-breaking around random seed pixels: K attention masks."""
 
     coordinates: Tensor
 
@@ -100,9 +100,9 @@ class FeaturePooling(nn.Module):
             masks = masks.flatten(2)
             mass = masks.sum(dim=-1, keepdim=True)
             pooled = torch.bmm(masks, pixels.transpose(1, 2)) / (mass + MASK_EPSILON)
-            weight = self.project.weight.flatten(1)
             share = mass / (mass + MASK_EPSILON)
-            return nn.functional.linear(pooled, weight) + share * self.project.bias
+            weight, bias = self.project.parameters()
+            return nn.functional.linear(pooled, weight.flatten(1)) + share * bias
 
 
 class GenesisV2Segregation(nn.Module):
