@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
-import resource
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,10 @@ RECIPE = {
 }
 
 
+Damage = Callable[[Path, str], None]
+LargestFile = Callable[[int], AbstractContextManager[None]]
+
+
 def weights(step: int, numbers: int = 1000) -> dict[str, torch.Tensor]:
     return {"w": torch.full((numbers,), float(step))}
 
@@ -39,30 +44,6 @@ def save(run: Path, step: int, numbers: int = 1000) -> Path:
 
 def steps(run: Path) -> list[int]:
     return [int(path.name[5:]) for path in checkpoints_in(run)]
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Let no file grow beyond `size` bytes, as a full disk would."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def damage(path: Path, how: str) -> None:
-    data = bytearray(path.read_bytes())
-    if how == "cut":
-        path.write_bytes(data[: len(data) // 2])
-    elif how == "flipped":
-        data[len(data) // 2] ^= 1
-        path.write_bytes(data)
-    elif how == "empty":
-        path.write_bytes(b"")
-    else:
-        path.unlink()
 
 
 def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
@@ -85,7 +66,7 @@ def test_channels_last_weights_keep_their_values(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["cut", "flipped", "empty", "gone"])
 @pytest.mark.parametrize("name", ["model.safetensors", "state.pt", "meta.json"])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
-    tmp_path: Path, name: str, how: str
+    tmp_path: Path, name: str, how: str, damage: Damage
 ) -> None:
     save(tmp_path, 10)
     damage(save(tmp_path, 20) / name, how)
@@ -115,7 +96,9 @@ def test_pickled_classes_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("room", [0, 100, 3000, 5000])
-def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path: Path, room: int) -> None:
+def test_a_full_disk_keeps_the_last_good_checkpoint(
+    tmp_path: Path, room: int, largest_file: LargestFile
+) -> None:
     save(tmp_path, 10)
     with largest_file(room), pytest.raises(SriFailure, match="could not write"):
         save(tmp_path, 20, numbers=5000)
@@ -129,31 +112,56 @@ def test_an_unwritable_folder_is_a_failure_not_a_crash(tmp_path: Path) -> None:
         save(tmp_path, 1)
 
 
-def save_for_ever(run: Path, first: int) -> None:
-    for step in range(first, first + 10_000):
-        save(run, step, 100_000)
+# Forks a child per line of its input; the child writes checkpoints until it is killed.
+SAVE_FOR_EVER = """
+import os, sys
+from pathlib import Path
+import torch
+from sri_cli import checkpoints
+
+run = Path(sys.argv[1])
+for line in sys.stdin:
+    child = os.fork()
+    if child:
+        print(child, flush=True)
+        os.waitpid(child, 0)
+        print("gone", flush=True)
+        continue
+    for step in range(int(line), 10**6):
+        w = {"w": torch.full((100_000,), float(step))}
+        checkpoints.save(run, step, w, {}, dict(w))
         checkpoints.prune(run, 3, 0)
+"""
 
 
 def test_kill_9_at_any_moment_leaves_a_loadable_checkpoint(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    forker = subprocess.Popen(
+        [sys.executable, "-c", SAVE_FOR_EVER, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parent.parent,
+    )
+    assert forker.stdin and forker.stdout
     rng = random.Random(0)
     step = 0
-    save(tmp_path, step, 100_000)
+    save(tmp_path, step)
     for _ in range(100):
-        child = context.Process(target=save_for_ever, args=(tmp_path, step + 1))
-        child.start()
-        while steps(tmp_path)[-1] == step and child.is_alive():
+        print(step + 1, file=forker.stdin, flush=True)
+        child = int(forker.stdout.readline())
+        deadline = time.monotonic() + 30
+        while steps(tmp_path)[-1] == step and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(rng.random() * 0.03)
-        child.kill()
-        child.join()
+        os.kill(child, signal.SIGKILL)
+        assert forker.stdout.readline() == "gone\n"
         notes: list[str] = []
         found = checkpoints.newest_good(tmp_path, notes.append)
         assert found is not None and found.step > step and not notes
         assert torch.equal(found.weights()["w"], weights(found.step, 100_000)["w"])
         step = found.step
+    forker.communicate()
     checkpoints.remove_leftovers(tmp_path)
     assert all(path.name.startswith("step-") for path in (tmp_path / "checkpoints").iterdir())
 
@@ -172,7 +180,7 @@ def test_later_broken_checkpoints_are_set_aside(tmp_path: Path) -> None:
     assert steps(tmp_path) == [10]
 
 
-def test_a_checkpoint_of_the_same_step_is_replaced(tmp_path: Path) -> None:
+def test_a_checkpoint_of_the_same_step_is_replaced(tmp_path: Path, damage: Damage) -> None:
     damage(save(tmp_path, 10) / "state.pt", "cut")
     save(tmp_path, 10)
     assert checkpoints.newest_good(tmp_path).step == 10  # type: ignore[union-attr]
@@ -192,7 +200,7 @@ def test_load_model_needs_nothing_but_the_run(tmp_path: Path) -> None:
 
 
 def test_a_named_checkpoint_that_is_broken_gives_way_to_an_older_one(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Damage
 ) -> None:
     model = build_model(**RECIPE["model"])  # type: ignore[arg-type]
     for step in (10, 20, 30):
@@ -203,7 +211,7 @@ def test_a_named_checkpoint_that_is_broken_gives_way_to_an_older_one(
     assert "step-000000020" in capsys.readouterr().err
 
 
-def test_no_intact_checkpoint_is_told(tmp_path: Path) -> None:
+def test_no_intact_checkpoint_is_told(tmp_path: Path, damage: Damage) -> None:
     damage(save(tmp_path, 10) / "meta.json", "cut")
     with pytest.raises(SriError, match="none of the 1 checkpoints") as caught:
         checkpoints.load_model(tmp_path, notify=lambda note: None)

@@ -29,7 +29,7 @@ from sri_cli.training.signals import StopFlag, stop_on_signal
 from sri_cli.training.step import TrainStep, learning_rate
 from sri_cli.training.watch import Watch
 
-MAX_ROLLBACKS = 3  # in a row to the same checkpoint
+MAX_ROLLBACKS = 3  # in one call; the same command again has as many anew
 
 
 @dataclass
@@ -90,7 +90,7 @@ class Run:
     """The state of one training.
 
     `done` steps are finished, `saved` is the step of the newest checkpoint (0: none), `attempt`
-    picks the noise seed, `rollbacks` counts the starts from that checkpoint.
+    picks the noise seed, `rollbacks` counts the returns to a checkpoint.
     """
 
     step: TrainStep
@@ -194,21 +194,14 @@ class Run:
             {"step": self.step.state(), "attempt": self.attempt},
             {"data": self.data, "precision": self.precision},
         )
-        self.saved, self.rollbacks = self.done, 0
+        self.saved = self.done
         checkpoints.prune(self.run_dir, self.settings.keep_checkpoints, self.settings.keep_every)
 
     def _roll_back(self, reason: str, progress: Progress) -> None:
         """Back to the last good checkpoint with another noise seed, or Diverged."""
         at, attempt = self.done, self.attempt + 1
         if self.rollbacks == MAX_ROLLBACKS:
-            raise Diverged(
-                f"training diverged at step {at}: {reason}; {MAX_ROLLBACKS} new starts from step"
-                f" {self.saved} ended alike",
-                f"the checkpoint of step {self.saved} stays; try a new run with a lower learning"
-                f" rate: train.lr={self.settings.lr / 2:g} --run DIR"
-                if self.saved
-                else f"no step is worth keeping; try train.lr={self.settings.lr / 2:g} --run DIR",
-            )
+            raise self._diverged(reason)
         self.rollbacks += 1
         self.feed.close()
         self._take_up(checkpoints.newest_good(self.run_dir, progress.note), attempt)
@@ -260,6 +253,14 @@ class Run:
             f"stopped by {signal_name} at step {self.done}, saved in"
             f" {checkpoints.checkpoint_path(self.run_dir, self.done)}",
             f"go on: {self.command}",
+        )
+
+    def _diverged(self, reason: str) -> Diverged:
+        kept = f"the checkpoint of step {self.saved} stays" if self.saved else "nothing was saved"
+        return Diverged(
+            f"training diverged at step {self.done}: {reason}; {MAX_ROLLBACKS} roll-backs with"
+            " new noise did not help",
+            f"{kept}; try another run: train.lr={self.settings.lr / 2:g} --run DIR",
         )
 
     def _opening(self) -> str:

@@ -1,0 +1,287 @@
+"""Resume, stop, roll back: what a training may meet and must survive."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sri_cli.data.store import DataFile
+
+from sri_cli import checkpoints
+from sri_cli.errors import Diverged, Interrupted, SriError, SriFailure
+from sri_cli.recipe.load import recipe_from_dict
+from sri_cli.recipe.schema import Recipe
+from sri_cli.training import feed, folder
+from sri_cli.training.log import read_log
+from sri_cli.training.loop import train
+
+MODEL = {"system": "sri", "image_size": 32, "slots": 3, "slot_size": 8, "scene_size": 8}
+TRAIN = {
+    "geco_target": 0.5655,
+    "steps": 6,
+    "batch": 4,
+    "lr": 1e-3,
+    "log_every": 1,
+    "checkpoint_every": 2,
+    "precision": "fp32",
+}
+Damage = Callable[[Path, str], None]
+SAME = ("loss", "nll", "kl_slot", "grad_norm", "beta/segregation", "err_ema/imagination")
+
+
+def small(**changes: Any) -> Recipe:
+    return recipe_from_dict(
+        {"name": "small", "data": "towers", "model": MODEL, "train": TRAIN | changes}
+    )
+
+
+@pytest.fixture(scope="module")
+def data(
+    tmp_path_factory: pytest.TempPathFactory, write_small_data: Callable[..., Path]
+) -> DataFile:
+    return DataFile(write_small_data(tmp_path_factory.mktemp("data") / "towers-32.h5"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, data: DataFile) -> Path:
+    """Six steps without a break."""
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    train(small(), data, run)
+    return run
+
+
+def losses(run: Path) -> list[list[float]]:
+    return [[record["step"], *(record[name] for name in SAME)] for record in read_log(run)]
+
+
+def assert_same_run(run: Path, other: Path) -> None:
+    """Equal losses at every step, equal weights, moments and multipliers at the end."""
+    assert losses(run) == losses(other)
+    ends = [checkpoints.newest_good(path) for path in (run, other)]
+    assert ends[0] is not None and ends[1] is not None
+    first, second = (end.weights() for end in ends if end)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    moments = [end.state()["step"]["optimiser"]["state"] for end in ends if end]
+    for index, entry in moments[0].items():
+        assert all(torch.equal(entry[key], moments[1][index][key]) for key in entry)
+
+
+def steps(run: Path) -> list[int]:
+    return [int(p.name[5:]) for p in checkpoints.checkpoints_in(run)]
+
+
+def test_a_run_leaves_everything_in_its_folder(whole: Path) -> None:
+    names = {path.name for path in whole.iterdir()}
+    assert {"recipe.yaml", "command.txt", "log.jsonl", "checkpoints"} <= names
+    assert steps(whole) == [2, 4, 6]
+    records = read_log(whole)
+    assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
+    wanted = {"loss", "nll", "nll_per_element", "error_per_element/segregation", "beta/imagination"}
+    wanted |= {"lr", "images_per_second", "memory_mb", "skipped", "time"}
+    assert wanted <= records[-1].keys()
+    last = records[-1]
+    assert last["nll_per_element"] == pytest.approx(last["nll"] / (3 * 32 * 32))
+    assert last["memory_mb"] > 10 and last["images_per_second"] > 0
+
+
+def test_six_steps_are_three_and_three(tmp_path: Path, data: DataFile, whole: Path) -> None:
+    train(small(steps=3), data, tmp_path)
+    outcome = train(small(), data, tmp_path)
+    assert (outcome.resumed_from, outcome.step) == (3, 6)
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_signal_saves_and_the_same_command_goes_on(
+    tmp_path: Path, data: DataFile, whole: Path
+) -> None:
+    def stop_at_three(record: dict[str, Any]) -> None:
+        if record["step"] == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="SIGTERM at step 3") as caught:
+        train(small(), data, tmp_path, command="sri train --recipe x", on_record=stop_at_three)
+    assert caught.value.exit_code == 75
+    assert caught.value.hint == "go on: sri train --recipe x"
+    assert steps(tmp_path) == [2, 3]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    train(small(), data, tmp_path)
+    assert_same_run(tmp_path, whole)
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped"])
+def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(
+    tmp_path: Path,
+    data: DataFile,
+    whole: Path,
+    how: str,
+    capsys: pytest.CaptureFixture[str],
+    damage: Damage,
+) -> None:
+    train(small(steps=5), data, tmp_path)
+    damage(checkpoints.checkpoint_path(tmp_path, 5) / "state.pt", how)
+    outcome = train(small(), data, tmp_path)
+    assert outcome.resumed_from == 4
+    assert "step-000000005: state.pt is cut or altered" in capsys.readouterr().err
+    assert_same_run(tmp_path, whole)
+
+
+def test_no_intact_checkpoint_is_no_silent_start_from_zero(
+    tmp_path: Path, data: DataFile, damage: Damage
+) -> None:
+    train(small(steps=1), data, tmp_path)
+    damage(checkpoints.checkpoint_path(tmp_path, 1) / "meta.json", "cut")
+    with pytest.raises(SriError, match="none of the 1 checkpoints"):
+        train(small(), data, tmp_path)
+
+
+def test_a_changed_recipe_stops_with_the_differences(tmp_path: Path, data: DataFile) -> None:
+    train(small(steps=1), data, tmp_path)
+    with pytest.raises(SriError) as caught:
+        train(small(lr=2e-3, seed=4), data, tmp_path)
+    assert "train.lr 0.001 -> 0.002" in caught.value.message
+    assert "train.seed 0 -> 4" in caught.value.message
+    assert "--run" in (caught.value.hint or "")
+
+
+def test_other_logging_and_more_steps_are_no_change(tmp_path: Path, data: DataFile) -> None:
+    train(small(steps=1), data, tmp_path)
+    free = {"log_every": 2, "checkpoint_every": 7, "keep_checkpoints": 1, "precision": "bf16"}
+    assert train(small(**free), data, tmp_path).resumed_from == 1
+    assert {f"train.{name}" for name in free} | {"train.steps"} <= folder.FREE
+
+
+def test_another_data_file_is_a_change(
+    tmp_path: Path, data: DataFile, write_small_data: Callable[..., Path]
+) -> None:
+    train(small(steps=1), data, tmp_path)
+    fewer = DataFile(write_small_data(tmp_path / "towers-32.h5", images=12))
+    with pytest.raises(SriError, match="data file.images 16 -> 12"):
+        train(small(), fewer, tmp_path)
+
+
+def test_a_finished_run_stays_as_it_is(
+    tmp_path: Path, data: DataFile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(small(steps=2), data, tmp_path)
+    before = losses(tmp_path)
+    assert train(small(steps=2), data, tmp_path).step == 2
+    assert losses(tmp_path) == before
+    assert "stands at step 2 already" in capsys.readouterr().err
+
+
+def test_fresh_refuses_to_overwrite(tmp_path: Path, data: DataFile) -> None:
+    run = tmp_path / "run"
+    train(small(steps=1), data, run, fresh=True)
+    with pytest.raises(SriError, match="--fresh would overwrite") as caught:
+        train(small(steps=1), data, run, fresh=True)
+    assert "--run" in (caught.value.hint or "")
+    assert steps(run) == [1]
+
+
+def test_two_trainings_never_share_a_folder(tmp_path: Path, data: DataFile) -> None:
+    with folder.open_run(tmp_path, fresh=False), pytest.raises(SriError, match="another sri train"):
+        train(small(), data, tmp_path)
+
+
+def test_old_checkpoints_go_and_every_nth_stays(tmp_path: Path, data: DataFile) -> None:
+    train(small(checkpoint_every=1, keep_checkpoints=2, keep_every=3), data, tmp_path)
+    assert steps(tmp_path) == [3, 5, 6]
+
+
+def test_images_of_another_size(tmp_path: Path, data: DataFile) -> None:
+    recipe = recipe_from_dict(small().model_dump() | {"model": MODEL | {"image_size": 64}})
+    with pytest.raises(SriError, match="32 px, recipe small wants 64 px") as caught:
+        train(recipe, data, tmp_path / "run")
+    assert caught.value.hint == "make them: sri prepare towers --size 64"
+    assert not (tmp_path / "run").exists()
+
+
+def test_fewer_images_than_a_batch(tmp_path: Path, data: DataFile) -> None:
+    with pytest.raises(SriError, match="16 training images, fewer than a batch of 17"):
+        train(small(batch=17), data, tmp_path / "run")
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, wanted: Any) -> None:
+    """NaN in the noise of every (seed, step) that `wanted` accepts."""
+    draw = feed.draw_noise
+
+    def poisoned(specs: Any, batch: int, seed: int, step: int, device: Any) -> Any:
+        noise = draw(specs, batch, seed, step, device)
+        if wanted(seed, step):
+            noise["posterior"][0] = math.nan
+        return noise
+
+    monkeypatch.setattr(feed, "draw_noise", poisoned)
+
+
+def test_one_bad_step_is_skipped(
+    tmp_path: Path, data: DataFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, lambda seed, step: step == 2)
+    train(small(), data, tmp_path)
+    assert [record["skipped"] for record in read_log(tmp_path)] == [0, 0, 1, 0, 0, 0]
+    assert read_log(tmp_path)[2]["loss"] is None
+    end = checkpoints.newest_good(tmp_path)
+    assert end is not None and all(w.isfinite().all() for w in end.weights().values())
+
+
+def test_divergence_rolls_back_to_new_noise_and_goes_on(
+    tmp_path: Path,
+    data: DataFile,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    poison(monkeypatch, lambda seed, step: seed == 0 and step >= 4)
+    outcome = train(small(steps=16), data, tmp_path)
+    assert outcome.step == 16
+    told = capsys.readouterr().err
+    assert told.count("Note: diverged") == 1 and "(1 of 3)" in told
+    assert [record["step"] for record in read_log(tmp_path)] == list(range(1, 17))
+    again = train(small(steps=18), data, tmp_path)  # a resume keeps the new noise
+    assert again.step == 18 and read_log(tmp_path)[-1]["skipped"] == 0
+
+
+def test_hopeless_divergence_ends_with_a_plain_report(
+    tmp_path: Path,
+    data: DataFile,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    poison(monkeypatch, lambda seed, step: step >= 4)
+    with pytest.raises(Diverged, match="losses or gradients that are not finite") as caught:
+        train(small(steps=40, checkpoint_every=4, keep_checkpoints=100), data, tmp_path)
+    assert caught.value.exit_code == 4
+    assert "3 roll-backs" in caught.value.message and "lr=0.0005" in (caught.value.hint or "")
+    assert capsys.readouterr().err.count("Note: diverged") == 3
+    end = checkpoints.newest_good(tmp_path)
+    assert end is not None and all(w.isfinite().all() for w in end.weights().values())
+
+
+def test_divergence_before_the_first_checkpoint_starts_over(
+    tmp_path: Path, data: DataFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, lambda seed, step: True)
+    with pytest.raises(Diverged, match="step 3"):
+        train(small(steps=3, checkpoint_every=9), data, tmp_path)
+    assert steps(tmp_path) == []
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(
+    tmp_path: Path,
+    data: DataFile,
+    whole: Path,
+    largest_file: Callable[[int], AbstractContextManager[None]],
+) -> None:
+    train(small(steps=3), data, tmp_path)
+    with largest_file(100_000), pytest.raises(SriFailure, match="could not write"):
+        train(small(), data, tmp_path)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir() if p.name[0] == "."] == []
+    train(small(), data, tmp_path)
+    assert_same_run(tmp_path, whole)
