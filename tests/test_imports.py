@@ -18,6 +18,8 @@ FLOORS = {
     "errors": 0,
     "workspace": 1,
     "allocator": 0,
+    "progress": 0,
+    "signals": 0,
     "precision": 1,
     "figures": 1,
     "model": 1,
@@ -28,6 +30,7 @@ FLOORS = {
     "metrics": 5,
     "labeling": 5,
     "training": 5,
+    "looking": 6,
     "commands": 7,
     "cli": 8,
     "__main__": 9,
@@ -38,6 +41,8 @@ ONLY = {
     "model": {"model", "errors"},
     "workspace": {"errors"},
     "allocator": set(),
+    "progress": set(),
+    "signals": set(),
     "precision": {"errors"},
     "cli": {"errors", "workspace"},  # commands come in by name, when called
 }

@@ -1,0 +1,91 @@
+"""`sri reconstruct`: images of a split as the model sees them.
+
+Axis legend: N images, K slots, H W pixels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from sri_cli.data.store import DataFile
+from sri_cli.errors import SriError
+from sri_cli.figures.grids import Picture, png_bytes
+from sri_cli.figures.reconstruction import reconstruction_figure
+from sri_cli.looking.trained import Trained, open_data, open_run
+from sri_cli.metrics.evaluate import evaluation_noise, fitting_split, to_tensor
+from sri_cli.sampling import device_of, in_chunks, quantise
+from sri_cli.workspace import Workspace, write_atomic
+
+MAX_IMAGES = 64  # columns of one picture
+
+
+def look_at_reconstructions(
+    trained: Trained, data: DataFile, split: str = "test", num: int = 10, seed: int = 0
+) -> Picture:
+    """Columns of `num` images from all over the split; noise as in evaluation."""
+    check_num(num)
+    model = trained.loaded.model
+    part = fitting_split(trained.loaded, data, (), split)
+    places = part.pick(num)
+    inputs = np.array(part.images[places])
+    device = device_of(model)
+
+    def compute(start: int, count: int) -> tuple[Picture | np.ndarray | None, ...]:
+        chosen = slice(start, start + count)
+        noise = evaluation_noise(model, seed, places[chosen], device)
+        seen = model.reconstruct(to_tensor(inputs[chosen], device), noise)
+        return (
+            seen.attention[:, :, 0].float().cpu().numpy(),
+            quantise(seen.scene.image),
+            seen.scene.masks[:, :, 0].float().cpu().numpy(),
+            None if seen.imagined is None else quantise(seen.imagined.image),
+        )
+
+    chunks = list(in_chunks(compute, len(places), 8, device))
+    attention, pictures, masks, imagined = (
+        None if parts[0] is None else np.concatenate(parts) for parts in zip(*chunks, strict=True)
+    )
+    assert attention is not None and pictures is not None and masks is not None
+    text = (
+        f"{trained.loaded.run_dir.name}, step {trained.loaded.step}; {data.caption}, {split} split"
+    )
+    return reconstruction_figure(inputs, attention, pictures, masks, imagined, text)
+
+
+def write_reconstructions(
+    trained: Trained,
+    data: DataFile,
+    out: Path | None = None,
+    split: str = "test",
+    num: int = 10,
+    seed: int = 0,
+) -> Path:
+    """Write the figure to `out` (None: the run's figures/reconstruct-SPLIT.png)."""
+    figure = look_at_reconstructions(trained, data, split, num, seed)
+    path = out or trained.loaded.run_dir / "figures" / f"reconstruct-{split}.png"
+    write_atomic(path, png_bytes(figure))
+    return path
+
+
+def reconstruct_of_run(
+    workspace: Workspace,
+    run: str | None,
+    data: str | None,
+    split: str,
+    num: int,
+    seed: int,
+    out: Path | None,
+) -> tuple[Path, str]:
+    """`write_reconstructions` for a run (None: the latest): the file, the data's caption."""
+    check_num(num)
+    trained = open_run(workspace, run)
+    file = open_data(workspace, trained.loaded, data)
+    return write_reconstructions(trained, file, out, split, num, seed), file.caption
+
+
+def check_num(num: int) -> None:
+    """SriError unless the images fit one figure."""
+    if not 1 <= num <= MAX_IMAGES:
+        raise SriError(f"--num {num}: one figure shows 1 to {MAX_IMAGES} images", "--num 10")

@@ -1,0 +1,44 @@
+"""The run that a looking verb is asked about, and what it was trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sri_cli.checkpoints import LoadedModel, load_model
+from sri_cli.data.store import DataFile
+from sri_cli.errors import SriError
+from sri_cli.precision import choose_device
+from sri_cli.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A loaded model; `caption` names its data for figures, as 'demo-towers, simulated'."""
+
+    loaded: LoadedModel
+    caption: str
+
+    @property
+    def title(self) -> str:
+        """Run, step and data, for captions."""
+        return f"{self.loaded.run_dir.name}, step {self.loaded.step}, {self.caption}"
+
+
+def open_run(workspace: Workspace, run: str | None = None) -> Trained:
+    """The run's newest good checkpoint (None: the latest run), on a GPU where there is one."""
+    loaded = load_model(workspace.find_run(run), choose_device())
+    return Trained(loaded, _caption(workspace, loaded))
+
+
+def open_data(workspace: Workspace, loaded: LoadedModel, data: str | None = None) -> DataFile:
+    """The data file named, or the one that the model was trained on; SriError when missing."""
+    recipe = loaded.recipe
+    return DataFile(workspace.find_data(data or recipe.data, recipe.model.image_size))
+
+
+def _caption(workspace: Workspace, loaded: LoadedModel) -> str:
+    """From the data file where it still lies; sampling needs no data, so a missing one is fine."""
+    try:
+        return open_data(workspace, loaded).caption
+    except SriError:
+        return f"{loaded.recipe.data} (data file not here)"
