@@ -1,0 +1,161 @@
+"""Six procedural tiled textures for floor and walls, each 4 x 4 tiles with dark joints.
+
+A texture covers a whole plane once, so a tile is 5 m on the 20 m planes of the towers.
+Drawn from fixed seeds: the same in every run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+NUM_TEXTURES = 6
+TILES = 4
+TEXELS = 512  # 4 cm a texel on a 20 m plane
+LEVELS = 6  # 512 .. 16 texels
+JOINT_TEXELS = 3
+JOINT_COLOUR = (0.06, 0.06, 0.055)
+
+
+@dataclass(frozen=True)
+class Mipmap:
+    """A square texture at halving resolutions: all levels' texels [T, 3], where each starts."""
+
+    texels: np.ndarray
+    start: np.ndarray
+    side: np.ndarray
+
+
+def _smooth(rng: np.random.Generator, n: int, cells: int, stretch: int = 1) -> np.ndarray:
+    """Value noise [n, n] in 0..1 with `cells` cells across and cells * stretch down."""
+
+    def axis(count: int) -> tuple[np.ndarray, np.ndarray]:
+        at = np.arange(n) / n * count
+        low = at.astype(int)
+        frac = at - low
+        return low, frac * frac * (3 - 2 * frac)
+
+    grid = rng.random((cells * stretch + 1, cells + 1))
+    (row, fr), (col, fc) = axis(cells * stretch), axis(cells)
+    upper = grid[row][:, col] * (1 - fc) + grid[row][:, col + 1] * fc
+    lower = grid[row + 1][:, col] * (1 - fc) + grid[row + 1][:, col + 1] * fc
+    return upper * (1 - fr[:, None]) + lower * fr[:, None]
+
+
+def _tinted(colour: tuple[float, float, float], shade: np.ndarray) -> np.ndarray:
+    return np.asarray(colour) * shade[..., None]
+
+
+def _plain(colour: tuple[float, float, float], contrast: float) -> Callable[..., np.ndarray]:
+    def tile(rng: np.random.Generator, n: int) -> np.ndarray:
+        clouds = 0.6 * _smooth(rng, n, 3) + 0.4 * _smooth(rng, n, 9)
+        return _tinted(colour, 1 + contrast * (clouds - 0.5))
+
+    return tile
+
+
+def _marble(rng: np.random.Generator, n: int) -> np.ndarray:
+    """White with faint veins and, on one side, a small brown stain."""
+    veins = np.abs(_smooth(rng, n, 5) - 0.5) + np.abs(_smooth(rng, n, 11) - 0.5)
+    tile = _tinted((0.60, 0.61, 0.59), 0.9 + 0.2 * np.clip(veins * 2, 0, 0.6))
+    if rng.random() < 0.5:
+        y, x = np.mgrid[:n, :n] / n - rng.uniform(0.2, 0.8, (2, 1, 1))
+        stain = np.exp(-((x + y) ** 2 / 0.003 + (x - y) ** 2 / 0.0004))[..., None]
+        tile = tile * (1 - stain) + stain * np.array((0.22, 0.15, 0.09))
+    return tile
+
+
+def _granite(light: tuple[float, float, float], dark: float) -> Callable[..., np.ndarray]:
+    def tile(rng: np.random.Generator, n: int) -> np.ndarray:
+        speckle = 0.65 * _smooth(rng, n, n // 3) + 0.35 * _smooth(rng, n, n // 7)
+        spots = np.clip((0.47 - speckle) * 12, 0, 1)
+        return _tinted(light, 1 - (1 - dark) * spots)
+
+    return tile
+
+
+def _wood(colour: tuple[float, float, float]) -> Callable[..., np.ndarray]:
+    def tile(rng: np.random.Generator, n: int) -> np.ndarray:
+        """Four planks with grain along them, turned at random."""
+        grain = 0.5 * _smooth(rng, n, 2, 24) + 0.5 * _smooth(rng, n, 3, 8)
+        plank = np.repeat(rng.uniform(0.8, 1.15, 4), -(-n // 4))[:n, None]
+        wood = _tinted(colour, plank * (0.75 + 0.5 * grain))
+        wood[:: n // 4] *= 0.4
+        return wood.swapaxes(0, 1) if rng.random() < 0.5 else wood
+
+    return tile
+
+
+_BLACK = _plain((0.135, 0.137, 0.145), 0.15)
+_BLUE = _plain((0.34, 0.50, 0.56), 0.2)
+_GREY = _plain((0.33, 0.33, 0.34), 0.25)
+_CREAM = _granite((0.58, 0.56, 0.47), 0.18)
+_BROWN = _granite((0.46, 0.33, 0.24), 0.35)
+_PINK = _granite((0.55, 0.42, 0.38), 0.45)
+_OAK = _wood((0.50, 0.34, 0.19))
+_WALNUT = _wood((0.27, 0.16, 0.09))
+
+# Rows of tiles, the first at the plane's +y edge; letters as in _TILES.
+_TILES = {
+    "m": _marble,
+    "k": _BLACK,
+    "b": _BLUE,
+    "g": _GREY,
+    "c": _CREAM,
+    "r": _BROWN,
+    "p": _PINK,
+    "o": _OAK,
+    "w": _WALNUT,
+}
+_LAYOUTS = (
+    ["kcmk", "cmkc", "mkcb", "kbmc"],
+    ["mgmg", "gmgm", "mgmg", "gmgm"],
+    ["crcr", "pcpc", "rcrc", "cpcp"],
+    ["oooo", "oooo", "oooo", "oooo"],
+    ["wowo", "owow", "wowo", "owow"],
+    ["mkmk", "kmkm", "mkmk", "kmkm"],
+)
+
+
+def _draw(index: int) -> np.ndarray:
+    """Texture `index` as floats [TEXELS, TEXELS, 3] in 0..1; row 0 at the plane's +y edge."""
+    rng = np.random.default_rng((2018, index))
+    n = TEXELS // TILES
+    rows = [
+        np.concatenate([_TILES[kind](rng, n) for kind in row], axis=1) for row in _LAYOUTS[index]
+    ]
+    texture = np.concatenate(rows, axis=0)
+    edge = np.arange(TEXELS) % n
+    joint = np.minimum(edge, n - 1 - edge) < JOINT_TEXELS / 2
+    texture[joint] = JOINT_COLOUR
+    texture[:, joint] = JOINT_COLOUR
+    return np.clip(texture, 0, 1)
+
+
+@lru_cache(maxsize=NUM_TEXTURES)
+def texture(index: int) -> Mipmap:
+    """Texture 0..5 with its smaller versions."""
+    levels = [_draw(index)]
+    for _ in range(LEVELS - 1):
+        n = len(levels[-1]) // 2
+        levels.append(levels[-1].reshape(n, 2, n, 2, 3).mean((1, 3)))
+    side = np.array([len(level) for level in levels])
+    start = np.concatenate([[0], np.cumsum(side**2)[:-1]])
+    return Mipmap(np.concatenate([level.reshape(-1, 3) for level in levels]), start, side)
+
+
+def sample(
+    mipmap: Mipmap, local: np.ndarray, half: np.ndarray, footprint_m: np.ndarray
+) -> np.ndarray:
+    """Colours [N, 3] at plane coordinates `local` [N, 2] of a plane of half extents `half` [2],
+    from the level whose texels are about as wide as a ray there (`footprint_m` [N])."""
+    texel_m = 2 * half[0] / mipmap.side[0]
+    level = np.log2(np.maximum(footprint_m / texel_m, 1)).astype(int)
+    level = np.minimum(level, len(mipmap.side) - 1)
+    side = mipmap.side[level]
+    at = np.clip((local / half + 1) / 2, 0, 1 - 1e-9)
+    column, row = (at[:, 0] * side).astype(int), ((1 - at[:, 1]) * side).astype(int)
+    return mipmap.texels[mipmap.start[level] + np.minimum(row, side - 1) * side + column]

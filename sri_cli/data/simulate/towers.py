@@ -1,0 +1,126 @@
+"""Towers of blocks by the rules of ShapeStacks, drawn, checked by physics and rendered.
+
+Two presets. `original`: floor, two textured walls, 16 cameras, one of five lights with shadow,
+heights 2 to 6, half of the towers unstable. `demo`: 2 or 3 stable blocks on a plain floor, near
+camera at any azimuth. Everything of scenario `index` comes from (seed, index).
+
+Axes: V views, P = 6 places of a tower from the bottom (unused ones -1 or 0), H, W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import mujoco
+import numpy as np
+
+from sri_cli.data.simulate.blocks import Block, build_model, stands
+from sri_cli.data.simulate.render import render
+from sri_cli.data.simulate.stacking import Plan, draw_plan, stack
+from sri_cli.data.simulate.stages import Stage, demo_stage, draw_demo_blocks, original_stage
+from sri_cli.errors import SriError, SriFailure
+
+MAX_HEIGHT = 6
+MAX_VIEWS = 16
+MAX_ATTEMPTS = 1000
+
+
+@dataclass(frozen=True)
+class TowerSettings:
+    """What is simulated; with a scenario's index it fixes every byte of that scenario."""
+
+    size_px: int
+    views: int
+    preset: Literal["original", "demo"]
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.views <= MAX_VIEWS:
+            raise SriError(
+                f"{self.views} views per scenario: towers have 1 to {MAX_VIEWS}",
+                f"--views {min(max(self.views, 1), MAX_VIEWS)}",
+            )
+        if self.size_px < 8:
+            raise SriError(f"pictures of {self.size_px} pixels are too small", "--size 64")
+        if self.preset not in ("original", "demo"):
+            raise SriError(f"unknown look of towers: {self.preset!r}", "original or demo")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One tower from all its views.
+
+    images uint8 [V, H, W, 3]; masks uint8 [V, H, W], 0 background, 1.. objects from the bottom;
+    factors: arrays with leading axis V, see `_factors`; discarded: how many towers fell that
+    should stand, or stood that should fall, before this one.
+    """
+
+    name: str
+    images: np.ndarray
+    masks: np.ndarray
+    factors: dict[str, np.ndarray]
+    discarded: int
+
+
+def simulate_scenario(settings: TowerSettings, index: int) -> Scenario:
+    """Scenario `index`: draw, check by physics (redraw what disagrees), render every view."""
+    rng = np.random.default_rng((settings.seed, index))
+    original = settings.preset == "original"
+    plan = draw_plan(rng) if original else Plan(height=int(rng.integers(2, 4)))
+    stage_of = original_stage if original else demo_stage
+    for attempt in range(MAX_ATTEMPTS):
+        blocks = stack(plan, rng) if original else draw_demo_blocks(plan.height, rng)
+        stage = stage_of(rng, settings.views)
+        model = build_model(blocks, stage.planes)
+        data = mujoco.MjData(model)
+        if stands(model, data) == plan.stable:
+            break
+    else:
+        raise SriFailure(f"no tower of {plan} agreed with physics in {MAX_ATTEMPTS} draws")
+
+    look = stage.look([block.colour for block in blocks])
+    views = [
+        render(model, data, camera, light, look, settings.size_px)
+        for camera, light in zip(stage.cameras, stage.lights, strict=True)
+    ]
+    return Scenario(
+        name=plan.name("ccs-easy" if original else "ccs-demo", index),
+        images=np.stack([picture for picture, _ in views]),
+        masks=np.stack([mask for _, mask in views]),
+        factors=_factors(plan, blocks, stage),
+        discarded=attempt,
+    )
+
+
+def _factors(plan: Plan, blocks: list[Block], stage: Stage) -> dict[str, np.ndarray]:
+    """Scalars [V] and, per place of the tower, shapes and colours [V, P] (-1: none), positions
+    [V, P, 3] (metres), sizes [V, P, 3] (full extents, metres), rotations [V, P, 4] (w, x, y, z).
+    """
+    views = len(stage.cameras)
+
+    def places(values: list, empty: float, dtype: type) -> np.ndarray:
+        tail = np.shape(values[0])
+        out = np.full((MAX_HEIGHT, *tail), empty, dtype)
+        out[: len(values)] = values
+        return np.broadcast_to(out, (views, *out.shape)).copy()
+
+    whole = {
+        "height": plan.height,
+        "stable": int(plan.stable),
+        "vcom": plan.vcom,
+        "vpsf": plan.vpsf,
+        "light": stage.light_id,
+        "wall_texture": stage.wall_texture,
+        "floor_texture": stage.floor_texture,
+    }
+    return {
+        **{key: np.full(views, value, np.int16) for key, value in whole.items()},
+        "camera": np.asarray(stage.camera_ids, np.int16),
+        "camera_position": np.stack([c.position for c in stage.cameras]).astype(np.float32),
+        "shapes": places([b.shape for b in blocks], -1, np.int16),
+        "colours": places([b.colour for b in blocks], -1, np.int16),
+        "positions": places([b.position for b in blocks], 0, np.float32),
+        "sizes": places([b.extent for b in blocks], 0, np.float32),
+        "rotations": places([b.quaternion for b in blocks], 0, np.float32),
+    }
