@@ -105,8 +105,8 @@ def outcome_dict(outcome: Outcome) -> dict[str, Any]:
 
 def show_dry_run(result: dict[str, Any], recipe: Recipe, as_json: bool) -> None:
     """What would be trained."""
+    from sri_cli.progress import duration
     from sri_cli.recipe.load import recipe_to_yaml
-    from sri_cli.training.progress import duration
 
     if result["missing"]:
         click.echo(f"Note: {result['missing']}", err=True)

@@ -20,12 +20,12 @@ from sri_cli.model.build import build_model
 from sri_cli.precision import choose_device, choose_precision
 from sri_cli.recipe.load import recipe_from_dict
 from sri_cli.recipe.schema import Recipe
+from sri_cli.signals import StopFlag, stop_on_signal
 from sri_cli.training import folder
 from sri_cli.training.feed import Feed
 from sri_cli.training.log import RunLog
 from sri_cli.training.noise import retry_seed
-from sri_cli.training.progress import Progress
-from sri_cli.training.signals import StopFlag, stop_on_signal
+from sri_cli.training.progress import TrainingProgress
 from sri_cli.training.step import TrainStep, learning_rate
 from sri_cli.training.watch import Watch
 
@@ -71,13 +71,8 @@ def train(
 
 def check_data(recipe: Recipe, data: DataFile) -> None:
     """SriError unless the images fit the recipe."""
-    size = recipe.model.image_size
-    if data.size != size:
-        raise SriError(
-            f"{data.path} holds images of {data.size} px, recipe {recipe.name} wants {size} px",
-            f"make them: sri prepare {recipe.data} --size {size}",
-        )
-    images = len(data.split("train").images)
+    data.check_size(recipe.model.image_size)
+    images = len(data.split("train"))
     if images < recipe.train.batch:
         raise SriError(
             f"{data.path} holds {images} training images, fewer than a batch of"
@@ -115,11 +110,12 @@ class Run:
         self.device, self.command = device, command
         self.num_elements = 3 * recipe.model.image_size**2
         images = data.split("train").images
-        self.data = {"name": data.name, "size": data.size, "images": len(images)}
+        content = str(data.attrs["sha256"])[:16]
+        self.data = {"name": data.name, "images": len(images), "content": content}
         found = checkpoints.newest_good(run_dir)
         self._check_resumable(found)
         self.precision = choose_precision(self.settings.precision, self.device)
-        self.batches = Batches(images, self.settings.batch, self.settings.seed)
+        self.batches = Batches(images, self.settings.batch, self.settings.seed, device)
         folder.describe(run_dir, recipe, command)
         self.rollbacks = 0
         self._take_up(found)
@@ -131,7 +127,7 @@ class Run:
         """Run to the recipe's last step."""
         began = time.monotonic()
         record: dict[str, Any] = {}
-        with Progress(self.settings.steps, self.done, self.recipe.name) as progress:
+        with TrainingProgress(self.settings.steps, self.done, self.recipe.name) as progress:
             progress.note(self._opening())
             while self.done < self.settings.steps:
                 self._one_step()
@@ -197,7 +193,7 @@ class Run:
         self.saved = self.done
         checkpoints.prune(self.run_dir, self.settings.keep_checkpoints, self.settings.keep_every)
 
-    def _roll_back(self, reason: str, progress: Progress) -> None:
+    def _roll_back(self, reason: str, progress: TrainingProgress) -> None:
         """Back to the last good checkpoint with another noise seed, or Diverged."""
         at, attempt = self.done, self.attempt + 1
         if self.rollbacks == MAX_ROLLBACKS:

@@ -1,0 +1,258 @@
+"""The one file format of all data sets, read: HDF5, checked on opening, images memory-mapped.
+
+`data/<name>-<size>.h5` holds the groups train, val and test, each with `images` uint8 [N,H,W,3]
+(contiguous, so that they can be mapped), `masks` uint8 [N,H,W] (0..background_labels-1 are
+background, then foreground; absent when unknown) and `factors/*` [N,...] where known. Root
+attributes tell what it is and how it was made; writer.py sets them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from sri_cli.errors import SriError, did_you_mean
+
+SCHEMA = 1
+SPLITS = ("train", "val", "test")
+Images = NDArray[np.uint8]
+Masks = NDArray[np.uint8]
+Factors = dict[str, NDArray[Any]]
+PREPARED_AS = {"demo-towers": "shapestacks --preset demo"}  # names that `prepare` has no word for
+
+
+class Split:
+    """Images uint8 [N,H,W,3]; masks uint8 [N,H,W] or None and factors, read when first asked for.
+
+    The images of one scene follow one another: take a look at a split with `pick`.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        masks: Masks | Callable[[], Masks | None] | None = None,
+        factors: Factors | Callable[[], Factors] | None = None,
+    ) -> None:
+        self.images = images
+        self._masks, self._factors = masks, factors
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @cached_property
+    def masks(self) -> Masks | None:
+        """uint8 [N,H,W], or None when unknown."""
+        return self._masks() if callable(self._masks) else self._masks
+
+    @cached_property
+    def factors(self) -> Factors:
+        """What is known of each image: name -> [N,...]."""
+        return self._factors() if callable(self._factors) else self._factors or {}
+
+    def pick(self, count: int, seed: int = 0) -> NDArray[np.intp]:
+        """Sorted indices of `count` images (at most all) from all over the split."""
+        number = min(count, len(self))
+        return np.sort(np.random.default_rng(seed).choice(len(self), number, replace=False))
+
+
+class DataFile:
+    """A data file, valid; SriError says what is wrong with it and which command mends it."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._splits: dict[str, Split] = {}
+        with self._open() as file:
+            self.attrs = read_attrs(file)
+            self._check_attrs()
+            self._offsets = {name: self._check_split(file, name) for name in SPLITS}
+            shapes = {name: file[name]["images"].shape for name in SPLITS}
+        self._counts = {name: shape[0] for name, shape in shapes.items()}
+
+    @property
+    def name(self) -> str:
+        """The data set's name, as in `sri train --data NAME`."""
+        return str(self.attrs["name"])
+
+    @property
+    def size(self) -> int:
+        """Height and width of the images in pixels."""
+        return int(self.attrs["size"])
+
+    @property
+    def source(self) -> str:
+        """original, mirror, simulated or folder."""
+        return str(self.attrs["source"])
+
+    @property
+    def background_labels(self) -> int:
+        """How many labels, from 0, are background."""
+        return int(self.attrs["background_labels"])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images in each split."""
+        return dict(self._counts)
+
+    @property
+    def prepare_words(self) -> str:
+        """What follows `sri prepare` to make a file of this name and size."""
+        return f"{PREPARED_AS.get(self.name, self.name)} --size {self.size}"
+
+    @property
+    def caption(self) -> str:
+        """The name for figures; what is simulated says so."""
+        return self.name if self.source == "original" else f"{self.name}, {self.source}"
+
+    def split(self, name: str) -> Split:
+        """The images, masks and factors of train, val or test."""
+        if name not in SPLITS:
+            near = did_you_mean(name, SPLITS)
+            raise SriError(f"no split {name}{near}", f"there is {', '.join(SPLITS)}")
+        if name not in self._splits:
+            shape = (self._counts[name], self.size, self.size, 3)
+            images = np.memmap(self.path, np.uint8, "r", self._offsets[name], shape)
+            self._splits[name] = Split(
+                images, lambda: self._read_masks(name), lambda: self._read_factors(name)
+            )
+        return self._splits[name]
+
+    def check_size(self, size: int) -> None:
+        """SriError unless the images are of `size` px."""
+        if self.size != size:
+            raise SriError(
+                f"{self.path} holds images of {self.size} px, {size} px are wanted",
+                f"make them: sri prepare {PREPARED_AS.get(self.name, self.name)} --size {size}",
+            )
+
+    def is_intact(self) -> bool:
+        """Whether the images are still those that were written; reads all of them."""
+        splits = [self.split(name).images for name in SPLITS]
+        return hash_of(splits) == self.attrs["sha256"]
+
+    def _open(self) -> h5py.File:
+        if not self.path.exists():
+            raise SriError(f"data file {self.path} does not exist", self._mend("make it"))
+        if self.path.is_dir():
+            raise SriError(
+                f"data file {self.path} is a folder", "`sri prepare --list` lists the data files"
+            )
+        try:
+            if self.path.suffix == ".partial":
+                raise self._broken("is an unfinished preparation", "finish it")
+            if not h5py.is_hdf5(self.path):
+                raise self._broken("is not an HDF5 file")
+            return h5py.File(self.path, "r", locking=False)
+        except OSError as error:
+            if "truncated" in str(error):
+                raise self._broken("is cut off: it ends before its data does") from error
+            raise self._broken(f"cannot be read: {reason_of(error)}") from error
+
+    def _check_attrs(self) -> None:
+        schema = self.attrs.get("schema")
+        if schema is None:
+            raise self._broken("is HDF5, but no data file of sri (it has no schema version)")
+        if schema != SCHEMA:
+            raise self._broken(f"has schema version {schema}, this sri reads {SCHEMA}")
+        wanted = ("name", "size", "source", "background_labels", "parameters", "sha256")
+        missing = [name for name in wanted if name not in self.attrs]
+        if not self.attrs.get("complete") or missing:
+            raise self._broken("was never finished")
+
+    def _check_split(self, file: h5py.File, name: str) -> int:
+        """Where the images of a split begin in the file, in bytes."""
+        try:
+            return self._image_offset(file, name)
+        except (KeyError, RuntimeError, OSError) as error:
+            raise self._broken(f"is damaged: {name} cannot be read") from error
+
+    def _image_offset(self, file: h5py.File, name: str) -> int:
+        images = file[name]["images"] if name in file and "images" in file[name] else None
+        if not isinstance(images, h5py.Dataset):
+            raise self._broken(f"has no {name} images")
+        if len(images.shape) and images.shape[0] == 0:
+            raise self._broken(f"has no images in {name}")
+        if images.dtype != np.uint8 or images.shape[1:] != (self.size, self.size, 3):
+            raise self._broken(f"has {name} images of {images.dtype} {list(images.shape)}")
+        self._check_companions(file[name], images.shape)
+        offset = images.id.get_offset()
+        if offset is None:
+            why = "were never written" if images.chunks is None else "are not contiguous"
+            raise self._broken(f"has {name} images that {why}")
+        if offset + images.size > self.path.stat().st_size:
+            raise self._broken("is cut off: it ends before its data does")
+        return int(offset)
+
+    def _check_companions(self, group: h5py.Group, shape: tuple[int, ...]) -> None:
+        """Masks and factors belong to the images one by one."""
+        where = group.name.strip("/")
+        masks = group.get("masks")
+        if masks is not None and (masks.dtype != np.uint8 or masks.shape != shape[:3]):
+            raise self._broken(f"has {where} masks of {masks.dtype} {list(masks.shape)}")
+        for name, values in group.get("factors", {}).items():
+            if values.shape[:1] != shape[:1]:
+                raise self._broken(f"has {where} factors {name} of {list(values.shape)}")
+
+    def _read_masks(self, name: str) -> Masks | None:
+        return self._read(name, lambda group: group["masks"][()] if "masks" in group else None)
+
+    def _read_factors(self, name: str) -> Factors:
+        def read(group: h5py.Group) -> Factors:
+            return {key: values[()] for key, values in group.get("factors", {}).items()}
+
+        factors: Factors = self._read(name, read)
+        return factors
+
+    def _read(self, name: str, read: Callable[[h5py.Group], Any]) -> Any:
+        with self._open() as file:
+            try:
+                return read(file[name])
+            except (KeyError, OSError) as error:
+                raise self._broken(f"is damaged: {name} cannot be read") from error
+
+    def _broken(self, what: str, how: str = "make it again") -> SriError:
+        return SriError(f"data file {self.path} {what}", self._mend(how))
+
+    def _mend(self, how: str) -> str:
+        """The command that makes this file, as far as its name tells."""
+        name, _, size = self.path.name.removesuffix(".partial").removesuffix(".h5").rpartition("-")
+        force = " --force" if how == "make it again" else ""
+        if not size.isdigit():
+            return f"{how}: sri prepare shapestacks --out {self.path}{force}"
+        return f"{how}: sri prepare {PREPARED_AS.get(name, name)} --size {size}{force}"
+
+
+def read_attrs(file: h5py.File) -> dict[str, Any]:
+    """The root attributes as Python values; `parameters` parsed."""
+    attrs = {name: as_python(value) for name, value in file.attrs.items()}
+    if "parameters" in attrs:
+        attrs["parameters"] = json.loads(attrs["parameters"])
+    return attrs
+
+
+def as_python(value: Any) -> Any:
+    """A stored attribute as int, float, bool or str."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def hash_of(arrays: list[Images]) -> str:
+    """SHA-256 of the images of all splits, one after the other."""
+    digest = hashlib.sha256()
+    for images in arrays:
+        for start in range(0, len(images), 1000):
+            digest.update(images[start : start + 1000].tobytes())
+    return digest.hexdigest()
+
+
+def reason_of(error: OSError) -> str:
+    """What the system said, out of HDF5's long report."""
+    said = re.search(r"error message = '([^']+)'", str(error))
+    return said.group(1) if said else error.strerror or str(error)

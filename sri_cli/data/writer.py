@@ -1,0 +1,230 @@
+"""The one file format of all data sets, written: whole or not at all, and resumable.
+
+Rows go to `NAME.h5.partial`, which is flushed together with the number of rows done, so that an
+interrupted preparation goes on from there; a finished file is closed, fsynced and renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from sri_cli import __version__
+from sri_cli.data.store import SCHEMA, SPLITS, as_python, hash_of, reason_of
+from sri_cli.errors import SriError, SriFailure
+from sri_cli.workspace import cannot_write, ensure_folder, sync_folder
+
+MASK_CHUNK_BYTES = 2**20
+SPARE_BYTES = 2**24  # beyond the images: masks compress to little, factors are small
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a data file is: enough to make it again."""
+
+    name: str
+    size: int  # pixels
+    source: str  # original, mirror, simulated, folder
+    background_labels: int
+    parameters: Mapping[str, Any]  # of the source, as JSON can hold them; the seed among them
+    preprocessing: str
+    counts: Mapping[str, int]  # images in train, val, test
+
+    def attrs(self) -> dict[str, Any]:
+        """As root attributes."""
+        return {
+            "schema": SCHEMA,
+            "name": self.name,
+            "size": self.size,
+            "source": self.source,
+            "background_labels": self.background_labels,
+            "parameters": json.dumps(dict(self.parameters), sort_keys=True),
+            "seed": int(self.parameters.get("seed", 0)),
+            "preprocessing": self.preprocessing,
+            "counts": json.dumps([self.counts[name] for name in SPLITS]),
+            "tool_version": __version__,
+            "complete": False,
+        }
+
+
+class StoreWriter:
+    """Writes one data file; use as a context manager.
+
+    `rows` counts the rows that are safe in each split. What was begun with the same header is
+    gone on with; `started_anew` says that something else lay there. Leaving without `finish`
+    keeps the rows written so far, except when the disk refused them: then nothing stays.
+    """
+
+    def __init__(self, path: Path, header: Header) -> None:
+        self.path, self.header = path, header
+        self.partial = path.with_name(path.name + ".partial")
+        self.rows = dict.fromkeys(SPLITS, 0)
+        self.discarded = 0
+        self.started_anew = False
+        self._finished = False
+
+    def __enter__(self) -> StoreWriter:
+        ensure_folder(self.path.parent)
+        if self.path.is_dir():
+            raise SriFailure(f"could not write {self.path}: it is a folder", "choose another --out")
+        with self._writing():
+            self._lock = lock_file(self.partial)
+        try:
+            with self._writing():
+                if not self._take_up():
+                    self._begin()
+        except BaseException:
+            self.partial.unlink(missing_ok=True)
+            os.close(self._lock)
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any):  # type: ignore[no-untyped-def]
+        refused = isinstance(error, SriFailure)
+        try:
+            with contextlib.suppress(*([Exception] if refused else [])):
+                self.file.close()
+        finally:
+            if not self._finished and (refused or not any(self.rows.values())):
+                self.partial.unlink(missing_ok=True)
+            os.close(self._lock)
+
+    def append(
+        self,
+        split: str,
+        images: NDArray[np.uint8],
+        masks: NDArray[np.uint8] | None,
+        factors: Mapping[str, NDArray[Any]],
+        discarded: int = 0,
+    ) -> None:
+        """Add rows to a split and flush; images [B,H,W,3], masks [B,H,W], factors [B,...]."""
+        group = self.file[split]
+        start, stop = self.rows[split], self.rows[split] + len(images)
+        with self._writing():
+            parts = {"images": images} | ({} if masks is None else {"masks": masks})
+            parts |= {f"factors/{name}": storable(values) for name, values in factors.items()}
+            for name, values in parts.items():
+                if name not in group:
+                    self._create(group, name, values)
+                group[name][start:stop] = values
+            # The counts go to disk only after the rows they count.
+            self.file.flush()
+            group.attrs["rows"] = stop
+            self.file.attrs["discarded"] = self.discarded + discarded
+            self.file.flush()
+        self.rows[split] = stop
+        self.discarded += discarded
+
+    def finish(self) -> None:
+        """Seal the file and give it its name."""
+        if self.rows != dict(self.header.counts):
+            raise ValueError(f"{self.rows} rows of {dict(self.header.counts)}")
+        with self._writing():
+            self.file.attrs["sha256"] = hash_of([self.file[name]["images"] for name in SPLITS])
+            self.file.attrs["complete"] = True
+            self.file.close()
+            os.fsync(self._lock)
+            os.replace(self.partial, self.path)
+            sync_folder(self.path.parent)
+        self._finished = True
+
+    def _take_up(self) -> bool:
+        """Open what was begun; False when there is nothing of the same header."""
+        if self.partial.stat().st_size == 0:
+            return False
+        self.started_anew = True
+        try:
+            file = h5py.File(self.partial, "r+", locking=False)
+        except OSError:
+            return False
+        attrs = {name: as_python(value) for name, value in file.attrs.items()}
+        try:
+            self.rows = {name: int(file[name].attrs["rows"]) for name in SPLITS}
+        except KeyError:
+            file.close()
+            return False
+        wanted = {key: value for key, value in self.header.attrs().items() if key != "complete"}
+        if not wanted.items() <= attrs.items():
+            file.close()
+            self.rows = dict.fromkeys(SPLITS, 0)
+            return False
+        self.file, self.discarded, self.started_anew = file, attrs["discarded"], False
+        return True
+
+    def _begin(self) -> None:
+        """An empty file with its header."""
+        os.ftruncate(self._lock, 0)
+        check_space(self.partial, sum(self.header.counts.values()) * 3 * self.header.size**2)
+        self.file = h5py.File(self.partial, "w", locking=False)
+        for name, value in (self.header.attrs() | {"discarded": 0}).items():
+            self.file.attrs[name] = value
+        for name in SPLITS:
+            self.file.create_group(name).attrs["rows"] = 0
+        self.file.flush()
+
+    def _create(self, group: h5py.Group, name: str, values: NDArray[Any]) -> None:
+        """A data set for all rows of a split; only masks are compressed, the rest can be mapped."""
+        count = self.header.counts[group.name.strip("/")]
+        shape = (count, *values.shape[1:])
+        how: dict[str, Any] = {}
+        if name == "masks":
+            row_bytes = values.shape[1] * values.shape[2]
+            rows = min(count, max(1, MASK_CHUNK_BYTES // row_bytes))
+            how = {"chunks": (rows, *shape[1:]), "compression": "gzip"}
+        group.create_dataset(name, shape, values.dtype, **how)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """HDF5's and the system's refusals as SriFailure."""
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, OSError):
+                raise cannot_write(self.path, OSError(0, reason_of(error))) from error
+            raise cannot_write(self.path, OSError(0, str(error))) from error
+
+
+def storable(values: NDArray[Any]) -> NDArray[Any]:
+    """Text as bytes: HDF5 has no fixed-length unicode."""
+    return values.astype("S") if values.dtype.kind == "U" else values
+
+
+def check_space(path: Path, num_bytes: int) -> None:
+    """SriFailure when the disk has no room for so many bytes."""
+    place = os.statvfs(path.parent)
+    free = place.f_bavail * place.f_frsize
+    if free < num_bytes + SPARE_BYTES:
+        raise SriFailure(
+            f"could not write {path}: {num_bytes / 1e6:,.0f} MB are needed,"
+            f" {free / 1e6:,.0f} MB are free",
+            "free some space, choose another folder, or fewer scenes: --scenes N",
+        )
+
+
+def lock_file(path: Path) -> int:
+    """Hold `path` (made when missing) for this process; SriError when another has it."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            raise SriError(
+                f"another sri is preparing {path.name.removesuffix('.partial')}",
+                "wait for it, or choose another file: --out FILE",
+            ) from error
+        # The other may have finished and renamed the file between our two calls.
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        os.close(descriptor)

@@ -1,0 +1,93 @@
+"""How long work shows itself: a bar on a terminal, plain lines elsewhere; always on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, Self
+
+PLAIN_EVERY_SEC = 15.0
+
+
+class Progress:
+    """Tells how far the work is, with its rate's ETA, and notes. A context manager around it."""
+
+    def __init__(self, total: int, done: int, label: str, unit: str = "step") -> None:
+        self.total, self.label, self.unit = total, label, unit
+        self.bar: Any = None
+        self.told = time.monotonic() - PLAIN_EVERY_SEC
+        self.start_at(done)
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            self.bar = make_bar()
+            self.task = self.bar.add_task(
+                self.label, total=self.total, completed=self.done, note=""
+            )
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def start_at(self, done: int) -> None:
+        """So much was done before: no part of the rate."""
+        self.started, self.first = time.monotonic(), done
+        self.advance(done)
+
+    def advance(self, done: int) -> None:
+        """The work stands at `done`; a step back is a roll-back."""
+        self.done = done
+        if self.bar is not None:
+            self.bar.update(self.task, completed=done)
+
+    def tell(self, note: str = "") -> None:
+        """Show `note` beside the bar, or a plain line now and then."""
+        if self.bar is not None:
+            self.bar.update(self.task, note=note)
+        elif time.monotonic() - self.told >= PLAIN_EVERY_SEC or self.done >= self.total:
+            self.told = time.monotonic()
+            parts = [f"{self.label}: {self.unit} {self.done}/{self.total}", note, self._eta()]
+            self.note("  ".join(part for part in parts if part))
+
+    def note(self, message: str) -> None:
+        """A line of its own."""
+        if self.bar is not None:
+            self.bar.console.print(message, markup=False, highlight=False)
+        else:
+            print(message, file=sys.stderr, flush=True)
+
+    def _eta(self) -> str:
+        run = self.done - self.first
+        if run <= 0 or self.done >= self.total:
+            return ""
+        left = (time.monotonic() - self.started) / run * (self.total - self.done)
+        return f"{duration(left)} left"
+
+
+def make_bar() -> Any:
+    """The rich progress bar with rate and ETA."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    return RichProgress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 45 s, 12 min, 3 h 20 min, 2 d 4 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"

@@ -1,0 +1,59 @@
+"""A data file of a few random images, for tests that need one at all; stand-in scenarios."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sri_cli.data.prepare import Job
+from sri_cli.data.store import SPLITS
+from sri_cli.data.writer import Header, StoreWriter
+
+
+@dataclass
+class RandomScenario:
+    """What a simulator returns, made of noise."""
+
+    name: str
+    images: NDArray[np.uint8]
+    masks: NDArray[np.uint8]
+    factors: dict[str, NDArray[Any]] = field(default_factory=dict)
+    discarded: int = 0
+
+
+def random_scenario(views: int, size: int, seed: int, index: int) -> RandomScenario:
+    """A function of (seed, index) alone."""
+    rng = np.random.default_rng((seed, index))
+    images = rng.integers(0, 256, (views, size, size, 3), np.uint8)
+    masks = rng.integers(0, 4, (views, size, size), np.uint8)
+    factors = {"height": np.full(views, index % 5 + 2), "pose": rng.normal(size=(views, 6, 7))}
+    return RandomScenario(f"scene-{index}", images, masks, factors, index % 2)
+
+
+def header(name: str, size: int, counts: dict[str, int], **parameters: Any) -> Header:
+    """Of a data file of noise."""
+    return Header(name, size, "simulated", 1, {"seed": 0} | parameters, "none", counts)
+
+
+def small_job(scenarios: int = 30, views: int = 4, size: int = 16, seed: int = 0) -> Job:
+    """`scenarios` for training and six for each of the others."""
+    numbers = {"train": scenarios, "val": 6, "test": 6}
+    counts = {split: number * views for split, number in numbers.items()}
+    head = header("towers", size, counts, train=scenarios, views=views, seed=seed)
+    return Job(head, numbers, views, functools.partial(random_scenario, views, size, seed))
+
+
+def write_small_data(path: Path, images: int = 16, size: int = 32) -> Path:
+    """`images` random ones in each split; the data set's name is the file's."""
+    name = path.stem.rpartition("-")[0]
+    with StoreWriter(path, header(name, size, dict.fromkeys(SPLITS, images))) as writer:
+        for number, split in enumerate(SPLITS):
+            scene = random_scenario(images, size, 0, number)
+            writer.append(split, scene.images, scene.masks, scene.factors)
+        writer.finish()
+    return path
