@@ -10,11 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sri_cli.data.store import SPLITS
+from sri_cli.data.writer import Header, StoreWriter
+
 
 def _write_small_data(path: Path, images: int = 16, size: int = 32) -> Path:
-    d = np.random.default_rng(0).integers(0, 256, (images, size, size, 3)).astype(np.uint8)
-    with open(path, "wb") as f:
-        np.savez(f, images=d, name=path.stem.rsplit("-", 1)[0])
+    counts = dict.fromkeys(SPLITS, images)
+    name = path.stem.removesuffix(f"-{size}")
+    header = Header(name, size, "simulated", 1, {"seed": 0}, "none", counts)
+    rng = np.random.default_rng(0)
+    with StoreWriter(path, header) as writer:
+        for split in SPLITS:
+            pictures = rng.integers(0, 256, (images, size, size, 3), dtype=np.uint8)
+            labels = rng.integers(0, 3, (images, size, size), dtype=np.uint8)
+            writer.append(split, pictures, labels, {})
+        writer.finish()
     return path
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sri_cli.data.store import DataFile
+from sri_cli.errors import SriError
 from sri_cli.precision import device_for
 from sri_cli.recipe.load import data_sets, load_recipe
 from sri_cli.recipe.schema import Recipe
@@ -86,8 +87,9 @@ def data_missing(plan: Plan, workspace: Workspace) -> str | None:
     from sri_cli.training.loop import check_data
 
     if not is_path(plan.data):
-        path = workspace.data_path(plan.data, plan.recipe.model.image_size)
-        if not path.exists():
-            return f"no data file {path} yet; before training: sri prepare {plan.data}"
+        try:
+            workspace.find_data(plan.data, plan.recipe.model.image_size)
+        except SriError as error:
+            return f"{error.message}; {error.hint}"
     check_data(plan.recipe, plan.open_data(workspace))
     return None

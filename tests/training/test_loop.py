@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from sri_cli.data.store import DataFile
 
 from sri_cli import checkpoints
+from sri_cli.data.store import DataFile
 from sri_cli.errors import Diverged, Interrupted, SriError, SriFailure
 from sri_cli.recipe.load import recipe_from_dict
 from sri_cli.recipe.schema import Recipe
@@ -197,7 +197,7 @@ def test_old_checkpoints_go_and_every_nth_stays(tmp_path: Path, data: DataFile) 
 
 def test_images_of_another_size(tmp_path: Path, data: DataFile) -> None:
     recipe = recipe_from_dict(small().model_dump() | {"model": MODEL | {"image_size": 64}})
-    with pytest.raises(SriError, match="32 px, recipe small wants 64 px") as caught:
+    with pytest.raises(SriError, match="holds images of 32 px, 64 px are wanted") as caught:
         train(recipe, data, tmp_path / "run")
     assert caught.value.hint == "make them: sri prepare towers --size 64"
     assert not (tmp_path / "run").exists()
