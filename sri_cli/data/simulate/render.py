@@ -156,6 +156,23 @@ def _sky(up: np.ndarray, light: Lighting) -> np.ndarray:
     return top * np.array(light.sky_top) + (1 - top) * np.array(light.sky_bottom)
 
 
+def _shrink(picture: np.ndarray, soft: bool) -> np.ndarray:
+    """Rays [2S, 2S, 3] to pixels [S, S, 3]: the mean of each pixel's four, or `soft`, Pillow's
+    antialiased bilinear filter, which reaches half a pixel into the neighbours."""
+    for _ in range(2):  # columns, then, turned, rows
+        low, high = picture[:, 0::2], picture[:, 1::2]
+        mean = low + high
+        if soft:
+            mean *= 0.75
+            mean[:, 1:] += 0.25 * high[:, :-1]
+            mean[:, :-1] += 0.25 * low[:, 1:]
+            mean[:, [0, -1]] *= 2 / 1.75  # no neighbour on one side
+        else:
+            mean *= 0.5
+        picture = (mean * (0.5 if soft else 1)).swapaxes(0, 1)
+    return picture
+
+
 def _majority(labels: np.ndarray) -> np.ndarray:
     """Most frequent of the 4 labels of each pixel, [S, 2, S, 2] -> [S, S]; ties to the larger."""
     size = labels.shape[0]
@@ -170,31 +187,33 @@ def render(
     light: Lighting,
     look: Look,
     size_px: int,
+    soft: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Picture uint8 [S, S, 3] and mask uint8 [S, S] of the scene as `data` holds it."""
+    """Picture uint8 [S, S, 3] and mask uint8 [S, S] of the scene as `data` holds it.
+
+    `soft` filters the picture as Pillow's bilinear resize of a larger one would.
+    """
     rays = _screen(size_px) * [camera.half_width, camera.half_width, 1] @ camera.turn
     rays /= np.linalg.norm(rays, axis=1, keepdims=True)
     geom, distance, normal = _cast(model, data, camera.position, rays, normals=True)
     assert normal is not None
-    hit = np.flatnonzero(geom >= 0)
-    geom_hit, points = geom[hit], camera.position + rays[hit] * distance[hit, None]
+    points = camera.position + rays * distance[:, None]
 
-    colour = look.colour[geom_hit]
+    picture = look.colour.take(geom, axis=0, mode="wrap")
     ray_width = 2 * camera.half_width / (size_px * SUPERSAMPLING)
     for plane, mipmap in look.texture.items():
-        on = np.flatnonzero(geom_hit == plane)
-        local = (points[on] - data.geom_xpos[plane]) @ data.geom_xmat[plane].reshape(3, 3)
-        slant = np.abs(np.einsum("nc,nc->n", rays[hit[on]], normal[hit[on]]))
-        footprint = distance[hit[on]] * ray_width / np.maximum(slant, 0.1)
-        colour[on] = sample(mipmap, local[:, :2], model.geom_size[plane, :2], footprint)
+        on = np.flatnonzero(geom == plane)
+        axes = data.geom_xmat[plane].reshape(3, 3)
+        local = (points[on] - data.geom_xpos[plane]) @ axes[:, :2]
+        slant = np.maximum(np.abs(rays[on] @ axes[:, 2]), 0.1)
+        footprint = distance[on] * ray_width / slant
+        picture[on] = sample(mipmap, local, model.geom_size[plane, :2], footprint)
 
-    picture = np.empty((len(rays), 3))
-    picture[hit] = colour * _shade(model, data, points, normal[hit], light)[:, None]
+    picture *= _shade(model, data, points, normal, light)[:, None]
     sky = np.flatnonzero(geom < 0)
     picture[sky] = _sky(rays[sky, 2], light)
-    label = np.zeros(len(rays), np.uint8)
-    label[hit] = look.label[geom_hit]
-
+    label = np.append(look.label, 0).astype(np.uint8)[geom]  # geom -1: the sky's 0
+    n = size_px * SUPERSAMPLING
+    picture = _shrink(np.clip(picture, 0, 1).reshape(n, n, 3), soft)
     cells = (size_px, SUPERSAMPLING, size_px, SUPERSAMPLING)
-    mean = np.clip(picture, 0, 1).reshape(*cells, 3).mean((1, 3))
-    return (mean * 255 + 0.5).astype(np.uint8), _majority(label.reshape(cells))
+    return (picture * 255 + 0.5).astype(np.uint8), _majority(label.reshape(cells))

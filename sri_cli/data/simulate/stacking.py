@@ -94,9 +94,9 @@ def stack(plan: Plan, rng: np.random.Generator) -> list[Block]:
         kinds = _FLAT + _ROUND if top else _ROUND if place == plan.vpsf else _FLAT
         block = replace(draw_block(kinds, rng), colour=int(colours[place - 1]))
         centre = com if top else com - _offset(block, place == plan.vcom, rng)
-        blocks.append(block.moved(*centre, below - block.height_m / 2))
+        blocks.append(block.moved(centre[0], centre[1], below - block.height_m / 2))
         com = (com * mass + centre * block.volume_m3) / (mass + block.volume_m3)
         mass += block.volume_m3
         below -= block.height_m
     shift = rng.uniform(-MAX_SHIFT_M, MAX_SHIFT_M, 2)
-    return [block.moved(*shift, -below) for block in reversed(blocks)]
+    return [block.moved(shift[0], shift[1], -below) for block in reversed(blocks)]

@@ -91,11 +91,11 @@ def original_stage(rng: np.random.Generator, views: int) -> Stage:
     )
 
 
-DEMO_DISTANCE_M = 6.0
+DEMO_DISTANCE_M = 6.2
 DEMO_LOOK_AT_M = 1.25
 DEMO_PITCH_DEG = 20.0
 DEMO_HALF_WIDTH = np.tan(np.deg2rad(36 / 2))
-DEMO_MAX_HEIGHT_M = 3.0  # a taller tower would leave the picture
+DEMO_MAX_HEIGHT_M = 3.3  # a taller tower would leave the picture
 _DEMO_FLOOR = '<geom type="plane" size="50 50 1"/>'
 
 
@@ -117,12 +117,12 @@ def draw_demo_blocks(height: int, rng: np.random.Generator) -> list[Block]:
     """`height` blocks with broad overlap, each of its own colour; only the top may be a sphere."""
     while True:
         colours = rng.permutation(len(COLOURS))
-        x, y = rng.uniform(-0.5, 0.5, 2)
+        x, y = rng.uniform(-0.2, 0.2, 2)
         blocks, z = [], 0.0
         for place in range(height):
             flat = (CUBOID, CYLINDER)
             shape = int(rng.choice((*flat, SPHERE) if place == height - 1 else flat))
-            a, b, c = (float(v) for v in rng.uniform(0.75, 1.25, 3))
+            a, b, c = (float(v) for v in rng.uniform(0.85, 1.2, 3))
             extent = {CUBOID: (a, b, c), SPHERE: (a, a, a)}.get(shape, (a, a, c))
             dx, dy = rng.uniform(-0.15, 0.15, 2) * (place > 0)
             block = Block(shape, extent, float(rng.uniform(0, 180)), colour=int(colours[place]))

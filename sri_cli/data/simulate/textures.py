@@ -16,7 +16,7 @@ NUM_TEXTURES = 6
 TILES = 4
 TEXELS = 512  # 4 cm a texel on a 20 m plane
 LEVELS = 6  # 512 .. 16 texels
-JOINT_TEXELS = 3
+JOINT_TEXELS = 5
 JOINT_COLOUR = (0.06, 0.06, 0.055)
 
 
@@ -60,7 +60,7 @@ def _plain(colour: tuple[float, float, float], contrast: float) -> Callable[...,
 def _marble(rng: np.random.Generator, n: int) -> np.ndarray:
     """White with faint veins and, on one side, a small brown stain."""
     veins = np.abs(_smooth(rng, n, 5) - 0.5) + np.abs(_smooth(rng, n, 11) - 0.5)
-    tile = _tinted((0.60, 0.61, 0.59), 0.9 + 0.2 * np.clip(veins * 2, 0, 0.6))
+    tile = _tinted((0.60, 0.61, 0.59), 0.94 + 0.1 * np.clip(veins * 2, 0, 0.6))
     if rng.random() < 0.5:
         y, x = np.mgrid[:n, :n] / n - rng.uniform(0.2, 0.8, (2, 1, 1))
         stain = np.exp(-((x + y) ** 2 / 0.003 + (x - y) ** 2 / 0.0004))[..., None]
@@ -70,9 +70,9 @@ def _marble(rng: np.random.Generator, n: int) -> np.ndarray:
 
 def _granite(light: tuple[float, float, float], dark: float) -> Callable[..., np.ndarray]:
     def tile(rng: np.random.Generator, n: int) -> np.ndarray:
-        speckle = 0.65 * _smooth(rng, n, n // 3) + 0.35 * _smooth(rng, n, n // 7)
-        spots = np.clip((0.47 - speckle) * 12, 0, 1)
-        return _tinted(light, 1 - (1 - dark) * spots)
+        speckle = 0.85 * _smooth(rng, n, n // 2) + 0.15 * _smooth(rng, n, n // 6)
+        spots = np.clip((0.5 - speckle) * 4, 0, 1)[..., None]
+        return np.asarray(light) * (1 - spots) + spots * dark * np.array((0.95, 0.95, 1.2))
 
     return tile
 
@@ -90,11 +90,11 @@ def _wood(colour: tuple[float, float, float]) -> Callable[..., np.ndarray]:
 
 
 _BLACK = _plain((0.135, 0.137, 0.145), 0.15)
-_BLUE = _plain((0.34, 0.50, 0.56), 0.2)
+_BLUE = _plain((0.29, 0.44, 0.50), 0.2)
 _GREY = _plain((0.33, 0.33, 0.34), 0.25)
-_CREAM = _granite((0.58, 0.56, 0.47), 0.18)
-_BROWN = _granite((0.46, 0.33, 0.24), 0.35)
-_PINK = _granite((0.55, 0.42, 0.38), 0.45)
+_CREAM = _granite((0.56, 0.545, 0.45), 0.17)
+_BROWN = _granite((0.46, 0.33, 0.24), 0.12)
+_PINK = _granite((0.55, 0.42, 0.38), 0.2)
 _OAK = _wood((0.50, 0.34, 0.19))
 _WALNUT = _wood((0.27, 0.16, 0.09))
 
@@ -111,7 +111,7 @@ _TILES = {
     "w": _WALNUT,
 }
 _LAYOUTS = (
-    ["kcmk", "cmkc", "mkcb", "kbmc"],
+    ["cmkc", "kcbm", "ckmc", "mckb"],
     ["mgmg", "gmgm", "mgmg", "gmgm"],
     ["crcr", "pcpc", "rcrc", "cpcp"],
     ["oooo", "oooo", "oooo", "oooo"],

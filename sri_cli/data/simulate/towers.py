@@ -23,7 +23,7 @@ from sri_cli.errors import SriError, SriFailure
 
 MAX_HEIGHT = 6
 MAX_VIEWS = 16
-MAX_ATTEMPTS = 1000
+MAX_DRAWS = 1000
 
 
 @dataclass(frozen=True)
@@ -68,20 +68,22 @@ def simulate_scenario(settings: TowerSettings, index: int) -> Scenario:
     rng = np.random.default_rng((settings.seed, index))
     original = settings.preset == "original"
     plan = draw_plan(rng) if original else Plan(height=int(rng.integers(2, 4)))
-    stage_of = original_stage if original else demo_stage
-    for attempt in range(MAX_ATTEMPTS):
+    draw_stage = original_stage if original else demo_stage
+    discarded = -1
+    agrees = False
+    while not agrees:
+        discarded += 1
+        if discarded == MAX_DRAWS:
+            raise SriFailure(f"physics disagreed with {MAX_DRAWS} towers of {plan}")
         blocks = stack(plan, rng) if original else draw_demo_blocks(plan.height, rng)
-        stage = stage_of(rng, settings.views)
+        stage = draw_stage(rng, settings.views)
         model = build_model(blocks, stage.planes)
         data = mujoco.MjData(model)
-        if stands(model, data) == plan.stable:
-            break
-    else:
-        raise SriFailure(f"no tower of {plan} agreed with physics in {MAX_ATTEMPTS} draws")
+        agrees = stands(model, data) == plan.stable
 
     look = stage.look([block.colour for block in blocks])
     views = [
-        render(model, data, camera, light, look, settings.size_px)
+        render(model, data, camera, light, look, settings.size_px, soft=original)
         for camera, light in zip(stage.cameras, stage.lights, strict=True)
     ]
     return Scenario(
@@ -89,7 +91,7 @@ def simulate_scenario(settings: TowerSettings, index: int) -> Scenario:
         images=np.stack([picture for picture, _ in views]),
         masks=np.stack([mask for _, mask in views]),
         factors=_factors(plan, blocks, stage),
-        discarded=attempt,
+        discarded=discarded,
     )
 
 
