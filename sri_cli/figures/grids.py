@@ -106,7 +106,7 @@ def font(px: int = TEXT_PX) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def png_bytes(picture: Picture) -> bytes:
     """The picture [H,W,3] or [H,W] as a PNG file's content."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
+    Image.fromarray(picture).save(buffer, format="PNG")
     return buffer.getvalue()
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,15 +91,14 @@ def _default_folder(trained: Trained, request: Request, slots: int) -> Path:
 
 def _fill(folder: Path, trained: Trained, request: Request, slots: int) -> None:
     """Everything that belongs into the folder."""
-    writer = WRITERS[request.format](folder, request.num)
     first: list[Arrays] = []
-    with counting("sampling", request.num) as advance:
+    writing = closing(WRITERS[request.format](folder, request.num))
+    with writing as writer, counting("sampling", request.num) as advance:
         for arrays in _chunks(trained, request, slots):
             writer.add(arrays)
             if sum(len(chunk["images"]) for chunk in first) < GRID_IMAGES:
                 first.append(arrays)
             advance(len(arrays["images"]))
-    writer.close()
     text = (
         f"{trained.title}; {slots} slots, temperature {request.temperature:g}, seed {request.seed}"
     )

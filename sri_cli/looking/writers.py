@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,27 +43,37 @@ class PngWriter:
 
 
 class NpzWriter:
-    """samples.npz with `images` and `masks`, gathered on disk: any number fits."""
+    """samples.npz with `images` and `masks`, gathered in files: any number fits into memory.
+
+    Plain writes, no memory map: a full disk is then an error and not a crash.
+    """
 
     def __init__(self, folder: Path, num: int) -> None:
-        self.folder, self.num, self.done = folder, num, 0
-        self.arrays: dict[str, Any] = {}
+        self.folder, self.num = folder, num
+        self.files: dict[str, BinaryIO] = {}
 
     def add(self, arrays: Arrays) -> None:
         for name, values in arrays.items():
-            if name not in self.arrays:
-                self.arrays[name] = np.lib.format.open_memmap(
-                    self.folder / f"{name}.npy", "w+", np.uint8, (self.num, *values.shape[1:])
-                )
-            self.arrays[name][self.done : self.done + len(values)] = values
-        self.done += len(arrays["images"])
+            if name not in self.files:
+                self.files[name] = self._begin(name, values.shape[1:])
+            self.files[name].write(values.tobytes())
 
     def close(self) -> None:
+        for file in self.files.values():
+            file.close()
         with zipfile.ZipFile(self.folder / "samples.npz", "w") as archive:
-            for name, array in self.arrays.items():
-                array.flush()
-                archive.write(self.folder / f"{name}.npy", f"{name}.npy")
-                (self.folder / f"{name}.npy").unlink()
+            for name in self.files:
+                archive.write(self._path(name), f"{name}.npy")
+                self._path(name).unlink()
+
+    def _begin(self, name: str, shape: tuple[int, ...]) -> BinaryIO:
+        file = open(self._path(name), "wb")  # noqa: SIM115 (closed in close)
+        header = {"descr": "|u1", "fortran_order": False, "shape": (self.num, *shape)}
+        np.lib.format.write_array_header_1_0(file, header)
+        return file
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.npy"
 
 
 class H5Writer:
@@ -82,7 +92,11 @@ class H5Writer:
         self.done += len(arrays["images"])
 
     def close(self) -> None:
-        self.file.close()
+        """Raises OSError when the disk will not take what is still to be written."""
+        try:
+            self.file.close()
+        except RuntimeError as error:  # h5py's word for it
+            raise OSError(str(error)) from error
 
 
 WRITERS: dict[str, Any] = {"png": PngWriter, "npz": NpzWriter, "h5": H5Writer}

@@ -15,9 +15,11 @@ from scipy import ndimage
 
 Pictures = NDArray[np.uint8]
 
+# Of the demo's true test images 99.9 % pass, of its scenes without their objects none, and of
+# blends of eight scenes (what an average-minded model draws) 1 %.
 MIN_SHARE, MAX_SHARE = 0.03, 0.40
-MIN_DISTANCE = 60.0  # Euclidean distance in RGB from the mean background
-MIN_CHROMA = 48.0  # how far max(rgb) - min(rgb) must exceed the background's
+MIN_DISTANCE = 70.0  # Euclidean distance in RGB from the mean background
+MIN_CHROMA = 80.0  # how far max(rgb) - min(rgb) must exceed the background's
 
 
 @dataclass(frozen=True)

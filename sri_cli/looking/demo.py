@@ -1,0 +1,136 @@
+"""`sri demo`: the whole path on a small data set, every step the real one, and a report of it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sri_cli.data.prepare import Prepared
+from sri_cli.data.sources.shapestacks import choose_towers, prepare_shapestacks
+from sri_cli.data.store import DataFile
+from sri_cli.errors import SriError
+from sri_cli.figures.grids import Picture
+from sri_cli.looking.demo_report import SAMPLES, TEMPERATURE, Shown, demo_page, read_picture
+from sri_cli.looking.evaluate import evaluate_one
+from sri_cli.looking.order import write_order
+from sri_cli.looking.reconstruct import write_reconstructions
+from sri_cli.looking.samples import Request, write_samples
+from sri_cli.looking.trained import open_run
+from sri_cli.metrics.evaluate import METRICS
+from sri_cli.metrics.objects import measure_background, recognisable
+from sri_cli.progress import duration
+from sri_cli.training.loop import train
+from sri_cli.training.plan import Plan, make_plan
+from sri_cli.workspace import Workspace, write_atomic
+
+RECIPE = "sri-mog-tiny"
+ORDER_SCENES = 100
+STEPS = 6
+REPORT = "report.html"
+
+
+def run_demo(out: Path, steps: int | None = None, scenes: int | None = None) -> tuple[Path, Shown]:
+    """Prepare, train, sample, look and measure in `out`; the report and what is in it.
+
+    Run again it goes on where it stopped. Fewer `steps` and `scenes` make it short and poor.
+    """
+    began = time.monotonic()
+    workspace = Workspace(out / "data", out / "runs")
+    command = shlex.join(["sri", *sys.argv[1:]])
+    tell(1, "towers of blocks, simulated")
+    data = prepare_data(workspace, scenes, command).data
+    tell(2, f"training {RECIPE}")
+    plan = make_plan(workspace, RECIPE, steps=steps)
+    train(plan.recipe, data, plan.run_dir, device=plan.device, command=command)
+    shown = look(workspace, plan, data, began, repeat_commands(out, steps, scenes))
+    report = out / REPORT
+    write_atomic(report, demo_page(shown).encode())
+    return report, shown
+
+
+def look(
+    workspace: Workspace, plan: Plan, data: DataFile, began: float, commands: Sequence[str]
+) -> Shown:
+    """Everything that comes after training."""
+    trained = open_run(workspace, str(plan.run_dir))
+    tell(3, "new scenes")
+    samples = write_samples(trained, Request(num=SAMPLES, temperature=TEMPERATURE))
+    tell(4, "the order of slots")
+    order = write_order(trained, num=ORDER_SCENES)
+    tell(5, "reconstructions")
+    reconstructions = write_reconstructions(trained, data)
+    tell(6, "measurements")
+    scores = evaluate_one(workspace, trained, METRICS)
+    return Shown(
+        plan=plan,
+        data=data,
+        trained=trained,
+        samples=samples,
+        order=order,
+        reconstructions=reconstructions,
+        scores=scores,
+        recognisable=count_recognisable(data, read_pictures(samples / "images")),
+        seconds=time.monotonic() - began,
+        commands=commands,
+    )
+
+
+def prepare_data(workspace: Workspace, scenes: int | None, command: str) -> Prepared:
+    """The demo's data file; an SriError here speaks of the demo's own options."""
+    try:
+        return prepare_shapestacks(workspace, choose_towers("demo", scenes=scenes), command=command)
+    except SriError as error:
+        if type(error) is SriError and "was made otherwise" in error.message:
+            raise SriError(error.message, "choose another folder: sri demo --out DIR") from error
+        raise
+
+
+def count_recognisable(data: DataFile, pictures: Picture) -> int:
+    """How many of the pictures [N,H,W,3] show a recognisable object, by the training images."""
+    train_split = data.split("train")
+    assert train_split.masks is not None  # simulated towers have masks
+    background = measure_background(train_split.images, train_split.masks, data.background_labels)
+    return int(recognisable(pictures, background).sum())
+
+
+def read_pictures(folder: Path) -> Picture:
+    """Every PNG of a folder, in order of name, [N,H,W,3]."""
+    return np.stack([read_picture(path) for path in sorted(folder.glob("*.png"))])
+
+
+def repeat_commands(out: Path, steps: int | None, scenes: int | None) -> list[str]:
+    """The demo as single commands."""
+    roots = ["--data-root", str(out / "data"), "--runs-root", str(out / "runs")]
+    sri = shlex.join(["sri", *roots])
+    fewer_scenes = "" if scenes is None else f" --scenes {scenes}"
+    fewer_steps = "" if steps is None else f" --steps {steps}"
+    return [
+        f"{sri} prepare shapestacks --preset demo{fewer_scenes}",
+        f"{sri} train --recipe {RECIPE}{fewer_steps}",
+        f"{sri} sample --num {SAMPLES} --temp {TEMPERATURE:g}",
+        f"{sri} order --num {ORDER_SCENES}",
+        f"{sri} reconstruct",
+        f"{sri} eval --metrics {','.join(METRICS)}",
+    ]
+
+
+def words(report: Path, shown: Shown) -> str:
+    """The outcome in lines for people."""
+    return "\n".join(
+        [
+            f"{shown.recognisable} of {SAMPLES} samples show a recognisable object"
+            f" ({shown.trained.title})",
+            f"done in {duration(shown.seconds)}; samples: {shown.samples / 'grid.png'}",
+            f"look: {report}",
+        ]
+    )
+
+
+def tell(number: int, what: str) -> None:
+    """The heading of a step, on stderr."""
+    print(f"[{number}/{STEPS}] {what}", file=sys.stderr, flush=True)

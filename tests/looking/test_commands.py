@@ -1,0 +1,90 @@
+"""sample, order, reconstruct and eval as a user meets them: output, messages, exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sri_cli.cli import cli
+from sri_cli.workspace import Workspace
+
+
+@pytest.fixture(autouse=True)
+def _here(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def sri(*words: str) -> Result:
+    return CliRunner().invoke(cli, list(words))
+
+
+def test_sample_says_what_the_data_are() -> None:
+    result = sri("sample", "--slots", "5", "--temp", "0.7", "--num", "3", "--masks")
+    assert result.exit_code == 0, result.output
+    assert "simulated" in result.stdout
+    folder = Path(result.stdout.splitlines()[0].split(": ")[1])
+    assert len(list((folder / "masks").iterdir())) == 3 * 5
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sample", "--slots", "0"],
+        ["sample", "--temp", "0"],
+        ["sample", "--temp", "-1"],
+        ["sample", "--num", "0"],
+        ["sample", "--num", "-3"],
+        ["sample", "--run", "tinny"],
+        ["sample", "--run", "pretrained"],
+        ["order", "--num", "1"],
+        ["reconstruct", "--num", "0"],
+        ["reconstruct", "--split", "tests"],
+        ["reconstruct", "--data", "nothing"],
+        ["eval", "--num", "0"],
+        ["eval", "--metrics", "fid"],
+        ["eval", "--metrics", "aru"],
+        ["eval", "--data", "missing.h5"],
+    ],
+)
+def test_bad_input_is_two_lines_and_exit_2(words: list[str], tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    result = sri(*words)
+    assert result.exit_code == 2
+    assert result.stdout == "" and result.stderr.startswith("Error: ")
+    assert len(result.stderr.splitlines()) == 2
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_json_is_one_object_and_nothing_else() -> None:
+    for words in (["order", "--num", "4"], ["eval", "--num", "3", "--metrics", "ari,elbo"]):
+        result = sri(*words, "--json")
+        assert result.exit_code == 0, result.output
+        assert isinstance(json.loads(result.stdout), dict)
+
+
+def test_eval_of_several_runs_is_one_table() -> None:
+    result = sri("eval", "--run", "tiny", "--run", "other", "--num", "4", "--table", "markdown")
+    assert result.exit_code == 0, result.output
+    rows = [line for line in result.stdout.splitlines() if line.startswith("|")]
+    assert [row.split("|")[1].strip() for row in rows[2:]] == ["tiny", "other"]
+
+
+def test_order_and_reconstruct_name_their_figures() -> None:
+    for verb in ("order", "reconstruct"):
+        result = sri(verb, "--num", "3", "--out", f"{verb}.png")
+        assert result.exit_code == 0, result.output
+        assert f"{verb}.png" in result.stdout and Path(f"{verb}.png").is_file()
+
+
+def test_a_cut_checkpoint_falls_back(write_run: Callable[..., None], tmp_path: Path) -> None:
+    write_run(tmp_path / "run", step=1)
+    write_run(tmp_path / "run", step=2)
+    weights = tmp_path / "run" / "checkpoints" / "step-000000002" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    result = sri("sample", "--run", str(tmp_path / "run"), "--num", "1")
+    assert result.exit_code == 0 and "step 1," in result.stdout
+    assert "step-000000002" in result.stderr
