@@ -92,7 +92,7 @@ def original_stage(rng: np.random.Generator, views: int) -> Stage:
 
 
 DEMO_DISTANCE_M = 6.2
-DEMO_LOOK_AT_M = 1.25
+DEMO_LOOK_AT_M = 1.5
 DEMO_PITCH_DEG = 20.0
 DEMO_HALF_WIDTH = np.tan(np.deg2rad(36 / 2))
 DEMO_MAX_HEIGHT_M = 3.3  # a taller tower would leave the picture
