@@ -73,12 +73,13 @@ class Look:
 
 
 @lru_cache(maxsize=4)
-def _screen(size_px: int) -> np.ndarray:
-    """Ray directions [R, 3] (right, up, forward) for a half width of 1, row by row."""
+def _screen(size_px: int, half_width: float) -> np.ndarray:
+    """Unit ray directions [R, 3] (right, up, forward), row by row."""
     n = size_px * SUPERSAMPLING
-    u = (np.arange(n) + 0.5) / n * 2 - 1
+    u = ((np.arange(n) + 0.5) / n * 2 - 1) * half_width
     right, down = np.meshgrid(u, u)
-    return np.stack([right.ravel(), -down.ravel(), np.ones(n * n)], axis=1)
+    rays = np.stack([right.ravel(), -down.ravel(), np.ones(n * n)], axis=1)
+    return rays / np.linalg.norm(rays, axis=1, keepdims=True)
 
 
 def _cast(
@@ -123,7 +124,8 @@ def _lit(
     centre, across = data.geom_xpos[moving] @ side.T, points @ side.T
     radius = model.geom_rbound[moving, None] + 0.05
     low, high = (centre - radius).min(0), (centre + radius).max(0)
-    ask = np.flatnonzero(((across > low) & (across < high)).all(1))
+    near = (across > low) & (across < high)
+    ask = np.flatnonzero(near[:, 0] & near[:, 1])
     if len(ask):
         origin = towards * LIGHT_DISTANCE_M
         rays = points[ask] - origin
@@ -142,7 +144,7 @@ def _shade(
 ) -> np.ndarray:
     """Brightness [N] of a white surface."""
     facing = np.clip(normals @ light.towards.T, 0, None) * light.strength
-    shade = np.minimum(1.0, light.ambient + facing[:, 1:].sum(1))
+    shade = np.minimum(1.0, light.ambient + facing[:, 1:] @ np.ones(len(light.towards) - 1))
     bright = np.flatnonzero(facing[:, 0] > 0)
     visible = _lit(model, data, points[bright], light.towards[0])
     shade[bright] += facing[bright, 0] * visible
@@ -193,8 +195,7 @@ def render(
 
     `soft` filters the picture as Pillow's bilinear resize of a larger one would.
     """
-    rays = _screen(size_px) * [camera.half_width, camera.half_width, 1] @ camera.turn
-    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    rays = _screen(size_px, camera.half_width) @ camera.turn
     geom, distance, normal = _cast(model, data, camera.position, rays, normals=True)
     assert normal is not None
     points = camera.position + rays * distance[:, None]
