@@ -74,6 +74,12 @@ def test_many_slots_are_no_error(model) -> None:
     torch.testing.assert_close(scene.masks.sum(1), torch.ones(1, 1, 32, 32))
 
 
+def test_slots_decoded_in_parts_are_the_same(model, monkeypatch) -> None:
+    whole = images(model, num=2, slots=7, precision="fp32")
+    monkeypatch.setattr("sri_cli.model.decoders.DECODED_AT_ONCE", 3)
+    np.testing.assert_allclose(images(model, num=2, slots=7, precision="fp32"), whole, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "request_", [{"slots": 0}, {"num": 0}, {"num": -3}, {"temperature": 0.0}, {"seed": -1}]
 )

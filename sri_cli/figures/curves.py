@@ -75,14 +75,19 @@ def curve_picture(
         return canvas.picture()
     x, y = _axes(points, goal, log_y, width, height)
     _draw_frame(canvas, x, y)
-    if goal is not None and _drawable(goal, log_y):
-        canvas.dashed((x.start, x.end), y.place(goal))
-        canvas.text((x.end, y.end + 4 + 15 * len(points)), f"goal {goal:g}", GOAL, "ra", 12)
     colours = slot_colours(max(LINE_ORDER) + 1)
+    legend = []
     for i, (name, line) in enumerate(points.items()):
         colour = tuple(int(c) for c in colours[LINE_ORDER[i % len(LINE_ORDER)]])
         canvas.line([(x.place(s), y.place(v)) for s, v in line if v is not None], colour)
-        canvas.text((x.end, y.end + 4 + 15 * i), name, colour, anchor="ra", px=12)
+        legend.append((name, colour))
+    if goal is not None and _drawable(goal, log_y):
+        canvas.dashed((x.start, x.end), y.place(goal))
+        legend.append((f"goal {goal:g}", GOAL))
+    right = x.end
+    for name, colour in reversed(legend):
+        canvas.text((right, 8), name, colour, anchor="ra", px=12)
+        right -= font(12).getlength(name) + 10
     return canvas.picture()
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from sri_cli.data.prepare import Prepared
 from sri_cli.data.sources.shapestacks import choose_towers, prepare_shapestacks
 from sri_cli.data.store import DataFile
 from sri_cli.errors import SriError
@@ -42,11 +42,13 @@ def run_demo(out: Path, steps: int | None = None, scenes: int | None = None) -> 
     began = time.monotonic()
     workspace = Workspace(out / "data", out / "runs")
     command = shlex.join(["sri", *sys.argv[1:]])
-    tell(1, "towers of blocks, simulated")
-    data = prepare_data(workspace, scenes, command).data
-    tell(2, f"training {RECIPE}")
-    plan = make_plan(workspace, RECIPE, steps=steps)
-    train(plan.recipe, data, plan.run_dir, device=plan.device, command=command)
+    with other_folder_is_the_way_out():
+        towers = choose_towers("demo", scenes=scenes)
+        plan = make_plan(workspace, RECIPE, steps=steps)  # bad numbers are told before the work
+        tell(1, "towers of blocks, simulated")
+        data = prepare_shapestacks(workspace, towers, command=command).data
+        tell(2, f"training {RECIPE}")
+        train(plan.recipe, data, plan.run_dir, device=plan.device, command=command)
     shown = look(workspace, plan, data, began, repeat_commands(out, steps, scenes))
     report = out / REPORT
     write_atomic(report, demo_page(shown).encode())
@@ -80,14 +82,16 @@ def look(
     )
 
 
-def prepare_data(workspace: Workspace, scenes: int | None, command: str) -> Prepared:
-    """The demo's data file; an SriError here speaks of the demo's own options."""
+@contextmanager
+def other_folder_is_the_way_out() -> Iterator[None]:
+    """What lies in the folder was made with other numbers: the demo's own way out of that."""
     try:
-        return prepare_shapestacks(workspace, choose_towers("demo", scenes=scenes), command=command)
+        yield
     except SriError as error:
-        if type(error) is SriError and "was made otherwise" in error.message:
-            raise SriError(error.message, "choose another folder: sri demo --out DIR") from error
-        raise
+        if "otherwise" not in error.message:
+            raise
+        hint = "start afresh in another folder: sri demo --out DIR"
+        raise SriError(error.message, hint) from error
 
 
 def count_recognisable(data: DataFile, pictures: Picture) -> int:

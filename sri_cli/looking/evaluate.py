@@ -39,7 +39,7 @@ def evaluate_one(
     """The record of one run, appended to its metrics.jsonl."""
     loaded = trained.loaded
     file = open_data(workspace, loaded, data)
-    with counting("measuring", planned(metrics, num)) as advance:
+    with counting("measuring", planned(metrics, min(num, file.counts.get(split, num)))) as advance:
         record = evaluate(loaded, file, metrics, split, num, seed, advance=advance)
     append_record(loaded.run_dir, record)
     return record
