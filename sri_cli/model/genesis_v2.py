@@ -61,6 +61,7 @@ class GenesisV2(nn.Module):
         self.num_slots = slots
         self.slot_size = slot_size
         self.segregate = segregation
+        self.likelihood = segregation.likelihood
         self.prior = GenesisV2Prior(slot_size)
 
     def training_noise(self) -> dict[str, NoiseSpec]:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from sri_cli.model.likelihood import ImageLikelihood
 
 Noise = Mapping[str, Tensor]
 
@@ -100,6 +103,7 @@ class SlotVAE(Protocol):
 
     num_slots: int
     image_size: int
+    likelihood: ImageLikelihood
 
     def training_noise(self) -> dict[str, NoiseSpec]:
         """The draws that `losses` and `reconstruct` want, per image."""

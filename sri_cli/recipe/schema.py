@@ -69,6 +69,9 @@ class TrainSection(Section):
     geco_warmup: Annotated[int, Field(ge=0)] = Field(
         0, description="steps before the weight of the KL begins to move"
     )
+    blend_warmup: Annotated[int, Field(ge=0)] = Field(
+        0, description="first steps that explain the blended image instead of the mixture"
+    )
     lr_warmup: Annotated[int, Field(ge=0)] = Field(0, description="steps of linear warm-up")
     lr_decay: Literal["none", "cosine"] = Field("none", description="learning rate after warm-up")
     clip_grad: Positive | None = Field(None, description="largest gradient norm; null: off")

@@ -50,6 +50,8 @@ class TrainStep:
     def __call__(self, images: Tensor, noise: Mapping[str, Tensor], step: int) -> None:
         """images uint8 [B,3,H,W]; `step` counts from 0 and sets the learning rate."""
         self.lr.fill_(learning_rate(self.settings, step))
+        blending = step < self.settings.blend_warmup
+        self.model.likelihood.stand_in = "gaussian" if blending else None
         before = [buffer.clone() for buffer in self.gecos.buffers()]
         losses = self.forward(images, noise)
         loss = self.constrained_loss(losses)

@@ -133,3 +133,12 @@ def test_the_step_reads_nothing_back(precision: str) -> None:
     with counter:
         step.read_metrics()
     assert counter.host_reads > 0  # the counter does see reads
+
+
+def test_blend_warmup_trains_the_blend_first_and_the_mixture_after() -> None:
+    step, images = small_step(blend_warmup=1), random_images(BATCH, 32)
+    kinds = []
+    for number in range(2):
+        step(images, noise_for(step, number), number)
+        kinds.append(step.model.likelihood.stand_in or step.model.likelihood.kind)
+    assert kinds == ["gaussian", "mog"]

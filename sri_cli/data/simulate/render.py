@@ -51,8 +51,8 @@ class Camera:
 class Lighting:
     """Parallel lights; `towards` [L, 3] are unit vectors to them, and the first casts shadows.
 
-    Light of the others (and `ambient`) saturates at 1 before the first is added, as in MuJoCo's
-    own renderer, which draws shadow-casting lights in a second pass.
+    Light of the others (and `ambient`) saturates at 1 before the first is added, so that floors
+    in full light are as white as they are in pictures of the data set.
     """
 
     towards: np.ndarray

@@ -14,24 +14,32 @@ from sri_cli.data.simulate.textures import NUM_TEXTURES, texture
 COLOUR_NAMES = ("red", "green", "blue", "yellow", "cyan", "magenta")
 COLOURS = np.array([(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (0, 1, 1), (1, 0, 1)], float)
 
-# The original renders 224 px at a vertical field of view of 45 degrees; GENESIS-v2 and SRI then
-# use its central 196 px.
+# The data set's pictures are 224 px at a vertical field of view of 45 degrees, of which GENESIS-v2
+# and SRI use the central 196.
 HALF_WIDTH = np.tan(np.deg2rad(45 / 2)) * 196 / 224
-_AROUND = ((-7, -7), (-9, -2), (-2, -9), (-7, 7), (-9, 2), (-2, 9),
-           (7, 7), (9, 2), (2, 9), (7, -7), (9, -2), (2, -9))  # fmt: skip
-# Azimuth of the view: the side cameras are turned by round 15 degrees, so not quite at the axis.
-_AROUND_AZIMUTH_DEG = (45, 15, 75, -45, -15, -75, 225, 195, 255, 135, 165, 105)
-_ABOVE, _ABOVE_AZIMUTH_DEG = ((-5, -5), (-5, 5), (5, 5), (5, -5)), (45, -45, 225, 135)
-NUM_CAMERAS = 16
 
-LIGHTS = np.array([(0, 0, 20), (-9, -9, 20), (-9, 9, 20), (9, 9, 20), (9, -9, 20)], float)
-LIGHT_STRENGTH = 0.7  # MuJoCo's default, as in the original's scenes
+# Cameras look at the z axis, in metres: four corners and eight beside them, then four from above.
+_CORNERS = ((-1, -1), (-1, 1), (1, 1), (1, -1))
+_AROUND = tuple((sx * x, sy * y) for sx, sy in _CORNERS for x, y in ((7, 7), (9, 2), (2, 9)))
+_ABOVE = tuple((5 * sx, 5 * sy) for sx, sy in _CORNERS)
+_AROUND_HEIGHT_M, _AROUND_PITCH_DEG = 5.0, 15.0
+_ABOVE_HEIGHT_M, _ABOVE_PITCH_DEG = 9.0, 45.0
+NUM_CAMERAS = len(_AROUND) + len(_ABOVE)
 
-# Textures' upper edge: +z on the walls, -y on the floor, as in the original.
+# The light that casts shadows comes from one of these. A shadowless one from the zenith and an
+# ambient share go with it; their strengths are fitted by eye to pictures of the data set, where
+# floors in shadow keep most of their light and walls have little.
+LIGHTS = np.array([(0, 0, 20), *((9 * sx, 9 * sy, 20) for sx, sy in _CORNERS)], float)
+ZENITH = np.array([0.0, 0.0, 1.0])
+LIGHT_STRENGTH = 0.65
+AMBIENT = 0.33
+_SKY_TOP, _SKY_BOTTOM = (0.35, 0.47, 0.60), (0.12, 0.16, 0.22)
+
+# Floor and two walls, 20 m wide, facing inwards.
 _ROOM = (
-    '<geom type="plane" size="10 10 .5" xyaxes="-1 0 0 0 -1 0"/>'
-    '<geom type="plane" size="10 10 .5" pos="0 10 10" xyaxes="1 0 0 0 0 1"/>'
-    '<geom type="plane" size="10 10 .5" pos="10 0 10" xyaxes="0 -1 0 0 0 1"/>'
+    '<geom type="plane" size="10 10 1"/>'
+    '<geom type="plane" size="10 10 1" pos="0 10 10" xyaxes="1 0 0 0 0 1"/>'
+    '<geom type="plane" size="10 10 1" pos="10 0 10" xyaxes="0 -1 0 0 0 1"/>'
 )
 
 
@@ -61,23 +69,24 @@ class Stage:
 
 
 def original_camera(camera: int) -> Camera:
-    """Camera 0..15: the original's cam_1 .. cam_16."""
+    """Camera 0..15, the data set's cam_1 .. cam_16 in an order of our own."""
     if camera < len(_AROUND):
-        x, y = _AROUND[camera]
-        return Camera.at(np.array([x, y, 5.0]), _AROUND_AZIMUTH_DEG[camera], 15, HALF_WIDTH)
-    x, y = _ABOVE[camera - len(_AROUND)]
-    azimuth = _ABOVE_AZIMUTH_DEG[camera - len(_AROUND)]
-    return Camera.at(np.array([x, y, 9.0]), azimuth, 45, HALF_WIDTH)
+        return _aimed_camera(*_AROUND[camera], _AROUND_HEIGHT_M, _AROUND_PITCH_DEG)
+    return _aimed_camera(*_ABOVE[camera - len(_AROUND)], _ABOVE_HEIGHT_M, _ABOVE_PITCH_DEG)
+
+
+def _aimed_camera(x: float, y: float, z: float, pitch_deg: float) -> Camera:
+    azimuth = float(np.rad2deg(np.arctan2(-y, -x)))
+    return Camera.at(np.array([x, y, z], float), azimuth, pitch_deg, HALF_WIDTH)
 
 
 def original_stage(rng: np.random.Generator, views: int) -> Stage:
-    """Room with two walls. All five lights shine and one of them casts shadows; that one and
-    the two textures are drawn per scenario, as in the original; all 16 cameras, or some."""
+    """Room with two walls. The shadow-casting light and the two textures are drawn per scenario;
+    all 16 cameras, or some."""
     light_id, wall, floor = (int(rng.integers(n)) for n in (len(LIGHTS), *[NUM_TEXTURES] * 2))
     camera_ids = sorted(int(c) for c in rng.permutation(NUM_CAMERAS)[:views])
-    towards = LIGHTS / np.linalg.norm(LIGHTS, axis=1, keepdims=True)
-    order = [light_id, *(i for i in range(len(LIGHTS)) if i != light_id)]
-    light = Lighting(towards[order], LIGHT_STRENGTH, 0.0, (0.4, 0.6, 0.8), (0.0, 0.0, 0.0))
+    key = LIGHTS[light_id] / np.linalg.norm(LIGHTS[light_id])
+    light = Lighting(np.stack([key, ZENITH]), LIGHT_STRENGTH, AMBIENT, _SKY_TOP, _SKY_BOTTOM)
     return Stage(
         planes=_ROOM,
         plane_colour=(0.5, 0.5, 0.5),
