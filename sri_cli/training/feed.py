@@ -37,7 +37,9 @@ class Feed:
         self.batches, self.specs, self.batch = batches, specs, batch
         self.seed, self.device = seed, device
         self.ahead: dict[int, Future[Ready]] = {}
-        self.pool = ThreadPoolExecutor(1, thread_name_prefix="feed")
+        # One core for itself: a second team of OpenMP threads would spin beside the step's own and
+        # cost it 40 % on 2 cores.
+        self.pool = ThreadPoolExecutor(1, "feed", initializer=torch.set_num_threads, initargs=(1,))
 
     def at(self, step: int) -> Ready:
         """uint8 images [B,3,H,W] and the noise of this step; starts on the next step's."""
