@@ -252,7 +252,7 @@ def hash_of(arrays: list[Images]) -> str:
     return digest.hexdigest()
 
 
-def reason_of(error: OSError) -> str:
+def reason_of(error: OSError | RuntimeError) -> str:
     """What the system said, out of HDF5's long report."""
     said = re.search(r"error message = '([^']+)'", str(error))
-    return said.group(1) if said else error.strerror or str(error)
+    return said.group(1) if said else getattr(error, "strerror", None) or str(error)

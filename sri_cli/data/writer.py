@@ -7,6 +7,7 @@ interrupted preparation goes on from there; a finished file is closed, fsynced a
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -25,7 +26,8 @@ from sri_cli.errors import SriError, SriFailure
 from sri_cli.workspace import cannot_write, ensure_folder, sync_folder
 
 MASK_CHUNK_BYTES = 2**20
-SPARE_BYTES = 2**24  # beyond the images: masks compress to little, factors are small
+FACTOR_BYTES = 1024  # an image, about, and the file's own book-keeping
+SPARE_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class StoreWriter:
             self._lock = lock_file(self.partial)
         try:
             with self._writing():
+                self._reserve()
                 if not self._take_up():
                     self._begin()
         except BaseException:
@@ -93,7 +96,7 @@ class StoreWriter:
         refused = isinstance(error, SriFailure)
         try:
             with contextlib.suppress(*([Exception] if refused else [])):
-                self.file.close()
+                self._close()
         finally:
             if not self._finished and (refused or not any(self.rows.values())):
                 self.partial.unlink(missing_ok=True)
@@ -132,15 +135,33 @@ class StoreWriter:
         with self._writing():
             self.file.attrs["sha256"] = hash_of([self.file[name]["images"] for name in SPLITS])
             self.file.attrs["complete"] = True
-            self.file.close()
+            self._close()
             os.fsync(self._lock)
             os.replace(self.partial, self.path)
             sync_folder(self.path.parent)
         self._finished = True
 
+    def _reserve(self) -> None:
+        """Take all the room on the disk now: after a write that failed, HDF5 cannot be used any
+        more in this process, it crashes. `_close` gives back what was too much."""
+        area = self.header.size**2
+        wanted = SPARE_BYTES + sum(self.header.counts.values()) * (4 * area + FACTOR_BYTES)
+        there = os.fstat(self._lock)
+        self._begun = there.st_size > 0
+        check_space(self.partial, wanted - there.st_blocks * 512)
+        reserve(self._lock, wanted)
+
+    def _close(self) -> None:
+        """Close the file and cut off the room it did not need."""
+        if self.file:
+            self.file.flush()
+            used = self.file.id.get_filesize()
+            self.file.close()
+            os.ftruncate(self._lock, min(used, os.fstat(self._lock).st_size))
+
     def _take_up(self) -> bool:
         """Open what was begun; False when there is nothing of the same header."""
-        if self.partial.stat().st_size == 0:
+        if not self._begun:
             return False
         self.started_anew = True
         try:
@@ -163,9 +184,8 @@ class StoreWriter:
 
     def _begin(self) -> None:
         """An empty file with its header."""
-        os.ftruncate(self._lock, 0)
-        check_space(self.partial, sum(self.header.counts.values()) * 3 * self.header.size**2)
         self.file = h5py.File(self.partial, "w", locking=False)
+        self._reserve()  # again: opening it has emptied it
         for name, value in (self.header.attrs() | {"discarded": 0}).items():
             self.file.attrs[name] = value
         for name in SPLITS:
@@ -189,9 +209,7 @@ class StoreWriter:
         try:
             yield
         except (OSError, RuntimeError) as error:
-            if isinstance(error, OSError):
-                raise cannot_write(self.path, OSError(0, reason_of(error))) from error
-            raise cannot_write(self.path, OSError(0, str(error))) from error
+            raise cannot_write(self.path, OSError(0, reason_of(error))) from error
 
 
 def storable(values: NDArray[Any]) -> NDArray[Any]:
@@ -203,12 +221,23 @@ def check_space(path: Path, num_bytes: int) -> None:
     """SriFailure when the disk has no room for so many bytes."""
     place = os.statvfs(path.parent)
     free = place.f_bavail * place.f_frsize
-    if free < num_bytes + SPARE_BYTES:
+    if free < num_bytes:
         raise SriFailure(
             f"could not write {path}: {num_bytes / 1e6:,.0f} MB are needed,"
             f" {free / 1e6:,.0f} MB are free",
             "free some space, choose another folder, or fewer scenes: --scenes N",
         )
+
+
+def reserve(descriptor: int, num_bytes: int) -> None:
+    """Give a file its room on the disk; OSError when there is none. Not every system can."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(descriptor, 0, num_bytes)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
 
 
 def lock_file(path: Path) -> int:

@@ -1,0 +1,113 @@
+"""`sri prepare` as a user meets it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sri_cli.cli import cli
+from sri_cli.data.store import DataFile
+
+SMALL = ("--scenes", "3", "--views", "2", "--size", "16", "--workers", "1")
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SRI_DATA", raising=False)
+    return tmp_path
+
+
+def sri(*args: str) -> Result:
+    return CliRunner().invoke(cli, list(args))
+
+
+def towers(*more: str) -> Result:
+    return sri("prepare", "shapestacks", *SMALL, *more)
+
+
+def test_prepare_list_and_show(place: Path) -> None:
+    made = towers()
+    assert made.exit_code == 0, made.output
+    line = made.stdout.splitlines()[0]
+    assert line.endswith("shapestacks, simulated, 6 train, 4 val, 4 test images of 16 px")
+    assert DataFile(place / "data" / "shapestacks-16.h5").source == "simulated"
+    assert "simulated" in made.stderr
+
+    again = towers()
+    assert again.exit_code == 0 and "up to date" in again.stderr
+
+    (place / "data" / "cut-16.h5").write_bytes(b"cut")
+    listed = sri("prepare", "--list").stdout.splitlines()
+    assert "cut-16.h5  unusable: is not an HDF5 file" in listed[0]
+    assert "shapestacks, simulated, 6 train" in listed[1] and "seed 0" in listed[1]
+
+    shown = sri("prepare", "show", "shapestacks")
+    assert shown.exit_code == 0, shown.output
+    assert "intact" in shown.stdout and "1 of them background" in shown.stdout
+    sheet = place / "data" / "shapestacks-16.png"
+    assert sheet.read_bytes().startswith(b"\x89PNG")
+
+
+def test_demo_preset_has_its_own_file(place: Path) -> None:
+    assert towers("--preset", "demo").exit_code == 0
+    data = DataFile(place / "data" / "demo-towers-16.h5")
+    assert (data.name, data.caption) == ("demo-towers", "demo-towers, simulated")
+
+
+def test_data_root_and_out(place: Path) -> None:
+    assert sri("--data-root", "elsewhere", "prepare", "shapestacks", *SMALL).exit_code == 0
+    assert (place / "elsewhere" / "shapestacks-16.h5").exists()
+    assert towers("--out", "mine.h5").exit_code == 0
+    assert DataFile(place / "mine.h5").size == 16
+
+
+def test_nothing_prepared() -> None:
+    shown = sri("prepare", "--list")
+    assert shown.exit_code == 0 and "nothing prepared" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("prepare",), "which data set?"),
+        (("prepare", "shapestack"), "no data set shapestack (did you mean shapestacks?)"),
+        (("prepare", "clevr6"), "clevr6 is not available yet"),
+        (("prepare", "demo-towers"), "demo-towers is a preset of shapestacks"),
+        (("prepare", "show", "shapestacks"), "no data file of shapestacks"),
+        (("prepare", "shapestacks", "--from", "mirror"), "--from mirror is not available yet"),
+        (("prepare", "shapestacks", "--from", "/old"), "cannot read original files in /old"),
+        (("prepare", "shapestacks", "--scenes", "0"), "--scenes"),
+        (("prepare", "shapestacks", "--scenes", "-3"), "--scenes"),
+        (("prepare", "shapestacks", "--views", "0"), "--views"),
+        (("prepare", "shapestacks", "--views", "17"), "--views 17 is out of range"),
+        (("prepare", "shapestacks", "--size", "-64"), "--size -64 is out of range"),
+        (("prepare", "shapestacks", "--workers", "0"), "--workers"),
+        (("prepare", "shapestacks", "--seed", "-1"), "--seed"),
+        (("prepare", "shapestacks", "--preset", "demos"), "--preset"),
+        (("prepare", "shapestacks", "--out", "towers.txt"), "towers.txt is no name"),
+    ],
+)
+def test_mistakes_are_told_and_leave_nothing(
+    place: Path, words: tuple[str, ...], message: str
+) -> None:
+    result = sri(*words)
+    assert result.exit_code == 2 and message in result.stderr, result.output
+    assert "Traceback" not in result.output and result.stdout == ""
+    assert list(place.iterdir()) == []
+
+
+def test_another_seed_does_not_overwrite() -> None:
+    assert towers().exit_code == 0
+    other = towers("--seed", "1")
+    assert other.exit_code == 2 and "seed 0 -> 1" in other.stderr and "--force" in other.stderr
+    assert towers("--seed", "1", "--force").exit_code == 0
+
+
+def test_an_unwritable_place_is_a_failure(place: Path) -> None:
+    (place / "data").write_text("no folder")
+    result = towers()
+    assert result.exit_code == 1 and result.stderr.splitlines()[0].startswith("Error: ")
+    assert [p.name for p in place.iterdir()] == ["data"]

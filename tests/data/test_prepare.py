@@ -1,0 +1,222 @@
+"""A preparation gives the same file whatever the workers and whatever came between."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sri_cli.data import prepare as preparing
+from sri_cli.data.prepare import FIRST_SCENARIO, MAX_SCENARIOS, prepare
+from sri_cli.data.sources.shapestacks import Towers, choose_towers, towers_job
+from sri_cli.data.store import SPLITS, DataFile
+from sri_cli.data.writer import lock_file
+from sri_cli.errors import Interrupted, SriError, SriFailure
+from tests.small_data import RandomScenario, random_scenario, small_job
+
+ROOT = Path(__file__).parent.parent.parent
+TOWERS = Towers("original", size_px=16, train=6, val=2, test=2, views=3)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "towers-16.h5"
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flush every 16 rows, so that small preparations have rows to resume from."""
+    monkeypatch.setattr(preparing, "ROWS_PER_FLUSH", 16)
+
+
+def content(path: Path) -> list[np.ndarray]:
+    """Everything a reader sees."""
+    data = DataFile(path)
+    assert data.is_intact()
+    parts: list[np.ndarray] = []
+    for name in SPLITS:
+        split = data.split(name)
+        assert split.masks is not None
+        parts += [np.asarray(split.images), split.masks]
+        parts += [split.factors[key] for key in sorted(split.factors)]
+    return parts
+
+
+def same(a: Path, b: Path) -> bool:
+    parts, others = content(a), content(b)
+    equal = all(np.array_equal(x, y) for x, y in zip(parts, others, strict=True))
+    return equal and DataFile(a).attrs == DataFile(b).attrs
+
+
+@pytest.mark.parametrize("preset", ["original", "demo"])
+def test_byte_for_byte_the_same_at_one_and_four_workers(tmp_path: Path, preset: str) -> None:
+    towers = replace(TOWERS, preset=preset)  # type: ignore[arg-type]
+    one, four = tmp_path / "one-16.h5", tmp_path / "four-16.h5"
+    prepare(towers_job(towers), one, workers=1)
+    prepare(towers_job(towers), four, workers=4)
+    assert one.read_bytes() == four.read_bytes()
+    assert sorted(tmp_path.iterdir()) == [four, one]
+
+
+def test_no_scenario_is_in_two_splits(path: Path) -> None:
+    data = prepare(towers_job(TOWERS), path, workers=1).data
+    names = [name for split in SPLITS for name in set(data.split(split).factors["scenario"])]
+    assert len(names) == len(set(names)) == 10
+    starts = sorted(FIRST_SCENARIO.values())
+    assert all(b - a >= MAX_SCENARIOS for a, b in zip(starts, starts[1:], strict=False))
+    assert data.background_labels == 1 and data.caption == "shapestacks, simulated"
+    masks = data.split("train").masks
+    assert masks is not None and masks.max() > 0
+
+
+def stop_after(scenarios: int) -> Callable[[int], RandomScenario]:
+    """Makes the scenarios of `small_job`, and sends itself SIGTERM at one of them."""
+
+    def make(index: int) -> RandomScenario:
+        if index == scenarios:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return random_scenario(4, 16, 0, index)
+
+    return make
+
+
+def test_a_stopped_preparation_goes_on_where_it_was(
+    path: Path, tmp_path: Path, often: None
+) -> None:
+    job = small_job()
+    with pytest.raises(Interrupted, match=r"stopped by SIGTERM after 44 of 168 views") as caught:
+        prepare(replace(job, make=stop_after(10)), path, workers=1)
+    assert caught.value.exit_code == 75 and caught.value.hint == "go on: sri prepare"
+    partial = path.with_name(path.name + ".partial")
+    assert list(tmp_path.iterdir()) == [partial]
+    done = prepare(job, path, workers=1)
+    assert (done.resumed_from, done.made) == (44, 168 - 44)
+    assert not partial.exists()
+    whole = prepare(job, tmp_path / "whole-16.h5", workers=1)
+    assert same(path, whole.data.path)
+
+
+def test_a_killed_preparation_goes_on(path: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from dataclasses import replace\n"
+        "from sri_cli.data import prepare as p\n"
+        "from tests.small_data import small_job, random_scenario\n"
+        "p.ROWS_PER_FLUSH = 16\n"
+        "def slow(i):\n"
+        "    print(i, flush=True); time.sleep(0.02); return random_scenario(4, 16, 0, i)\n"
+        "p.prepare(replace(small_job(), make=slow), Path(sys.argv[1]), workers=1)\n"
+    )
+    victim = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert victim.stdout is not None
+    while victim.stdout.readline() != "18\n":
+        assert victim.poll() is None
+    victim.kill()
+    victim.wait()
+    victim.stdout.close()
+    assert not path.exists()
+    assert prepare(small_job(), path, workers=1).resumed_from == 64  # 4 views, flushed every 16
+    assert same(path, prepare(small_job(), tmp_path / "whole-16.h5", workers=1).data.path)
+
+
+def test_a_finished_file_is_kept_and_another_one_is_not_overwritten(path: Path) -> None:
+    prepare(small_job(), path, workers=1)
+    before = path.stat()
+    again = prepare(small_job(), path, workers=1)
+    assert again.made == 0 and path.stat().st_mtime_ns == before.st_mtime_ns
+    with pytest.raises(SriError, match="was made otherwise: seed 0 -> 1") as caught:
+        prepare(small_job(seed=1), path, workers=1)
+    assert caught.value.exit_code == 2 and "--force" in (caught.value.hint or "")
+    forced = prepare(small_job(seed=1), path, workers=1, force=True)
+    assert forced.made == 168 and forced.data.attrs["parameters"]["seed"] == 1
+
+
+@pytest.mark.parametrize("left", [b"no HDF5 at all", b""])
+def test_a_useless_partial_is_started_anew(path: Path, left: bytes) -> None:
+    path.with_name(path.name + ".partial").write_bytes(left)
+    assert prepare(small_job(), path, workers=1).made == 168
+
+
+def test_a_partial_of_another_job_is_started_anew(
+    path: Path, tmp_path: Path, often: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Interrupted):
+        prepare(replace(small_job(), make=stop_after(10)), path, workers=1)
+    done = prepare(small_job(seed=5), path, workers=1)
+    assert done.resumed_from == 0 and "starting anew" in capsys.readouterr().err
+    whole = prepare(small_job(seed=5), tmp_path / "whole-16.h5", workers=1)
+    assert same(path, whole.data.path)
+
+
+@pytest.mark.parametrize("limit", [1000, 60_000, 130_000])
+def test_a_full_disk_leaves_nothing(
+    path: Path,
+    tmp_path: Path,
+    often: None,
+    limit: int,
+    largest_file: Callable[[int], AbstractContextManager[None]],
+) -> None:
+    with largest_file(limit), pytest.raises(SriFailure, match="could not write") as caught:
+        prepare(small_job(), path, workers=1)
+    assert caught.value.exit_code == 1 and caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_without_room_is_told_before_the_work(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = os.statvfs_result((4096, 4096, 10, 1, 1, 10, 1, 1, 0, 255))
+    monkeypatch.setattr("os.statvfs", lambda _: full)
+    with pytest.raises(SriFailure, match="MB are needed"):
+        prepare(small_job(), path, workers=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(SriFailure) as caught:
+        prepare(small_job(), tmp_path / "file" / "towers-16.h5", workers=1)
+    assert caught.value.exit_code == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_two_preparations_of_one_file(path: Path) -> None:
+    partial = path.with_name(path.name + ".partial")
+    held = lock_file(partial)
+    try:
+        with pytest.raises(SriError, match="another sri is preparing towers-16.h5"):
+            prepare(small_job(), path, workers=1)
+        assert partial.exists()  # the other's work is not ours to remove
+    finally:
+        os.close(held)
+
+
+def test_numbers_of_scenarios() -> None:
+    original, demo = choose_towers(), choose_towers("demo")
+    assert original.scenarios() == {"train": 1000, "val": 160, "test": 640}
+    assert (original.size_px, original.views, demo.size_px) == (64, 16, 32)
+    assert choose_towers(scenes=60).scenarios() == {"train": 60, "val": 10, "test": 10}
+    assert choose_towers(scenes=1).scenarios() == {"train": 1, "val": 2, "test": 2}
+    few = choose_towers(scenes=60, val_scenes=3, test_scenes=4)
+    assert few.scenarios() == {"train": 60, "val": 3, "test": 4}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"scenes": 0}, {"views": 17}, {"size_px": 4}, {"val_scenes": -1}, {"seed": -1}]
+)
+def test_numbers_that_make_no_data_set(wrong: dict[str, int]) -> None:
+    with pytest.raises(SriError, match="out of range") as caught:
+        choose_towers(**wrong)  # type: ignore[arg-type]
+    assert caught.value.hint and caught.value.hint.startswith("choose ")
