@@ -15,8 +15,8 @@ class Progress:
     def __init__(self, total: int, done: int, label: str, unit: str = "step") -> None:
         self.total, self.label, self.unit = total, label, unit
         self.bar: Any = None
-        self.told = time.monotonic() - PLAIN_EVERY_SEC
         self.start_at(done)
+        self.told -= PLAIN_EVERY_SEC  # the first record is told at once
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
@@ -33,7 +33,8 @@ class Progress:
 
     def start_at(self, done: int) -> None:
         """So much was done before: no part of the rate."""
-        self.started, self.first = time.monotonic(), done
+        self.started = self.told = time.monotonic()
+        self.first = done
         self.advance(done)
 
     def advance(self, done: int) -> None:

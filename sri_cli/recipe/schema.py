@@ -73,7 +73,9 @@ class TrainSection(Section):
         0, description="first steps that explain the blended image instead of the mixture"
     )
     lr_warmup: Annotated[int, Field(ge=0)] = Field(0, description="steps of linear warm-up")
-    lr_decay: Literal["none", "cosine"] = Field("none", description="learning rate after warm-up")
+    lr_decay_steps: Annotated[int, Field(ge=0)] = Field(
+        0, description="steps in which the rate then falls to a hundredth (half a cosine); 0: stays"
+    )
     clip_grad: Positive | None = Field(None, description="largest gradient norm; null: off")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 autocast where the machine computes in it"

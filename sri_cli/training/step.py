@@ -20,6 +20,8 @@ from sri_cli.training.noise import draw_noise as draw_noise
 if TYPE_CHECKING:
     from sri_cli.recipe.schema import TrainSection
 
+LOWEST_LR_SHARE = 0.01
+
 
 class TrainStep:
     """A model with one GECO per objective and fused Adam.
@@ -188,12 +190,16 @@ def make_gecos(model: Any, settings: TrainSection) -> nn.ModuleDict:
 
 
 def learning_rate(settings: TrainSection, step: int) -> float:
-    """Linear warm-up over `lr_warmup` steps, then constant or half a cosine down to 0."""
+    """Linear warm-up over `lr_warmup` steps, then half a cosine down to a hundredth, if wanted.
+
+    A function of the step alone: how long a run is to last does not change what it has done.
+    """
     warm = min(1.0, (step + 1) / settings.lr_warmup) if settings.lr_warmup else 1.0
-    if settings.lr_decay == "none":
+    if not settings.lr_decay_steps:
         return settings.lr * warm
-    done = (step - settings.lr_warmup) / max(1, settings.steps - settings.lr_warmup)
-    return settings.lr * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))
+    done = min(1.0, max(0, step - settings.lr_warmup) / settings.lr_decay_steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * done))
+    return settings.lr * warm * (LOWEST_LR_SHARE + (1 - LOWEST_LR_SHARE) * cosine)
 
 
 def to_float(images: Tensor, device: torch.device | str) -> Tensor:

@@ -198,6 +198,12 @@ def test_cameras_look_at_the_axis_as_the_originals_do() -> None:
     assert len({tuple(stages.original_camera(c).position) for c in range(16)}) == 16
 
 
+def test_the_rooms_corner_is_where_a_picture_of_the_data_set_shows_it() -> None:
+    """Walls and floor meet at column 30 and row 102.5 of 224 in a picture by cam_2."""
+    corner = stages.original_camera(1).project(np.array([[10.0, 10.0, 0.0]]), 196)[0]
+    assert corner == pytest.approx([30 - 14, 102.5 - 14], abs=1)
+
+
 def test_six_textures_tiled_with_dark_joints() -> None:
     drawn = [texture(i) for i in range(NUM_TEXTURES)]
     means = [t.texels.mean(0) for t in drawn]

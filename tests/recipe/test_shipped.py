@@ -54,7 +54,7 @@ def test_the_published_settings(
     assert (model.likelihood, model.std, model.normalised) == ("mog", std, normalised)
     assert (train.steps, train.batch, train.lr, train.clip_grad) == (steps, 32, 1e-4, None)
     assert (train.geco_target, train.geco_lr, train.geco_speedup) == (target, geco_lr, 10)
-    assert (train.lr_decay, train.lr_warmup, train.geco_warmup) == ("none", 0, 0)
+    assert (train.lr_decay_steps, train.lr_warmup, train.geco_warmup) == (0, 0, 0)
 
 
 def test_every_key_says_what_it_is() -> None:

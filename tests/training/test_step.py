@@ -116,10 +116,10 @@ def test_learning_rate_warms_up_and_decays() -> None:
     assert learning_rate(settings(), 9) == 1e-3
     warm = settings(lr_warmup=4)
     assert [learning_rate(warm, n) for n in (0, 3, 9)] == pytest.approx([2.5e-4, 1e-3, 1e-3])
-    decay = settings(lr_decay="cosine", steps=100)
+    decay = settings(lr_decay_steps=100)
     assert learning_rate(decay, 0) == pytest.approx(1e-3)
-    assert learning_rate(decay, 50) == pytest.approx(5e-4)
-    assert learning_rate(decay, 100) == pytest.approx(0.0)
+    assert learning_rate(decay, 50) == pytest.approx(1e-3 * (1 + 0.01) / 2)
+    assert learning_rate(decay, 100) == learning_rate(decay, 900) == pytest.approx(1e-5)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
