@@ -1,4 +1,4 @@
-"""The run's log: one JSON object per logging step in log.jsonl."""
+"""The run's log: one JSON object per logging step in log.jsonl, and TensorBoard's if installed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from sri_cli.workspace import cannot_write, write_atomic
 
 LOG_NAME = "log.jsonl"
+BOARD_NAME = "tensorboard"
 
 
 class RunLog:
@@ -18,6 +19,8 @@ class RunLog:
 
     def __init__(self, run_dir: Path) -> None:
         self.path = run_dir / LOG_NAME
+        self.board: Any = None
+        self.board_missing = False
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one line; numbers that are not finite become null. SriFailure on a full disk."""
@@ -27,6 +30,19 @@ class RunLog:
                 file.write(line.encode())
         except OSError as error:
             raise cannot_write(self.path, error) from error
+        self._show(record)
+
+    def _show(self, record: Mapping[str, Any]) -> None:
+        """The numbers as TensorBoard scalars, with the extra `tensorboard` installed."""
+        if self.board is None and not self.board_missing:
+            self.board = open_board(self.path.parent / BOARD_NAME, record["step"])
+            self.board_missing = self.board is None
+        if self.board is None:
+            return
+        for key, value in record.items():
+            if key != "step" and isinstance(value, int | float):
+                self.board.add_scalar(key, value, record["step"])
+        self.board.flush()
 
     def drop_after(self, step: int) -> None:
         """Keep the records up to `step`; also drops a line torn by a kill."""
@@ -35,6 +51,15 @@ class RunLog:
         kept = [record for record in read_log(self.path) if record["step"] <= step]
         lines = "".join(json.dumps(record) + "\n" for record in kept)
         write_atomic(self.path, lines.encode())
+
+
+def open_board(folder: Path, step: int) -> Any:
+    """A SummaryWriter that forgets events from `step` on, or None without TensorBoard."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(folder, purge_step=step)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
