@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +15,7 @@ from click.testing import CliRunner, Result
 from sri_cli.cli import cli
 from sri_cli.data.store import DataFile
 
+ROOT = Path(__file__).parent.parent.parent
 SMALL = ("--scenes", "3", "--views", "2", "--size", "16", "--workers", "1")
 
 
@@ -111,3 +117,32 @@ def test_an_unwritable_place_is_a_failure(place: Path) -> None:
     result = towers()
     assert result.exit_code == 1 and result.stderr.splitlines()[0].startswith("Error: ")
     assert [p.name for p in place.iterdir()] == ["data"]
+
+
+def test_ctrl_c_keeps_what_was_made_and_the_same_command_goes_on(place: Path) -> None:
+    """Ctrl-C reaches the workers too: only the parent may answer it."""
+    words = ["prepare", "shapestacks", "--scenes", "400", "--size", "32", "--workers", "2"]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "sri_cli", *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert running.stderr is not None
+    first = running.stderr.readline()  # the workers start after this line
+    time.sleep(1.5)
+    os.killpg(running.pid, signal.SIGINT)
+    told = running.communicate(timeout=60)[1].splitlines()
+    assert "simulated: 532 scenarios x 16 views" in first
+    assert running.returncode == 75, told
+    assert told[-2].startswith("Error: stopped by SIGINT after ") and len(told) == 2
+    assert told[-1] == f"go on: sri {' '.join(words)}"
+    kept = int(told[-2].split()[5])
+    assert kept > 0 and kept % 16 == 0
+    assert os.listdir(place / "data") == ["shapestacks-32.h5.partial"]
+    listed = sri("prepare", "--list").stdout
+    assert "unfinished" in listed
+    other = sri(*words[:3], "3", *words[4:])  # other numbers: a new beginning, and it says so
+    assert other.exit_code == 0 and "starting anew" in other.stderr
+    assert os.listdir(place / "data") == ["shapestacks-32.h5"]
