@@ -169,7 +169,7 @@ def no_intact(run_dir: Path) -> SriError:
 def prune(run_dir: Path, keep: int, keep_every: int) -> None:
     """Delete all but the last `keep` checkpoints and every `keep_every`-th step's."""
     for path in checkpoints_in(run_dir)[:-keep]:
-        if not keep_every or int(path.name.removeprefix("step-")) % keep_every:
+        if int(path.name.removeprefix("step-")) % keep_every:
             _delete(path)
 
 

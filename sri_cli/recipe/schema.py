@@ -80,7 +80,9 @@ class TrainSection(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 autocast where the machine computes in it"
     )
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="of weights, batches and noise")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        0, description="of weights, batches and noise"
+    )
     log_every: Count = Field(100, description="steps between log records")
     checkpoint_every: Count = Field(2500, description="steps between checkpoints")
     keep_checkpoints: Count = Field(3, description="newest checkpoints kept")

@@ -51,7 +51,11 @@ def open_run(run_dir: Path, fresh: bool) -> Iterator[RunLog]:
                 f"another sri train is writing to {run_dir}", "choose another folder: --run DIR"
             ) from error
         remove_leftovers(run_dir)
-        yield RunLog(run_dir)
+        log = RunLog(run_dir)
+        try:
+            yield log
+        finally:
+            log.close()
 
 
 def describe(run_dir: Path, recipe: Recipe, command: str) -> None:

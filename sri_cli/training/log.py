@@ -30,7 +30,16 @@ class RunLog:
                 file.write(line.encode())
         except OSError as error:
             raise cannot_write(self.path, error) from error
-        self._show(record)
+        try:
+            self._show(record)
+        except OSError as error:
+            raise cannot_write(self.path.parent / BOARD_NAME, error) from error
+
+    def close(self) -> None:
+        """Close TensorBoard's file; the next record opens another, which starts at its step."""
+        if self.board is not None:
+            self.board.close()
+            self.board = None
 
     def _show(self, record: Mapping[str, Any]) -> None:
         """The numbers as TensorBoard scalars, with the extra `tensorboard` installed."""
@@ -46,6 +55,7 @@ class RunLog:
 
     def drop_after(self, step: int) -> None:
         """Keep the records up to `step`; also drops a line torn by a kill."""
+        self.close()
         if not self.path.exists():
             return
         kept = [record for record in read_log(self.path) if record["step"] <= step]

@@ -132,7 +132,8 @@ class Run:
             while self.done < self.settings.steps:
                 self._one_step()
                 progress.advance(self.done)
-                if self._due(self.settings.log_every):
+                # Judged before it is saved: a diverging state must not pass for the last good one.
+                if self._due(self.settings.log_every) or self._due(self.settings.checkpoint_every):
                     record, reason = self._record()
                     if reason is not None:
                         self._roll_back(reason, progress)

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from sri_cli.allocator import keep_freed_memory
 from sri_cli.model.output import Losses
 from sri_cli.training.geco import Geco
-from sri_cli.training.noise import draw_noise as draw_noise
 
 if TYPE_CHECKING:
     from sri_cli.recipe.schema import TrainSection
