@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "order": ("sri_cli.commands.order", "Show and score the order in which slots are drawn."),
     "reconstruct": ("sri_cli.commands.reconstruct", "Show test images as the model sees them."),
     "eval": ("sri_cli.commands.eval", "Measure a trained model on a split."),
-    "bench": ("sri_cli.commands.bench", "Time training, sampling and data preparation."),
+    "bench": ("sri_cli.commands.bench", "Time training and sampling on this machine."),
     "demo": ("sri_cli.commands.demo", "From nothing to a report with new scenes, in minutes."),
 }
 
@@ -144,5 +145,6 @@ def cli(ctx: click.Context, data_root: Path, runs_root: Path, debug: bool) -> No
 
 
 def main() -> NoReturn:
-    """The console script."""
+    """The console script. SIGTERM ends it as Ctrl-C does: half-written output is removed."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     cli.main()

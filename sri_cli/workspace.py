@@ -11,7 +11,15 @@ from sri_cli.errors import SriError, SriFailure, did_you_mean
 
 CHECKPOINT_NAME = re.compile(r"step-\d+")
 RESERVED_RUN = "pretrained"
-MADE_BY = {"demo-towers": "sri demo"}  # data sets that another verb than `prepare` makes
+# What `sri prepare` makes: the name of a data set and the words that ask for it.
+PREPARED_AS = {"shapestacks": "shapestacks", "demo-towers": "shapestacks --preset demo"}
+
+
+def prepare_hint(how: str, name: str, size: int | str, more: str = "") -> str:
+    """The command that makes a data set, or what else to do where none makes it."""
+    if name not in PREPARED_AS:
+        return "name another file: --data FILE"
+    return f"{how}: sri prepare {PREPARED_AS[name]} --size {size}{more}"
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,7 @@ class Workspace:
         there = f"; there is {', '.join(str(other) for other in others)}" if others else ""
         raise SriError(
             f"no data file {path}{there}",
-            f"make it: {MADE_BY.get(name_or_file, f'sri prepare {name_or_file} --size {size}')}",
+            prepare_hint("make it", name_or_file, size),
         )
 
     @staticmethod

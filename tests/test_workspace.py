@@ -45,7 +45,7 @@ def test_missing_data_says_how_to_make_it(workspace: Workspace) -> None:
     assert error.value.hint == "make it: sri prepare shapestacks --size 64"
     with pytest.raises(SriError) as error:
         workspace.find_data("demo-towers", 32)
-    assert error.value.hint == "make it: sri demo"
+    assert error.value.hint == "make it: sri prepare shapestacks --preset demo --size 32"
 
 
 def test_missing_data_file_and_folder(workspace: Workspace, tmp_path: Path) -> None:

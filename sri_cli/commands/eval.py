@@ -19,7 +19,13 @@ from sri_cli.workspace import Workspace
 @click.option(
     "--num", type=int, default=320, show_default=True, help="Images, from all over the split."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the posterior samples.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of the posterior samples.",
+)
 @click.option(
     "--table",
     "style",

@@ -13,9 +13,18 @@ from sri_cli.workspace import Workspace
 @click.command()
 @click.option("--run", metavar="RUN", help="Run or checkpoint; left out: the latest run.")
 @click.option("--num", type=int, default=100, show_default=True, help="Random scenes to compare.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of scenes and bootstrap.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="FILE", help="Left out: the run's figures/."
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of scenes and bootstrap.",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Left out: the run's figures/.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @click.pass_obj

@@ -14,9 +14,18 @@ from sri_cli.workspace import Workspace
 @click.option("--data", metavar="NAME|FILE", help="Left out: what the run was trained on.")
 @click.option("--split", default="test", show_default=True, help="train, val or test.")
 @click.option("--num", type=int, default=10, show_default=True, help="Images to show.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the posterior samples.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="FILE", help="Left out: the run's figures/."
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of the posterior samples.",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Left out: the run's figures/.",
 )
 @click.pass_obj
 def command(

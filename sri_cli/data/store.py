@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sri_cli.errors import SriError, did_you_mean
+from sri_cli.workspace import PREPARED_AS, prepare_hint
 
 SCHEMA = 1
 SPLITS = ("train", "val", "test")
 Images = NDArray[np.uint8]
 Masks = NDArray[np.uint8]
 Factors = dict[str, NDArray[Any]]
-PREPARED_AS = {"demo-towers": "shapestacks --preset demo"}  # names that `prepare` has no word for
 
 
 class Split:
@@ -130,7 +130,7 @@ class DataFile:
         if self.size != size:
             raise SriError(
                 f"{self.path} holds images of {self.size} px, {size} px are wanted",
-                f"make them: sri prepare {PREPARED_AS.get(self.name, self.name)} --size {size}",
+                prepare_hint("make them", self.name, size),
             )
 
     def is_intact(self) -> bool:
@@ -227,7 +227,7 @@ class DataFile:
         force = " --force" if how == "make it again" else ""
         if not size.isdigit():
             return f"{how}: sri prepare shapestacks --out {self.path}{force}"
-        return f"{how}: sri prepare {PREPARED_AS.get(name, name)} --size {size}{force}"
+        return prepare_hint(how, name, size, force)
 
 
 def read_attrs(file: h5py.File) -> dict[str, Any]:

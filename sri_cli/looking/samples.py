@@ -62,7 +62,7 @@ def write_samples(trained: Trained, request: Request, out: Path | None = None) -
     """
     slots = trained.loaded.model.num_slots if request.slots is None else request.slots
     check_request(request.num, slots, request.temperature, request.seed)
-    target = out or _default_folder(trained, request, slots)
+    target = _default_folder(trained, request, slots) if out is None else out.resolve()
     if out is not None and target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise SriError(f"{target} is there already", "name a new or empty folder with --out")
     ensure_folder(target.parent)

@@ -81,7 +81,7 @@ def evaluate(
     if "elbo" in metrics:
         record |= bound_scores(task)
     if "order" in metrics:
-        record["order"] = order_scores(loaded, min(num, MAX_ORDER_SCENES), seed, precision, advance)
+        record["order"] = order_scores(loaded, _order_scenes(num), seed, precision, advance)
     return record
 
 

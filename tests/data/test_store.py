@@ -72,7 +72,7 @@ def test_images_of_another_size(path: Path) -> None:
     DataFile(path).check_size(16)
     with pytest.raises(SriError, match="holds images of 16 px, 64 px are wanted") as caught:
         DataFile(path).check_size(64)
-    assert caught.value.hint == "make them: sri prepare towers --size 64"
+    assert caught.value.hint == "name another file: --data FILE"
 
 
 def test_unknown_split(path: Path) -> None:
@@ -97,7 +97,7 @@ def test_truncated(path: Path, keep: float) -> None:
     os.truncate(path, int(path.stat().st_size * keep))
     error = refusal(path)
     assert "cut off" in error.message or "damaged" in error.message
-    assert error.hint == "make it again: sri prepare towers --size 16 --force"
+    assert error.hint == "name another file: --data FILE"
 
 
 def drop(name: str) -> Callable[[h5py.File], None]:

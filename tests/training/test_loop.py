@@ -199,7 +199,7 @@ def test_images_of_another_size(tmp_path: Path, data: DataFile) -> None:
     recipe = recipe_from_dict(small().model_dump() | {"model": MODEL | {"image_size": 64}})
     with pytest.raises(SriError, match="holds images of 32 px, 64 px are wanted") as caught:
         train(recipe, data, tmp_path / "run")
-    assert caught.value.hint == "make them: sri prepare towers --size 64"
+    assert caught.value.hint == "name another file: --data FILE"
     assert not (tmp_path / "run").exists()
 
 
