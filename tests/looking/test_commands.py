@@ -41,6 +41,9 @@ def test_sample_says_what_the_data_are() -> None:
         ["sample", "--run", "tinny"],
         ["sample", "--run", "pretrained"],
         ["order", "--num", "1"],
+        ["order", "--out", "."],
+        ["eval", "--seed", "-1"],
+        ["reconstruct", "--seed", "-1"],
         ["reconstruct", "--num", "0"],
         ["reconstruct", "--split", "tests"],
         ["reconstruct", "--data", "nothing"],
@@ -60,7 +63,11 @@ def test_bad_input_is_two_lines_and_exit_2(words: list[str], tmp_path: Path) -> 
 
 
 def test_json_is_one_object_and_nothing_else() -> None:
-    for words in (["order", "--num", "4"], ["eval", "--num", "3", "--metrics", "ari,elbo"]):
+    for words in (
+        ["order", "--num", "4"],
+        ["eval", "--num", "1"],
+        ["eval", "--num", "3", "--metrics", "ari,elbo"],
+    ):
         result = sri(*words, "--json")
         assert result.exit_code == 0, result.output
         assert isinstance(json.loads(result.stdout), dict)
