@@ -15,7 +15,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,12 +63,13 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in evaluation mode with what it was trained from."""
+    """A model in evaluation mode with what it was trained from; `extra` as in `Checkpoint`."""
 
     model: Any  # output.SlotVAE and nn.Module
     recipe: Recipe
     step: int
     run_dir: Path
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def tell_stderr(message: str) -> None:
@@ -152,7 +153,7 @@ def load_model(
     recipe = recipe_from_dict(found.recipe)
     model = build_model(**recipe.model.model_dump())
     model.load_state_dict(found.weights())
-    return LoadedModel(model.to(device).eval(), recipe, found.step, run_dir)
+    return LoadedModel(model.to(device).eval(), recipe, found.step, run_dir, found.extra)
 
 
 def no_intact(run_dir: Path) -> SriError:

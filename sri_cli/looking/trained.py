@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from sri_cli.checkpoints import LoadedModel, load_model
 from sri_cli.data.store import DataFile
@@ -33,11 +34,16 @@ def open_run(workspace: Workspace, run: str | None = None) -> Trained:
 def open_data(workspace: Workspace, loaded: LoadedModel, data: str | None = None) -> DataFile:
     """The data file named, or the one that the model was trained on; SriError when missing."""
     recipe = loaded.recipe
+    trained_on = loaded.extra.get("source", {}).get("file")
+    if data is None and trained_on is not None and Path(trained_on).is_file():
+        return DataFile(Path(trained_on))
     return DataFile(workspace.find_data(data or recipe.data, recipe.model.image_size))
 
 
 def _caption(workspace: Workspace, loaded: LoadedModel) -> str:
-    """From the data file where it still lies; sampling needs no data, so a missing one is fine."""
+    """As the checkpoint remembers it: sampling needs no data, so the file may be gone."""
+    if "source" in loaded.extra:
+        return str(loaded.extra["source"]["caption"])
     try:
         return open_data(workspace, loaded).caption
     except SriError:

@@ -112,6 +112,8 @@ class Run:
         images = data.split("train").images
         content = str(data.attrs["sha256"])[:16]
         self.data = {"name": data.name, "images": len(images), "content": content}
+        # For those that look at the run later: where its data lay and what figures call it.
+        self.source = {"file": str(data.path.resolve()), "caption": data.caption}
         found = checkpoints.newest_good(run_dir)
         self._check_resumable(found)
         self.precision = choose_precision(self.settings.precision, self.device)
@@ -189,7 +191,7 @@ class Run:
             self.step.model.state_dict(),
             self.recipe.model_dump(mode="json"),
             {"step": self.step.state(), "attempt": self.attempt},
-            {"data": self.data, "precision": self.precision},
+            {"data": self.data, "source": self.source, "precision": self.precision},
         )
         self.saved = self.done
         checkpoints.prune(self.run_dir, self.settings.keep_checkpoints, self.settings.keep_every)
