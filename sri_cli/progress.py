@@ -10,10 +10,11 @@ PLAIN_EVERY_SEC = 15.0
 
 
 class Progress:
-    """Tells how far the work is, with its rate's ETA, and notes. A context manager around it."""
+    """Tells how far the work is, its rate and ETA, and notes. A context manager around it."""
 
     def __init__(self, total: int, done: int, label: str, unit: str = "step") -> None:
         self.total, self.label, self.unit = total, label, unit
+        self.tells_rate = unit != "step"  # training notes its images a second itself
         self.bar: Any = None
         self.start_at(done)
         self.told -= PLAIN_EVERY_SEC  # the first record is told at once
@@ -22,7 +23,7 @@ class Progress:
         if sys.stderr.isatty():
             self.bar = make_bar()
             self.task = self.bar.add_task(
-                self.label, total=self.total, completed=self.done, note=""
+                self.label, total=self.total, completed=self.done, rate="", note=""
             )
             self.bar.start()
         return self
@@ -41,7 +42,7 @@ class Progress:
         """The work stands at `done`; a step back is a roll-back."""
         self.done = done
         if self.bar is not None:
-            self.bar.update(self.task, completed=done)
+            self.bar.update(self.task, completed=done, rate=self._rate())
 
     def tell(self, note: str = "") -> None:
         """Show `note` beside the bar, or a plain line now and then."""
@@ -49,7 +50,8 @@ class Progress:
             self.bar.update(self.task, note=note)
         elif time.monotonic() - self.told >= PLAIN_EVERY_SEC or self.done >= self.total:
             self.told = time.monotonic()
-            parts = [f"{self.label}: {self.unit} {self.done}/{self.total}", note, self._eta()]
+            stand = f"{self.label}: {self.unit} {self.done}/{self.total}"
+            parts = [stand, note, self._rate(), self._eta()]
             self.note("  ".join(part for part in parts if part))
 
     def note(self, message: str) -> None:
@@ -58,6 +60,13 @@ class Progress:
             self.bar.console.print(message, markup=False, highlight=False)
         else:
             print(message, file=sys.stderr, flush=True)
+
+    def _rate(self) -> str:
+        run, seconds = self.done - self.first, time.monotonic() - self.started
+        if not self.tells_rate or run <= 0 or seconds <= 0:
+            return ""
+        rate = run / seconds
+        return f"{rate:.{0 if rate >= 10 else 1}f} {self.unit}/s"
 
     def _eta(self) -> str:
         run = self.done - self.first
@@ -77,6 +86,7 @@ def make_bar() -> Any:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(elapsed_when_finished=True),
         TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),

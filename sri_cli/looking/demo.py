@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sri_cli.data.sources.shapestacks import choose_towers, prepare_shapestacks
+from sri_cli.data.sources.shapestacks import Towers, choose_towers, prepare_shapestacks
 from sri_cli.data.store import DataFile
 from sri_cli.errors import SriError
 from sri_cli.figures.grids import Picture
@@ -45,6 +46,7 @@ def run_demo(out: Path, steps: int | None = None, scenes: int | None = None) -> 
     with other_folder_is_the_way_out():
         towers = choose_towers("demo", scenes=scenes)
         plan = make_plan(workspace, RECIPE, steps=steps)  # bad numbers are told before the work
+        check_scenes(towers, plan.recipe.train.batch)
         tell(1, "towers of blocks, simulated")
         data = prepare_shapestacks(workspace, towers, command=command).data
         tell(2, f"training {RECIPE}")
@@ -80,6 +82,16 @@ def look(
         seconds=time.monotonic() - began,
         commands=commands,
     )
+
+
+def check_scenes(towers: Towers, batch: int) -> None:
+    """SriError unless the training images fill a batch."""
+    images = towers.train * towers.views
+    if images < batch:
+        raise SriError(
+            f"--scenes {towers.train}: {images} training images are fewer than a batch of {batch}",
+            f"--scenes {math.ceil(batch / towers.views)}",
+        )
 
 
 @contextmanager

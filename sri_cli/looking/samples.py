@@ -70,8 +70,7 @@ def write_samples(trained: Trained, request: Request, out: Path | None = None) -
     try:
         beside.mkdir()
         _fill(beside, trained, request, slots)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(beside, target)
+        _put(beside, target)
     except SriFailure:
         raise
     except OSError as error:
@@ -79,6 +78,16 @@ def write_samples(trained: Trained, request: Request, out: Path | None = None) -
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return target
+
+
+def _put(beside: Path, target: Path) -> None:
+    """Rename the finished folder to its place."""
+    if target == Path.cwd():  # another folder in its stead would not be the one the shell is in
+        for path in sorted(beside.iterdir()):
+            os.replace(path, target / path.name)
+        return
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(beside, target)
 
 
 def _default_folder(trained: Trained, request: Request, slots: int) -> Path:

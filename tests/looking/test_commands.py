@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +16,8 @@ from click.testing import CliRunner, Result
 
 from sri_cli.cli import cli
 from sri_cli.workspace import Workspace
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +37,35 @@ def test_sample_says_what_the_data_are() -> None:
     assert len(list((folder / "masks").iterdir())) == 3 * 5
 
 
+def test_sample_into_the_empty_folder_one_stands_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    roots = ["--runs-root", "../runs", "--data-root", "../data"]
+    result = sri(*roots, "sample", "--num", "2", "--out", ".")
+    assert result.exit_code == 0, result.output
+    assert sorted(os.listdir()) == ["grid.png", "images", "sample.json"]
+    assert sorted(os.listdir(tmp_path)) == ["data", "here", "runs"]
+
+
+def test_sigterm_while_sampling_leaves_nothing(tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    sampling = subprocess.Popen(
+        [sys.executable, "-m", "sri_cli", "sample", "--num", "200000", "--out", "big"],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not list(tmp_path.glob(".big.*.tmp/images/*")) and sampling.poll() is None:
+        time.sleep(0.02)
+    sampling.send_signal(signal.SIGTERM)
+    told = sampling.communicate(timeout=60)[1].splitlines()
+    assert sampling.returncode == 75, told
+    assert told[-2:] == ["Error: stopped", "run the same command again"]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -42,6 +78,9 @@ def test_sample_says_what_the_data_are() -> None:
         ["sample", "--run", "pretrained"],
         ["order", "--num", "1"],
         ["order", "--out", "."],
+        ["order", "--seed", "-1"],
+        ["sample", "--seed", "-1"],
+        ["reconstruct", "--out", "data"],
         ["eval", "--seed", "-1"],
         ["reconstruct", "--seed", "-1"],
         ["reconstruct", "--num", "0"],

@@ -68,6 +68,16 @@ def test_meaningless_numbers_leave_nothing(tmp_path: Path, words: list[str]) -> 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("scenes", ["1", "3"])
+def test_too_few_scenes_for_a_batch_are_told_before_the_work(tmp_path: Path, scenes: str) -> None:
+    result = CliRunner().invoke(cli, ["demo", "--out", str(tmp_path / "out"), "--scenes", scenes])
+    assert result.exit_code == 2
+    error, hint = result.stderr.splitlines()
+    assert error.startswith(f"Error: --scenes {scenes}: ")
+    assert hint == "--scenes 4"
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_samples_of_the_whole_demo_are_recognisable(tmp_path: Path) -> None:
     _, shown = run_demo(tmp_path / "out")

@@ -1,0 +1,60 @@
+"""How far, how fast, how long still: each told once, on stderr."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from sri_cli.progress import Progress
+
+
+class Terminal(io.StringIO):
+    """A stderr that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What time it is, to be set."""
+    now = [100.0]
+    monkeypatch.setattr("sri_cli.progress.time.monotonic", lambda: now[0])
+    return now
+
+
+def test_plain_lines_tell_rate_and_eta(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Progress(300, 100, "sampling", "image") as shown:
+        for done, now in ((150, 120.0), (160, 121.0), (300, 140.0)):
+            clock[0] = now
+            shown.advance(done)
+            shown.tell()
+    assert capsys.readouterr().err.splitlines() == [
+        "sampling: image 150/300  2.5 image/s  60 s left",
+        "sampling: image 300/300  5.0 image/s",
+    ]
+
+
+def test_training_tells_its_own_rate_only(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Progress(10, 0, "tiny") as shown:
+        clock[0] += 20
+        shown.advance(5)
+        shown.tell("80.0 images/s")
+    assert capsys.readouterr().err == "tiny: step 5/10  80.0 images/s  20 s left\n"
+
+
+def test_the_bar_tells_the_rate(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
+    with Progress(400, 0, "sampling", "image") as shown:
+        clock[0] += 10
+        shown.advance(200)
+    assert "20 image/s" in screen.getvalue()
