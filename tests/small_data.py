@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sri_cli.data.prepare import Job
+from sri_cli.data.job import Job, simulation_job
 from sri_cli.data.store import SPLITS
 from sri_cli.data.writer import Header, StoreWriter
 
@@ -43,9 +43,9 @@ def header(name: str, size: int, counts: dict[str, int], **parameters: Any) -> H
 def small_job(scenarios: int = 30, views: int = 4, size: int = 16, seed: int = 0) -> Job:
     """`scenarios` for training and six for each of the others."""
     numbers = {"train": scenarios, "val": 6, "test": 6}
-    counts = {split: number * views for split, number in numbers.items()}
-    head = header("towers", size, counts, train=scenarios, views=views, seed=seed)
-    return Job(head, numbers, views, functools.partial(random_scenario, views, size, seed))
+    head = header("towers", size, {}, train=scenarios, views=views, seed=seed)
+    make = functools.partial(random_scenario, views, size, seed)
+    return simulation_job(head, numbers, views, make)
 
 
 def write_small_data(path: Path, images: int = 16, size: int = 32) -> Path:

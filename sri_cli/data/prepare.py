@@ -1,62 +1,34 @@
-"""From scenarios to a data file: made by worker processes, written in order, resumable.
+"""From a source to a data file: made by worker processes, written in order, resumable.
 
-The rows of a file depend on (parameters, scenario index) alone, so any number of workers, and any
-interruption, gives the same file.
+The rows of a file depend on the source alone, so any number of workers, and any interruption,
+gives the same file.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sri_cli.data.job import Job, Rows, Scenario, Survey
 from sri_cli.data.store import SPLITS, DataFile
 from sri_cli.data.workers import available_cores, submit, worker_pool
-from sri_cli.data.writer import Header, StoreWriter
+from sri_cli.data.writer import Header, StoreWriter, begun_counts
 from sri_cli.errors import Interrupted, SriError, SriFailure
 from sri_cli.progress import Progress
-from sri_cli.signals import StopFlag, stop_on_signal
+from sri_cli.signals import stop_on_signal
 
 ROWS_PER_FLUSH = 1000
-TASK_ROWS = 16  # a task of this many rows costs far more than handing it over
 TASKS_AHEAD = 4  # for each worker
-# Each split counts its scenarios from here: none is shared, whatever the sizes of the splits.
-FIRST_SCENARIO = {"train": 0, "val": 1_000_000, "test": 2_000_000}
-MAX_SCENARIOS = 1_000_000
-
-
-class Scenario(Protocol):
-    """The views of one scene; V views, factors with V as their first axis."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def images(self) -> NDArray[np.uint8]: ...  # [V,H,W,3]
-    @property
-    def masks(self) -> NDArray[np.uint8]: ...  # [V,H,W]
-    @property
-    def factors(self) -> Mapping[str, NDArray[Any]]: ...  # [V,...]
-    @property
-    def discarded(self) -> int: ...  # attempts that physics contradicted
-
-
-@dataclass(frozen=True)
-class Job:
-    """What to make: `make(index)` gives the scenario; `scenarios` counts them by split."""
-
-    header: Header
-    scenarios: Mapping[str, int]
-    views: int
-    make: Callable[[int], Scenario]  # picklable: workers are fresh processes
 
 
 @dataclass(frozen=True)
@@ -84,47 +56,53 @@ def prepare(
 ) -> Prepared:
     """Make the data file of `job`, or go on with it; what is there already is kept.
 
-    Raises SriError when another file lies there and not `force`, Interrupted (75) after a signal
-    with the rows so far saved, SriFailure when the disk will not take it.
+    Raises SriError when another file lies there and not `force` or the source is faulty,
+    Interrupted (75) after a signal with the rows so far saved, SriFailure when the disk will not
+    take it.
     """
-    total = sum(job.header.counts.values())
-    with Progress(total, 0, f"prepare {job.header.name}", "view") as progress:
-        if not force and path.exists():
-            data = same_file(job.header, path)
+    if path.suffix != ".h5":
+        raise SriError(f"{path} is no name for a data file", f"call it {path}.h5")
+    if not force and path.exists():
+        data = same_file(job.header, path)
+        with Progress(0, 0, job.header.name) as progress:
             progress.note(f"{path} is there and up to date")
-            return Prepared(data, 0, total, 0.0)
-        began = time.monotonic()
-        with StoreWriter(path, job.header) as writer, stop_on_signal() as stop:
-            done = sum(writer.rows.values())
-            progress.start_at(done)
-            progress.note(opening(job, writer, workers or available_cores()))
-            with closing(Maker(job, workers or available_cores())) as maker:
-                write_all(job, writer, maker, stop, progress, command)
-            writer.finish()
+        return Prepared(data, 0, sum(data.counts.values()), 0.0)
+    survey = survey_of(job, path)
+    header = replace(job.header, counts=survey.counts, skipped=survey.skipped)
+    total, workers = sum(survey.counts.values()), workers or available_cores()
+    began = time.monotonic()
+    with (
+        Progress(total, 0, f"prepare {header.name}", "view") as progress,
+        StoreWriter(path, header) as writer,
+    ):
+        done = sum(writer.rows.values())
+        progress.start_at(done)
+        progress.note(opening(job, writer, workers))
+        write_all(job, survey, Blocks(writer, progress), workers, command)
+        writer.finish()
     return Prepared(DataFile(path), total - done, done, time.monotonic() - began)
 
 
-def write_all(
-    job: Job,
-    writer: StoreWriter,
-    maker: Maker,
-    stop: StopFlag,
-    progress: Progress,
-    command: str,
-) -> None:
-    """Make and append what is missing, split by split."""
-    for split in SPLITS:
-        first = writer.rows[split] // job.views
-        indices = range(first, job.scenarios[split])
-        block: list[Scenario] = []
+def survey_of(job: Job, path: Path) -> Survey:
+    """What the source holds; when this file was begun, its own counts may save the counting."""
+    counts = None if job.survey_again else begun_counts(path, job.header)
+    survey = job.survey() if counts is None else Survey(counts)
+    empty = [split for split in SPLITS if not survey.counts[split]]
+    if empty:
+        raise SriError(
+            f"{job.header.name}: nothing for {' and '.join(empty)}",
+            "each of train, val and test needs an image: more data, or other numbers with"
+            " --scenes, --val-scenes and --test-scenes",
+        )
+    return survey
+
+
+def write_all(job: Job, survey: Survey, blocks: Blocks, workers: int, command: str) -> None:
+    """Make and append what is missing."""
+    with stop_on_signal() as stop, closing(Maker(job, workers)) as maker:
         try:
-            for scenario in maker.scenarios([FIRST_SCENARIO[split] + i for i in indices]):
-                block.append(scenario)
-                progress.advance(sum(writer.rows.values()) + len(block) * job.views)
-                progress.tell()
-                if len(block) * job.views >= ROWS_PER_FLUSH:
-                    write_block(writer, split, block)
-                    block = []
+            for split, scenario in maker.scenarios(job.items(survey, blocks.writer.rows)):
+                blocks.add(split, scenario)
                 if stop.name:
                     break
         except BrokenProcessPool as error:
@@ -133,28 +111,65 @@ def write_all(
                     "a worker process was killed, perhaps for want of memory",
                     f"go on with fewer: {command} --workers 1",
                 ) from error
-        if block:
-            write_block(writer, split, block)
+        blocks.flush()
         if stop.name:
-            done = sum(writer.rows.values())
             raise Interrupted(
-                f"stopped by {stop.name} after {done} of {progress.total} views, kept in"
-                f" {writer.partial}",
+                f"stopped by {stop.name} after {blocks.done} of {blocks.progress.total} views,"
+                f" kept in {blocks.writer.partial}",
                 f"go on: {command}",
             )
 
 
-def write_block(writer: StoreWriter, split: str, block: list[Scenario]) -> None:
+class Blocks:
+    """Gathers scenarios by split and appends a thousand rows at once."""
+
+    def __init__(self, writer: StoreWriter, progress: Progress) -> None:
+        self.writer, self.progress = writer, progress
+        self.waiting: dict[str, list[Scenario]] = {split: [] for split in SPLITS}
+        self.done = sum(writer.rows.values())  # those waiting included
+
+    def add(self, split: str, scenario: Scenario) -> None:
+        """Take the next scenario of a split."""
+        block = self.waiting[split]
+        block.append(scenario)
+        self.done += len(scenario.images)
+        self.progress.advance(self.done)
+        self.progress.tell()
+        if len(block) * len(scenario.images) >= ROWS_PER_FLUSH:
+            self.flush([split])
+
+    def flush(self, splits: Iterable[str] = SPLITS) -> None:
+        """Append what waits."""
+        for split in splits:
+            block, self.waiting[split] = self.waiting[split], []
+            if block:
+                check_masks(self.writer.rows, split, block)
+                append(self.writer, split, block)
+
+
+def check_masks(rows: Rows, split: str, block: list[Scenario]) -> None:
+    """SriError when a split begins with masks that mark nothing: ARI would be measured on air."""
+    masks = [scenario.masks for scenario in block if scenario.masks is not None]
+    if rows[split] == 0 and masks and not any(mask.any() for mask in masks):
+        raise SriError(
+            f"the masks of {split} are all zero: its first {sum(map(len, masks)):,} images mark"
+            " no object",
+            "mend the masks, which must hold integer labels, or leave them out",
+        )
+
+
+def append(writer: StoreWriter, split: str, block: list[Scenario]) -> None:
     """Append scenarios, one after the other."""
-    names = np.repeat([scenario.name for scenario in block], len(block[0].images))
+    names = np.repeat([scenario.name.encode() for scenario in block], len(block[0].images))
     factors = {
         key: np.concatenate([scenario.factors[key] for scenario in block])
         for key in sorted(block[0].factors)
     }
+    masks = [scenario.masks for scenario in block if scenario.masks is not None]
     writer.append(
         split,
         np.concatenate([scenario.images for scenario in block]),
-        np.concatenate([scenario.masks for scenario in block]),
+        np.concatenate(masks) if masks else None,
         factors | {"scenario": names.astype("S64")},
         sum(scenario.discarded for scenario in block),
     )
@@ -165,26 +180,27 @@ class Maker:
 
     def __init__(self, job: Job, workers: int) -> None:
         self.job, self.workers = job, workers
-        self.per_task = max(1, TASK_ROWS // job.views)
         self.pool: ProcessPoolExecutor | None = worker_pool(workers) if workers > 1 else None
 
-    def scenarios(self, indices: list[int]) -> Iterator[Scenario]:
-        """The scenarios of these indices, in this order."""
+    def scenarios(self, items: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Scenario]]:
+        """The scenarios of these items, in this order."""
         if self.pool is None:
-            yield from map(self.job.make, indices)
+            for split, item in items:
+                yield split, self.job.make(item)
             return
-        starts = iter(range(0, len(indices), self.per_task))
-        waiting: deque[Future[list[Scenario]]] = deque()
+        source = iter(items)
+        waiting: deque[tuple[list[str], Future[list[Scenario]]]] = deque()
         while True:
             while len(waiting) < TASKS_AHEAD * self.workers:
-                start = next(starts, None)
-                if start is None:
+                task = list(islice(source, self.job.task_size))
+                if not task:
                     break
-                task = indices[start : start + self.per_task]
-                waiting.append(submit(self.pool, self.job.make, task))
+                splits, work = [split for split, _ in task], [item for _, item in task]
+                waiting.append((splits, submit(self.pool, self.job.make, work)))
             if not waiting:
                 return
-            yield from waiting.popleft().result()
+            splits, made = waiting.popleft()
+            yield from zip(splits, made.result(), strict=True)
 
     def close(self) -> None:
         """End the workers; what they are at is thrown away."""
@@ -221,10 +237,11 @@ def differences(data: DataFile, header: Header) -> list[str]:
 
 def opening(job: Job, writer: StoreWriter, workers: int) -> str:
     """The note a preparation begins with."""
-    done, total = sum(writer.rows.values()), sum(job.header.counts.values())
+    done, total = sum(writer.rows.values()), sum(writer.header.counts.values())
+    images = f"{total // job.views:,} scenarios x {job.views} views" if job.views > 1 else ""
     what = (
-        f"{job.header.name}, {job.header.source}: {sum(job.scenarios.values()):,} scenarios x"
-        f" {job.views} views at {job.header.size} px -> {writer.path}"
+        f"{job.header.name}, {job.header.source}: {images or f'{total:,} images'}"
+        f" at {job.header.size} px -> {writer.path}"
         f" ({workers} worker{'s' if workers > 1 else ''})"
     )
     if writer.started_anew:

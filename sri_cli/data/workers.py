@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -25,19 +25,19 @@ def worker_pool(workers: int) -> ProcessPoolExecutor:
 
 
 def submit(
-    pool: ProcessPoolExecutor, make: Callable[[int], T], indices: Sequence[int]
+    pool: ProcessPoolExecutor, make: Callable[[Any], T], items: Sequence[Any]
 ) -> Future[list[T]]:
-    """Have `make` called for every index. A worker started here never sees Ctrl-C itself."""
+    """Have `make` called for every item. A worker started here never sees Ctrl-C itself."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit the mask
     try:
-        return pool.submit(make_all, make, list(indices))
+        return pool.submit(make_all, make, list(items))
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def make_all(make: Callable[[int], T], indices: Sequence[int]) -> list[T]:
+def make_all(make: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
     """In the worker."""
-    return [make(index) for index in indices]
+    return [make(item) for item in items]
 
 
 def follow_parent() -> None:

@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from sri_cli.workspace import cannot_write, ensure_folder, sync_folder
 MASK_CHUNK_BYTES = 2**20
 FACTOR_BYTES = 1024  # an image, about, and the file's own book-keeping
 SPARE_BYTES = 2**20
+MAX_SKIPPED_NAMES = 100  # an attribute holds 64 KB
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Header:
     background_labels: int
     parameters: Mapping[str, Any]  # of the source, as JSON can hold them; the seed among them
     preprocessing: str
-    counts: Mapping[str, int]  # images in train, val, test
+    counts: Mapping[str, int] = field(default_factory=dict)  # images in train, val, test
+    skipped: tuple[str, ...] = ()  # files of the source that could not be read
 
     def attrs(self) -> dict[str, Any]:
         """As root attributes."""
@@ -54,9 +56,18 @@ class Header:
             "seed": int(self.parameters.get("seed", 0)),
             "preprocessing": self.preprocessing,
             "counts": json.dumps([self.counts[name] for name in SPLITS]),
+            "skipped": len(self.skipped),
+            "skipped_files": json.dumps(self.skipped[:MAX_SKIPPED_NAMES]),
             "tool_version": __version__,
             "complete": False,
         }
+
+    def is_of(self, attrs: Mapping[str, Any]) -> bool:
+        """Whether a file with these attributes is of this header, whatever its counts."""
+        unknown = ("complete", "counts", "skipped", "skipped_files")
+        nothing = replace(self, counts=dict.fromkeys(SPLITS, 0)).attrs()
+        wanted = {key: value for key, value in nothing.items() if key not in unknown}
+        return wanted.items() <= attrs.items()
 
 
 class StoreWriter:
@@ -210,6 +221,18 @@ class StoreWriter:
             yield
         except (OSError, RuntimeError) as error:
             raise cannot_write(self.path, OSError(0, reason_of(error))) from error
+
+
+def begun_counts(path: Path, header: Header) -> dict[str, int] | None:
+    """What an unfinished `path` of this header is to hold; None when there is none."""
+    try:
+        with h5py.File(path.with_name(path.name + ".partial"), "r", locking=False) as file:
+            attrs = {name: as_python(value) for name, value in file.attrs.items()}
+    except OSError:
+        return None
+    if not header.is_of(attrs) or "counts" not in attrs:
+        return None
+    return dict(zip(SPLITS, json.loads(attrs["counts"]), strict=True))
 
 
 def storable(values: NDArray[Any]) -> NDArray[Any]:

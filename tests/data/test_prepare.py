@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from sri_cli.data import prepare as preparing
-from sri_cli.data.prepare import FIRST_SCENARIO, MAX_SCENARIOS, prepare
+from sri_cli.data.job import FIRST_SCENARIO, MAX_SCENARIOS
+from sri_cli.data.prepare import prepare
 from sri_cli.data.sources.shapestacks import Towers, choose_towers, towers_job
 from sri_cli.data.store import SPLITS, DataFile
 from sri_cli.data.writer import lock_file

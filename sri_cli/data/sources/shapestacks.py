@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from sri_cli.data.prepare import MAX_SCENARIOS, Job, Prepared, prepare
-from sri_cli.data.store import SPLITS
+from sri_cli.data.job import MAX_SCENARIOS, Job, simulation_job
+from sri_cli.data.prepare import Prepared, prepare
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError
 from sri_cli.workspace import Workspace
@@ -103,10 +103,9 @@ def towers_job(towers: Towers) -> Job:
         background_labels=1,
         parameters=parameters,
         preprocessing="none: rendered at this size",
-        counts={name: towers.scenarios()[name] * towers.views for name in SPLITS},
     )
     make = functools.partial(simulate_scenario, settings)
-    return Job(header, towers.scenarios(), towers.views, make)
+    return simulation_job(header, towers.scenarios(), towers.views, make)
 
 
 def prepare_shapestacks(
@@ -124,8 +123,6 @@ def prepare_shapestacks(
     towers = towers or Towers()
     check(towers)
     path = out or workspace.data_path(towers.name, towers.size_px)
-    if path.suffix != ".h5":
-        raise SriError(f"{path} is no name for a data file", f"call it {path}.h5")
     return prepare(towers_job(towers), path, workers=workers, force=force, command=command)
 
 
