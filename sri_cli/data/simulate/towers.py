@@ -4,6 +4,9 @@ Two presets. `original`: floor, two textured walls, 16 cameras, one of five ligh
 heights 2 to 6, half of the towers unstable. `demo`: 2 or 3 stable blocks on a plain floor, near
 camera at any azimuth. Everything of scenario `index` comes from (seed, index).
 
+Mask labels: 0 background, 1 .. 6 the objects from the bottom. A tower is discarded when it falls
+and should stand, or stands and should fall.
+
 Axes: V views, P = 6 places of a tower from the bottom (unused ones -1 or 0), H, W pixels.
 """
 
@@ -17,12 +20,12 @@ import numpy as np
 
 from sri_cli.data.simulate.blocks import Block, build_model, stands
 from sri_cli.data.simulate.render import render
+from sri_cli.data.simulate.scenario import Scenario, check_pictures, in_every_view
 from sri_cli.data.simulate.stacking import Plan, draw_plan, stack
 from sri_cli.data.simulate.stages import Stage, demo_stage, draw_demo_blocks, original_stage
 from sri_cli.errors import SriError, SriFailure
 
 MAX_HEIGHT = 6
-MAX_VIEWS = 16
 MAX_DRAWS = 1000
 
 
@@ -36,31 +39,9 @@ class TowerSettings:
     seed: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.views <= MAX_VIEWS:
-            raise SriError(
-                f"{self.views} views per scenario: towers have 1 to {MAX_VIEWS}",
-                f"--views {min(max(self.views, 1), MAX_VIEWS)}",
-            )
-        if self.size_px < 8:
-            raise SriError(f"pictures of {self.size_px} pixels are too small", "--size 64")
+        check_pictures(self.size_px, self.views, self.seed, "towers")
         if self.preset not in ("original", "demo"):
             raise SriError(f"unknown look of towers: {self.preset!r}", "original or demo")
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """One tower from all its views.
-
-    images uint8 [V, H, W, 3]; masks uint8 [V, H, W], 0 background, 1.. objects from the bottom;
-    factors: arrays with leading axis V, see `_factors`; discarded: how many towers fell that
-    should stand, or stood that should fall, before this one.
-    """
-
-    name: str
-    images: np.ndarray
-    masks: np.ndarray
-    factors: dict[str, np.ndarray]
-    discarded: int
 
 
 def simulate_scenario(settings: TowerSettings, index: int) -> Scenario:
@@ -102,10 +83,7 @@ def _factors(plan: Plan, blocks: list[Block], stage: Stage) -> dict[str, np.ndar
     views = len(stage.cameras)
 
     def places(values: list, empty: float, dtype: type) -> np.ndarray:
-        tail = np.shape(values[0])
-        out = np.full((MAX_HEIGHT, *tail), empty, dtype)
-        out[: len(values)] = values
-        return np.broadcast_to(out, (views, *out.shape)).copy()
+        return in_every_view(values, views, MAX_HEIGHT, empty, dtype)
 
     whole = {
         "height": plan.height,
