@@ -10,7 +10,10 @@ PLAIN_EVERY_SEC = 15.0
 
 
 class Progress:
-    """Tells how far the work is, its rate and ETA, and notes. A context manager around it."""
+    """Tells how far the work is, its rate and ETA, and notes. A context manager around it.
+
+    A `total` of 0 is not known (yet): `expect` says it later.
+    """
 
     def __init__(self, total: int, done: int, label: str, unit: str = "step") -> None:
         self.total, self.label, self.unit = total, label, unit
@@ -23,7 +26,7 @@ class Progress:
         if sys.stderr.isatty():
             self.bar = make_bar()
             self.task = self.bar.add_task(
-                self.label, total=self.total, completed=self.done, rate="", note=""
+                self.label, total=self.total or None, completed=self.done, rate="", note=""
             )
             self.bar.start()
         return self
@@ -38,6 +41,12 @@ class Progress:
         self.first = done
         self.advance(done)
 
+    def expect(self, total: int) -> None:
+        """So much it is in all."""
+        self.total = total
+        if self.bar is not None:
+            self.bar.update(self.task, total=total or None)
+
     def advance(self, done: int) -> None:
         """The work stands at `done`; a step back is a roll-back."""
         self.done = done
@@ -48,9 +57,10 @@ class Progress:
         """Show `note` beside the bar, or a plain line now and then."""
         if self.bar is not None:
             self.bar.update(self.task, note=note)
-        elif time.monotonic() - self.told >= PLAIN_EVERY_SEC or self.done >= self.total:
+        elif time.monotonic() - self.told >= PLAIN_EVERY_SEC or 0 < self.total <= self.done:
             self.told = time.monotonic()
-            stand = f"{self.label}: {self.unit} {self.done}/{self.total}"
+            of = f"/{self.total}" if self.total else ""
+            stand = f"{self.label}: {self.unit} {self.done}{of}"
             parts = [stand, note, self._rate(), self._eta()]
             self.note("  ".join(part for part in parts if part))
 

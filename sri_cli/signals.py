@@ -16,12 +16,14 @@ class StopFlag:
 
     def __init__(self) -> None:
         self.name: str | None = None
+        self.at_once = False  # set where nothing needs finishing: raise in the midst of waiting
 
     def handle(self, number: int, _: FrameType | None) -> None:
         """First signal: finish the step and save. A second one ends at once."""
-        if self.name is not None:
+        again = self.name is not None
+        self.name = self.name or signal.Signals(number).name
+        if again or self.at_once:
             raise KeyboardInterrupt
-        self.name = signal.Signals(number).name
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
 from dataclasses import dataclass
@@ -166,6 +168,27 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise cannot_write(path, error) from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def lock_file(
+    path: Path, doing: str = "preparing", hint: str = "wait for it, or choose another: --out FILE"
+) -> int:
+    """Hold the unfinished file `path` (made when missing) for this process; its descriptor.
+
+    SriError when another process has it: it is `doing` (preparing, downloading) that file.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            raise SriError(f"another sri is {doing} {path.with_suffix('').name}", hint) from error
+        # The other may have finished and renamed the file between our two calls.
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

@@ -58,3 +58,16 @@ def test_the_bar_tells_the_rate(clock: list[float], monkeypatch: pytest.MonkeyPa
         clock[0] += 10
         shown.advance(200)
     assert "20 image/s" in screen.getvalue()
+
+
+def test_a_total_known_only_later(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(0, 0, "towers.tar.gz", "MB") as shown:
+        for done, total in ((100, 0), (400, 1000)):
+            clock[0] += 20
+            shown.expect(total)
+            shown.advance(done)
+            shown.tell()
+    assert capsys.readouterr().err.splitlines() == [
+        "towers.tar.gz: MB 100  5.0 MB/s",
+        "towers.tar.gz: MB 400/1000  10 MB/s  60 s left",
+    ]

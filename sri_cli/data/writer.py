@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -22,8 +21,8 @@ from numpy.typing import NDArray
 
 from sri_cli import __version__
 from sri_cli.data.store import SCHEMA, SPLITS, as_python, hash_of, reason_of
-from sri_cli.errors import SriError, SriFailure
-from sri_cli.workspace import cannot_write, ensure_folder, sync_folder
+from sri_cli.errors import SriFailure
+from sri_cli.workspace import cannot_write, ensure_folder, lock_file, sync_folder
 
 MASK_CHUNK_BYTES = 2**20
 FACTOR_BYTES = 1024  # an image, about, and the file's own book-keeping
@@ -261,22 +260,3 @@ def reserve(descriptor: int, num_bytes: int) -> None:
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
             raise
-
-
-def lock_file(path: Path) -> int:
-    """Hold `path` (made when missing) for this process; SriError when another has it."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(descriptor)
-            raise SriError(
-                f"another sri is preparing {path.name.removesuffix('.partial')}",
-                "wait for it, or choose another file: --out FILE",
-            ) from error
-        # The other may have finished and renamed the file between our two calls.
-        with contextlib.suppress(FileNotFoundError):
-            if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
-                return descriptor
-        os.close(descriptor)
