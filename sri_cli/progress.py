@@ -38,7 +38,7 @@ class Progress:
     def start_at(self, done: int) -> None:
         """So much was done before: no part of the rate."""
         self.started = self.told = time.monotonic()
-        self.first = done
+        self.first, self.told_end = done, False
         self.advance(done)
 
     def expect(self, total: int) -> None:
@@ -57,8 +57,8 @@ class Progress:
         """Show `note` beside the bar, or a plain line now and then."""
         if self.bar is not None:
             self.bar.update(self.task, note=note)
-        elif time.monotonic() - self.told >= PLAIN_EVERY_SEC or 0 < self.total <= self.done:
-            self.told = time.monotonic()
+        elif time.monotonic() - self.told >= PLAIN_EVERY_SEC or self._has_ended():
+            self.told, self.told_end = time.monotonic(), self._has_ended()
             of = f"/{self.total}" if self.total else ""
             stand = f"{self.label}: {self.unit} {self.done}{of}"
             parts = [stand, note, self._rate(), self._eta()]
@@ -70,6 +70,10 @@ class Progress:
             self.bar.console.print(message, markup=False, highlight=False)
         else:
             print(message, file=sys.stderr, flush=True)
+
+    def _has_ended(self) -> bool:
+        """Whether all is done and nobody was told yet."""
+        return 0 < self.total <= self.done and not self.told_end
 
     def _rate(self) -> str:
         run, seconds = self.done - self.first, time.monotonic() - self.started

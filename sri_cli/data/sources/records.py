@@ -1,0 +1,229 @@
+"""Objects Room and CLEVR6 from the published TFRecord files of Multi-Object Datasets.
+
+Axes: H, W rows and columns of a record's picture, E entities, background first.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sri_cli.data.job import Job, Rows, Survey
+from sri_cli.data.resizing import Box, Filter, Resizing
+from sri_cli.data.scenario import Scenario
+from sri_cli.data.sources.asked import Asked, InOrder, split_in_order
+from sri_cli.data.sources.tfrecord import (
+    Faulty,
+    Features,
+    bytes_of,
+    floats_of,
+    located,
+    num_bytes_of,
+    parse_example,
+    read_records,
+)
+from sri_cli.data.store import SPLITS
+from sri_cli.data.writer import Header
+from sri_cli.errors import SriError
+from sri_cli.progress import Progress
+
+MEGABYTE = 1_000_000
+# Each file of the bucket and its number of records, to tell what a cut one lacks.
+RECORDS = {
+    "objects_room_train.tfrecords": 1_000_000,
+    "objects_room_test_empty_room.tfrecords": 922,
+    "objects_room_test_six_objects.tfrecords": 922,
+    "objects_room_test_identical_color.tfrecords": 922,
+    "clevr_with_masks_train.tfrecords": 100_000,
+}
+
+
+@dataclass(frozen=True)
+class RecordSet:
+    """A published data set: the shape of its records and what is made of them."""
+
+    name: str
+    file: str  # within the bucket
+    height: int
+    width: int
+    background_labels: int
+    size_px: int  # as the paper uses it
+    filter: Filter
+    box: Box | None
+    published: InOrder
+    factors: tuple[str, ...] = ()  # float32 [E]
+    most_entities: int | None = None  # visible ones, background included; None: no filter
+
+
+# Splits as GENESIS made them (of CLEVR it takes the first 70,000); crop and filter of CLEVR6.
+SETS = {
+    "objects-room": RecordSet(
+        name="objects-room",
+        file="objects_room/objects_room_train.tfrecords",
+        height=64,
+        width=64,
+        background_labels=4,
+        size_px=64,
+        filter="bilinear",
+        box=None,
+        published=InOrder(10_000, 10_000, None, published=True),
+    ),
+    "clevr6": RecordSet(
+        name="clevr6",
+        file="clevr_with_masks/clevr_with_masks_train.tfrecords",
+        height=240,
+        width=320,
+        background_labels=1,
+        size_px=96,
+        filter="bicubic",
+        box=(29, 64, 192, 192),
+        published=InOrder(10_000, 10_000, 50_000, published=True),
+        factors=("x", "y", "z", "rotation", "visibility"),
+        most_entities=7,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A record on its way to a worker: cropped, not yet resized; labels [H,W] in place of E
+    masks."""
+
+    number: int
+    image: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    factors: dict[str, NDArray[np.float32]]
+
+
+def records_job(kind: RecordSet, path: Path, asked: Asked) -> Job:
+    """The job of a TFRecord file. Nothing is read before its survey."""
+    split = split_in_order(asked, kind.published)
+    resizing = Resizing(asked.size_px or kind.size_px, kind.filter, kind.box)
+    kept = f"at most {kind.most_entities} visible" if kind.most_entities else "all"
+    header = Header(
+        name=kind.name,
+        size=resizing.size,
+        source="original",
+        background_labels=kind.background_labels,
+        parameters={"file": path.name, "kept": kept, **split.parameters()},
+        preprocessing=resizing.words(),
+    )
+    return Job(
+        header,
+        survey=functools.partial(survey, kind, path, split),
+        items=functools.partial(pictures, kind, path, split, resizing),
+        make=functools.partial(make, Resizing(resizing.size, kind.filter)),
+        # The largest pictures of a task: 16 of 64 px, 1 to 2 of CLEVR's crop.
+        items_per_task=max(1, 16 * 64 * 64 // (kind.height * kind.width)),
+    )
+
+
+def survey(kind: RecordSet, path: Path, split: InOrder) -> Survey:
+    """Read the file as far as it is needed, check every record, count what each split gets."""
+    counts = dict.fromkeys(SPLITS, 0)
+    num_records = 0
+    size = path.stat().st_size // MEGABYTE if path.is_file() else 0
+    with Progress(size, 0, f"check {path.name}", "MB") as progress:
+
+        def tell(position: int) -> None:
+            progress.advance(position // MEGABYTE)
+            progress.tell()
+
+        def read() -> Iterator[tuple[int, bool]]:
+            nonlocal num_records
+            for (num_records, _), keep in kept_records(kind, path, tell):
+                yield num_records, keep
+
+        for name, _ in split.assign(read()):
+            counts[name] += 1
+    check_counts(kind, path, split, counts, num_records)
+    return Survey(counts)
+
+
+def check_counts(
+    kind: RecordSet, path: Path, split: InOrder, counts: dict[str, int], num_records: int
+) -> None:
+    """SriError when the file has too few records for its split."""
+    wanted = {"test": split.test, "val": split.val, "train": split.train or 1}
+    short = [name for name in SPLITS if counts[name] < (1 if split.published else wanted[name])]
+    if not short:
+        return
+    kept = f" ({sum(counts.values()):,} of them kept)" if kind.most_entities else ""
+    held = f"{path} has {num_records:,} records{kept}"
+    if split.published:
+        raise SriError(
+            f"{held}; the published split takes the first {split.test:,} for test, the next"
+            f" {split.val:,} for validation and the rest for training",
+            "split it in numbers of your own: --test-scenes T --val-scenes V (the rest trains)",
+        )
+    raise SriError(
+        f"{held}: too few for {split.test:,} test + {split.val:,} val + {split.train or 1:,} train",
+        "ask for fewer: --test-scenes T --val-scenes V --scenes N",
+    )
+
+
+def pictures(
+    kind: RecordSet, path: Path, split: InOrder, resizing: Resizing, _: Survey, rows: Rows
+) -> Iterator[tuple[str, Raw]]:
+    """The records that are missing after `rows`, with their splits."""
+    seen = dict.fromkeys(SPLITS, 0)
+    for name, (number, features) in split.assign(kept_records(kind, path)):
+        seen[name] += 1
+        if seen[name] > rows[name]:
+            with located(path, number):
+                yield name, read_picture(kind, resizing, number, features)
+
+
+def kept_records(
+    kind: RecordSet, path: Path, tell: Any = None
+) -> Iterator[tuple[tuple[int, Features], bool]]:
+    """((number, features), whether the filter keeps it) of each record."""
+    records = read_records(path, tell, RECORDS.get(path.name))
+    for number, data in enumerate(records, start=1):
+        with located(path, number):
+            features = parse_example(data)
+            check_shape(kind, features)
+            keep = (
+                kind.most_entities is None
+                or floats_of(features, "visibility").sum() <= kind.most_entities
+            )
+        yield (number, features), bool(keep)
+
+
+def check_shape(kind: RecordSet, features: Features) -> None:
+    """Faulty when this is a record of another data set."""
+    area = kind.height * kind.width
+    image, masks = (num_bytes_of(features, name) for name in ("image", "mask"))
+    if image != 3 * area or masks % area or not area <= masks <= 255 * area:
+        raise Faulty(
+            f"no record of {kind.name}: it has an image of {image:,} and masks of {masks:,} bytes,"
+            f" {kind.height}x{kind.width}x3 and a number of {kind.height}x{kind.width} are wanted"
+        )
+
+
+def read_picture(kind: RecordSet, resizing: Resizing, number: int, features: Features) -> Raw:
+    """Cropped picture and labels: the first entity whose mask is set, 0 where none is."""
+    image = bytes_of(features, "image").reshape(kind.height, kind.width, 3)
+    masks = bytes_of(features, "mask").reshape(-1, kind.height, kind.width)
+    labels = np.zeros(resizing.crop(masks[0]).shape, np.uint8)
+    for entity in reversed(range(1, len(masks))):
+        labels[resizing.crop(masks[entity]) > 127] = entity
+    labels[resizing.crop(masks[0]) > 127] = 0
+    factors = {name: floats_of(features, name) for name in kind.factors}
+    return Raw(number, np.ascontiguousarray(resizing.crop(image)), labels, factors)
+
+
+def make(resizing: Resizing, raw: Raw) -> Scenario:
+    """In a worker: one record's row."""
+    return Scenario(
+        name=f"record-{raw.number}",
+        images=resizing.picture(raw.image)[None],
+        masks=resizing.labels(raw.labels)[None],
+        factors={name: values[None] for name, values in raw.factors.items()},
+    )
