@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import colorsys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sri_cli.data.simulate import rooms
+from sri_cli.data.simulate.rooms import RoomSettings, simulate_room
+from sri_cli.data.simulate.scenario import Scenario
+from sri_cli.data.simulate.solids import SHAPES, SPHERE, Solid
+from sri_cli.errors import SriError
+
+FLOOR, SKY, LEFT, RIGHT = range(4)
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Scenario]:
+    return [simulate_room(RoomSettings(64, 2, 3), i) for i in range(32)]
+
+
+def core(mask: np.ndarray, label: int) -> np.ndarray:
+    """Pixels [S, S] whose 3 x 3 neighbourhood is all of `label`."""
+    windows = np.lib.stride_tricks.sliding_window_view(mask == label, (3, 3))
+    return np.pad(windows.all((2, 3)), 1)
+
+
+def solids(scene: Scenario) -> list[Solid]:
+    """The objects, read back from the factors alone."""
+    f = {key: value[0] for key, value in scene.factors.items()}
+    return [
+        Solid(int(f["shapes"][k]), tuple(f["sizes"][k]), tuple(f["positions"][k][:2]))
+        for k in range(f["objects"])
+    ]
+
+
+def test_a_room_depends_on_seed_and_index_only(scenes: list[Scenario]) -> None:
+    again = simulate_room(RoomSettings(64, 2, 3), 5)
+    assert again.name == scenes[5].name
+    assert again.images.tobytes() == scenes[5].images.tobytes()
+    assert again.masks.tobytes() == scenes[5].masks.tobytes()
+    for key, value in again.factors.items():
+        assert np.array_equal(value, scenes[5].factors[key]), key
+    assert again.images.tobytes() != scenes[6].images.tobytes()
+    other = simulate_room(RoomSettings(64, 2, 4), 5)
+    assert other.images.tobytes() != again.images.tobytes()
+    small = simulate_room(RoomSettings(32, 2, 3), 5)  # the same room at any size
+    assert np.array_equal(small.factors["positions"], again.factors["positions"])
+
+
+def test_shapes_and_factors(scenes: list[Scenario]) -> None:
+    assert len({scene.name for scene in scenes}) == len(scenes)
+    for scene in scenes:
+        f = scene.factors
+        assert scene.images.shape == (2, 64, 64, 3) and scene.masks.shape == (2, 64, 64)
+        assert scene.images.dtype == scene.masks.dtype == np.uint8
+        assert all(len(value) == 2 for value in f.values())
+        count = f["objects"][0]
+        assert 1 <= count <= 3 and set(np.unique(scene.masks)) <= set(range(4 + count))
+        assert (f["shapes"][:, :count] >= 0).all() and (f["shapes"][:, count:] == -1).all()
+        assert (f["hues"][:, :count] >= 0).all() and (f["hues"][:, count:] == -1).all()
+        assert (f["sizes"][:, count:] == 0).all() and f["wall_hues"].shape == (2, 2)
+    assert {int(scene.factors["objects"][0]) for scene in scenes} == {1, 2, 3}
+    shapes = np.concatenate([scene.factors["shapes"][0] for scene in scenes])
+    assert set(shapes) == set(range(len(SHAPES))) | {-1}
+
+
+def test_floor_below_sky_above_and_two_walls_that_meet(scenes: list[Scenario]) -> None:
+    masks = np.concatenate([scene.masks for scene in scenes])
+    assert np.isin(masks[:, 0], SKY).mean() > 0.97
+    assert np.isin(masks[:, -1], (FLOOR, 4, 5, 6)).all()
+    walls = [((mask == LEFT).any(), (mask == RIGHT).any()) for mask in masks]
+    assert np.mean([all(both) for both in walls]) > 0.9  # as a rule a corner is seen
+    columns = np.arange(64)
+    for mask in masks[[all(both) for both in walls]]:
+        left, right = ((mask == wall).sum(0) @ columns / (mask == wall).sum() for wall in (2, 3))
+        assert left < right
+    seen = [(mask >= 4).mean() for mask in masks[::2]]
+    assert min(seen) > 0.003 and 0.04 < np.mean(seen) < 0.25
+    for label in range(4):
+        assert 0.05 < (masks == label).mean() < 0.6
+
+
+def test_regions_have_the_hues_of_the_factors(scenes: list[Scenario]) -> None:
+    checked = 0
+    for scene in scenes:
+        f = {key: value[0] for key, value in scene.factors.items()}
+        hues = [f["floor_hue"], f["sky_hue"], *f["wall_hues"], *f["hues"][: f["objects"]]]
+        for label, hue in enumerate(hues):
+            inside = core(scene.masks[0], label)
+            if inside.sum() >= 10:
+                mean = np.median(scene.images[0][inside], axis=0) / 255
+                off = abs(colorsys.rgb_to_hsv(*mean)[0] - float(hue))
+                assert min(off, 1 - off) < 0.04, (scene.name, label)
+                checked += 1
+    assert checked > 150
+
+
+def test_objects_rest_on_the_floor_and_do_not_touch(scenes: list[Scenario]) -> None:
+    for scene in scenes:
+        f = scene.factors
+        assert f["positions"][..., 2] == pytest.approx(f["sizes"][..., 2] / 2)
+        found = solids(scene)
+        for k, one in enumerate(found):
+            assert np.hypot(*one.place) + one.reach < rooms.WALL_M
+            for other in found[:k]:
+                distance = np.hypot(*np.subtract(one.place, other.place))
+                assert distance > one.reach + other.reach
+
+
+def test_a_ball_is_masked_where_geometry_puts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A red ball on a green floor, seen from 5 m off, in the middle of the picture."""
+    eye = np.array([-3.0, -4.0, 0.5])
+    camera = rooms.Camera.facing(eye, np.array([0.0, 0.0, 0.5]), rooms._HALF_WIDTH)
+    ball = Solid(SPHERE, (1.0, 1.0, 1.0), (0.0, 0.0))
+    room = rooms.Room([ball], [0.0], 1 / 3, 2 / 3, (0.5, 0.5), [camera])
+    monkeypatch.setattr(rooms, "_draw_room", lambda rng, count, views: room)
+    scene = simulate_room(RoomSettings(192, 1, 0), 0)
+    mask, image = scene.masks[0], scene.images[0].astype(int)
+    assert (mask[95:97, 95:97] == 4).all()
+    radius = 0.5 / np.sqrt(25 - 0.25) * 96 / rooms._HALF_WIDTH  # of the cone that touches it
+    assert (mask == 4).sum() == pytest.approx(np.pi * radius**2, rel=0.03)
+    # Picture and mask share their border: one pixel off it all is red inside, nothing outside.
+    red = (image[..., 0] > image[..., 1]) & (image[..., 0] > image[..., 2])
+    assert red[core(mask == 4, True)].all() and not red[core(mask == 4, False)].any()
+
+
+def test_a_room_without_a_visible_object_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw, calls = rooms._draw_room, []
+
+    def away_first(rng: np.random.Generator, count: int, views: int) -> rooms.Room:
+        room = draw(rng, count, views)
+        calls.append(count)
+        if len(calls) > 2:
+            return room
+        return replace(room, solids=[replace(s, place=(-30.0, -30.0)) for s in room.solids])
+
+    monkeypatch.setattr(rooms, "_draw_room", away_first)
+    scene = simulate_room(RoomSettings(16, 1, 0), 0)
+    assert scene.discarded == 2 and (scene.masks >= 4).any()
+
+
+def test_settings_say_what_is_wrong() -> None:
+    for views in (0, 17):
+        with pytest.raises(SriError, match="rooms have 1 to 16"):
+            RoomSettings(views=views)
+    with pytest.raises(SriError, match="too small"):
+        RoomSettings(size_px=4)
+    with pytest.raises(SriError, match="negative"):
+        RoomSettings(seed=-1)
