@@ -9,11 +9,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from sri_cli.data.scenario import Scenario
 from sri_cli.data.store import SPLITS
 from sri_cli.data.writer import Header
 
@@ -22,21 +20,6 @@ Rows = Mapping[str, int]  # images by split
 FIRST_SCENARIO = {"train": 0, "val": 1_000_000, "test": 2_000_000}
 MAX_SCENARIOS = 1_000_000
 TASK_ROWS = 16  # a task of this many rows costs far more than handing it over
-
-
-class Scenario(Protocol):
-    """The views of one scene; V views, factors with V as their first axis."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def images(self) -> NDArray[np.uint8]: ...  # [V,H,W,3]
-    @property
-    def masks(self) -> NDArray[np.uint8] | None: ...  # [V,H,W]
-    @property
-    def factors(self) -> Mapping[str, NDArray[Any]]: ...  # [V,...]
-    @property
-    def discarded(self) -> int: ...  # attempts that physics contradicted
 
 
 @dataclass(frozen=True)
@@ -64,6 +47,7 @@ class Job:
     views: int = 1
     items_per_task: int | None = None  # None: as many as give TASK_ROWS rows
     survey_again: bool = False  # `items` needs more of the survey than the counts
+    workers: int | None = None  # as many as are worth it; None: one a core
 
     @property
     def task_size(self) -> int:

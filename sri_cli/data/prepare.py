@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from sri_cli.data.job import Job, Rows, Scenario, Survey
+from sri_cli.data.job import Job, Rows, Survey
+from sri_cli.data.scenario import Scenario
 from sri_cli.data.store import SPLITS, DataFile
 from sri_cli.data.workers import available_cores, submit, worker_pool
 from sri_cli.data.writer import Header, StoreWriter, begun_counts
@@ -69,7 +70,7 @@ def prepare(
         return Prepared(data, 0, sum(data.counts.values()), 0.0)
     survey = survey_of(job, path)
     header = replace(job.header, counts=survey.counts, skipped=survey.skipped)
-    total, workers = sum(survey.counts.values()), workers or available_cores()
+    total, workers = sum(survey.counts.values()), workers or job.workers or available_cores()
     began = time.monotonic()
     with (
         Progress(total, 0, f"prepare {header.name}", "view") as progress,

@@ -1,32 +1,14 @@
-"""What every simulator hands over, and the limits they share."""
+"""What the simulators share: limits, and factors that do not depend on the view."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from sri_cli.data.scenario import Scenario as Scenario
 from sri_cli.errors import SriError
 
 MAX_VIEWS = 16  # ShapeStacks has as many cameras; the other simulators could draw more
 SMALLEST_PX = 8
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """One scene from all its views.
-
-    images uint8 [V, H, W, 3]; masks uint8 [V, H, W]: 0 .. background_labels - 1 are the parts of
-    the background, each simulator says which, then one label per object; factors: arrays with
-    leading axis V, see each simulator; discarded: how many scenes were drawn before this one and
-    broke a rule.
-    """
-
-    name: str
-    images: np.ndarray
-    masks: np.ndarray
-    factors: dict[str, np.ndarray]
-    discarded: int
 
 
 def check_pictures(size_px: int, views: int, seed: int, what: str) -> None:

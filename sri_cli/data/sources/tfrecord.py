@@ -7,6 +7,7 @@ too. Every message names the record, counted from 1.
 
 from __future__ import annotations
 
+import itertools
 import queue
 import struct
 import threading
@@ -29,6 +30,7 @@ READ_BYTES = 2**18  # of the compressed file at once
 INFLATE_BYTES = 2**20  # at most so much comes out at once, whatever goes in
 PIECES_AHEAD = 8
 LARGEST_RECORD = 2**28
+NO_LENGTH = "its length does not fit its checksum"
 GZIP_MAGIC = b"\x1f\x8b"
 FOREIGN = {
     b"PK\x03\x04": "a zip archive",
@@ -65,24 +67,26 @@ def read_records(
     try:
         with open(path, "rb") as file, closing(ahead(inflated(file, path, tell))) as pieces:
             stream = Stream(pieces)
-            while (header := stream.take_or_end(HEADER.size)) is not None:
-                number += 1
-                yield record_after(header, stream)
+            for number in itertools.count(1):
+                if stream.has_ended():
+                    return
+                yield next_record(stream)
     except EOFError as error:
         raise cut_off(path, number, expected) from error
     except Faulty as error:
-        if number <= 1 and error.what.startswith("its length"):
+        if number <= 1 and error.what == NO_LENGTH:
             raise foreign(path, "no TFRecord file") from error
         raise damaged(path, number, error) from error
     except OSError as error:
         raise SriError(f"{path} cannot be read: {error.strerror}", "name another file") from error
 
 
-def record_after(header: bytes, stream: Stream) -> bytes:
-    """The data that follows a record's header."""
+def next_record(stream: Stream) -> bytes:
+    """The data of the record that begins here."""
+    header = stream.take(HEADER.size)
     length, crc = HEADER.unpack(header)
     if masked_crc(header[:8]) != crc:
-        raise Faulty("its length does not fit its checksum")
+        raise Faulty(NO_LENGTH)
     if length > LARGEST_RECORD:
         raise Faulty(f"its length {length:,} is absurd")
     data = stream.take(length)
@@ -104,17 +108,15 @@ class Stream:
         self.pieces = pieces
         self.piece, self.at = memoryview(b""), 0
 
-    def take_or_end(self, count: int) -> bytes | None:
-        """The next `count` bytes; None at the end; EOFError in between."""
-        if self.at == len(self.piece) and not self._next():
-            return None
-        return self.take(count)
+    def has_ended(self) -> bool:
+        """Whether nothing follows."""
+        return self.at == len(self.piece) and not self._next()
 
     def take(self, count: int) -> bytes:
         """The next `count` bytes; EOFError when there are fewer."""
         parts = []
         while count:
-            if self.at == len(self.piece) and not self._next():
+            if self.has_ended():
                 raise EOFError
             part = self.piece[self.at : self.at + count]
             parts.append(part)
@@ -182,6 +184,8 @@ def inflated(file, path: Path, tell: Callable[[int], None] | None) -> Iterator[b
             raise Faulty("the gzip stream is damaged here") from error
         if inflate.eof:
             start = inflate.unused_data or file.read(READ_BYTES)
+            if not start.startswith(GZIP_MAGIC[: len(start)]):
+                raise Faulty("something that is not gzip follows here")
             inflate = zlib.decompressobj(wbits=31)
         else:
             start = inflate.unconsumed_tail or file.read(READ_BYTES)
