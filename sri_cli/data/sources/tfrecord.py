@@ -7,7 +7,6 @@ too. Every message names the record, counted from 1.
 
 from __future__ import annotations
 
-import itertools
 import queue
 import struct
 import threading
@@ -67,7 +66,8 @@ def read_records(
     try:
         with open(path, "rb") as file, closing(ahead(inflated(file, path, tell))) as pieces:
             stream = Stream(pieces)
-            for number in itertools.count(1):
+            while True:
+                number += 1
                 if stream.has_ended():
                     return
                 yield next_record(stream)
