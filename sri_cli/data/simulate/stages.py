@@ -16,7 +16,8 @@ COLOURS = np.array([(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (0, 1, 1), (1, 0
 
 # The data set's pictures are 224 px at a vertical field of view of 45 degrees, of which GENESIS-v2
 # and SRI use the central 196.
-HALF_WIDTH = np.tan(np.deg2rad(45 / 2)) * 196 / 224
+FULL_HALF_WIDTH = np.tan(np.deg2rad(45 / 2))
+HALF_WIDTH = FULL_HALF_WIDTH * 196 / 224
 
 # Cameras look at the z axis, in metres: four corners and eight beside them, then four from above.
 _CORNERS = ((-1, -1), (-1, 1), (1, 1), (1, -1))

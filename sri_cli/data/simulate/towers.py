@@ -12,7 +12,7 @@ Axes: V views, P = 6 places of a tower from the bottom (unused ones -1 or 0), H,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import mujoco
@@ -22,7 +22,13 @@ from sri_cli.data.simulate.blocks import Block, build_model, stands
 from sri_cli.data.simulate.render import render
 from sri_cli.data.simulate.scenario import Scenario, check_pictures, in_every_view
 from sri_cli.data.simulate.stacking import Plan, draw_plan, stack
-from sri_cli.data.simulate.stages import Stage, demo_stage, draw_demo_blocks, original_stage
+from sri_cli.data.simulate.stages import (
+    FULL_HALF_WIDTH,
+    Stage,
+    demo_stage,
+    draw_demo_blocks,
+    original_stage,
+)
 from sri_cli.errors import SriError, SriFailure
 
 MAX_HEIGHT = 6
@@ -37,6 +43,7 @@ class TowerSettings:
     views: int
     preset: Literal["original", "demo"]
     seed: int
+    full_view: bool = False  # of `original`: the whole picture of 224 px, not its central 196
 
     def __post_init__(self) -> None:
         check_pictures(self.size_px, self.views, self.seed, "towers")
@@ -44,11 +51,28 @@ class TowerSettings:
             raise SriError(f"unknown look of towers: {self.preset!r}", "original or demo")
 
 
+def scenario_name(settings: TowerSettings, index: int) -> str:
+    """The name of scenario `index`, without simulating it."""
+    return _name(
+        settings, _draw_plan(settings, np.random.default_rng((settings.seed, index))), index
+    )
+
+
+def _draw_plan(settings: TowerSettings, rng: np.random.Generator) -> Plan:
+    """The first thing that is drawn of a scenario."""
+    return draw_plan(rng) if settings.preset == "original" else Plan(int(rng.integers(2, 4)))
+
+
+def _name(settings: TowerSettings, plan: Plan, index: int) -> str:
+    return plan.name("ccs-easy" if settings.preset == "original" else "ccs-demo", index)
+
+
 def simulate_scenario(settings: TowerSettings, index: int) -> Scenario:
     """Scenario `index`: draw, check by physics (redraw what disagrees), render every view."""
     rng = np.random.default_rng((settings.seed, index))
     original = settings.preset == "original"
-    plan = draw_plan(rng) if original else Plan(height=int(rng.integers(2, 4)))
+    full = original and settings.full_view
+    plan = _draw_plan(settings, rng)
     draw_stage = original_stage if original else demo_stage
     discarded = -1
     agrees = False
@@ -63,12 +87,14 @@ def simulate_scenario(settings: TowerSettings, index: int) -> Scenario:
         agrees = stands(model, data) == plan.stable
 
     look = stage.look([block.colour for block in blocks])
+    cameras = [replace(c, half_width=FULL_HALF_WIDTH) for c in stage.cameras]
     views = [
-        render(model, data, camera, light, look, settings.size_px, soft=original)
-        for camera, light in zip(stage.cameras, stage.lights, strict=True)
+        # Who shrinks the whole picture softens it.
+        render(model, data, camera, light, look, settings.size_px, original and not full)
+        for camera, light in zip(cameras if full else stage.cameras, stage.lights, strict=True)
     ]
     return Scenario(
-        name=plan.name("ccs-easy" if original else "ccs-demo", index),
+        name=_name(settings, plan, index),
         images=np.stack([picture for picture, _ in views]),
         masks=np.stack([mask for _, mask in views]),
         factors=_factors(plan, blocks, stage),
