@@ -1,21 +1,23 @@
-"""ShapeStacks: towers of blocks, here simulated by the original's own rules (`--from simulate`)."""
+"""ShapeStacks: towers of blocks, simulated by the original's own rules, or read from its files."""
 
 from __future__ import annotations
 
 import functools
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from sri_cli.data.job import MAX_SCENARIOS, Job, simulation_job
-from sri_cli.data.prepare import Prepared, prepare
+from sri_cli.data.prepare import Prepared, prepare, same_file
+from sri_cli.data.sources.asked import Asked
 from sri_cli.data.writer import Header
-from sri_cli.errors import SriError
+from sri_cli.errors import SriError, did_you_mean
 from sri_cli.workspace import Workspace
 
 Preset = Literal["original", "demo"]
 MOST_VIEWS = 16  # as many cameras as the original has
 SMALLEST_PX, LARGEST_PX = 8, 512
+NAME = "shapestacks"
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Towers:
     @property
     def name(self) -> str:
         """The data set's name."""
-        return "shapestacks" if self.preset == "original" else "demo-towers"
+        return NAME if self.preset == "original" else "demo-towers"
 
     def scenarios(self) -> dict[str, int]:
         """Scenarios in each split."""
@@ -108,30 +110,141 @@ def towers_job(towers: Towers) -> Job:
     return simulation_job(header, towers.scenarios(), towers.views, make)
 
 
+@dataclass(frozen=True)
+class AskedTowers(Asked):
+    """Numbers given on the command line; for files, what is left out means all there is."""
+
+    preset: Preset = "original"
+    split: str = "default"  # which lists of the original
+
+    def towers(self) -> Towers:
+        """What is simulated."""
+        numbers = {field.name: getattr(self, field.name) for field in fields(Asked)}
+        return choose_towers(self.preset, **numbers)
+
+
 def prepare_shapestacks(
     workspace: Workspace,
-    towers: Towers | None = None,
+    towers: Towers | AskedTowers | None = None,
     *,
     source: str = "simulate",
+    raw: Path | None = None,
+    offline: bool = False,
     out: Path | None = None,
     workers: int | None = None,
     force: bool = False,
     command: str = "sri prepare shapestacks",
 ) -> Prepared:
-    """Make the towers' data file, by default at its place in the workspace; see `prepare`."""
-    check_source(source)
-    towers = towers or Towers()
-    check(towers)
-    path = out or workspace.data_path(towers.name, towers.size_px)
-    return prepare(towers_job(towers), path, workers=workers, force=force, command=command)
+    """Make the data file of towers, by default at its place in the workspace; see `prepare`.
 
-
-def check_source(source: str) -> None:
-    """SriError unless the towers are to be simulated: all that this version can do."""
+    `source` is simulate, mirror, a folder of original files or of their archives, or a mirror's
+    file. `raw`: write the simulated towers as original files there, then read those.
+    """
+    how: dict[str, Any] = {"workers": workers, "force": force, "command": command}
     if source == "simulate":
-        return
-    what = "" if source in ("mirror", "bucket") else "original files in "
-    raise SriError(
-        f"--from {source} is not available yet: this version cannot read {what}{source}",
-        "simulate the towers: sri prepare shapestacks --from simulate",
+        chosen = towers.towers() if isinstance(towers, AskedTowers) else towers or Towers()
+        check(chosen)
+        path = out or workspace.data_path(chosen.name, chosen.size_px)
+        if raw is not None:
+            return prepare_raw(chosen, raw, path, how)
+        return prepare(towers_job(chosen), path, **how)
+    asked = towers if isinstance(towers, AskedTowers) else asked_of(towers)
+    check_asked(asked, source, raw)
+    place = Path(source).expanduser()
+    if source == "mirror" or place.is_file():
+        from sri_cli.data.sources.mirror import prepare_mirror
+
+        return prepare_mirror(
+            workspace,
+            NAME,
+            source=None if source == "mirror" else place,
+            size_px=asked.size_px,
+            scenes=asked.scenes,
+            val_scenes=asked.val_scenes,
+            test_scenes=asked.test_scenes,
+            seed=asked.seed,
+            offline=offline,
+            out=out,
+            **how,
+        )
+    return prepare_originals(workspace, place, asked, out, how)
+
+
+def asked_of(towers: Towers | None) -> AskedTowers:
+    """The same numbers, all of them asked for; None asks for nothing."""
+    if towers is None:
+        return AskedTowers()
+    return AskedTowers(
+        towers.size_px,
+        towers.train,
+        towers.val,
+        towers.test,
+        towers.views,
+        towers.seed,
+        towers.preset,
     )
+
+
+def check_asked(asked: AskedTowers, source: str, raw: Path | None) -> None:
+    """SriError for what only simulated towers can be, and for a source that is none."""
+    simulated = "sri prepare shapestacks --from simulate"
+    if asked.preset != "original":
+        raise SriError(
+            f"--preset {asked.preset} is simulated only, not read from {source}",
+            f"{simulated} --preset {asked.preset}",
+        )
+    if raw is not None:
+        raise SriError(
+            "--raw writes simulated towers as files; there is nothing to write of others",
+            f"{simulated} --raw {raw}",
+        )
+    if source == "bucket":
+        raise SriError(
+            "ShapeStacks is not in that bucket, and its own server has been gone since 2026",
+            "--from simulate, --from mirror, or --from DIR with files of your own",
+        )
+    place = Path(source).expanduser()
+    if place.name.endswith((".tar.gz", ".tgz", ".tar", ".zip")):
+        raise SriError(
+            f"--from {source} is one archive, the data set has several",
+            f"name the folder that holds them: --from {place.parent}",
+        )
+    if source != "mirror" and not place.exists():
+        near = did_you_mean(source, ("simulate", "mirror"))
+        raise SriError(f"no folder {source}{near}", "--from simulate, mirror, or a folder's path")
+    if asked.views is not None and (source == "mirror" or place.is_file()):
+        raise SriError(f"--views {asked.views}: {source} has single images", "leave out --views")
+    asked.check()
+
+
+def prepare_originals(
+    workspace: Workspace, folder: Path, asked: AskedTowers, out: Path | None, how: dict[str, Any]
+) -> Prepared:
+    """The data file of a folder of the original's files or of their archives."""
+    from sri_cli.data.sources.shapestacks_archives import prepare_archives
+    from sri_cli.data.sources.shapestacks_files import files_job, resizing_of
+    from sri_cli.data.sources.shapestacks_places import Archives, find_originals
+
+    path = out or workspace.data_path(NAME, resizing_of(asked).size)
+    found = find_originals(folder)
+    if isinstance(found, Archives):
+        return prepare_archives(found, path, asked, split=asked.split, **how)
+    return prepare(files_job(found, asked, asked.split), path, **how)
+
+
+def prepare_raw(towers: Towers, folder: Path, path: Path, how: dict[str, Any]) -> Prepared:
+    """Write the towers' files, as far as they are missing, and the data file that they make."""
+    from sri_cli.data.sources.shapestacks_files import files_job
+    from sri_cli.data.sources.shapestacks_raw import raw_header, write_raw
+
+    if towers.preset != "original":
+        raise SriError(
+            f"--raw writes towers as the original's files, not --preset {towers.preset}",
+            "leave out --raw, or --preset",
+        )
+    if path.suffix != ".h5":
+        return prepare(towers_job(towers), path)  # which refuses the name, before the rendering
+    if path.exists() and not how["force"]:
+        same_file(raw_header(towers), path)
+    root = write_raw(towers, folder, how["workers"], how["command"])
+    return prepare(files_job(root, Asked(size_px=towers.size_px)), path, **how)
