@@ -46,7 +46,7 @@ def test_bombs(path: Path, pack: Callable[[bytes], bytes]) -> None:
         began = time.monotonic()
         with pytest.raises(SriError, match=told):
             list(members(path, lambda name: name == "a.png", most_bytes=1000))
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 5  # unpacking it all takes far longer
 
 
 def test_a_zip_bomb(path: Path) -> None:
