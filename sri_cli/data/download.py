@@ -29,7 +29,8 @@ def download(remote: Remote, path: Path, *, instead: str, offline: bool = False)
     SriFailure when it cannot be had or written; Interrupted (75) after a signal. What came is
     kept, and the same call goes on.
     """
-    with stop_on_signal() as stop, Progress(0, 0, path.name, "MB") as progress:
+    progress = Progress(0, 0, path.name, "MB")  # a bar only once something is fetched
+    with stop_on_signal() as stop:
         stop.at_once = True  # what has come is always good, so nothing needs finishing
         try:
             if path.exists():
@@ -42,8 +43,9 @@ def download(remote: Remote, path: Path, *, instead: str, offline: bool = False)
             with PartFile(path) as part:
                 if path.exists():  # another process has finished it meanwhile
                     return verified(remote, path, progress)
-                Transfer(remote, part, instead, progress, stop).run()
-                seal(remote, part, instead, progress)
+                with progress:
+                    Transfer(remote, part, instead, progress, stop).run()
+                    seal(remote, part, instead, progress)
         except KeyboardInterrupt:
             raise stopped(stop, path) from None
     return path
