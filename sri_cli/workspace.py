@@ -14,7 +14,12 @@ from sri_cli.errors import SriError, SriFailure, did_you_mean
 CHECKPOINT_NAME = re.compile(r"step-\d+")
 RESERVED_RUN = "pretrained"
 # What `sri prepare` makes: the name of a data set and the words that ask for it.
-PREPARED_AS = {"shapestacks": "shapestacks", "demo-towers": "shapestacks --preset demo"}
+PREPARED_AS = {
+    "shapestacks": "shapestacks",
+    "demo-towers": "shapestacks --preset demo",
+    "objects-room": "objects-room",
+    "clevr6": "clevr6",
+}
 
 
 def prepare_hint(how: str, name: str, size: int | str, more: str = "") -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,8 @@ from sri_cli.workspace import Workspace
 if TYPE_CHECKING:
     from sri_cli.data.prepare import Prepared
 
-LATER = ("objects-room", "clevr6", "folder")  # named in the contract, not in this version
 COUNT = click.IntRange(min=1)
+Command = Callable[..., Any]
 
 
 class DataSets(click.Group):
@@ -28,14 +29,13 @@ class DataSets(click.Group):
         name = args[0]
         if name in self.commands or name.startswith("-"):
             return super().resolve_command(ctx, args)
-        if name in LATER:
-            raise SriError(f"{name} is not available yet", "available: sri prepare shapestacks")
         if name == "demo-towers":
             raise SriError(
                 f"{name} is a preset of shapestacks", "sri prepare shapestacks --preset demo"
             )
-        near = did_you_mean(name, [*self.commands, *LATER])
-        raise SriError(f"no data set {name}{near}", "available: sri prepare shapestacks")
+        sets = [known for known in self.commands if known != "show"]
+        near = did_you_mean(name, self.commands)
+        raise SriError(f"no data set {name}{near}", f"sri prepare {', '.join(sets)}")
 
 
 @click.group(cls=DataSets, invoke_without_command=True)
@@ -57,15 +57,48 @@ def show_list(workspace: Workspace) -> None:
     click.echo("\n".join(rows) or f"nothing prepared in {workspace.data_root}")
 
 
+def sources(places: str) -> Callable[[Command], Command]:
+    """The options of a data set that is published in several places."""
+
+    def add(command: Command) -> Command:
+        for option in (
+            click.option("--offline", is_flag=True, help="Use what was downloaded before."),
+            click.option("--views", type=COUNT, help="Cameras a simulated scene."),
+            click.option(
+                "--from",
+                "source",
+                default="simulate",
+                show_default=True,
+                metavar=places,
+                help="Where from.",
+            ),
+        ):
+            command = option(command)
+        return numbers(command)
+
+    return add
+
+
+def numbers(command: Command) -> Command:
+    """The options that every data set has."""
+    for option in (
+        click.option("--force", is_flag=True, help="Replace a file that was made otherwise."),
+        click.option(
+            "--out", type=click.Path(path_type=Path), metavar="FILE", help="Another place."
+        ),
+        click.option("--workers", type=COUNT, help="Processes; the file is the same."),
+        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
+        click.option("--test-scenes", type=COUNT, help="Test scenes [a sixth of --scenes]."),
+        click.option("--val-scenes", type=COUNT, help="Validation scenes [a sixth]."),
+        click.option("--scenes", type=COUNT, help="Training scenes."),
+        click.option("--size", "size_px", type=int, metavar="PX", help="Image size [the paper's]."),
+    ):
+        command = option(command)
+    return command
+
+
 @command.command()
-@click.option(
-    "--from",
-    "source",
-    default="simulate",
-    show_default=True,
-    metavar="simulate",
-    help="Where from; only simulation in this version.",
-)
+@sources("simulate|mirror|DIR|FILE")
 @click.option(
     "--preset",
     type=click.Choice(["original", "demo"]),
@@ -73,37 +106,74 @@ def show_list(workspace: Workspace) -> None:
     show_default=True,
     help="Towers like the original's; or few plain blocks near the camera (demo-towers).",
 )
-@click.option("--size", "size_px", type=int, metavar="PX", help="Image size [64; demo 32].")
-@click.option("--scenes", type=COUNT, help="Training scenarios [1000; demo 1500].")
-@click.option("--val-scenes", type=COUNT, help="Validation scenarios [160, or a sixth].")
-@click.option("--test-scenes", type=COUNT, help="Test scenarios [640, or a sixth].")
-@click.option("--views", type=COUNT, help="Cameras a scenario, up to 16 [16; demo 4].")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--workers", type=COUNT, help="Processes [one a core]; the file is the same.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Another place.")
-@click.option("--force", is_flag=True, help="Replace a file that was made otherwise.")
+@click.option(
+    "--raw",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write the simulated towers as the original's files first.",
+)
+@click.option(
+    "--split",
+    default="default",
+    show_default=True,
+    metavar="LIST",
+    help="Of the original's files: default, blocks_all or ccs_all.",
+)
 @click.pass_obj
-def shapestacks(
-    workspace: Workspace,
-    source: str,
-    workers: int | None,
-    out: Path | None,
-    force: bool,
-    **numbers: Any,
-) -> None:
-    """Towers of blocks, simulated; the same command again resumes."""
-    from sri_cli.data.sources.shapestacks import choose_towers, prepare_shapestacks
+def shapestacks(workspace: Workspace, **options: Any) -> None:
+    """Towers of blocks; the same command again resumes."""
+    from sri_cli.data.sources.shapestacks import AskedTowers, prepare_shapestacks
 
-    prepared = prepare_shapestacks(
-        workspace,
-        choose_towers(**numbers),
-        source=source,
-        out=out,
-        workers=workers,
-        force=force,
-        command=shlex.join(["sri", *sys.argv[1:]]),
-    )
-    show_prepared(prepared)
+    asked, how = split_options(AskedTowers, options)
+    show_prepared(prepare_shapestacks(workspace, asked, **how))
+
+
+@command.command("objects-room")
+@sources("simulate|mirror|bucket|FILE")
+@click.pass_obj
+def objects_room(workspace: Workspace, **options: Any) -> None:
+    """Rooms with one to three objects; the same command again resumes."""
+    multi_object(workspace, "objects-room", options)
+
+
+@command.command()
+@sources("simulate|mirror|bucket|FILE")
+@click.pass_obj
+def clevr6(workspace: Workspace, **options: Any) -> None:
+    """Tables with three to six objects; the same command again resumes."""
+    multi_object(workspace, "clevr6", options)
+
+
+def multi_object(workspace: Workspace, name: str, options: dict[str, Any]) -> None:
+    """One of the Multi-Object Datasets."""
+    from sri_cli.data.sources.asked import Asked
+    from sri_cli.data.sources.multi_object import prepare_multi_object
+
+    asked, how = split_options(Asked, options)
+    show_prepared(prepare_multi_object(workspace, name, asked, **how))
+
+
+@command.command()
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@numbers
+@click.option("--name", help="The data set's name [the folder's].")
+@click.option("--crop", type=COUNT, metavar="PX", help="Centre crop [the largest square].")
+@click.option(
+    "--background",
+    "background_labels",
+    type=click.IntRange(0, 255),
+    default=1,
+    show_default=True,
+    help="Labels of the masks, from 0, that are background.",
+)
+@click.option("--strict", is_flag=True, help="Stop at a file that cannot be read.")
+@click.pass_obj
+def folder(workspace: Workspace, folder: Path, **options: Any) -> None:
+    """Images of your own, with integer-label PNGs in masks/ if you have them."""
+    from sri_cli.data.sources.folder import FolderSettings, prepare_folder
+
+    settings, how = split_options(FolderSettings, options)
+    show_prepared(prepare_folder(workspace, folder, settings, **how))
 
 
 @command.command()
@@ -118,15 +188,24 @@ def show(workspace: Workspace, name: str, size: int | None) -> None:
         click.echo("\n".join([*description.lines, f"contact     {description.sheet}"]))
 
 
+def split_options(kind: Callable[..., Any], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """What to make, as `kind`, left-out numbers as its own; and how to make it."""
+    fields = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    what = {key: value for key, value in options.items() if key in fields and value is not None}
+    how = {key: value for key, value in options.items() if key not in fields}
+    return kind(**what), how | {"command": shlex.join(["sri", *sys.argv[1:]])}
+
+
 def show_prepared(prepared: Prepared) -> None:
     """The file, and how fast it was made."""
     from sri_cli.data.listing import counts_text
 
     data = prepared.data
     click.echo(f"{data.path}: {data.caption}, {counts_text(data)}")
+    skipped, discarded = data.attrs.get("skipped", 0), data.attrs.get("discarded", 0)
+    if skipped:
+        click.echo(f"{skipped:,} files could not be read and were left out")
     if prepared.made:
-        click.echo(
-            f"{prepared.made:,} views in {prepared.seconds:.0f} s"
-            f" ({prepared.views_per_second:.0f} a second),"
-            f" {data.attrs['discarded']} scenarios discarded by physics"
-        )
+        broke = f", {discarded} scenarios discarded by the rules" if discarded else ""
+        rate = f"{prepared.views_per_second:.0f} a second"
+        click.echo(f"{prepared.made:,} views in {prepared.seconds:.0f} s ({rate}){broke}")

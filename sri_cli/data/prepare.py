@@ -7,29 +7,25 @@ gives the same file.
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Iterable
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from sri_cli.data.job import Job, Rows, Survey
 from sri_cli.data.scenario import Scenario
+from sri_cli.data.spread import spread
 from sri_cli.data.store import SPLITS, DataFile
-from sri_cli.data.workers import available_cores, submit, worker_pool
+from sri_cli.data.workers import available_cores
 from sri_cli.data.writer import Header, StoreWriter, begun_counts
 from sri_cli.errors import Interrupted, SriError, SriFailure
 from sri_cli.progress import Progress
 from sri_cli.signals import stop_on_signal
 
 ROWS_PER_FLUSH = 1000
-TASKS_AHEAD = 4  # for each worker
 
 
 @dataclass(frozen=True)
@@ -100,9 +96,13 @@ def survey_of(job: Job, path: Path) -> Survey:
 
 def write_all(job: Job, survey: Survey, blocks: Blocks, workers: int, command: str) -> None:
     """Make and append what is missing."""
-    with stop_on_signal() as stop, closing(Maker(job, workers)) as maker:
+    items = job.items(survey, blocks.writer.rows)
+    with (
+        stop_on_signal() as stop,
+        closing(spread(job.make, items, workers, job.task_size)) as scenarios,
+    ):
         try:
-            for split, scenario in maker.scenarios(job.items(survey, blocks.writer.rows)):
+            for split, scenario in scenarios:
                 blocks.add(split, scenario)
                 if stop.name:
                     break
@@ -174,39 +174,6 @@ def append(writer: StoreWriter, split: str, block: list[Scenario]) -> None:
         factors | {"scenario": names.astype("S64")},
         sum(scenario.discarded for scenario in block),
     )
-
-
-class Maker:
-    """Makes scenarios in order, in this process or in `workers` others."""
-
-    def __init__(self, job: Job, workers: int) -> None:
-        self.job, self.workers = job, workers
-        self.pool: ProcessPoolExecutor | None = worker_pool(workers) if workers > 1 else None
-
-    def scenarios(self, items: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Scenario]]:
-        """The scenarios of these items, in this order."""
-        if self.pool is None:
-            for split, item in items:
-                yield split, self.job.make(item)
-            return
-        source = iter(items)
-        waiting: deque[tuple[list[str], Future[list[Scenario]]]] = deque()
-        while True:
-            while len(waiting) < TASKS_AHEAD * self.workers:
-                task = list(islice(source, self.job.task_size))
-                if not task:
-                    break
-                splits, work = [split for split, _ in task], [item for _, item in task]
-                waiting.append((splits, submit(self.pool, self.job.make, work)))
-            if not waiting:
-                return
-            splits, made = waiting.popleft()
-            yield from zip(splits, made.result(), strict=True)
-
-    def close(self) -> None:
-        """End the workers; what they are at is thrown away."""
-        if self.pool is not None:
-            self.pool.shutdown(wait=True, cancel_futures=True)
 
 
 def same_file(header: Header, path: Path) -> DataFile:
