@@ -76,6 +76,7 @@ class GenesisV2(nn.Module):
 
     def losses(self, images: Tensor, noise: Noise) -> Losses:
         found = self.segregate(images, noise)
+        assert found.nll is not None
         kl = self.slot_kls(found.posterior, found.slots).sum(dim=1)
         return Losses(
             objectives=(Objective("genesis-v2", found.nll, kl),),
@@ -86,6 +87,7 @@ class GenesisV2(nn.Module):
 
     def reconstruct(self, images: Tensor, noise: Noise) -> Reconstruction:
         found = self.segregate(images, noise)
+        assert found.scene is not None
         return Reconstruction(scene=found.scene, attention=found.log_masks.exp())
 
     def sample(self, noise: Noise, temperature: float = 1.0) -> Scene:

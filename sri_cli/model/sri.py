@@ -11,7 +11,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from sri_cli.model.decoders import BroadcastDecoder
-from sri_cli.model.gaussians import Gaussian, kl_divergence, kl_to_standard, log_prob_standard
+from sri_cli.model.gaussians import Gaussian, kl_divergence, kl_to_standard
 from sri_cli.model.imagine import SlotPosterior, SlotPrior
 from sri_cli.model.likelihood import ImageLikelihood
 from sri_cli.model.order import MATCHINGS, reorder
@@ -94,9 +94,7 @@ class SRI(nn.Module):
     def losses(self, images: Tensor, noise: Noise) -> Losses:
         found = self.infer(images, noise)
         segregated = found.segregated
-        # Inside SRI the segregation slots have independent N(0, I) priors; one-sample KL.
-        seg_kl = segregated.posterior.log_prob(segregated.slots)
-        seg_kl = (seg_kl - log_prob_standard(segregated.slots)).sum(dim=1)
+        assert segregated.nll is not None and segregated.kl is not None
         nll = self.likelihood.nll(images, self.decoder(found.slots))
         forced = self.prior.teacher_forced(found.scene, found.slots)
         kl_scene = kl_to_standard(found.scene_posterior)
@@ -104,7 +102,7 @@ class SRI(nn.Module):
         kl_cross_order = kl_divergence(found.posterior, found.rollout_prior).sum(dim=1)
         return Losses(
             objectives=(
-                Objective("segregation", segregated.nll, seg_kl),
+                Objective("segregation", segregated.nll, segregated.kl),
                 Objective("imagination", nll, kl_scene + kl_slot + kl_cross_order),
             ),
             terms={
@@ -113,7 +111,7 @@ class SRI(nn.Module):
                 "kl_slot": kl_slot,
                 "kl_cross_order": kl_cross_order,
                 "seg_nll": segregated.nll,
-                "seg_kl": seg_kl,
+                "seg_kl": segregated.kl,
             },
             bound=("nll", "kl_scene", "kl_slot"),
         )

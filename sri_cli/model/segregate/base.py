@@ -1,6 +1,7 @@
 """The seam between a segregation model and what is built on it.
 
-A segregation model is an `nn.Module` with `noise()` and a forward that returns `Segregated`.
+A segregation model is an `nn.Module` with two class attributes, `noise()` and a forward that
+returns `Segregated`.
 Axis legend: B batch, K slots, D slot size, H W pixels.
 """
 
@@ -19,19 +20,31 @@ from sri_cli.model.output import Noise, NoiseSpec, Scene
 class Segregated:
     """An image taken apart.
 
-    posterior: independent slot posterior [B,K,D] in no meaningful order; slots: a sample of it;
-    log_masks [B,K,1,H,W]: attention; scene: the slots decoded; nll [B]: -log p(image | slots).
+    posterior: independent slot posterior [B,K,D]; slots: a sample of it; log_masks [B,K,1,H,W]:
+    attention. The rest is there where the stage has a loss of its own: scene: the slots decoded;
+    nll [B]: -log p(image | slots); kl [B]: posterior to the stage's prior inside SRI;
+    refinements: (error, kl), [B] each, of the passes before the last where it refines.
     """
 
     posterior: Gaussian
     slots: Tensor
     log_masks: Tensor
-    scene: Scene
-    nll: Tensor
+    scene: Scene | None = None
+    nll: Tensor | None = None
+    kl: Tensor | None = None
+    refinements: tuple[tuple[Tensor, Tensor], ...] = ()
 
 
 class Segregation(Protocol):
-    """What SRI asks of its first stage."""
+    """What SRI asks of its first stage.
+
+    trained_by_sri: False: the stage has a loss of its own and what SRI builds on it is detached;
+    True: it has none, and SRI's losses train it.
+    ordered: False: its slots come in no meaningful order and SRI finds one; True: they keep theirs.
+    """
+
+    trained_by_sri: bool
+    ordered: bool
 
     def noise(self) -> dict[str, NoiseSpec]:
         """The random draws that the forward pass wants, per image."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sri_cli.model.blocks import conv_norm_relu, coordinate_grid, full_precision
 from sri_cli.model.decoders import BroadcastDecoder
-from sri_cli.model.gaussians import Gaussian, shifted_softplus
+from sri_cli.model.gaussians import Gaussian, log_prob_standard, shifted_softplus
 from sri_cli.model.likelihood import ImageLikelihood
 from sri_cli.model.output import Noise, NoiseSpec
 from sri_cli.model.segregate.base import Segregated
@@ -108,6 +108,9 @@ class FeaturePooling(nn.Module):
 class GenesisV2Segregation(nn.Module):
     """GENESIS-v2 up to its decoder: images to a randomly ordered slot posterior and its scene."""
 
+    trained_by_sri = False
+    ordered = False
+
     def __init__(
         self,
         *,
@@ -154,4 +157,7 @@ class GenesisV2Segregation(nn.Module):
         posterior, log_masks = self.posterior(images, noise["rand_pixel"])
         slots = posterior.sample(noise["segregation"])
         scene = self.decoder(slots)
-        return Segregated(posterior, slots, log_masks, scene, self.likelihood.nll(images, scene))
+        # Inside SRI the slots have independent N(0, I) priors; a one-sample KL.
+        kl = (posterior.log_prob(slots) - log_prob_standard(slots)).sum(dim=1)
+        nll = self.likelihood.nll(images, scene)
+        return Segregated(posterior, slots, log_masks, scene, nll, kl)
