@@ -53,9 +53,8 @@ class TowerSettings:
 
 def scenario_name(settings: TowerSettings, index: int) -> str:
     """The name of scenario `index`, without simulating it."""
-    return _name(
-        settings, _draw_plan(settings, np.random.default_rng((settings.seed, index))), index
-    )
+    plan = _draw_plan(settings, np.random.default_rng((settings.seed, index)))
+    return _name(settings, plan, index)
 
 
 def _draw_plan(settings: TowerSettings, rng: np.random.Generator) -> Plan:
@@ -87,11 +86,13 @@ def simulate_scenario(settings: TowerSettings, index: int) -> Scenario:
         agrees = stands(model, data) == plan.stable
 
     look = stage.look([block.colour for block in blocks])
-    cameras = [replace(c, half_width=FULL_HALF_WIDTH) for c in stage.cameras]
+    cameras = stage.cameras
+    if full:
+        cameras = [replace(camera, half_width=FULL_HALF_WIDTH) for camera in cameras]
+    soft = original and not full  # who shrinks the whole picture softens it
     views = [
-        # Who shrinks the whole picture softens it.
-        render(model, data, camera, light, look, settings.size_px, original and not full)
-        for camera, light in zip(cameras if full else stage.cameras, stage.lights, strict=True)
+        render(model, data, camera, light, look, settings.size_px, soft)
+        for camera, light in zip(cameras, stage.lights, strict=True)
     ]
     return Scenario(
         name=_name(settings, plan, index),

@@ -82,6 +82,10 @@ class Staging:
         """Whether a row was made."""
         return bool(self.done.flat[row] & BIT[kind])
 
+    def count(self, kind: Kind) -> int:
+        """How many rows of a kind are there."""
+        return int(((self.done & BIT[kind]) > 0).sum())
+
     def put(self, kind: Kind, row: int, values: NDArray[np.uint8]) -> None:
         """Keep a row, [S,S,3] or [S,S]."""
         data = values.tobytes()
