@@ -180,7 +180,7 @@ def inflated(file, path: Path, tell: Callable[[int], None] | None) -> Iterator[b
             continue
         try:
             yield inflate.decompress(start, INFLATE_BYTES)
-        except zlib.error as error:
+        except zlib.error as error:  # type: ignore[misc]
             raise Faulty("the gzip stream is damaged here") from error
         if inflate.eof:
             start = inflate.unused_data or file.read(READ_BYTES)
