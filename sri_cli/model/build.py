@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -14,54 +16,83 @@ from sri_cli.model.sri import SRI
 MAX_CHANNELS = 64
 
 
-def build_model(
-    system: Literal["sri", "genesis-v2"],
-    *,
-    image_size: int = 64,
-    slots: int = 9,
-    slot_size: int = 64,
-    scene_size: int = 128,
-    likelihood: LikelihoodKind = "mog",
-    std: float = 0.7,
-    normalised: bool = True,
-    kernel: str = "gaussian",
-    order: str = "greedy",
-    feature_channels: int | None = None,
-    decoder_channels: int | None = None,
-) -> nn.Module:
-    """Build a slot VAE (`output.SlotVAE`) with freshly initialised parameters.
+@dataclass(frozen=True)
+class ModelSettings:
+    """What a recipe's model section says, with the same defaults; see recipe/schema.py."""
 
-    `slots` is the number K in training; `feature_channels` (U-Net) and `decoder_channels` are
-    min(slot_size, 64) unless given. `scene_size` and `order` matter to SRI alone.
+    image_size: int = 64
+    slots: int = 9  # K in training
+    slot_size: int = 64
+    scene: bool | None = None
+    scene_size: int = 128
+    likelihood: LikelihoodKind = "mog"
+    std: float = 0.7
+    normalised: bool = True
+    segregation: str = "genesis-v2"
+    encoder: str | None = None
+    order: str = "greedy"
+    alignment: bool = True
+    cross_order: bool = True
+    kernel: str = "gaussian"
+    decoder: str | None = None
+    refinements: int = 3
+    decoder_channels: int | None = None
+    feature_channels: int | None = None
+    component_size: int = 16
+    component_channels: int = 32
+
+    @property
+    def pixels(self) -> ImageLikelihood:
+        """A likelihood of its own for each part that has one."""
+        return ImageLikelihood(self.likelihood, self.std, self.normalised)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What every model is told."""
+        return {"image_size": self.image_size, "slots": self.slots, "slot_size": self.slot_size}
+
+
+def build_model(system: str, **settings: Any) -> nn.Module:
+    """Build a slot VAE (`output.SlotVAE`) with freshly initialised parameters.
 
     Raises:
         ValueError: for sizes that the architecture cannot have, or an unknown system.
     """
-    features = feature_channels or min(slot_size, MAX_CHANNELS)
-    decoder = decoder_channels or min(slot_size, MAX_CHANNELS)
-    pixels = ImageLikelihood(likelihood, std, normalised)
-    segregation = GenesisV2Segregation(
-        image_size=image_size,
-        slots=slots,
-        slot_size=slot_size,
-        feature_channels=features,
-        decoder_channels=decoder,
-        kernel=kernel,
-        likelihood=pixels,
+    if system not in SYSTEMS:
+        raise ValueError(f"unknown system {system!r}: {', '.join(SYSTEMS)}")
+    return SYSTEMS[system](ModelSettings(**settings))
+
+
+def genesis_v2_segregation(m: ModelSettings, likelihood: ImageLikelihood) -> GenesisV2Segregation:
+    """GENESIS-v2 up to its decoder."""
+    return GenesisV2Segregation(
+        **m.sizes,
+        feature_channels=m.feature_channels or min(m.slot_size, MAX_CHANNELS),
+        decoder_channels=m.decoder_channels or min(m.slot_size, MAX_CHANNELS),
+        kernel=m.kernel,
+        likelihood=likelihood,
     )
-    if system == "genesis-v2":
-        return GenesisV2(
-            segregation=segregation, image_size=image_size, slots=slots, slot_size=slot_size
-        )
-    if system == "sri":
-        return SRI(
-            segregation=segregation,
-            image_size=image_size,
-            slots=slots,
-            slot_size=slot_size,
-            scene_size=scene_size,
-            decoder_channels=decoder,
-            likelihood=pixels,
-            order=order,
-        )
-    raise ValueError(f"unknown system {system!r}: sri or genesis-v2")
+
+
+def build_genesis_v2(m: ModelSettings) -> nn.Module:
+    """GENESIS-v2 alone."""
+    return GenesisV2(segregation=genesis_v2_segregation(m, m.pixels), **m.sizes)
+
+
+def build_sri(m: ModelSettings) -> nn.Module:
+    """SRI on its segregation model; both explain pixels in the same way."""
+    pixels = m.pixels
+    return SRI(
+        segregation=genesis_v2_segregation(m, pixels),
+        **m.sizes,
+        scene_size=m.scene_size,
+        decoder_channels=m.decoder_channels or min(m.slot_size, MAX_CHANNELS),
+        likelihood=pixels,
+        order=m.order,
+    )
+
+
+SYSTEMS: dict[str, Callable[[ModelSettings], nn.Module]] = {
+    "sri": build_sri,
+    "genesis-v2": build_genesis_v2,
+}

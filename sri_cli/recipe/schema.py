@@ -19,37 +19,83 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
+# Keys that only some systems have; elsewhere a switch without effect is a mistake, not a choice.
+ONLY_FOR = {
+    "scene_size": ("sri", "genesis", "genesis-v2"),
+    "scene": ("sri", "genesis", "genesis-v2"),
+    "segregation": ("sri",),
+    "encoder": ("sri",),
+    "order": ("sri",),
+    "alignment": ("sri",),
+    "cross_order": ("sri",),
+    "kernel": ("sri", "genesis-v2"),
+    "decoder": ("sri", "emorl"),
+    "refinements": ("sri", "emorl"),
+    "feature_channels": ("sri", "genesis-v2"),
+    "decoder_channels": ("sri", "genesis-v2"),
+    "component_size": ("genesis",),
+    "component_channels": ("genesis",),
+}
+
+
 class ModelSection(Section):
     """The generative model."""
 
-    system: Literal["sri", "genesis-v2"] = Field(description="row of the paper's Table 2")
+    system: Literal["sri", "genesis-v2", "genesis", "emorl"] = Field(
+        description="family: sri on a segregation model, or one of those alone"
+    )
     image_size: Literal[32, 64, 96, 128] = Field(64, description="image side, px")
     slots: Annotated[int, Field(ge=2, le=64)] = Field(9, description="K, slots in training")
     slot_size: Annotated[int, Field(ge=8, multiple_of=8)] = Field(
         64, description="D, width of a slot latent (a multiple of 8: GroupNorm(8))"
     )
-    scene_size: Count = Field(128, description="S, width of the scene latent (system sri)")
+    scene: bool | None = Field(
+        None, description="a scene variable; null: for sri yes, for the others no (Tables 3, 4)"
+    )
+    scene_size: Count = Field(128, description="S, width of the scene latent")
     likelihood: Literal["mog", "gaussian"] = Field("mog", description="image likelihood")
     std: Positive = Field(0.7, description="its standard deviation, in image units [0,1]")
     normalised: bool = Field(True, description="whether 0.5 log 2pi counts in the likelihood")
+    segregation: Literal["genesis-v2", "emorl", "slot-attention", "frozen"] = Field(
+        "genesis-v2", description="first stage of sri"
+    )
+    encoder: str | None = Field(None, description="file of the frozen encoder (segregation frozen)")
+    order: Literal["greedy", "hungarian"] = Field(
+        "greedy", description="how slots are matched to the slot prior of sri"
+    )
+    alignment: bool = Field(
+        True, description="whether sri aligns its posterior to the prior's order (Table 3, b)"
+    )
+    cross_order: bool = Field(True, description="whether sri has the cross-order KL (Table 3, c)")
     kernel: Literal["gaussian", "laplacian", "epanechnikov"] = Field(
         "gaussian", description="distance kernel of the instance colouring"
     )
-    order: Literal["greedy", "hungarian"] = Field(
-        "greedy", description="how slots are matched to the slot prior (system sri)"
+    decoder: Literal["broadcast", "iodine", "big"] | None = Field(
+        None, description="null: broadcast, and iodine where EMORL is"
+    )
+    refinements: Annotated[int, Field(ge=0, le=20)] = Field(
+        3, description="I, refinement steps of EMORL"
     )
     decoder_channels: Annotated[int, Field(ge=8, multiple_of=8)] | None = Field(
-        None, description="channels of the decoder; null: min(64, slot_size)"
+        None, description="channels of the broadcast decoder; null: min(64, slot_size)"
     )
     feature_channels: Annotated[int, Field(ge=8, multiple_of=8)] | None = Field(
         None, description="channels of the U-Net; null: min(64, slot_size)"
     )
+    component_size: Count = Field(16, description="width of GENESIS' component latents")
+    component_channels: Count = Field(32, description="channels of GENESIS' component networks")
 
     @model_validator(mode="after")
     def _only_what_the_system_has(self) -> ModelSection:
         """A switch without effect is a mistake, not a choice."""
-        if self.system == "genesis-v2" and self.order != "greedy":
-            raise ValueError("order: only system sri matches slots; leave it out for genesis-v2")
+        for key, systems in ONLY_FOR.items():
+            default = ModelSection.model_fields[key].default
+            if self.system not in systems and getattr(self, key) != default:
+                raise ValueError(f"{key}: system {self.system} has none; leave it out")
+        if self.system == "emorl" and self.decoder == "broadcast":
+            raise ValueError("decoder: emorl has iodine or big")
+        if (self.encoder is None) == (self.segregation == "frozen"):
+            raise ValueError("encoder: segregation frozen wants a file, the others have none")
         return self
 
 

@@ -114,7 +114,7 @@ def test_all_faults_at_once(recipe_file: Path) -> None:
     [
         ("name: mine", "name: mine\nnmae: x", "nmae: unknown key (did you mean name?)"),
         ("geco_target: 0.5, ", "", "train.geco_target: missing"),
-        ("system: sri", "system: genesis-v2, order: hungarian", "model.order: only system sri"),
+        ("system: sri", "system: genesis-v2, order: hungarian", "model.order: system genesis-v2 has none"),
         ("name: mine", "name: mine\nname: you", "line 3: name stands on line 2 already"),
         ("    model: {slots: 5}", "    modle: {slots: 5}", "datasets.far.modle: unknown key"),
         ("    model: {slots: 5}", "    model: 5", "datasets.far.model: wants a section"),
