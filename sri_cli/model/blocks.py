@@ -32,9 +32,9 @@ def coordinate_grid(rows: int, columns: int | None = None) -> Tensor:
 
 
 def init_small(module: nn.Module) -> None:
-    """Xavier normal with gain 0.02 and zero bias for every Linear inside (SRI's initialisation)."""
+    """Xavier normal, gain 0.02, zero bias: every Linear and convolution inside (SRI and EMORL)."""
     for layer in module.modules():
-        if isinstance(layer, nn.Linear):
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             nn.init.xavier_normal_(layer.weight, gain=0.02)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
