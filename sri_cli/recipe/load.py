@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from sri_cli.errors import SriError, did_you_mean
 from sri_cli.recipe.catalog import recipe_path
 from sri_cli.recipe.complaints import complaints, suggest_key
-from sri_cli.recipe.schema import Recipe
+from sri_cli.recipe.schema import Recipe, shrink
 from sri_cli.recipe.strict_yaml import read_yaml, write_yaml
 
 Tree = dict[str, Any]
@@ -159,6 +159,10 @@ def _resolve(
     for section, part in (block or {}).items():
         if isinstance(merged.setdefault(section, {}), dict):
             merged[section] |= part
+    # Only the word on the command line shrinks; a run's own recipe says `size: tiny` of values
+    # that are shrunk, and perhaps changed, already.
+    if assignments.get("size") == "tiny" and isinstance(merged.get("model"), dict):
+        shrink(merged)
     for key, value in assignments.items():
         _assign(merged, key.split("."), value)
     try:

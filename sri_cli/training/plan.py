@@ -49,7 +49,8 @@ def make_plan(
     chosen = known_name(recipe_name, data) if data is not None and file else data
     recipe = load_recipe(recipe_name, chosen, words)
     stem = Path(data).stem if data is not None and file else recipe.data
-    run_dir = workspace.run_dir(run or f"{recipe.name}-{stem}")
+    size = "" if recipe.size == "paper" else f"-{recipe.size}"
+    run_dir = workspace.run_dir(run or f"{recipe.name}{size}-{stem}")
     return Plan(recipe, data or recipe.data, run_dir, device_for(gpus))
 
 
