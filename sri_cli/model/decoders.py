@@ -5,6 +5,8 @@ Axis legend: B batch, K slots, D slot size, H W pixels. All slots of all images 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +16,13 @@ from sri_cli.model.output import Scene
 
 UPSAMPLING = 16  # four transposed convolutions of stride 2
 DECODED_AT_ONCE = 512  # slots; half a GB of activations a layer at 64 px
+
+
+def in_parts(decode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """decode(x) for x [N,...]; without gradients in parts, to bound memory."""
+    if torch.is_grad_enabled():
+        return decode(x)
+    return torch.cat([decode(part) for part in x.split(DECODED_AT_ONCE)])
 
 
 class BroadcastDecoder(nn.Module):
@@ -45,13 +54,7 @@ class BroadcastDecoder(nn.Module):
         broadcast = slots.reshape(b * k, d, 1, 1).expand(-1, -1, rows, columns)
         grid = self.grid.expand(b * k, -1, -1, -1)
         x = torch.cat([broadcast, grid], dim=1).contiguous(memory_format=torch.channels_last)
-        decoded = self._decode(x)
+        decoded = in_parts(lambda part: self.layers(part).float(), x)
         decoded = decoded.reshape(b, k, *decoded.shape[1:])
         rgb = decoded[:, :, :3].sigmoid()
         return Scene(rgb, decoded[:, :, 3:].log_softmax(dim=1))
-
-    def _decode(self, x: Tensor) -> Tensor:
-        """[B*K,D+2,h,w] -> [B*K,4,H,W] in float32; without gradients in parts, to bound memory."""
-        if torch.is_grad_enabled():
-            return self.layers(x).float()
-        return torch.cat([self.layers(part).float() for part in x.split(DECODED_AT_ONCE)])

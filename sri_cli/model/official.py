@@ -24,6 +24,22 @@ GENESIS_V2 = {
     "prior_linear.": "prior.linear.",
 }
 
+# The buffers of BatchNorm follow the same prefixes.
+GENESIS = {
+    "att_process.core.q_z_nn.": "attention.encoder.",
+    "att_process.core.q_z_mean.": "attention.mean.",
+    "att_process.core.q_z_var.0.": "attention.spread.",
+    "att_process.core.p_x_nn.": "attention.decoder.",
+    "att_process.core.p_x_mean.": "attention.logits.",
+    "att_process.lstm.": "attention.lstm.",
+    "att_process.linear.": "attention.linear.",
+    "comp_vae.encoder_module.module.": "components.encoder.",
+    "comp_vae.decoder_module.seq.": "components.decoder.layers.",
+    "prior_lstm.": "prior.lstm.",
+    "prior_linear.": "prior.linear.",
+    "prior_mlp.": "component_prior.",
+}
+
 SRI = {
     **{f"genesisv2.{name}": ours for name, ours in GENESIS_V2.items() if "prior" not in name},
     "scene_encoder.project_to_scene_dim.": "relate.project.",
@@ -49,7 +65,7 @@ for _block in range(3):
     }.items():
         SRI[f"{_official}{_name}."] = f"{_ours}{_own}."
 
-TABLES = {"sri": SRI, "genesis-v2": GENESIS_V2}
+TABLES = {"sri": SRI, "genesis-v2": GENESIS_V2, "genesis": GENESIS}
 
 
 def our_name(system: str, official: str) -> str:
