@@ -52,11 +52,16 @@ class Scene:
 
 @dataclass(frozen=True)
 class Objective:
-    """One constrained objective for GECO: keep `error` at its goal while `kl` falls. Both [B]."""
+    """One constrained objective for GECO: keep `error` at its goal while `kl` falls. Both [B].
+
+    `earlier`: the same pair of every pass before the last, for models that refine what they
+    found; EMORL's GECO weighs them in (`Geco` does not).
+    """
 
     name: str
     error: Tensor
     kl: Tensor
+    earlier: tuple[tuple[Tensor, Tensor], ...] = ()
 
 
 @dataclass(frozen=True)
