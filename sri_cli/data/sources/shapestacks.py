@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -246,5 +247,7 @@ def prepare_raw(towers: Towers, folder: Path, path: Path, how: dict[str, Any]) -
         return prepare(towers_job(towers), path)  # which refuses the name, before the rendering
     if path.exists() and not how["force"]:
         same_file(raw_header(towers), path)
+    began = time.monotonic()
     root = write_raw(towers, folder, how["workers"], how["command"])
-    return prepare(files_job(root, Asked(size_px=towers.size_px)), path, **how)
+    prepared = prepare(files_job(root, Asked(size_px=towers.size_px)), path, **how)
+    return replace(prepared, seconds=time.monotonic() - began)  # the rendering is most of it

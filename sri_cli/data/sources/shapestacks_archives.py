@@ -7,8 +7,9 @@ cut, shrunk and staged (shapestacks_staging.py), and the data file is written fr
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +73,14 @@ def prepare_archives(
     if path.suffix != ".h5" or (path.exists() and not force):
         job = staged_job(header, lists, staging.folder, {})
         return prepare(job, path, **how)  # which says what is the matter, or that it is there
+    began = time.monotonic()
     with staging:
         reader = Reader(archives, lists, resizing, staging, command)
         reader.read_all(workers or available_cores())
         job = staged_job(header, lists, staging.folder, reader.cameras(asked.views))
         prepared = prepare(job, path, **how)
         staging.remove()
-    return prepared
+    return replace(prepared, seconds=time.monotonic() - began)  # the reading is most of it
 
 
 def read_meta(meta: Path, split: str, asked: Asked) -> tuple[Lists, dict[str, Any] | None]:

@@ -141,6 +141,8 @@ def write_scenarios(
     every = {index: name for split in SPLITS for index, name in names[split].items()}
     there = {place.name for place in recordings.iterdir()}
     missing = [index for index, name in every.items() if name not in there]
+    if not missing:
+        return
     total, done = len(every) * towers.views, (len(every) - len(missing)) * towers.views
     check_space(recordings, len(missing) * towers.views * VIEW_BYTES)
     write = functools.partial(write_scenario, settings_of(towers), recordings)
@@ -164,7 +166,7 @@ def write_scenarios(
                     "a worker process was killed, perhaps for want of memory",
                     f"go on with fewer: {command} --workers 1",
                 ) from error
-        if stop.name and done < total:
+        if stop.name:
             raise Interrupted(
                 f"stopped by {stop.name} after {done:,} of {total:,} views, kept in {recordings}",
                 f"go on: {command}",
