@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from sri_cli.model.decoders import BroadcastDecoder
 from sri_cli.model.genesis_v2 import GenesisV2
 from sri_cli.model.likelihood import ImageLikelihood, LikelihoodKind
 from sri_cli.model.segregate.genesis_v2 import GenesisV2Segregation
@@ -76,7 +77,11 @@ def genesis_v2_segregation(m: ModelSettings, likelihood: ImageLikelihood) -> Gen
 
 def build_genesis_v2(m: ModelSettings) -> nn.Module:
     """GENESIS-v2 alone."""
-    return GenesisV2(segregation=genesis_v2_segregation(m, m.pixels), **m.sizes)
+    return GenesisV2(
+        segregation=genesis_v2_segregation(m, m.pixels),
+        **m.sizes,
+        scene_size=m.scene_size if m.scene else None,
+    )
 
 
 def build_sri(m: ModelSettings) -> nn.Module:
@@ -86,9 +91,14 @@ def build_sri(m: ModelSettings) -> nn.Module:
         segregation=genesis_v2_segregation(m, pixels),
         **m.sizes,
         scene_size=m.scene_size,
-        decoder_channels=m.decoder_channels or min(m.slot_size, MAX_CHANNELS),
+        decoder=BroadcastDecoder(
+            m.image_size, m.slot_size, m.decoder_channels or min(m.slot_size, MAX_CHANNELS)
+        ),
         likelihood=pixels,
         order=m.order,
+        scene=m.scene is not False,
+        alignment=m.alignment,
+        cross_order=m.cross_order,
     )
 
 

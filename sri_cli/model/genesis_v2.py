@@ -1,6 +1,8 @@
 """GENESIS-v2 on its own: the segregation model with an autoregressive slot prior.
 
-Axis legend: B batch, K slots, D slot size, H W pixels.
+With a scene variable (paper, Table 4): SRI's scene encoder and slot prior over the slots in the
+order of segregation; nothing is detached and nothing reordered.
+Axis legend: B batch, K slots, D slot size, S scene size, H W pixels.
 """
 
 from __future__ import annotations
@@ -9,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from sri_cli.model.blocks import Lstm, full_precision
-from sri_cli.model.gaussians import Gaussian, squashed_prior, standard_like
-from sri_cli.model.imagine import HIDDEN_PER_SLOT_SIZE
+from sri_cli.model.gaussians import Gaussian, kl_to_standard, squashed_prior
+from sri_cli.model.imagine import HIDDEN_PER_SLOT_SIZE, SlotPrior, after_standard_first
 from sri_cli.model.output import Losses, Noise, NoiseSpec, Objective, Reconstruction, Scene
+from sri_cli.model.relate import SceneEncoder
+from sri_cli.model.segregate.base import Segregated, total
 from sri_cli.model.segregate.genesis_v2 import GenesisV2Segregation
 
 
@@ -27,13 +31,9 @@ class GenesisV2Prior(nn.Module):
     def teacher_forced(self, slots: Tensor) -> Gaussian:
         """The prior at each place given the slots [B,K,D] before it."""
         with full_precision(slots):
-            first = standard_like(slots[:, :1])
-            if slots.shape[1] == 1:
-                return first
-            later = squashed_prior(self.linear(self.lstm(slots[:, :-1])))
-            return Gaussian(
-                torch.cat([first.mean, later.mean], dim=1), torch.cat([first.std, later.std], dim=1)
-            )
+            single = slots.shape[1] == 1
+            later = None if single else squashed_prior(self.linear(self.lstm(slots[:, :-1])))
+            return after_standard_first(slots, later)
 
     def rollout(self, noise: Tensor, temperature: float = 1.0) -> Tensor:
         """Draw as many slots as the noise [B,K,D] holds."""
@@ -49,46 +49,76 @@ class GenesisV2Prior(nn.Module):
 
 
 class GenesisV2(nn.Module):
-    """The complete generative model."""
+    """The complete generative model; with a scene variable where `scene_size` is given."""
 
     objective_names = ("genesis-v2",)
 
     def __init__(
-        self, *, segregation: GenesisV2Segregation, image_size: int, slots: int, slot_size: int
+        self,
+        *,
+        segregation: GenesisV2Segregation,
+        image_size: int,
+        slots: int,
+        slot_size: int,
+        scene_size: int | None = None,
     ) -> None:
         super().__init__()
         self.image_size = image_size
         self.num_slots = slots
         self.slot_size = slot_size
+        self.scene_size = scene_size
         self.segregate = segregation
         self.likelihood = segregation.likelihood
-        self.prior = GenesisV2Prior(slot_size)
+        self.relate = None if scene_size is None else SceneEncoder(slot_size, scene_size)
+        self.prior: GenesisV2Prior | SlotPrior = (
+            GenesisV2Prior(slot_size) if scene_size is None else SlotPrior(slot_size, scene_size)
+        )
 
     def training_noise(self) -> dict[str, NoiseSpec]:
-        return self.segregate.noise()
+        return {**self.segregate.noise(), **self._scene_noise()}
 
     def sampling_noise(self, slots: int) -> dict[str, NoiseSpec]:
-        return {"slots": NoiseSpec((slots, self.slot_size))}
+        return {**self._scene_noise(), "slots": NoiseSpec((slots, self.slot_size))}
 
-    def slot_kls(self, posterior: Gaussian, slots: Tensor) -> Tensor:
-        """One-sample Monte-Carlo KL per slot, [B,K]."""
-        return posterior.log_prob(slots) - self.prior.teacher_forced(slots).log_prob(slots)
+    def _scene_noise(self) -> dict[str, NoiseSpec]:
+        return {} if self.scene_size is None else {"scene": NoiseSpec((self.scene_size,))}
+
+    def slot_kls(self, posterior: Gaussian, slots: Tensor, scene: Tensor | None = None) -> Tensor:
+        """One-sample Monte-Carlo KL per slot, [B,K]; scene [B,S] if the prior starts from one."""
+        if isinstance(self.prior, SlotPrior):
+            prior = self.prior.teacher_forced(scene, slots)
+        else:
+            prior = self.prior.teacher_forced(slots)
+        return posterior.log_prob(slots) - prior.log_prob(slots)
 
     def losses(self, images: Tensor, noise: Noise) -> Losses:
         found = self.segregate(images, noise)
-        assert found.nll is not None
-        kl = self.slot_kls(found.posterior, found.slots).sum(dim=1)
+        kls = self._kls(found, noise)
+        first, *others = kls.values()
         return Losses(
-            objectives=(Objective("genesis-v2", found.nll, kl),),
-            terms={"nll": found.nll, "kl": kl},
+            objectives=(Objective("genesis-v2", found.nll, sum(others, first)),),
+            terms={"nll": found.nll, **kls},
+            bound=("nll", *kls),
         )
 
     forward = losses
 
+    def _kls(self, found: Segregated, noise: Noise) -> dict[str, Tensor]:
+        """The KLs by name, [B] each: `kl` alone, or that of the scene (analytic) and the slots."""
+        if self.relate is None:
+            return {"kl": total(self.slot_kls(found.posterior, found.slots), found.empty)}
+        scene_posterior = self.relate(found.slots, found.empty)
+        scene = scene_posterior.sample(noise["scene"])
+        kls = self.slot_kls(found.posterior, found.slots, scene)
+        return {"kl_scene": kl_to_standard(scene_posterior), "kl_slot": total(kls, found.empty)}
+
     def reconstruct(self, images: Tensor, noise: Noise) -> Reconstruction:
         found = self.segregate(images, noise)
-        assert found.scene is not None
         return Reconstruction(scene=found.scene, attention=found.log_masks.exp())
 
     def sample(self, noise: Noise, temperature: float = 1.0) -> Scene:
-        return self.segregate.decoder(self.prior.rollout(noise["slots"], temperature))
+        if isinstance(self.prior, SlotPrior):
+            _, slots = self.prior.rollout(temperature * noise["scene"], noise["slots"], temperature)
+        else:
+            slots = self.prior.rollout(noise["slots"], temperature)
+        return self.segregate.decoder(slots)

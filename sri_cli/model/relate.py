@@ -26,12 +26,14 @@ class SetAttention(nn.Module):
         self.norm = nn.LayerNorm(size)
         self.mlp = nn.Sequential(nn.Linear(size, size), nn.GELU(), nn.Linear(size, size))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B,K,D] to [B,K,D]."""
+    def forward(self, x: Tensor, empty: Tensor | None = None) -> Tensor:
+        """[B,K,D] to [B,K,D]; no slot looks at those that are `empty` [B,K]."""
         k, d = x.shape[1:]
         own = x[:, :, None].expand(-1, -1, k, -1)
         values = self.relation(torch.cat([own, own - x[:, None]], dim=-1))
         logits = torch.bmm(self.query(x) / d**0.5, self.key(x).transpose(1, 2))
+        if empty is not None:
+            logits = logits.masked_fill(empty[:, None, :], -torch.inf)
         gathered = (logits.softmax(dim=-1)[..., None] * values).sum(dim=2)
         return x + self.mlp(self.norm(x + gathered))
 
@@ -47,7 +49,12 @@ class SceneEncoder(nn.Module):
         self.spread = nn.Linear(scene_size, scene_size)
         init_small(self)
 
-    def forward(self, slots: Tensor) -> Gaussian:
+    def forward(self, slots: Tensor, empty: Tensor | None = None) -> Gaussian:
+        """Slots that are `empty` [B,K] count as not there."""
         with full_precision(slots):
-            hidden = self.project(self.blocks(slots).sum(dim=1))
+            for block in self.blocks:
+                slots = block(slots, empty)
+            if empty is not None:
+                slots = slots.masked_fill(empty[..., None], 0.0)
+            hidden = self.project(slots.sum(dim=1))
             return Gaussian(self.mean(hidden), sqrt_softplus(self.spread(hidden)))

@@ -15,6 +15,8 @@ from torch import Tensor
 from sri_cli.model.gaussians import Gaussian
 from sri_cli.model.output import Noise, NoiseSpec, Scene
 
+EMPTY_LOG_MASK = -1e10  # of a slot that holds nothing: a mask of 0, without infinities
+
 
 @dataclass(frozen=True)
 class Segregated:
@@ -24,6 +26,7 @@ class Segregated:
     attention. The rest is there where the stage has a loss of its own: scene: the slots decoded;
     nll [B]: -log p(image | slots); kl [B]: posterior to the stage's prior inside SRI;
     refinements: (error, kl), [B] each, of the passes before the last where it refines.
+    empty [B,K]: slots that hold nothing (dynamic slots); None: all hold something.
     """
 
     posterior: Gaussian
@@ -33,6 +36,7 @@ class Segregated:
     nll: Tensor | None = None
     kl: Tensor | None = None
     refinements: tuple[tuple[Tensor, Tensor], ...] = ()
+    empty: Tensor | None = None
 
 
 class Segregation(Protocol):
@@ -53,3 +57,20 @@ class Segregation(Protocol):
     def __call__(self, images: Tensor, noise: Noise) -> Segregated:
         """images [B,3,H,W] in [0,1]."""
         ...
+
+
+def without_empty(scene: Scene, empty: Tensor | None) -> Scene:
+    """The scene with the masks of `empty` [B,K] slots closed and the others' summing to 1 again.
+
+    The softmax over all slots, masked and normalised once more, is the softmax over those left:
+    a decoder, whichever it is, need not know of empty slots. At least one slot must be left.
+    """
+    if empty is None:
+        return scene
+    log_masks = scene.log_masks.masked_fill(empty[:, :, None, None, None], EMPTY_LOG_MASK)
+    return Scene(scene.rgb, log_masks.log_softmax(dim=1))
+
+
+def total(kls: Tensor, empty: Tensor | None) -> Tensor:
+    """Sum of KLs [B,K] over the slots that are there, [B]."""
+    return (kls if empty is None else kls.masked_fill(empty, 0.0)).sum(dim=1)

@@ -15,12 +15,13 @@ from sri_cli.model.decoders import BroadcastDecoder
 from sri_cli.model.gaussians import Gaussian, log_prob_standard, shifted_softplus
 from sri_cli.model.likelihood import ImageLikelihood
 from sri_cli.model.output import Noise, NoiseSpec
-from sri_cli.model.segregate.base import Segregated
+from sri_cli.model.segregate.base import EMPTY_LOG_MASK, Segregated, total, without_empty
 from sri_cli.model.unet import UNet
 
 COLOURS = 8
 ALPHA_RANGE = (0.01, 0.99)
 MASK_EPSILON = 1e-5
+FEWEST_PIXELS = 20  # dynamic slots: the first mask of less stops the search for more
 
 
 def initial_log_sigma(kernel: str, slots: int) -> float:
@@ -65,20 +66,46 @@ class InstanceColouring(nn.Module):
 
     def forward(self, features: Tensor, rand_pixel: Tensor) -> Tensor:
         """features [B,F,H,W], rand_pixel [B,1,H,W] in [0,1] to log-masks [B,K,1,H,W]."""
+        log_masks, _ = self.sticks(features, rand_pixel, self.slots)
+        return torch.stack(log_masks, dim=1).unflatten(2, (1, *features.shape[-2:]))
+
+    def dynamic(self, features: Tensor, rand_pixel: Tensor, slots: int) -> tuple[Tensor, Tensor]:
+        """At most `slots` log-masks, as many as each image wants, and which are empty [B,slots]."""
+        log_masks, log_scopes = self.sticks(features, rand_pixel, slots)
+        stopped, empty = stop_early(torch.stack(log_masks, dim=1), torch.stack(log_scopes, dim=1))
+        return stopped.unflatten(2, (1, *features.shape[-2:])), empty
+
+    def sticks(
+        self, features: Tensor, rand_pixel: Tensor, slots: int
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Log-masks and the log-scopes that they are broken from, [B,HW] each, `slots` of both."""
         colours = (self.colour_head(features).float() * self.gate + self.coordinates).flatten(2)
         rand_pixel = rand_pixel.flatten(1)
-        log_scope = torch.zeros_like(rand_pixel)
+        log_scopes = [torch.zeros_like(rand_pixel)]
         log_masks = []
-        for _ in range(self.slots - 1):
+        for _ in range(slots - 1):
+            log_scope = log_scopes[-1]
             # The seed is looked up for the whole batch at once and never leaves the device.
             pixel = (rand_pixel * log_scope.detach().exp()).argmax(dim=1)
             seed = colours.gather(2, pixel[:, None, None].expand(-1, COLOURS, 1))
             alpha = self.affinity((colours - seed).square().sum(dim=1))
             alpha = straight_through_clamp(alpha, *ALPHA_RANGE)
             log_masks.append(log_scope + alpha.log())
-            log_scope = log_scope + (1.0 - alpha).log()
-        log_masks.append(log_scope)
-        return torch.stack(log_masks, dim=1).unflatten(2, (1, *features.shape[-2:]))
+            log_scopes.append(log_scope + (1.0 - alpha).log())
+        return [*log_masks, log_scopes[-1]], log_scopes
+
+
+def stop_early(log_masks: Tensor, log_scopes: Tensor) -> tuple[Tensor, Tensor]:
+    """Dynamic slots: the first mask that is too small takes the whole scope, the rest is empty.
+
+    log_masks, log_scopes [B,K,HW], the last of both equal. Returns log-masks and empty [B,K].
+    """
+    small = log_masks.exp().sum(dim=-1) < FEWEST_PIXELS
+    before = small.cumsum(dim=1) - small.long()  # too small ones before each
+    empty = before > 0
+    last = small & ~empty
+    log_masks = torch.where(last[..., None], log_scopes, log_masks)
+    return log_masks.masked_fill(empty[..., None], EMPTY_LOG_MASK), empty
 
 
 class FeaturePooling(nn.Module):
@@ -110,6 +137,9 @@ class GenesisV2Segregation(nn.Module):
 
     trained_by_sri = False
     ordered = False
+    # Evaluation may set these two; the model must then be in eval mode.
+    dynamic_slots = False  # as many slots as an image wants (GENESIS-v2, inference only)
+    max_slots: int | None = None  # at most so many; None: K
 
     def __init__(
         self,
@@ -123,7 +153,7 @@ class GenesisV2Segregation(nn.Module):
         likelihood: ImageLikelihood,
     ) -> None:
         super().__init__()
-        self.shape = (slots, slot_size, image_size)
+        self.slots, self.slot_size, self.image_size = slots, slot_size, image_size
         self.likelihood = likelihood
         self.encoder = UNet(image_size, feature_channels)
         self.seg_head = conv_norm_relu(feature_channels, feature_channels)
@@ -137,27 +167,36 @@ class GenesisV2Segregation(nn.Module):
         )
         self.decoder = BroadcastDecoder(image_size, slot_size, decoder_channels)
 
+    @property
+    def places(self) -> int:
+        """How many slots come out: K, or another bound on dynamic ones."""
+        return (self.max_slots if self.dynamic_slots else None) or self.slots
+
     def noise(self) -> dict[str, NoiseSpec]:
-        slots, slot_size, image_size = self.shape
         return {
-            "rand_pixel": NoiseSpec((1, image_size, image_size), "uniform"),
-            "segregation": NoiseSpec((slots, slot_size)),
+            "rand_pixel": NoiseSpec((1, self.image_size, self.image_size), "uniform"),
+            "segregation": NoiseSpec((self.places, self.slot_size)),
         }
 
-    def posterior(self, images: Tensor, rand_pixel: Tensor) -> tuple[Gaussian, Tensor]:
-        """The slot posterior [B,K,D] and the attention log-masks [B,K,1,H,W]."""
+    def masks(self, features: Tensor, rand_pixel: Tensor) -> tuple[Tensor, Tensor | None]:
+        """U-Net features to attention log-masks [B,K,1,H,W] and which are empty (dynamic) [B,K]."""
+        colours = self.seg_head(features)
+        if not self.dynamic_slots:
+            return self.colouring(colours, rand_pixel), None
+        if self.training:
+            raise ValueError("dynamic slots are for inference only: model.eval()")
+        return self.colouring.dynamic(colours, rand_pixel, self.places)
+
+    def forward(self, images: Tensor, noise: Noise) -> Segregated:
         features = self.encoder(images.contiguous(memory_format=torch.channels_last)).relu()
-        log_masks = self.colouring(self.seg_head(features), rand_pixel)
+        log_masks, empty = self.masks(features, noise["rand_pixel"])
         pooled = self.pooling(features, log_masks.exp())
         with full_precision(pooled):
             mean, u = self.slot_head(pooled).chunk(2, dim=-1)
-        return Gaussian(mean, shifted_softplus(u)), log_masks
-
-    def forward(self, images: Tensor, noise: Noise) -> Segregated:
-        posterior, log_masks = self.posterior(images, noise["rand_pixel"])
+        posterior = Gaussian(mean, shifted_softplus(u))
         slots = posterior.sample(noise["segregation"])
-        scene = self.decoder(slots)
+        scene = without_empty(self.decoder(slots), empty)
         # Inside SRI the slots have independent N(0, I) priors; a one-sample KL.
-        kl = (posterior.log_prob(slots) - log_prob_standard(slots)).sum(dim=1)
+        kl = total(posterior.log_prob(slots) - log_prob_standard(slots), empty)
         nll = self.likelihood.nll(images, scene)
-        return Segregated(posterior, slots, log_masks, scene, nll, kl)
+        return Segregated(posterior, slots, log_masks, scene, nll, kl, empty=empty)
