@@ -214,7 +214,7 @@ def check_asked(asked: AskedTowers, source: str, raw: Path | None) -> None:
         near = did_you_mean(source, ("simulate", "mirror"))
         raise SriError(f"no folder {source}{near}", "--from simulate, mirror, or a folder's path")
     if asked.views is not None and (source == "mirror" or place.is_file()):
-        raise SriError(f"--views {asked.views}: {source} has single images", "leave out --views")
+        raise SriError(f"--views cannot be chosen with --from {source}", "leave it out")
     asked.check()
 
 
