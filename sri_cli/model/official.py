@@ -65,7 +65,38 @@ for _block in range(3):
     }.items():
         SRI[f"{_official}{_name}."] = f"{_ours}{_own}."
 
-TABLES = {"sri": SRI, "genesis-v2": GENESIS_V2, "genesis": GENESIS}
+EMORL = {
+    # The two scalars are GECO's: they live in the training state, not among the weights.
+    "geco_C_ema": "gecos.emorl.gap_ema",
+    "geco_beta": "gecos.emorl.beta",
+    "hvae_networks.init_posterior": "segregate.start",
+    "hvae_networks.pos_embed_projection.": "segregate.encoder.position.",
+    "hvae_networks.encoder_pt_1.": "segregate.encoder.convolutions.",
+    "hvae_networks.encoder_pt_2.": "segregate.encoder.head.",
+    "hvae_networks.norm_slots.": "segregate.layer.norm.",
+    "hvae_networks.norm_mu_pre_ff.": "segregate.layer.mean_norm.",
+    "hvae_networks.norm_softplus_pre_ff.": "segregate.layer.u_norm.",
+    "hvae_networks.to_q.": "segregate.layer.query.",
+    "hvae_networks.to_k.": "segregate.layer.key.",
+    "hvae_networks.to_v.": "segregate.layer.value.",
+    "hvae_networks.gru.cell.": "segregate.layer.gru.",
+    "hvae_networks.mlp_mu.": "segregate.layer.mean_mlp.",
+    "hvae_networks.mlp_softplus.": "segregate.layer.u_mlp.",
+    "hvae_networks.image_decoder.decode.": "segregate.decoder.convolutions.",
+    "hvae_networks.image_decoder.pos_embed_projection.": "segregate.decoder.position.",
+    "hvae_networks.indep_prior.z_linear.": "segregate.prior.hidden.",
+    "hvae_networks.indep_prior.z_mu.": "segregate.prior.mean.",
+    "hvae_networks.indep_prior.z_softplus.": "segregate.prior.spread.",
+    "refinenet.recurrence.weight_ih_l0": "segregate.refine.cell.weight_ih",
+    "refinenet.recurrence.weight_hh_l0": "segregate.refine.cell.weight_hh",
+    "refinenet.recurrence.bias_ih_l0": "segregate.refine.cell.bias_ih",
+    "refinenet.recurrence.bias_hh_l0": "segregate.refine.cell.bias_hh",
+    "refinenet.encoding.": "segregate.refine.encoder.",
+    "refinenet.loc.": "segregate.refine.mean.",
+    "refinenet.softplus.": "segregate.refine.spread.",
+}
+
+TABLES = {"sri": SRI, "genesis-v2": GENESIS_V2, "genesis": GENESIS, "emorl": EMORL}
 
 
 def our_name(system: str, official: str) -> str:

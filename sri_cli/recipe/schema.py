@@ -106,7 +106,9 @@ class TrainSection(Section):
     batch: Count = Field(32, description="global batch, images")
     lr: Positive = Field(1e-4, description="Adam's learning rate")
     geco_target: float = Field(description="error that GECO aims at, nats per pixel and channel")
-    geco_lr: Positive = Field(1e-6, description="GECO's rate at 64 px (scaled by 64^2/H^2)")
+    geco_lr: Positive = Field(
+        1e-6, description="GECO's rate at 64 px (scaled by 64^2/H^2; EMORL's is not)"
+    )
     geco_speedup: Annotated[float, Field(ge=1)] = Field(
         10.0, description="factor on GECO's rate once the error is under its goal"
     )
@@ -122,6 +124,15 @@ class TrainSection(Section):
     lr_decay_steps: Annotated[int, Field(ge=0)] = Field(
         0, description="steps in which the rate then falls to a hundredth (half a cosine); 0: stays"
     )
+    lr_half_life: Annotated[int, Field(ge=0)] = Field(
+        0, description="steps in which the rate halves after the warm-up, again and again; 0: off"
+    )
+    late_refinements: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="refinement steps of EMORL late in training; null: as in the model"
+    )
+    late_refinements_from: Count | None = Field(
+        None, description="step from which it takes only so many"
+    )
     clip_grad: Positive | None = Field(None, description="largest gradient norm; null: off")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 autocast where the machine computes in it"
@@ -133,6 +144,15 @@ class TrainSection(Section):
     checkpoint_every: Count = Field(2500, description="steps between checkpoints")
     keep_checkpoints: Count = Field(3, description="newest checkpoints kept")
     keep_every: Count = Field(50_000, description="steps; a checkpoint at a multiple stays")
+
+    @model_validator(mode="after")
+    def _one_schedule(self) -> TrainSection:
+        """Keys that contradict each other or miss their other half."""
+        if self.lr_half_life and self.lr_decay_steps:
+            raise ValueError("lr_half_life: the rate falls by it or by lr_decay_steps, not by both")
+        if (self.late_refinements is None) != (self.late_refinements_from is None):
+            raise ValueError("late_refinements: wants late_refinements_from, and the other way")
+        return self
 
 
 # `size=tiny`: what it changes of any recipe, so that a system learns on 2 cores in minutes. The

@@ -5,8 +5,16 @@ Axis legend: B batch. Errors and KLs are in nats per image.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor, nn
+
+from sri_cli.model.output import Objective
+from sri_cli.training.geco_emorl import EmorlGeco
+
+if TYPE_CHECKING:
+    from sri_cli.recipe.schema import TrainSection
 
 MOMENTUM = 0.99
 REFERENCE_SIZE_PX = 64
@@ -47,12 +55,16 @@ class Geco(nn.Module):
         self.register_buffer("err_ema", torch.tensor(0.0))
         self.register_buffer("seen", torch.tensor(0, dtype=torch.int64))
 
-    def forward(self, error: Tensor, kl: Tensor) -> Tensor:
-        """error [B] and kl [B] -> the scalar loss err + beta * KL, with beta as it stood before."""
-        err = error.float().mean()
+    def report(self) -> dict[str, Tensor]:
+        """Scalars for the log."""
+        return {"beta": self.beta, "err_ema": self.err_ema}
+
+    def forward(self, objective: Objective) -> Tensor:
+        """The scalar loss err + beta * KL, with beta as it stood before; moves it."""
+        err = objective.error.float().mean()
         beta_before = self.beta.clone()  # the buffer moves before the backward pass needs it
         self._update(err.detach())
-        return err + beta_before * kl.float().mean()
+        return err + beta_before * objective.kl.float().mean()
 
     @torch.no_grad()
     def _update(self, err: Tensor) -> None:
@@ -63,3 +75,35 @@ class Geco(nn.Module):
         self.beta.copy_(torch.where(self.seen < self.warmup, self.beta, moved))
         self.err_ema.copy_(ema)
         self.seen.add_(1)
+
+
+def make_gecos(model: Any, settings: TrainSection) -> nn.ModuleDict:
+    """One GECO of the kind that the model wants for each objective, with the recipe's settings."""
+    make = emorl_geco if getattr(model, "geco", "genesis") == "emorl" else genesis_geco
+    names = model.objective_names
+    return nn.ModuleDict({name: make(settings, model.image_size) for name in names})
+
+
+def genesis_geco(settings: TrainSection, size: int) -> nn.Module:
+    """For images of `size` pixels."""
+    return Geco(
+        settings.geco_target,
+        3 * size * size,
+        settings.geco_lr,
+        size,
+        speedup=settings.geco_speedup,
+        beta_start=settings.beta_start,
+        beta_min=settings.beta_min,
+        warmup=settings.geco_warmup,
+    )
+
+
+def emorl_geco(settings: TrainSection, size: int) -> nn.Module:
+    """For images of `size` pixels; where its beta starts and ends is fixed."""
+    return EmorlGeco(
+        settings.geco_target,
+        3 * size * size,
+        settings.geco_lr,
+        speedup=settings.geco_speedup,
+        warmup=settings.geco_warmup,
+    )

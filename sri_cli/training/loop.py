@@ -26,7 +26,8 @@ from sri_cli.training.feed import Feed
 from sri_cli.training.log import RunLog
 from sri_cli.training.noise import retry_seed
 from sri_cli.training.progress import TrainingProgress
-from sri_cli.training.step import TrainStep, learning_rate
+from sri_cli.training.schedule import learning_rate
+from sri_cli.training.step import TrainStep
 from sri_cli.training.watch import Watch
 
 MAX_ROLLBACKS = 3  # in one call; the same command again has as many anew

@@ -14,12 +14,11 @@ from torch import Tensor, nn
 
 from sri_cli.allocator import keep_freed_memory
 from sri_cli.model.output import Losses
-from sri_cli.training.geco import Geco
+from sri_cli.training.geco import make_gecos
+from sri_cli.training.schedule import find_refinement, learning_rate, refinement_steps
 
 if TYPE_CHECKING:
     from sri_cli.recipe.schema import TrainSection
-
-LOWEST_LR_SHARE = 0.01
 
 
 class TrainStep:
@@ -43,6 +42,12 @@ class TrainStep:
         # to(memory_format=...) touches 4-d weights only, which are the convolutions'.
         self.model: Any = model.to(self.device).to(memory_format=torch.channels_last).train()
         self.gecos = make_gecos(self.model, settings).to(self.device)
+        self.refinement = find_refinement(self.model, settings)
+        self._tell_weight()
+        # All that a step may move and that is no parameter: multipliers, running statistics.
+        kept = self.model.state_dict().keys()
+        moving = [buffer for name, buffer in self.model.named_buffers() if name in kept]
+        self.moving = [*self.gecos.buffers(), *moving]
         self.params = [p for p in self.model.parameters() if p.requires_grad]
         self.lr = torch.tensor(float(settings.lr), device=self.device)
         self.optimiser = torch.optim.Adam(self.params, lr=self.lr, fused=True)
@@ -51,9 +56,8 @@ class TrainStep:
     def __call__(self, images: Tensor, noise: Mapping[str, Tensor], step: int) -> None:
         """images uint8 [B,3,H,W]; `step` counts from 0 and sets the learning rate."""
         self.lr.fill_(learning_rate(self.settings, step))
-        blending = step < self.settings.blend_warmup
-        self.model.likelihood.stand_in = "gaussian" if blending else None
-        before = [buffer.clone() for buffer in self.gecos.buffers()]
+        self._follow_schedule(step, len(images))
+        before = [buffer.clone() for buffer in self.moving]
         losses = self.forward(images, noise)
         loss = self.constrained_loss(losses)
         self.optimiser.zero_grad(set_to_none=True)
@@ -70,14 +74,18 @@ class TrainStep:
 
     def constrained_loss(self, losses: Losses) -> Tensor:
         """The sum of every objective under its GECO; moves their multipliers."""
-        parts = [self.gecos[o.name](o.error, o.kl) for o in losses.objectives]
+        parts = [self.gecos[objective.name](objective) for objective in losses.objectives]
+        self._tell_weight()
         return torch.stack(parts).sum()
 
     def read_metrics(self) -> dict[str, float]:
         """Means since the last call, then starts again. Waits for the device."""
-        betas = {f"beta/{name}": float(geco.beta) for name, geco in self._gecos()}
-        averages = {f"err_ema/{name}": float(geco.err_ema) for name, geco in self._gecos()}
-        return self.metrics.read() | betas | averages
+        states = {
+            f"{what}/{name}": float(value)
+            for name, geco in self.gecos.items()
+            for what, value in geco.report().items()  # type: ignore[operator]
+        }
+        return self.metrics.read() | states
 
     def state(self) -> dict[str, Any]:
         """What must be kept beside the weights: builtins and tensors only."""
@@ -95,8 +103,20 @@ class TrainStep:
             group["lr"] = self.lr
         self.metrics.load_state(state["metrics"])
 
-    def _gecos(self) -> list[tuple[str, Any]]:
-        return list(self.gecos.items())
+    def _follow_schedule(self, step: int, batch: int) -> None:
+        """What a recipe changes in the model in the course of a training."""
+        blending = step < self.settings.blend_warmup
+        self.model.likelihood.stand_in = "gaussian" if blending else None
+        if self.refinement is not None:
+            self.refinement.steps = refinement_steps(self.settings, step, self.refinement.most)
+            self.refinement.batch = batch
+
+    @torch.no_grad()
+    def _tell_weight(self) -> None:
+        """The gradient that refines a posterior is that of the loss, so it follows its GECO."""
+        if self.refinement is not None:
+            geco: Any = self.gecos[self.model.objective_names[0]]
+            self.refinement.error_weight.copy_(geco.error_weight())
 
     def _gradient_norm(self) -> Tensor:
         grads = [p.grad for p in self.params if p.grad is not None]
@@ -106,12 +126,12 @@ class TrainStep:
         return norm
 
     @torch.no_grad()
-    def _update(self, finite: Tensor, gecos_before: list[Tensor]) -> None:
+    def _update(self, finite: Tensor, moving_before: list[Tensor]) -> None:
         # Fused Adam leaves everything as it was where found_inf is 1, without a host read.
         self.optimiser.found_inf = (~finite).float()  # type: ignore[attr-defined]
         self.optimiser.grad_scale = None  # type: ignore[attr-defined]
         self.optimiser.step()
-        for buffer, before in zip(self.gecos.buffers(), gecos_before, strict=True):
+        for buffer, before in zip(self.moving, moving_before, strict=True):
             buffer.copy_(torch.where(finite, buffer, before))
 
     def _values(self, losses: Losses, loss: Tensor, norm: Tensor) -> dict[str, Tensor]:
@@ -166,39 +186,6 @@ class Metrics:
         self.good.zero_()
         self.steps = 0
         return means | {"skipped": skipped}
-
-
-def make_gecos(model: Any, settings: TrainSection) -> nn.ModuleDict:
-    """One GECO for each of the model's objectives, all with the recipe's settings."""
-    size = model.image_size
-    return nn.ModuleDict(
-        {
-            name: Geco(
-                settings.geco_target,
-                3 * size * size,
-                settings.geco_lr,
-                size,
-                speedup=settings.geco_speedup,
-                beta_start=settings.beta_start,
-                beta_min=settings.beta_min,
-                warmup=settings.geco_warmup,
-            )
-            for name in model.objective_names
-        }
-    )
-
-
-def learning_rate(settings: TrainSection, step: int) -> float:
-    """Linear warm-up over `lr_warmup` steps, then half a cosine down to a hundredth, if wanted.
-
-    A function of the step alone: how long a run is to last does not change what it has done.
-    """
-    warm = min(1.0, (step + 1) / settings.lr_warmup) if settings.lr_warmup else 1.0
-    if not settings.lr_decay_steps:
-        return settings.lr * warm
-    done = min(1.0, max(0, step - settings.lr_warmup) / settings.lr_decay_steps)
-    cosine = 0.5 * (1 + math.cos(math.pi * done))
-    return settings.lr * warm * (LOWEST_LR_SHARE + (1 - LOWEST_LR_SHARE) * cosine)
 
 
 def to_float(images: Tensor, device: torch.device | str) -> Tensor:

@@ -7,13 +7,15 @@ import math
 import pytest
 import torch
 
+from sri_cli.model.output import Objective
 from sri_cli.training.geco import Geco
 
 ELEMENTS = 3 * 64 * 64
 
 
 def feed(geco: Geco, error: float, kl: float = 2.0) -> float:
-    return geco(torch.tensor([error - 1, error + 1]), torch.tensor([kl, kl])).item()
+    errors, kls = torch.tensor([error - 1, error + 1]), torch.tensor([kl, kl])
+    return geco(Objective("any", errors, kls)).item()
 
 
 def test_first_error_is_the_average_and_beta_before_weighs_the_loss() -> None:
@@ -77,6 +79,6 @@ def test_gradient_is_that_of_error_plus_beta_kl() -> None:
     geco = Geco(0.5, ELEMENTS, 1e-6, 64, beta_start=0.25)
     error = torch.tensor([1.0, 2.0], requires_grad=True)
     kl = torch.tensor([3.0, 4.0], requires_grad=True)
-    geco(error, kl).backward()
+    geco(Objective("any", error, kl)).backward()
     assert torch.equal(error.grad, torch.tensor([0.5, 0.5]))
     assert torch.equal(kl.grad, torch.tensor([0.125, 0.125]))

@@ -14,7 +14,8 @@ from sri_cli.model.output import NoiseSpec
 from sri_cli.recipe.schema import TrainSection
 from sri_cli.training.measure import CallCounter, random_images
 from sri_cli.training.noise import draw_noise, retry_seed
-from sri_cli.training.step import TrainStep, learning_rate
+from sri_cli.training.schedule import learning_rate
+from sri_cli.training.step import TrainStep
 
 BATCH = 4
 

@@ -1,0 +1,91 @@
+"""EfficientMORL on its own: a hierarchical slot VAE that refines what it found.
+
+Axis legend: B batch, K slots, D slot size, L layers, H W pixels.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from sri_cli.model.likelihood import ImageLikelihood
+from sri_cli.model.output import Losses, Noise, NoiseSpec, Objective, Reconstruction, Scene
+from sri_cli.model.segregate.emorl import LAYERS, EmorlSegregation
+
+
+class Emorl(nn.Module):
+    """The complete generative model (`output.SlotVAE`).
+
+    `refinements` is the number of refinement steps in use; training may lower it.
+    """
+
+    objective_names = ("emorl",)
+    geco = "emorl"
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        slots: int,
+        slot_size: int = 64,
+        decoder: str = "iodine",
+        likelihood: ImageLikelihood,
+        refinements: int = 3,
+    ) -> None:
+        """`decoder`: iodine (any size) or big (a multiple of 16, else ValueError)."""
+        super().__init__()
+        self.image_size = image_size
+        self.num_slots = slots
+        self.slot_size = slot_size
+        self.likelihood = likelihood
+        self.segregate = EmorlSegregation(
+            image_size=image_size,
+            slots=slots,
+            slot_size=slot_size,
+            decoder=decoder,
+            likelihood=likelihood,
+            refinements=refinements,
+        )
+
+    @property
+    def refinements(self) -> int:
+        """Refinement steps in use."""
+        return self.segregate.refine.steps
+
+    @refinements.setter
+    def refinements(self, steps: int) -> None:
+        self.segregate.refine.steps = steps
+
+    def training_noise(self) -> dict[str, NoiseSpec]:
+        return self.segregate.noise()
+
+    def sampling_noise(self, slots: int) -> dict[str, NoiseSpec]:
+        # The slot axis comes first, so that fewer slots are a prefix of more.
+        return {"slots": NoiseSpec((slots, LAYERS, self.slot_size))}
+
+    def losses(self, images: Tensor, noise: Noise) -> Losses:
+        found = self.segregate.infer(images, noise)
+        first, last = found.passes[0], found.passes[-1]
+        earlier = tuple((seen.nll, seen.kl) for seen in found.passes[:-1])
+        return Losses(
+            objectives=(Objective("emorl", last.nll, last.kl, earlier),),
+            terms={
+                "nll": last.nll,
+                "kl": last.kl,
+                "kl_upper": found.upper_kl,
+                "nll_first": first.nll,
+                "kl_first": first.kl,
+            },
+            # Once it has refined, the objective leaves out the layers above the bottom; a bound
+            # on log p(x) does not.
+            bound=("nll", "kl", "kl_upper"),
+        )
+
+    forward = losses
+
+    def reconstruct(self, images: Tensor, noise: Noise) -> Reconstruction:
+        found = self.segregate.infer(images, noise)
+        return Reconstruction(scene=found.passes[-1].scene, attention=found.log_masks.exp())
+
+    def sample(self, noise: Noise, temperature: float = 1.0) -> Scene:
+        """N(0, t^2 I) at the top layer, then down with every standard deviation times t."""
+        return self.segregate.decoder(self.segregate.draw(noise["slots"], temperature))
