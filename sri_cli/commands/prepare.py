@@ -182,7 +182,7 @@ def folder(workspace: Workspace, folder: Path, **options: Any) -> None:
 @click.pass_obj
 def show(workspace: Workspace, name: str, size: int | None) -> None:
     """Describe a prepared file and write its contact sheet beside it."""
-    from sri_cli.data.listing import describe
+    from sri_cli.data.description import describe
 
     for description in describe(workspace, name, size):
         click.echo("\n".join([*description.lines, f"contact     {description.sheet}"]))

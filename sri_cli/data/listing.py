@@ -1,31 +1,41 @@
-"""What lies prepared: the table of `sri prepare --list`, and one file in words and pictures."""
+"""What lies prepared: the table of `sri prepare --list`, and which files a name means."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
 from pathlib import Path
+from typing import Any
 
-from sri_cli.data.store import SPLITS, DataFile
+import h5py
+
+from sri_cli.data.store import SPLITS, DataFile, as_python
 from sri_cli.errors import SriError, did_you_mean
-from sri_cli.figures.grids import caption, grid, png_bytes
-from sri_cli.workspace import Workspace, is_path, list_folder, write_atomic
+from sri_cli.workspace import Workspace, is_path, list_folder
 
-SHEET_IMAGES = 48
-SHEET_COLUMNS = 8
-SHEET_IMAGE_PX = 96  # about: images are enlarged by whole factors
-
-
-@dataclass(frozen=True)
-class Description:
-    """A data file in words (lines) and pictures (a PNG)."""
-
-    lines: list[str]
-    sheet: Path
+HEADER = ("FILE", "DATA SET", "SOURCE", "SIZE", "TRAIN", "VAL", "TEST", "MASKS", "SEED", "MB")
 
 
 def data_table(workspace: Workspace) -> list[str]:
-    """A line for each data file: what it holds, or what is wrong with it."""
-    return [row(path) for path in list_folder(workspace.data_root) if is_data(path)]
+    """A header and a line for each data file: what it holds, or what is wrong with it.
+
+    Nothing but headers is read, so that hundreds of GB are listed at once.
+    """
+    paths = [path for path in list_folder(workspace.data_root) if is_data(path)]
+    rows = {path: row(path) for path in paths}
+    whole = [HEADER, *(cells for cells in rows.values() if isinstance(cells, tuple))]
+    widths = [max(len(cells[column]) for cells in whole) for column in range(len(HEADER))]
+    lines = [
+        aligned(cells, widths) if isinstance(cells, tuple) else f"{path}  {cells}"
+        for path, cells in rows.items()
+    ]
+    return [aligned(HEADER, widths), *lines] if len(whole) > 1 else lines
+
+
+def aligned(cells: tuple[str, ...], widths: list[int]) -> str:
+    """One line of the table; numbers stand to the right."""
+    names, numbers = 3, range(3, len(cells))
+    left = [cells[i].ljust(widths[i]) for i in range(names)]
+    return "  ".join([*left, *(cells[i].rjust(widths[i]) for i in numbers)])
 
 
 def is_data(path: Path) -> bool:
@@ -33,26 +43,45 @@ def is_data(path: Path) -> bool:
     return path.name.endswith((".h5", ".h5.partial"))
 
 
-def row(path: Path) -> str:
-    """One line of the table."""
+def row(path: Path) -> tuple[str, ...] | str:
+    """The cells of a data file, or what is wrong with it."""
     if path.suffix == ".partial":
-        return f"{path}  unfinished; the command that began it goes on with it"
+        return f"unfinished{progress_of(path)}; the command that began it goes on with it"
     try:
         data = DataFile(path)
     except SriError as error:
-        return f"{path}  unusable: {error.message.removeprefix(f'data file {path} ')}"
-    return f"{path}  {data.caption}, {counts_text(data)}, seed {data.attrs['seed']}"
+        return f"unusable: {error.message.removeprefix(f'data file {path} ')}"
+    counts = [f"{data.counts[name]:,}" for name in SPLITS]
+    masks = "yes" if data.split("train").has_masks else "no"
+    seed = str(data.attrs.get("seed", "-"))
+    megabytes = f"{path.stat().st_size / 1e6:,.1f}"
+    return (
+        str(path),
+        data.name,
+        data.source,
+        f"{data.size} px",
+        *counts,
+        masks,
+        seed,
+        megabytes,
+    )
+
+
+def progress_of(path: Path) -> str:
+    """` (1,200 of 28,800 images)` of an unfinished file; nothing when it cannot be told."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            done = sum(int(file[name].attrs["rows"]) for name in SPLITS)
+            total = sum(json.loads(str(as_python(file.attrs["counts"]))))
+    except (OSError, KeyError, ValueError, RuntimeError):  # a writer may be in the midst of it
+        return ""
+    return f" ({done:,} of {total:,} images)"
 
 
 def counts_text(data: DataFile) -> str:
     """16,000 train, 2,560 val, 10,240 test images of 64 px."""
     counts = ", ".join(f"{data.counts[name]:,} {name}" for name in SPLITS)
     return f"{counts} images of {data.size} px"
-
-
-def describe(workspace: Workspace, name_or_file: str, size: int | None = None) -> list[Description]:
-    """Every file of a data set (or one file), checked to the last image, with a contact sheet."""
-    return [describe_file(path) for path in find(workspace, name_or_file, size)]
 
 
 def find(workspace: Workspace, name_or_file: str, size: int | None) -> list[Path]:
@@ -73,41 +102,6 @@ def find(workspace: Workspace, name_or_file: str, size: int | None) -> list[Path
     return [workspace.find_data(name_or_file, size)]
 
 
-def describe_file(path: Path) -> Description:
-    """A file in words; its contact sheet is written beside it."""
-    data = DataFile(path)
-    if not data.is_intact():
-        raise SriError(
-            f"data file {path} is damaged: its images are not those that were written",
-            f"make it again: sri prepare {data.prepare_words} --force",
-        )
-    made = ", ".join(f"{key} {value}" for key, value in sorted(data.attrs["parameters"].items()))
-    lines = [
-        f"file        {path} ({path.stat().st_size / 1e6:,.0f} MB, intact)",
-        f"data set    {data.caption}",
-        f"images      {counts_text(data)}",
-        f"made with   {made}",
-        f"masks       {masks_text(data)}",
-        f"factors     {', '.join(data.split('train').factors) or 'unknown'}",
-        f"discarded   {data.attrs.get('discarded', 0)} scenarios that physics contradicted",
-        f"sha-256     {data.attrs['sha256']}",
-    ]
-    sheet = path.with_suffix(".png")
-    write_atomic(sheet, contact_sheet(data))
-    return Description(lines, sheet)
-
-
-def masks_text(data: DataFile) -> str:
-    """How many labels the masks use, or that there are none."""
-    masks = data.split("val").masks
-    if masks is None:
-        return "unknown"
-    return f"labels 0 to {masks.max()}, {data.background_labels} of them background"
-
-
-def contact_sheet(data: DataFile) -> bytes:
-    """PNG of training images from all over the split."""
-    split = data.split("train")
-    scale = max(1, SHEET_IMAGE_PX // data.size)
-    pictures = grid(split.images[split.pick(SHEET_IMAGES)], SHEET_COLUMNS, scale=scale)
-    return png_bytes(caption(pictures, f"{data.caption}, {data.size} px, training images"))
+def parameters_text(parameters: dict[str, Any]) -> str:
+    """preset original, seed 0, test 640, ..."""
+    return ", ".join(f"{key} {value}" for key, value in sorted(parameters.items()))

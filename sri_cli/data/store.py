@@ -8,6 +8,7 @@ attributes tell what it is and how it was made; writer.py sets them.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -39,10 +40,11 @@ class Split:
     def __init__(
         self,
         images: Images,
-        masks: Masks | Callable[[], Masks | None] | None = None,
+        masks: Masks | Callable[[slice], Masks] | None = None,
         factors: Factors | Callable[[], Factors] | None = None,
     ) -> None:
         self.images = images
+        self.has_masks = masks is not None
         self._masks, self._factors = masks, factors
 
     def __len__(self) -> int:
@@ -51,7 +53,13 @@ class Split:
     @cached_property
     def masks(self) -> Masks | None:
         """uint8 [N,H,W], or None when unknown."""
-        return self._masks() if callable(self._masks) else self._masks
+        return self.mask_rows(0, len(self)) if self.has_masks else None
+
+    def mask_rows(self, start: int, stop: int) -> Masks:
+        """uint8 [stop-start,H,W]: only these are read and unpacked; ask for `has_masks` before."""
+        assert self._masks is not None
+        rows = slice(start, stop)
+        return self._masks(rows) if callable(self._masks) else self._masks[rows]
 
     @cached_property
     def factors(self) -> Factors:
@@ -75,6 +83,7 @@ class DataFile:
             self._check_attrs()
             self._offsets = {name: self._check_split(file, name) for name in SPLITS}
             shapes = {name: file[name]["images"].shape for name in SPLITS}
+            self._masked = {name for name in SPLITS if "masks" in file[name]}
         self._counts = {name: shape[0] for name, shape in shapes.items()}
 
     @property
@@ -120,9 +129,8 @@ class DataFile:
         if name not in self._splits:
             shape = (self._counts[name], self.size, self.size, 3)
             images = np.memmap(self.path, np.uint8, "r", self._offsets[name], shape)
-            self._splits[name] = Split(
-                images, lambda: self._read_masks(name), lambda: self._read_factors(name)
-            )
+            masks = functools.partial(self._read_masks, name) if name in self._masked else None
+            self._splits[name] = Split(images, masks, lambda: self._read_factors(name))
         return self._splits[name]
 
     def check_size(self, size: int) -> None:
@@ -201,8 +209,9 @@ class DataFile:
             if values.shape[:1] != shape[:1]:
                 raise self._broken(f"has {where} factors {name} of {list(values.shape)}")
 
-    def _read_masks(self, name: str) -> Masks | None:
-        return self._read(name, lambda group: group["masks"][()] if "masks" in group else None)
+    def _read_masks(self, name: str, rows: slice) -> Masks:
+        masks: Masks = self._read(name, lambda group: group["masks"][rows])
+        return masks
 
     def _read_factors(self, name: str) -> Factors:
         def read(group: h5py.Group) -> Factors:

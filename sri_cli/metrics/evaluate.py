@@ -212,7 +212,7 @@ def fitting_split(loaded: LoadedModel, data: DataFile, metrics: Sequence[str], s
     """The split, if its images fit the model and it has the masks that the metrics need."""
     data.check_size(loaded.recipe.model.image_size)
     part = data.split(split)
-    if part.masks is None and {"ari", "msc"} & set(metrics):
+    if not part.has_masks and {"ari", "msc"} & set(metrics):
         raise SriError(f"{data.name} holds no masks to compare with", "--metrics elbo,order")
     return part
 

@@ -47,8 +47,18 @@ def test_prepare_list_and_show(place: Path) -> None:
 
     (place / "data" / "cut-16.h5").write_bytes(b"cut")
     listed = sri("prepare", "--list").stdout.splitlines()
-    assert "cut-16.h5  unusable: is not an HDF5 file" in listed[0]
-    assert "shapestacks, simulated, 6 train" in listed[1] and "seed 0" in listed[1]
+    assert "cut-16.h5  unusable: is not an HDF5 file" in listed[1]
+    assert listed[2].split()[1:10] == [
+        "shapestacks",
+        "simulated",
+        "16",
+        "px",
+        "6",
+        "4",
+        "4",
+        "yes",
+        "0",
+    ]
 
     shown = sri("prepare", "show", "shapestacks")
     assert shown.exit_code == 0, shown.output
