@@ -95,6 +95,25 @@ def test_small_blocks_and_tiles_give_the_same_file(
     assert all(content == contents[0] for content in contents)
 
 
+def test_no_chunk_is_read_twice(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hdf5_rows, "BLOCK_BYTES", 2**18)
+    read, boxes = hdf5_rows.read, []
+
+    def noted(dataset: h5py.Dataset, where: list[slice]) -> np.ndarray:
+        boxes.append(where)
+        return read(dataset, where)
+
+    monkeypatch.setattr(hdf5_rows, "read", noted)
+    with h5py.File(source, "w") as file:
+        data = file.create_dataset("image", (96, 64, 64, 3), np.uint8, chunks=(32, 20, 16, 1))
+        list(hdf5_rows.read_rows(data, np.arange(3, 96), axes=(1, 2), box=(5, 9, 50, 41)))
+    chunks = Counter((rows.start // 32, y.start // 20, x.start // 16) for rows, y, x, *_ in boxes)
+    assert set(chunks.values()) == {1} and len(chunks) == 3 * 3 * 4
+    for rows, y, x, *_ in boxes:
+        for part, step in ((rows, 32), (y, 20), (x, 16)):
+            assert part.start // step == (part.stop - 1) // step
+
+
 def test_byte_for_byte_the_same_at_one_and_four_workers(tmp_path: Path, source: Path) -> None:
     write_towers(source, 12, "automatic")
     job = mirror_job("shapestacks", source, 32)
