@@ -28,6 +28,24 @@ STRIDES = {
 }
 
 
+class Transposed5(nn.ConvTranspose2d):
+    """A transposed 5x5 convolution that multiplies the side by its stride.
+
+    At stride 1 it is an ordinary convolution with the kernel turned round: same parameters, same
+    numbers, and a bf16 backward pass on the CPU in half the time.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__(inputs, outputs, 5, stride, padding=2, output_padding=stride - 1)
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if self.stride != (1, 1):
+            return super().forward(input, output_size)
+        weight = self.weight.flip(2, 3).transpose(0, 1)
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        return F.conv2d(input, weight, self.bias, padding=2)
+
+
 class Gated(nn.Module):
     """A convolution to twice the channels [h ; g], each half normed on its own: h * sigmoid(g)."""
 
@@ -39,7 +57,9 @@ class Gated(nn.Module):
         self.g_norm = nn.BatchNorm2d(channels) if norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        h, g = self.conv(x).chunk(2, dim=1)
+        halves = self.conv(x).chunk(2, dim=1)
+        # Halves of the channels lie scattered, and there the CPU's BatchNorm is 6 times slower.
+        h, g = (half.contiguous(memory_format=torch.channels_last) for half in halves)
         return self.h_norm(h) * self.g_norm(g).sigmoid()
 
 
@@ -61,16 +81,7 @@ def gated_decoder(image_size: int, latent_size: int) -> nn.Sequential:
     channels = (SPREAD_CHANNELS, *DECODER_CHANNELS)
     whole = nn.ConvTranspose2d(latent_size, 2 * SPREAD_CHANNELS, remaining_size(image_size))
     layers = [
-        Gated(
-            nn.ConvTranspose2d(
-                channels[i],
-                2 * channels[i + 1],
-                5,
-                stride=strides[i],
-                padding=2,
-                output_padding=strides[i] - 1,
-            )
-        )
+        Gated(Transposed5(channels[i], 2 * channels[i + 1], strides[i]))
         for i in range(len(strides))
     ]
     return nn.Sequential(Gated(whole, norm=False), *layers)

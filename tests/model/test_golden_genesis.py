@@ -6,6 +6,7 @@ import pytest
 
 from sri_cli.model.genesis import Genesis
 from sri_cli.model.likelihood import ImageLikelihood
+from sri_cli.model.official import our_name
 from tests.golden_numbers import Golden, check
 
 # A bias before a BatchNorm shifts what is centred at once, so its gradient is exactly 0.
@@ -76,3 +77,12 @@ def test_losses_and_gradients(golden: Golden, model: Genesis, noise: dict) -> No
     check(total, golden["loss/total"], "total")
     total.backward()
     golden.check_gradients(model, zero=BEFORE_NORM)
+
+
+def test_every_entry_of_an_official_state_has_its_place(golden: Golden, model: Genesis) -> None:
+    """Parameters and the buffers of BatchNorm."""
+    official = [name for name, _ in golden.json("parameters")]
+    norms = [name.removesuffix("weight") for name in official if name.endswith("norm.weight")]
+    for buffer in ("running_mean", "running_var", "num_batches_tracked"):
+        official += [norm + buffer for norm in norms]
+    assert {our_name("genesis", name) for name in official} == set(model.state_dict())
