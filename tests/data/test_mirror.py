@@ -100,7 +100,7 @@ def test_no_chunk_is_read_twice(source: Path, monkeypatch: pytest.MonkeyPatch) -
     read, boxes = hdf5_rows.read, []
 
     def noted(dataset: h5py.Dataset, where: list[slice]) -> np.ndarray:
-        boxes.append(where)
+        boxes.append(list(where))
         return read(dataset, where)
 
     monkeypatch.setattr(hdf5_rows, "read", noted)
