@@ -9,9 +9,15 @@ from typing import Any
 from torch import nn
 
 from sri_cli.model.decoders import BroadcastDecoder
+from sri_cli.model.emorl import Emorl
+from sri_cli.model.emorl_decoders import DECODERS
+from sri_cli.model.genesis import Genesis
 from sri_cli.model.genesis_v2 import GenesisV2
 from sri_cli.model.likelihood import ImageLikelihood, LikelihoodKind
+from sri_cli.model.segregate.emorl import EmorlSegregation
+from sri_cli.model.segregate.frozen import FrozenSegregation
 from sri_cli.model.segregate.genesis_v2 import GenesisV2Segregation
+from sri_cli.model.segregate.slot_attention import SlotAttentionSegregation
 from sri_cli.model.sri import SRI
 
 MAX_CHANNELS = 64
@@ -84,16 +90,35 @@ def build_genesis_v2(m: ModelSettings) -> nn.Module:
     )
 
 
+def build_genesis(m: ModelSettings) -> nn.Module:
+    """GENESIS, alone or with a scene variable."""
+    return Genesis(
+        **m.sizes,
+        component_size=m.component_size,
+        component_channels=m.component_channels,
+        likelihood=m.pixels,
+        scene_size=m.scene_size if m.scene else None,
+    )
+
+
+def build_emorl(m: ModelSettings) -> nn.Module:
+    """EfficientMORL alone."""
+    return Emorl(
+        **m.sizes,
+        decoder=m.decoder or "iodine",
+        likelihood=m.pixels,
+        refinements=m.refinements,
+    )
+
+
 def build_sri(m: ModelSettings) -> nn.Module:
     """SRI on its segregation model; both explain pixels in the same way."""
     pixels = m.pixels
     return SRI(
-        segregation=genesis_v2_segregation(m, pixels),
+        segregation=SEGREGATIONS[m.segregation](m, pixels),
         **m.sizes,
         scene_size=m.scene_size,
-        decoder=BroadcastDecoder(
-            m.image_size, m.slot_size, m.decoder_channels or min(m.slot_size, MAX_CHANNELS)
-        ),
+        decoder=sri_decoder(m),
         likelihood=pixels,
         order=m.order,
         scene=m.scene is not False,
@@ -102,7 +127,46 @@ def build_sri(m: ModelSettings) -> nn.Module:
     )
 
 
+def emorl_segregation(m: ModelSettings, likelihood: ImageLikelihood) -> nn.Module:
+    """EfficientMORL up to its refined posterior."""
+    return EmorlSegregation(
+        **m.sizes,
+        decoder=m.decoder or "iodine",
+        likelihood=likelihood,
+        refinements=m.refinements,
+    )
+
+
+def slot_attention(m: ModelSettings, _: ImageLikelihood) -> nn.Module:
+    """Slot Attention with starts of its own for every slot; it explains no pixels itself."""
+    return SlotAttentionSegregation(**m.sizes)
+
+
+def frozen(m: ModelSettings, _: ImageLikelihood) -> nn.Module:
+    """Slot Attention on a pretrained encoder read from a file."""
+    if m.encoder is None:
+        raise ValueError("segregation frozen wants an encoder file")
+    return FrozenSegregation(**m.sizes, encoder=m.encoder)
+
+
+def sri_decoder(m: ModelSettings) -> nn.Module:
+    """SRI's own decoder, of the kind of its segregation model."""
+    kind = m.decoder or ("iodine" if m.segregation == "emorl" else "broadcast")
+    if kind in DECODERS:
+        return DECODERS[kind](m.image_size, m.slot_size)
+    channels = m.decoder_channels or min(m.slot_size, MAX_CHANNELS)
+    return BroadcastDecoder(m.image_size, m.slot_size, channels)
+
+
+SEGREGATIONS: dict[str, Callable[[ModelSettings, ImageLikelihood], nn.Module]] = {
+    "genesis-v2": genesis_v2_segregation,
+    "emorl": emorl_segregation,
+    "slot-attention": slot_attention,
+    "frozen": frozen,
+}
 SYSTEMS: dict[str, Callable[[ModelSettings], nn.Module]] = {
     "sri": build_sri,
     "genesis-v2": build_genesis_v2,
+    "genesis": build_genesis,
+    "emorl": build_emorl,
 }

@@ -92,8 +92,10 @@ class ModelSection(Section):
             default = ModelSection.model_fields[key].default
             if self.system not in systems and getattr(self, key) != default:
                 raise ValueError(f"{key}: system {self.system} has none; leave it out")
-        if self.system == "emorl" and self.decoder == "broadcast":
-            raise ValueError("decoder: emorl has iodine or big")
+        if "emorl" in (self.system, self.segregation) and self.decoder == "broadcast":
+            raise ValueError("decoder: EMORL has iodine or big")
+        if self.system == "sri" and self.segregation != "emorl" and self.refinements != 3:
+            raise ValueError("refinements: only EMORL refines; leave it out")
         if (self.encoder is None) == (self.segregation == "frozen"):
             raise ValueError("encoder: segregation frozen wants a file, the others have none")
         return self
@@ -173,7 +175,9 @@ TINY: dict[str, dict[str, Any]] = {
         "lr": 1e-3,
         "lr_warmup": 0,
         "geco_warmup": 0,
-        "blend_warmup": 0,
+        "blend_warmup": 1500,  # a mixture alone stays at the mean image for long
+        "late_refinements": None,
+        "late_refinements_from": None,
         "geco_lr": 1e-4,
         "beta_start": 1e-3,
         "beta_min": 1e-3,
@@ -183,16 +187,18 @@ TINY: dict[str, dict[str, Any]] = {
 }
 
 
+EMORL_KEEPS = ("lr", "geco_lr")  # its own schedule and GECO are fast as they are
+
+
 def shrink(tree: dict[str, Any]) -> None:
     """Make a recipe tiny, in place: the keys of TINY that its system has."""
-    system = tree.get("model", {}).get("system")
+    model = tree.get("model", {})
+    emorl = "emorl" in (model.get("system"), model.get("segregation"))
     for section, values in TINY.items():
-        kept = {
-            key: value
-            for key, value in values.items()
-            if key not in ONLY_FOR or system in ONLY_FOR[key]
-        }
-        tree.setdefault(section, {}).update(kept)
+        for key, value in values.items():
+            has = key not in ONLY_FOR or model.get("system") in ONLY_FOR[key]
+            if has and not (emorl and key in EMORL_KEEPS):
+                tree.setdefault(section, {})[key] = value
 
 
 class Recipe(Section):
