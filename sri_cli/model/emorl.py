@@ -19,7 +19,6 @@ class Emorl(nn.Module):
     """
 
     objective_names = ("emorl",)
-    geco = "emorl"
 
     def __init__(
         self,

@@ -78,8 +78,12 @@ class Geco(nn.Module):
 
 
 def make_gecos(model: Any, settings: TrainSection) -> nn.ModuleDict:
-    """One GECO of the kind that the model wants for each objective, with the recipe's settings."""
-    make = emorl_geco if getattr(model, "geco", "genesis") == "emorl" else genesis_geco
+    """One GECO for each objective, with the recipe's settings.
+
+    Its kind is what the model or a part of it wants: `geco` = "emorl", else GENESIS'.
+    """
+    kinds = {getattr(part, "geco", None) for part in model.modules()}
+    make = emorl_geco if "emorl" in kinds else genesis_geco
     names = model.objective_names
     return nn.ModuleDict({name: make(settings, model.image_size) for name in names})
 

@@ -42,6 +42,7 @@ class EmorlSegregation(nn.Module):
 
     trained_by_sri = False
     ordered = False
+    geco = "emorl"  # also of what is built on it
 
     def __init__(
         self,
@@ -90,7 +91,7 @@ class EmorlSegregation(nn.Module):
 
     def infer(self, images: Tensor, noise: Noise) -> Found:
         """images [B,3,H,W] in [0,1]; works without gradients too, for it makes its own."""
-        if not torch.is_inference_mode_enabled():
+        if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
             return self._infer(images, noise)
         device = images.device.type
         # Tensors of inference mode, cached casts of weights among them, can have no gradient.
