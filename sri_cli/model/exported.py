@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sri_cli.model.exported_calls import DTYPES, CannotRun, Here, Name, calls_of
 
-FORMAT_MAJOR = 8  # of the schema, in torch 2.8 to 2.15
+FORMAT_MAJOR = 8  # of the schema, in torch 2.10 to 2.15
 # What reading a file of other contents runs into.
 MALFORMED = (
     AttributeError,
