@@ -89,12 +89,16 @@ def test_the_file_computes_what_the_module_does(name: str, modules, files) -> No
         assert not features.requires_grad
 
 
-def test_sri_trains_on_a_frozen_encoder(files) -> None:
+@pytest.mark.parametrize(
+    ("name", "precision"), [("convolutions", "fp32"), ("convolutions", "bf16"), ("patches", "bf16")]
+)
+def test_sri_trains_on_a_frozen_encoder(name: str, precision: str, files) -> None:
     """The worked example: a few steps, and only what stands behind the encoder has moved."""
-    model = small_sri(frozen(files["convolutions"]))
+    model = small_sri(frozen(files[name]))
     kept = {name: value.clone() for name, value in model.segregate.encoder.program.tensors.items()}
     before = {name: value.clone() for name, value in model.named_parameters()}
-    step = TrainStep(model, load_recipe("sri-mog").train.model_copy(update={"lr": 1e-3}))
+    settings = load_recipe("sri-mog").train.model_copy(update={"lr": 1e-3})
+    step = TrainStep(model, settings, precision=precision)
     errors = []
     for number in range(5):
         step((images(4) * 255).to(torch.uint8), noise_for(model, 4, number), number)
@@ -134,6 +138,7 @@ def test_attention_lies_where_the_features_are(files) -> None:
 def test_it_compiles_as_one_graph(name: str, files) -> None:
     model = small_sri(frozen(files[name]))
     noise = noise_for(model)
+    torch.compiler.reset()  # or graphs of other models count against a limit
     compiled = torch.compile(model, fullgraph=True, backend="eager")(images(), noise)
     for term, value in model(images(), noise).terms.items():
         torch.testing.assert_close(compiled.terms[term], value, rtol=1e-4, atol=1e-4)
@@ -224,9 +229,7 @@ HOSTILE = {
         "data/weights/model_weights_config.json",
         lambda found: found["config"]["0.weight"].update(use_pickle=True),
     ),
-    "a shell command": in_json(
-        "models/model.json", call("torch.os.system", "as_string", "touch owned")
-    ),
+    "a shell": in_json("models/model.json", call("torch.os.system", "as_int", 1)),
     "a class": in_json("models/model.json", call("torch.ops.aten.__class__.mro", "as_int", 1)),
     "a file mapped": in_json(
         "models/model.json", call("torch.ops.aten.from_file.default", "as_string", "none")
