@@ -114,7 +114,18 @@ def test_all_faults_at_once(recipe_file: Path) -> None:
     [
         ("name: mine", "name: mine\nnmae: x", "nmae: unknown key (did you mean name?)"),
         ("geco_target: 0.5, ", "", "train.geco_target: missing"),
-        ("system: sri", "system: genesis-v2, order: hungarian", "model.order: system genesis-v2 has none"),
+        (
+            "system: sri",
+            "system: genesis-v2, order: hungarian",
+            "model.order: system genesis-v2 has none",
+        ),
+        (
+            "system: sri",
+            "system: emorl, decoder: broadcast",
+            "model.decoder: EMORL has iodine or big",
+        ),
+        ("system: sri", "system: sri, segregation: frozen", "model.encoder: segregation frozen"),
+        ("system: sri", "system: sri, refinements: 2", "model.refinements: only EMORL refines"),
         ("name: mine", "name: mine\nname: you", "line 3: name stands on line 2 already"),
         ("    model: {slots: 5}", "    modle: {slots: 5}", "datasets.far.modle: unknown key"),
         ("    model: {slots: 5}", "    model: 5", "datasets.far.model: wants a section"),
