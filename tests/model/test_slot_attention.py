@@ -59,6 +59,7 @@ def test_pixels_land_where_they_are_in_the_image() -> None:
     corner[..., :4, -4:] = 1
     change = (stage(corner, noise).log_masks.exp() - stage(dark, noise).log_masks.exp()).abs()
     change = change.sum(dim=1)[0, 0]
+    assert change[:4, -4:].mean() > 1e-3, "slots see the image before any training"
     assert change[:4, -4:].mean() > 3 * change[-8:, :8].mean()
 
 

@@ -32,7 +32,7 @@ class SlotAttention(nn.Module):
         # Far enough apart that slots with a start of their own differ from the first step.
         self.initial_mean = nn.Parameter(torch.randn(starts, slot_size))
         self.initial_u = nn.Parameter(torch.ones(starts, slot_size))
-        # The convolutional encoder starts with features near 0.
+        # Features of any scale.
         self.input_norm = nn.LayerNorm(features)
         self.key = nn.Linear(features, slot_size, bias=False)
         self.value = nn.Linear(features, slot_size, bias=False)
@@ -88,6 +88,11 @@ class SlotAttentionSegregation(nn.Module):
         super().__init__()
         self.slots, self.slot_size, self.image_size = slots, slot_size, image_size
         self.encoder = ConvEncoder(image_size)
+        # EMORL's small weights leave 1e-7 of the image beside the position code, less than what
+        # float32 keeps of their sum; here, with PyTorch's own, slots see the image at once.
+        for layer in self.encoder.modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                layer.reset_parameters()
         self.attention = SlotAttention(slots, slot_size)
 
     def noise(self) -> dict[str, NoiseSpec]:
