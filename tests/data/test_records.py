@@ -14,8 +14,8 @@ import pytest
 from sri_cli.data import prepare as preparing
 from sri_cli.data.prepare import prepare
 from sri_cli.data.resizing import Resizing
-from sri_cli.data.sources import records
 from sri_cli.data.sources.asked import Asked, InOrder
+from sri_cli.data.sources.picture import Picture
 from sri_cli.data.sources.records import SETS, RecordSet, records_job
 from sri_cli.data.store import SPLITS, DataFile
 from sri_cli.errors import Interrupted, SriError
@@ -218,10 +218,10 @@ def test_a_stopped_conversion_goes_on_without_counting_again(
     out, whole = path.with_name("out-64.h5"), path.with_name("whole-64.h5")
     original = job.make
 
-    def make(raw: records.Raw) -> object:
-        if raw.number == 7:
+    def make(picture: Picture) -> object:
+        if picture.name == "record-7":
             os.kill(os.getpid(), signal.SIGTERM)
-        return original(raw)
+        return original(picture)
 
     with pytest.raises(Interrupted, match="after 7 of 9 views"):
         prepare(replace(job, make=make), out, workers=1)

@@ -12,7 +12,7 @@ from sri_cli.errors import SriError
 
 T = TypeVar("T")
 SMALLEST_PX, LARGEST_PX = 8, 512
-MOST_VIEWS = 16
+MOST_VIEWS = 16  # ShapeStacks has as many cameras
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class Asked:
     views: int | None = None
     seed: int = 0
 
-    def check(self, most_views: int = MOST_VIEWS) -> None:
+    def check(self) -> None:
         """SriError for numbers that make no data set."""
         ranges = {
             "scenes": (self.scenes, 1, MAX_SCENARIOS),
             "val-scenes": (self.val_scenes, 1, MAX_SCENARIOS),
             "test-scenes": (self.test_scenes, 1, MAX_SCENARIOS),
-            "views": (self.views, 1, most_views),
+            "views": (self.views, 1, MOST_VIEWS),
             "size": (self.size_px, SMALLEST_PX, LARGEST_PX),
             "seed": (self.seed, 0, 2**31 - 1),
         }

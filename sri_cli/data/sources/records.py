@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sri_cli.data.job import Job, Rows, Survey
 from sri_cli.data.resizing import Box, Filter, Resizing
-from sri_cli.data.scenario import Scenario
 from sri_cli.data.sources.asked import Asked, InOrder, split_in_order
+from sri_cli.data.sources.picture import Picture, make
 from sri_cli.data.sources.tfrecord import (
     Faulty,
     Features,
@@ -90,17 +89,6 @@ SETS = {
 }
 
 
-@dataclass(frozen=True)
-class Raw:
-    """A record on its way to a worker: cropped, not yet resized; labels [H,W] in place of E
-    masks."""
-
-    number: int
-    image: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
-    factors: dict[str, NDArray[np.float32]]
-
-
 def records_job(kind: RecordSet, path: Path, asked: Asked) -> Job:
     """The job of a TFRecord file. Nothing is read before its survey."""
     split = split_in_order(asked, kind.published)
@@ -170,7 +158,7 @@ def check_counts(
 
 def pictures(
     kind: RecordSet, path: Path, split: InOrder, resizing: Resizing, _: Survey, rows: Rows
-) -> Iterator[tuple[str, Raw]]:
+) -> Iterator[tuple[str, Picture]]:
     """The records that are missing after `rows`, with their splits."""
     seen = dict.fromkeys(SPLITS, 0)
     for name, (number, features) in split.assign(kept_records(kind, path)):
@@ -207,7 +195,7 @@ def check_shape(kind: RecordSet, features: Features) -> None:
         )
 
 
-def read_picture(kind: RecordSet, resizing: Resizing, number: int, features: Features) -> Raw:
+def read_picture(kind: RecordSet, resizing: Resizing, number: int, features: Features) -> Picture:
     """Cropped picture and labels: the first entity whose mask is set, 0 where none is."""
     image = bytes_of(features, "image").reshape(kind.height, kind.width, 3)
     masks = bytes_of(features, "mask").reshape(-1, kind.height, kind.width)
@@ -216,14 +204,5 @@ def read_picture(kind: RecordSet, resizing: Resizing, number: int, features: Fea
         labels[resizing.crop(masks[entity]) > 127] = entity
     labels[resizing.crop(masks[0]) > 127] = 0
     factors = {name: floats_of(features, name) for name in kind.factors}
-    return Raw(number, np.ascontiguousarray(resizing.crop(image)), labels, factors)
-
-
-def make(resizing: Resizing, raw: Raw) -> Scenario:
-    """In a worker: one record's row."""
-    return Scenario(
-        name=f"record-{raw.number}",
-        images=resizing.picture(raw.image)[None],
-        masks=resizing.labels(raw.labels)[None],
-        factors={name: values[None] for name, values in raw.factors.items()},
-    )
+    image = np.ascontiguousarray(resizing.crop(image))
+    return Picture(f"record-{number}", image, labels, factors)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from sri_cli.data.job import MAX_SCENARIOS, Job, simulation_job
+from sri_cli.data.job import Job, simulation_job
 from sri_cli.data.prepare import Prepared, prepare, same_file
 from sri_cli.data.sources.asked import Asked
 from sri_cli.data.writer import Header
@@ -16,8 +16,6 @@ from sri_cli.errors import SriError, did_you_mean
 from sri_cli.workspace import Workspace
 
 Preset = Literal["original", "demo"]
-MOST_VIEWS = 16  # as many cameras as the original has
-SMALLEST_PX, LARGEST_PX = 8, 512
 NAME = "shapestacks"
 
 
@@ -80,17 +78,7 @@ def choose_towers(
 
 def check(towers: Towers) -> None:
     """SriError for numbers that make no data set."""
-    ranges = {
-        "scenes": (towers.train, 1, MAX_SCENARIOS),
-        "val-scenes": (towers.val, 1, MAX_SCENARIOS),
-        "test-scenes": (towers.test, 1, MAX_SCENARIOS),
-        "views": (towers.views, 1, MOST_VIEWS),
-        "size": (towers.size_px, SMALLEST_PX, LARGEST_PX),
-        "seed": (towers.seed, 0, 2**31 - 1),
-    }
-    for name, (value, least, most) in ranges.items():
-        if not least <= value <= most:
-            raise SriError(f"--{name} {value} is out of range", f"choose {least} to {most:,}")
+    asked_of(towers).check()
 
 
 def towers_job(towers: Towers) -> Job:
