@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "prepare": ("sri_cli.commands.prepare", "Make a data file: simulate or convert a data set."),
     "recipes": ("sri_cli.commands.recipes", "List, show, copy and check recipes."),
     "train": ("sri_cli.commands.train", "Train a recipe; the same command again resumes."),
+    "import": ("sri_cli.commands.import_", "Make a run of an official checkpoint file."),
     "sample": ("sri_cli.commands.sample", "Draw new scenes from a trained model."),
     "order": ("sri_cli.commands.order", "Show and score the order in which slots are drawn."),
     "reconstruct": ("sri_cli.commands.reconstruct", "Show test images as the model sees them."),

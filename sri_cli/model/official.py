@@ -116,3 +116,17 @@ def our_name(system: str, official: str) -> str:
         index, _, leaf = rest.partition(".")
         rest = f"{int(index) - 1}.{leaf}"
     return table[prefix] + rest
+
+
+def official_name(system: str, ours: str) -> str | None:
+    """The other way round; None for what the official implementation does not have."""
+    table = {own: prefix for prefix, own in TABLES[system].items()}
+    fits = [prefix for prefix in table if ours.startswith(prefix)]
+    if not fits:
+        return None
+    prefix = max(fits, key=len)
+    rest = ours[len(prefix) :]
+    if prefix.endswith("decoder.layers."):
+        index, _, leaf = rest.partition(".")
+        rest = f"{int(index) + 1}.{leaf}"
+    return table[prefix] + rest

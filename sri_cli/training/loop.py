@@ -117,6 +117,10 @@ class Run:
         self.source = {"file": str(data.path.resolve()), "caption": data.caption}
         found = checkpoints.newest_good(run_dir)
         self._check_resumable(found)
+        # Where imported weights came from stays known as long as the run is trained on.
+        self.origin = {} if found is None else imported_from(found)
+        if self.origin:
+            self.source["caption"] += ", from imported weights"
         self.precision = choose_precision(self.settings.precision, self.device)
         self.batches = Batches(images, self.settings.batch, self.settings.seed, device)
         folder.describe(run_dir, recipe, command)
@@ -192,7 +196,7 @@ class Run:
             self.step.model.state_dict(),
             self.recipe.model_dump(mode="json"),
             {"step": self.step.state(), "attempt": self.attempt},
-            {"data": self.data, "source": self.source, "precision": self.precision},
+            {"data": self.data, "source": self.source, "precision": self.precision} | self.origin,
         )
         self.saved = self.done
         checkpoints.prune(self.run_dir, self.settings.keep_checkpoints, self.settings.keep_every)
@@ -238,8 +242,10 @@ class Run:
             if checkpoints.checkpoints_in(self.run_dir):
                 raise checkpoints.no_intact(self.run_dir)
             return
+        # On what imported weights were trained is not known: they go on with any data.
+        known = found.extra.get("data", self.data)
         changed = folder.differences(
-            {"data file": found.extra["data"]} | recipe_from_dict(found.recipe).model_dump(),
+            {"data file": known} | recipe_from_dict(found.recipe).model_dump(),
             {"data file": self.data} | self.recipe.model_dump(),
         )
         if changed:
@@ -280,6 +286,11 @@ def new_step(recipe: Recipe, device: torch.device, precision: str) -> TrainStep:
         torch.manual_seed(recipe.train.seed)
         model = build_model(**recipe.model.model_dump())
     return TrainStep(model, recipe.train, device, precision)
+
+
+def imported_from(found: Checkpoint) -> dict[str, Any]:
+    """What an imported checkpoint tells of the file that it came from; nothing of others."""
+    return {key: value for key, value in found.extra.items() if key == "imported"}
 
 
 def per_element(metrics: dict[str, float], num_elements: int) -> dict[str, float]:

@@ -56,7 +56,7 @@ class TrainStep:
     def __call__(self, images: Tensor, noise: Mapping[str, Tensor], step: int) -> None:
         """images uint8 [B,3,H,W]; `step` counts from 0 and sets the learning rate."""
         self.lr.fill_(learning_rate(self.settings, step))
-        self._follow_schedule(step, len(images))
+        self.follow_schedule(step, len(images))
         before = [buffer.clone() for buffer in self.moving]
         losses = self.forward(images, noise)
         loss = self.constrained_loss(losses)
@@ -102,8 +102,9 @@ class TrainStep:
         for group in self.optimiser.param_groups:
             group["lr"] = self.lr
         self.metrics.load_state(state["metrics"])
+        self._tell_weight()
 
-    def _follow_schedule(self, step: int, batch: int) -> None:
+    def follow_schedule(self, step: int, batch: int) -> None:
         """What a recipe changes in the model in the course of a training."""
         blending = step < self.settings.blend_warmup
         self.model.likelihood.stand_in = "gaussian" if blending else None
