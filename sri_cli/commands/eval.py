@@ -35,6 +35,9 @@ from sri_cli.workspace import Workspace
     help="How the table is printed.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@click.option(
+    "--dynamic-slots", is_flag=True, help="As many slots as an image wants (GENESIS-v2 inside)."
+)
 @click.pass_obj
 def command(
     workspace: Workspace,
@@ -45,10 +48,11 @@ def command(
     num: int,
     seed: int,
     style: str,
+    dynamic_slots: bool,
     as_json: bool,
 ) -> None:
     """Measure trained models on a split; each result is added to its run's metrics.jsonl."""
     from sri_cli.looking.evaluate import evaluate_runs, words
 
-    records = evaluate_runs(workspace, runs, metrics, data, split, num, seed)
+    records = evaluate_runs(workspace, runs, metrics, data, split, num, seed, dynamic_slots)
     click.echo(json.dumps({"results": records}) if as_json else words(records, style))

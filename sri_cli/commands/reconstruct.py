@@ -27,6 +27,9 @@ from sri_cli.workspace import Workspace
     metavar="FILE",
     help="Left out: the run's figures/.",
 )
+@click.option(
+    "--dynamic-slots", is_flag=True, help="As many slots as an image wants (GENESIS-v2 inside)."
+)
 @click.pass_obj
 def command(
     workspace: Workspace,
@@ -36,6 +39,7 @@ def command(
     num: int,
     seed: int,
     out: Path | None,
+    dynamic_slots: bool,
 ) -> None:
     """Show images as the model sees them.
 
@@ -43,5 +47,5 @@ def command(
     """
     from sri_cli.looking.reconstruct import reconstruct_of_run
 
-    path, caption = reconstruct_of_run(workspace, run, data, split, num, seed, out)
+    path, caption = reconstruct_of_run(workspace, run, data, split, num, seed, out, dynamic_slots)
     click.echo(f"{num} images of {caption}, {split} split: {path}")

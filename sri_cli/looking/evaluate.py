@@ -20,10 +20,12 @@ def evaluate_runs(
     split: str = "test",
     num: int = 320,
     seed: int = 0,
+    dynamic_slots: bool = False,
 ) -> list[dict[str, Any]]:
     """A record per run (none named: the latest), appended to its metrics.jsonl."""
     names = parse_metrics(metrics)
-    trained = [open_run(workspace, run) for run in runs] or [open_run(workspace)]
+    named: Sequence[str | None] = runs or [None]
+    trained = [open_run(workspace, run, dynamic_slots) for run in named]
     return [evaluate_one(workspace, one, names, data, split, num, seed) for one in trained]
 
 
@@ -41,6 +43,8 @@ def evaluate_one(
     file = open_data(workspace, loaded, data)
     with counting("measuring", planned(metrics, min(num, file.counts.get(split, num)))) as advance:
         record = evaluate(loaded, file, metrics, split, num, seed, advance=advance)
+    if getattr(getattr(loaded.model, "segregate", None), "dynamic_slots", False):
+        record["dynamic_slots"] = True
     append_record(loaded.run_dir, record)
     return record
 

@@ -77,10 +77,11 @@ def reconstruct_of_run(
     num: int,
     seed: int,
     out: Path | None,
+    dynamic_slots: bool = False,
 ) -> tuple[Path, str]:
     """`write_reconstructions` for a run (None: the latest): the file, the data's caption."""
     check_num(num)
-    trained = open_run(workspace, run)
+    trained = open_run(workspace, run, dynamic_slots)
     file = open_data(workspace, trained.loaded, data)
     return write_reconstructions(trained, file, out, split, num, seed), file.caption
 

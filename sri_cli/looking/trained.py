@@ -25,9 +25,22 @@ class Trained:
         return f"{self.loaded.run_dir.name}, step {self.loaded.step}, {self.caption}"
 
 
-def open_run(workspace: Workspace, run: str | None = None) -> Trained:
-    """The run's newest good checkpoint (None: the latest run), on a GPU where there is one."""
+def open_run(workspace: Workspace, run: str | None = None, dynamic_slots: bool = False) -> Trained:
+    """The run's newest good checkpoint (None: the latest run), on a GPU where there is one.
+
+    `dynamic_slots`: each image gets as many slots as it wants, at most those of training; SriError
+    for a model that cannot.
+    """
     loaded = load_model(workspace.find_run(run), choose_device())
+    if dynamic_slots:
+        stage = getattr(loaded.model, "segregate", None)
+        if not hasattr(stage, "dynamic_slots"):
+            raise SriError(
+                f"--dynamic-slots: {loaded.recipe.name} does not take images apart as GENESIS-v2"
+                " does, slot by slot until nothing is left",
+                "leave it out, or name another run",
+            )
+        stage.dynamic_slots = True
     return Trained(loaded, _caption(workspace, loaded))
 
 

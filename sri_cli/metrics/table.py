@@ -60,6 +60,8 @@ def format_table(rows: Sequence[Sequence[str]], style: str = "text") -> str:
 def footnote(record: dict[str, Any]) -> str:
     """What was measured, in words."""
     words = f"{record['images']} images of {record['data']}, {record['split']} split"
+    if record.get("dynamic_slots"):
+        words += "; dynamic slots"
     left_out = record.get("without_foreground", 0)
     if left_out:
         words += f"; {left_out} without foreground left out of ARI-FG and mSC-FG"

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sri_cli import checkpoints
 from sri_cli.errors import SriError
 from sri_cli.looking.evaluate import evaluate_one, evaluate_runs, words
 from sri_cli.looking.order import look_at_order, order_of_run
 from sri_cli.looking.reconstruct import reconstruct_of_run
 from sri_cli.looking.trained import Trained, open_data, open_run
 from sri_cli.metrics.evaluate import evaluate, parse_metrics
+from sri_cli.model.build import build_model
+from sri_cli.recipe.load import load_recipe
 from sri_cli.workspace import Workspace
 
 
@@ -125,3 +128,23 @@ def test_sampling_needs_no_data(workspace: Workspace) -> None:
     assert open_run(workspace).caption == "demo-towers (data file not here)"
     with pytest.raises(SriError, match="no data file"):
         open_data(workspace, open_run(workspace).loaded)
+
+
+def test_dynamic_slots_are_used_and_told(workspace: Workspace, tmp_path: Path) -> None:
+    plain, free = (
+        evaluate_runs(workspace, ["tiny"], "ari,elbo", num=8, dynamic_slots=dynamic)[0]
+        for dynamic in (False, True)
+    )
+    assert free.pop("dynamic_slots") is True and "dynamic_slots" not in plain
+    assert "; dynamic slots" in words([{**free, "dynamic_slots": True}], "text")
+    assert np.isfinite([value for value in free.values() if isinstance(value, float)]).all()
+    reconstruct_of_run(workspace, "tiny", None, "val", 4, 0, tmp_path / "r.png", True)
+
+
+def test_dynamic_slots_of_a_model_that_has_none(workspace: Workspace) -> None:
+    folder = workspace.runs_root / "slots-of-its-own"
+    recipe = load_recipe("sri-sa", None, ["size=tiny", "model.slots=3"])
+    model = build_model(**recipe.model.model_dump())
+    checkpoints.save(folder, 1, model.state_dict(), recipe.model_dump(mode="json"), {})
+    with pytest.raises(SriError, match="--dynamic-slots: sri-sa does not take images apart"):
+        evaluate_runs(workspace, ["slots-of-its-own"], "elbo", dynamic_slots=True)
