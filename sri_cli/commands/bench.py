@@ -1,4 +1,4 @@
-"""`sri bench train | sample`."""
+"""`sri bench train | sample | order`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import Any
 
 import click
 
+from sri_cli.workspace import Workspace
+
 PRECISION = click.Choice(["auto", "fp32", "bf16"])
 
 
 @click.group()
 def command() -> None:
-    """Time training and sampling on this machine."""
+    """Time training, sampling and matching on this machine."""
 
 
 @command.command()
@@ -56,6 +58,29 @@ def sample(
     recipe = load_recipe(recipe_name)
     result = bench_sampling(recipe, num, repeats, device_for(gpus), precision)
     click.echo(json.dumps(result) if as_json else sampling_text(result))
+
+
+@command.command()
+@click.option("--run", metavar="RUN", help="Match what this run matches; left out: made-up means.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Images at once."
+)
+@click.option("--gpus", default="auto", metavar="0|1|auto", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@click.pass_obj
+def order(
+    workspace: Workspace, run: str | None, seed: int, batch: int, gpus: str, as_json: bool
+) -> None:
+    """Greedy against Hungarian matching of slots: time, and how far they are apart.
+
+    The excess is how much larger the greedy total distance is than the least one.
+    """
+    from sri_cli.looking.matching import bench_order, words
+    from sri_cli.precision import device_for
+
+    result = bench_order(workspace, run, batch, seed, device_for(gpus))
+    click.echo(json.dumps(result) if as_json else words(result, machine_text(result)))
 
 
 def training_text(result: dict[str, Any]) -> str:
