@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sri_cli.checkpoints import LoadedModel, load_model
 from sri_cli.data.store import DataFile
@@ -33,7 +34,7 @@ def open_run(workspace: Workspace, run: str | None = None, dynamic_slots: bool =
     """
     loaded = load_model(workspace.find_run(run), choose_device())
     if dynamic_slots:
-        stage = getattr(loaded.model, "segregate", None)
+        stage: Any = getattr(loaded.model, "segregate", None)
         if not hasattr(stage, "dynamic_slots"):
             raise SriError(
                 f"--dynamic-slots: {loaded.recipe.name} does not take images apart as GENESIS-v2"
