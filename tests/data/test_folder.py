@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +14,14 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from sri_cli.cli import cli
+from sri_cli.data import prepare as preparing
+from sri_cli.data.prepare import prepare
+from sri_cli.data.scenario import Scenario
 from sri_cli.data.sources import folder_pictures
 from sri_cli.data.sources.folder import FolderSettings, folder_job, prepare_folder
-from sri_cli.data.sources.folder_pictures import Unreadable, read_mask, read_picture
+from sri_cli.data.sources.folder_files import Entry
 from sri_cli.data.store import DataFile
-from sri_cli.errors import SriError
+from sri_cli.errors import Interrupted, SriError
 from sri_cli.workspace import Workspace
 
 
@@ -25,12 +31,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def save(path: str | Path, values: object, mode: str | None = None, **how: object) -> Path:
+def save(path: str | Path, values: object) -> Path:
     """A picture of these values; grey or colours by their shape."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.fromarray(np.asarray(values, np.uint8))
-    (picture.convert(mode) if mode else picture).save(path, **how)
+    Image.fromarray(np.asarray(values, np.uint8)).save(path)
     return path
 
 
@@ -75,11 +80,29 @@ def test_numbers_asked_for(place: Path) -> None:
     greys(20)
     counts = made(scenes=6, val_scenes=3).counts
     assert counts == {"train": 6, "val": 3, "test": 2}
-    with pytest.raises(SriError, match="16 readable images are left for train, 17 are asked for"):
+    with pytest.raises(
+        SriError, match="17 train, 2 val and 2 test images are asked for, there are 20"
+    ):
         made(scenes=17, val_scenes=2, test_scenes=2)
-    with pytest.raises(SriError, match="nothing for|left for"):
-        greys(2, folder="few")
+    greys(2, folder="few")
+    with pytest.raises(SriError, match="2 images are too few"):
         made("few")
+    greys(3, folder="three")
+    assert made("three").counts == {"train": 1, "val": 1, "test": 1}
+
+
+def test_numbers_are_those_of_the_readable_ones(place: Path) -> None:
+    greys(10)
+    Path("mine/bad.png").write_bytes(b"")
+    with pytest.raises(SriError, match="9 train, 1 val and 1 test .* there are 10 readable"):
+        made(scenes=9, val_scenes=1, test_scenes=1)
+
+
+def test_images_without_a_mask_are_left_out_where_others_have_one(place: Path) -> None:
+    greys(10, masks=True)
+    os.remove("mine/masks/03.png")
+    data = made()
+    assert sum(data.counts.values()) == 9 and data.attrs["skipped_files"] == '["03"]'
 
 
 def test_without_masks_none_are_known(place: Path) -> None:
@@ -87,15 +110,52 @@ def test_without_masks_none_are_known(place: Path) -> None:
     assert made().split("train").masks is None
 
 
-@pytest.mark.parametrize("layout", ["mine/masks/{split}", "mine/{split}/masks"])
-def test_a_folder_with_splits_of_its_own(place: Path, layout: str) -> None:
-    for grey, split in enumerate(("train", "valid", "test")):
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        ("mine/{}", "mine/masks/{}"),
+        ("mine/{}", "mine/{}/masks"),
+        ("mine/{}/Images", "mine/{}/Masks"),
+        ("mine/images/{}", "mine/masks/{}"),
+    ],
+)
+def test_a_folder_with_splits_of_its_own(place: Path, images: str, masks: str) -> None:
+    for tens, split in enumerate(("train", "valid", "test")):
         for number in range(2):
-            save(f"mine/{split}/{number}.png", np.full((8, 8), 10 * grey + number))
-            save(f"{layout.format(split=split)}/{number}.png", np.full((8, 8), 1))
+            grey = 10 * tens + number
+            save(f"{images.format(split)}/a b/{number}.png", np.full((8, 8), grey))
+            save(f"{masks.format(split)}/a b/{number}.PNG", np.full((8, 8), grey + 1))
     data = made()
     assert contents(data) == {"train": [0, 1], "val": [10, 11], "test": [20, 21]}
-    assert data.split("test").masks is not None
+    for name in data.counts:
+        own = data.split(name).masks
+        assert own is not None and (own == data.split(name).images[..., 0] + 1).all()
+    assert contents(made(scenes=1, seed=1))["val"] == [10, 11]  # a sixth, 2 at least
+    assert made(scenes=1, test_scenes=1).counts == {"train": 1, "val": 2, "test": 1}
+    with pytest.raises(SriError, match="3 val images are asked for, there are 2"):
+        made(val_scenes=3)
+
+
+def test_own_splits_are_never_mixed(place: Path) -> None:
+    for grey, split in enumerate(("train", "val")):
+        for number in range(5):
+            save(f"mine/{split}/{number}.png", np.full((8, 8), 10 * grey + number))
+    save("mine/stray.png", np.zeros((8, 8)))
+    with pytest.raises(SriError, match="has train/ and val/ but no test/"):
+        made()
+    save("mine/test/bad.png", np.zeros((8, 8))).write_bytes(b"")
+    with pytest.raises(SriError, match="mine: nothing for test"):
+        made()
+    save("mine/test/good.png", np.full((8, 8), 20))
+    result = sri("mine", "--size", "8", "--force")
+    assert result.exit_code == 0 and "1 images outside of train/" in result.stderr, result.output
+    data = DataFile("data/mine-8.h5")
+    assert contents(data) == {"train": [0, 1, 2, 3, 4], "val": [10, 11, 12, 13, 14], "test": [20]}
+
+
+def test_a_folder_called_test_alone_is_no_split(place: Path) -> None:
+    greys(10, folder="mine/test")
+    assert sum(made().counts.values()) == 10
 
 
 def test_images_beside_masks(place: Path) -> None:
@@ -105,37 +165,6 @@ def test_images_beside_masks(place: Path) -> None:
     data = made()
     assert sum(data.counts.values()) == 4 and data.split("train").masks is not None
     assert "ö" in data.split("train").factors["scenario"][0].decode()
-
-
-def test_kinds_of_pictures(place: Path) -> None:
-    assert read_picture(save("a.png", [[7, 200]])).tolist() == [[[7] * 3, [200] * 3]]
-    clear = save("b.png", [[[100, 200, 50, 255], [100, 200, 50, 0], [255, 255, 255, 51]]])
-    assert read_picture(clear).tolist() == [[[100, 200, 50], [0, 0, 0], [51, 51, 51]]]
-    Image.fromarray(np.array([[0, 257, 65535]], np.uint16)).save("c.png")
-    assert read_picture(Path("c.png"))[..., 0].tolist() == [[0, 1, 255]]
-    palette = Image.fromarray(np.array([[1, 0]], np.uint8), "P")
-    palette.putpalette([9, 8, 7, 1, 2, 3])
-    palette.save("d.png")
-    assert read_picture(Path("d.png")).tolist() == [[[1, 2, 3], [9, 8, 7]]]
-    flat = save("e.jpg", np.full((16, 16, 3), 90), "CMYK")
-    assert abs(read_picture(flat).astype(int) - 90).max() <= 3
-    assert read_picture(save("f.png", [[255, 0]], "1"))[..., 0].tolist() == [[255, 0]]
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn by a quarter, clockwise
-    assert read_picture(save("g.png", [[1, 2]], exif=exif))[..., 0].tolist() == [[1], [2]]
-
-
-def test_kinds_of_masks(place: Path) -> None:
-    labels = Image.fromarray(np.array([[0, 1, 5]], np.uint8), "P")
-    labels.putpalette([0, 0, 0, 90, 90, 90] + [7] * 762)
-    labels.save("a.png")
-    assert read_mask(Path("a.png")).tolist() == [[0, 1, 5]]  # indices, whatever the colours
-    assert read_mask(save("b.png", [[[2, 2, 2], [0, 0, 0]]])).tolist() == [[2, 0]]
-    with pytest.raises(Unreadable, match="coloured"):
-        read_mask(save("c.png", [[[2, 1, 2]]]))
-    Image.fromarray(np.array([[0, 300]], np.uint16)).save("d.png")
-    with pytest.raises(Unreadable, match=r"outside 0\.\.255"):
-        read_mask(Path("d.png"))
 
 
 def test_crop_and_mixed_sizes(place: Path) -> None:
@@ -167,7 +196,7 @@ def spoil(number: int) -> str:
     else:
         save(bad, np.zeros((8, 8)))
         save("mine/masks/bad.png", np.ones((9, 9)))
-        return "its mask has another size"
+        return "its mask has another size: 9x9 px, the image 8x8"
     return "damaged, or no picture"
 
 
@@ -199,9 +228,15 @@ def test_what_is_unreadable_is_left_out_or_refused(
         (["mine", "--name", "clevr6"], "clevr6 is a data set of its own"),
         (["mine", "--name", "a/b"], "a/b is no name for a data set"),
         (["twice"], "has two images called 00"),
-        (["some"], "1 of 2 images have no mask, 01 for one"),
-        (["bad"], "2 of 2 images cannot be used"),
+        (["some", "--strict"], "1 of 4 images cannot be used: 01: it has no mask, others have"),
+        (["others"], "others has 1 masks, but none has the name of an image"),
+        (["bad"], "3 of 3 images cannot be used: a: damaged, or no picture; b: "),
+        (["few"], "2 images are too few: train, val and test need one each"),
+        (["mine", "--scenes", "4"], "4 train, 2 val and 2 test images are asked for, there are 4"),
         (["mine", "--crop", "0"], "--crop"),
+        (["mine", "--background", "256"], "--background"),
+        (["mine", "--name", "Shapestacks"], "Shapestacks is a data set of its own"),
+        (["图片"], "图片 is no name for a data set"),
         (["mine", "--size", "5"], "--size 5 is out of range"),
     ],
 )
@@ -210,10 +245,14 @@ def test_mistakes_are_told_and_leave_nothing(place: Path, words: list[str], mess
     Path("empty").mkdir()
     save("twice/00.png", [[1]])
     save("twice/00.jpg", [[1]])
-    greys(2, masks=True, folder="some")
+    greys(2, folder="few")
+    greys(4, folder="图片")
+    greys(4, masks=True, folder="some")
     os.remove("some/masks/01.png")
+    greys(4, folder="others")
+    save("others/masks/00.jpg", np.zeros((8, 8)))
     Path("bad").mkdir()
-    for name in ("a.png", "b.png"):
+    for name in ("a.png", "b.png", "c.png"):
         (Path("bad") / name).write_text("no picture")
     result = sri(*words)
     assert result.exit_code == 2 and message in result.stderr, result.output
@@ -228,6 +267,110 @@ def test_a_changed_folder_is_another_one(place: Path) -> None:
     save("mine/06.png", [[1] * 8] * 8)
     other = sri("mine", "--size", "8", "--workers", "1")
     assert other.exit_code == 2 and "files 6 -> 7" in other.stderr and "--force" in other.stderr
+
+
+def test_other_words_of_the_same_folder_are_told(place: Path) -> None:
+    greys(6, masks=True)
+    made()
+    again = ["mine", "--size", "8"]
+    assert "background 1 -> 2" in sri(*again, "--background", "2").stderr
+    assert "crop largest square -> 8" in sri(*again, "--crop", "8").stderr
+    assert sri(*again, "--strict").exit_code == 0  # it changes nothing that was made
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flush after every image instead of after a thousand."""
+    monkeypatch.setattr(preparing, "ROWS_PER_FLUSH", 1)
+
+
+def test_a_stopped_preparation_goes_on_and_any_number_of_workers_makes_the_same(
+    place: Path, often: None
+) -> None:
+    greys(40, masks=True)
+    Path("mine/bad.png").write_bytes(b"")
+    settings = FolderSettings(size_px=8)
+    job = folder_job(Path("mine"), settings)
+    calls = itertools.count(1)
+
+    def stopping(entry: Entry) -> Scenario:
+        if next(calls) == 7:
+            signal.raise_signal(signal.SIGTERM)
+        return job.make(entry)
+
+    with pytest.raises(Interrupted, match="after 7 of 40 views"):
+        prepare(replace(job, make=stopping), Path("a-8.h5"), workers=1)
+    assert prepare(job, Path("a-8.h5"), workers=1).resumed_from == 7
+    one = prepare(folder_job(Path("mine"), settings, 1), Path("b-8.h5"), workers=1)
+    four = prepare(folder_job(Path("mine"), settings, 4), Path("c-8.h5"), workers=4)
+    assert one.made == four.made == 40 and four.data.attrs["skipped_files"] == '["bad"]'
+    assert Path("b-8.h5").read_bytes() == Path("c-8.h5").read_bytes()
+    assert arrays(DataFile("a-8.h5")) == arrays(one.data)
+
+
+def arrays(data: DataFile) -> list[bytes]:
+    """All that a file holds of its images."""
+    parts = [data.split(name) for name in data.counts]
+    return [
+        values.tobytes()
+        for split in parts
+        for values in (split.images, split.masks, split.factors["scenario"])
+        if values is not None
+    ]
+
+
+def test_a_file_that_changed_since_it_was_looked_at(place: Path) -> None:
+    greys(5)
+    job = folder_job(Path("mine"), FolderSettings(size_px=8))
+    found = job.survey()
+    Path("mine/03.png").write_bytes(b"gone")
+    with pytest.raises(SriError, match=r"mine/03.png has changed since it was looked at: damaged"):
+        for _, entry in job.items(found, dict.fromkeys(found.counts, 0)):
+            job.make(entry)
+
+
+def test_names_of_any_kind(place: Path) -> None:
+    """None is lost, and no two of them become one in the 64 bytes that a data file has."""
+    greys(3)
+    for number, name in enumerate(["ä" * 40 + "1", "ä" * 40 + "2", "a\nb", "IMG.2020.01"]):
+        save(f"mine/{name}.png", np.full((8, 8), 3 + number))
+    with open(b"mine/\xff\xfe.png", "wb") as file:
+        file.write(Path("mine/00.png").read_bytes())
+    data = made()
+    names = [n.decode() for split in data.counts for n in data.split(split).factors["scenario"]]
+    assert len(set(names)) == 8 and {"IMG.2020.01", "a\ufffdb", "\ufffd\ufffd"} < set(names)
+
+
+def test_what_is_no_image(place: Path) -> None:
+    """Folders and pipes called so, what is hidden, contact sheets, circles of links."""
+    greys(5)
+    os.mkdir("mine/folder.png")
+    os.mkfifo("mine/pipe.png")
+    os.mkdir("mine/.cache")
+    for name in (".hidden.png", ".cache/a.png", "sheet-8.png"):
+        save(f"mine/{name}", np.zeros((8, 8)))
+    Path("mine/sheet-8.h5").touch()
+    Path("mine/notes.txt").touch()
+    os.symlink("..", "mine/folder.png/up")
+    os.mkdir("elsewhere")
+    save("elsewhere/linked.JPG", np.zeros((8, 8)))
+    os.symlink(Path("elsewhere").resolve(), "mine/link")
+    os.symlink("nothing", "mine/broken.png")
+    result = sri("mine", "--size", "8")
+    assert "1 of 7 images cannot be used: broken: No such file" in result.stderr
+    assert sum(DataFile("data/mine-8.h5").counts.values()) == 6
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("mine-64", "mine-64"), ("Bilder für mich", "Bilder-fur-mich"), ("-x.y-", "x-y")],
+)
+def test_the_name_of_the_data_set(place: Path, folder: str, name: str) -> None:
+    greys(5, folder=folder)
+    made(folder)
+    space = Workspace(Path("data"), Path("runs"))
+    assert DataFile(space.find_data(name, 8)).name == name
+    assert made(folder, name="other").path == Path("data/other-8.h5")
 
 
 def test_only_what_is_missing_is_made_again(place: Path) -> None:

@@ -1,16 +1,24 @@
-"""Which files of a folder are images, which mask and which split belongs to each."""
+"""Which files of a folder are images, which mask and which split belongs to each.
+
+    DIR/**/NAME.jpg                   its mask: DIR/masks/**/NAME.png
+    DIR/images/**/NAME.jpg            DIR/masks/**/NAME.png
+    DIR/{train,val,test}/**/NAME.jpg  DIR/masks/{train,val,test}/**, DIR/{train,val,test}/masks/**
+
+In general a folder masks/ mirrors what lies beside it, with or without a folder images/ between.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import NoReturn
 
-from sri_cli.data.resizing import Resizing
-from sri_cli.data.sources.folder_pictures import Unreadable, read_mask, read_picture
+from sri_cli.data.store import SPLITS
 from sri_cli.errors import SriError
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
-MASKS = "masks"
 SPLIT_FOLDERS = {
     "train": "train",
     "val": "val",
@@ -19,6 +27,8 @@ SPLIT_FOLDERS = {
     "eval": "val",
     "test": "test",
 }
+MASKS = "masks"
+Parts = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -31,77 +41,148 @@ class Entry:
     split: str | None
 
 
-def find_images(folder: Path) -> list[Entry]:
-    """Every image below `folder`, sorted; each with a mask, or none of them.
+@dataclass(frozen=True)
+class Listing:
+    """The images of a folder, sorted; `strays` lie outside of the folder's own splits."""
 
-    Raises SriError when there is no folder, no image, two of one stem, or a mask for only some.
+    folder: Path
+    entries: tuple[Entry, ...]
+    masked: bool  # an image without a mask is then a fault
+    split: bool  # the folder has train, val and test of its own
+    strays: int = 0
+
+
+def list_images(folder: Path) -> Listing:
+    """Every image below `folder`. Only names are looked at.
+
+    Raises SriError when there is no folder or no image, when two have one stem, when the masks
+    are none of these images', and when there is a train/ but only one of val/ and test/.
     """
     if not folder.is_dir():
         wrong = "is not a folder" if folder.exists() else "does not exist"
         raise SriError(f"{folder} {wrong}", "name the folder that holds your images")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        if path.suffix.lower() not in IMAGES or MASKS in inside.parts[:-1] or is_hidden(inside):
-            continue
-        stem = inside.with_suffix("").as_posix()
-        if stem in found:
-            raise SriError(
-                f"{folder} has two images called {stem}: {found[stem].name} and {path.name}",
-                "keep one of them, or rename it",
-            )
-        found[stem] = path
-    if not found:
+    images, masks = sorted_out(folder)
+    if not images:
         raise SriError(
             f"{folder} holds no images", f"known are {', '.join(sorted(IMAGES))}, in any folder"
         )
-    return with_masks(folder, found)
-
-
-def is_hidden(inside: Path) -> bool:
-    """Whether a part of the path begins with a dot."""
-    return any(part.startswith(".") for part in inside.parts)
-
-
-def with_masks(folder: Path, found: dict[str, Path]) -> list[Entry]:
-    """The entries of these images."""
-    masks = {stem: mask_of(folder, stem) for stem in found}
-    without = [stem for stem, mask in masks.items() if mask is None]
-    if without and len(without) < len(found):
+    entries = [
+        Entry(shown(parts), path, mask_of(parts, masks), split_of(parts))
+        for parts, path in sorted(images.items())
+    ]
+    masked = any(entry.mask for entry in entries)
+    if masks and not masked:
         raise SriError(
-            f"{len(without):,} of {len(found):,} images have no mask, {without[0]} for one",
-            f"give each image a PNG of the same stem in {folder / MASKS}, or none",
+            f"{folder} has {len(masks):,} masks, but none has the name of an image",
+            "give each image a PNG of the same name in masks/, or take that folder away",
         )
-    return [Entry(stem, path, masks[stem], split_of(stem)) for stem, path in sorted(found.items())]
+    split = has_splits(folder, {entry.split for entry in entries})
+    used = tuple(entry for entry in entries if entry.split or not split)
+    return Listing(folder, used, masked, split, len(entries) - len(used))
 
 
-def mask_of(folder: Path, stem: str) -> Path | None:
-    """Where the mask of an image lies."""
-    inside = PurePosixPath(stem)
-    first, rest = inside.parts[0], PurePosixPath(*inside.parts[1:])
-    places = [folder / MASKS / f"{stem}.png"]
-    if inside.parent.parts and first == "images":
-        places.append(folder / MASKS / f"{rest}.png")
-    if inside.parent.parts and first in SPLIT_FOLDERS:
-        places.append(folder / first / MASKS / f"{rest}.png")
-    return next((place for place in places if place.is_file()), None)
+def sorted_out(folder: Path) -> tuple[dict[Parts, Path], dict[Parts, Path]]:
+    """The images by their path without suffix, and whatever pictures lie in masks/."""
+    images: dict[Parts, Path] = {}
+    masks: dict[Parts, Path] = {}
+    for path in files_below(folder):
+        if path.suffix.lower() not in IMAGES:
+            continue
+        inside = path.relative_to(folder)
+        parts = inside.with_suffix("").parts
+        if MASKS in lowered(parts[:-1]):
+            masks[mask_key(parts if path.suffix.lower() == ".png" else inside.parts)] = path
+        elif parts in images:
+            raise SriError(
+                f"{folder} has two images called {shown(parts)}: {images[parts].name} and"
+                f" {path.name}",
+                "keep one of them, or rename it",
+            )
+        elif not is_sheet(path):
+            images[parts] = path
+    return images, masks
 
 
-def split_of(stem: str) -> str | None:
-    """The split that the folder of an image names."""
-    parts = PurePosixPath(stem).parts
-    inside = parts[1:] if parts[0] == "images" else parts
-    return SPLIT_FOLDERS.get(inside[0]) if len(inside) > 1 else None
+def mask_key(parts: Parts) -> Parts:
+    """The same path, masks/ in lower case."""
+    where = lowered(parts).index(MASKS)
+    return (*parts[:where], MASKS, *parts[where + 1 :])
 
 
-def unreadable(resizing: Resizing, entry: Entry) -> str | None:
-    """In a worker: why an image or its mask cannot be used; None when they can."""
-    try:
-        picture = resizing.crop(read_picture(entry.image))
-        if entry.mask is not None:
-            mask = resizing.crop(read_mask(entry.mask))
-            if mask.shape != picture.shape[:2]:
-                return "its mask has another size"
-    except (Unreadable, ValueError) as error:
-        return str(error)
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file, links followed, without what is hidden; SriError for a folder that is closed."""
+    for here, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        folders[:] = sorted(n for n in folders if n[0] != "." and not leads_up(here, n))
+        for name in sorted(names):
+            path = Path(here, name)
+            # A link to nothing is an image that cannot be read; a pipe would be waited for.
+            if name[0] != "." and (path.is_file() or path.is_symlink()):
+                yield path
+
+
+def refuse(error: OSError) -> NoReturn:
+    """For os.walk, which would leave the folder out."""
+    raise SriError(f"{error.filename} cannot be read: {error.strerror}", "make it readable")
+
+
+def leads_up(here: str, name: str) -> bool:
+    """Whether a folder is a link to one that it lies in: walking there would never end."""
+    path = os.path.join(here, name)
+    if not os.path.islink(path):
+        return False
+    target = os.path.realpath(path)
+    return os.path.commonpath([os.path.realpath(here), target]) == target
+
+
+def is_sheet(path: Path) -> bool:
+    """Whether this is the contact sheet that `sri prepare show` puts beside a data file."""
+    return path.suffix == ".png" and path.with_suffix(".h5").exists()
+
+
+def mask_of(parts: Parts, masks: dict[Parts, Path]) -> Path | None:
+    """The mask of an image: the path without masks/ is the image's, images/ aside."""
+    if not masks:
+        return None
+    low = lowered(parts[:-1])
+    short = low.index("images") if "images" in low else None
+    for start in range(len(parts)):
+        wanted = [parts[start:]]
+        if short is not None and short >= start:
+            wanted.append(parts[start:short] + parts[short + 1 :])
+        for rest in wanted:
+            if (key := (*parts[:start], MASKS, *rest)) in masks:
+                return masks[key]
     return None
+
+
+def split_of(parts: Parts) -> str | None:
+    """The split that the folder of an image names."""
+    folders = lowered(parts[:-1])
+    inside = folders[1:] if folders[:1] == ("images",) else folders
+    return SPLIT_FOLDERS.get(inside[0]) if inside else None
+
+
+def has_splits(folder: Path, named: set[str | None]) -> bool:
+    """Whether the folder is split already; SriError when by half, as test images could then be
+    mixed with those to train on."""
+    there = [split for split in SPLITS if split in named]
+    if "train" in there and len(there) == 2:
+        absent = next(split for split in SPLITS if split not in named)
+        raise SriError(
+            f"{folder} has {there[0]}/ and {there[1]}/ but no {absent}/",
+            f"put images into {absent}/, or rename the folders and all are split anew",
+        )
+    return len(there) == len(SPLITS)
+
+
+def lowered(parts: Parts) -> Parts:
+    """In lower case."""
+    return tuple(part.lower() for part in parts)
+
+
+def shown(parts: Parts) -> str:
+    """A path as text that can be printed and stored, whatever bytes are in it."""
+    text = os.fsencode("/".join(parts)).decode(errors="replace")
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
