@@ -121,7 +121,10 @@ def numbers(command: Command) -> Command:
 )
 @click.pass_obj
 def shapestacks(workspace: Workspace, **options: Any) -> None:
-    """Towers of blocks; the same command again resumes."""
+    """Towers of blocks.
+
+    The same command again resumes.
+    """
     from sri_cli.data.sources.shapestacks import AskedTowers, prepare_shapestacks
 
     asked, how = split_options(AskedTowers, options)
@@ -132,7 +135,10 @@ def shapestacks(workspace: Workspace, **options: Any) -> None:
 @sources("simulate|mirror|bucket|FILE")
 @click.pass_obj
 def objects_room(workspace: Workspace, **options: Any) -> None:
-    """Rooms with one to three objects; the same command again resumes."""
+    """Rooms with one to three objects.
+
+    The same command again resumes.
+    """
     multi_object(workspace, "objects-room", options)
 
 
@@ -140,7 +146,10 @@ def objects_room(workspace: Workspace, **options: Any) -> None:
 @sources("simulate|mirror|bucket|FILE")
 @click.pass_obj
 def clevr6(workspace: Workspace, **options: Any) -> None:
-    """Tables with three to six objects; the same command again resumes."""
+    """Tables with three to six objects.
+
+    The same command again resumes.
+    """
     multi_object(workspace, "clevr6", options)
 
 
@@ -169,7 +178,10 @@ def multi_object(workspace: Workspace, name: str, options: dict[str, Any]) -> No
 @click.option("--strict", is_flag=True, help="Stop at a file that cannot be read.")
 @click.pass_obj
 def folder(workspace: Workspace, folder: Path, **options: Any) -> None:
-    """Images of your own, with integer-label PNGs in masks/ if you have them."""
+    """Images of your own.
+
+    Integer-label PNGs of the same names in masks/ are their masks. The same command again resumes.
+    """
     from sri_cli.data.sources.folder import FolderSettings, prepare_folder
 
     settings, how = split_options(FolderSettings, options)
@@ -181,7 +193,10 @@ def folder(workspace: Workspace, folder: Path, **options: Any) -> None:
 @click.option("--size", type=COUNT, metavar="PX", help="Only the file of this size.")
 @click.pass_obj
 def show(workspace: Workspace, name: str, size: int | None) -> None:
-    """Describe a prepared file and write its contact sheet beside it."""
+    """Describe a prepared file.
+
+    Its contact sheet is written beside it.
+    """
     from sri_cli.data.description import describe
 
     for description in describe(workspace, name, size):
