@@ -1,19 +1,17 @@
-"""`sri prepare show`: a data file in words, with a contact sheet and what its masks hold.
-
-Axes: N images, H W rows and columns.
-"""
+"""`sri prepare show`: a data file in words, with a contact sheet and what its masks hold."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sri_cli.data.listing import counts_text, find, parameters_text
+from sri_cli.data.mask_facts import MaskFacts, mask_facts
 from sri_cli.data.store import SPLITS, DataFile, Split
 from sri_cli.errors import SriError
 from sri_cli.figures.contact import contact_sheet
@@ -21,9 +19,9 @@ from sri_cli.figures.grids import png_bytes
 from sri_cli.workspace import Workspace, write_atomic
 
 SHEET_IMAGES = 48
-MOST_IMAGES = 20_000  # of a split whose masks are looked at
-BLOCK = 1000
 BAR_COLUMNS = 40
+BAR_LINES = 20  # at most; beyond that several numbers share a line
+NAMED_FILES = 5
 
 
 @dataclass(frozen=True)
@@ -32,31 +30,6 @@ class Description:
 
     lines: list[str]
     sheet: Path
-
-
-@dataclass
-class MaskFacts:
-    """What the masks of some images hold, added up block by block."""
-
-    background_labels: int
-    images: int = 0
-    largest: int = 0
-    pixels: int = 0
-    foreground: int = 0
-    deviating: int = 0
-    objects: dict[int, int] = field(default_factory=dict)  # objects in an image -> images
-
-    def add(self, masks: NDArray[np.uint8]) -> None:
-        """Take in masks [N,H,W]."""
-        self.images += len(masks)
-        self.largest = max(self.largest, int(masks.max()))
-        self.pixels += masks.size
-        self.foreground += int((masks >= self.background_labels).sum())
-        self.deviating += int(deviates(masks, self.background_labels).sum())
-        for count, images in zip(
-            *np.unique(objects_in(masks, self.background_labels), return_counts=True), strict=True
-        ):
-            self.objects[int(count)] = self.objects.get(int(count), 0) + int(images)
 
 
 def describe(workspace: Workspace, name_or_file: str, size: int | None = None) -> list[Description]:
@@ -80,7 +53,7 @@ def describe_file(path: Path) -> Description:
         f"scenes      {scenes_text(data)}",
         f"made with   {parameters_text(data.attrs['parameters'])}",
         f"pictures    {data.attrs.get('preprocessing', 'unknown')}",
-        f"factors     {', '.join(data.split('train').factors) or 'unknown'}",
+        f"factors     {', '.join(data.factor_names('train')) or 'unknown'}",
         *left_out(data),
         f"made by     sri {data.attrs.get('tool_version', 'unknown')}",
         f"sha-256     {data.attrs['sha256']}",
@@ -93,11 +66,13 @@ def describe_file(path: Path) -> Description:
 
 def scenes_text(data: DataFile) -> str:
     """1,000 train, 160 val, 640 test; or that they are unknown."""
-    scenes = [data.split(name).factors.get("scenario") for name in SPLITS]
-    return ", ".join(
-        f"{len(np.unique(names)):,} {split}" if names is not None else f"unknown {split}"
-        for split, names in zip(SPLITS, scenes, strict=True)
-    )
+
+    def text(split: str) -> str:
+        if "scenario" not in data.factor_names(split):
+            return f"unknown {split}"
+        return f"{len(np.unique(data.factor(split, 'scenario'))):,} {split}"
+
+    return ", ".join(map(text, SPLITS))
 
 
 def left_out(data: DataFile) -> list[str]:
@@ -107,50 +82,10 @@ def left_out(data: DataFile) -> list[str]:
         lines.append(f"discarded   {discarded:,} scenarios that broke the simulator's rules")
     if skipped := int(data.attrs.get("skipped", 0)):
         names = json.loads(data.attrs.get("skipped_files", "[]"))
-        more = ", ..." if skipped > len(names[:5]) else ""
-        lines.append(f"left out    {skipped:,} files: {', '.join(names[:5])}{more}")
+        shown = names[:NAMED_FILES]
+        more = ", ..." if skipped > len(shown) else ""
+        lines.append(f"left out    {skipped:,} files: {', '.join(shown)}{more}")
     return lines
-
-
-def mask_facts(data: DataFile) -> MaskFacts | None:
-    """What the masks of all splits hold, from some of the images where there are very many."""
-    if not data.split("train").has_masks:
-        return None
-    facts = MaskFacts(data.background_labels)
-    for name in SPLITS:
-        split = data.split(name)
-        for start, stop in blocks(len(split)) if split.has_masks else ():
-            facts.add(split.mask_rows(start, stop))
-    return facts
-
-
-def blocks(count: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) of blocks of rows from all over a split, at most MOST_IMAGES in all."""
-    starts = range(0, count, BLOCK)
-    step = max(1, -(-len(starts) * BLOCK // MOST_IMAGES))
-    for start in starts[::step]:
-        yield start, min(start + BLOCK, count)
-
-
-def objects_in(masks: NDArray[np.uint8], background_labels: int) -> NDArray[np.intp]:
-    """How many foreground labels each of the masks [N,H,W] has, [N]."""
-    count = np.zeros(len(masks), np.intp)
-    for label in range(background_labels, int(masks.max()) + 1):
-        count += (masks == label).any(axis=(1, 2))
-    return count
-
-
-def deviates(masks: NDArray[np.uint8], background_labels: int) -> NDArray[np.bool_]:
-    """Whether a background label above 0 is seen, but at neither side of the picture, [N].
-
-    In Objects Room the first four entities count as background by the published rule, but in
-    some images only three are; the fourth is an object then, and a wall always reaches a side.
-    """
-    found = np.zeros(len(masks), bool)
-    for label in range(1, background_labels):
-        here = masks == label
-        found |= here.any(axis=(1, 2)) & ~here[:, :, [0, -1]].any(axis=(1, 2))
-    return found
 
 
 def mask_lines(data: DataFile, facts: MaskFacts | None) -> list[str]:
@@ -159,22 +94,46 @@ def mask_lines(data: DataFile, facts: MaskFacts | None) -> list[str]:
         return ["masks       unknown"]
     share = facts.foreground / facts.pixels
     looked = "" if facts.images == sum(data.counts.values()) else f" ({facts.images:,} looked at)"
-    lines = [
+    mean = sum(count * images for count, images in facts.objects.items()) / facts.images
+    return [
         f"masks       labels 0 to {facts.largest}, {facts.background_labels} of them background;"
-        f" {share:.0%} of the pixels are foreground{looked}"
+        f" {share:.1%} of the pixels are foreground{looked}",
+        *deviation_lines(data, facts),
+        f"objects     {min(facts.objects)} to {max(facts.objects)} in an image,"
+        f" {mean:.1f} on average",
+        *histogram_lines(facts.objects),
     ]
-    if facts.background_labels > 1 and data.source != "simulated":
-        lines.append(
-            f"deviating   {facts.deviating:,} of {facts.images:,} images have a background label"
-            " that reaches neither side, so probably an object; the published rule, kept here,"
-            " counts it as background"
-        )
-    most = max(facts.objects.values())
-    for count, images in sorted(facts.objects.items()):
+
+
+def deviation_lines(data: DataFile, facts: MaskFacts) -> list[str]:
+    """How often the published rule of what is background is doubtful; simulators keep to it."""
+    if facts.background_labels < 2 or data.source == "simulated":
+        return []
+    if not facts.deviating:
+        return [f"deviating   none of {facts.images:,} images: all background reaches a side"]
+    labels = ", ".join(map(str, sorted(facts.deviating_labels)))
+    return [
+        f"deviating   {facts.deviating:,} of {facts.images:,} images have a background label"
+        f" ({labels}) that reaches neither side, so probably an object; the data set's"
+        " rule, kept here, counts it as background"
+    ]
+
+
+def histogram_lines(objects: Mapping[int, int]) -> list[str]:
+    """A bar for each number of objects in an image -> images."""
+    per_line = -(-(max(objects) - min(objects) + 1) // BAR_LINES)
+    lines: dict[int, int] = {}
+    for count, images in sorted(objects.items()):
+        first = count - (count - min(objects)) % per_line
+        lines[first] = lines.get(first, 0) + images
+    total, most = sum(lines.values()), max(lines.values())
+    texts = []
+    for first, images in lines.items():
+        numbers = f"{first}" if per_line == 1 else f"{first}-{first + per_line - 1}"
         bar = "#" * max(1, round(BAR_COLUMNS * images / most))
-        plural = "" if count == 1 else "s"
-        lines.append(f"{count:>4} object{plural:<1}  {bar} {images / facts.images:.1%}")
-    return lines
+        noun = "object " if numbers == "1" else "objects"
+        texts.append(f"{numbers:>7} {noun}  {bar} {images / total:.1%}")
+    return texts
 
 
 def sheet_png(data: DataFile, facts: MaskFacts | None) -> bytes:

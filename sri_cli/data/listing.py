@@ -52,7 +52,6 @@ def row(path: Path) -> tuple[str, ...] | str:
     except SriError as error:
         return f"unusable: {error.message.removeprefix(f'data file {path} ')}"
     counts = [f"{data.counts[name]:,}" for name in SPLITS]
-    masks = "yes" if data.split("train").has_masks else "no"
     seed = str(data.attrs.get("seed", "-"))
     megabytes = f"{path.stat().st_size / 1e6:,.1f}"
     return (
@@ -61,10 +60,16 @@ def row(path: Path) -> tuple[str, ...] | str:
         data.source,
         f"{data.size} px",
         *counts,
-        masks,
+        masks_cell(data),
         seed,
         megabytes,
     )
+
+
+def masks_cell(data: DataFile) -> str:
+    """yes or no, or the splits that have masks."""
+    names = [name for name in SPLITS if data.split(name).has_masks]
+    return {0: "no", len(SPLITS): "yes"}.get(len(names), "+".join(names))
 
 
 def progress_of(path: Path) -> str:
@@ -73,7 +78,8 @@ def progress_of(path: Path) -> str:
         with h5py.File(path, "r", locking=False) as file:
             done = sum(int(file[name].attrs["rows"]) for name in SPLITS)
             total = sum(json.loads(str(as_python(file.attrs["counts"]))))
-    except (OSError, KeyError, ValueError, RuntimeError):  # a writer may be in the midst of it
+    except (OSError, LookupError, TypeError, ValueError, RuntimeError):
+        # Another program's, or a writer is in the midst of it.
         return ""
     return f" ({done:,} of {total:,} images)"
 

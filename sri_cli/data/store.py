@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable
 from functools import cached_property
@@ -26,6 +27,7 @@ from sri_cli.workspace import PREPARED_AS, prepare_hint
 
 SCHEMA = 1
 SPLITS = ("train", "val", "test")
+HASH_BYTES = 2**24  # of images read at once
 Images = NDArray[np.uint8]
 Masks = NDArray[np.uint8]
 Factors = dict[str, NDArray[Any]]
@@ -132,6 +134,16 @@ class DataFile:
             masks = functools.partial(self._read_masks, name) if name in self._masked else None
             self._splits[name] = Split(images, masks, lambda: self._read_factors(name))
         return self._splits[name]
+
+    def factor_names(self, split: str) -> list[str]:
+        """What is known of each image of a split, by the alphabet; no values are read."""
+        names: list[str] = self._read(split, lambda group: sorted(group.get("factors", {})))
+        return names
+
+    def factor(self, split: str, name: str) -> NDArray[Any]:
+        """One factor [N,...] of a split; no others are read."""
+        values: NDArray[Any] = self._read(split, lambda group: group["factors"][name][()])
+        return values
 
     def check_size(self, size: int) -> None:
         """SriError unless the images are of `size` px."""
@@ -256,8 +268,9 @@ def hash_of(arrays: list[Images]) -> str:
     """SHA-256 of the images of all splits, one after the other."""
     digest = hashlib.sha256()
     for images in arrays:
-        for start in range(0, len(images), 1000):
-            digest.update(images[start : start + 1000].tobytes())
+        rows = max(1, HASH_BYTES // math.prod(images.shape[1:]))
+        for start in range(0, len(images), rows):
+            digest.update(images[start : start + rows].tobytes())
     return digest.hexdigest()
 
 

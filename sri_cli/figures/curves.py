@@ -113,6 +113,14 @@ class Canvas:
         for left in np.arange(across[0], across[1], 9):
             self.line([(left, y), (min(left + 5, across[1]), y)], GOAL, 1)
 
+    def bar(
+        self, foot: tuple[float, float], size: tuple[float, float], colour: tuple[int, ...]
+    ) -> None:
+        """A filled bar of (width, height) that stands with its middle on `foot`."""
+        (x, y), (width, height) = foot, size
+        box = (x - width / 2, y - height, x + width / 2, y)
+        self.draw.rectangle([round(v * OVERSAMPLING) for v in box], fill=colour)
+
     def text(
         self,
         at: tuple[float, float],
