@@ -51,6 +51,7 @@ def describe_file(path: Path) -> Description:
         f"data set    {data.caption}",
         f"images      {counts_text(data)}",
         f"scenes      {scenes_text(data)}",
+        f"source      {data.source}",
         f"made with   {parameters_text(data.attrs['parameters'])}",
         f"pictures    {data.attrs.get('preprocessing', 'unknown')}",
         f"factors     {', '.join(data.factor_names('train')) or 'unknown'}",

@@ -84,6 +84,7 @@ def test_show_counts_what_the_masks_hold(tmp_path: Path) -> None:
     text = "\n".join(found.lines)
     assert "images      4 train, 4 val, 4 test images of 8 px" in text
     assert "scenes      3 train, 3 val, 3 test" in text
+    assert "source      original" in text
     assert "labels 0 to 4, 2 of them background; 2.0% of the pixels are foreground" in text
     assert "deviating   3 of 12 images have a background label (1) that" in text
     assert "objects     0 to 3 in an image, 1.2 on average" in text
