@@ -60,7 +60,7 @@ def _phrase(fault: Any) -> str:
     if kind == "literal_error":
         return f"{key}: wants one of {_choices(key)}, not {value!r}{_near(key, value)}"
     if kind == "value_error":  # raised by our own validators, which name the key themselves
-        return f"{key}.{context['error']}"
+        return f"{key}.{context['error']}" if fault["loc"] else str(context["error"])
     if kind in WANTED:
         return f"{key}: wants {WANTED[kind]}, not {value!r}"
     if kind in BOUNDS:

@@ -6,6 +6,7 @@ sections that differ there. `data:` names the default.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 from sri_cli.errors import SriError, did_you_mean
 from sri_cli.recipe.catalog import recipe_path
 from sri_cli.recipe.complaints import complaints, suggest_key
-from sri_cli.recipe.schema import Recipe, shrink
+from sri_cli.recipe.schema import TRAINED, Recipe, shrink
 from sri_cli.recipe.strict_yaml import read_yaml, write_yaml
 
 Tree = dict[str, Any]
@@ -33,9 +34,14 @@ def load_recipe(
     tree = _read(path)
     blocks = tree.pop("datasets", None) or {}
     faults = list(_block_faults(blocks))
+    if blocks and tree.get("size") == "tiny":  # a run's own recipe has no blocks
+        faults.append("size: only the word size=tiny of the command line shrinks; take it out")
     if not faults:
         chosen = _choose(tree, blocks, data, path)
         assignments, faults = _parse(overrides)
+        for part in (tree, *blocks.values()):
+            _anchor((part or {}).get("model"), "encoder", path.parent)
+        _anchor(assignments, "model.encoder", Path())
         recipe, found = _resolve(tree, blocks, chosen, assignments)
         faults += found
         for other in blocks:
@@ -57,7 +63,7 @@ def data_sets(name_or_file: str) -> list[str]:
 def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
     """The recipe that `Recipe.model_dump()` gave, as a run and its checkpoints keep it."""
     try:
-        return Recipe.model_validate(values)
+        return Recipe.model_validate(values, context=TRAINED)
     except ValidationError as error:
         raise SriError(
             f"this recipe is not of this version of sri: {'; '.join(complaints(error))}",
@@ -148,6 +154,15 @@ def _parse(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     return values, faults
 
 
+def _anchor(keys: Any, key: str, folder: Path) -> None:
+    """Make a file's path absolute, so that a run finds it from any folder.
+
+    One that a recipe names is beside the recipe, one of the command line in the current folder.
+    """
+    if isinstance(keys, dict) and isinstance(keys.get(key), str):
+        keys[key] = os.path.abspath(folder / Path(keys[key]).expanduser())
+
+
 def _resolve(
     tree: Tree, blocks: Tree, data: str | None, assignments: Mapping[str, Any]
 ) -> tuple[Recipe | None, list[str]]:
@@ -159,16 +174,25 @@ def _resolve(
     for section, part in (block or {}).items():
         if isinstance(merged.setdefault(section, {}), dict):
             merged[section] |= part
-    # Only the word on the command line shrinks; a run's own recipe says `size: tiny` of values
-    # that are shrunk, and perhaps changed, already.
-    if assignments.get("size") == "tiny" and isinstance(merged.get("model"), dict):
+    was, wanted = merged.get("size", "paper"), assignments.get("size")
+    if (was, wanted) == ("tiny", "paper"):
+        return None, ["size=paper: this recipe is shrunk already; name the one that it came from"]
+    _assign_all(merged, assignments)
+    # Only the word on the command line shrinks, and only once: a run's own recipe says
+    # `size: tiny` of values that are shrunk, and perhaps changed, already.
+    sections = [merged.get(name) for name in ("model", "train")]
+    if wanted == "tiny" and was != "tiny" and all(isinstance(part, dict) for part in sections):
         shrink(merged)
-    for key, value in assignments.items():
-        _assign(merged, key.split("."), value)
+        _assign_all(merged, assignments)
     try:
         return Recipe.model_validate(merged), []
     except ValidationError as error:
         return None, complaints(error)
+
+
+def _assign_all(tree: Tree, assignments: Mapping[str, Any]) -> None:
+    for key, value in assignments.items():
+        _assign(tree, key.split("."), value)
 
 
 def _assign(tree: Tree, keys: Sequence[str], value: Any) -> None:

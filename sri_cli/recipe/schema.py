@@ -5,9 +5,10 @@ The model section is handed to `model.build.build_model` as plain keyword argume
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -19,10 +20,10 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
-# Keys that only some systems have; elsewhere a switch without effect is a mistake, not a choice.
+# Keys that only some systems have.
 ONLY_FOR = {
-    "scene_size": ("sri", "genesis", "genesis-v2"),
     "scene": ("sri", "genesis", "genesis-v2"),
+    "scene_size": ("sri", "genesis", "genesis-v2"),
     "segregation": ("sri",),
     "encoder": ("sri",),
     "order": ("sri",),
@@ -36,6 +37,66 @@ ONLY_FOR = {
     "component_size": ("genesis",),
     "component_channels": ("genesis",),
 }
+
+
+def without_effect(model: Mapping[str, Any]) -> dict[str, str]:
+    """Keys of either section that change nothing for such a model section, and why.
+
+    A switch without effect is a mistake, not a choice. Keys that `model` leaves out count as at
+    their defaults.
+    """
+
+    def said(key: str) -> Any:
+        return model.get(key, ModelSection.model_fields[key].default)
+
+    system = said("system")
+    stage = said("segregation") if system == "sri" else system
+    causes = {
+        f"system {system} has none": [k for k, only in ONLY_FOR.items() if system not in only],
+        "only EMORL refines": ["refinements", "late_refinements", "late_refinements_from"]
+        if stage != "emorl"
+        else [],
+        "it is for a scene variable": ["scene_size"]
+        if not (said("scene") or (system == "sri" and said("scene") is None))
+        else [],
+        "it is for GENESIS-v2's masks": ["kernel", "feature_channels"]
+        if stage != "genesis-v2"
+        else [],
+        "there is no broadcast decoder": ["decoder_channels"]
+        if stage == "emorl" or (stage != "genesis-v2" and said("decoder") in ("iodine", "big"))
+        else [],
+        "nothing is put in order": ["order"]
+        if stage == "slot-attention" or not said("alignment")
+        else [],
+        "there is none without alignment": ["cross_order"] if not said("alignment") else [],
+        "EMORL's GECO has its own": ["beta_start", "beta_min"] if stage == "emorl" else [],
+        "likelihood gaussian is the blend": ["blend_warmup"]
+        if said("likelihood") == "gaussian"
+        else [],
+    }
+    reasons: dict[str, str] = {}
+    for why, keys in causes.items():
+        for key in keys:
+            reasons.setdefault(key, why)
+    return reasons
+
+
+TRAINED = {"trained": True}  # context of a validation: the recipe of weights that are there
+
+
+def refuse(
+    section: Section, reasons: Mapping[str, str], info: ValidationInfo, prefix: str = ""
+) -> None:
+    """ValueError for the first key that has no effect and yet is set.
+
+    Not where weights were trained so: what has no effect spoils none.
+    """
+    if info.context == TRAINED:
+        return
+    for key, why in reasons.items():
+        field = type(section).model_fields.get(key)
+        if field is not None and getattr(section, key) != field.default:
+            raise ValueError(f"{prefix}{key}: {why}; leave it out")
 
 
 class ModelSection(Section):
@@ -86,16 +147,10 @@ class ModelSection(Section):
     component_channels: Count = Field(32, description="channels of GENESIS' component networks")
 
     @model_validator(mode="after")
-    def _only_what_the_system_has(self) -> ModelSection:
-        """A switch without effect is a mistake, not a choice."""
-        for key, systems in ONLY_FOR.items():
-            default = ModelSection.model_fields[key].default
-            if self.system not in systems and getattr(self, key) != default:
-                raise ValueError(f"{key}: system {self.system} has none; leave it out")
+    def _only_what_the_system_has(self, info: ValidationInfo) -> ModelSection:
+        refuse(self, without_effect(self.model_dump()), info)
         if "emorl" in (self.system, self.segregation) and self.decoder == "broadcast":
             raise ValueError("decoder: EMORL has iodine or big")
-        if self.system == "sri" and self.segregation != "emorl" and self.refinements != 3:
-            raise ValueError("refinements: only EMORL refines; leave it out")
         if (self.encoder is None) == (self.segregation == "frozen"):
             raise ValueError("encoder: segregation frozen wants a file, the others have none")
         return self
@@ -191,14 +246,12 @@ EMORL_KEEPS = ("lr", "geco_lr")  # its own schedule and GECO are fast as they ar
 
 
 def shrink(tree: dict[str, Any]) -> None:
-    """Make a recipe tiny, in place: the keys of TINY that its system has."""
-    model = tree.get("model", {})
+    """Make a recipe tiny, in place: the keys of TINY that have an effect on its system."""
+    model = tree["model"]
     emorl = "emorl" in (model.get("system"), model.get("segregation"))
+    left_out = {*without_effect(model), *(EMORL_KEEPS if emorl else ())}
     for section, values in TINY.items():
-        for key, value in values.items():
-            has = key not in ONLY_FOR or model.get("system") in ONLY_FOR[key]
-            if has and not (emorl and key in EMORL_KEEPS):
-                tree.setdefault(section, {})[key] = value
+        tree[section] |= {key: value for key, value in values.items() if key not in left_out}
 
 
 class Recipe(Section):
@@ -214,3 +267,8 @@ class Recipe(Section):
     )
     model: ModelSection
     train: TrainSection
+
+    @model_validator(mode="after")
+    def _only_what_it_trains_by(self, info: ValidationInfo) -> Recipe:
+        refuse(self.train, without_effect(self.model.model_dump()), info, "train.")
+        return self

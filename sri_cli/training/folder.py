@@ -21,6 +21,7 @@ LOCK_NAME = ".lock"
 FREE = {
     "name",
     "description",
+    "model.encoder",  # where it lies; that it is the same one is held by its SHA-256
     "train.steps",
     "train.precision",
     "train.log_every",

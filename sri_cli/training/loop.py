@@ -123,9 +123,9 @@ class Run:
             self.source["caption"] += ", from imported weights"
         self.precision = choose_precision(self.settings.precision, self.device)
         self.batches = Batches(images, self.settings.batch, self.settings.seed, device)
-        folder.describe(run_dir, recipe, command)
         self.rollbacks = 0
         self._take_up(found)
+        folder.describe(run_dir, recipe, command)  # not of a run that cannot go on
         self.resumed_from = self.done
 
     def go(

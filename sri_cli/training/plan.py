@@ -50,7 +50,8 @@ def make_plan(
     recipe = load_recipe(recipe_name, chosen, words)
     stem = Path(data).stem if data is not None and file else recipe.data
     size = "" if recipe.size == "paper" else f"-{recipe.size}"
-    run_dir = workspace.run_dir(run or f"{recipe.name}{size}-{stem}")
+    # At the end: recipes may be called NAME-tiny.
+    run_dir = workspace.run_dir(run or f"{recipe.name}-{stem}{size}")
     return Plan(recipe, data or recipe.data, run_dir, device_for(gpus))
 
 

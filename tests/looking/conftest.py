@@ -17,7 +17,7 @@ from sri_cli.model.build import build_model
 from sri_cli.recipe.load import load_recipe
 from sri_cli.workspace import Workspace
 
-SMALL = ["model.slot_size=16", "model.scene_size=16", "model.slots=3"]
+SMALL = ["model.slot_size=16", "model.slots=3"]
 COUNTS = {"train": 24, "val": 8, "test": 16}
 
 
@@ -51,7 +51,9 @@ def _write_data(path: Path, with_masks: bool = True) -> None:
 
 def _write_run(run_dir: Path, system: str = "sri", step: int = 10) -> None:
     """A run with one checkpoint of random weights."""
-    recipe = load_recipe("sri-mog-tiny", None, [*SMALL, f"model.system={system}"])
+    # The recipe has a scene variable; its default size is what a system without one may say.
+    scene = f"model.scene_size={16 if system == 'sri' else 128}"
+    recipe = load_recipe("sri-mog-tiny", None, [*SMALL, scene, f"model.system={system}"])
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = build_model(**recipe.model.model_dump())

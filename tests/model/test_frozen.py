@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -14,11 +15,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sri_cli.checkpoints import load_model
+from sri_cli.data.store import DataFile
 from sri_cli.errors import SriError
 from sri_cli.model.exported import CannotRun, Program
 from sri_cli.model.segregate.frozen import FrozenSegregation
 from sri_cli.recipe.load import load_recipe
 from sri_cli.sampling import sample_noise
+from sri_cli.training.loop import train
 from sri_cli.training.measure import CallCounter
 from sri_cli.training.noise import draw_noise
 from sri_cli.training.step import TrainStep
@@ -87,6 +91,33 @@ def test_the_file_computes_what_the_module_does(name: str, modules, files) -> No
         features = stage.encoder(images(count))
         torch.testing.assert_close(features, modules[name](images(count)))
         assert not features.requires_grad
+
+
+def test_a_run_finds_its_encoder_from_another_folder(
+    files,
+    tmp_path: Path,
+    write_small_data: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = DataFile(write_small_data(tmp_path / "towers-32.h5"))
+    words = ["model.segregation=frozen", "size=tiny", "model.slot_size=8", "train.batch=2"]
+
+    def run(encoder: str, steps: int) -> None:
+        more = [f"model.encoder={encoder}", f"train.steps={steps}"]
+        train(load_recipe("sri-mog", None, [*words, *more]), data, tmp_path / "run")
+
+    shutil.copy(files["convolutions"], tmp_path / "encoder.pt2")
+    monkeypatch.chdir(tmp_path)
+    run("encoder.pt2", 1)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load_model(tmp_path / "run").step == 1
+    run(str(files["convolutions"]), 2)  # the same file in another place
+    assert load_model(tmp_path / "run").step == 2
+    kept = (tmp_path / "run" / "recipe.yaml").read_text()
+    with pytest.raises(SriError, match="is not the file that this model was trained with"):
+        run(str(files["patches"]), 3)
+    assert (tmp_path / "run" / "recipe.yaml").read_text() == kept
 
 
 @pytest.mark.parametrize(

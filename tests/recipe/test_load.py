@@ -126,6 +126,7 @@ def test_all_faults_at_once(recipe_file: Path) -> None:
         ),
         ("system: sri", "system: sri, segregation: frozen", "model.encoder: segregation frozen"),
         ("system: sri", "system: sri, refinements: 2", "model.refinements: only EMORL refines"),
+        ("name: mine", "name: mine\nsize: tiny", "size: only the word size=tiny of the command"),
         ("name: mine", "name: mine\nname: you", "line 3: name stands on line 2 already"),
         ("    model: {slots: 5}", "    modle: {slots: 5}", "datasets.far.modle: unknown key"),
         ("    model: {slots: 5}", "    model: 5", "datasets.far.model: wants a section"),
@@ -143,6 +144,93 @@ def test_files_that_are_no_recipe(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.yaml"
     path.write_bytes(content)
     assert "broken.yaml" in faults(path)
+
+
+@pytest.mark.parametrize(
+    ("model", "word", "fault"),
+    [
+        ("system: genesis", "model.scene_size=64", "model.scene_size: it is for a scene variable"),
+        ("system: sri, scene: false", "model.scene_size=64", "model.scene_size: it is for a scene"),
+        ("system: sri, segregation: emorl", "model.kernel=laplacian", "model.kernel: it is for"),
+        (
+            "system: sri, segregation: emorl",
+            "model.decoder_channels=8",
+            "model.decoder_channels: t",
+        ),
+        (
+            "system: sri, segregation: slot-attention",
+            "model.order=hungarian",
+            "model.order: nothing is put in order",
+        ),
+        ("system: sri, alignment: false", "model.cross_order=false", "model.cross_order: there is"),
+        ("system: genesis-v2", "train.late_refinements=0", "train.late_refinements: only EMORL"),
+        ("system: emorl", "train.beta_min=1e-3", "train.beta_min: EMORL's GECO has its own"),
+        (
+            "system: sri, segregation: emorl",
+            "train.beta_start=0.1",
+            "train.beta_start: EMORL's GECO has its own",
+        ),
+        (
+            "system: sri, likelihood: gaussian",
+            "train.blend_warmup=5",
+            "train.blend_warmup: likelihood gaussian is the blend",
+        ),
+    ],
+)
+def test_keys_without_effect_are_refused(
+    recipe_file: Path, model: str, word: str, fault: str
+) -> None:
+    changed(recipe_file, "system: sri", model)
+    path = recipe_file
+    late = ["train.late_refinements_from=3"] if "late" in word else []
+    assert f"recipe mine: {fault}" in faults(path, word, *late)
+    assert load_recipe(str(path), None, ["size=tiny"]).size == "tiny"  # which sets no such key
+
+
+def test_weights_trained_with_such_a_key_are_still_read(recipe_file: Path) -> None:
+    values = load_recipe(str(recipe_file)).model_dump()
+    values["model"]["likelihood"], values["train"]["blend_warmup"] = "gaussian", 5
+    assert recipe_from_dict(values).train.blend_warmup == 5
+
+
+def test_tiny_is_of_the_system_that_the_words_make(recipe_file: Path) -> None:
+    words = ["size=tiny", "model.segregation=emorl", "model.likelihood=gaussian", "train.batch=3"]
+    recipe = load_recipe(str(recipe_file), None, words)
+    paper = load_recipe(str(recipe_file), None, words[1:])
+    assert recipe.train.lr == paper.train.lr  # EMORL keeps its own
+    assert (recipe.train.beta_min, recipe.train.blend_warmup) == (1e-10, 0)
+    assert (recipe.train.batch, recipe.model.image_size) == (3, 32)
+
+
+def test_a_runs_own_recipe_is_not_shrunk_again(recipe_file: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(str(recipe_file), None, ["size=tiny", "train.batch=3"])
+    own = tmp_path / "recipe.yaml"
+    own.write_text(recipe_to_yaml(recipe))
+    assert load_recipe(str(own)) == recipe
+    assert load_recipe(str(own), None, ["size=tiny"]) == recipe
+    assert "size=paper: this recipe is shrunk already" in faults(own, "size=paper")
+
+
+@pytest.mark.parametrize("word", ["train=3", "model=3"])
+def test_a_section_that_is_none_cannot_be_shrunk(recipe_file: Path, word: str) -> None:
+    assert f"{word.partition('=')[0]}: wants a section of keys" in faults(
+        recipe_file, "size=tiny", word
+    )
+
+
+def test_an_encoder_is_found_from_any_folder(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the recipe that names it, or in the folder where the command was given."""
+    frozen = ["model.segregation=frozen", "model.encoder=mine.pt2"]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    recipe = load_recipe(str(recipe_file), None, frozen)
+    assert recipe.model.encoder == str(elsewhere / "mine.pt2")
+    changed(recipe_file, "system: sri", "system: sri, segregation: frozen, encoder: mine.pt2")
+    recipe = load_recipe(str(recipe_file))
+    assert recipe.model.encoder == str(tmp_path / "mine.pt2")
 
 
 def test_unknown_data_set(recipe_file: Path) -> None:
