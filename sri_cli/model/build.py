@@ -103,12 +103,7 @@ def build_genesis(m: ModelSettings) -> nn.Module:
 
 def build_emorl(m: ModelSettings) -> nn.Module:
     """EfficientMORL alone."""
-    return Emorl(
-        **m.sizes,
-        decoder=m.decoder or "iodine",
-        likelihood=m.pixels,
-        refinements=m.refinements,
-    )
+    return Emorl(emorl_segregation(m, m.pixels))
 
 
 def build_sri(m: ModelSettings) -> nn.Module:
@@ -127,7 +122,7 @@ def build_sri(m: ModelSettings) -> nn.Module:
     )
 
 
-def emorl_segregation(m: ModelSettings, likelihood: ImageLikelihood) -> nn.Module:
+def emorl_segregation(m: ModelSettings, likelihood: ImageLikelihood) -> EmorlSegregation:
     """EfficientMORL up to its refined posterior."""
     return EmorlSegregation(
         **m.sizes,

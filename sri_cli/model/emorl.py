@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from sri_cli.model.likelihood import ImageLikelihood
 from sri_cli.model.output import Losses, Noise, NoiseSpec, Objective, Reconstruction, Scene
 from sri_cli.model.segregate.emorl import LAYERS, EmorlSegregation
 
@@ -20,30 +19,12 @@ class Emorl(nn.Module):
 
     objective_names = ("emorl",)
 
-    def __init__(
-        self,
-        *,
-        image_size: int,
-        slots: int,
-        slot_size: int = 64,
-        decoder: str = "iodine",
-        likelihood: ImageLikelihood,
-        refinements: int = 3,
-    ) -> None:
-        """`decoder`: iodine (any size) or big (a multiple of 16, else ValueError)."""
+    def __init__(self, segregation: EmorlSegregation) -> None:
         super().__init__()
-        self.image_size = image_size
-        self.num_slots = slots
-        self.slot_size = slot_size
-        self.likelihood = likelihood
-        self.segregate = EmorlSegregation(
-            image_size=image_size,
-            slots=slots,
-            slot_size=slot_size,
-            decoder=decoder,
-            likelihood=likelihood,
-            refinements=refinements,
-        )
+        self.image_size = segregation.image_size
+        self.num_slots, self.slot_size = segregation.shape
+        self.likelihood = segregation.likelihood
+        self.segregate = segregation
 
     @property
     def refinements(self) -> int:

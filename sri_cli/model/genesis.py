@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sri_cli.model.blocks import Lstm, full_precision
+from sri_cli.model.blocks import full_precision
 from sri_cli.model.gaussians import Gaussian, kl_to_standard, squashed_prior
 from sri_cli.model.genesis_attention import MaskAttention
 from sri_cli.model.genesis_components import ComponentVAE
@@ -24,15 +24,6 @@ from sri_cli.model.output import Losses, Noise, NoiseSpec, Objective, Reconstruc
 from sri_cli.model.relate import SceneEncoder
 
 PRIOR_WIDTH = 256
-
-
-class MaskPrior(GenesisV2Prior):
-    """p(z_k | z_<k) as in GENESIS-v2, but of the same width for latents of any size."""
-
-    def __init__(self, latent_size: int) -> None:
-        super().__init__(latent_size)
-        self.lstm = Lstm(latent_size, PRIOR_WIDTH)
-        self.linear = nn.Linear(PRIOR_WIDTH, 2 * latent_size)
 
 
 class ComponentPrior(nn.Sequential):
@@ -89,9 +80,9 @@ class Genesis(nn.Module):
         self.attention = MaskAttention(image_size, slot_size)
         self.components = ComponentVAE(image_size, component_size, component_channels)
         self.component_prior = ComponentPrior(slot_size, component_size)
-        self.prior: MaskPrior | SlotPrior
+        self.prior: GenesisV2Prior | SlotPrior
         if scene_size is None:
-            self.prior = MaskPrior(slot_size)
+            self.prior = GenesisV2Prior(slot_size, PRIOR_WIDTH)
         else:
             self.relate = SceneEncoder(slot_size, scene_size)
             self.prior = SlotPrior(slot_size, scene_size)
@@ -124,7 +115,7 @@ class Genesis(nn.Module):
         With a scene variable the latents, in their order, give q(s | z), and one sample of it the
         prior.
         """
-        if isinstance(self.prior, MaskPrior):
+        if isinstance(self.prior, GenesisV2Prior):
             return self.prior.teacher_forced(latents), {}
         posterior = self.relate(latents)
         prior = self.prior.teacher_forced(posterior.sample(noise["scene"]), latents)
@@ -164,7 +155,7 @@ class Genesis(nn.Module):
 
     def sample_masks(self, noise: Noise, temperature: float = 1.0) -> Tensor:
         """Mask latents [B,K,D], as many as the noise holds; a scene variable is N(0, t^2 I)."""
-        if isinstance(self.prior, MaskPrior):
+        if isinstance(self.prior, GenesisV2Prior):
             return self.prior.rollout(noise["mask"], temperature)
         scene = temperature * noise["scene"]
         return self.prior.rollout(scene, noise["mask"], temperature)[1]

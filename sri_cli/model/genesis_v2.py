@@ -22,9 +22,8 @@ from sri_cli.model.segregate.genesis_v2 import GenesisV2Segregation
 class GenesisV2Prior(nn.Module):
     """z_1 ~ N(0, I), then an LSTM over the slots before: tanh means, sigmoid deviations."""
 
-    def __init__(self, slot_size: int) -> None:
+    def __init__(self, slot_size: int, hidden: int) -> None:
         super().__init__()
-        hidden = HIDDEN_PER_SLOT_SIZE * slot_size
         self.lstm = Lstm(slot_size, hidden)
         self.linear = nn.Linear(hidden, 2 * slot_size)
 
@@ -71,7 +70,9 @@ class GenesisV2(nn.Module):
         self.likelihood = segregation.likelihood
         self.relate = None if scene_size is None else SceneEncoder(slot_size, scene_size)
         self.prior: GenesisV2Prior | SlotPrior = (
-            GenesisV2Prior(slot_size) if scene_size is None else SlotPrior(slot_size, scene_size)
+            GenesisV2Prior(slot_size, HIDDEN_PER_SLOT_SIZE * slot_size)
+            if scene_size is None
+            else SlotPrior(slot_size, scene_size)
         )
 
     def training_noise(self) -> dict[str, NoiseSpec]:

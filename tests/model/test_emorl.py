@@ -37,7 +37,7 @@ def lively(model: torch.nn.Module) -> torch.nn.Module:
 
 def small(**changes: Any) -> Any:
     pixels = ImageLikelihood("mog", 0.3, normalised=False)
-    return lively(Emorl(likelihood=pixels, **SMALL | changes))
+    return lively(Emorl(EmorlSegregation(likelihood=pixels, **SMALL | changes)))
 
 
 def given(model: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

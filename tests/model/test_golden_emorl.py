@@ -10,6 +10,7 @@ import torch
 from sri_cli.model.emorl import Emorl
 from sri_cli.model.likelihood import ImageLikelihood
 from sri_cli.model.official import our_name
+from sri_cli.model.segregate.emorl import EmorlSegregation
 from sri_cli.training.geco_emorl import EmorlGeco
 from tests.golden_numbers import Golden, check
 
@@ -40,12 +41,14 @@ def emorl() -> tuple[EmorlGolden, Emorl]:
     golden = EmorlGolden("emorl_tiny.npz", "emorl")
     config = golden.json("config")
     model = Emorl(
-        image_size=16,
-        slots=config["K"],
-        slot_size=config["z_size"],
-        decoder=config["image_decoder"],
-        likelihood=ImageLikelihood("gaussian", 0.1, normalised=False),
-        refinements=config["refinement_iters"],
+        EmorlSegregation(
+            image_size=16,
+            slots=config["K"],
+            slot_size=config["z_size"],
+            decoder=config["image_decoder"],
+            likelihood=ImageLikelihood("gaussian", 0.1, normalised=False),
+            refinements=config["refinement_iters"],
+        )
     )
     golden.fill(model)
     model.segregate.refine.batch = config["batch_size"]

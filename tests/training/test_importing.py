@@ -13,6 +13,7 @@ from sri_cli.checkpoints import LoadedModel, load_model
 from sri_cli.model.emorl import Emorl
 from sri_cli.model.likelihood import ImageLikelihood
 from sri_cli.model.official import TABLES, official_name, our_name
+from sri_cli.model.segregate.emorl import EmorlSegregation
 from sri_cli.training.importing import Imported, Order, import_run
 from sri_cli.training.loop import new_step
 from sri_cli.training.official_match import system_of
@@ -70,11 +71,13 @@ def as_golden(system: str, loaded: LoadedModel, numbers: Golden) -> Any:
     if system != "emorl":
         return loaded.model.train()
     model = Emorl(
-        image_size=16,
-        slots=3,
-        slot_size=16,
-        likelihood=ImageLikelihood("gaussian", 0.1, normalised=False),
-        refinements=2,
+        EmorlSegregation(
+            image_size=16,
+            slots=3,
+            slot_size=16,
+            likelihood=ImageLikelihood("gaussian", 0.1, normalised=False),
+            refinements=2,
+        )
     )
     model.load_state_dict(loaded.model.state_dict())
     model.segregate.refine.batch = numbers.json("config")["batch_size"]

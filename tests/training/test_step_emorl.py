@@ -37,7 +37,7 @@ def settings(**changes: Any) -> TrainSection:
 
 def emorl_step(precision: str = "fp32", **changes: Any) -> TrainStep:
     torch.manual_seed(0)
-    model = Emorl(**SIZES, likelihood=ImageLikelihood(*PIXELS))
+    model = Emorl(EmorlSegregation(**SIZES, likelihood=ImageLikelihood(*PIXELS)))
     return TrainStep(model, settings(**changes), precision=precision)
 
 
@@ -207,7 +207,7 @@ def test_eleven_and_nine_steps_are_twenty() -> None:
 def test_a_loaded_model_evaluates_as_the_trained_one() -> None:
     step = emorl_step(geco_lr=1e-4, late_refinements=1, late_refinements_from=1)
     go(step, range(2))
-    loaded = Emorl(**SIZES, likelihood=ImageLikelihood(*PIXELS))
+    loaded = Emorl(EmorlSegregation(**SIZES, likelihood=ImageLikelihood(*PIXELS)))
     loaded.load_state_dict(load(weights_bytes(step.model.state_dict())))
     noise = draw_noise(loaded.training_noise(), BATCH, 1, 0)
     images = torch.rand(BATCH, 3, 16, 16)

@@ -54,7 +54,7 @@ class EmorlSegregation(nn.Module):
         likelihood: ImageLikelihood,
         refinements: int = 3,
     ) -> None:
-        """Raises ValueError for a size that the decoder cannot have."""
+        """`decoder`: iodine (any size) or big (a multiple of 16, else ValueError)."""
         super().__init__()
         self.shape = (slots, slot_size)
         self.image_size = image_size
