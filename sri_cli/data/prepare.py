@@ -17,11 +17,11 @@ import numpy as np
 
 from sri_cli.data.job import Job, Rows, Survey
 from sri_cli.data.scenario import Scenario
-from sri_cli.data.spread import spread
+from sri_cli.data.spread import spread, worker_killed
 from sri_cli.data.store import SPLITS, DataFile
 from sri_cli.data.workers import available_cores
 from sri_cli.data.writer import Header, StoreWriter, begun_counts
-from sri_cli.errors import Interrupted, SriError, SriFailure
+from sri_cli.errors import Interrupted, SriError
 from sri_cli.progress import Progress
 from sri_cli.signals import stop_on_signal
 
@@ -101,17 +101,14 @@ def write_all(job: Job, survey: Survey, blocks: Blocks, workers: int, command: s
         stop_on_signal() as stop,
         closing(spread(job.make, items, workers, job.task_size)) as scenarios,
     ):
+        killed = None
         try:
             for split, scenario in scenarios:
                 blocks.add(split, scenario)
                 if stop.name:
                     break
         except BrokenProcessPool as error:
-            if not stop.name:
-                raise SriFailure(
-                    "a worker process was killed, perhaps for want of memory",
-                    f"go on with fewer: {command} --workers 1",
-                ) from error
+            killed = error
         blocks.flush()
         if stop.name:
             raise Interrupted(
@@ -119,6 +116,8 @@ def write_all(job: Job, survey: Survey, blocks: Blocks, workers: int, command: s
                 f" kept in {blocks.writer.partial}",
                 f"go on: {command}",
             )
+        if killed:
+            raise worker_killed(command) from killed
 
 
 class Blocks:

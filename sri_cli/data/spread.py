@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from sri_cli.data.workers import submit, worker_pool
+from sri_cli.errors import SriFailure
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")
@@ -47,3 +48,11 @@ def spread(
             yield from zip(keys, made.result(), strict=True)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def worker_killed(command: str) -> SriFailure:
+    """What to raise for a BrokenProcessPool; `command` is what was called."""
+    return SriFailure(
+        "a worker process was killed, perhaps for want of memory",
+        f"go on with fewer: {command} --workers 1",
+    )

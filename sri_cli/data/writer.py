@@ -83,7 +83,7 @@ class StoreWriter:
         self.rows = dict.fromkeys(SPLITS, 0)
         self.discarded = 0
         self.started_anew = False
-        self._finished = False
+        self._finished = self._refused = False
 
     def __enter__(self) -> StoreWriter:
         ensure_folder(self.path.parent)
@@ -103,12 +103,11 @@ class StoreWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any):  # type: ignore[no-untyped-def]
-        refused = isinstance(error, SriFailure)
         try:
-            with contextlib.suppress(*([Exception] if refused else [])):
+            with contextlib.suppress(*([Exception] if self._refused else [])):
                 self._close()
         finally:
-            if not self._finished and (refused or not any(self.rows.values())):
+            if not self._finished and (self._refused or not any(self.rows.values())):
                 self.partial.unlink(missing_ok=True)
             os.close(self._lock)
 
@@ -219,6 +218,7 @@ class StoreWriter:
         try:
             yield
         except (OSError, RuntimeError) as error:
+            self._refused = True
             raise cannot_write(self.path, OSError(0, reason_of(error))) from error
 
 

@@ -132,6 +132,23 @@ def test_a_killed_preparation_goes_on(path: Path, tmp_path: Path) -> None:
     assert same(path, prepare(small_job(), tmp_path / "whole-16.h5", workers=1).data.path)
 
 
+def die_at_ten(index: int) -> RandomScenario:
+    """In a worker: the scenario with this index takes it away."""
+    if index == 10:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return random_scenario(4, 16, 0, index)
+
+
+def test_a_killed_worker_costs_no_row(path: Path, tmp_path: Path, often: None) -> None:
+    job = replace(small_job(), items_per_task=1)
+    with pytest.raises(SriFailure, match="a worker process was killed") as caught:
+        prepare(replace(job, make=die_at_ten), path, workers=2)
+    assert caught.value.hint == "go on with fewer: sri prepare --workers 1"
+    done = prepare(job, path, workers=1)
+    assert 0 < done.resumed_from <= 40  # a task that was handed over after it may be lost, too
+    assert same(path, prepare(job, tmp_path / "whole-16.h5", workers=1).data.path)
+
+
 def test_a_finished_file_is_kept_and_another_one_is_not_overwritten(path: Path) -> None:
     prepare(small_job(), path, workers=1)
     before = path.stat()

@@ -28,11 +28,11 @@ from sri_cli.data.sources.shapestacks_files import SIMULATED, resizing_of
 from sri_cli.data.sources.shapestacks_names import LIST_FILES, SIDE_PX, Lists, header_of
 from sri_cli.data.sources.shapestacks_pictures import LABEL_STEP
 from sri_cli.data.sources.shapestacks_places import ARCHIVE, ROOMS
-from sri_cli.data.spread import spread
+from sri_cli.data.spread import spread, worker_killed
 from sri_cli.data.store import SPLITS
 from sri_cli.data.workers import available_cores
 from sri_cli.data.writer import Header, check_space
-from sri_cli.errors import Interrupted, SriError, SriFailure
+from sri_cli.errors import Interrupted, SriError
 from sri_cli.progress import Progress
 from sri_cli.signals import stop_on_signal
 from sri_cli.workspace import cannot_write, ensure_folder, lock_file, write_atomic
@@ -162,10 +162,7 @@ def write_scenarios(
                     break
         except BrokenProcessPool as error:
             if not stop.name:
-                raise SriFailure(
-                    "a worker process was killed, perhaps for want of memory",
-                    f"go on with fewer: {command} --workers 1",
-                ) from error
+                raise worker_killed(command) from error
         if stop.name:
             raise Interrupted(
                 f"stopped by {stop.name} after {done:,} of {total:,} views, kept in {recordings}",

@@ -30,8 +30,8 @@ from sri_cli.data.sources.shapestacks_names import (
 from sri_cli.data.sources.shapestacks_pictures import labels_in, picture_in
 from sri_cli.data.sources.shapestacks_places import Archives
 from sri_cli.data.sources.shapestacks_staging import BIT, Kind, Staging, read_rows
-from sri_cli.data.spread import spread
-from sri_cli.errors import Interrupted, SriError, SriFailure
+from sri_cli.data.spread import spread, worker_killed
+from sri_cli.errors import Interrupted, SriError
 from sri_cli.progress import Progress
 from sri_cli.signals import StopFlag, stop_on_signal
 
@@ -78,10 +78,7 @@ class Reader:
                         self.stop_if_asked(kind, path, stop)
             except BrokenProcessPool as error:
                 self.stop_if_asked(kind, path, stop)
-                raise SriFailure(
-                    "a worker process was killed, perhaps for want of memory",
-                    f"go on with fewer: {self.command} --workers 1",
-                ) from error
+                raise worker_killed(self.command) from error
         self.staging.finish(kind)
 
     def files(
