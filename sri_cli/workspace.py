@@ -22,11 +22,11 @@ PREPARED_AS = {
 }
 
 
-def prepare_hint(how: str, name: str, size: int | str, more: str = "") -> str:
+def prepare_hint(how: str, name: str, size: int | str) -> str:
     """The command that makes a data set, or what else to do where none makes it."""
     if name not in PREPARED_AS:
         return "name another file: --data FILE"
-    return f"{how}: sri prepare {PREPARED_AS[name]} --size {size}{more}"
+    return f"{how}: sri prepare {PREPARED_AS[name]} --size {size}"
 
 
 @dataclass(frozen=True)

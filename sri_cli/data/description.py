@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sri_cli.data.listing import counts_text, find, parameters_text
 from sri_cli.data.mask_facts import MaskFacts, mask_facts
+from sri_cli.data.mending import make_again
 from sri_cli.data.store import SPLITS, DataFile, Split
 from sri_cli.errors import SriError
 from sri_cli.figures.contact import contact_sheet
@@ -43,7 +44,7 @@ def describe_file(path: Path) -> Description:
     if not data.is_intact():
         raise SriError(
             f"data file {path} is damaged: its images are not those that were written",
-            f"make it again: sri prepare {data.prepare_words} --force",
+            make_again(path, data.attrs),
         )
     facts = mask_facts(data)
     lines = [

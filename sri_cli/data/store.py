@@ -22,8 +22,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from sri_cli.data.mending import make_again
 from sri_cli.errors import SriError, did_you_mean
-from sri_cli.workspace import PREPARED_AS, prepare_hint
+from sri_cli.workspace import prepare_hint
 
 SCHEMA = 1
 SPLITS = ("train", "val", "test")
@@ -80,8 +81,9 @@ class DataFile:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self._splits: dict[str, Split] = {}
+        self.attrs: dict[str, Any] = {}
         with self._open() as file:
-            self.attrs = read_attrs(file)
+            self.attrs = self._attrs_of(file)
             self._check_attrs()
             self._offsets = {name: self._check_split(file, name) for name in SPLITS}
             shapes = {name: file[name]["images"].shape for name in SPLITS}
@@ -112,11 +114,6 @@ class DataFile:
     def counts(self) -> dict[str, int]:
         """Images in each split."""
         return dict(self._counts)
-
-    @property
-    def prepare_words(self) -> str:
-        """What follows `sri prepare` to make a file of this name and size."""
-        return f"{PREPARED_AS.get(self.name, self.name)} --size {self.size}"
 
     @property
     def caption(self) -> str:
@@ -160,14 +157,17 @@ class DataFile:
 
     def _open(self) -> h5py.File:
         if not self.path.exists():
-            raise SriError(f"data file {self.path} does not exist", self._mend("make it"))
+            raise SriError(f"data file {self.path} does not exist", self._make_it())
         if self.path.is_dir():
             raise SriError(
                 f"data file {self.path} is a folder", "`sri prepare --list` lists the data files"
             )
         try:
             if self.path.suffix == ".partial":
-                raise self._broken("is an unfinished preparation", "finish it")
+                raise SriError(
+                    f"data file {self.path} is an unfinished preparation",
+                    "finish it: the command that began it goes on with it",
+                )
             if not h5py.is_hdf5(self.path):
                 raise self._broken("is not an HDF5 file")
             return h5py.File(self.path, "r", locking=False)
@@ -176,10 +176,19 @@ class DataFile:
                 raise self._broken("is cut off: it ends before its data does") from error
             raise self._broken(f"cannot be read: {reason_of(error)}") from error
 
+    def _attrs_of(self, file: h5py.File) -> dict[str, Any]:
+        try:
+            return read_attrs(file)
+        except (OSError, RuntimeError, ValueError, TypeError) as error:
+            raise self._broken("is damaged: what it is cannot be read") from error
+
     def _check_attrs(self) -> None:
         schema = self.attrs.get("schema")
         if schema is None:
-            raise self._broken("is HDF5, but no data file of sri (it has no schema version)")
+            raise SriError(
+                f"data file {self.path} is HDF5, but no data file of sri (no schema version)",
+                f"of a published data set it is made into one: sri prepare NAME --from {self.path}",
+            )
         if schema != SCHEMA:
             raise self._broken(f"has schema version {schema}, this sri reads {SCHEMA}")
         wanted = ("name", "size", "source", "background_labels", "parameters", "sha256")
@@ -239,16 +248,15 @@ class DataFile:
             except (KeyError, OSError) as error:
                 raise self._broken(f"is damaged: {name} cannot be read") from error
 
-    def _broken(self, what: str, how: str = "make it again") -> SriError:
-        return SriError(f"data file {self.path} {what}", self._mend(how))
+    def _broken(self, what: str) -> SriError:
+        return SriError(f"data file {self.path} {what}", make_again(self.path, self.attrs))
 
-    def _mend(self, how: str) -> str:
+    def _make_it(self) -> str:
         """The command that makes this file, as far as its name tells."""
-        name, _, size = self.path.name.removesuffix(".partial").removesuffix(".h5").rpartition("-")
-        force = " --force" if how == "make it again" else ""
+        name, _, size = self.path.name.removesuffix(".h5").rpartition("-")
         if not size.isdigit():
-            return f"{how}: sri prepare shapestacks --out {self.path}{force}"
-        return prepare_hint(how, name, size, force)
+            return f"make it: sri prepare shapestacks --out {self.path}"
+        return prepare_hint("make it", name, size)
 
 
 def read_attrs(file: h5py.File) -> dict[str, Any]:

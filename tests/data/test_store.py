@@ -97,7 +97,7 @@ def test_truncated(path: Path, keep: float) -> None:
     os.truncate(path, int(path.stat().st_size * keep))
     error = refusal(path)
     assert "cut off" in error.message or "damaged" in error.message
-    assert error.hint == "name another file: --data FILE"
+    assert error.hint == "make it again with the command that made it, and --force"
 
 
 def drop(name: str) -> Callable[[h5py.File], None]:
@@ -118,7 +118,8 @@ def replace_images(shape: tuple[int, ...], dtype: str = "uint8", **how: object) 
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        (lambda file: file.attrs.pop("schema"), "has no schema version"),
+        (lambda file: file.attrs.pop("schema"), "no schema version"),
+        (lambda file: file.attrs.update(parameters="{"), "what it is cannot be read"),
         (lambda file: file.attrs.update(schema=7), "has schema version 7, this sri reads 1"),
         (lambda file: file.attrs.update(complete=False), "was never finished"),
         (lambda file: file.attrs.pop("sha256"), "was never finished"),
@@ -157,5 +158,7 @@ def test_an_unfinished_file_does_not_pass_for_whole(tmp_path: Path) -> None:
     partial = tmp_path / "towers-16.h5.partial"
     assert list(tmp_path.iterdir()) == [partial]
     assert "unfinished" in refusal(partial).message
+    # Any other command would begin anew.
+    assert refusal(partial).hint == "finish it: the command that began it goes on with it"
     shutil.copy(partial, path)
     assert "no val images" in refusal(path).message or "never finished" in refusal(path).message
