@@ -213,7 +213,7 @@ def test_the_published_split_of_rooms(
     write_flat(source, 30, 64, 64)
     with pytest.raises(SriError, match="the first 10,000 for test") as caught:
         made(mirror_job("objects-room", source, 64), tmp_path)
-    assert "--val-scenes V --test-scenes T" in (caught.value.hint or "")
+    assert "--test-scenes T --val-scenes V" in (caught.value.hint or "")
     with pytest.raises(SriError, match="too few for 20 test"):
         made(mirror_job("objects-room", source, 64, val_scenes=20), tmp_path)
     small = replace(mirror.KINDS["objects-room"], published=InOrder(6, 4, None, published=True))

@@ -162,6 +162,14 @@ def test_a_file_with_too_few_records(path: Path, asked: Asked, message: str, hin
     assert os.listdir(path.parent) == [path.name]
 
 
+def test_a_file_shorter_than_the_published_split_is_not_called_published(path: Path) -> None:
+    write(path, [table(number, 2) for number in range(9)])  # one of ten is missing
+    with pytest.raises(SriError, match="has 9 records .*and the next 4 for training"):
+        made(TABLE, path)
+    write(path, [table(number, 2) for number in range(10)])
+    assert made(TABLE, path).counts == {"test": 3, "val": 3, "train": 4}
+
+
 def bad_records() -> Iterator[tuple[list[bytes], str]]:
     """Records after three good ones, and what is said of the fourth."""
     image, masks = np.zeros((64, 64, 3)), np.full((7, 64, 64), 255)

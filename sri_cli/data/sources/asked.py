@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -83,6 +83,26 @@ class InOrder:
         if position < self.test:
             return "test"
         return "val" if position < self.test + self.val else "train"
+
+    def check(self, held: str, positions: int, counts: Mapping[str, int]) -> None:
+        """SriError when a source (`held`: its name and numbers in words) is too short for the
+        split, or leaves a part of it without anything (`counts`: what is kept)."""
+        wanted = {"test": self.test, "val": self.val, "train": self.train or 1}
+        if self.published:
+            if positions >= sum(wanted.values()) and all(counts.values()):
+                return
+            rest = "the rest" if self.train is None else f"the next {self.train:,}"
+            raise SriError(
+                f"{held}; the published split takes the first {self.test:,} for test, the next"
+                f" {self.val:,} for validation and {rest} for training",
+                "split it in numbers of your own: --test-scenes T --val-scenes V (the rest trains)",
+            )
+        if any(counts[name] < number for name, number in wanted.items()):
+            raise SriError(
+                f"{held}: too few for {self.test:,} test + {self.val:,} val +"
+                f" {self.train or 1:,} train",
+                "ask for fewer: --test-scenes T --val-scenes V --scenes N",
+            )
 
     def parameters(self) -> dict[str, object]:
         """For the data file's record."""

@@ -91,34 +91,14 @@ def survey(kind: MirrorSet, path: Path, asked: Asked) -> Plan:
     for name, row in split.assign(enumerate(keep.tolist())):
         splits[row] = SPLITS.index(name)
     counts = counts_of(splits)
-    check_counts(path, split, counts, len(keep), int(keep.sum()))
+    held = f"{path} has {len(keep):,} images ({int(keep.sum()):,} of them kept)"
+    split.check(held, len(keep), counts)
     return Plan(counts, (), splits, np.arange(len(keep)))
 
 
 def counts_of(splits: NDArray[np.int8]) -> dict[str, int]:
     """Images in each split."""
     return {name: int((splits == number).sum()) for number, name in enumerate(SPLITS)}
-
-
-def check_counts(
-    path: Path, split: InOrder, counts: dict[str, int], num_images: int, num_kept: int
-) -> None:
-    """SriError when the file has too few images for its split."""
-    wanted = {"test": split.test, "val": split.val, "train": split.train or 1}
-    held = f"{path} has {num_images:,} images ({num_kept:,} of them kept)"
-    if split.published and (num_images < sum(wanted.values()) or not all(counts.values())):
-        rest = "the rest" if split.train is None else f"the next {split.train:,}"
-        raise SriError(
-            f"{held}; the published split takes the first {split.test:,} for test, the next"
-            f" {split.val:,} for validation and {rest} for training",
-            "split it in numbers of your own: --val-scenes V --test-scenes T (the rest trains)",
-        )
-    if not split.published and any(counts[name] < wanted[name] for name in SPLITS):
-        raise SriError(
-            f"{held}: too few for {split.test:,} test + {split.val:,} val +"
-            f" {split.train or 1:,} train",
-            "ask for fewer: --test-scenes T --val-scenes V --scenes N",
-        )
 
 
 def kept(

@@ -29,7 +29,6 @@ from sri_cli.data.sources.tfrecord import (
 )
 from sri_cli.data.store import SPLITS
 from sri_cli.data.writer import Header
-from sri_cli.errors import SriError
 from sri_cli.progress import Progress
 
 MEGABYTE = 1_000_000
@@ -130,30 +129,9 @@ def survey(kind: RecordSet, path: Path, split: InOrder) -> Survey:
 
         for name, _ in split.assign(read()):
             counts[name] += 1
-    check_counts(kind, path, split, counts, num_records)
-    return Survey(counts)
-
-
-def check_counts(
-    kind: RecordSet, path: Path, split: InOrder, counts: dict[str, int], num_records: int
-) -> None:
-    """SriError when the file has too few records for its split."""
-    wanted = {"test": split.test, "val": split.val, "train": split.train or 1}
-    short = [name for name in SPLITS if counts[name] < (1 if split.published else wanted[name])]
-    if not short:
-        return
     kept = f" ({sum(counts.values()):,} of them kept)" if kind.most_entities else ""
-    held = f"{path} has {num_records:,} records{kept}"
-    if split.published:
-        raise SriError(
-            f"{held}; the published split takes the first {split.test:,} for test, the next"
-            f" {split.val:,} for validation and the rest for training",
-            "split it in numbers of your own: --test-scenes T --val-scenes V (the rest trains)",
-        )
-    raise SriError(
-        f"{held}: too few for {split.test:,} test + {split.val:,} val + {split.train or 1:,} train",
-        "ask for fewer: --test-scenes T --val-scenes V --scenes N",
-    )
+    split.check(f"{path} has {num_records:,} records{kept}", num_records, counts)
+    return Survey(counts)
 
 
 def pictures(
