@@ -120,7 +120,9 @@ class ModelSection(Section):
     segregation: Literal["genesis-v2", "emorl", "slot-attention", "frozen"] = Field(
         "genesis-v2", description="first stage of sri"
     )
-    encoder: str | None = Field(None, description="file of the frozen encoder (segregation frozen)")
+    encoder: str | None = Field(
+        None, description="file of the frozen encoder (segregation frozen), beside the recipe"
+    )
     order: Literal["greedy", "hungarian"] = Field(
         "greedy", description="how slots are matched to the slot prior of sri"
     )
