@@ -138,9 +138,10 @@ def nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 
 @pytest.fixture(scope="module")
 def saved() -> bytes:
-    """A file as the papers' is: the old format of torch.save."""
-    file = io.BytesIO()
-    torch.save(random_weights(), file, _use_new_zipfile_serialization=False)
+    """A file as the papers' is: a module's state dict in the old format of torch.save."""
+    network, file = fid_inception(), io.BytesIO()
+    network.load_state_dict(random_weights(), assign=True)
+    torch.save(network.state_dict(), file, _use_new_zipfile_serialization=False)
     return file.getvalue()
 
 
@@ -265,7 +266,7 @@ def test_nothing_in_a_file_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     data = pickle.dumps(Trap())
     (tmp_path / FILE).write_bytes(data)
     _known_as(monkeypatch, data)
-    with pytest.raises(Exception, match="(?i)weights|unsupported|magic"):
+    with pytest.raises(pickle.UnpicklingError):
         read_weights(tmp_path / FILE)
     assert not (tmp_path / "sprung").exists()
 
