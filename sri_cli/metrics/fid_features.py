@@ -98,8 +98,8 @@ def generated_features(
 ) -> Iterator[Features]:
     """Features [B,F] of the scenes 0..count-1 of a seed, block by block; slots None: training's.
 
-    Blocks are kept in a folder of `cache_dir` for these weights, K, temperature, seed,
-    precision and features: an interrupted evaluation goes on, and a larger one begins with a smaller one's.
+    Blocks are kept in a folder of `cache_dir` for these weights, K, temperature, seed, precision
+    and features: an interrupted evaluation goes on, a larger one begins with a smaller one's.
     """
     model = loaded.model
     slots = model.num_slots if slots is None else slots

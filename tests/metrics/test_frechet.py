@@ -154,6 +154,7 @@ def test_different_features_are_refused() -> None:
         frechet_distance(gaussian(np.zeros(3), np.eye(3)), gaussian([0], [[1]]))
 
 
+@pytest.mark.filterwarnings("ignore:The `disp` argument:DeprecationWarning")
 @pytest.mark.parametrize("num", [2, 5, 64])
 def test_as_pytorch_fid(num: int) -> None:
     first, second = moments(features(900, num), []), moments(features(700, num, 1, 1.3) + 0.2, [])

@@ -263,7 +263,7 @@ def test_no_other_file_is_loaded(
 def test_nothing_in_a_file_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even with the right hash."""
     monkeypatch.chdir(tmp_path)
-    data = pickle.dumps(Trap())
+    data = pickle.dumps(Trap(), protocol=2)
     (tmp_path / FILE).write_bytes(data)
     _known_as(monkeypatch, data)
     with pytest.raises(pickle.UnpicklingError):
