@@ -188,13 +188,13 @@ def same_file(header: Header, path: Path) -> DataFile:
 
 
 def differences(data: DataFile, header: Header) -> list[str]:
-    """What of a file is not as `header` says, as `seed 0 -> 1`."""
-    was = data.attrs["parameters"] | {"name": data.name, "source": data.source, "size": data.size}
-    now = dict(header.parameters) | {
-        "name": header.name,
-        "source": header.source,
-        "size": header.size,
-    }
+    """What of a file is not as `header` says, as `seed 0 -> 1`; of another data set or source only
+    that, for their parameters have nothing to do with each other."""
+    was = {"name": data.name, "source": data.source, "size": data.size}
+    now: dict[str, object] = {"name": header.name, "source": header.source, "size": header.size}
+    if (data.name, data.source) == (header.name, header.source):
+        was |= data.attrs["parameters"]
+        now |= header.parameters
     return [
         f"{key} {was.get(key)} -> {now.get(key)}"
         for key in sorted(was.keys() | now.keys())

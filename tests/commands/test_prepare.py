@@ -120,6 +120,11 @@ def test_nothing_prepared() -> None:
         (("prepare", "shapestacks", "--workers", "0"), "--workers"),
         (("prepare", "shapestacks", "--seed", "-1"), "--seed"),
         (("prepare", "shapestacks", "--preset", "demos"), "--preset"),
+        (("prepare", "shapestacks", "--split", "ccs_all"), "simulated towers have none"),
+        (
+            ("prepare", "shapestacks", "--from", "mirror", "--split", "ccs_all", "--offline"),
+            "the mirror has none",
+        ),
         (("prepare", "shapestacks", "--out", "towers.txt"), "towers.txt is no name"),
     ],
 )

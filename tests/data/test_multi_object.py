@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from sri_cli.cli import cli
 from sri_cli.data.store import DataFile
+from tests.foreign_hdf5 import write_towers
 from tests.small_server import says, serving
 from tests.tfrecord_writer import example, one_string, write
 
@@ -91,10 +92,28 @@ def test_a_file_of_another_data_set(place: Path) -> None:
     records(place / "rooms.tfrecords")
     result = sri("clevr6", "--from", "rooms.tfrecords")
     assert result.exit_code == 2 and "record 1: no record of clevr6" in result.stderr
+    assert result.stderr.endswith("name a file of clevr6: --from FILE\n")
     (place / "text.tfrecords").write_text("no such thing")
     assert "record 1: this is no TFRecord file" in sri("clevr6", "--from", "text.tfrecords").stderr
     (place / "empty").mkdir()
     assert "empty holds no clevr_with_masks_train" in sri("clevr6", "--from", "empty").stderr
+
+
+def test_the_mirrors_towers_do_not_pass_for_rooms(place: Path) -> None:
+    write_towers(place / "shapestacks-full.hdf5", scenes=2)  # as large as rooms
+    result = sri("objects-room", "--from", "shapestacks-full.hdf5", *FEW)
+    assert result.exit_code == 2, result.output
+    error, hint = result.stderr.splitlines()
+    assert "the mirror's file of shapestacks, not of objects-room" in error
+    assert hint == "sri prepare shapestacks --from shapestacks-full.hdf5"
+    assert not (place / "data").exists()
+
+
+def test_of_another_source_only_that_is_told(place: Path) -> None:
+    assert sri("objects-room", "--scenes", "1", "--workers", "1").exit_code == 0
+    records(place / "rooms.tfrecords")
+    error, _ = sri("objects-room", "--from", "rooms.tfrecords", *FEW).stderr.splitlines()
+    assert error.endswith("was made otherwise: source simulated -> original")
 
 
 def test_a_copy_of_the_mirrors_file(place: Path) -> None:

@@ -81,6 +81,16 @@ def test_limits_views_and_another_size(tmp_path: Path, root: Path, place: Path, 
     assert prepare_from(place, out, other, force=True).made == 5 * 3
 
 
+def test_a_list_that_is_not_there_names_those_that_are(root: Path, place: Path, out: Path) -> None:
+    for source in (root, place):
+        with pytest.raises(
+            SriError, match=r"no split list .*defualt/.*did you mean default\?"
+        ) as no:
+            prepare_from(source, out, AskedTowers(split="defualt"))
+        assert no.value.hint == "there is default"
+    assert left(out) == []
+
+
 def test_without_the_maps_archive(
     root: Path, place: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -154,6 +154,10 @@ def test_a_stopped_writing_goes_on(
         (tmp_path / "shapestacks" / "splits").mkdir()
         prepare_from(tmp_path, tmp_path / "x-64.h5")
     assert "--raw" in (cut.value.hint or "")
+    with pytest.raises(SriError, match="no split list") as other:
+        (tmp_path / "shapestacks" / "splits" / "default").mkdir()
+        prepare_from(tmp_path, tmp_path / "x-64.h5", AskedTowers(split="ccs_all"))
+    assert other.value.hint == "there is default"
     # A scenario that was cut short is written anew.
     whole = next((tmp_path / "shapestacks" / "recordings").iterdir())
     half = whole.rename(whole.with_name(f"{whole.name}.unfinished"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,7 @@ def prepare_mirror(
 
     The mirror's file is fetched unless it is here or the data file is finished already.
     """
+    check_name(name, source)
     size = size_px or KINDS[name].size_px
     path = out or workspace.data_path(name, size)
     file = source or workspace.data_root / "downloads" / FILES[name][0]
@@ -101,6 +103,16 @@ def prepare_mirror(
     numbers = {"scenes": scenes, "val_scenes": val_scenes, "test_scenes": test_scenes}
     job = mirror_job(name, file, size, **numbers, seed=seed)
     return prepare(job, path, workers=workers, force=force, command=command)
+
+
+def check_name(name: str, source: Path | None) -> None:
+    """SriError for the mirror's file of another data set; some of them look alike."""
+    for other, (file, _) in FILES.items():
+        if other != name and source is not None and source.name == file:
+            raise SriError(
+                f"{source} is the mirror's file of {other}, not of {name}",
+                f"sri prepare {other} --from {shlex.quote(str(source))}",
+            )
 
 
 def mirror_job(

@@ -169,7 +169,8 @@ def check_shape(kind: RecordSet, features: Features) -> None:
     if image != 3 * area or masks % area or not area <= masks <= 255 * area:
         raise Faulty(
             f"no record of {kind.name}: it has an image of {image:,} and masks of {masks:,} bytes,"
-            f" {kind.height}x{kind.width}x3 and a number of {kind.height}x{kind.width} are wanted"
+            f" {kind.height}x{kind.width}x3 and a number of {kind.height}x{kind.width} are wanted",
+            f"name a file of {kind.name}: --from FILE",
         )
 
 

@@ -131,6 +131,7 @@ def prepare_shapestacks(
     """
     how: dict[str, Any] = {"workers": workers, "force": force, "command": command}
     if source == "simulate":
+        check_split(towers, "simulated towers have none")
         chosen = towers.towers() if isinstance(towers, AskedTowers) else towers or Towers()
         check(chosen)
         path = out or workspace.data_path(chosen.name, chosen.size_px)
@@ -141,6 +142,7 @@ def prepare_shapestacks(
     check_asked(asked, source, raw)
     place = Path(source).expanduser()
     if source == "mirror" or place.is_file():
+        check_split(asked, "the mirror has none of them")
         from sri_cli.data.sources.mirror import prepare_mirror
 
         return prepare_mirror(
@@ -204,6 +206,15 @@ def check_asked(asked: AskedTowers, source: str, raw: Path | None) -> None:
     if asked.views is not None and (source == "mirror" or place.is_file()):
         raise SriError(f"--views cannot be chosen with --from {source}", "leave it out")
     asked.check()
+
+
+def check_split(towers: Towers | AskedTowers | None, why: str) -> None:
+    """SriError for lists of the original where there are none."""
+    if isinstance(towers, AskedTowers) and towers.split != "default":
+        raise SriError(
+            f"--split {towers.split} names lists of the original's files; {why}",
+            "leave it out, or --from DIR with the original's files",
+        )
 
 
 def prepare_originals(

@@ -7,6 +7,7 @@ cut, shrunk and staged (shapestacks_staging.py), and the data file is written fr
 from __future__ import annotations
 
 import functools
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,9 +37,10 @@ from sri_cli.data.sources.shapestacks_staging import Staging, read_rows
 from sri_cli.data.store import SPLITS
 from sri_cli.data.workers import available_cores
 from sri_cli.data.writer import Header
-from sri_cli.errors import SriError
+from sri_cli.errors import SriError, did_you_mean
 
 MOST_LIST_BYTES = 16_000_000
+LIST_MEMBER = re.compile(r"(?:^|/)splits/([^/]+)/[^/]+\.txt$")
 
 
 @dataclass(frozen=True)
@@ -88,16 +90,25 @@ def read_meta(meta: Path, split: str, asked: Asked) -> tuple[Lists, dict[str, An
     wanted = {f"splits/{split}/{file}": file for file in LIST_FILES.values()}
     found: dict[str, bytes] = {}
     simulated = None
-    for member, data in members(
-        meta, lambda name: name.endswith((*wanted, SIMULATED)), most_bytes=MOST_LIST_BYTES
-    ):
+    there: set[str] = set()  # the names of all lists
+
+    def is_wanted(name: str) -> bool:
+        if list_name := LIST_MEMBER.search(name):
+            there.add(list_name[1])
+        return name.endswith((*wanted, SIMULATED))
+
+    for member, data in members(meta, is_wanted, most_bytes=MOST_LIST_BYTES):
         if member.name.endswith(SIMULATED):
             simulated = simulated_parameters(data, f"{meta}: {member.name}")
         else:
             found["/".join(member.name.split("/")[-3:])] = data
     missing = [name for name in wanted if name not in found]
     if missing:
-        raise SriError(f"{meta} has no split list {missing[0]}", "get the archive again")
+        known, hint = sorted(there), "get the archive again"
+        if known and split not in known:
+            hint = f"there is {', '.join(known)}"
+        near = did_you_mean(split, [name for name in known if name != split])
+        raise SriError(f"{meta} has no split list {missing[0]}{near}", hint)
     texts = {file: found[name] for name, file in wanted.items()}
     return read_lists(texts, f"{meta}: splits/{split}", split, asked), simulated
 

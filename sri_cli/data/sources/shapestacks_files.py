@@ -102,7 +102,7 @@ def read_list_files(root: Path, split: str, asked: Asked) -> Lists:
         texts = {file: (folder / file).read_bytes() for file in LIST_FILES.values()}
     except OSError as error:
         near, hint = "", "get shapestacks-meta.tar.gz again"
-        if (root / SIMULATED).exists():
+        if (root / SIMULATED).exists() and split == "default":
             hint = "writing these files was cut short: go on with the same --raw command"
         elif not folder.is_dir():
             there = sorted(place.name for place in (root / "splits").iterdir() if place.is_dir())

@@ -77,7 +77,8 @@ def incomplete(folder: Path, archives: dict[str, Path], roots: list[Path]) -> Sr
             f"{folder / ARCHIVE.format(wanted)} is missing: it holds {what}",
             "put it beside the other archives, or have the towers simulated: --from simulate",
         )
-    mirrors = sorted([*folder.glob("*.hdf5"), *folder.glob("*.h5")])
+    files = [*folder.glob("*.hdf5"), *folder.glob("*.h5")]
+    mirrors = sorted(files, key=lambda path: ("shapestacks" not in path.name, path))
     if mirrors:
         return SriError(
             f"{folder} is a folder of data files, not of ShapeStacks' own files",

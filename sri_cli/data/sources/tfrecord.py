@@ -46,11 +46,12 @@ CRC = struct.Struct("<I")
 
 
 class Faulty(Exception):
-    """What is wrong with a record; `located` says of which."""
+    """What is wrong with a record; `located` says of which. `hint`: what to do if it is the
+    first, and all are like it."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, hint: str | None = None) -> None:
         super().__init__(what)
-        self.what = what
+        self.what, self.hint = what, hint
 
 
 def read_records(
@@ -204,10 +205,10 @@ def located(path: Path, number: int) -> Iterator[None]:
 
 def damaged(path: Path, number: int, error: Faulty) -> SriError:
     """What is wrong with record `number`."""
-    return SriError(
-        f"{path}: record {max(number, 1):,}: {error.what}",
-        f"{max(number - 1, 0):,} records before it are good; get the file again",
-    )
+    good = max(number - 1, 0)
+    again = f"{good:,} records before it are good; get the file again"
+    hint = again if good or error.hint is None else error.hint
+    return SriError(f"{path}: record {good + 1:,}: {error.what}", hint)
 
 
 def cut_off(path: Path, number: int, expected: int | None) -> SriError:
