@@ -200,7 +200,7 @@ def show(workspace: Workspace, name: str, size: int | None) -> None:
     from sri_cli.data.description import describe
 
     for description in describe(workspace, name, size):
-        click.echo("\n".join([*description.lines, f"contact     {description.sheet}"]))
+        click.echo("\n".join(description.lines))
 
 
 def split_options(kind: Callable[..., Any], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

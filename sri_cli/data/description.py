@@ -14,7 +14,7 @@ from sri_cli.data.listing import counts_text, find, parameters_text
 from sri_cli.data.mask_facts import MaskFacts, mask_facts
 from sri_cli.data.mending import make_again
 from sri_cli.data.store import SPLITS, DataFile, Split
-from sri_cli.errors import SriError
+from sri_cli.errors import SriError, SriFailure
 from sri_cli.figures.contact import contact_sheet
 from sri_cli.figures.grids import png_bytes
 from sri_cli.workspace import Workspace, write_atomic
@@ -27,10 +27,10 @@ NAMED_FILES = 5
 
 @dataclass(frozen=True)
 class Description:
-    """A data file in words (lines) and pictures (a PNG)."""
+    """A data file in words (lines) and pictures (a PNG; None where it could not be written)."""
 
     lines: list[str]
-    sheet: Path
+    sheet: Path | None
 
 
 def describe(workspace: Workspace, name_or_file: str, size: int | None = None) -> list[Description]:
@@ -39,7 +39,7 @@ def describe(workspace: Workspace, name_or_file: str, size: int | None = None) -
 
 
 def describe_file(path: Path) -> Description:
-    """A file in words; its contact sheet is written beside it."""
+    """A file in words; its contact sheet is written beside it, unless the folder takes none."""
     data = DataFile(path)
     if not data.is_intact():
         raise SriError(
@@ -62,8 +62,11 @@ def describe_file(path: Path) -> Description:
         *mask_lines(data, facts),
     ]
     sheet = path.with_suffix(".png")
-    write_atomic(sheet, sheet_png(data, facts))
-    return Description(lines, sheet)
+    try:
+        write_atomic(sheet, sheet_png(data, facts))
+    except SriFailure as refused:
+        return Description([*lines, f"contact     none: {refused.message}"], None)
+    return Description([*lines, f"contact     {sheet}"], sheet)
 
 
 def scenes_text(data: DataFile) -> str:

@@ -12,7 +12,9 @@ import functools
 import hashlib
 import json
 import math
+import os
 import re
+import shlex
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -161,6 +163,11 @@ class DataFile:
         if self.path.is_dir():
             raise SriError(
                 f"data file {self.path} is a folder", "`sri prepare --list` lists the data files"
+            )
+        if not os.access(self.path, os.R_OK):
+            raise SriError(
+                f"data file {self.path} cannot be read: no permission",
+                f"chmod u+r {shlex.quote(str(self.path))}",
             )
         try:
             if self.path.suffix == ".partial":

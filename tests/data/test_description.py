@@ -93,7 +93,7 @@ def test_show_counts_what_the_masks_hold(tmp_path: Path) -> None:
         "made with   seed 3" in text
         and f"({os.path.getsize(tmp_path / 'rooms-8.h5') / 1e6:,.0f} MB, intact)" in text
     )
-    bars = {line.split()[0]: line.split()[-2:] for line in found.lines[-3:]}
+    bars = {line.split()[0]: line.split()[-2:] for line in found.lines[-4:-1]}
     assert bars == {"0": ["#" * 20, "25.0%"], "1": ["#" * 40, "50.0%"], "3": ["#" * 20, "25.0%"]}
     first = found.sheet.read_bytes()
     assert describe_file(tmp_path / "rooms-8.h5").sheet.read_bytes() == first
@@ -106,7 +106,7 @@ def test_a_simulated_set_has_no_deviations_and_one_without_masks_no_histogram(
     assert not any("deviating" in line for line in simulated.lines)
     assert "scenes      unknown train" in "\n".join(simulated.lines)
     bare = describe_file(write(tmp_path / "b-8.h5", None))
-    assert bare.lines[-1] == "masks       unknown" and bare.sheet.exists()
+    assert bare.lines[-2] == "masks       unknown" and bare.sheet.exists()
 
 
 def test_of_very_many_images_some_from_everywhere_are_looked_at(
@@ -216,3 +216,14 @@ def test_looking_at_masks_needs_little_memory(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert facts is not None and facts.objects == {0: number + 2}
     assert peak < 32e6
+
+
+def test_a_folder_that_takes_no_sheet_is_described_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "rooms-8.h5", masks_with(1, 2))
+    may = os.access
+    monkeypatch.setattr(os, "access", lambda place, how: how == os.R_OK and may(place, how))
+    found = describe_file(path)
+    assert found.sheet is None and any(line.startswith("objects ") for line in found.lines)
+    assert found.lines[-1] == f"contact     none: could not write to {tmp_path}: not writable"

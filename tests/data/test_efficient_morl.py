@@ -17,7 +17,7 @@ from sri_cli.data import prepare as preparing
 from sri_cli.data.prepare import prepare
 from sri_cli.data.resizing import Resizing
 from sri_cli.data.sources import hdf5_rows
-from sri_cli.data.sources.efficient_morl import as_labels, efficient_morl_job, is_efficient_morl
+from sri_cli.data.sources.efficient_morl import as_labels, efficient_morl_job
 from sri_cli.data.sources.mirror import is_mirror
 from sri_cli.data.store import SPLITS, DataFile
 from sri_cli.errors import Interrupted, SriError
@@ -166,11 +166,10 @@ def test_what_is_no_such_file_is_refused(
 
 def test_which_layout_a_file_has(tmp_path: Path, source: Path) -> None:
     write_groups(source, {"train": [3]})
-    assert is_efficient_morl(source) and not is_mirror(source)
+    assert not is_mirror(source)
     write_flat(source, 3, 64, 64)
-    assert is_mirror(source) and not is_efficient_morl(source)
+    assert is_mirror(source)
     source.write_bytes(b"no HDF5 at all")
-    assert not is_mirror(source) and not is_efficient_morl(source)
-    assert not is_efficient_morl(tmp_path / "nothing.h5") and not is_mirror(tmp_path)
+    assert not is_mirror(source) and not is_mirror(tmp_path)
     with pytest.raises(SriError, match="no shapestacks in EfficientMORL's files"):
         efficient_morl_job("shapestacks", source, 64)

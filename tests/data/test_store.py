@@ -92,6 +92,15 @@ def test_missing_and_not_hdf5(tmp_path: Path) -> None:
     assert refusal(tmp_path).message.endswith("is a folder")
 
 
+def test_a_file_that_may_not_be_read_is_not_to_be_made_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may read everything
+    error = refusal(path)
+    assert error.message.endswith("cannot be read: no permission")
+    assert error.hint == f"chmod u+r {path}"
+
+
 @pytest.mark.parametrize("keep", [0.01, 0.3, 0.6, 0.99])
 def test_truncated(path: Path, keep: float) -> None:
     os.truncate(path, int(path.stat().st_size * keep))

@@ -90,16 +90,6 @@ def efficient_morl_job(
     )
 
 
-def is_efficient_morl(path: Path) -> bool:
-    """Whether the file is laid out as EfficientMORL's are."""
-    try:
-        with opened(path) as file:
-            groups = [file[name] for name in SPLITS if has(file, name, h5py.Group)]
-            return any(has(group, "imgs", h5py.Dataset) for group in groups)
-    except SriError:
-        return False
-
-
 def sources(kind: RecordSet, file: h5py.File, split: str) -> tuple[h5py.Dataset, h5py.Dataset]:
     """Images and masks of a group; SriError when they are missing or of another type or shape."""
     if not has(file, split, h5py.Group):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from sri_cli.data.job import Job, simulation_job
 from sri_cli.data.prepare import Prepared, prepare, same_file
-from sri_cli.data.sources.asked import Asked
+from sri_cli.data.sources.asked import Asked, sixth
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError, did_you_mean
 from sri_cli.workspace import Workspace
@@ -61,12 +61,12 @@ def choose_towers(
 
     `scenes` counts training scenarios; validation and test then get a sixth each, 2 at least.
     """
-    sixth = None if scenes is None else max(2, scenes // 6)
+    beside = None if scenes is None else sixth(scenes)
     asked: dict[str, Any] = {
         "size_px": size_px,
         "train": scenes,
-        "val": sixth if val_scenes is None else val_scenes,
-        "test": sixth if test_scenes is None else test_scenes,
+        "val": beside if val_scenes is None else val_scenes,
+        "test": beside if test_scenes is None else test_scenes,
         "views": views,
         "seed": seed,
     }
