@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from sri_cli import __version__
 from sri_cli.data.store import SCHEMA, SPLITS, as_python, hash_of, reason_of
-from sri_cli.errors import SriFailure
+from sri_cli.errors import SriError, SriFailure
 from sri_cli.workspace import cannot_write, ensure_folder, lock_file, sync_folder
 
 MASK_CHUNK_BYTES = 2**20
@@ -74,7 +74,8 @@ class StoreWriter:
 
     `rows` counts the rows that are safe in each split. What was begun with the same header is
     gone on with; `started_anew` says that something else lay there. Leaving without `finish`
-    keeps the rows written so far, except when the disk refused them: then nothing stays.
+    keeps the rows written so far, except when the disk refused them or the source is faulty
+    (exit code 2; what was read may be mended, too): then nothing stays.
     """
 
     def __init__(self, path: Path, header: Header) -> None:
@@ -107,7 +108,9 @@ class StoreWriter:
             with contextlib.suppress(*([Exception] if self._refused else [])):
                 self._close()
         finally:
-            if not self._finished and (self._refused or not any(self.rows.values())):
+            faulty = isinstance(error, SriError) and error.exit_code == 2
+            useless = self._refused or faulty or not any(self.rows.values())
+            if not self._finished and useless:
                 self.partial.unlink(missing_ok=True)
             os.close(self._lock)
 

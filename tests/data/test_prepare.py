@@ -149,6 +149,18 @@ def test_a_killed_worker_costs_no_row(path: Path, tmp_path: Path, often: None) -
     assert same(path, prepare(job, tmp_path / "whole-16.h5", workers=1).data.path)
 
 
+def test_masks_of_a_later_split_that_mark_nothing_leave_no_row_behind(
+    path: Path, tmp_path: Path, often: None
+) -> None:
+    def make(index: int) -> RandomScenario:
+        scene = random_scenario(4, 16, 0, index)
+        return scene if index < FIRST_SCENARIO["val"] else replace(scene, masks=scene.masks * 0)
+
+    with pytest.raises(SriError, match="the masks of val are all zero"):
+        prepare(replace(small_job(), make=make), path, workers=1)
+    assert list(tmp_path.iterdir()) == []  # or mended masks would stand beside the old ones
+
+
 def test_a_finished_file_is_kept_and_another_one_is_not_overwritten(path: Path) -> None:
     prepare(small_job(), path, workers=1)
     before = path.stat()
