@@ -244,7 +244,12 @@ TINY: dict[str, dict[str, Any]] = {
 }
 
 
-EMORL_KEEPS = ("lr", "geco_lr")  # its own schedule and GECO are fast as they are
+# EMORL's GECO is fast as it is; the rest of it is what takes seconds a step.
+EMORL_KEEPS = ("geco_lr",)
+EMORL_TINY: dict[str, dict[str, Any]] = {
+    "model": {"decoder": "big", "refinements": 1},
+    "train": {"batch": 8},
+}
 
 
 def shrink(tree: dict[str, Any]) -> None:
@@ -253,7 +258,9 @@ def shrink(tree: dict[str, Any]) -> None:
     emorl = "emorl" in (model.get("system"), model.get("segregation"))
     left_out = {*without_effect(model), *(EMORL_KEEPS if emorl else ())}
     for section, values in TINY.items():
-        tree[section] |= {key: value for key, value in values.items() if key not in left_out}
+        more = EMORL_TINY[section] if emorl else {}
+        kept = {key: value for key, value in values.items() if key not in left_out}
+        tree[section] |= kept | more
 
 
 class Recipe(Section):
