@@ -139,7 +139,10 @@ def die_at_ten(index: int) -> RandomScenario:
     return random_scenario(4, 16, 0, index)
 
 
-def test_a_killed_worker_costs_no_row(path: Path, tmp_path: Path, often: None) -> None:
+def test_a_killed_worker_costs_no_row(
+    path: Path, tmp_path: Path, often: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))  # the workers are to find this module
     job = replace(small_job(), items_per_task=1)
     with pytest.raises(SriFailure, match="a worker process was killed") as caught:
         prepare(replace(job, make=die_at_ten), path, workers=2)
