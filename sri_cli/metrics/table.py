@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sri_cli.metrics.tabular import aligned, latex_table, markdown_table
+
 STYLES = ("text", "markdown", "latex")
 # key of the record -> heading, decimals
 COLUMNS = {
@@ -37,24 +39,12 @@ def table_rows(records: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 
 def format_table(rows: Sequence[Sequence[str]], style: str = "text") -> str:
-    """Rows of cells, the first being the header."""
+    """Rows of cells, the first being the header and the first cell of each a name."""
     if style == "markdown":
-        lines = [f"| {' | '.join(row)} |" for row in rows]
-        return "\n".join([lines[0], f"|{'---|' * len(rows[0])}", *lines[1:]])
+        return markdown_table(rows)
     if style == "latex":
-        lines = [" & ".join(_latex(cell) for cell in row) + r" \\" for row in rows]
-        columns = "l" + "r" * (len(rows[0]) - 1)
-        middle = [lines[0], r"\hline", *lines[1:]]
-        return "\n".join([rf"\begin{{tabular}}{{{columns}}}", *middle, r"\end{tabular}"])
-    rows = list(zip(*rows, strict=True))  # many metrics would not fit a terminal's width
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+        return latex_table(rows)
+    return aligned(list(zip(*rows, strict=True)))  # turned: many metrics fit no terminal's width
 
 
 def footnote(record: dict[str, Any]) -> str:
@@ -91,9 +81,3 @@ def estimate_words(estimate: dict[str, float] | None) -> str:
 def _number(value: float | None, decimals: int) -> str:
     # Adding 0.0 turns a rounded -0.0 into 0.0.
     return "-" if value is None else f"{round(value, decimals) + 0.0:.{decimals}f}"
-
-
-def _latex(text: str) -> str:
-    for sign in "&%_#$":
-        text = text.replace(sign, rf"\{sign}")
-    return text
