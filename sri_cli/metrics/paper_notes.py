@@ -56,7 +56,7 @@ def _measured(found: Sequence[Group]) -> list[str]:
         return []
     marks = ["measured: our runs"]
     if any(len(group.runs) > 1 for group in found):
-        marks.append("n runs that differ in the training seed: mean ± standard deviation (n - 1)")
+        marks.append("n runs that differ in the training seed: mean ± sample standard deviation")
     if any(_alone(group) for group in found):
         marks.append("[low, high]: the interval of one run")
     if any(m["metric"] in SHUFFLED for group in found for m in group.measurements):
