@@ -37,6 +37,16 @@ def test_a_seed_counts_once() -> None:
     ]
 
 
+def test_of_two_runs_of_a_seed_the_one_measured_last_counts() -> None:
+    first = measured("fid", "FID-val", 70, "val")
+    others = [
+        measured("fid", "FID-val", 90, "val", run="runs/again"),
+        measured("fid", "FID-val", 72, "val", training_seed=1),
+    ]
+    assert row([first, *others], "sri-g ")[2] == "81.0 ± 12.7"
+    assert row([first, *others, first], "sri-g ")[2] == "71.0 ± 1.4"
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -58,6 +68,12 @@ def test_only_like_runs_are_averaged(other: dict[str, Any]) -> None:
 def test_distances_measured_in_two_ways_are_not_averaged() -> None:
     other = measured("fid", "FID-val(500/500)", 90, "val", training_seed=1)
     assert row([ONE[1], other], "sri-g ")[2] == "81.0 (n=1); 90.0 (FID-val(500/500), n=1)"
+
+
+@pytest.mark.parametrize("way", [{"protocol": "other"}, {"slots": 5}, {"temperature": 0.5}])
+def test_values_measured_in_two_ways_are_not_averaged(way: dict[str, Any]) -> None:
+    other = measured(*BITS, 0.9, "val", training_seed=1) | way
+    assert "±" not in row([*ONE, other], "sri-g ")[3]
 
 
 def test_values_that_are_not_defined_are_no_zeros() -> None:
@@ -92,6 +108,8 @@ def test_labelled_accuracy_is_in_percent_and_of_no_split() -> None:
     labels = measured("sacc", "S-Acc", 0.72, interval=(0.625, 0.7989))
     assert row([labels, *ONE], "sri-g ")[-1] == "72.0 [62.5, 79.9]"
     assert "Table 2" in printed([labels]) and "Table 3" in printed([labels])
+    later = measured("sacc", "S-Acc", 0.75, "val")
+    assert row([labels, later, *ONE], "sri-g ")[-1] == "75.0"
 
 
 def test_data_sets_share_a_row() -> None:
@@ -112,6 +130,19 @@ def test_nothing_measured_is_silent() -> None:
     assert alone.startswith("Other runs") and "mSC-FG (test) 0.600" in alone
     elsewhere = measured("msc_fg", "mSC-FG", 0.5, data=TINY)  # another file: no word of the row's
     assert "Other runs" in printed([measured(*ARI, 0.7), elsewhere])
+
+
+def test_what_has_no_column_is_told_once() -> None:
+    """SRI-MoG stands in Tables 1 and 2."""
+    beside = measured("msc_fg", "mSC-FG", 0.6, recipe="sri-mog")
+    shown = printed([measured(*ARI, 0.7, recipe="sri-mog"), beside], "markdown")
+    assert shown.count("| sri-mog") == 2 and shown.count("mSC-FG") == 1
+
+
+def test_notes_stand_in_the_order_of_the_rows() -> None:
+    shown = printed([measured(*ARI, 0.7, recipe="sri-mog"), measured(*ARI, 0.6)], "markdown")
+    second = shown.split("Table 2")[1]
+    assert second.index("- sri-g on") < second.index("- sri-mog on")
 
 
 def test_demo_towers_are_not_shapestacks() -> None:
