@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import pytest
 
-from sri_cli.metrics.table import format_table
-from sri_cli.metrics.tabular import latex_text, markdown_text
+from sri_cli.metrics.tabular import (
+    aligned,
+    latex_table,
+    latex_text,
+    markdown_table,
+    markdown_text,
+)
 
 ROWS = [["run", "ARI-FG"], ["a_b|c", "0.5 ± 0.1"], ["[d]\ne", "-"]]
 
 
-def test_text_has_a_column_per_run() -> None:
-    assert format_table(ROWS).splitlines() == [
-        "run         a_b|c  [d] e",
-        "ARI-FG  0.5 ± 0.1      -",
+def test_text() -> None:
+    assert aligned(ROWS).splitlines() == [
+        "run       ARI-FG",
+        "a_b|c  0.5 ± 0.1",
+        "[d] e          -",
     ]
 
 
 def test_markdown() -> None:
-    assert format_table(ROWS, "markdown").splitlines() == [
+    assert markdown_table(ROWS).splitlines() == [
         "| run | ARI-FG |",
         "|---|---:|",
         r"| a_b\|c | 0.5 ± 0.1 |",
@@ -27,7 +33,7 @@ def test_markdown() -> None:
 
 
 def test_latex() -> None:
-    assert format_table(ROWS, "latex").splitlines() == [
+    assert latex_table(ROWS).splitlines() == [
         r"\begin{tabular}{lr}",
         r"run & ARI-FG \\",
         r"\hline",
