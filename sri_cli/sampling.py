@@ -63,8 +63,9 @@ def sample_scenes(
     seed: int = 0,
     chunk: int | None = None,
     precision: str = "auto",
+    first: int = 0,
 ) -> Iterator[Scene]:
-    """Draw `num` scenes of `slots` slots, a chunk of images at a time, in float32.
+    """Draw scenes first .. first+num-1 of a seed, a chunk of images at a time, in float32.
 
     Raises:
         SriError: for counts or a temperature that mean nothing (at once, not at the first chunk).
@@ -75,7 +76,7 @@ def sample_scenes(
     size = chunk or chunk_size(slots, model.image_size, device)
 
     def draw(start: int, count: int) -> Scene:
-        noise = sample_noise(model, seed, start, count, slots)
+        noise = sample_noise(model, seed, first + start, count, slots)
         scene = model.sample({k: v.to(device) for k, v in noise.items()}, temperature)
         return Scene(scene.rgb.float(), scene.log_masks.float())
 

@@ -3,37 +3,67 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 
 from sri_cli.workspace import Workspace
 
+OWN = "ari,msc,elbo,order"
+OF_PICTURES = "stack-fd,sacc-estimate,fid"
+
 
 @click.command()
 @click.option("--run", "runs", multiple=True, metavar="RUN", help="Repeat for several runs.")
 @click.option(
-    "--metrics", default="ari,msc,elbo,order", show_default=True, help="Comma-separated names."
+    "--images",
+    "folders",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Pictures that any tool has generated; repeat for several.",
+)
+@click.option(
+    "--metrics",
+    metavar="NAMES",
+    help=f"Of {OWN} (left out: these) and {OF_PICTURES}; the last three alone work with --images.",
 )
 @click.option("--data", metavar="NAME|FILE", help="Left out: what the run was trained on.")
 @click.option("--split", default="test", show_default=True, help="train, val or test.")
 @click.option(
-    "--num", type=int, default=320, show_default=True, help="Images, from all over the split."
+    "--num",
+    type=int,
+    help="Images. Left out: 320 from all over the split; fid 10000 of each kind, stack-fd 2000,"
+    " sacc-estimate 1000.",
 )
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Of the posterior samples.",
+    help="Of posterior samples and new scenes.",
 )
+@click.option(
+    "--features",
+    type=click.Choice(["pool3", "random"]),
+    default="pool3",
+    show_default=True,
+    help="Of fid: Inception's, or untrained ones, which need no weights and are no FID.",
+)
+@click.option(
+    "--inception-weights",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Left out: SRI_INCEPTION_WEIGHTS, else torch hub's copy, else fetched.",
+)
+@click.option("--offline", is_flag=True, help="Fetch nothing.")
 @click.option(
     "--table",
     "style",
     type=click.Choice(["text", "markdown", "latex"]),
-    default="text",
-    show_default=True,
-    help="How the table is printed.",
+    help="Print the paper's tables with these runs beside the published rows.",
 )
+@click.option("--recorded", is_flag=True, help="Measure nothing; show what was measured before.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @click.option(
     "--dynamic-slots", is_flag=True, help="As many slots as an image wants (GENESIS-v2 inside)."
@@ -42,17 +72,28 @@ from sri_cli.workspace import Workspace
 def command(
     workspace: Workspace,
     runs: tuple[str, ...],
-    metrics: str,
+    folders: tuple[Path, ...],
+    metrics: str | None,
     data: str | None,
     split: str,
-    num: int,
+    num: int | None,
     seed: int,
-    style: str,
-    dynamic_slots: bool,
+    features: str,
+    inception_weights: Path | None,
+    offline: bool,
+    style: str | None,
+    recorded: bool,
     as_json: bool,
+    dynamic_slots: bool,
 ) -> None:
-    """Measure trained models on a split; each result is added to its run's metrics.jsonl."""
-    from sri_cli.looking.evaluate import evaluate_runs, words
+    """Measure trained models or folders of pictures; runs keep it in their metrics.jsonl."""
+    from sri_cli.looking.evaluate import Wanted, evaluate_all, tables, words
+    from sri_cli.metrics.evaluate import parse_metrics
 
-    records = evaluate_runs(workspace, runs, metrics, data, split, num, seed, dynamic_slots)
-    click.echo(json.dumps({"results": records}) if as_json else words(records, style))
+    names = None if metrics is None else parse_metrics(metrics)
+    wanted = Wanted(names, data, split, num, seed, features, inception_weights, offline)
+    records = evaluate_all(workspace, runs, folders, wanted, dynamic_slots, recorded)
+    if as_json:
+        click.echo(json.dumps({"results": records.measured}))
+    else:
+        click.echo(words(records.measured) if style is None else tables(records.known, style))

@@ -15,7 +15,8 @@ from sri_cli.figures.curves import curve_picture
 from sri_cli.figures.grids import Picture, grid
 from sri_cli.figures.report import Figure, Page, Section, Table, render
 from sri_cli.looking.trained import Trained
-from sri_cli.metrics.table import footnote, table_rows
+from sri_cli.metrics.record import Measurement
+from sri_cli.metrics.table import footnotes, table_rows
 from sri_cli.precision import cpu_model
 from sri_cli.progress import duration
 from sri_cli.recipe.load import recipe_to_yaml
@@ -37,7 +38,7 @@ class Shown:
     samples: Path  # folder
     order: dict[str, Any]
     reconstructions: Path
-    scores: dict[str, Any]
+    scores: Sequence[Measurement]
     recognisable: int  # of SAMPLES
     seconds: float
     commands: Sequence[str]
@@ -126,9 +127,8 @@ def _reconstructions(shown: Shown) -> Section:
 
 
 def _measurements(shown: Shown) -> Section:
-    header, values = table_rows([shown.scores])
-    rows = [[name, value] for name, value in zip(header, values, strict=True) if name != "run"]
-    table = Table(["measure", "value"], rows, footnote(shown.scores))
+    _, *rows = table_rows(shown.scores)
+    table = Table(["measure", "value"], rows, ". ".join(footnotes(shown.scores)))
     return Section("Measurements", tables=[table])
 
 

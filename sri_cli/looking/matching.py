@@ -88,7 +88,7 @@ def row_of_run(
     chosen = part.pick(BATCHES * batch)
     with counting("inferring", len(chosen)) as advance:
         task = Task(trained.loaded, part, chosen, seed, "auto", advance)
-        found = task.run(lambda images, noise: means_of(model.infer(images, noise)))
+        found = task.run(lambda images, noise, _: means_of(model.infer(images, noise)))
     places, slots, empty = zip(*found, strict=True)
     whole = Means(
         torch.cat(places), torch.cat(slots), None if empty[0] is None else torch.cat(empty)

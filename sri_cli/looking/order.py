@@ -98,6 +98,6 @@ def words(record: dict[str, Any]) -> str:
     lines = [f"order consistency over {record['scenes']} random scenes, {record['slots']} slots"]
     names = {"iou_over_chance": "IoU over chance", "mutual_information": "mutual information"}
     for key, name in names.items():
-        values = [estimate_words(record[which][key]) for which in ("model", "shuffled")]
+        values = [estimate_words(**record[which][key]) for which in ("model", "shuffled")]
         lines.append(f"{name:<20}{values[0]}   slots shuffled: {values[1]}")
     return "\n".join([*lines, f"look: {record['figure']}"])

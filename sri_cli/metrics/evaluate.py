@@ -1,4 +1,4 @@
-"""A trained model and a split of data in, one record of measurements out.
+"""A trained model and a split of data in, measurements out.
 
 Axis legend: N images of the split, B images of a chunk, K slots, H W pixels. The noise of an
 image belongs to (seed, its place in the split): neither chunks nor devices change a number.
@@ -6,9 +6,7 @@ image belongs to (seed, its place in the split): neither chunks nor devices chan
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,29 +19,49 @@ from sri_cli.data.store import DataFile, Split
 from sri_cli.errors import SriError, did_you_mean
 from sri_cli.metrics import order
 from sri_cli.metrics.elbo import bits_per_dimension, negative_elbo
+from sri_cli.metrics.record import (
+    Context,
+    Estimate,
+    Measurement,
+    data_facts,
+    mean_estimate,
+    run_subject,
+)
 from sri_cli.metrics.segmentation import ari_fg, labels_of, msc_fg
-from sri_cli.model.output import Reconstruction
+from sri_cli.metrics.table import NO_PART, PART
 from sri_cli.sampling import chunk_size, device_of, in_chunks, indexed_noise, sample_scenes
-from sri_cli.workspace import cannot_write
 
 METRICS = ("ari", "msc", "elbo", "order")
-LATER = ("fid", "stack-fd", "sacc-estimate")
+OF_PICTURES = ("stack-fd", "sacc-estimate", "fid")  # of generated pictures alone; fid takes longest
+ALL = (*METRICS, *OF_PICTURES)
 DEFAULT_NUM = 320
 MAX_ORDER_SCENES = 256  # every pair of them is compared
-RECORDS = "metrics.jsonl"
+SEGMENTATION = {
+    f"{key}{suffix}": f"{name}{word}"
+    for suffix, word in (("", ""), ("_attention", " attention"))
+    for key, name in (
+        ("ari_fg", "ARI-FG"),
+        ("msc_fg", "mSC-FG"),
+        ("msc_fg_scaled", "mSC-FG scaled"),
+    )
+}
+# Key of a measurement -> key in `order.report`, name.
+ORDER = {
+    "order_iou": ("iou_over_chance", "order IoU"),
+    "order_information": ("mutual_information", "order MI"),
+}
 
+Places = NDArray[np.intp]
 Advance = Callable[[int], None]  # told how many more images are done
 
 
 def parse_metrics(text: str) -> tuple[str, ...]:
-    """'ari,elbo' -> names; SriError for unknown ones and for those that this version lacks."""
+    """'ari,elbo' -> names; SriError for unknown ones."""
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    known = f"--metrics {','.join(METRICS)}"
+    known = f"--metrics {','.join(ALL)}"
     for name in names:
-        if name in LATER:
-            raise SriError(f"metric {name} comes with a later version of sri", known)
-        if name not in METRICS:
-            raise SriError(f"unknown metric {name}{did_you_mean(name, METRICS)}", known)
+        if name not in ALL:
+            raise SriError(f"unknown metric {name}{did_you_mean(name, ALL)}", known)
     if not names:
         raise SriError("no metric named", known)
     return names
@@ -58,31 +76,23 @@ def evaluate(
     seed: int = 0,
     precision: str = "auto",
     advance: Advance = lambda done: None,
-) -> dict[str, Any]:
-    """Measure `num` images from all over a split (all of it when it has fewer).
+) -> Iterator[list[Measurement]]:
+    """Measure `num` images from all over a split (all of it when it has fewer), part by part.
 
-    Raises SriError for a data file that does not fit the model or lacks the masks asked for.
+    `metrics` are names of METRICS. What comes is finished and may be kept. Raises SriError for a
+    data file that does not fit the model or lacks the masks asked for.
     """
     if num < 1:
         raise SriError(f"--num {num}: the number of images must be at least 1", "--num 320")
     part = fitting_split(loaded, data, metrics, split)
-    chosen = part.pick(num)
-    record: dict[str, Any] = {
-        "run": str(loaded.run_dir),
-        "step": loaded.step,
-        "data": data.caption,
-        "split": split,
-        "images": len(chosen),
-        "seed": seed,
-    }
-    task = Task(loaded, part, chosen, seed, precision, advance)
+    context = Context(run_subject(loaded), data_facts(data, split), seed)
+    task = Task(loaded, part, part.pick(num), seed, precision, advance)
     if {"ari", "msc"} & set(metrics):
-        record |= segmentation_scores(task, data.background_labels, metrics)
+        yield segmentation_scores(task, context, data.background_labels, metrics)
     if "elbo" in metrics:
-        record |= bound_scores(task)
+        yield bound_scores(task, context)
     if "order" in metrics:
-        record["order"] = order_scores(loaded, _order_scenes(num), seed, precision, advance)
-    return record
+        yield order_scores(loaded, context, _order_scenes(num), precision, advance)
 
 
 def planned(metrics: Sequence[str], num: int) -> int:
@@ -107,14 +117,14 @@ class Task:
         self.seed, self.precision, self.advance = seed, precision, advance
         self.device = device_of(self.model)
 
-    def run(self, compute: Callable[[Tensor, dict[str, Tensor]], Any]) -> list[Any]:
-        """compute(images [B,3,H,W] in [0,1], noise) for each chunk, in order."""
+    def run(self, compute: Callable[[Tensor, dict[str, Tensor], Places], Any]) -> list[Any]:
+        """compute(images [B,3,H,W] in [0,1], noise, their places) for each chunk, in order."""
 
         def chunk(start: int, count: int) -> tuple[int, Any]:
             places = self.chosen[start : start + count]
             images = to_tensor(self.part.images[places], self.device)
             noise = evaluation_noise(self.model, self.seed, places, self.device)
-            return count, compute(images, noise)
+            return count, compute(images, noise, places)
 
         size = chunk_size(self.model.num_slots, self.model.image_size, self.device)
         results = []
@@ -126,65 +136,122 @@ class Task:
 
 
 def segmentation_scores(
-    task: Task, background_labels: int, metrics: Sequence[str]
-) -> dict[str, Any]:
+    task: Task, context: Context, background_labels: int, metrics: Sequence[str]
+) -> list[Measurement]:
     """ARI-FG and mSC-FG of decoded and attention masks; images without foreground are counted."""
-    found = task.run(lambda images, noise: _segments(task.model.reconstruct(images, noise)))
-    assert task.part.masks is not None  # fitting_split saw to it
-    true = task.part.masks[task.chosen].astype(np.int64)
-    scores: dict[str, Any] = {}
-    for i, suffix in enumerate(("", "_attention")):
-        predicted = np.concatenate([pair[i] for pair in found]).astype(np.int64)
-        ari = ari_fg(true, predicted, background_labels)
-        scores["without_foreground"] = int(np.isnan(ari).sum())
-        if "ari" in metrics:
-            scores[f"ari_fg{suffix}"] = _mean(ari)
-        if "msc" in metrics:
-            covering = msc_fg(true, predicted, background_labels)
-            scores[f"msc_fg{suffix}"] = _mean(covering.mean)
-            scores[f"msc_fg_scaled{suffix}"] = _mean(covering.scaled)
-    return scores
 
+    true_masks = task.part.masks
+    assert true_masks is not None  # fitting_split saw to it
 
-def bound_scores(task: Task) -> dict[str, Any]:
-    """-ELBO in nats and bits per dimension, and each loss term on its own (mean over images)."""
-
-    def compute(images: Tensor, noise: dict[str, Tensor]) -> dict[str, Tensor]:
-        losses = task.model.losses(images, noise)
-        return {"elbo": negative_elbo(losses), **losses.terms}
+    def compute(images: Tensor, noise: dict[str, Tensor], places: Places) -> dict[str, Tensor]:
+        seen = task.model.reconstruct(images, noise)
+        true = torch.from_numpy(true_masks[places]).to(task.device)
+        return {
+            key + suffix: score
+            for suffix, masks in (("", seen.scene.masks), ("_attention", seen.attention))
+            for key, score in _scores(true, masks, background_labels, metrics).items()
+        }
 
     chunks = task.run(compute)
-    means = {
-        name: float(torch.cat([chunk[name].double() for chunk in chunks]).mean())
-        for name in chunks[0]
-    }
-    nats = means.pop("elbo")
+    found = []
+    for key in chunks[0]:
+        score = torch.cat([chunk[key] for chunk in chunks]).cpu().numpy()
+        empty = int(np.isnan(score).sum())
+        found.append(
+            context.measurement(
+                key,
+                SEGMENTATION[key],
+                mean_estimate(score),
+                counts={"images": len(score), "without_foreground": empty},
+                protocol=f"strongest {'attention' if 'attention' in key else 'decoded'} mask"
+                + "; dynamic slots" * _dynamic(task.model),
+                slots=task.model.num_slots,
+            )
+        )
+    return found
+
+
+def _scores(
+    true: Tensor, masks: Tensor, background_labels: int, metrics: Sequence[str]
+) -> dict[str, Tensor]:
+    """Of one chunk [B] each; masks [B,K,1,H,W]."""
+    predicted = labels_of(masks[:, :, 0])
+    found = {}
+    if "ari" in metrics:
+        found["ari_fg"] = ari_fg(true, predicted, background_labels)
+    if "msc" in metrics:
+        covering = msc_fg(true, predicted, background_labels)
+        found |= {"msc_fg": covering.mean, "msc_fg_scaled": covering.scaled}
+    return found
+
+
+def bound_scores(task: Task, context: Context) -> list[Measurement]:
+    """-ELBO in nats and bits per dimension, and each loss term on its own (mean over images)."""
+    bound: list[str] = []
+
+    def compute(images: Tensor, noise: dict[str, Tensor], _: Places) -> dict[str, Tensor]:
+        losses = task.model.losses(images, noise)
+        bound[:] = losses.bound
+        return {"": negative_elbo(losses), **losses.terms}
+
+    chunks = task.run(compute)
     section = task.loaded.recipe.model
-    bits = bits_per_dimension(nats, section.image_size, section.normalised)
-    return {"negative_elbo": nats, "bits_per_dimension": bits, "terms": means}
+    counts = {"images": len(task.chosen)}
+    how = "one posterior sample an image, every weight 1" + "; dynamic slots" * _dynamic(task.model)
+    found = []
+    for name in chunks[0]:
+        nats = mean_estimate(torch.cat([chunk[name].double() for chunk in chunks]).cpu().numpy())
+        if name:
+            protocol = f"{how}; {PART if name in bound else NO_PART}"
+            key, word = f"term_{name}", name.replace("_", " ")
+        else:
+            protocol, key, word = how, "negative_elbo", "-ELBO, nats"
+            if not section.normalised:
+                protocol += "; the likelihood as it was trained, without its constant"
+        found.append(context.measurement(key, word, nats, counts=counts, protocol=protocol))
+        if not name:
+            bits = in_bits(nats, section.image_size, section.normalised)
+            protocol = f"{how}; normalised likelihood"
+            found.append(
+                context.measurement(
+                    "bits_per_dimension", "bits/dim", bits, counts=counts, protocol=protocol
+                )
+            )
+    return found
+
+
+def in_bits(nats: Estimate, image_size: int, normalised: bool) -> Estimate:
+    """-ELBO per image in bits per dimension."""
+    value, low, high = (
+        None if end is None else bits_per_dimension(end, image_size, normalised)
+        for end in (nats.value, nats.low, nats.high)
+    )
+    return Estimate(value, low, high, nats.how)
 
 
 def order_scores(
-    loaded: LoadedModel, num: int, seed: int, precision: str, advance: Advance
-) -> dict[str, Any]:
+    loaded: LoadedModel, context: Context, num: int, precision: str, advance: Advance
+) -> list[Measurement]:
     """Order consistency of new scenes at temperature 1 with the training number of slots."""
     masks = []
     slots = loaded.model.num_slots
-    for scene in sample_scenes(loaded.model, num, slots, seed=seed, precision=precision):
+    for scene in sample_scenes(loaded.model, num, slots, seed=context.seed, precision=precision):
         masks.append(scene.masks[:, :, 0].float().cpu().numpy())
         advance(len(masks[-1]))
-    return order.report(np.concatenate(masks), seed)
-
-
-def append_record(run_dir: Path, record: dict[str, Any]) -> Path:
-    """Add a line to the run's metrics.jsonl; SriFailure when the disk will not take it."""
-    path = run_dir / RECORDS
-    try:
-        with open(path, "ab") as file:
-            file.write((json.dumps(record) + "\n").encode())
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    return path
+    report = order.report(np.concatenate(masks), context.seed)
+    return [
+        context.measurement(
+            key + suffix,
+            name + (", shuffled" if suffix else ""),
+            Estimate(**report[which][long], how="95 % bootstrap over scenes"),
+            counts={"scenes": num},
+            protocol="decoded masks of new scenes" + ", slots in random order" * bool(suffix),
+            slots=slots,
+            temperature=1.0,
+        )
+        for which, suffix in (("model", ""), ("shuffled", "_shuffled"))
+        for key, (long, name) in ORDER.items()
+    ]
 
 
 def evaluation_noise(
@@ -201,13 +268,6 @@ def to_tensor(images: NDArray[np.uint8], device: torch.device) -> Tensor:
     return tensor.permute(0, 3, 1, 2).float().div_(255)
 
 
-def _segments(seen: Reconstruction) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The strongest slot of each pixel, by decoded and by attention masks; each [B,H,W]."""
-    decoded = labels_of(seen.scene.masks[:, :, 0].float().cpu().numpy())
-    attention = labels_of(seen.attention[:, :, 0].float().cpu().numpy())
-    return decoded.astype(np.uint8), attention.astype(np.uint8)
-
-
 def fitting_split(loaded: LoadedModel, data: DataFile, metrics: Sequence[str], split: str) -> Split:
     """The split, if its images fit the model and it has the masks that the metrics need."""
     data.check_size(loaded.recipe.model.image_size)
@@ -221,6 +281,6 @@ def _order_scenes(num: int) -> int:
     return min(max(num, order.MIN_SCENES), MAX_ORDER_SCENES)
 
 
-def _mean(scores: NDArray[np.float64]) -> float | None:
-    """Over the images that have a score; None when none has."""
-    return float(np.nanmean(scores)) if np.isfinite(scores).any() else None
+def _dynamic(model: Any) -> bool:
+    """Whether images get as many slots as they want."""
+    return bool(getattr(getattr(model, "segregate", None), "dynamic_slots", False))

@@ -1,4 +1,4 @@
-"""FID: the distance of generated from real images, and the name that it may bear.
+"""The Frechet distance of generated from real images, and the name that it may bear.
 
 The papers' protocol: 10,000 real images of the test split, 10,000 generated at temperature 1 with
 the number of slots of training, 8 bits, the model's size, 2048 Inception features.
@@ -6,6 +6,7 @@ the number of slots of training, 8 bits, the model's size, 2048 Inception featur
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from sri_cli.checkpoints import LoadedModel
 from sri_cli.data.store import DataFile
 from sri_cli.metrics.fid_features import generated_features, reference_statistics, statistics_of
 from sri_cli.metrics.frechet import frechet_distance
-from sri_cli.metrics.inception import PAPERS, SIZE, Advance, FeatureExtractor
+from sri_cli.metrics.inception import PAPERS, SIZE, Advance, FeatureExtractor, Features
 
 PAPERS_COUNT = 10_000
 PAPERS_SPLIT = "test"
+NAMES = {PAPERS: "FID", "stack": "stack-FD"}  # of distances, by the name of their features
 
 
 def fid_name(
@@ -31,10 +33,11 @@ def fid_name(
 ) -> str:
     """`FID` for the papers' protocol alone; otherwise a name that says what differs.
 
-    FID-2k, FID(5012/10000) (real/generated), FID-val, FD-random-inception, FID[K=7,T=0.5].
+    FID-2k, FID(5012/10000) (real/generated), FID-val, stack-FD-2k, FD-random-inception,
+    FID[K=7,T=0.5].
     `slots` and `size` (px) are given where they are not the training's and the model's own.
     """
-    name = "FID" if features == PAPERS else f"FD-{features}"
+    name = NAMES.get(features, f"FD-{features}")
     if split != PAPERS_SPLIT:
         name += f"-{split}"
     if real != generated or real % 1000:
@@ -89,16 +92,32 @@ def measure_fid(
         precision=precision,
         advance=advance,
     )
-    real = reference_statistics(data, split, num, extractor, reference_dir, advance)
     other = None if slots in (None, loaded.model.num_slots) else slots
+    found = measure_distance(drawn, num, data, extractor, reference_dir, split, num, advance)
+    found["name"] = fid_name(
+        found["real"], num, split, extractor.name, temperature=temperature, slots=other
+    )
+    return found
+
+
+def measure_distance(
+    drawn: Iterable[Features],
+    generated: int,
+    data: DataFile,
+    extractor: FeatureExtractor,
+    reference_dir: Path,
+    split: str = PAPERS_SPLIT,
+    num_real: int = PAPERS_COUNT,
+    advance: Advance = lambda done: None,
+) -> dict[str, Any]:
+    """The distance of `generated` pictures, whose features come in blocks [B,F], from real ones."""
+    real = reference_statistics(data, split, num_real, extractor, reference_dir, advance)
     return {
-        "name": fid_name(
-            real.count, num, split, extractor.name, temperature=temperature, slots=other
-        ),
+        "name": fid_name(real.count, generated, split, extractor.name),
         "value": frechet_distance(real, statistics_of(drawn, extractor.size)),
         "real": real.count,
-        "generated": num,
+        "generated": generated,
         "split": split,
         "features": extractor.digest,
-        "warning": too_few(min(real.count, num), extractor.size),
+        "warning": too_few(min(real.count, generated), extractor.size),
     }

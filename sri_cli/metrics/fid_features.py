@@ -23,16 +23,8 @@ from sri_cli.errors import SriError
 from sri_cli.metrics.feature_cache import feature_blocks, load_arrays, store_arrays
 from sri_cli.metrics.frechet import Moments, Statistics, with_root
 from sri_cli.metrics.inception import Advance, FeatureExtractor, Features, Pictures
-from sri_cli.model.output import Scene
 from sri_cli.precision import choose_precision
-from sri_cli.sampling import (
-    check_request,
-    chunk_size,
-    device_of,
-    in_chunks,
-    quantise,
-    sample_noise,
-)
+from sri_cli.sampling import check_request, device_of, quantise, sample_scenes
 
 FORMAT = 1  # of what is cached; a change of how features are computed counts it up
 
@@ -136,16 +128,9 @@ def draw_pictures(
     seed: int = 0,
     precision: str = "auto",
 ) -> Pictures:
-    """Scenes first..first+count-1 of a seed as uint8 [N,H,W,3], those of `sample_scenes`."""
-    device = device_of(model)
-
-    def draw(start: int, number: int) -> Pictures:
-        noise = sample_noise(model, seed, first + start, number, slots)
-        scene = model.sample({k: v.to(device) for k, v in noise.items()}, temperature)
-        return quantise(Scene(scene.rgb.float(), scene.log_masks.float()).image)
-
-    chunk = chunk_size(slots, model.image_size, device)
-    return np.concatenate(list(in_chunks(draw, count, chunk, device, precision)))
+    """Scenes first..first+count-1 of a seed as uint8 [N,H,W,3]."""
+    scenes = sample_scenes(model, count, slots, temperature, seed, precision=precision, first=first)
+    return np.concatenate([quantise(scene.image) for scene in scenes])
 
 
 def statistics_of(blocks: Iterable[Features], num_features: int) -> Statistics:

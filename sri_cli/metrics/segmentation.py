@@ -1,8 +1,9 @@
 """How well predicted segments match the true instances of an image (METRICS: ARI-FG, mSC-FG).
 
 Axis legend: N images, T true labels, P predicted labels, H W pixels. Segmentations are integer
-maps [N,H,W]; true labels below `background_labels` are background. An image without foreground
-has no score: its entry is NaN, and callers leave it out and count it.
+maps [N,H,W], tensors or arrays, computed with on the device where they lie; true labels below
+`background_labels` are background. Scores are float64 [N]. An image without foreground has no
+score: its entry is NaN, and callers leave it out and count it.
 """
 
 from __future__ import annotations
@@ -10,40 +11,43 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-Labels = NDArray[np.integer]
-Scores = NDArray[np.float64]
+Labels = NDArray[np.integer] | Tensor
+MAX_CELLS = 2**26  # pixels looked at together
 
 
 class Covering(NamedTuple):
     """Mean segmentation covering per image [N]: instances alike, and weighed by their area."""
 
-    mean: Scores
-    scaled: Scores
+    mean: Tensor
+    scaled: Tensor
 
 
-def labels_of(masks: NDArray[np.floating]) -> Labels:
-    """Soft masks [N,K,H,W] to the index of the strongest slot [N,H,W]."""
-    return masks.argmax(axis=1)
+def labels_of(masks: NDArray[np.floating] | Tensor) -> Tensor:
+    """Soft masks [N,K,H,W] to the index of the strongest slot [N,H,W], the first of equals."""
+    return torch.as_tensor(masks).argmax(dim=1)
 
 
-def ari_fg(true: Labels, predicted: Labels, background_labels: int = 1) -> Scores:
+def ari_fg(true: Labels, predicted: Labels, background_labels: int = 1) -> Tensor:
     """Adjusted Rand index over the true foreground pixels of each image, [N].
 
     Hubert and Arabie (1985). Two equal partitions score 1, also where chance agreement is
     certain (one instance, one segment), as in the published evaluations.
     """
     table = contingency(true, predicted)[:, background_labels:]
-    together = _pairs(table).sum(axis=(1, 2))
-    in_true = _pairs(table.sum(axis=2)).sum(axis=1)
-    in_predicted = _pairs(table.sum(axis=1)).sum(axis=1)
-    pixels = table.sum(axis=(1, 2))
-    expected = in_true * in_predicted / np.maximum(_pairs(pixels), 1)
+    together = _pairs(table).sum(dim=(1, 2))
+    in_true = _pairs(table.sum(dim=2)).sum(dim=1)
+    in_predicted = _pairs(table.sum(dim=1)).sum(dim=1)
+    pixels = table.sum(dim=(1, 2))
+    expected = in_true * in_predicted / _pairs(pixels).clamp(min=1)
     most = (in_true + in_predicted) / 2
     certain = most == expected
-    score = np.where(certain, 1.0, (together - expected) / np.where(certain, 1.0, most - expected))
-    return np.where(pixels > 0, score, np.nan)
+    apart = torch.where(certain, 1.0, most - expected)
+    score = torch.where(certain, 1.0, (together - expected) / apart)
+    return torch.where(pixels > 0, score, torch.nan)
 
 
 def msc_fg(true: Labels, predicted: Labels, background_labels: int = 1) -> Covering:
@@ -53,30 +57,42 @@ def msc_fg(true: Labels, predicted: Labels, background_labels: int = 1) -> Cover
     their pixels, those on the background too.
     """
     table = contingency(true, predicted)
-    area_true = table.sum(axis=2)[:, background_labels:]  # [N,T]
-    area_predicted = table.sum(axis=1)  # [N,P]
+    area_true = table.sum(dim=2)[:, background_labels:]  # [N,T]
+    area_predicted = table.sum(dim=1)  # [N,P]
     overlap = table[:, background_labels:]
     union = area_true[:, :, None] + area_predicted[:, None] - overlap
-    best = (overlap / np.maximum(union, 1)).max(axis=2, initial=0.0)  # [N,T]
+    best = (overlap / union.clamp(min=1)).amax(dim=2)  # [N,T]
     there = area_true > 0
-    instances, area = there.sum(axis=1), area_true.sum(axis=1)
-    mean = (best * there).sum(axis=1) / np.maximum(instances, 1)
-    scaled = (best * area_true).sum(axis=1) / np.maximum(area, 1)
+    instances, area = there.sum(dim=1), area_true.sum(dim=1)
+    mean = (best * there).sum(dim=1) / instances.clamp(min=1)
+    scaled = (best * area_true).sum(dim=1) / area.clamp(min=1)
     some = instances > 0
-    return Covering(np.where(some, mean, np.nan), np.where(some, scaled, np.nan))
+    return Covering(torch.where(some, mean, torch.nan), torch.where(some, scaled, torch.nan))
 
 
-def contingency(true: Labels, predicted: Labels) -> NDArray[np.float64]:
-    """How many pixels of each image carry both labels, [N,T,P]; exact up to 2^53."""
+def contingency(true: Labels, predicted: Labels) -> Tensor:
+    """How many pixels of each image carry both labels, float64 [N,T,P]; exact up to 2^53.
+
+    ValueError for maps that are not alike.
+    """
+    true, predicted = torch.as_tensor(true), torch.as_tensor(predicted)
     if true.shape != predicted.shape or true.ndim != 3:
-        raise ValueError(f"segmentations [N,H,W] alike, got {true.shape} and {predicted.shape}")
-    n = len(true)
-    num_true, num_predicted = int(true.max(initial=0)) + 1, int(predicted.max(initial=0)) + 1
-    image = np.arange(n)[:, None, None]
-    cell = (image * num_true + true) * num_predicted + predicted
-    counts = np.bincount(cell.ravel(), minlength=n * num_true * num_predicted)
-    return counts.reshape(n, num_true, num_predicted).astype(np.float64)
+        shapes = f"{tuple(true.shape)} and {tuple(predicted.shape)}"
+        raise ValueError(f"segmentations [N,H,W] alike, got {shapes}")
+    n, pixels = len(true), true[0].numel() if len(true) else 1
+    if n == 0:
+        return torch.zeros(0, 1, 1, dtype=torch.float64, device=predicted.device)
+    num_true, num_predicted = int(true.max()) + 1, int(predicted.max()) + 1
+    found = []
+    at_once = max(1, MAX_CELLS // pixels)  # cells are int64: eight bytes for one of the labels
+    for some, other in zip(true.split(at_once), predicted.split(at_once), strict=True):
+        image = torch.arange(len(some), device=other.device)[:, None]
+        labels = some.to(other.device).flatten(1).long(), other.flatten(1).long()
+        cell = (image * num_true + labels[0]) * num_predicted + labels[1]
+        counts = torch.bincount(cell.ravel(), minlength=len(some) * num_true * num_predicted)
+        found.append(counts.view(len(some), num_true, num_predicted))
+    return torch.cat(found).double()
 
 
-def _pairs(count: NDArray[np.float64]) -> NDArray[np.float64]:
+def _pairs(count: Tensor) -> Tensor:
     return count * (count - 1) / 2

@@ -1,83 +1,88 @@
-"""Measurements as a table. Markdown and LaTeX: a row per run; text: a column per run."""
+"""Measurements as a table for reading: a line per value, a column per run or folder."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from sri_cli.metrics.tabular import aligned, latex_table, markdown_table
+from sri_cli.metrics.record import Measurement
 
-STYLES = ("text", "markdown", "latex")
-# key of the record -> heading, decimals
-COLUMNS = {
-    "ari_fg": ("ARI-FG", 3),
-    "ari_fg_attention": ("ARI-FG attention", 3),
-    "msc_fg": ("mSC-FG", 3),
-    "msc_fg_attention": ("mSC-FG attention", 3),
-    "negative_elbo": ("-ELBO, nats", 1),
-    "bits_per_dimension": ("bits/dim", 4),
+PART, NO_PART = "a part of the bound", "no part of the bound"  # a loss term's protocol ends so
+PERCENT = ("sacc_estimate", "sacc")
+DECIMALS = {
+    "negative_elbo": 1,
+    "bits_per_dimension": 4,
+    "fid": 2,
+    "stack_fd": 2,
+    **dict.fromkeys(PERCENT, 1),
 }
-ORDER_COLUMNS = {"iou_over_chance": "order IoU", "mutual_information": "order MI"}
 
 
-def table_rows(records: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """The header and one row per record; only columns that some record has."""
-    keys = [key for key in COLUMNS if any(key in record for record in records)]
-    ordered = any("order" in record for record in records)
-    header = ["run", "step", "images", *(COLUMNS[key][0] for key in keys)]
-    header += [
-        *ORDER_COLUMNS.values(),
-        *(f"{n} shuffled" for n in ORDER_COLUMNS.values()),
-    ] * ordered
-    rows = []
-    for record in records:
-        row = [Path(record["run"]).name, str(record["step"]), str(record["images"])]
-        row += [_number(record.get(key), COLUMNS[key][1]) for key in keys]
-        rows.append(row + _order_cells(record.get("order")) * ordered)
-    return [header, *rows]
+def table_rows(records: Sequence[Measurement]) -> list[list[str]]:
+    """The header and a row per value; a dash where a run has none."""
+    subjects = list(dict.fromkeys(title(record) for record in records))
+    found = {(label(record), title(record)): cell(record) for record in records}
+    names = list(dict.fromkeys(label(record) for record in records))
+    rows = [[name, *(found.get((name, subject), "-") for subject in subjects)] for name in names]
+    return [["", *subjects], *rows]
 
 
-def format_table(rows: Sequence[Sequence[str]], style: str = "text") -> str:
-    """Rows of cells, the first being the header and the first cell of each a name."""
-    if style == "markdown":
-        return markdown_table(rows)
-    if style == "latex":
-        return latex_table(rows)
-    return aligned(list(zip(*rows, strict=True)))  # turned: many metrics fit no terminal's width
+def title(record: Measurement) -> str:
+    """The run and its step, or the folder."""
+    subject = record["subject"]
+    if subject["kind"] == "images":
+        return Path(subject["images"]).name
+    return f"{Path(subject['run']).name}, step {subject['step']:,}"
 
 
-def footnote(record: dict[str, Any]) -> str:
-    """What was measured, in words."""
-    words = f"{record['images']} images of {record['data']}, {record['split']} split"
-    if record.get("dynamic_slots"):
-        words += "; dynamic slots"
-    left_out = record.get("without_foreground", 0)
-    if left_out:
-        words += f"; {left_out} without foreground left out of ARI-FG and mSC-FG"
-    if "order" in record:
-        words += (
-            f"; order over {record['order']['scenes']} new scenes, shuffled = random slot order"
-        )
-    return words
+def label(record: Measurement) -> str:
+    """The name of a value, with its unit where it has one."""
+    if record["metric"].startswith("term_"):
+        sign = "+" if record["protocol"].endswith(PART) else "not in it:"
+        return f"{sign} {record['name']}, nats (bits/dim)"
+    return record["name"] + (", %" if record["metric"] in PERCENT else "")
 
 
-def _order_cells(order: dict[str, Any] | None) -> list[str]:
-    return [
-        estimate_words(None if order is None else order[which][key])
-        for which in ("model", "shuffled")
-        for key in ORDER_COLUMNS
-    ]
-
-
-def estimate_words(estimate: dict[str, float] | None) -> str:
+def cell(record: Measurement) -> str:
     """value [low, high]."""
-    if estimate is None:
-        return "-"
-    value, low, high = (_number(estimate[key], 3) for key in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
+    metric, value = record["metric"], record["value"]
+    if metric.startswith("term_") and value is not None:
+        dimensions = 3 * record["data"]["image_size"] ** 2
+        return f"{number(value, 1)} ({number(value / dimensions / math.log(2), 4)})"
+    factor, decimals = 100 if metric in PERCENT else 1, DECIMALS.get(metric, 3)
+    value, low, high = (end and end * factor for end in (value, record["low"], record["high"]))
+    return estimate_words(value, low, high, decimals)
 
 
-def _number(value: float | None, decimals: int) -> str:
+def estimate_words(
+    value: float | None, low: float | None, high: float | None, decimals: int = 3
+) -> str:
+    """value [low, high], a dash for none."""
+    words = number(value, decimals)
+    if value is None or low is None or high is None:
+        return words
+    return f"{words} [{number(low, decimals)}, {number(high, decimals)}]"
+
+
+def number(value: float | None, decimals: int) -> str:
+    """Rounded; a dash for none."""
     # Adding 0.0 turns a rounded -0.0 into 0.0.
     return "-" if value is None else f"{round(value, decimals) + 0.0:.{decimals}f}"
+
+
+def footnotes(records: Sequence[Measurement]) -> list[str]:
+    """What was measured how: a line for values of the same counts, data and protocol."""
+    told: dict[str, list[str]] = {}
+    for record in records:
+        told.setdefault(_how(record), []).append(record["name"])
+    return [f"{', '.join(dict.fromkeys(names))}: {how}" for how, names in told.items()]
+
+
+def _how(record: Measurement) -> str:
+    words = [f"{count:,} {what.replace('_', ' ')}" for what, count in record["counts"].items()]
+    data = record["data"]
+    if data is not None and "scenes" not in record["counts"]:
+        source = "" if data["source"] == "original" else f" ({data['source']})"
+        words.append(f"{data['split']} split of {data['name']}{source}")
+    return "; ".join([", ".join(words), record["protocol"]])

@@ -87,9 +87,20 @@ def test_sigterm_while_sampling_leaves_nothing(tmp_path: Path) -> None:
         ["reconstruct", "--split", "tests"],
         ["reconstruct", "--data", "nothing"],
         ["eval", "--num", "0"],
-        ["eval", "--metrics", "fid"],
+        ["eval", "--metrics", "fid", "--offline"],
+        ["eval", "--metrics", "fid", "--inception-weights", "missing.pth"],
+        ["eval", "--metrics", "fid", "--features", "random", "--num", "1"],
+        ["eval", "--metrics", "stack-fd", "--num", "1"],
+        ["eval", "--metrics", "ari", "--features", "random"],
         ["eval", "--metrics", "aru"],
         ["eval", "--data", "missing.h5"],
+        ["eval", "--metrics", "stack-fd", "--split", "tset"],
+        ["eval", "--recorded"],
+        ["eval", "--images", "pictures"],
+        ["eval", "--images", "missing", "--data", "demo-towers"],
+        ["eval", "--images", "data", "--data", "demo-towers"],
+        ["eval", "--images", "data", "--data", "demo-towers", "--metrics", "ari"],
+        ["eval", "--images", "data", "--recorded"],
     ],
 )
 def test_bad_input_is_two_lines_and_exit_2(words: list[str], tmp_path: Path) -> None:
@@ -113,10 +124,22 @@ def test_json_is_one_object_and_nothing_else() -> None:
 
 
 def test_eval_of_several_runs_is_one_table() -> None:
-    result = sri("eval", "--run", "tiny", "--run", "other", "--num", "4", "--table", "markdown")
+    words = ("eval", "--run", "tiny", "--run", "other")
+    result = sri(*words, "--num", "4")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[0].split() == ["tiny,", "step", "10", "other,", "step", "10"]
+    result = sri(*words, "--recorded", "--table", "markdown")
     assert result.exit_code == 0, result.output
     rows = [line for line in result.stdout.splitlines() if line.startswith("|")]
-    assert [row.split("|")[1].strip() for row in rows[2:]] == ["tiny", "other"]
+    names = [row.split("|")[1].split(", ")[-1].strip() for row in rows[2:]]
+    assert sorted(names) == ["other", "tiny"]
+
+
+def test_a_missing_run_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    result = sri("eval", "--run", "tiny", "--run", "tinny", "--num", "4")
+    assert result.exit_code == 2 and "tinny" in result.stderr
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_order_and_reconstruct_name_their_figures() -> None:

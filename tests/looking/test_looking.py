@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ from PIL import Image
 
 from sri_cli import checkpoints
 from sri_cli.errors import SriError
-from sri_cli.looking.evaluate import evaluate_one, evaluate_runs, words
+from sri_cli.looking.evaluate import Wanted, evaluate_all, evaluate_one, tables, words
 from sri_cli.looking.order import look_at_order, order_of_run
 from sri_cli.looking.reconstruct import reconstruct_of_run
 from sri_cli.looking.trained import Trained, open_data, open_run
 from sri_cli.metrics.evaluate import evaluate, parse_metrics
+from sri_cli.metrics.record import Measurement, read_records
 from sri_cli.model.build import build_model
 from sri_cli.recipe.load import load_recipe
 from sri_cli.workspace import Workspace
@@ -59,23 +61,59 @@ def test_reconstruction_refuses(workspace: Workspace, num: int, split: str) -> N
     assert not (workspace.runs_root / "tiny" / "figures").exists()
 
 
-def test_evaluation_record(workspace: Workspace) -> None:
-    records = evaluate_runs(workspace, ["tiny", "other"], "ari,msc,elbo,order", num=10)
-    for record in records:
-        assert record["images"] == 10 and record["data"] == "demo-towers, simulated"
-        assert 0 <= record["msc_fg"] <= 1 and -1 <= record["ari_fg_attention"] <= 1
-        written = Path(record["run"], "metrics.jsonl").read_text().splitlines()
-        assert [json.loads(line) for line in written] == [record]
-    terms = records[0]["terms"]
-    bound = terms["nll"] + terms["kl_scene"] + terms["kl_slot"]  # no segregation, no cross-order
-    assert records[0]["negative_elbo"] == pytest.approx(bound, rel=1e-5)
-    assert "demo-towers, simulated" in words(records, "text")
+def value(records: list[Measurement], metric: str, run: str = "") -> Any:
+    """The one value of a metric (of a run whose path ends so)."""
+    (found,) = (
+        m["value"] for m in records if m["metric"] == metric and m["subject"]["run"].endswith(run)
+    )
+    return found
 
 
-def test_records_are_appended(workspace: Workspace) -> None:
-    for _ in range(2):
-        evaluate_runs(workspace, ["tiny"], "elbo", num=2)
-    assert len((workspace.runs_root / "tiny" / "metrics.jsonl").read_text().splitlines()) == 2
+def measure(workspace: Workspace, *metrics: str, run: str = "tiny", **more: Any) -> list[Any]:
+    return evaluate_one(workspace, open_run(workspace, run), Wanted(metrics, **more))
+
+
+def test_measurements_are_whole_and_kept(workspace: Workspace) -> None:
+    wanted = Wanted(("ari", "msc", "elbo", "order"), num=10)
+    records, known = evaluate_all(workspace, ["tiny", "other"], [], wanted)
+    assert records == known
+    for run in ("tiny", "other"):
+        own = [m for m in records if Path(m["subject"]["run"]).name == run]
+        assert read_records(workspace.runs_root / run) == own
+        assert -1 <= value(own, "ari_fg_attention") <= 1 and 0 <= value(own, "msc_fg") <= 1
+        for m in own:
+            assert m["low"] is None or m["low"] <= m["value"] <= m["high"]
+            assert m["subject"]["step"] == 10 and len(m["subject"]["model"]) == 64
+            assert (m["data"]["name"], m["data"]["source"]) == ("demo-towers", "simulated")
+            assert m["protocol"] and m["counts"] and m["seed"] == 0
+    terms = [value(records, f"term_{name}", "tiny") for name in ("nll", "kl_scene", "kl_slot")]
+    # no segregation, no cross-order
+    assert value(records, "negative_elbo", "tiny") == pytest.approx(sum(terms), rel=1e-5)
+    assert "demo-towers (simulated)" in words(records)
+
+
+def test_records_are_appended_and_a_torn_line_spoils_no_other(workspace: Workspace) -> None:
+    file = workspace.runs_root / "tiny" / "metrics.jsonl"
+    file.write_text('{"negative_elbo": 1.0, "run": "an older version"}\n{"schema": 1, "met')
+    first = measure(workspace, "elbo", num=2)
+    second = measure(workspace, "order", num=2)
+    assert read_records(workspace.runs_root / "tiny") == first + second
+
+
+def test_what_was_measured_before_is_shown_again(workspace: Workspace) -> None:
+    with pytest.raises(SriError, match="nothing has been measured"):
+        evaluate_all(workspace, ["tiny"], [], Wanted(), only_recorded=True)
+    kept = measure(workspace, "elbo", num=2)
+    found = evaluate_all(workspace, ["tiny"], [], Wanted(), only_recorded=True)
+    assert found.measured == kept
+    assert "sri-mog-tiny" in tables(found.known, "markdown")
+    # A newer checkpoint is another model.
+    checkpoint = checkpoints.load_model(workspace.runs_root / "tiny")
+    state = {k: v + 1 for k, v in checkpoint.model.state_dict().items()}
+    recipe = checkpoint.recipe.model_dump(mode="json")
+    checkpoints.save(workspace.runs_root / "tiny", 20, state, recipe, {})
+    with pytest.raises(SriError, match="nothing has been measured"):
+        evaluate_all(workspace, ["tiny"], [], Wanted(), only_recorded=True)
 
 
 def test_numbers_do_not_depend_on_chunks(
@@ -85,16 +123,17 @@ def test_numbers_do_not_depend_on_chunks(
     results = []
     for chunk in (1, 7, 16):
         monkeypatch.setattr("sri_cli.metrics.evaluate.chunk_size", lambda *_, n=chunk: n)
-        results.append(evaluate(trained.loaded, data, ("ari", "elbo"), num=16, precision="fp32"))
+        parts = evaluate(trained.loaded, data, ("ari", "elbo"), num=16, precision="fp32")
+        results.append([m for part in parts for m in part])
     for other in results[1:]:
-        assert other["negative_elbo"] == pytest.approx(results[0]["negative_elbo"], rel=1e-6)
-        assert other["ari_fg_attention"] == pytest.approx(results[0]["ari_fg_attention"], abs=1e-3)
+        for metric, error in (("negative_elbo", 1e-2), ("ari_fg_attention", 1e-3)):
+            assert value(other, metric) == pytest.approx(value(results[0], metric), abs=error)
 
 
-def test_images_without_foreground_are_counted(workspace: Workspace, trained: Trained) -> None:
-    record = evaluate_one(workspace, trained, ("ari",), num=16)  # the first image is empty
-    assert record["without_foreground"] == 1
-    assert "1 without foreground" in words([record], "text")
+def test_images_without_foreground_are_counted(workspace: Workspace) -> None:
+    records = measure(workspace, "ari", num=16)  # the first image is empty
+    assert records[0]["counts"] == {"images": 16, "without_foreground": 1}
+    assert "1 without foreground" in words(records)
 
 
 def test_no_masks_no_ari(
@@ -103,19 +142,19 @@ def test_no_masks_no_ari(
     file = tmp_path / "bare-32.h5"
     write_data(file, with_masks=False)
     with pytest.raises(SriError, match="no masks"):
-        evaluate_runs(workspace, [], "ari", data=str(file))
-    assert evaluate_runs(workspace, [], "elbo", data=str(file), num=2)[0]["images"] == 2
+        measure(workspace, "ari", data=str(file))
+    assert measure(workspace, "elbo", data=str(file), num=2)[0]["counts"]["images"] == 2
 
 
 @pytest.mark.parametrize("num", [0, -5])
 def test_no_images_is_refused(workspace: Workspace, num: int) -> None:
     with pytest.raises(SriError, match="--num"):
-        evaluate_runs(workspace, [], "elbo", num=num)
+        evaluate_all(workspace, [], [], Wanted(("elbo",), num=num))
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("fid", "later"), ("ari,sacc-estimate", "later"), ("elbow", "mean elbo"), (" ,", "no metric")],
+    [("fdi", "mean fid"), ("ari,sacc-estimat", "mean sacc-estimate"), (" ,", "no metric")],
 )
 def test_metric_names(text: str, said: str) -> None:
     with pytest.raises(SriError, match=said):
@@ -132,12 +171,13 @@ def test_sampling_needs_no_data(workspace: Workspace) -> None:
 
 def test_dynamic_slots_are_used_and_told(workspace: Workspace, tmp_path: Path) -> None:
     plain, free = (
-        evaluate_runs(workspace, ["tiny"], "ari,elbo", num=8, dynamic_slots=dynamic)[0]
+        evaluate_all(workspace, ["tiny"], [], Wanted(("ari", "elbo"), num=8), dynamic).measured
         for dynamic in (False, True)
     )
-    assert free.pop("dynamic_slots") is True and "dynamic_slots" not in plain
-    assert "; dynamic slots" in words([{**free, "dynamic_slots": True}], "text")
-    assert np.isfinite([value for value in free.values() if isinstance(value, float)]).all()
+    assert all("dynamic slots" in m["protocol"] for m in free)
+    assert not any("dynamic slots" in m["protocol"] for m in plain)
+    assert np.isfinite([m["value"] for m in free]).all()
+    assert "part of the bound" in words(free)
     reconstruct_of_run(workspace, "tiny", None, "val", 4, 0, tmp_path / "r.png", True)
 
 
@@ -147,4 +187,4 @@ def test_dynamic_slots_of_a_model_that_has_none(workspace: Workspace) -> None:
     model = build_model(**recipe.model.model_dump())
     checkpoints.save(folder, 1, model.state_dict(), recipe.model_dump(mode="json"), {})
     with pytest.raises(SriError, match="--dynamic-slots: sri-sa does not take images apart"):
-        evaluate_runs(workspace, ["slots-of-its-own"], "elbo", dynamic_slots=True)
+        evaluate_all(workspace, ["slots-of-its-own"], [], Wanted(("elbo",)), True)

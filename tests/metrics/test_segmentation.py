@@ -49,9 +49,9 @@ def test_background_pixels_do_not_count() -> None:
 
 def test_no_foreground_has_no_score() -> None:
     true, predicted = maps([0, 0, 0], [0, 1, 1]), maps([1, 2, 2], [1, 2, 2])
-    assert np.isnan(ari_fg(true, predicted)).tolist() == [True, False]
+    assert ari_fg(true, predicted).isnan().tolist() == [True, False]
     covering = msc_fg(true, predicted)
-    assert np.isnan(covering.mean).tolist() == np.isnan(covering.scaled).tolist() == [True, False]
+    assert covering.mean.isnan().tolist() == covering.scaled.isnan().tolist() == [True, False]
 
 
 def test_covering_by_hand() -> None:

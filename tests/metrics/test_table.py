@@ -1,41 +1,69 @@
-"""Tables: what was not measured is a dash, LaTeX compiles, text fits a terminal."""
+"""Tables for reading: a dash for what was not measured, a line per value, a column per run."""
 
 from __future__ import annotations
 
-from sri_cli.metrics.table import footnote, format_table, table_rows
+from typing import Any
 
-ESTIMATE = {"value": -0.0001, "low": -0.02, "high": 0.25}
-ORDER = {
-    "scenes": 9,
-    **{
-        w: dict.fromkeys(["iou_over_chance", "mutual_information"], ESTIMATE)
-        for w in ("model", "shuffled")
-    },
+from sri_cli.metrics.table import footnotes, table_rows
+
+BASE = {
+    "metric": "ari_fg",
+    "name": "ARI-FG",
+    "value": 0.12345,
+    "low": None,
+    "high": None,
+    "counts": {"images": 5, "without_foreground": 2},
+    "subject": {"kind": "run", "run": "runs/a_b", "step": 1000},
+    "data": {"name": "x", "image_size": 32, "source": "simulated", "split": "val"},
+    "protocol": "strongest decoded mask",
 }
-FIRST = {"run": "runs/a_b", "step": 10, "images": 5, "data": "x", "split": "test"}
-RECORDS = [FIRST | {"ari_fg": 0.12345, "order": ORDER}, FIRST | {"ari_fg": None, "msc_fg": 1.0}]
+OTHER = {"kind": "run", "run": "runs/other", "step": 10}
 
 
-def test_cells() -> None:
-    header, first, second = table_rows(RECORDS)
-    assert header[:5] == ["run", "step", "images", "ARI-FG", "mSC-FG"]
-    assert first[:5] == ["a_b", "10", "5", "0.123", "-"]
-    assert first[5] == "0.000 [-0.020, 0.250]"
-    assert second[3:] == ["-", "1.000", "-", "-", "-", "-"]
+def record(**more: Any) -> dict[str, Any]:
+    return {**BASE, **more}
 
 
-def test_styles() -> None:
-    rows = table_rows(RECORDS)
-    markdown = format_table(rows, "markdown").splitlines()
-    assert len(markdown) == 4 and len({line.count("|") for line in markdown}) == 1
-    latex = format_table(rows, "latex")
-    assert r"a\_b" in latex and latex.count(r"\\") == 3
-    text = format_table(rows, "text")
-    assert max(map(len, text.splitlines())) <= 80
-    assert text.splitlines()[3].split() == ["ARI-FG", "0.123", "-"]
+def test_a_line_per_value_and_a_column_per_run() -> None:
+    header, ari, covering = table_rows(
+        [
+            record(low=-0.0001, high=0.25),
+            record(subject=OTHER, value=None),
+            record(subject=OTHER, metric="msc_fg", name="mSC-FG", value=1.0),
+        ]
+    )
+    assert header == ["", "a_b, step 1,000", "other, step 10"]
+    assert ari == ["ARI-FG", "0.123 [0.000, 0.250]", "-"]
+    assert covering == ["mSC-FG", "-", "1.000"]
 
 
-def test_footnote_says_what_was_left_out() -> None:
-    words = footnote(RECORDS[0] | {"without_foreground": 2})
-    assert "2 without foreground" in words and "9 new scenes" in words
-    assert "foreground" not in footnote(FIRST)
+def test_units() -> None:
+    term = record(metric="term_nll", name="nll", value=3 * 32**2, protocol="a part of the bound")
+    rows = table_rows(
+        [
+            term,
+            {**term, "metric": "term_seg_kl", "name": "seg kl", "protocol": "no part of the bound"},
+            record(metric="sacc_estimate", name="S-Acc estimate", value=0.5, low=0.4, high=0.6),
+            record(metric="fid", name="FID(5/9)", value=71.234),
+        ]
+    )[1:]
+    assert rows == [
+        ["+ nll, nats (bits/dim)", "3072.0 (1.4427)"],  # 1 nat a value is log2(e) bits
+        ["not in it: seg kl, nats (bits/dim)", "3072.0 (1.4427)"],
+        ["S-Acc estimate, %", "50.0 [40.0, 60.0]"],
+        ["FID(5/9)", "71.23"],
+    ]
+
+
+def test_a_folder_of_pictures_bears_its_name() -> None:
+    subject = {"kind": "images", "images": "some/where", "count": 5}
+    assert table_rows([record(subject=subject)])[0] == ["", "where"]
+
+
+def test_footnotes_tell_counts_split_source_and_protocol_once() -> None:
+    told = footnotes([record(), record(metric="msc_fg", name="mSC-FG"), record(counts={"n": 1})])
+    assert told == [
+        "ARI-FG, mSC-FG: 5 images, 2 without foreground, val split of x (simulated);"
+        " strongest decoded mask",
+        "ARI-FG: 1 n, val split of x (simulated); strongest decoded mask",
+    ]
