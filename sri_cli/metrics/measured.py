@@ -175,8 +175,8 @@ def estimate(known: Sequence[Measurement], column: str) -> str:
 
 
 def rounded(value: float, column: str) -> str:
-    """With the column's decimals and unit; three decimals for a metric without a column."""
-    _, decimals, factor = COLUMNS.get(column, ("", 3, 1))
+    """With the column's decimals and unit; without a column, nats with one, scores with three."""
+    _, decimals, factor = COLUMNS.get(column, ("", 1 if column == "negative_elbo" else 3, 1))
     # Adding 0.0 turns a rounded -0.0 into 0.0.
     return f"{round(value * factor, decimals) + 0.0:.{decimals}f}"
 

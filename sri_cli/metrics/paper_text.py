@@ -45,7 +45,13 @@ def _text(table: PaperTable) -> str:
         rows = aligned(_of_data_set(table, name), table.words)
         blocks.append(f"{name}\n{rows}" if name else rows)
     notes = [
-        textwrap.fill(one_line(note), WIDTH, subsequent_indent="  ", break_long_words=False)
+        textwrap.fill(
+            one_line(note),
+            WIDTH,
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,  # a path is copied whole
+        )
         for note in table.notes
     ]
     return "\n\n".join([one_line(table.caption), *blocks, "\n".join(notes)])

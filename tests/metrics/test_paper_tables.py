@@ -132,6 +132,11 @@ def test_nothing_measured_is_silent() -> None:
     assert "Other runs" in printed([measured(*ARI, 0.7), elsewhere])
 
 
+def test_nats_have_one_decimal() -> None:
+    bound = measured("negative_elbo", "-ELBO, nats", 1788.268, interval=(1783.9, 1792.6))
+    assert "-ELBO, nats (test) 1788.3 [1783.9, 1792.6]." in printed([bound], "markdown")
+
+
 def test_what_has_no_column_is_told_once() -> None:
     """SRI-MoG stands in Tables 1 and 2."""
     beside = measured("msc_fg", "mSC-FG", 0.6, recipe="sri-mog")
