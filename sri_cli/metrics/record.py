@@ -6,6 +6,7 @@ checkpoint with its weights' hash, and how it was measured.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,16 @@ from sri_cli.workspace import cannot_write
 
 SCHEMA = 1
 FILE = "metrics.jsonl"
+# Settings of training that change nothing of what is learned in a given number of steps.
+NOT_LEARNED = (
+    "seed",
+    "steps",
+    "precision",
+    "log_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "keep_every",
+)
 NORMAL_95 = 1.959964
 
 Measurement = dict[str, Any]
@@ -88,11 +99,20 @@ def run_subject(loaded: LoadedModel) -> dict[str, Any]:
         "run": str(loaded.run_dir),
         "recipe": recipe.name,
         "size": recipe.size,
+        "settings": _settings(loaded),
         "training_seed": recipe.train.seed,
         "step": loaded.step,
         "checkpoint": checkpoint_path(loaded.run_dir, loaded.step).name,
         "model": model_digest(loaded),
     }
+
+
+def _settings(loaded: LoadedModel) -> str:
+    """Tells runs of one recipe with other settings apart; those of one study differ in the seed."""
+    recipe = loaded.recipe.model_dump(mode="json")
+    learned = {k: v for k, v in recipe["train"].items() if k not in NOT_LEARNED}
+    words = json.dumps([recipe["model"], learned], sort_keys=True)
+    return hashlib.sha256(words.encode()).hexdigest()[:12]
 
 
 def data_facts(data: DataFile, split: str) -> dict[str, Any]:

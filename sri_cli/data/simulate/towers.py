@@ -98,12 +98,14 @@ def simulate_scenario(settings: TowerSettings, index: int) -> Scenario:
         name=_name(settings, plan, index),
         images=np.stack([picture for picture, _ in views]),
         masks=np.stack([mask for _, mask in views]),
-        factors=_factors(plan, blocks, stage),
+        factors=tower_factors(blocks, stage, int(plan.stable), plan.vcom, plan.vpsf),
         discarded=discarded,
     )
 
 
-def _factors(plan: Plan, blocks: list[Block], stage: Stage) -> dict[str, np.ndarray]:
+def tower_factors(
+    blocks: list[Block], stage: Stage, stable: int, vcom: int, vpsf: int
+) -> dict[str, np.ndarray]:
     """Scalars [V] and, per place of the tower, shapes and colours [V, P] (-1: none), positions
     [V, P, 3] (metres), sizes [V, P, 3] (full extents, metres), rotations [V, P, 4] (w, x, y, z).
     """
@@ -113,10 +115,10 @@ def _factors(plan: Plan, blocks: list[Block], stage: Stage) -> dict[str, np.ndar
         return in_every_view(values, views, MAX_HEIGHT, empty, dtype)
 
     whole = {
-        "height": plan.height,
-        "stable": int(plan.stable),
-        "vcom": plan.vcom,
-        "vpsf": plan.vpsf,
+        "height": len(blocks),
+        "stable": stable,
+        "vcom": vcom,
+        "vpsf": vpsf,
         "light": stage.light_id,
         "wall_texture": stage.wall_texture,
         "floor_texture": stage.floor_texture,
