@@ -16,7 +16,7 @@ from sri_cli.data.store import DataFile
 from sri_cli.errors import SriError
 from sri_cli.metrics.fid import measure_distance
 from sri_cli.metrics.fid_features import draw_pictures, generated_features
-from sri_cli.metrics.inception import Advance, FeatureExtractor, Features, Pictures
+from sri_cli.metrics.inception import RANDOM, Advance, FeatureExtractor, Features, Pictures
 from sri_cli.metrics.picture_folder import BLOCK, PictureFolder
 from sri_cli.metrics.record import Context, Estimate, Measurement
 from sri_cli.metrics.stacks.judge import Judge
@@ -109,6 +109,8 @@ def distance_measurement(
     warnings = [found["warning"]]
     if metric == "stack_fd":
         warnings.append(no_towers("stack-FD", data))
+    if extractor.name == RANDOM:
+        warnings.append("untrained features: the value only ranks models measured alike")
     return context.measurement(
         metric,
         found["name"],
