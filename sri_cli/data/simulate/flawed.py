@@ -15,7 +15,6 @@ are whole in the picture. Axes as in `towers.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -30,14 +29,12 @@ from sri_cli.data.simulate.scenario import check_pictures
 from sri_cli.data.simulate.stages import NUM_CAMERAS, Stage, demo_stage, original_stage
 from sri_cli.data.simulate.towers import tower_factors
 from sri_cli.data.simulate.visible import Sketch, flaw_shows, whole_in_picture
-from sri_cli.data.spread import spread
 from sri_cli.errors import SriError, SriFailure
 
 FLAWS = ("floating", "gapped", "interpenetrating", "missing-base")
 MAX_JUDGED_VIEWS = 4  # no flaw shows itself to all cameras
 MAX_DRAWS = 2000
 _STREAM = 1  # other random numbers than those of the towers of the same seed and index
-_PER_TASK = 32
 
 
 @dataclass(frozen=True)
@@ -181,45 +178,3 @@ def _before(
     data.qpos.reshape(-1, 7)[:, :3] = [block.position for block in blocks]
     mujoco.mj_kinematics(flawed, data)
     return flawed, data
-
-
-@dataclass(frozen=True)
-class JudgedPictures:
-    """N scenes with all their views: `images` uint8 [N, V, S, S, 3], `plausible` bool [N], `flaws`
-    int64 [N] (places in FLAWS, -1 none), `sizes` float32 [N] (of the flaws, 0 none)."""
-
-    images: np.ndarray
-    plausible: np.ndarray
-    flaws: np.ndarray
-    sizes: np.ndarray
-
-
-def judged_pictures(
-    settings: JudgedSettings,
-    count: int,
-    workers: int = 1,
-    first: int = 0,
-    advance: Callable[[int], None] = lambda done: None,
-) -> JudgedPictures:
-    """Scenes `first` .. `first` + `count` - 1 in order, the same for any number of workers;
-    `advance` hears of each that is done."""
-    size = settings.size_px
-    images = np.empty((count, settings.views, size, size, 3), np.uint8)
-    flaws = np.full(count, -1, np.int64)
-    sizes = np.zeros(count, np.float32)
-    items = ((place, first + place) for place in range(count))
-    for place, judged in spread(_Maker(settings), items, workers, _PER_TASK):
-        images[place], sizes[place] = judged.images, judged.size_of_flaw
-        flaws[place] = FLAWS.index(judged.flaw) if judged.flaw else -1
-        advance(1)
-    return JudgedPictures(images, flaws < 0, flaws, sizes)
-
-
-class _Maker:
-    """Pickled into worker processes."""
-
-    def __init__(self, settings: JudgedSettings) -> None:
-        self.settings = settings
-
-    def __call__(self, index: int) -> Judged:
-        return simulate_judged(self.settings, index)
