@@ -40,6 +40,13 @@ def init_small(module: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
+def init_default(module: nn.Module) -> None:
+    """PyTorch's own initial weights for every Linear and convolution inside."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            layer.reset_parameters()
+
+
 class Lstm(nn.Module):
     """A single-layer LSTM with nn.LSTM's parameters and initialisation; states start at 0.
 

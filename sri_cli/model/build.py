@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from sri_cli.model.blocks import init_default
 from sri_cli.model.decoders import BroadcastDecoder
 from sri_cli.model.emorl import Emorl
 from sri_cli.model.emorl_decoders import DECODERS
@@ -43,6 +44,7 @@ class ModelSettings:
     kernel: str = "gaussian"
     decoder: str | None = None
     refinements: int = 3
+    small_start: bool = True
     decoder_channels: int | None = None
     feature_channels: int | None = None
     component_size: int = 16
@@ -124,12 +126,15 @@ def build_sri(m: ModelSettings) -> nn.Module:
 
 def emorl_segregation(m: ModelSettings, likelihood: ImageLikelihood) -> EmorlSegregation:
     """EfficientMORL up to its refined posterior."""
-    return EmorlSegregation(
+    segregation = EmorlSegregation(
         **m.sizes,
         decoder=m.decoder or "iodine",
         likelihood=likelihood,
         refinements=m.refinements,
     )
+    if not m.small_start:
+        init_default(segregation)
+    return segregation
 
 
 def slot_attention(m: ModelSettings, _: ImageLikelihood) -> nn.Module:
@@ -148,7 +153,10 @@ def sri_decoder(m: ModelSettings) -> nn.Module:
     """SRI's own decoder, of the kind of its segregation model."""
     kind = m.decoder or ("iodine" if m.segregation == "emorl" else "broadcast")
     if kind in DECODERS:
-        return DECODERS[kind](m.image_size, m.slot_size)
+        decoder = DECODERS[kind](m.image_size, m.slot_size)
+        if not m.small_start:
+            init_default(decoder)
+        return decoder
     channels = m.decoder_channels or min(m.slot_size, MAX_CHANNELS)
     return BroadcastDecoder(m.image_size, m.slot_size, channels)
 

@@ -32,6 +32,7 @@ ONLY_FOR = {
     "kernel": ("sri", "genesis-v2"),
     "decoder": ("sri", "emorl"),
     "refinements": ("sri", "emorl"),
+    "small_start": ("sri", "emorl"),
     "feature_channels": ("sri", "genesis-v2"),
     "decoder_channels": ("sri", "genesis-v2"),
     "component_size": ("genesis",),
@@ -56,6 +57,7 @@ def without_effect(model: Mapping[str, Any]) -> dict[str, str]:
         "only EMORL refines": ["refinements", "late_refinements", "late_refinements_from"]
         if stage != "emorl"
         else [],
+        "it is of EMORL's weights": ["small_start"] if stage != "emorl" else [],
         "it is for a scene variable": ["scene_size"]
         if not (said("scene") or (system == "sri" and said("scene") is None))
         else [],
@@ -138,6 +140,11 @@ class ModelSection(Section):
     )
     refinements: Annotated[int, Field(ge=0, le=20)] = Field(
         3, description="I, refinement steps of EMORL"
+    )
+    small_start: bool = Field(
+        True,
+        description="EMORL's weights begin far smaller than PyTorch's, as published: at first almost"
+        " nothing of the image reaches the slots",
     )
     decoder_channels: Annotated[int, Field(ge=8, multiple_of=8)] | None = Field(
         None, description="channels of the broadcast decoder; null: min(64, slot_size)"
@@ -247,7 +254,8 @@ TINY: dict[str, dict[str, Any]] = {
 # EMORL's GECO is fast as it is; the rest of it is what takes seconds a step.
 EMORL_KEEPS = ("geco_lr",)
 EMORL_TINY: dict[str, dict[str, Any]] = {
-    "model": {"decoder": "big", "refinements": 1},
+    # From PyTorch's own weights 300 steps come as far as 1500 from the published small ones.
+    "model": {"decoder": "big", "refinements": 1, "small_start": False},
     "train": {"batch": 8},
 }
 

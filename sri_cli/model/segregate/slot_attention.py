@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sri_cli.model.blocks import full_precision
+from sri_cli.model.blocks import full_precision, init_default
 from sri_cli.model.gaussians import Gaussian, sqrt_softplus
 from sri_cli.model.output import Noise, NoiseSpec
 from sri_cli.model.segregate.base import Segregated
@@ -90,9 +90,7 @@ class SlotAttentionSegregation(nn.Module):
         self.encoder = ConvEncoder(image_size)
         # EMORL's small weights leave 1e-7 of the image beside the position code, less than what
         # float32 keeps of their sum; here, with PyTorch's own, slots see the image at once.
-        for layer in self.encoder.modules():
-            if isinstance(layer, nn.Linear | nn.Conv2d):
-                layer.reset_parameters()
+        init_default(self.encoder)
         self.attention = SlotAttention(slots, slot_size)
 
     def noise(self) -> dict[str, NoiseSpec]:
