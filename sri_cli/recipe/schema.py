@@ -143,8 +143,8 @@ class ModelSection(Section):
     )
     small_start: bool = Field(
         True,
-        description="EMORL's weights begin far smaller than PyTorch's, as published: at first almost"
-        " nothing of the image reaches the slots",
+        description="EMORL's weights begin far smaller than PyTorch's, as published: almost"
+        " nothing of the image reaches the slots at first",
     )
     decoder_channels: Annotated[int, Field(ge=8, multiple_of=8)] | None = Field(
         None, description="channels of the broadcast decoder; null: min(64, slot_size)"
