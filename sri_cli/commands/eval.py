@@ -33,8 +33,8 @@ OF_PICTURES = "stack-fd,sacc-estimate,fid"
 @click.option(
     "--num",
     type=int,
-    help="Images. Left out: 320 from all over the split; fid 10000 of each kind, stack-fd 2000,"
-    " sacc-estimate 1000.",
+    help="Images. Left out: 320 from all over the split; fid 10000 real and generated, stack-fd"
+    " 2000, sacc-estimate 1000, all of a folder.",
 )
 @click.option(
     "--seed",

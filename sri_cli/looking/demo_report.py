@@ -128,7 +128,7 @@ def _reconstructions(shown: Shown) -> Section:
 
 def _measurements(shown: Shown) -> Section:
     _, *rows = table_rows(shown.scores)
-    table = Table(["measure", "value"], rows, ". ".join(footnotes(shown.scores)))
+    table = Table(["measure", "value"], rows, ". ".join(map(str.strip, footnotes(shown.scores))))
     return Section("Measurements", tables=[table])
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sri_cli.checkpoints import LoadedModel
 from sri_cli.data.store import DataFile
 from sri_cli.errors import SriError
 from sri_cli.looking.progress import counting
@@ -25,6 +26,7 @@ from sri_cli.metrics.evaluate import (
     fitting_split,
     planned,
 )
+from sri_cli.metrics.extractor import Advance, FeatureExtractor
 from sri_cli.metrics.generated import (
     Generated,
     Given,
@@ -34,7 +36,6 @@ from sri_cli.metrics.generated import (
     distance_measurement,
     sacc_measurement,
 )
-from sri_cli.metrics.inception import Advance, FeatureExtractor, open_inception, random_inception
 from sri_cli.metrics.measured import newest
 from sri_cli.metrics.paper_tables import format_paper_tables, paper_tables
 from sri_cli.metrics.picture_folder import open_folder
@@ -72,9 +73,11 @@ class Wanted:
         device = choose_device()
         if metric == "stack-fd":
             return StackFeatures(device)
+        from sri_cli.metrics import inception  # torchvision takes seconds
+
         if self.features == "random":
-            return random_inception(device)
-        return open_inception(self.inception_weights, self.offline, device)
+            return inception.random_inception(device)
+        return inception.open_inception(self.inception_weights, self.offline, device)
 
 
 class Found(NamedTuple):
@@ -124,22 +127,29 @@ def evaluate_one(workspace: Workspace, trained: Trained, wanted: Wanted) -> list
     own = [name for name in metrics if name in METRICS]
     fitting_split(loaded, data, own, wanted.split)
     # Weights are looked for first: to miss them after an hour of measuring would be a pity.
-    todo = {name: _of_pictures(workspace, wanted, data, name) for name in of_pictures(metrics)}
+    todo = [
+        _of_pictures(workspace, wanted, data, name, scenes_of(loaded, name, wanted))
+        for name in of_pictures(metrics)
+    ]
     records: list[Measurement] = []
     if own:
-        total = planned(own, min(num, data.counts.get(wanted.split, num)))
+        total = planned(own, num, data.counts[wanted.split])
         with counting("measuring", total) as advance:
             found = evaluate(loaded, data, own, wanted.split, num, wanted.seed, advance=advance)
             for part in found:
                 append_records(loaded.run_dir, part)
                 records += part
     context = Context(run_subject(loaded), data_facts(data, wanted.split), wanted.seed)
-    for name, measure in todo.items():
-        count = count_of(name, wanted.num)
-        record = measure(Scenes(loaded, count, wanted.seed, loaded.run_dir / "fid"), context)
+    for measure in todo:
+        record = measure(context)
         append_records(loaded.run_dir, [record])
         records.append(record)
     return records
+
+
+def scenes_of(loaded: LoadedModel, metric: str, wanted: Wanted) -> Scenes:
+    """The new scenes that a metric wants of a run."""
+    return Scenes(loaded, count_of(metric, wanted.num), wanted.seed, loaded.run_dir / "fid")
 
 
 def evaluate_folder(workspace: Workspace, folder: Path, wanted: Wanted) -> list[Measurement]:
@@ -165,13 +175,11 @@ def evaluate_folder(workspace: Workspace, folder: Path, wanted: Wanted) -> list[
             f"prepare the data with --size {pictures.size}",
         )
     data.split(wanted.split)
-    records = []
-    for name in of_pictures(metrics):
-        given = Given(pictures, count_of(name, wanted.num))
-        facts = data_facts(data, wanted.split)
-        context = Context(pictures.subject(given.count), facts, wanted.seed)
-        records.append(_of_pictures(workspace, wanted, data, name)(given, context))
-    return records
+    given = Given(pictures, wanted.num)
+    todo = [_of_pictures(workspace, wanted, data, name, given) for name in of_pictures(metrics)]
+    facts = data_facts(data, wanted.split)
+    context = Context(pictures.subject(given.count), facts, wanted.seed)
+    return [measure(context) for measure in todo]
 
 
 def recorded(trained: Trained) -> list[Measurement]:
@@ -202,28 +210,26 @@ def of_pictures(metrics: Sequence[str]) -> list[str]:
 
 
 def _of_pictures(
-    workspace: Workspace, wanted: Wanted, data: DataFile, metric: str
-) -> Callable[[Generated, Context], Measurement]:
+    workspace: Workspace, wanted: Wanted, data: DataFile, metric: str, generated: Generated
+) -> Callable[[Context], Measurement]:
     """What measures `metric`; whatever it needs has been found when this returns."""
     if metric == "sacc-estimate":
         judge = open_judge(choose_device())
 
-        def judged(generated: Generated, context: Context) -> Measurement:
+        def judged(context: Context) -> Measurement:
             with counting(metric, generated.count) as advance:
                 return warned(sacc_measurement(generated, context, data, judge, advance))
 
         return judged
-    check_count(count_of(metric, wanted.num))
-    extractor = wanted.extractor(metric)
+    check_count(generated.count)
+    extractor, real = wanted.extractor(metric), count_of(metric, wanted.num)
 
-    def distance(generated: Generated, context: Context) -> Measurement:
-        real = min(count_of(metric, wanted.num), data.counts[wanted.split])
-
+    def distance(context: Context) -> Measurement:
         def measure(advance: Advance) -> Measurement:
             return distance_measurement(
                 metric.replace("-", "_"),
                 generated,
-                count_of(metric, wanted.num),
+                real,
                 context,
                 data,
                 extractor,
@@ -231,7 +237,8 @@ def _of_pictures(
                 advance,
             )
 
-        with counting(metric, generated.count + real) as advance:
+        total = generated.count + min(real, data.counts[wanted.split])
+        with counting(metric, total) as advance:
             return warned(measure(advance))
 
     return distance

@@ -95,10 +95,10 @@ def evaluate(
         yield order_scores(loaded, context, _order_scenes(num), precision, advance)
 
 
-def planned(metrics: Sequence[str], num: int) -> int:
-    """How many images `evaluate` will report to `advance`, at most."""
+def planned(metrics: Sequence[str], num: int, size: int) -> int:
+    """How many images `evaluate` will report to `advance`, of a split of `size` images."""
     passes = bool({"ari", "msc"} & set(metrics)) + ("elbo" in metrics)
-    return passes * num + ("order" in metrics) * _order_scenes(num)
+    return passes * min(num, size) + ("order" in metrics) * _order_scenes(num)
 
 
 class Task:
@@ -242,7 +242,7 @@ def order_scores(
     return [
         context.measurement(
             key + suffix,
-            name + (", shuffled" if suffix else ""),
+            name + " shuffled" * bool(suffix),
             Estimate(**report[which][long], how="95 % bootstrap over scenes"),
             counts={"scenes": num},
             protocol="decoded masks of new scenes" + ", slots in random order" * bool(suffix),

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from sri_cli.checkpoints import LoadedModel
 from sri_cli.data.store import DataFile
-from sri_cli.metrics.fid_features import generated_features, reference_statistics, statistics_of
+from sri_cli.metrics.extractor import PAPERS, Advance, FeatureExtractor, Features
+from sri_cli.metrics.fid_features import reference_statistics, statistics_of
 from sri_cli.metrics.frechet import frechet_distance
-from sri_cli.metrics.inception import PAPERS, SIZE, Advance, FeatureExtractor, Features
 
 PAPERS_COUNT = 10_000
+PAPERS_FEATURES = 2048
 PAPERS_SPLIT = "test"
 NAMES = {PAPERS: "FID", "stack": "stack-FD"}  # of distances, by the name of their features
 
@@ -29,13 +29,12 @@ def fid_name(
     *,
     temperature: float = 1.0,
     slots: int | None = None,
-    size: int | None = None,
 ) -> str:
     """`FID` for the papers' protocol alone; otherwise a name that says what differs.
 
     FID-2k, FID(5012/10000) (real/generated), FID-val, stack-FD-2k, FD-random-inception,
     FID[K=7,T=0.5].
-    `slots` and `size` (px) are given where they are not the training's and the model's own.
+    `slots` are given where they are not the training's.
     """
     name = NAMES.get(features, f"FD-{features}")
     if split != PAPERS_SPLIT:
@@ -45,11 +44,10 @@ def fid_name(
     elif real != PAPERS_COUNT:
         name += f"-{real // 1000}k"
     others = [f"K={slots}"] * (slots is not None) + [f"T={temperature:g}"] * (temperature != 1)
-    others += [f"{size}px"] * (size is not None)
     return name + (f"[{','.join(others)}]" if others else "")
 
 
-def too_few(count: int, num_features: int = SIZE) -> str | None:
+def too_few(count: int, num_features: int = PAPERS_FEATURES) -> str | None:
     """What to warn of when so few images leave the covariance singular; None otherwise."""
     if count > num_features:
         return None
@@ -59,65 +57,27 @@ def too_few(count: int, num_features: int = SIZE) -> str | None:
     )
 
 
-def measure_fid(
-    loaded: LoadedModel,
-    data: DataFile,
-    extractor: FeatureExtractor,
-    reference_dir: Path,
-    generated_dir: Path,
-    *,
-    split: str = PAPERS_SPLIT,
-    num: int = PAPERS_COUNT,
-    slots: int | None = None,
-    temperature: float = 1.0,
-    seed: int = 0,
-    precision: str = "auto",
-    advance: Advance = lambda done: None,
-) -> dict[str, Any]:
-    """The distance of `num` generated from as many real images, with its name and both counts.
+class Distance(NamedTuple):
+    """A value and the numbers of pictures that it is of."""
 
-    A split with fewer gives all it has. `advance` is told of both. Raises SriError for a request
-    that means nothing or a data file of another size.
-    """
-    data.check_size(loaded.model.image_size)
-    # Lazy, but refuses at once what cannot be drawn.
-    drawn = generated_features(
-        loaded,
-        num,
-        extractor,
-        generated_dir,
-        slots=slots,
-        temperature=temperature,
-        seed=seed,
-        precision=precision,
-        advance=advance,
-    )
-    other = None if slots in (None, loaded.model.num_slots) else slots
-    found = measure_distance(drawn, num, data, extractor, reference_dir, split, num, advance)
-    found["name"] = fid_name(
-        found["real"], num, split, extractor.name, temperature=temperature, slots=other
-    )
-    return found
+    value: float
+    real: int
+    generated: int
 
 
 def measure_distance(
     drawn: Iterable[Features],
-    generated: int,
     data: DataFile,
     extractor: FeatureExtractor,
     reference_dir: Path,
     split: str = PAPERS_SPLIT,
     num_real: int = PAPERS_COUNT,
     advance: Advance = lambda done: None,
-) -> dict[str, Any]:
-    """The distance of `generated` pictures, whose features come in blocks [B,F], from real ones."""
+) -> Distance:
+    """The distance of pictures, whose features come in blocks [B,F], from a split's real images.
+
+    A split with fewer than `num_real` gives all it has.
+    """
     real = reference_statistics(data, split, num_real, extractor, reference_dir, advance)
-    return {
-        "name": fid_name(real.count, generated, split, extractor.name),
-        "value": frechet_distance(real, statistics_of(drawn, extractor.size)),
-        "real": real.count,
-        "generated": generated,
-        "split": split,
-        "features": extractor.digest,
-        "warning": too_few(min(real.count, generated), extractor.size),
-    }
+    generated = statistics_of(drawn, extractor.size)
+    return Distance(frechet_distance(real, generated), real.count, generated.count)

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from sri_cli import __version__
 from sri_cli.checkpoints import LoadedModel
 from sri_cli.data.store import DataFile
 from sri_cli.errors import SriError
+from sri_cli.metrics.extractor import Advance, FeatureExtractor, Features, Pictures
 from sri_cli.metrics.feature_cache import feature_blocks, load_arrays, store_arrays
 from sri_cli.metrics.frechet import Moments, Statistics, with_root
-from sri_cli.metrics.inception import Advance, FeatureExtractor, Features, Pictures
+from sri_cli.metrics.record import model_digest
 from sri_cli.precision import choose_precision
 from sri_cli.sampling import check_request, device_of, quantise, sample_scenes
 
@@ -139,17 +139,6 @@ def statistics_of(blocks: Iterable[Features], num_features: int) -> Statistics:
     for block in blocks:
         moments.add(block)
     return moments.statistics()
-
-
-def model_digest(loaded: LoadedModel) -> str:
-    """SHA-256 of the model section of the recipe and every weight: what a scene depends on."""
-    section = json.dumps(loaded.recipe.model.model_dump(mode="json"), sort_keys=True)
-    digest = hashlib.sha256(section.encode())
-    for name, value in loaded.model.state_dict().items():
-        array = value.detach().cpu().contiguous()
-        digest.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
-        digest.update(array.view(-1).view(dtype=torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _short(text: str) -> str:

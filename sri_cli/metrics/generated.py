@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from sri_cli.checkpoints import LoadedModel
 from sri_cli.data.store import DataFile
 from sri_cli.errors import SriError
-from sri_cli.metrics.fid import measure_distance
+from sri_cli.metrics.extractor import RANDOM, Advance, FeatureExtractor, Features, Pictures
+from sri_cli.metrics.fid import fid_name, measure_distance, too_few
 from sri_cli.metrics.fid_features import draw_pictures, generated_features
-from sri_cli.metrics.inception import RANDOM, Advance, FeatureExtractor, Features, Pictures
 from sri_cli.metrics.picture_folder import BLOCK, PictureFolder
 from sri_cli.metrics.record import Context, Estimate, Measurement
 from sri_cli.metrics.stacks.judge import Judge
+from sri_cli.sampling import check_request
 
 # How many pictures, unless told otherwise: the papers' for FID, enough for the others.
 COUNTS = {"fid": 10_000, "stack-fd": 2_000, "sacc-estimate": 1_000}
@@ -30,27 +31,42 @@ class Generated(Protocol):
     """Pictures to measure."""
 
     count: int
-    slots: int | None
-    temperature: float | None
+    unlike_papers: dict[str, Any]  # what `fid_name` has to tell
+
+    @property
+    def slots(self) -> int | None: ...
+    @property
+    def temperature(self) -> float | None: ...
 
     def features(self, extractor: FeatureExtractor, advance: Advance) -> Iterator[Features]: ...
     def blocks(self) -> Iterator[Pictures]: ...
 
 
 class Scenes:
-    """New scenes 0 .. count-1 of a seed, as many slots as in training, at temperature 1.
+    """New scenes 0 .. count-1 of a seed; `slots` None: as many as in training.
 
-    Their features are kept in `cache_dir`, so that an interrupted evaluation goes on.
+    Their features are kept in `cache_dir`, so that an interrupted evaluation goes on. Raises
+    SriError for what cannot be drawn.
     """
 
-    temperature: float | None = 1.0
-
     def __init__(
-        self, loaded: LoadedModel, count: int, seed: int, cache_dir: Path, precision: str = "auto"
+        self,
+        loaded: LoadedModel,
+        count: int,
+        seed: int,
+        cache_dir: Path,
+        slots: int | None = None,
+        temperature: float = 1.0,
+        precision: str = "auto",
     ) -> None:
         self.loaded, self.count, self.seed, self.cache_dir = loaded, count, seed, cache_dir
-        self.precision = precision
-        self.slots: int | None = loaded.model.num_slots
+        trained = loaded.model.num_slots
+        self.slots = trained if slots is None else slots
+        self.temperature, self.precision = temperature, precision
+        check_request(count, self.slots, temperature, seed)
+        self.unlike_papers = {"temperature": temperature}
+        if self.slots != trained:
+            self.unlike_papers["slots"] = self.slots
 
     def features(self, extractor: FeatureExtractor, advance: Advance) -> Iterator[Features]:
         return generated_features(
@@ -58,28 +74,28 @@ class Scenes:
             self.count,
             extractor,
             self.cache_dir,
+            slots=self.slots,
+            temperature=self.temperature,
             seed=self.seed,
             precision=self.precision,
             advance=advance,
         )
 
     def blocks(self) -> Iterator[Pictures]:
+        how = (self.slots, self.temperature, self.seed, self.precision)
         for start in range(0, self.count, BLOCK):
-            number = min(BLOCK, self.count - start)
-            model = self.loaded.model
-            yield draw_pictures(
-                model, start, number, model.num_slots, seed=self.seed, precision=self.precision
-            )
+            yield draw_pictures(self.loaded.model, start, min(BLOCK, self.count - start), *how)
 
 
 class Given:
-    """The first `count` pictures of a folder."""
+    """The first `count` pictures of a folder; None: all."""
 
-    slots: int | None = None
-    temperature: float | None = None
+    slots = temperature = None
 
-    def __init__(self, folder: PictureFolder, count: int) -> None:
-        self.folder, self.count = folder, min(count, folder.count)
+    def __init__(self, folder: PictureFolder, count: int | None = None) -> None:
+        self.folder = folder
+        self.count = folder.count if count is None else min(count, folder.count)
+        self.unlike_papers: dict[str, Any] = {}
 
     def features(self, extractor: FeatureExtractor, advance: Advance) -> Iterator[Features]:
         return (extractor(block, advance) for block in self.blocks())
@@ -103,19 +119,17 @@ def distance_measurement(
     check_count(generated.count)
     drawn = generated.features(extractor, advance)
     split = context.data["split"]
-    found = measure_distance(
-        drawn, generated.count, data, extractor, reference_dir, split, num_real, advance
-    )
-    warnings = [found["warning"]]
+    found = measure_distance(drawn, data, extractor, reference_dir, split, num_real, advance)
+    warnings = [too_few(min(found.real, found.generated), extractor.size)]
     if metric == "stack_fd":
         warnings.append(no_towers("stack-FD", data))
     if extractor.name == RANDOM:
         warnings.append("untrained features: the value only ranks models measured alike")
     return context.measurement(
         metric,
-        found["name"],
-        Estimate(found["value"]),
-        counts={"real": found["real"], "generated": found["generated"]},
+        fid_name(found.real, found.generated, split, extractor.name, **generated.unlike_papers),
+        Estimate(found.value),
+        counts={"real": found.real, "generated": found.generated},
         protocol=f"{extractor.size} features, weights {extractor.digest[:12]}",
         slots=generated.slots,
         temperature=generated.temperature,

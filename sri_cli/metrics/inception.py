@@ -6,41 +6,26 @@ Axis legend: N images, B images of a batch, H W pixels. Pictures are uint8 [N,H,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pytorch_fid import inception as port
 from torch import Tensor, nn
 from torchvision.models.inception import Inception3
 
 from sri_cli.metrics import inception_weights
+from sri_cli.metrics.extractor import PAPERS, RANDOM, Advance, Features, Pictures
 from sri_cli.sampling import in_chunks
 
-PAPERS, RANDOM = "inception", "random-inception"  # names of features
 SIZE = 2048
 CPU_BATCH, GPU_BATCH = 16, 128  # images at once
 # The variance of a filter's output over that of its input's, undone: E[x^2] = 1 leaves a ReLU
 # with variance (1 - 1/pi)/2, and filters of mean 0 see no more than the variance.
 GAIN = 2 / (1 - 1 / np.pi)
-
-Pictures = NDArray[np.uint8]
-Features = NDArray[np.float32]
-Advance = Callable[[int], None]  # told how many more images are done
-
-
-class FeatureExtractor(Protocol):
-    """Pictures [N,H,W,3] -> features [N,size]; `digest` is the identity of the numbers."""
-
-    name: str
-    digest: str
-    size: int
-
-    def __call__(self, images: Pictures, advance: Advance = ...) -> Features: ...
 
 
 class Inception:

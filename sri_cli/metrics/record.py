@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from sri_cli import __version__
 from sri_cli.checkpoints import LoadedModel, checkpoint_path
 from sri_cli.data.store import DataFile
-from sri_cli.metrics.fid_features import model_digest
 from sri_cli.workspace import cannot_write
 
 SCHEMA = 1
@@ -113,6 +113,17 @@ def _settings(loaded: LoadedModel) -> str:
     learned = {k: v for k, v in recipe["train"].items() if k not in NOT_LEARNED}
     words = json.dumps([recipe["model"], learned], sort_keys=True)
     return hashlib.sha256(words.encode()).hexdigest()[:12]
+
+
+def model_digest(loaded: LoadedModel) -> str:
+    """SHA-256 of the model section of the recipe and every weight: what a scene depends on."""
+    section = json.dumps(loaded.recipe.model.model_dump(mode="json"), sort_keys=True)
+    digest = hashlib.sha256(section.encode())
+    for name, value in loaded.model.state_dict().items():
+        array = value.detach().cpu().contiguous()
+        digest.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
+        digest.update(array.view(-1).view(dtype=torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def data_facts(data: DataFile, split: str) -> dict[str, Any]:

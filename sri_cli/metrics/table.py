@@ -10,6 +10,7 @@ from sri_cli.metrics.record import Measurement
 
 PART, NO_PART = "a part of the bound", "no part of the bound"  # a loss term's protocol ends so
 PERCENT = ("sacc_estimate", "sacc")
+ALWAYS = ("images", "scenes", "real", "generated", "accepted")  # counts that are told when 0, too
 DECIMALS = {
     "negative_elbo": 1,
     "bits_per_dimension": 4,
@@ -39,7 +40,7 @@ def title(record: Measurement) -> str:
 def label(record: Measurement) -> str:
     """The name of a value, with its unit where it has one."""
     if record["metric"].startswith("term_"):
-        sign = "+" if record["protocol"].endswith(PART) else "not in it:"
+        sign = "+" if record["protocol"].endswith(PART) else "outside the bound:"
         return f"{sign} {record['name']}, nats (bits/dim)"
     return record["name"] + (", %" if record["metric"] in PERCENT else "")
 
@@ -72,17 +73,26 @@ def number(value: float | None, decimals: int) -> str:
 
 
 def footnotes(records: Sequence[Measurement]) -> list[str]:
-    """What was measured how: a line for values of the same counts, data and protocol."""
-    told: dict[str, list[str]] = {}
+    """What was measured how: under each split and seed, a line for values of one protocol."""
+    told: dict[str, dict[str, list[str]]] = {}
     for record in records:
-        told.setdefault(_how(record), []).append(record["name"])
-    return [f"{', '.join(dict.fromkeys(names))}: {how}" for how, names in told.items()]
+        told.setdefault(_where(record), {}).setdefault(_how(record), []).append(record["name"])
+    lines = []
+    for where, ways in told.items():
+        lines.append(where)
+        lines += [f"  {', '.join(dict.fromkeys(names))}: {how}" for how, names in ways.items()]
+    return lines
+
+
+def _where(record: Measurement) -> str:
+    data, seed = record["data"], f"seed {record['seed']}"
+    if data is None:
+        return seed
+    source = "" if data["source"] == "original" else f" ({data['source']})"
+    return f"{data['split']} split of {data['name']}{source}, {data['image_size']} px; {seed}"
 
 
 def _how(record: Measurement) -> str:
-    words = [f"{count:,} {what.replace('_', ' ')}" for what, count in record["counts"].items()]
-    data = record["data"]
-    if data is not None and "scenes" not in record["counts"]:
-        source = "" if data["source"] == "original" else f" ({data['source']})"
-        words.append(f"{data['split']} split of {data['name']}{source}")
+    counts = {what: count for what, count in record["counts"].items() if count or what in ALWAYS}
+    words = [f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items()]
     return "; ".join([", ".join(words), record["protocol"]])

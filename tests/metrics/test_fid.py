@@ -16,16 +16,18 @@ from sri_cli.checkpoints import LoadedModel
 from sri_cli.data.store import DataFile
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.metrics import feature_cache
-from sri_cli.metrics.fid import fid_name, measure_fid, too_few
+from sri_cli.metrics.extractor import PAPERS, RANDOM
+from sri_cli.metrics.fid import fid_name, measure_distance, too_few
 from sri_cli.metrics.fid_features import (
     draw_pictures,
     generated_features,
-    model_digest,
     reference_statistics,
     statistics_of,
 )
 from sri_cli.metrics.frechet import frechet_distance, with_root
-from sri_cli.metrics.inception import PAPERS, RANDOM, random_inception
+from sri_cli.metrics.generated import Scenes, distance_measurement
+from sri_cli.metrics.inception import random_inception
+from sri_cli.metrics.record import Context, data_facts, model_digest, run_subject
 from sri_cli.model.build import build_model
 from sri_cli.recipe.load import load_recipe
 from sri_cli.sampling import quantise, sample_scenes
@@ -107,7 +109,7 @@ def stack(blocks: Sequence[np.ndarray] | Any) -> np.ndarray:
         ("FD-random-inception-val(7/9)", 7, 9, {"features": RANDOM, "split": "val"}),
         ("FID[T=0.7]", 10_000, 10_000, {"temperature": 0.7}),
         ("FID[K=7]", 10_000, 10_000, {"slots": 7}),
-        ("FID-2k[K=7,T=0.5,128px]", 2000, 2000, {"slots": 7, "temperature": 0.5, "size": 128}),
+        ("FID-2k[K=7,T=0.5]", 2000, 2000, {"slots": 7, "temperature": 0.5}),
     ],
 )
 def test_names(name: str, real: int, generated: int, more: dict[str, Any]) -> None:
@@ -320,56 +322,67 @@ def test_a_damaged_block_is_drawn_again(
 # The whole ----------------------------------------------------------------------------------
 
 
-def test_a_distance_comes_with_its_name_and_counts(
+def test_a_distance_comes_with_its_counts(
     loaded: LoadedModel, data: DataFile, tmp_path: Path
 ) -> None:
     told: list[int] = []
-    dirs = (tmp_path / "real", tmp_path / "drawn")
-    record = measure_fid(loaded, data, Colours(), *dirs, num=30, advance=told.append)
+    drawn = generated_features(loaded, 30, Colours(), tmp_path, advance=told.append)
+    found = measure_distance(drawn, data, Colours(), tmp_path, num_real=30, advance=told.append)
     real = reference_statistics(data, "test", 30, Colours(), tmp_path / "other")
-    drawn = statistics_of(generated_features(loaded, 30, Colours(), tmp_path / "other"), 6)
-    assert record.pop("value") == pytest.approx(frechet_distance(real, drawn), rel=1e-9)
-    assert record == {
-        "name": "FD-colours(23/30)",
-        "real": 23,
-        "generated": 30,
-        "split": "test",
-        "features": Colours().digest,
-        "warning": None,
-    }
-    assert sum(told) == 53
-    named = measure_fid(loaded, data, Colours(), *dirs, num=6, slots=4, temperature=0.5)
-    assert named["name"] == "FD-colours(6/6)[K=4,T=0.5]" and "6 images" in named["warning"]
-    assert measure_fid(loaded, data, Colours(), *dirs, num=6, slots=3)["name"] == "FD-colours(6/6)"
+    again = statistics_of(generated_features(loaded, 30, Colours(), tmp_path / "other"), 6)
+    assert found.value == pytest.approx(frechet_distance(real, again), rel=1e-9)
+    assert (found.real, found.generated) == (23, 30) and sum(told) == 53
+
+
+@pytest.mark.parametrize(
+    ("more", "name"),
+    [
+        ({}, "FD-colours(23/6)"),
+        ({"slots": 3}, "FD-colours(23/6)"),  # the training's
+        ({"slots": 4, "temperature": 0.5}, "FD-colours(23/6)[K=4,T=0.5]"),
+    ],
+)
+def test_a_measurement_says_how_scenes_were_drawn(
+    more: dict[str, Any], name: str, loaded: LoadedModel, data: DataFile, tmp_path: Path
+) -> None:
+    scenes = Scenes(loaded, 6, 0, tmp_path / "drawn", **more)
+    context = Context(run_subject(loaded), data_facts(data, "test"), 0)
+    record = distance_measurement("fid", scenes, 30, context, data, Colours(), tmp_path, print)
+    assert record["name"] == name and record["counts"] == {"real": 23, "generated": 6}
+    assert record["slots"] == more.get("slots", 3)
+    assert record["temperature"] == more.get("temperature", 1.0)
+    assert "6 images are too few" in record["warning"]
+    assert np.concatenate(list(scenes.blocks())).shape == (6, 32, 32, 3)
 
 
 @pytest.mark.parametrize(
     ("wrong", "what"),
-    [({"num": 0}, "--num"), ({"num": 1}, "2 or more"), ({"slots": 0}, "--slots")]
-    + [({"temperature": 0.0}, "--temp"), ({"split": "tset"}, "test")],
+    [({"count": 0}, "--num"), ({"slots": 0}, "--slots"), ({"temperature": 0.0}, "--temp")],
 )
-def test_requests_that_mean_nothing(
-    wrong: dict[str, Any], what: str, loaded: LoadedModel, data: DataFile, tmp_path: Path
+def test_scenes_that_cannot_be_drawn(
+    wrong: dict[str, Any], what: str, loaded: LoadedModel, tmp_path: Path
 ) -> None:
-    colours = Colours()
     with pytest.raises(SriError, match=what):
-        measure_fid(loaded, data, colours, tmp_path / "a", tmp_path / "b", **wrong)
+        Scenes(loaded, **({"count": 5, "seed": 0, "cache_dir": tmp_path} | wrong))
+
+
+def test_requests_that_mean_nothing(loaded: LoadedModel, data: DataFile, tmp_path: Path) -> None:
+    colours = Colours()
+    context = Context(run_subject(loaded), data_facts(data, "test"), 0)
+    one = Scenes(loaded, 1, 0, tmp_path)
+    with pytest.raises(SriError, match="1 generated picture: .* 2 or more"):
+        distance_measurement("fid", one, 30, context, data, colours, tmp_path, print)
+    with pytest.raises(SriError, match="1 test image .* 2 or more"):
+        reference_statistics(data, "test", 1, colours, tmp_path)
+    with pytest.raises(SriError, match="tset"):
+        reference_statistics(data, "tset", 5, colours, tmp_path)
     assert colours.seen == 0
 
 
-def test_images_of_another_size_are_refused(
-    loaded: LoadedModel, tmp_path: Path, write_small_data: Callable[..., Path]
-) -> None:
-    data = DataFile(write_small_data(tmp_path / "demo-towers-64.h5", 4, 64))
-    with pytest.raises(SriError, match="32 px"):
-        measure_fid(loaded, data, Colours(), tmp_path / "a", tmp_path / "b")
-
-
 def test_the_whole_path_with_inception(loaded: LoadedModel, data: DataFile, tmp_path: Path) -> None:
-    network, dirs = random_inception(), (tmp_path / "a", tmp_path / "b")
-    record = measure_fid(loaded, data, network, *dirs, num=6)
-    assert record["name"] == "FD-random-inception(6/6)" and record["value"] > 0
-    assert record["warning"]
-    real = reference_statistics(data, "test", 6, network, dirs[0])
+    network = random_inception()
+    drawn = generated_features(loaded, 6, network, tmp_path / "drawn")
+    assert measure_distance(drawn, data, network, tmp_path, num_real=6).value > 0
+    real = reference_statistics(data, "test", 6, network, tmp_path)
     assert real.root is not None and real.root.shape == (5, 2048)
     assert frechet_distance(real, with_root(real)) < 1e-6 * np.trace(real.covariance)

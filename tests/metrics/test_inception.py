@@ -18,9 +18,8 @@ from pytorch_fid.fid_score import get_activations
 
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.metrics import inception_weights
+from sri_cli.metrics.extractor import PAPERS, RANDOM
 from sri_cli.metrics.inception import (
-    PAPERS,
-    RANDOM,
     SIZE,
     Inception,
     fid_inception,

@@ -15,6 +15,7 @@ BASE = {
     "counts": {"images": 5, "without_foreground": 2},
     "subject": {"kind": "run", "run": "runs/a_b", "step": 1000},
     "data": {"name": "x", "image_size": 32, "source": "simulated", "split": "val"},
+    "seed": 0,
     "protocol": "strongest decoded mask",
 }
 OTHER = {"kind": "run", "run": "runs/other", "step": 10}
@@ -49,7 +50,7 @@ def test_units() -> None:
     )[1:]
     assert rows == [
         ["+ nll, nats (bits/dim)", "3072.0 (1.4427)"],  # 1 nat a value is log2(e) bits
-        ["not in it: seg kl, nats (bits/dim)", "3072.0 (1.4427)"],
+        ["outside the bound: seg kl, nats (bits/dim)", "3072.0 (1.4427)"],
         ["S-Acc estimate, %", "50.0 [40.0, 60.0]"],
         ["FID(5/9)", "71.23"],
     ]
@@ -61,9 +62,14 @@ def test_a_folder_of_pictures_bears_its_name() -> None:
 
 
 def test_footnotes_tell_counts_split_source_and_protocol_once() -> None:
-    told = footnotes([record(), record(metric="msc_fg", name="mSC-FG"), record(counts={"n": 1})])
+    none = record(name="FID", seed=1, counts={"images": 0, "without_foreground": 0})
+    told = footnotes(
+        [record(), record(metric="msc_fg", name="mSC-FG"), record(counts={"n": 1}), none]
+    )
     assert told == [
-        "ARI-FG, mSC-FG: 5 images, 2 without foreground, val split of x (simulated);"
-        " strongest decoded mask",
-        "ARI-FG: 1 n, val split of x (simulated); strongest decoded mask",
+        "val split of x (simulated), 32 px; seed 0",
+        "  ARI-FG, mSC-FG: 5 images, 2 without foreground; strongest decoded mask",
+        "  ARI-FG: 1 n; strongest decoded mask",
+        "val split of x (simulated), 32 px; seed 1",
+        "  FID: 0 images; strongest decoded mask",
     ]
