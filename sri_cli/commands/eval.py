@@ -87,12 +87,17 @@ def command(
     dynamic_slots: bool,
 ) -> None:
     """Measure trained models or folders of pictures; runs keep it in their metrics.jsonl."""
-    from sri_cli.looking.evaluate import Wanted, evaluate_all, tables, words
+    from sri_cli.looking.evaluate import evaluate_all, show_recorded
+    from sri_cli.looking.measured_words import tables, words
+    from sri_cli.looking.picture_metrics import Wanted
     from sri_cli.metrics.evaluate import parse_metrics
 
     names = None if metrics is None else parse_metrics(metrics)
     wanted = Wanted(names, data, split, num, seed, features, inception_weights, offline)
-    records = evaluate_all(workspace, runs, folders, wanted, dynamic_slots, recorded)
+    if recorded:
+        records = show_recorded(workspace, runs, folders, wanted)
+    else:
+        records = evaluate_all(workspace, runs, folders, wanted, dynamic_slots)
     if as_json:
         click.echo(json.dumps({"results": records.measured}))
     else:

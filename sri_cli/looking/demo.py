@@ -17,8 +17,9 @@ from sri_cli.data.store import DataFile
 from sri_cli.errors import SriError
 from sri_cli.figures.grids import Picture
 from sri_cli.looking.demo_report import SAMPLES, TEMPERATURE, Shown, demo_page, read_picture
-from sri_cli.looking.evaluate import Wanted, evaluate_one
+from sri_cli.looking.evaluate import evaluate_one
 from sri_cli.looking.order import write_order
+from sri_cli.looking.picture_metrics import Wanted
 from sri_cli.looking.reconstruct import write_reconstructions
 from sri_cli.looking.samples import Request, write_samples
 from sri_cli.looking.trained import open_run

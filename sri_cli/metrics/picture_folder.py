@@ -54,7 +54,8 @@ class PictureFolder:
 def open_folder(folder: Path) -> PictureFolder:
     """SriError for a folder without pictures, or whose first is none; others are read later."""
     if not folder.is_dir():
-        raise SriError(f"--images {folder}: no such folder", f"--images takes a folder of {WHAT}")
+        what = "is no folder" if folder.exists() else "is not there"
+        raise SriError(f"--images {folder} {what}", f"--images takes a folder of {WHAT}")
     if (folder / "sample.json").is_file() and (folder / "images").is_dir():
         return _of_files(folder, folder / "images")  # beside its own grid.png
     arrays = sorted(path for path in folder.iterdir() if path.suffix in ARRAYS)

@@ -11,6 +11,11 @@ from sri_cli.metrics.record import Measurement
 PART, NO_PART = "a part of the bound", "no part of the bound"  # a loss term's protocol ends so
 PERCENT = ("sacc_estimate", "sacc")
 ALWAYS = ("images", "scenes", "real", "generated", "accepted")  # counts that are told when 0, too
+# How keys of measurements begin, in the order of a table.
+KINDS = (
+    *("ari_fg", "msc_fg", "negative_elbo", "bits_per_dimension", "term_"),
+    *("order_iou", "order_information", "sacc", "stack_fd", "fid"),
+)
 DECIMALS = {
     "negative_elbo": 1,
     "bits_per_dimension": 4,
@@ -20,21 +25,40 @@ DECIMALS = {
 }
 
 
+def in_order(records: Sequence[Measurement]) -> list[Measurement]:
+    """Values of one kind beside each other, whenever they were measured."""
+
+    def place(record: Measurement) -> int:
+        kind = (i for i, start in enumerate(KINDS) if record["metric"].startswith(start))
+        return next(kind, len(KINDS))
+
+    return sorted(records, key=place)
+
+
 def table_rows(records: Sequence[Measurement]) -> list[list[str]]:
     """The header and a row per value; a dash where a run has none."""
-    subjects = list(dict.fromkeys(title(record) for record in records))
-    found = {(label(record), title(record)): cell(record) for record in records}
-    names = list(dict.fromkeys(label(record) for record in records))
-    rows = [[name, *(found.get((name, subject), "-") for subject in subjects)] for name in names]
-    return [["", *subjects], *rows]
+    titles = _titles(records)
+    found = {(label(record), _whose(record)): cell(record) for record in records}
+    names = list(dict.fromkeys(label(record) for record in in_order(records)))
+    rows = [[name, *(found.get((name, subject), "-") for subject in titles)] for name in names]
+    return [["", *titles.values()], *rows]
 
 
-def title(record: Measurement) -> str:
+def _whose(record: Measurement) -> tuple[str, int | None]:
     """The run and its step, or the folder."""
     subject = record["subject"]
-    if subject["kind"] == "images":
-        return Path(subject["images"]).name
-    return f"{Path(subject['run']).name}, step {subject['step']:,}"
+    return subject["images" if subject["kind"] == "images" else "run"], subject.get("step")
+
+
+def _titles(records: Sequence[Measurement]) -> dict[tuple[str, int | None], str]:
+    """A heading for each run or folder: its name, or the whole path where names are alike."""
+    subjects = list(dict.fromkeys(_whose(record) for record in records))
+    names = [Path(path).name for path, _ in subjects]
+    alike = len(set(zip(names, (step for _, step in subjects), strict=True))) < len(subjects)
+    return {
+        (path, step): (path if alike else name) + ("" if step is None else f", step {step:,}")
+        for (path, step), name in zip(subjects, names, strict=True)
+    }
 
 
 def label(record: Measurement) -> str:
@@ -75,7 +99,7 @@ def number(value: float | None, decimals: int) -> str:
 def footnotes(records: Sequence[Measurement]) -> list[str]:
     """What was measured how: under each split and seed, a line for values of one protocol."""
     told: dict[str, dict[str, list[str]]] = {}
-    for record in records:
+    for record in in_order(records):
         told.setdefault(_where(record), {}).setdefault(_how(record), []).append(record["name"])
     lines = []
     for where, ways in told.items():

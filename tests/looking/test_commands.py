@@ -92,6 +92,9 @@ def test_sigterm_while_sampling_leaves_nothing(tmp_path: Path) -> None:
         ["eval", "--metrics", "fid", "--features", "random", "--num", "1"],
         ["eval", "--metrics", "stack-fd", "--num", "1"],
         ["eval", "--metrics", "ari", "--features", "random"],
+        ["eval", "--features", "random"],
+        ["eval", "--metrics", "fid", "--inception-weights", "data/demo-towers-32.h5"],
+        ["eval", "--recorded", "--num", "5"],
         ["eval", "--metrics", "aru"],
         ["eval", "--data", "missing.h5"],
         ["eval", "--metrics", "stack-fd", "--split", "tset"],
@@ -101,6 +104,7 @@ def test_sigterm_while_sampling_leaves_nothing(tmp_path: Path) -> None:
         ["eval", "--images", "data", "--data", "demo-towers"],
         ["eval", "--images", "data", "--data", "demo-towers", "--metrics", "ari"],
         ["eval", "--images", "data", "--recorded"],
+        ["eval", "--run", "tiny", "--images", "data", "--data", "demo-towers"],
     ],
 )
 def test_bad_input_is_two_lines_and_exit_2(words: list[str], tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from sri_cli.errors import SriError
-from sri_cli.looking.evaluate import Wanted, evaluate_all, evaluate_folder, evaluate_one
+from sri_cli.looking.evaluate import evaluate_all, evaluate_one
+from sri_cli.looking.picture_metrics import Wanted
 from sri_cli.looking.samples import Request, write_samples
 from sri_cli.looking.trained import Trained, open_run
 from sri_cli.metrics.record import read_records
@@ -48,7 +49,7 @@ def test_samples_on_disk_measure_as_the_run_does(
     own = only(evaluate_one(workspace, trained, wanted))
     for kind in ("png", "npz", "h5"):
         folder = write_samples(trained, Request(num=12, format=kind), tmp_path / kind)
-        given = only(evaluate_folder(workspace, folder, wanted))
+        given = only(evaluate_all(workspace, [], [folder], wanted).measured)
         assert given["value"] == pytest.approx(own["value"], rel=1e-5)
         assert given["name"] == own["name"] == "stack-FD(12/12)"
         assert given["subject"]["kind"] == "images" and given["subject"]["count"] == 12
@@ -59,7 +60,7 @@ def test_fewer_pictures_than_asked_are_counted(
 ) -> None:
     folder = write_samples(trained, Request(num=5), tmp_path / "few")
     wanted = Wanted(("stack-fd", "sacc-estimate"), data="demo-towers")
-    distance, share = evaluate_folder(workspace, folder, wanted)
+    distance, share = evaluate_all(workspace, [], [folder], wanted).measured
     assert distance["name"] == "stack-FD(16/5)"
     assert share["counts"]["generated"] == 5 and 0 <= share["low"] <= share["high"] <= 1
 
@@ -69,7 +70,7 @@ def test_pictures_of_another_size_are_refused(workspace: Workspace, tmp_path: Pa
     np.savez(tmp_path / "given" / "a.npz", images=np.zeros((4, 64, 64, 3), np.uint8))
     file = str(workspace.data_path("demo-towers", 32))
     with pytest.raises(SriError, match="of 64 px, the images of .* of 32") as caught:
-        evaluate_folder(workspace, tmp_path / "given", Wanted(("stack-fd",), data=file))
+        evaluate_all(workspace, [], [tmp_path / "given"], Wanted(("stack-fd",), data=file))
     assert "--size 64" in caught.value.hint
 
 

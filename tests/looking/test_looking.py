@@ -13,8 +13,10 @@ from PIL import Image
 
 from sri_cli import checkpoints
 from sri_cli.errors import SriError
-from sri_cli.looking.evaluate import Wanted, evaluate_all, evaluate_one, tables, words
+from sri_cli.looking.evaluate import evaluate_all, evaluate_one, show_recorded
+from sri_cli.looking.measured_words import tables, words
 from sri_cli.looking.order import look_at_order, order_of_run
+from sri_cli.looking.picture_metrics import Wanted
 from sri_cli.looking.reconstruct import reconstruct_of_run
 from sri_cli.looking.trained import Trained, open_data, open_run
 from sri_cli.metrics.evaluate import evaluate, parse_metrics
@@ -102,9 +104,9 @@ def test_records_are_appended_and_a_torn_line_spoils_no_other(workspace: Workspa
 
 def test_what_was_measured_before_is_shown_again(workspace: Workspace) -> None:
     with pytest.raises(SriError, match="nothing has been measured"):
-        evaluate_all(workspace, ["tiny"], [], Wanted(), only_recorded=True)
+        show_recorded(workspace, ["tiny"], [], Wanted())
     kept = measure(workspace, "elbo", num=2)
-    found = evaluate_all(workspace, ["tiny"], [], Wanted(), only_recorded=True)
+    found = show_recorded(workspace, ["tiny"], [], Wanted())
     assert found.measured == kept
     assert "sri-mog-tiny" in tables(found.known, "markdown")
     # A newer checkpoint is another model.
@@ -113,7 +115,7 @@ def test_what_was_measured_before_is_shown_again(workspace: Workspace) -> None:
     recipe = checkpoint.recipe.model_dump(mode="json")
     checkpoints.save(workspace.runs_root / "tiny", 20, state, recipe, {})
     with pytest.raises(SriError, match="nothing has been measured"):
-        evaluate_all(workspace, ["tiny"], [], Wanted(), only_recorded=True)
+        show_recorded(workspace, ["tiny"], [], Wanted())
 
 
 def test_numbers_do_not_depend_on_chunks(
@@ -144,6 +146,27 @@ def test_no_masks_no_ari(
     with pytest.raises(SriError, match="no masks"):
         measure(workspace, "ari", data=str(file))
     assert measure(workspace, "elbo", data=str(file), num=2)[0]["counts"]["images"] == 2
+
+
+def test_data_of_another_size_are_refused_before_any_run_is_measured(
+    workspace: Workspace, write_small_data: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = write_small_data(tmp_path / "demo-towers-64.h5", 4, 64)
+    for metrics in (("elbo",), ("stack-fd",)):
+        with pytest.raises(SriError, match="64 px, 32 px are wanted"):
+            evaluate_all(workspace, ["tiny"], [], Wanted(metrics, data=str(file)))
+
+
+def test_what_is_wrong_with_the_last_is_told_before_the_first_is_measured(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    (tmp_path / "given").mkdir()
+    for i, side in enumerate((32, 32, 16)):
+        Image.new("RGB", (side, side)).save(tmp_path / "given" / f"{i}.png")
+    wanted = Wanted(("stack-fd",), data="demo-towers", num=3)
+    with pytest.raises(SriError, match="mixes sizes: 2.png is 16 px"):
+        evaluate_all(workspace, ["tiny"], [tmp_path / "given"], wanted)
+    assert not read_records(workspace.runs_root / "tiny")
 
 
 @pytest.mark.parametrize("num", [0, -5])

@@ -61,6 +61,31 @@ def test_a_folder_of_pictures_bears_its_name() -> None:
     assert table_rows([record(subject=subject)])[0] == ["", "where"]
 
 
+def test_folders_of_one_name_stay_apart() -> None:
+    header, row = table_rows(
+        [
+            record(subject={"kind": "images", "images": path, "count": 5}, value=value)
+            for path, value in (("a/images", 0.25), ("b/images", 0.5))
+        ]
+    )
+    assert header == ["", "a/images", "b/images"] and row == ["ARI-FG", "0.250", "0.500"]
+
+
+def test_values_of_a_kind_stand_together_whenever_they_were_measured() -> None:
+    rows = table_rows(
+        [
+            record(metric="fid", name="FID-2k"),
+            record(subject=OTHER, metric="order_iou", name="order IoU"),
+            record(metric="ari_fg_attention", name="ARI-FG attention"),
+            record(),
+            record(metric="negative_elbo", name="-ELBO"),
+        ]
+    )
+    names = [row[0] for row in rows]
+    assert names == ["", "ARI-FG attention", "ARI-FG", "-ELBO", "order IoU", "FID-2k"]
+    assert rows[0][1:] == ["a_b, step 1,000", "other, step 10"]
+
+
 def test_footnotes_tell_counts_split_source_and_protocol_once() -> None:
     none = record(name="FID", seed=1, counts={"images": 0, "without_foreground": 0})
     told = footnotes(
