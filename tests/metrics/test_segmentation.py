@@ -1,29 +1,70 @@
-"""ARI-FG and mSC-FG on cases solved by hand, and ARI against scikit-learn."""
+"""ARI-FG and mSC-FG on cases solved by hand, ARI against scikit-learn, on every device there is."""
 
 from __future__ import annotations
 
+import time
+from fractions import Fraction
+
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score
+from torch import Tensor
 
 from sri_cli.metrics.segmentation import ari_fg, contingency, labels_of, msc_fg
 
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
-def maps(*rows: list[int]) -> np.ndarray:
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=NO_GPU)])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    return torch.device(request.param)
+
+
+def maps(*rows: list[int]) -> NDArray[np.int64]:
     """Each list is one image of a single row of pixels."""
     return np.array(rows)[:, None, :]
 
 
-def test_ari_equals_scikit_learn() -> None:
-    random = np.random.default_rng(0)
-    true = random.integers(0, 5, (40, 9, 9))
-    predicted = np.where(random.random((40, 9, 9)) < 0.5, true, random.integers(0, 7, (40, 9, 9)))
-    for background in (1, 2):
-        wanted = [
-            adjusted_rand_score(t[t >= background], p[t >= background])
-            for t, p in zip(true, predicted, strict=True)
-        ]
-        np.testing.assert_allclose(ari_fg(true, predicted, background), wanted, atol=1e-12)
+def pairs(
+    instances: int = 7, slots: int = 9, images: int = 40, size: int = 9
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """True maps and predictions that agree with them in half of the pixels."""
+    random = np.random.default_rng(instances * slots)
+    shape = images, size, size
+    true = random.integers(0, instances, shape)
+    agree = random.random(shape) < 0.5
+    return true, np.where(agree, true % slots, random.integers(0, slots, shape))
+
+
+def scores(
+    true: Tensor,
+    predicted: Tensor,
+    background_labels: int = 1,
+    sizes: tuple[int, int] | None = None,
+) -> Tensor:
+    """ARI-FG and both coverings, [3,N]."""
+    covering = msc_fg(true, predicted, background_labels, sizes)
+    return torch.stack([ari_fg(true, predicted, background_labels, sizes), *covering])
+
+
+@pytest.mark.parametrize("background", [1, 4])
+@pytest.mark.parametrize(
+    ("instances", "slots"), [(7, 9), (5, 1), (6, 2), (30, 32), (7, 32), (300, 9), (5, 1000)]
+)
+def test_ari_equals_scikit_learn(
+    device: torch.device, instances: int, slots: int, background: int
+) -> None:
+    true, predicted = pairs(instances, slots)
+    wanted = [
+        adjusted_rand_score(t[t >= background], p[t >= background])
+        for t, p in zip(true, predicted, strict=True)
+    ]
+    found = ari_fg(torch.tensor(true), torch.tensor(predicted, device=device), background)
+    assert found.device.type == device.type
+    assert found.dtype == torch.float64
+    np.testing.assert_allclose(found.cpu(), wanted, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -35,10 +76,14 @@ def test_ari_equals_scikit_learn() -> None:
         ([0, 1, 1, 1], [5, 2, 2, 2], 1.0),  # one instance, found whole
         ([0, 1, 1, 1], [5, 2, 2, 3], 0.0),  # one instance, cut
         ([0, 0, 0, 1], [1, 2, 3, 3], 1.0),  # a single foreground pixel
+        ([1, 2, 3], [3, 1, 2], 1.0),  # no two pixels together, in neither
+        ([1, 1, 2, 2], [1, 1, 2, 3], 4 / 7),  # (1 - 1/3) / (3/2 - 1/3)
     ],
 )
 def test_ari_by_hand(true: list[int], predicted: list[int], wanted: float) -> None:
-    assert ari_fg(maps(true), maps(predicted))[0] == pytest.approx(wanted)
+    assert ari_fg(maps(true), maps(predicted))[0] == pytest.approx(wanted, abs=1e-15)
+    foreground = [(t, p) for t, p in zip(true, predicted, strict=True) if t > 0]
+    assert adjusted_rand_score(*zip(*foreground, strict=True)) == pytest.approx(wanted)
 
 
 def test_background_pixels_do_not_count() -> None:
@@ -52,33 +97,141 @@ def test_no_foreground_has_no_score() -> None:
     assert ari_fg(true, predicted).isnan().tolist() == [True, False]
     covering = msc_fg(true, predicted)
     assert covering.mean.isnan().tolist() == covering.scaled.isnan().tolist() == [True, False]
+    only_background = torch.zeros(2, 4, 4, dtype=torch.uint8)
+    assert scores(only_background, only_background, background_labels=4).isnan().all()
 
 
-def test_covering_by_hand() -> None:
-    # Instance 1 (4 px): best segment covers 3 of them and 1 px of background, IoU 3/5.
-    # Instance 2 (2 px): segment 9 is exactly it, IoU 1.
-    true = maps([0, 0, 1, 1, 1, 1, 2, 2])
-    predicted = maps([7, 8, 8, 8, 8, 6, 9, 9])
-    covering = msc_fg(true, predicted)
-    assert covering.mean[0] == pytest.approx((3 / 5 + 1) / 2)
-    assert covering.scaled[0] == pytest.approx((4 * 3 / 5 + 2 * 1) / 6)
+F = Fraction
 
 
-def test_covering_ignores_absent_labels() -> None:
-    true = np.concatenate([maps([0, 1, 1, 1]), maps([0, 3, 3, 3])])  # label 2 nowhere
-    assert msc_fg(true, true).mean.tolist() == [1.0, 1.0]
+@pytest.mark.parametrize(
+    ("true", "predicted", "background", "mean", "scaled"),
+    [
+        # Instance 1: segment 8 covers 3 of its 4 px and 1 px of background. Instance 2: exact.
+        ([0, 0, 1, 1, 1, 1, 2, 2], [7, 8, 8, 8, 8, 6, 9, 9], 1, F(4, 5), F(22, 30)),
+        ([0, 1, 1, 1, 2, 2], [3, 3, 3, 3, 3, 3], 1, F(5, 12), F(13, 30)),  # all in one: 3/6 and 2/6
+        ([0, 1, 1, 1], [0, 1, 2, 3], 1, F(1, 3), F(1, 3)),  # every pixel alone
+        ([1, 1, 1, 2], [0, 0, 1, 1], 1, F(7, 12), F(5, 8)),  # 2/3 and 1/2
+        ([0, 3, 3, 3], [5, 1, 1, 1], 1, F(1), F(1)),  # labels 1 and 2 nowhere
+        ([0, 1, 2, 3, 4, 4, 5], [0, 0, 0, 1, 1, 1, 2], 4, F(5, 6), F(7, 9)),  # 2/3 and 1
+    ],
+)
+def test_covering_by_hand(
+    device: torch.device,
+    true: list[int],
+    predicted: list[int],
+    background: int,
+    mean: Fraction,
+    scaled: Fraction,
+) -> None:
+    one, other = (torch.tensor(maps(labels), device=device) for labels in (true, predicted))
+    covering = msc_fg(one, other, background)
+    assert covering.mean.item() == pytest.approx(float(mean), abs=1e-15)
+    assert covering.scaled.item() == pytest.approx(float(scaled), abs=1e-15)
+
+
+def test_neither_batches_nor_chunks_change_a_score(device: torch.device) -> None:
+    """600 images of 64x64 are more than are looked at together."""
+    arrays = pairs(images=600, size=64)
+    arrays[0][::50] = 0  # some without foreground
+    true, predicted = (torch.tensor(array, device=device) for array in arrays)
+    whole = scores(true, predicted)
+    assert whole.shape == (3, 600)
+    assert whole.isnan().sum() == 3 * 12
+    parts = [scores(*some) for some in zip(true.split(37), predicted.split(37), strict=True)]
+    one = scores(true[599:], predicted[599:])
+    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=1e-14, equal_nan=True)
+    torch.testing.assert_close(one, whole[:, 599:], rtol=0, atol=1e-14)
+
+
+def test_any_kind_of_labels() -> None:
+    arrays = pairs()
+    true, predicted = (torch.tensor(array) for array in arrays)
+    wanted = scores(true, predicted)
+    for kind in (torch.uint8, torch.uint16, torch.int32):
+        assert torch.equal(scores(true.to(kind), predicted.to(kind)), wanted)
+    assert torch.equal(scores(true.to(torch.uint8), predicted), wanted)
+    for array in ("uint8", "uint16", "int64"):
+        one, other = (labels.astype(array) for labels in arrays)
+        one.setflags(write=False)
+        assert torch.equal(ari_fg(one, other), wanted[0])
+    true, predicted = true > 3, predicted > 3
+    assert torch.equal(scores(true, predicted), scores(true.long(), predicted.long()))
+
+
+def test_any_order_in_memory() -> None:
+    true, predicted = pairs(size=8)
+    wanted = ari_fg(true[:, ::-1, ::2], predicted[:, ::-1, ::2])
+    one, other = (torch.tensor(labels).flip(1)[:, :, ::2].mT for labels in (true, predicted))
+    assert not one.is_contiguous()
+    assert torch.equal(ari_fg(one, other), wanted)  # where a pixel lies is no matter
+    spread = torch.tensor(np.stack([true, predicted], axis=-1))
+    assert torch.equal(scores(spread[..., 0], spread[..., 1])[0], ari_fg(true, predicted))
+
+
+def test_no_images(device: torch.device) -> None:
+    none = torch.zeros(0, 4, 4, dtype=torch.uint8, device=device)
+    assert scores(none, none).shape == scores(none, none, sizes=(7, 9)).shape == (3, 0)
+    assert labels_of(torch.zeros(0, 9, 4, 4, device=device)).shape == (0, 4, 4)
+
+
+def test_with_sizes_nothing_is_read_back(device: torch.device) -> None:
+    true, predicted = (torch.tensor(labels, device=device) for labels in pairs(slots=32))
+    wanted = scores(true, predicted)
+    masks = torch.nn.functional.one_hot(predicted, 32).movedim(-1, 1).float()
+    # Tensors of the meta device have no values: whatever asks for one raises.
+    no_true, no_masks = true.to("meta"), masks.to("meta")
+    assert scores(no_true, labels_of(no_masks), sizes=(7, 32)).shape == wanted.shape
+    with pytest.raises(RuntimeError, match="meta"):
+        scores(no_true, labels_of(no_masks))
+    found = scores(true, labels_of(masks), sizes=(7, 32))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-14)
 
 
 def test_contingency_counts() -> None:
     table = contingency(maps([0, 1, 1, 1]), maps([2, 2, 0, 0]))
     assert table.tolist() == [[[0, 0, 1], [2, 0, 1]]]
+    assert contingency(*pairs(), sizes=(8, 11)).shape == (40, 8, 11)
 
 
-def test_argmax_of_soft_masks() -> None:
+def test_strongest_slot_of_soft_masks(device: torch.device) -> None:
     masks = np.array([[[[0.2, 0.6]], [[0.8, 0.4]]]])
     assert labels_of(masks).tolist() == [[[1, 0]]]
+    many = torch.rand(5, 32, 8, 8, device=device)
+    assert torch.equal(labels_of(many), many.argmax(dim=1))
+    equal = torch.zeros(5, 32, 8, 8, device=device)
+    equal[:, 3:] = 0.5
+    assert (labels_of(equal.bfloat16()) == 3).all()
 
 
-def test_shapes_are_checked() -> None:
+def test_what_is_no_segmentation_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\[N,H,W\]"):
         contingency(np.zeros((1, 2, 2), int), np.zeros((1, 2, 3), int))
+    with pytest.raises(ValueError, match="whole numbers"):
+        ari_fg(torch.zeros(1, 2, 2), torch.zeros(1, 2, 2, dtype=torch.uint8))
+    for true, predicted in (([-1, 1, 1], [0, 1, 1]), ([0, 1, 1], [0, -2, 1])):
+        with pytest.raises(ValueError, match="count from 0, got -"):
+            ari_fg(maps(true), maps(predicted))
+
+
+@pytest.mark.parametrize(
+    ("true", "predicted"), [([0, 2], [0, 0]), ([0, 0], [3, 0]), ([0, 0], [-1, 0])]
+)
+def test_labels_beyond_their_sizes_never_count_as_others(
+    true: list[int], predicted: list[int]
+) -> None:
+    with pytest.raises(RuntimeError, match="out of bounds"):
+        contingency(maps(true), maps(predicted), sizes=(2, 3))
+
+
+@pytest.mark.slow
+def test_ten_thousand_images_take_seconds() -> None:
+    true, predicted = (torch.tensor(labels) for labels in pairs(images=10_000, size=64))
+    masks = torch.nn.functional.one_hot(predicted[:500], 9).movedim(-1, 1).float().contiguous()
+    start = time.perf_counter()
+    scores(true.to(torch.uint8), predicted)
+    given = time.perf_counter() - start
+    for place in range(0, 10_000, 500):
+        scores(true[place : place + 500], labels_of(masks))
+    assert given < 20
+    assert time.perf_counter() - start - given < 20
