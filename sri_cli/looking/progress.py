@@ -21,8 +21,9 @@ def counting(label: str, total: int) -> Iterator[Callable[[int], None]]:
             nonlocal last
             before, last = last, time.monotonic()
             done = progress.done + more
-            # So fast is no network: they were kept from before, and would spoil rate and ETA.
-            if last - before < more * KEPT_SEC:
+            # A block so fast is no network's work: it was kept from before, and would spoil rate
+            # and ETA. Single images come in bursts from worker processes.
+            if more > 1 and last - before < more * KEPT_SEC:
                 progress.start_at(done)
             else:
                 progress.advance(done)
