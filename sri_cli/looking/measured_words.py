@@ -34,7 +34,7 @@ def _coloured(rows: Sequence[Sequence[str]]) -> str:
         table.add_row(*map(escape, row))
     with console.capture() as captured:
         console.print(table)
-    return captured.get()
+    return captured.get().rstrip()
 
 
 def tables(records: Sequence[Measurement], style: str) -> str:

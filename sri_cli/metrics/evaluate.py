@@ -7,6 +7,7 @@ image belongs to (seed, its place in the split): neither chunks nor devices chan
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -196,7 +197,11 @@ def bound_scores(task: Task, context: Context) -> list[Measurement]:
 
     chunks = task.run(compute)
     section = task.loaded.recipe.model
-    counts = {"images": len(task.chosen)}
+    measured = partial(
+        context.measurement,
+        counts={"images": len(task.chosen)},
+        slots=task.model.num_slots,
+    )
     how = "one posterior sample an image, every weight 1" + "; dynamic slots" * _dynamic(task.model)
     found = []
     for name in chunks[0]:
@@ -208,15 +213,11 @@ def bound_scores(task: Task, context: Context) -> list[Measurement]:
             protocol, key, word = how, "negative_elbo", "-ELBO, nats"
             if not section.normalised:
                 protocol += "; the likelihood as it was trained, without its constant"
-        found.append(context.measurement(key, word, nats, counts=counts, protocol=protocol))
+        found.append(measured(key, word, nats, protocol=protocol))
         if not name:
             bits = in_bits(nats, section.image_size, section.normalised)
             protocol = f"{how}; normalised likelihood"
-            found.append(
-                context.measurement(
-                    "bits_per_dimension", "bits/dim", bits, counts=counts, protocol=protocol
-                )
-            )
+            found.append(measured("bits_per_dimension", "bits/dim", bits, protocol=protocol))
     return found
 
 
