@@ -43,7 +43,7 @@ def train(
     seed: int,
     workers: int | None,
 ) -> None:
-    """Train a network as the shipped one was: its defaults made that."""
+    """Train a network; the shipped ones' commands stand in the .json beside their weights."""
     from pathlib import Path
 
     from sri_cli.looking.judging import train_network

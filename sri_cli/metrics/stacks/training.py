@@ -25,7 +25,7 @@ from sri_cli.precision import choose_precision
 Targets = Mapping[str, NDArray[np.int64]]  # name of an output -> class per picture and place
 IGNORED = -100  # a target that is not known
 NO_STACK = 5  # the flaw of a picture that shows none
-MUSH = 0.08  # share of a batch
+MUSH = 0.25  # share of a batch
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def prepare(
         return coarse(images, 32) if torch.rand((), generator=random) < 0.5 else images, targets
     images = model_like(images, masks, random)
     shreds = torch.rand(len(images), generator=random) < MUSH
-    images = torch.where(shreds[:, None, None, None], mush(images, random), images)
+    images = torch.where(shreds[:, None, None, None], mush(images, masks, random), images)
     flaw = targets["flaw"].masked_fill(shreds, NO_STACK)
     return images, {"plausible": (flaw == 0).long(), "flaw": flaw}
 

@@ -63,14 +63,11 @@ def test_the_shipped_judge_tells_whole_stacks_from_flawed_ones(look, side):
 
 
 def test_the_shipped_judge_agrees_with_the_eye_on_generated_scenes():
-    """240 scenes of six systems, judged by eye, shuffled, before there was a judge."""
+    """240 scenes of six systems, judged by eye, shuffled, before this judge was made: 76 %."""
     eye = np.load(BY_EYE)
     belief = open_judge().plausible(eye["images"])
     agreement = ((belief > 0.5) == eye["plausible"].astype(bool)).mean()
-    assert agreement >= AGREEMENT
-
-
-AGREEMENT = 0.7
+    assert agreement > 0.75
 
 
 def test_verdicts_do_not_depend_on_how_pictures_come():

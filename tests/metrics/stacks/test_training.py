@@ -49,7 +49,7 @@ def test_drawing_over_is_repeatable_and_keeps_the_range():
     assert drawn[0].max() <= 1
     same = (drawn[0] == images).flatten(1).all(1).float().mean()
     assert 0 < same < 0.6  # some stay as they are
-    shreds = mush(images, torch.Generator().manual_seed(1))
+    shreds = mush(images, masks, torch.Generator().manual_seed(1))
     assert (shreds - images).abs().mean() > (drawn[0] - images).abs().mean()
 
 
