@@ -108,9 +108,9 @@ def _tables(true: Labels, predicted: Labels, sizes: Sizes | None) -> Iterator[Te
     for some, other in zip(true.split(images), predicted.split(images), strict=True):
         row = some.to(other.device).flatten(1).long()
         column = other.flatten(1).long()
-        # A label that `sizes` denies must not count in a neighbour's cell: -1 makes it an error.
-        known = (column >= 0) & (column < num_predicted)
-        cell = torch.where(known, row * num_predicted + column, -1)
+        cell = torch.add(column, row, alpha=num_predicted)
+        if sizes:  # what they deny must not count in a neighbour's cell: -1 makes it an error
+            cell = torch.where((column >= 0) & (column < num_predicted), cell, -1)
         table = torch.zeros(len(cell), cells, dtype=torch.int64, device=cell.device)
         table.scatter_add_(1, cell, one.expand_as(cell))
         yield table.view(-1, num_true, num_predicted)
