@@ -99,7 +99,7 @@ def test_an_interrupted_evaluation_keeps_what_it_had_and_goes_on(workspace: Work
     while not list((workspace.data_root / "fid").glob("*.npz")) and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
     out, told = process.communicate(timeout=60)
     assert process.returncode == 75, told
     assert out == "" and "Traceback" not in told
