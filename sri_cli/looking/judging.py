@@ -58,7 +58,8 @@ def train_network(
 
         network = train_stack_net(which, learned, Settings(steps, seed=seed), advance=tell)
     facts: dict[str, Any] = {
-        "command": f"sri judge train {which} --pictures {pictures} --steps {steps} --seed {seed}",
+        "command": f"sri judge train {which} --pictures {pictures} --held-out {held_out}"
+        f" --steps {steps} --seed {seed}",
         "sri": __version__,
         "held_out": held_out,
     }
