@@ -98,7 +98,7 @@ def run_subject(loaded: LoadedModel) -> dict[str, Any]:
         "kind": "run",
         "run": str(loaded.run_dir),
         "recipe": recipe.name,
-        "size": recipe.size,
+        "size": None if recipe.size == "paper" else recipe.size,
         "settings": _settings(loaded),
         "training_seed": recipe.train.seed,
         "step": loaded.step,

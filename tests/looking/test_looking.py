@@ -108,7 +108,7 @@ def test_what_was_measured_before_is_shown_again(workspace: Workspace) -> None:
     kept = measure(workspace, "elbo", num=2)
     found = show_recorded(workspace, ["tiny"], [], Wanted())
     assert found.measured == kept
-    assert "sri-mog-tiny" in tables(found.known, "markdown")
+    assert "| sri-mog-tiny, 32 px, 10 steps |" in tables(found.known, "markdown")
     # A newer checkpoint is another model.
     checkpoint = checkpoints.load_model(workspace.runs_root / "tiny")
     state = {k: v + 1 for k, v in checkpoint.model.state_dict().items()}
