@@ -145,3 +145,8 @@ def quantise(image: Tensor) -> NDArray[np.uint8]:
     """[..., C, H, W] in [0,1] -> uint8 [..., H, W, C]: floor(255 x), as the papers' figures."""
     levels = (image.float() * 255).floor().clamp(0, 255).to(torch.uint8)
     return levels.movedim(-3, -1).contiguous().cpu().numpy()
+
+
+def to_tensor(pictures: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
+    """uint8 [B,S,S,3] -> float32 [B,3,S,S] in [0,1]."""
+    return torch.from_numpy(np.array(pictures)).to(device).permute(0, 3, 1, 2).float().div_(255)

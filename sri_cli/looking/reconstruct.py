@@ -14,8 +14,8 @@ from sri_cli.errors import SriError
 from sri_cli.figures.grids import Picture, png_bytes
 from sri_cli.figures.reconstruction import reconstruction_figure
 from sri_cli.looking.trained import Trained, open_data, open_run
-from sri_cli.metrics.evaluate import evaluation_noise, fitting_split, to_tensor
-from sri_cli.sampling import device_of, in_chunks, quantise
+from sri_cli.metrics.evaluate import evaluation_noise, fitting_split
+from sri_cli.sampling import device_of, in_chunks, quantise, to_tensor
 from sri_cli.workspace import Workspace, write_atomic
 
 MAX_IMAGES = 64  # columns of one picture

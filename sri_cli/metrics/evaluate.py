@@ -30,7 +30,14 @@ from sri_cli.metrics.record import (
 )
 from sri_cli.metrics.segmentation import ari_fg, labels_of, msc_fg
 from sri_cli.metrics.table import NO_PART, PART
-from sri_cli.sampling import chunk_size, device_of, in_chunks, indexed_noise, sample_scenes
+from sri_cli.sampling import (
+    chunk_size,
+    device_of,
+    in_chunks,
+    indexed_noise,
+    sample_scenes,
+    to_tensor,
+)
 
 METRICS = ("ari", "msc", "elbo", "order")
 OF_PICTURES = ("stack-fd", "sacc-estimate", "fid")  # of generated pictures alone; fid takes longest
@@ -261,12 +268,6 @@ def evaluation_noise(
     """The noise of the images at `places` of a split."""
     noise = indexed_noise(model.training_noise(), seed, places.tolist(), "evaluate")
     return {name: value.to(device) for name, value in noise.items()}
-
-
-def to_tensor(images: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """uint8 [B,H,W,3] -> float32 [B,3,H,W] in [0,1], channels_last."""
-    tensor = torch.from_numpy(np.array(images)).to(device)
-    return tensor.permute(0, 3, 1, 2).float().div_(255)
 
 
 def fitting_split(loaded: LoadedModel, data: DataFile, metrics: Sequence[str], split: str) -> Split:

@@ -27,8 +27,9 @@ from sri_cli.metrics.stacks.corruptions import (
 )
 from sri_cli.metrics.stacks.judge import COARSE, Rates, corrected_share, kind_of
 from sri_cli.metrics.stacks.model_like import coarse
-from sri_cli.metrics.stacks.network import SIDE, StackNet, to_tensor
+from sri_cli.metrics.stacks.network import SIDE, StackNet
 from sri_cli.metrics.stacks.training import IGNORED, Pictures, prepare
+from sri_cli.sampling import to_tensor
 
 BATCH = 256
 Advance = Callable[[int], None]

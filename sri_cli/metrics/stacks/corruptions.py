@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from sri_cli.metrics.stacks.model_like import blur
-from sri_cli.metrics.stacks.network import to_tensor
+from sri_cli.sampling import to_tensor
 
 Pictures = NDArray[np.uint8]
 FILL_SIGMA = 5.0  # pixels; how far the background is drawn over a block that goes

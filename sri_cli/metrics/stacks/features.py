@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sri_cli.metrics.stacks.network import NUM_FEATURES, SHIPPED, StackNet, open_shipped, to_tensor
-from sri_cli.sampling import in_chunks
+from sri_cli.metrics.stacks.network import NUM_FEATURES, SHIPPED, StackNet, open_shipped
+from sri_cli.sampling import in_chunks, to_tensor
 
 BATCH = 256
 

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sri_cli.metrics.stacks.network import SHIPPED, SIDE, StackNet, open_shipped, to_tensor
-from sri_cli.sampling import in_chunks
+from sri_cli.metrics.stacks.network import SHIPPED, SIDE, StackNet, open_shipped
+from sri_cli.sampling import in_chunks, to_tensor
 
 LEVEL = 0.95
 DRAWS = 20_000

@@ -12,10 +12,8 @@ import hashlib
 from collections.abc import Mapping
 from importlib import resources
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from safetensors.torch import load
 from torch import Tensor, nn
 
@@ -90,11 +88,6 @@ def to_side(images: Tensor) -> Tensor:
     if images.shape[-1] == SIDE and images.shape[-2] == SIDE:
         return images
     return F.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True)
-
-
-def to_tensor(pictures: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
-    """uint8 [B,S,S,3] -> float32 [B,3,S,S] in [0,1]."""
-    return torch.from_numpy(np.array(pictures)).to(device).permute(0, 3, 1, 2).float().div_(255)
 
 
 def open_shipped(which: str, device: torch.device | str = "cpu") -> StackNet:

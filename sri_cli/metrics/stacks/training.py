@@ -19,8 +19,9 @@ from torch import Tensor
 
 from sri_cli.allocator import keep_freed_memory
 from sri_cli.metrics.stacks.model_like import coarse, mirrored, model_like, mush
-from sri_cli.metrics.stacks.network import HEADS, StackNet, to_tensor
+from sri_cli.metrics.stacks.network import HEADS, StackNet
 from sri_cli.precision import choose_precision
+from sri_cli.sampling import to_tensor
 
 Targets = Mapping[str, NDArray[np.int64]]  # name of an output -> class per picture and place
 IGNORED = -100  # a target that is not known
