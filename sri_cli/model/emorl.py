@@ -5,6 +5,7 @@ Axis legend: B batch, K slots, D slot size, L layers, H W pixels.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from sri_cli.model.output import Losses, Noise, NoiseSpec, Objective, Reconstruction, Scene
@@ -64,8 +65,19 @@ class Emorl(nn.Module):
 
     def reconstruct(self, images: Tensor, noise: Noise) -> Reconstruction:
         found = self.segregate.infer(images, noise)
-        return Reconstruction(scene=found.passes[-1].scene, attention=found.log_masks.exp())
+        last = found.passes[-1]
+        return Reconstruction(scene=last.scene, attention=found.log_masks.exp(), slots=last.slots)
+
+    def slots(self, noise: Noise, temperature: float = 1.0, given: Tensor | None = None) -> Tensor:
+        """N(0, t^2 I) at the top layer, then down with every standard deviation times t.
+
+        Each slot on its own: what is `given` does not change the others.
+        """
+        slots = self.segregate.draw(noise["slots"], temperature)
+        return slots if given is None else torch.cat([given, slots[:, given.shape[1] :]], dim=1)
+
+    def decode(self, slots: Tensor) -> Scene:
+        return self.segregate.decoder(slots)
 
     def sample(self, noise: Noise, temperature: float = 1.0) -> Scene:
-        """N(0, t^2 I) at the top layer, then down with every standard deviation times t."""
-        return self.segregate.decoder(self.segregate.draw(noise["slots"], temperature))
+        return self.decode(self.slots(noise, temperature))

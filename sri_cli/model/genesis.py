@@ -144,18 +144,40 @@ class Genesis(nn.Module):
     forward = losses
 
     def reconstruct(self, images: Tensor, noise: Noise) -> Reconstruction:
-        scene = self.infer(images, noise).scene
-        return Reconstruction(scene=scene, attention=scene.masks)
+        found = self.infer(images, noise)
+        latent = None
+        if self.scene_size is not None:
+            latent = self.relate(found.mask_latents).sample(noise["scene"])
+        return Reconstruction(
+            scene=found.scene,
+            attention=found.scene.masks,
+            slots=torch.cat([found.mask_latents, found.component_latents], dim=2),
+            latent=latent,
+        )
 
-    def sample(self, noise: Noise, temperature: float = 1.0) -> Scene:
-        """Masks from their prior, then each mask's component; every deviation times t."""
-        latents = self.sample_masks(noise, temperature)
+    def slots(self, noise: Noise, temperature: float = 1.0, given: Tensor | None = None) -> Tensor:
+        """Masks from their prior, then each mask's component; every deviation times t.
+
+        A slot is [mask latent ; component latent], [B,K,D+C]: the two belong together.
+        """
+        given_masks = None if given is None else given[..., : self.slot_size]
+        latents = self.sample_masks(noise, temperature, given_masks)
         components = self.component_prior(latents).sample(noise["component"], temperature)
+        slots = torch.cat([latents, components], dim=2)
+        return slots if given is None else torch.cat([given, slots[:, given.shape[1] :]], dim=1)
+
+    def decode(self, slots: Tensor) -> Scene:
+        latents, components = slots.split([self.slot_size, self.component_size], dim=2)
         return Scene(self.components.decode(components), self.attention.log_masks(latents))
 
-    def sample_masks(self, noise: Noise, temperature: float = 1.0) -> Tensor:
+    def sample(self, noise: Noise, temperature: float = 1.0) -> Scene:
+        return self.decode(self.slots(noise, temperature))
+
+    def sample_masks(
+        self, noise: Noise, temperature: float = 1.0, given: Tensor | None = None
+    ) -> Tensor:
         """Mask latents [B,K,D], as many as the noise holds; a scene variable is N(0, t^2 I)."""
         if isinstance(self.prior, GenesisV2Prior):
-            return self.prior.rollout(noise["mask"], temperature)
+            return self.prior.rollout(noise["mask"], temperature, given)
         scene = temperature * noise["scene"]
-        return self.prior.rollout(scene, noise["mask"], temperature)[1]
+        return self.prior.rollout(scene, noise["mask"], temperature, given)[1]

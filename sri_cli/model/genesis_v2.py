@@ -11,8 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from sri_cli.model.blocks import Lstm, full_precision
-from sri_cli.model.gaussians import Gaussian, kl_to_standard, squashed_prior
-from sri_cli.model.imagine import HIDDEN_PER_SLOT_SIZE, SlotPrior, after_standard_first
+from sri_cli.model.gaussians import Gaussian, kl_to_standard, squashed_prior, standard_like
+from sri_cli.model.imagine import (
+    HIDDEN_PER_SLOT_SIZE,
+    SlotPrior,
+    after_standard_first,
+    drawn_or_given,
+)
 from sri_cli.model.output import Losses, Noise, NoiseSpec, Objective, Reconstruction, Scene
 from sri_cli.model.relate import SceneEncoder
 from sri_cli.model.segregate.base import Segregated, total
@@ -34,15 +39,18 @@ class GenesisV2Prior(nn.Module):
             later = None if single else squashed_prior(self.linear(self.lstm(slots[:, :-1])))
             return after_standard_first(slots, later)
 
-    def rollout(self, noise: Tensor, temperature: float = 1.0) -> Tensor:
-        """Draw as many slots as the noise [B,K,D] holds."""
+    def rollout(
+        self, noise: Tensor, temperature: float = 1.0, given: Tensor | None = None
+    ) -> Tensor:
+        """Draw as many slots as the noise [B,K,D] holds; the first are `given` [B,J,D], if any."""
         with full_precision(noise):
-            x = temperature * noise[:, 0]
+            x = drawn_or_given(standard_like(noise[:, 0]), noise[:, 0], temperature, given, 0)
             state = self.lstm.start(len(x), x)
             draws = [x]
-            for step_noise in noise[:, 1:].unbind(dim=1):
+            for place, step_noise in enumerate(noise[:, 1:].unbind(dim=1), start=1):
                 state = self.lstm.step(x, state)
-                x = squashed_prior(self.linear(state[0])).sample(step_noise, temperature)
+                prior = squashed_prior(self.linear(state[0]))
+                x = drawn_or_given(prior, step_noise, temperature, given, place)
                 draws.append(x)
             return torch.stack(draws, dim=1)
 
@@ -115,11 +123,21 @@ class GenesisV2(nn.Module):
 
     def reconstruct(self, images: Tensor, noise: Noise) -> Reconstruction:
         found = self.segregate(images, noise)
-        return Reconstruction(scene=found.scene, attention=found.log_masks.exp())
+        latent = None
+        if self.relate is not None:
+            latent = self.relate(found.slots, found.empty).sample(noise["scene"])
+        return Reconstruction(
+            scene=found.scene, attention=found.log_masks.exp(), slots=found.slots, latent=latent
+        )
+
+    def slots(self, noise: Noise, temperature: float = 1.0, given: Tensor | None = None) -> Tensor:
+        if isinstance(self.prior, SlotPrior):
+            scene = temperature * noise["scene"]
+            return self.prior.rollout(scene, noise["slots"], temperature, given)[1]
+        return self.prior.rollout(noise["slots"], temperature, given)
+
+    def decode(self, slots: Tensor) -> Scene:
+        return self.segregate.decoder(slots)
 
     def sample(self, noise: Noise, temperature: float = 1.0) -> Scene:
-        if isinstance(self.prior, SlotPrior):
-            _, slots = self.prior.rollout(temperature * noise["scene"], noise["slots"], temperature)
-        else:
-            slots = self.prior.rollout(noise["slots"], temperature)
-        return self.segregate.decoder(slots)
+        return self.decode(self.slots(noise, temperature))

@@ -30,6 +30,15 @@ def after_standard_first(slots: Tensor, later: Gaussian | None) -> Gaussian:
     return Gaussian(mean, torch.cat([first.std, later.std], dim=1))
 
 
+def drawn_or_given(
+    prior: Gaussian, noise: Tensor, temperature: float, given: Tensor | None, place: int
+) -> Tensor:
+    """The slot [B,D] at a place: drawn from its prior, or `given` [B,J,D] where place < J."""
+    if given is not None and place < given.shape[1]:
+        return given[:, place].float()
+    return prior.sample(noise, temperature)
+
+
 class SlotPrior(nn.Module):
     """p(z_k | z_<k, s): an LSTM that starts from the scene variable."""
 
@@ -46,24 +55,29 @@ class SlotPrior(nn.Module):
         return Gaussian(self.mean(hidden), sqrt_softplus(self.spread(hidden)))
 
     def rollout(
-        self, scene: Tensor | None, noise: Tensor, temperature: float = 1.0
+        self,
+        scene: Tensor | None,
+        noise: Tensor,
+        temperature: float = 1.0,
+        given: Tensor | None = None,
     ) -> tuple[Gaussian, Tensor]:
         """Draw slots one after another, each from all before it.
 
-        scene [B,S]; noise [B,K,D] fixes the number of slots. Returns the prior at each place and
-        the drawn slots, both [B,K,D]; gradient flows through the draws.
+        scene [B,S]; noise [B,K,D] fixes the number of slots; the first are `given` [B,J,D], if
+        any are. Returns the prior at each place and the slots, both [B,K,D]; gradient flows
+        through the draws.
         """
         with full_precision(noise):
             x = None if self.from_scene is None else self.from_scene(scene)
             state = self.lstm.start(len(noise), noise)
             priors, draws = [], []
-            for step_noise in noise.unbind(dim=1):
+            for place, step_noise in enumerate(noise.unbind(dim=1)):
                 if x is None:
                     priors.append(standard_like(step_noise))
                 else:
                     state = self.lstm.step(x, state)
                     priors.append(self._gaussian(state[0]))
-                x = priors[-1].sample(step_noise, temperature)
+                x = drawn_or_given(priors[-1], step_noise, temperature, given, place)
                 draws.append(x)
             mean = torch.stack([prior.mean for prior in priors], dim=1)
             std = torch.stack([prior.std for prior in priors], dim=1)

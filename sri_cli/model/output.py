@@ -90,12 +90,16 @@ class Reconstruction:
     `scene` is the model's own reconstruction; `attention` [B,K,1,H,W] the segregation masks, in
     the same slot order as `scene`; `imagined` a rollout of the slot prior from the image's scene
     latent (None for systems without one); `order` [B,K] the segregation slot at each place.
+    `slots` [B,K,D] are what `decode` makes `scene` of, and `latent` [B,S] the image's scene
+    latent (None for systems without one).
     """
 
     scene: Scene
     attention: Tensor
     imagined: Scene | None = None
     order: Tensor | None = None
+    slots: Tensor | None = None
+    latent: Tensor | None = None
 
 
 class SlotVAE(Protocol):
@@ -115,7 +119,11 @@ class SlotVAE(Protocol):
         ...
 
     def sampling_noise(self, slots: int) -> dict[str, NoiseSpec]:
-        """The draws that `sample` wants per image; fewer slots use a prefix of more."""
+        """The draws that `sample` wants per image; fewer slots use a prefix of more.
+
+        "scene" [S] is the scene variable's, for systems that have one; every other draw has the
+        slots as its first axis, in the order in which they are drawn.
+        """
         ...
 
     def losses(self, images: Tensor, noise: Noise) -> Losses:
@@ -126,6 +134,17 @@ class SlotVAE(Protocol):
         """images [B,3,H,W] in [0,1]."""
         ...
 
+    def slots(self, noise: Noise, temperature: float = 1.0, given: Tensor | None = None) -> Tensor:
+        """New slots [B,K,D] from the prior; the noise fixes batch and number of slots.
+
+        `given` [B,J,D], J <= K: these are the first slots, and the prior draws the rest.
+        """
+        ...
+
+    def decode(self, slots: Tensor) -> Scene:
+        """Slots [B,K,D], of `slots` or of a `Reconstruction`, to pixels; any K."""
+        ...
+
     def sample(self, noise: Noise, temperature: float = 1.0) -> Scene:
-        """New scenes; the noise fixes batch and number of slots."""
+        """New scenes: `slots`, then `decode`."""
         ...

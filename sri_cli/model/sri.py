@@ -166,10 +166,17 @@ class SRI(nn.Module):
             attention=reorder(found.segregated.log_masks, found.order).exp(),
             imagined=self._decode(found.rollout, found.empty),
             order=found.order,
+            slots=found.slots,
+            latent=found.scene,
         )
 
-    def sample(self, noise: Noise, temperature: float = 1.0) -> Scene:
+    def slots(self, noise: Noise, temperature: float = 1.0, given: Tensor | None = None) -> Tensor:
         """s ~ N(0, t^2 I), then the rollout with every standard deviation times t."""
         scene = None if self.scene_size is None else temperature * noise["scene"]
-        _, slots = self.prior.rollout(scene, noise["slots"], temperature)
+        return self.prior.rollout(scene, noise["slots"], temperature, given)[1]
+
+    def decode(self, slots: Tensor) -> Scene:
         return self.decoder(slots)
+
+    def sample(self, noise: Noise, temperature: float = 1.0) -> Scene:
+        return self.decode(self.slots(noise, temperature))
