@@ -26,6 +26,7 @@ FLOORS = {
     "recipe": 2,
     "checkpoints": 3,
     "sampling": 4,
+    "walking": 4,
     "data": 4,
     "metrics": 5,
     "labeling": 5,
