@@ -32,6 +32,7 @@ FLOORS = {
     "labeling": 5,
     "training": 5,
     "looking": 6,
+    "bench": 6,
     "commands": 7,
     "cli": 8,
     "__main__": 9,
