@@ -29,6 +29,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "order": ("sri_cli.commands.order", "Show and score the order in which slots are drawn."),
     "reconstruct": ("sri_cli.commands.reconstruct", "Show test images as the model sees them."),
     "walk": ("sri_cli.commands.walk", "Film walks through latent space."),
+    "edit": ("sri_cli.commands.edit", "Remove, repeat, exchange or re-imagine slots."),
     "eval": ("sri_cli.commands.eval", "Measure a trained model on a split."),
     "judge": ("sri_cli.commands.judge", "Make or check what stack-FD and the S-Acc estimate use."),
     "bench": ("sri_cli.commands.bench", "Time training, sampling and matching on this machine."),
