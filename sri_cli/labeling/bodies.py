@@ -24,10 +24,15 @@ class Answer:
 
 
 def read_body() -> dict[str, Any]:
-    """The request's JSON object; 415, 413 or 400 where it is none."""
+    """The request's JSON object; 415, 411, 413 or 400 where it is none."""
     if request.mimetype != "application/json":
         abort(415, "JSON only")
-    body = request.get_json()
+    if request.content_length is None or "Transfer-Encoding" in request.headers:
+        abort(411, "a length is wanted")  # the page always gives one
+    try:
+        body = request.get_json()
+    except RecursionError:  # brackets in brackets
+        abort(400, "that is no JSON of ours")
     if not isinstance(body, dict):
         abort(400, "a JSON object is wanted")
     return body

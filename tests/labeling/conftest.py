@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import pytest
 
 from sri_cli.labeling.scenes import Asked, Card, Deck, Example, Model, cards_of, digest, save
 from sri_cli.labeling.session import Session, open_session
+from tests.small_client import Client, labelling
 
 SIDE = 16
 
@@ -53,3 +54,17 @@ def session_folder(tmp_path: Path) -> Path:
 def open_as(session_folder: Path) -> Callable[[str], Session]:
     """(rater) -> that session, opened anew."""
     return lambda rater: open_session(session_folder, rater)
+
+
+@pytest.fixture
+def stranger(open_as: Callable[[str], Session]) -> Iterator[Client]:
+    """A client of a running server of that session that does not have the token."""
+    with labelling(open_as("ada")) as client:
+        yield client
+
+
+@pytest.fixture
+def client(stranger: Client) -> Client:
+    """One that was let in."""
+    assert stranger.enter().status == 303
+    return stranger
