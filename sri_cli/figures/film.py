@@ -109,7 +109,22 @@ def mp4_bytes(film: Sequence[Picture], fps: int) -> bytes:
         with closing(writer):
             for frame in film:
                 writer.append_data(frame)
-        return path.read_bytes()
+        content = path.read_bytes() if path.exists() else b""
+    if not is_whole(content):  # imageio does not look how ffmpeg ended
+        raise OSError("ffmpeg ended early: too little memory, or no room in the temporary folder")
+    return content
+
+
+def is_whole(mp4: bytes) -> bool:
+    """Whether a file's boxes are all there, up to its very end, with the index among them."""
+    place, kinds = 0, []
+    while place + 8 <= len(mp4):
+        kinds.append(mp4[place + 4 : place + 8])
+        size = int.from_bytes(mp4[place : place + 4])
+        if size == 1:  # of more than 4 GB
+            size = int.from_bytes(mp4[place + 8 : place + 16])
+        place += max(size, 8)
+    return place == len(mp4) and {b"moov", b"mdat"} <= set(kinds)
 
 
 def palette(pictures: Sequence[Picture]) -> Image.Image:

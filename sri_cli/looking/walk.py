@@ -98,8 +98,8 @@ def _write(film: Film, fps: int, path: Path) -> Path:
         try:
             content = mp4_bytes(film, fps)
         except OSError as error:
-            reason = str(error).strip().splitlines()[-1:] or ["it stopped"]
-            raise SriFailure(f"ffmpeg could not encode: {reason[0]}", "--format gif") from error
+            reason = (str(error).strip() or "it stopped").splitlines()[-1]
+            raise SriFailure(f"could not encode {path}: {reason}", "--format gif") from error
     write_atomic(path, content)
     return path
 

@@ -31,6 +31,7 @@ from sri_cli.walking import aside_shape, closed_walk, there_and_back
 
 SCENE = "scene"  # the noise of the scene variable, in systems that have one
 OTHER_SCENES = 16  # unrelated ones, that neighbouring frames are compared with
+OTHER_SEED = 2**31 - 1  # theirs: no walk is likely to begin there
 
 
 @dataclass(frozen=True)
@@ -159,9 +160,6 @@ def walked(
         step=float((strongest != np.roll(strongest, -1, axis=0)).mean()),
         apart=float((apart != np.roll(apart, 1, axis=0)).mean()),
     )
-
-
-OTHER_SEED = 2**31 - 1  # of the unrelated scenes: no walk is likely to begin there
 
 
 def _pictures(scene: Scene) -> tuple[Picture, Picture, NDArray[np.uint8]]:

@@ -114,7 +114,9 @@ def test_a_mistake_is_two_lines_and_writes_nothing(words: list[str], said: str) 
 def test_a_full_disk_leaves_nothing_half_written(
     largest_file: Callable[[int], AbstractContextManager[None]],
 ) -> None:
-    with largest_file(1000):
-        result = sri("walk", *SHORT, "--format", "gif", "--out", "films/a.gif")
-    assert result.exit_code == 1 and result.stderr.splitlines()[-2].startswith("Error: could not")
+    for name in ("a.gif", "a.mp4"):
+        with largest_file(1000):
+            result = sri("walk", *SHORT, "--out", f"films/{name}")
+        assert result.exit_code == 1
+        assert result.stderr.splitlines()[-2].startswith("Error: could not")
     assert list(Path("films").iterdir()) == []

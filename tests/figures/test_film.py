@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import imageio.v3 as iio
 import numpy as np
@@ -59,6 +61,16 @@ def test_an_mp4_has_the_frames_rate_and_size_that_were_asked_for() -> None:
     assert (facts["fps"], facts["codec"], facts["pix_fmt"].split("(")[0]) == (20, "h264", "yuv420p")
     differences = [np.abs(read[i].astype(int) - film[i]).mean() for i in range(12)]
     assert max(differences) < 6  # of 255: colours are halved in size, pictures are not
+
+
+def test_an_mp4_that_ffmpeg_could_not_finish_is_an_error(
+    largest_file: Callable[[int], AbstractContextManager[None]],
+) -> None:
+    film = Film([walks()])
+    whole = len(mp4_bytes(film, 20))
+    for size in (1000, whole // 2, whole - 10):
+        with largest_file(size), pytest.raises(OSError, match="ended early"):
+            mp4_bytes(film, 20)
 
 
 def test_a_gif_repeats_and_lasts_as_long_as_it_should() -> None:
