@@ -65,7 +65,7 @@ def drawn(model: SlotVAE, seed: int, num: int, slots: int, temperature: float) -
     noise = sample_noise(model, seed, 0, num, slots)
     made = continued(model, noise, temperature)
     return [
-        Start(f"scene {i + 1}", made[i], {name: value[i] for name, value in noise.items()})
+        Start(f"scene {i}", made[i], {name: value[i] for name, value in noise.items()})
         for i in range(num)
     ]
 

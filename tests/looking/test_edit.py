@@ -105,8 +105,8 @@ def test_a_slot_twice_takes_from_the_others_and_stays_itself(model: Any, pair: A
 def test_imagined_anew_are_the_slots_from_the_named_one_on(model: Any, pair: Any) -> None:
     strip = reimagine(model, pair, [1, 3], variants=3, temperature=1.0, seed=0)
     assert [row.label for row in strip.rows[:2]] == [
-        ("scene 1", "from slot 2"),
-        ("scene 1", "from slot 4"),
+        ("scene 0", "from slot 2"),
+        ("scene 0", "from slot 4"),
     ]
     for row, first in zip(strip.rows, [1, 3, 1, 3], strict=True):
         kept = row.before.slots[:first]
