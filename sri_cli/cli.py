@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "walk": ("sri_cli.commands.walk", "Film walks through latent space."),
     "edit": ("sri_cli.commands.edit", "Remove, repeat, exchange or re-imagine slots."),
     "eval": ("sri_cli.commands.eval", "Measure a trained model on a split."),
+    "label-sacc": ("sri_cli.commands.label_sacc", "Judge by eye whether stacks are plausible."),
     "judge": ("sri_cli.commands.judge", "Make or check what stack-FD and the S-Acc estimate use."),
     "bench": ("sri_cli.commands.bench", "Time training, sampling and matching on this machine."),
     "demo": ("sri_cli.commands.demo", "From nothing to a report with new scenes, in minutes."),

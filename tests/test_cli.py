@@ -57,7 +57,7 @@ def test_help_starts_in_under_300_ms() -> None:
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_its_command_and_help(verb: str) -> None:
     module, text = VERBS[verb]
-    assert module == f"sri_cli.commands.{verb}" + "_" * keyword.iskeyword(verb)
+    assert module == f"sri_cli.commands.{verb.replace('-', '_')}" + "_" * keyword.iskeyword(verb)
     assert isinstance(importlib.import_module(module).command, click.Command)
     assert len(text) < 65
     shown = sri(verb, "--help")

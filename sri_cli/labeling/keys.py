@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 # Action -> keys, named as in a browser's KeyboardEvent.key; letters count in either case.
+# The page has no "quit" (a tab is closed), the terminal no "grid".
 KEYS: dict[str, list[str]] = {
     "plausible": ["y"],
     "implausible": ["n"],
@@ -16,5 +17,3 @@ KEYS: dict[str, list[str]] = {
     "help": ["?"],
     "quit": ["q"],
 }
-NOT_IN_TERMINAL = {"grid"}
-NOT_IN_PAGE = {"quit"}  # a tab is closed

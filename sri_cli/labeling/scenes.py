@@ -77,12 +77,14 @@ class Example:
 
 @dataclass(frozen=True)
 class Asked:
-    """What makes two commands mean the same session; `weights` in alphabetical order."""
+    """What makes two commands mean the same session; `weights` in alphabetical order, `data` the
+    hash of a data file that was named for the catch trials."""
 
     weights: tuple[str, ...]
     seed: int
     num: int
     catch: int
+    data: str | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ class Kept:
     """A session folder's session.json, read."""
 
     folder: Path
+    time: str  # of its beginning, UTC
     asked: Asked
     models: tuple[Model, ...]
     cards: tuple[Card, ...]
@@ -177,6 +180,7 @@ def read(folder: Path) -> Kept:
         asked = {**facts["asked"], "weights": tuple(facts["asked"]["weights"])}
         return Kept(
             folder,
+            str(facts["time"]),
             Asked(**asked),
             tuple(Model(**model) for model in facts["models"]),
             tuple(Card(**card) for card in facts["pictures"]),
@@ -187,9 +191,10 @@ def read(folder: Path) -> Kept:
 
 
 def sessions(labels: Path) -> list[Kept]:
-    """All sessions of a workspace."""
+    """All sessions of a workspace, the oldest first."""
     folders = [path for path in list_folder(labels) if not path.name.startswith(".")]
-    return [read(folder) for folder in folders if (folder / FACTS).exists()]
+    kept = [read(folder) for folder in folders if (folder / FACTS).exists()]
+    return sorted(kept, key=lambda one: one.time)
 
 
 def find(labels: Path, asked: Asked) -> Kept | None:
