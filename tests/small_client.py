@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,6 +109,43 @@ def labelling(session: Session, port: int = 0) -> Iterator[Client]:
     finished, said = threading.Event(), []
     with running(session, port, finished.set, said.append) as access:
         yield Client(access, said=said, finished=finished)
+
+
+SERVE = """
+import sys
+from pathlib import Path
+from sri_cli.errors import Interrupted
+from sri_cli.labeling.server import serve
+from sri_cli.labeling.session import open_session
+session = open_session(Path(sys.argv[1]), "ada")
+try:
+    serve(session, int(sys.argv[2]), False, lambda line: print(line, flush=True))
+except Interrupted as stop:
+    print(stop.message, stop.hint, sep="; ")
+    sys.exit(stop.exit_code)
+"""
+
+
+class Process:
+    """A server in a process of its own, used over ssh, which can be killed; `lines` it said."""
+
+    def __init__(self, session_folder: Path, port: int = 0) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVE, str(session_folder), str(port)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "SSH_CONNECTION": "10.0.0.1 1 10.0.0.2 22"},
+        )
+        assert self.process.stdout
+        self.lines = [self.process.stdout.readline() for _ in range(4)]
+        self.url = self.lines[1].removeprefix("open ").strip()
+        self.port = int(urlsplit(self.url).port or 0)
+
+    def end(self, number: int) -> tuple[str, str]:
+        """Send it a signal and wait; what it still said, and to stderr."""
+        self.process.send_signal(number)
+        return self.process.communicate(timeout=20)
 
 
 def answers_on_disk(session_folder: Path) -> int:

@@ -68,3 +68,9 @@ def client(stranger: Client) -> Client:
     """One that was let in."""
     assert stranger.enter().status == 303
     return stranger
+
+
+@pytest.fixture
+def save_session(tmp_path: Path) -> Callable[[int], Path]:
+    """(scenes of each of the two models) -> the folder of a new session."""
+    return lambda num: save(tmp_path / "labels", small_deck(num))

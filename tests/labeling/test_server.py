@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import threading
 import zlib
@@ -20,7 +18,7 @@ import pytest
 from sri_cli.errors import Interrupted, SriError
 from sri_cli.labeling.server import far_from_browser, listen, serve, tunnel
 from sri_cli.labeling.session import VERDICTS, Session, open_session
-from tests.small_client import Client, answers_on_disk
+from tests.small_client import Client, Process, answers_on_disk
 
 OpenAs = Callable[[str], Session]
 SECRETS = (b"secret-", b"weights-", b"catch", b"floating", b"gapped", b"m0-", b"m1-")
@@ -206,39 +204,15 @@ def _wait_for(what: Callable[[], bool], seconds: float = 20) -> None:
         time.sleep(0.01)
 
 
-SERVE = """
-import sys
-from pathlib import Path
-from sri_cli.errors import Interrupted
-from sri_cli.labeling.server import serve
-from sri_cli.labeling.session import open_session
-session = open_session(Path(sys.argv[1]), "ada")
-try:
-    serve(session, 0, False, lambda line: print(line, flush=True))
-except Interrupted as stop:
-    print(stop.message, stop.hint, sep="; ")
-    sys.exit(stop.exit_code)
-"""
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_it_with_words_and_75(session_folder: Path, number: int) -> None:
-    environment = {**os.environ, "SSH_CONNECTION": "10.0.0.1 1 10.0.0.2 22"}
-    with subprocess.Popen(
-        [sys.executable, "-c", SERVE, str(session_folder)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as process:
-        lines = [process.stdout.readline() for _ in range(4)]
-        process.send_signal(number)
-        rest, errors = process.communicate(timeout=20)
-    assert lines[0] == "ada: 0 of 15 pictures are judged\n"
-    assert lines[1].startswith("open http://127.0.0.1:")
-    assert "ssh -N -L " in lines[2]
+    server = Process(session_folder)
+    rest, errors = server.end(number)
+    assert server.lines[0] == "ada: 0 of 15 pictures are judged\n"
+    assert server.lines[1].startswith("open http://127.0.0.1:")
+    assert "ssh -N -L " in server.lines[2]
     assert rest == "0 of 15 pictures are judged; the same command goes on with the others\n"
-    assert process.returncode == Interrupted.exit_code == 75
+    assert server.process.returncode == Interrupted.exit_code == 75
     assert errors == "", "no chatter of the server"
 
 
