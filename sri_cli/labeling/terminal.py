@@ -31,7 +31,7 @@ DOES = {
     "examples": "examples",
     "quit": "quit",
 }
-SIGNS = {"ArrowLeft": "←", "ArrowRight": "→", "Backspace": "⌫"}
+SIGNS = {"ArrowLeft": "←", "ArrowRight": "→"}
 SENT = {b"\x7f": "Backspace", b"\x08": "Backspace", b"\x1b[D": "ArrowLeft", b"\x1b[C": "ArrowRight"}
 SENT |= {b"\x1bOD": "ArrowLeft", b"\x1bOC": "ArrowRight", b"": "q"}  # b"": the terminal is gone
 LOOK_AGAIN_SEC = 0.25  # for a window of another size
@@ -193,6 +193,5 @@ class Judging:
 def key_words() -> str:
     """y=plausible n=not u=unsure ...; no line ends between a key and its word."""
     return "  ".join(
-        f"{'/'.join(SIGNS.get(key, key) for key in KEYS[action])}={does}"
-        for action, does in DOES.items()
+        f"{SIGNS.get(KEYS[action][0], KEYS[action][0])}={does}" for action, does in DOES.items()
     )

@@ -64,7 +64,7 @@ def _comparison_words(facts: Facts | None) -> list[str]:
         return []
     lines = [f"{facts['models'][0]} minus {facts['models'][1]}, in points (Newcombe's interval):"]
     for test in facts["tests"]:
-        who = "most raters" if test["rater"] is None else test["rater"]
+        who = "majority" if test["rater"] is None else test["rater"]
         if test["difference"] is None:
             lines.append(f"  {who}: nothing decided")
             continue
