@@ -34,6 +34,7 @@ DOES = {
 SIGNS = {"ArrowLeft": "←", "ArrowRight": "→"}
 SENT = {b"\x7f": "Backspace", b"\x08": "Backspace", b"\x1b[D": "ArrowLeft", b"\x1b[C": "ArrowRight"}
 SENT |= {b"\x1bOD": "ArrowLeft", b"\x1bOC": "ArrowRight", b"": "q"}  # b"": the terminal is gone
+ROWS_FOR_ALL = 20  # a lower window shows no definition, but more of the picture
 LOOK_AGAIN_SEC = 0.25  # for a window of another size
 
 
@@ -168,11 +169,11 @@ class Judging:
             above = f"example {self.example + 1} of 6; arrows show others, e goes back"
             below = [f"{'plausible' if plausible else 'not plausible'}: {why}"]
         columns, rows = self.console.size
-        below = [*below, DEFINITION, key_words()]
+        below += [DEFINITION] * (rows >= ROWS_FOR_ALL) + [key_words()]
         height = 1 + sum(len(Text(line).wrap(self.console, columns)) for line in below)
         shown = fit(picture, columns, rows - height, self.zoomed)
         if shown.reduced:
-            above += " (the window is small: drawn smaller)"
+            above += " (reduced)"
         lines = [Text(above, no_wrap=True), half_blocks(shown.picture), *map(Text, below)]
         self.console.update_screen(Group(*lines))
 

@@ -33,7 +33,7 @@ class Terminal:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.shown = ""
-        self._mine, other = pty.openpty()
+        self.end, other = pty.openpty()
         self.resize(columns, rows)
         settings = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "OMP_NUM_THREADS": "1"}
         kept = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS", "LINES")}
@@ -54,16 +54,16 @@ class Terminal:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.wait()
-        os.close(self._mine)
+        os.close(self.end)
 
     def resize(self, columns: int, rows: int) -> None:
         """Another size of the window."""
-        fcntl.ioctl(self._mine, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        fcntl.ioctl(self.end, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def type(self, keys: str) -> None:
         """Press keys, and forget what was shown before."""
         self.shown = ""
-        os.write(self._mine, keys.encode())
+        os.write(self.end, keys.encode())
 
     def wait_for(self, text: str, seconds: float = 60) -> str:
         """What was shown since the last key, escapes taken out, as soon as `text` is in it."""
@@ -94,10 +94,10 @@ class Terminal:
         self.process.send_signal(number)
 
     def _read(self, seconds: float) -> bool:
-        if not select.select([self._mine], [], [], seconds)[0]:
+        if not select.select([self.end], [], [], seconds)[0]:
             return False
         try:
-            part = os.read(self._mine, 1 << 16)
+            part = os.read(self.end, 1 << 16)
         except OSError:  # nobody is at the other end any more
             return False
         self.shown += part.decode(errors="replace")
