@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+import sri_cli
 from sri_cli.labeling.session import Session, open_session
 from tests.small_browser import Page, chromium
 from tests.small_client import Client, Process, answers_on_disk
@@ -323,3 +329,29 @@ def test_the_examples(page: Page, verdicts: Callable[[], list[str | None]]) -> N
     assert not page.shown("#examples")
     assert page.js("return document.activeElement.dataset.deed") == "examples"
     assert page.complaints() == []
+
+
+def test_the_whole_way_from_the_command_to_the_result(tab: Page, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    (tmp_path / "pictures").mkdir()
+    for number, picture in enumerate(pixels):
+        Image.fromarray(picture).save(tmp_path / "pictures" / f"{number}.png")
+    command = "-m sri_cli label-sacc --images pictures --num 4 --catch 2 --rater ada --port 0"
+    with subprocess.Popen(
+        [sys.executable, *command.split(), "--no-browser"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(sri_cli.__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr
+        told = next((line for line in process.stderr if line.startswith("open ")), "")
+        tab.open(told.removeprefix("open ").strip()).at(0)
+        tab.press("n", "g", ENTER)
+        tab.until(lambda: tab.shown("#end"))
+        tab.click("#finish")
+        tab.until(lambda: tab.shown("#stopped"))
+        result, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "S-Acc" in result and "ada" in result

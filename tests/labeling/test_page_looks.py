@@ -15,6 +15,7 @@ from sri_cli.labeling.session import Session
 from tests.small_browser import CONTRAST, DESKTOP, PHONE, SMALL, TOO_SMALL, Page, chromium
 from tests.small_client import Client, answers_on_disk
 
+SIDEWAYS = (740, 375)
 ENOUGH = 4.5  # WCAG AA, of text of this size
 VIEWS = ("single", "answered", "zoomed", "grid", "flipped", "examples", "help", "alert", "end")
 
@@ -187,13 +188,15 @@ def test_every_view_can_be_read_and_touched(
     assert tab.complaints() == []
 
 
-@pytest.mark.parametrize("size", [PHONE, SMALL, DESKTOP])
+@pytest.mark.parametrize("size", [PHONE, SMALL, DESKTOP, SIDEWAYS])
 def test_judging_needs_no_scrolling(tab: Page, stranger: Client, size: tuple[int, int]) -> None:
     tab.open(stranger.access.url, size).at(0)
-    below = """return [...document.querySelectorAll('#stage img, .answers button, #tools button')]
+    tools = "" if size == SIDEWAYS else ", #tools button"
+    below = f"""return [...document.querySelectorAll('#stage img, #single button{tools}')]
       .filter((one) => one.checkVisibility() && one.getBoundingClientRect().bottom > innerHeight)
       .map((one) => one.outerHTML)"""
     assert tab.js(below) == []
+    assert tab.js("return document.querySelector('#stage img').clientWidth") >= 192
 
 
 def test_what_a_screen_reader_is_told(tab: Page, stranger: Client) -> None:

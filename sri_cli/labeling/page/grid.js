@@ -34,7 +34,8 @@ export class Grid {
     this.since = performance.now();
     desk.reveal("grid");
     this.fit();
-    this.tiles.firstElementChild.focus();
+    window.scrollTo(0, 0);
+    this.tiles.firstElementChild.focus({ preventScroll: true });
     desk.say(`${places.length} pictures, ${places[0] + 1} to ${places.at(-1) + 1}.`);
     expect(left.slice(places.length, places.length + desk.setup.atOnce), desk.setup.total);
   }

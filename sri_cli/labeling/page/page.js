@@ -73,6 +73,7 @@ const desk = {
     const said = document.createElement("p");
     said.textContent = words;
     at("alert").replaceChildren(said);
+    at("alert").scrollIntoView({ block: "nearest" });
     if (!again) return;
     const button = document.createElement("button");
     button.type = "button";
