@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "reconstruct": ("sri_cli.commands.reconstruct", "Show test images as the model sees them."),
     "walk": ("sri_cli.commands.walk", "Film walks through latent space."),
     "edit": ("sri_cli.commands.edit", "Remove, repeat, exchange or re-imagine slots."),
+    "figure": ("sri_cli.commands.figure", "Draw a figure of the paper, as PNG or PDF."),
     "eval": ("sri_cli.commands.eval", "Measure a trained model on a split."),
     "label-sacc": ("sri_cli.commands.label_sacc", "Judge by eye whether stacks are plausible."),
     "judge": ("sri_cli.commands.judge", "Make or check what stack-FD and the S-Acc estimate use."),

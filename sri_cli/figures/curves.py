@@ -44,6 +44,13 @@ class Axis(NamedTuple):
         """Round values inside the range."""
         if self.log:
             decades = range(math.ceil(self.low), math.floor(self.high) + 1)
+            if len(decades) < 2:
+                values = [
+                    m * 10.0**e
+                    for e in range(math.floor(self.low), decades.stop)
+                    for m in (1, 2, 5)
+                ]
+                return [v for v in values if self.low <= math.log10(v) <= self.high]
             return [10.0**e for e in decades[:: max(1, math.ceil(len(decades) / 5))]]
         step = nice_step((self.high - self.low) / 5)
         first = math.ceil(self.low / step - 1e-9)
@@ -66,14 +73,14 @@ def curve_picture(
 
     `goal` is a dashed line with its value. Without any value the chart says so.
     """
-    points = {name: [p for p in line if _drawable(p[1], log_y)] for name, line in series.items()}
+    points = {name: [p for p in line if drawable(p[1], log_y)] for name, line in series.items()}
     points = {name: line for name, line in points.items() if line}
     canvas = Canvas(width, height)
     canvas.text((8, 6), title)
     if not points:
         canvas.text((FRAME[0], height / 2), "no values recorded yet")
         return canvas.picture()
-    x, y = _axes(points, goal, log_y, width, height)
+    x, y = axes(points, goal, log_y, width, height)
     _draw_frame(canvas, x, y)
     colours = slot_colours(max(LINE_ORDER) + 1)
     legend = []
@@ -81,7 +88,7 @@ def curve_picture(
         colour = tuple(int(c) for c in colours[LINE_ORDER[i % len(LINE_ORDER)]])
         canvas.line([(x.place(s), y.place(v)) for s, v in line if v is not None], colour)
         legend.append((name, colour))
-    if goal is not None and _drawable(goal, log_y):
+    if goal is not None and drawable(goal, log_y):
         canvas.dashed((x.start, x.end), y.place(goal))
         legend.append((f"goal {goal:g}", GOAL))
     right = x.end
@@ -143,19 +150,21 @@ def nice_step(rough: float) -> float:
     return next(m * power for m in (1, 2, 5, 10) if m * power >= rough * (1 - 1e-9))
 
 
-def _drawable(value: float | None, log_y: bool) -> bool:
+def drawable(value: float | None, log_y: bool) -> bool:
+    """Whether a value has a place in a chart."""
     return value is not None and math.isfinite(value) and (value > 0 or not log_y)
 
 
-def _axes(
+def axes(
     points: Series, goal: float | None, log_y: bool, width: int, height: int
 ) -> tuple[Axis, Axis]:
+    """The ranges of drawable points, and their places in a chart of a size."""
     steps = [s for line in points.values() for s, _ in line]
     values = [v for line in points.values() for _, v in line if v is not None]
     if not log_y and len(values) > 20:
         # The first records tower over the rest: leave the top percent out of the range.
         values = sorted(values)[: max(2, math.ceil(0.97 * len(values)))]
-    if goal is not None and _drawable(goal, log_y):
+    if goal is not None and drawable(goal, log_y):
         values.append(goal)
     scaled = [math.log10(v) for v in values] if log_y else values
     low, high = min(scaled), max(scaled)

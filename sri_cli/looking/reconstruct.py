@@ -6,8 +6,10 @@ Axis legend: N images, K slots, H W pixels.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sri_cli.data.store import DataFile
 from sri_cli.errors import SriError
@@ -21,11 +23,40 @@ from sri_cli.workspace import Workspace, write_atomic
 MAX_IMAGES = 64  # columns of one picture
 
 
+class Seen(NamedTuple):
+    """Images at `places` of a split as a model sees them: inputs, pictures (reconstructed) and
+    imagined [N,H,W,3], what each slot shows [N,K,H,W,3], attention and decoded masks [N,K,H,W].
+
+    `imagined` (the slot prior's rollout from the image's scene latent) is None for systems without.
+    """
+
+    places: NDArray[np.intp]
+    inputs: Picture
+    attention: NDArray[np.float32]
+    pictures: Picture
+    masks: NDArray[np.float32]
+    rgb: Picture
+    imagined: Picture | None
+
+
 def look_at_reconstructions(
     trained: Trained, data: DataFile, split: str = "test", num: int = 10, seed: int = 0
 ) -> Picture:
     """Columns of `num` images from all over the split; noise as in evaluation."""
     check_num(num)
+    found = seen(trained, data, split, num, seed)
+    text = (
+        f"{trained.loaded.run_dir.name}, step {trained.loaded.step}; {data.caption}, {split} split"
+    )
+    return reconstruction_figure(
+        found.inputs, found.attention, found.pictures, found.masks, found.imagined, text
+    )
+
+
+def seen(
+    trained: Trained, data: DataFile, split: str = "test", num: int = 10, seed: int = 0
+) -> Seen:
+    """`num` images from all over the split as the model sees them; noise as in evaluation."""
     model = trained.loaded.model
     part = fitting_split(trained.loaded, data, (), split)
     places = part.pick(num)
@@ -35,23 +66,20 @@ def look_at_reconstructions(
     def compute(start: int, count: int) -> tuple[Picture | np.ndarray | None, ...]:
         chosen = slice(start, start + count)
         noise = evaluation_noise(model, seed, places[chosen], device)
-        seen = model.reconstruct(to_tensor(inputs[chosen], device), noise)
+        again = model.reconstruct(to_tensor(inputs[chosen], device), noise)
         return (
-            seen.attention[:, :, 0].float().cpu().numpy(),
-            quantise(seen.scene.image),
-            seen.scene.masks[:, :, 0].float().cpu().numpy(),
-            None if seen.imagined is None else quantise(seen.imagined.image),
+            again.attention[:, :, 0].float().cpu().numpy(),
+            quantise(again.scene.image),
+            again.scene.masks[:, :, 0].float().cpu().numpy(),
+            quantise(again.scene.rgb),
+            None if again.imagined is None else quantise(again.imagined.image),
         )
 
     chunks = list(in_chunks(compute, len(places), 8, device))
-    attention, pictures, masks, imagined = (
+    arrays: list[Any] = [
         None if parts[0] is None else np.concatenate(parts) for parts in zip(*chunks, strict=True)
-    )
-    assert attention is not None and pictures is not None and masks is not None
-    text = (
-        f"{trained.loaded.run_dir.name}, step {trained.loaded.step}; {data.caption}, {split} split"
-    )
-    return reconstruction_figure(inputs, attention, pictures, masks, imagined, text)
+    ]
+    return Seen(places, inputs, *arrays)
 
 
 def write_reconstructions(
