@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import shlex
 import signal
 import sys
@@ -97,6 +98,8 @@ def report(error: Exception, words: Sequence[str]) -> int:
     if "--debug" in words:
         traceback.print_exception(error)
     message, hint, code = explain(error, words)
+    if isinstance(error, SriError) and os.environ.get("LOCAL_RANK", "0") != "0":
+        return code  # of several processes on a machine one tells it
     click.echo(f"Error: {' '.join(message.split())}", err=True)
     if hint:
         click.echo(hint, err=True)

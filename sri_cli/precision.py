@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from sri_cli.errors import SriError
 
@@ -21,14 +22,31 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def device_for(gpus: str) -> str:
-    """--gpus to a device name; several GPUs come in a later version."""
+    """--gpus to a device name: auto, cpu for 0, cuda for any number of GPUs."""
+    return gpus if gpus == "auto" else "cuda" if gpu_count(gpus) else "cpu"
+
+
+def gpu_count(gpus: str) -> int:
+    """How many GPUs --gpus asks for; auto is one, if there is one. SriError for a wrong word."""
     if gpus == "auto":
-        return gpus
+        return int(torch.cuda.is_available())
     if not gpus.isdecimal():
-        raise SriError(f"--gpus {gpus}: not a number of GPUs", "--gpus auto, 0 or 1")
-    if int(gpus) > 1:
-        raise SriError(f"--gpus {gpus}: training on several GPUs comes later", "--gpus 1")
-    return "cuda" if gpus == "1" else "cpu"
+        raise SriError(f"--gpus {gpus}: not a number of GPUs", "--gpus auto, or a number from 0")
+    return int(gpus)
+
+
+def one_device_for(gpus: str) -> str:
+    """--gpus of a verb that runs on one device; SriError for more."""
+    if gpu_count(gpus) > 1:
+        raise SriError(f"--gpus {gpus}: only sri train runs on several GPUs", "--gpus 1")
+    return device_for(gpus)
+
+
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """A CPU tensor on the device; to a GPU by way of pinned memory, so that nobody waits."""
+    if torch.device(device).type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def choose_precision(wanted: str, device: torch.device) -> Precision:

@@ -12,18 +12,21 @@ PLAIN_EVERY_SEC = 15.0
 class Progress:
     """Tells how far the work is, its rate and ETA, and notes. A context manager around it.
 
-    A `total` of 0 is not known (yet): `expect` says it later.
+    A `total` of 0 is not known (yet): `expect` says it later. A `quiet` one says nothing, for one
+    of several processes speaks for all.
     """
 
-    def __init__(self, total: int, done: int, label: str, unit: str = "step") -> None:
-        self.total, self.label, self.unit = total, label, unit
+    def __init__(
+        self, total: int, done: int, label: str, unit: str = "step", quiet: bool = False
+    ) -> None:
+        self.total, self.label, self.unit, self.quiet = total, label, unit, quiet
         self.tells_rate = unit != "step"  # training notes its images a second itself
         self.bar: Any = None
         self.start_at(done)
         self.told -= PLAIN_EVERY_SEC  # the first record is told at once
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not self.quiet:
             self.bar = make_bar()
             self.task = self.bar.add_task(
                 self.label, total=self.total or None, completed=self.done, rate="", note=""
@@ -68,7 +71,7 @@ class Progress:
         """A line of its own."""
         if self.bar is not None:
             self.bar.console.print(message, markup=False, highlight=False)
-        else:
+        elif not self.quiet:
             print(message, file=sys.stderr, flush=True)
 
     def _has_ended(self) -> bool:

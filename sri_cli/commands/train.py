@@ -13,7 +13,7 @@ from sri_cli.workspace import Workspace
 
 if TYPE_CHECKING:
     from sri_cli.recipe.schema import Recipe
-    from sri_cli.training.loop import Outcome
+    from sri_cli.training.run import Outcome
 
 
 @click.command()
@@ -43,8 +43,8 @@ def command(
 ) -> None:
     """Train a recipe; the same command again resumes.
 
-    KEY=VALUE changes a value of the recipe, as in train.lr=2e-4. SIGINT and SIGTERM save a
-    checkpoint and stop (exit code 75).
+    KEY=VALUE changes a value of the recipe, as in train.lr=2e-4. SIGINT, SIGTERM and SIGUSR1 save
+    a checkpoint and stop (exit code 75). Several machines: torchrun ... -m sri_cli train ...
     """
     from sri_cli.training.plan import dry_run as do_dry_run
     from sri_cli.training.plan import make_plan
@@ -62,17 +62,12 @@ def command(
     if dry_run:
         show_dry_run(do_dry_run(plan, workspace), plan.recipe, as_json)
         return
-    from sri_cli.training.loop import train
+    from sri_cli.training.distributed import is_first
+    from sri_cli.training.launch import train_on
 
-    outcome = train(
-        plan.recipe,
-        plan.open_data(workspace),
-        plan.run_dir,
-        device=plan.device,
-        fresh=fresh,
-        command=resume_command(sys.argv[1:]),
-    )
-    show_outcome(outcome, as_json)
+    outcome = train_on(plan.gpus, plan.job(workspace, fresh, resume_command(sys.argv[1:])))
+    if is_first():
+        show_outcome(outcome, as_json)
 
 
 def resume_command(words: list[str]) -> str:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from sri_cli.model.blocks import Lstm, full_precision
 from sri_cli.model.decoders import in_parts
 from sri_cli.model.gaussians import Gaussian, shifted_softplus
+from sri_cli.model.norm import BatchNorm2d
 
 FEATURES = 256
 ENCODER_CHANNELS = (32, 32, 64, 64, 64)
@@ -53,8 +54,8 @@ class Gated(nn.Module):
         super().__init__()
         channels = conv.out_channels // 2
         self.conv = conv
-        self.h_norm = nn.BatchNorm2d(channels) if norm else nn.Identity()
-        self.g_norm = nn.BatchNorm2d(channels) if norm else nn.Identity()
+        self.h_norm = BatchNorm2d(channels) if norm else nn.Identity()
+        self.g_norm = BatchNorm2d(channels) if norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         halves = self.conv(x).chunk(2, dim=1)

@@ -1,5 +1,6 @@
-"""GroupNorm with a backward pass that is fast where PyTorch's is slow: bf16 on the CPU.
+"""Norms: a GroupNorm with a fast backward pass, a BatchNorm whose statistics span processes.
 
+PyTorch's own GroupNorm is slow in bf16 on the CPU, its SyncBatchNorm works on GPUs alone.
 Axis legend: N batch, G groups, C channels, H W pixels. On 2 server cores the native backward of a
 [128,32,32,32] channels_last tensor takes 12 ms, this one 4 ms: a few passes over memory. In
 float32 the native one is the faster.
@@ -10,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 
@@ -64,3 +66,59 @@ class _ChannelsLast(torch.autograd.Function):
         dx = torch.addcmul(offset, grad, scale).addcmul_(x, slope)
         dx = dx.reshape(n, h, w, c).permute(0, 3, 1, 2)
         return dx, whitened.sum(dim=0), total.sum(dim=0), None, None
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """nn.BatchNorm2d, same parameters, buffers and numbers.
+
+    While `spread` is set, training takes the statistics over the batches of all processes, which
+    must all call it. Their batches may differ in size.
+    """
+
+    spread = False
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not (self.spread and self.training):
+            return super().forward(input)
+        with torch.autocast(input.device.type, enabled=False):
+            return self._over_all(input.float()).to(input.dtype)
+
+    def _over_all(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        number = _sum(torch.full((), float(n * h * w), device=x.device))
+        mean = _sum(x.sum(dim=(0, 2, 3))) / number
+        centred = x - mean[:, None, None]
+        # In two passes: the mean of squares minus the squared mean loses digits.
+        variance = _sum(centred.square().sum(dim=(0, 2, 3))) / number
+        self._remember(mean.detach(), variance.detach() * number / (number - 1))
+        scale = (variance + self.eps).rsqrt() * self.weight
+        return torch.addcmul(self.bias[:, None, None], centred, scale[:, None, None])
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """A sum over processes; the gradient of the sum of their losses sums back the same way."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        total = grads[0].clone()
+        dist.all_reduce(total)
+        return total
+
+
+def _sum(x: Tensor) -> Tensor:
+    total: Tensor = _SumOverRanks.apply(x)
+    return total

@@ -203,6 +203,9 @@ class TrainSection(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 autocast where the machine computes in it"
     )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="compile the step; auto: on a GPU, where it pays"
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         0, description="of weights, batches and noise"
     )

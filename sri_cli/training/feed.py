@@ -19,12 +19,12 @@ class BatchSource(Protocol):
     """Batches by step; data/batches.py has the real one."""
 
     def at(self, step: int) -> Tensor:
-        """uint8 [B,3,H,W]."""
+        """uint8 [B,3,H,W], this process' rows."""
         ...
 
 
 class Feed:
-    """Images and noise by step, a function of (seed, step) alone."""
+    """Images and noise by step, a function of (seed, step) and the rows of the global batch."""
 
     def __init__(
         self,
@@ -33,13 +33,14 @@ class Feed:
         batch: int,
         seed: int,
         device: torch.device,
+        rows: slice | None = None,
     ) -> None:
-        self.batches, self.specs, self.batch = batches, specs, batch
+        self.batches, self.specs, self.batch, self.rows = batches, specs, batch, rows
         self.seed, self.device = seed, device
         self.ahead: dict[int, Future[Ready]] = {}
         # One core for itself: a second team of OpenMP threads would spin beside the step's own and
         # cost it 40 % on 2 cores.
-        self.pool = ThreadPoolExecutor(1, "feed", initializer=torch.set_num_threads, initargs=(1,))
+        self.pool = ThreadPoolExecutor(1, "feed", initializer=self._enter)
 
     def at(self, step: int) -> Ready:
         """uint8 images [B,3,H,W] and the noise of this step; starts on the next step's."""
@@ -52,6 +53,11 @@ class Feed:
         """Stop the thread."""
         self.pool.shutdown(wait=True, cancel_futures=True)
 
+    def _enter(self) -> None:
+        torch.set_num_threads(1)
+        if self.device.index is not None:
+            torch.cuda.set_device(self.device)
+
     def _make(self, step: int) -> Ready:
-        noise = draw_noise(self.specs, self.batch, self.seed, step, self.device)
+        noise = draw_noise(self.specs, self.batch, self.seed, step, self.device, self.rows)
         return self.batches.at(step), noise

@@ -24,6 +24,7 @@ FREE = {
     "model.encoder",  # where it lies; that it is the same one is held by its SHA-256
     "train.steps",
     "train.precision",
+    "train.compile",
     "train.log_every",
     "train.checkpoint_every",
     "train.keep_checkpoints",

@@ -60,14 +60,12 @@ class Geco(nn.Module):
         return {"beta": self.beta, "err_ema": self.err_ema}
 
     def forward(self, objective: Objective) -> Tensor:
-        """The scalar loss err + beta * KL, with beta as it stood before; moves it."""
-        err = objective.error.float().mean()
-        beta_before = self.beta.clone()  # the buffer moves before the backward pass needs it
-        self._update(err.detach())
-        return err + beta_before * objective.kl.float().mean()
+        """The scalar loss err + beta * KL; moves nothing."""
+        return objective.error.float().mean() + self.beta * objective.kl.float().mean()
 
     @torch.no_grad()
-    def _update(self, err: Tensor) -> None:
+    def move(self, err: Tensor) -> None:
+        """Take in the mean error of the step's whole batch, after its backward pass."""
         ema = torch.where(self.seen == 0, err, MOMENTUM * self.err_ema + (1 - MOMENTUM) * err)
         gap = self.goal - ema
         rate = self.lr * torch.where(gap > 0, self.speedup, 1.0)
@@ -80,6 +78,8 @@ class Geco(nn.Module):
 def make_gecos(model: Any, settings: TrainSection) -> nn.ModuleDict:
     """One GECO for each objective, with the recipe's settings.
 
+    A GECO is called with its objective for the loss, and told the error afterwards by `move`:
+    with several processes the error is that of all of them.
     Its kind is what the model or a part of it wants: `geco` = "emorl", else GENESIS'.
     """
     kinds = {getattr(part, "geco", None) for part in model.modules()}

@@ -51,7 +51,7 @@ class EmorlGeco(nn.Module):
         return {"beta": 1 / self.error_weight(), "err_ema": self.goal - self.gap_ema}
 
     def forward(self, objective: Objective) -> Tensor:
-        """The scalar loss, with multiplier and average as they stood before; moves both.
+        """The scalar loss, with multiplier and average as they stand; moves nothing.
 
         The loss of a pass is KL - weight * (goal - error): the gap gives the gradient, its moving
         average the value. Earlier passes weigh more, the last one 3/(I+1) of I refinements.
@@ -63,11 +63,12 @@ class EmorlGeco(nn.Module):
         started = torch.where(self.seen > self.warmup, self.gap_ema, gap[-1])
         # Without gradient: takes weight * error away again and puts the average in its place.
         shift = torch.where(self.seen < self.warmup, 0.0, weight * (gap - started - self.goal))
-        self._update(gap[-1])
         return (pass_weights(len(pairs), kls) * (kls + weight * errors + shift)).sum()
 
     @torch.no_grad()
-    def _update(self, gap: Tensor) -> None:
+    def move(self, err: Tensor) -> None:
+        """Take in the last pass' mean error of the step's whole batch, after its backward pass."""
+        gap = self.goal - err
         moved = MOMENTUM * self.gap_ema + (1 - MOMENTUM) * gap
         # The average begins when the warm-up is over; until then it is the last gap.
         average = torch.where(self.seen <= self.warmup, gap, moved)

@@ -16,12 +16,12 @@ from sri_cli.errors import SriError
 from sri_cli.recipe.load import data_sets, load_recipe
 from sri_cli.recipe.schema import Recipe
 from sri_cli.training import folder
-from sri_cli.training.loop import new_step
 from sri_cli.training.official_file import OfficialFile, read_official
 from sri_cli.training.official_match import Match, match, some, system_of, wanted_by
 from sri_cli.training.official_mend import mending_words, shapes_fit
 from sri_cli.training.official_state import take_up_state
 from sri_cli.training.plan import Plan, make_plan
+from sri_cli.training.run import new_step
 from sri_cli.training.step import TrainStep
 from sri_cli.workspace import (
     Workspace,
@@ -84,14 +84,14 @@ def import_run(workspace: Workspace, order: Order, command: str = "sri import") 
     run_dir = plan.run_dir if order.run else plan.run_dir.with_name(f"{plan.run_dir.name}-imported")
     check_free(run_dir)
     source = source_of(workspace, plan)
-    step = new_step(plan.recipe, torch.device("cpu"), "fp32")
+    step = new_step(plan.recipe, torch.device("cpu"))
     found = checked_match(official, system, step, plan.recipe, name, order)
     notes = [] if order.recipe else [assumed(name, plan.recipe)]
     notes += [f"left out: {some(found.unexpected)}"] if found.unexpected else []
     done = official.step or 0
     fill_weights(step, official, found)
     notes += take_up_state(step, official, found)
-    step.follow_schedule(done, plan.recipe.train.batch)
+    step.follow_schedule(done)
     origin = {"file": order.file.name, "sha256": official.sha256, "system": system}
     write_run(run_dir, plan.recipe, step, done, {"source": source, "imported": origin}, command)
     return Imported(

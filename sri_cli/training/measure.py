@@ -1,21 +1,24 @@
-"""How long a training step or a sample takes here, and what it is made of; needs no data."""
+"""A recipe's training step to be timed and counted; needs no data."""
 
 from __future__ import annotations
 
 import os
-import statistics
 import time
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from sri_cli.model.build import build_model
-from sri_cli.precision import choose_device, choose_precision, cpu_model
+from sri_cli.precision import Precision, choose_device, cpu_model
 from sri_cli.recipe.schema import Recipe
-from sri_cli.training.noise import draw_noise
+from sri_cli.training.capture import WARM_UP_STEPS
+from sri_cli.training.distributed import Ranks
+from sri_cli.training.feed import BatchSource, Feed
 from sri_cli.training.step import TrainStep
+from sri_cli.training.ways import Way, choose_way
 
 HOST_READS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal"}
 
@@ -33,17 +36,52 @@ class CallCounter(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-class StepBench:
-    """A recipe's training step on random images and noise."""
+class SameBatch:
+    """The same images at every step."""
 
-    def __init__(self, recipe: Recipe, device: str = "auto", precision: str = "auto") -> None:
-        self.recipe = recipe
-        self.device = choose_device(device)
-        self.precision = choose_precision(precision, self.device)
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def at(self, step: int) -> Tensor:
+        """uint8 [B,3,H,W]."""
+        return self.images
+
+
+class StepBench:
+    """A recipe's training step as a run makes it, its input prepared one step ahead.
+
+    `precision` and `way` stand in for the recipe's own; `batches` for images of noise. With
+    several `ranks` every process steps with its rows of the recipe's batch.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        device: str | torch.device = "auto",
+        precision: str | None = None,
+        *,
+        way: Way | None = None,
+        ranks: Ranks | None = None,
+        batches: BatchSource | None = None,
+    ) -> None:
+        self.recipe, self.ranks = recipe, ranks or Ranks()
+        self.device = device if isinstance(device, torch.device) else choose_device(device)
+        asked = {} if precision is None else {"precision": precision}
+        self.way = way or choose_way(recipe.train.model_copy(update=asked), self.device)
         model = build_model(**recipe.model.model_dump())
-        self.step = TrainStep(model, recipe.train, self.device, self.precision)
-        self.images = random_images(recipe.train.batch, recipe.model.image_size)
-        self.images = self.images.to(self.device)
+        self.step = TrainStep(model, recipe.train, self.device, self.way, self.ranks)
+        self.rows = self.ranks.rows(recipe.train.batch)
+        if batches is None:
+            images = random_images(self.ranks.count(recipe.train.batch), recipe.model.image_size)
+            batches = SameBatch(images.to(self.device))
+        self.batches = batches
+        self.feed = self._new_feed()
+        self.done = 0
+
+    @property
+    def precision(self) -> Precision:
+        """fp32 or bf16."""
+        return self.way.precision
 
     @property
     def parameters(self) -> int:
@@ -52,17 +90,37 @@ class StepBench:
 
     def run(self, number: int) -> None:
         """Step `number`, its noise included."""
-        specs = self.step.model.training_noise()
-        noise = draw_noise(specs, len(self.images), 0, number, self.device)
-        self.step(self.images, noise, number)
+        images, noise = self.feed.at(number)
+        self.step(images, noise, number)
 
-    def seconds(self, steps: int) -> list[float]:
-        """The duration of each of `steps` steps, after one that warms up."""
-        self.run(0)
-        return [self._timed(number) for number in range(1, steps + 1)]
+    def warm_up(self) -> None:
+        """As many steps as go before the first that is like all others."""
+        steps = WARM_UP_STEPS + 2 if self.way.graphed else 1 + self.way.compiled
+        for _ in range(steps):
+            self._next()
+        wait_for(self.device)
+
+    def seconds(self, steps: int, block: int = 1) -> list[float]:
+        """Seconds a step of `steps` blocks of steps, after those that warm up.
+
+        A block ends with a wait for the device; inside it the host runs ahead, as in training.
+        """
+        self.warm_up()
+        return [self.timed(block) for _ in range(steps)]
+
+    def timed(self, block: int = 1) -> float:
+        """Seconds a step of the next `block` steps."""
+        began = time.perf_counter()
+        for _ in range(block):
+            self._next()
+        wait_for(self.device)
+        return (time.perf_counter() - began) / block
 
     def counts(self) -> dict[str, float]:
-        """What one step consists of; call after a first step has made the optimiser's state."""
+        """What one step consists of; call after a first step has made the optimiser's state.
+
+        Compiled code and recorded graphs hide their calls: count on a step that is neither.
+        """
         flops, calls = FlopCounterMode(display=False), CallCounter()
         with flops, calls:
             self.run(0)
@@ -72,71 +130,18 @@ class StepBench:
             "host_reads": calls.host_reads,
         }
 
-    def _timed(self, number: int) -> float:
-        wait_for(self.device)
-        began = time.perf_counter()
-        self.run(number)
-        wait_for(self.device)
-        return time.perf_counter() - began
+    def close(self) -> None:
+        """Stop the thread that prepares the input."""
+        self.feed.close()
 
+    def _next(self) -> None:
+        self.run(self.done)
+        self.done += 1
 
-def bench_training(
-    recipe: Recipe, steps: int = 5, device: str = "auto", precision: str = "auto"
-) -> dict[str, Any]:
-    """Median, min and max seconds per training step, with machine, dtype, batch and counters."""
-    bench = StepBench(recipe, device, precision)
-    times = bench.seconds(steps)
-    batch, median = recipe.train.batch, statistics.median(times)
-    return {
-        "recipe": recipe.name,
-        **machine(bench.device),
-        "dtype": bench.precision,
-        "batch": batch,
-        "parameters": bench.parameters,
-        "steps": steps,
-        "seconds_per_step": median,
-        "seconds_min": min(times),
-        "seconds_max": max(times),
-        "images_per_second": batch / median,
-        **bench.counts(),
-    }
-
-
-def bench_sampling(
-    recipe: Recipe,
-    num: int = 64,
-    repeats: int = 3,
-    device: str = "auto",
-    precision: str = "auto",
-) -> dict[str, Any]:
-    """Median, min and max images per second of drawing `num` scenes from an untrained model."""
-    from sri_cli.sampling import sample_scenes
-
-    place = choose_device(device)
-    dtype = choose_precision(precision, place)
-    model: Any = build_model(**recipe.model.model_dump()).to(place).eval()
-    slots = recipe.model.slots
-
-    def draw(seed: int) -> float:
-        wait_for(place)
-        began = time.perf_counter()
-        for scene in sample_scenes(model, num, slots, 1.0, seed, precision=dtype):
-            scene.image.cpu()
-        return num / (time.perf_counter() - began)
-
-    draw(0)
-    rates = [draw(seed) for seed in range(1, repeats + 1)]
-    return {
-        "recipe": recipe.name,
-        **machine(place),
-        "dtype": dtype,
-        "num": num,
-        "slots": slots,
-        "repeats": repeats,
-        "images_per_second": statistics.median(rates),
-        "images_per_second_min": min(rates),
-        "images_per_second_max": max(rates),
-    }
+    def _new_feed(self) -> Feed:
+        settings = self.recipe.train
+        specs = self.step.model.training_noise()
+        return Feed(self.batches, specs, settings.batch, settings.seed, self.device, self.rows)
 
 
 def machine(device: torch.device) -> dict[str, Any]:

@@ -9,6 +9,11 @@ import torch
 from torch import Tensor
 
 from sri_cli.model.output import NoiseSpec
+from sri_cli.precision import to_device
+
+# Positions of the global batch that share a stream: a rank draws the blocks that it has rows of,
+# and not the noise of thousands of images for its own thirty-two.
+BLOCK = 32
 
 
 def draw_noise(
@@ -17,30 +22,44 @@ def draw_noise(
     seed: int,
     step: int,
     device: torch.device | str = "cpu",
+    rows: slice | None = None,
 ) -> dict[str, Tensor]:
-    """One tensor [batch, *shape] per name, the same on every device and after every resume.
+    """One tensor [rows, *shape] per name, the same on every device and after every resume.
 
-    `batch` is the global batch: a rank keeps its own rows. Each name has a stream of its own, so
-    that one more draw in a model leaves the others as they were.
+    `batch` is the global batch and `rows` what is wanted of it (all of it, if left out): an
+    image's noise does not depend on who draws it. Each name has a stream of its own, so that one
+    more draw in a model leaves the others as they were.
     """
+    wanted = slice(0, batch) if rows is None else rows
     return {
-        name: _draw(spec, batch, _stream(seed, step, name)).to(device, non_blocking=True)
+        name: to_device(_rows(spec, batch, wanted, f"{seed}/{step}/{name}"), device)
         for name, spec in specs.items()
     }
 
 
 def retry_seed(seed: int, attempt: int) -> int:
     """The noise seed after `attempt` roll-backs: the same batches meet other noise."""
-    return seed if attempt == 0 else _stream(seed, attempt, "retry")
+    return seed if attempt == 0 else _stream(f"{seed}/{attempt}/retry")
 
 
-def _draw(spec: NoiseSpec, batch: int, stream: int) -> Tensor:
+def _rows(spec: NoiseSpec, batch: int, wanted: slice, name: str) -> Tensor:
+    first, last = wanted.start // BLOCK, (wanted.stop - 1) // BLOCK
+    blocks = [
+        # The first block's stream bears the bare name.
+        _draw(spec, min(BLOCK, batch - block * BLOCK), f"{name}/{block}" if block else name)
+        for block in range(first, last + 1)
+    ]
+    drawn = torch.cat(blocks) if len(blocks) > 1 else blocks[0]
+    return drawn[wanted.start - first * BLOCK : wanted.stop - first * BLOCK]
+
+
+def _draw(spec: NoiseSpec, rows: int, name: str) -> Tensor:
     # Always drawn on the CPU: every device then sees the same numbers.
-    generator = torch.Generator().manual_seed(stream)
+    generator = torch.Generator().manual_seed(_stream(name))
     draw = torch.rand if spec.kind == "uniform" else torch.randn
-    return draw((batch, *spec.shape), generator=generator)
+    return draw((rows, *spec.shape), generator=generator)
 
 
-def _stream(seed: int, step: int, name: str) -> int:
-    digest = hashlib.blake2b(f"{seed}/{step}/{name}".encode(), digest_size=8).digest()
+def _stream(name: str) -> int:
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

@@ -6,14 +6,17 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sri_cli.data.store import DataFile
 from sri_cli.errors import SriError
-from sri_cli.precision import device_for
+from sri_cli.precision import device_for, gpu_count
 from sri_cli.recipe.load import data_sets, load_recipe
 from sri_cli.recipe.schema import Recipe
 from sri_cli.workspace import Workspace, is_path
+
+if TYPE_CHECKING:
+    from sri_cli.training.launch import Job
 
 
 @dataclass(frozen=True)
@@ -24,10 +27,18 @@ class Plan:
     data: str  # name or file
     run_dir: Path
     device: str
+    gpus: int
 
     def open_data(self, workspace: Workspace) -> DataFile:
         """The data file, checked; SriError when it is missing or broken."""
         return DataFile(workspace.find_data(self.data, self.recipe.model.image_size))
+
+    def job(self, workspace: Workspace, fresh: bool, command: str) -> Job:
+        """The training itself, its data found."""
+        from sri_cli.training.launch import Job
+
+        path = self.open_data(workspace).path
+        return Job(self.recipe, path, self.run_dir, self.device, fresh, command)
 
 
 def make_plan(
@@ -52,7 +63,7 @@ def make_plan(
     size = "" if recipe.size == "paper" else f"-{recipe.size}"
     # At the end: recipes may be called NAME-tiny.
     run_dir = workspace.run_dir(run or f"{recipe.name}-{stem}{size}")
-    return Plan(recipe, data or recipe.data, run_dir, device_for(gpus))
+    return Plan(recipe, data or recipe.data, run_dir, device_for(gpus), gpu_count(gpus))
 
 
 def known_name(recipe_name: str, file: str) -> str | None:

@@ -1,6 +1,6 @@
 """One training step: losses, GECO, gradients, Adam. Nothing in it waits for the device.
 
-Axis legend: B batch, H W image rows and columns.
+Axis legend: B batch, b a rank's rows of it, H W image rows and columns.
 """
 
 from __future__ import annotations
@@ -13,19 +13,27 @@ import torch
 from torch import Tensor, nn
 
 from sri_cli.allocator import keep_freed_memory
+from sri_cli.errors import SriFailure
 from sri_cli.model.output import Losses
+from sri_cli.training.capture import CapturedStep
+from sri_cli.training.distributed import Ranks, spread_statistics
 from sri_cli.training.geco import make_gecos
 from sri_cli.training.schedule import find_refinement, learning_rate, refinement_steps
+from sri_cli.training.ways import Compiled, Way
 
 if TYPE_CHECKING:
     from sri_cli.recipe.schema import TrainSection
+
+
+Phase = tuple[bool, int]  # explaining the blend, refinement steps
 
 
 class TrainStep:
     """A model with one GECO per objective and fused Adam.
 
     A step whose gradients are not finite changes nothing and is only counted. Metrics add up on
-    the device until `read_metrics` fetches their means.
+    the device until `read_metrics` fetches their means. With several `ranks` every process makes
+    the step together with the others, on its rows of the batch.
     """
 
     def __init__(
@@ -33,14 +41,17 @@ class TrainStep:
         model: nn.Module,
         settings: TrainSection,
         device: torch.device | str = "cpu",
-        precision: str = "fp32",
+        way: Way | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         keep_freed_memory()
         self.device = torch.device(device)
         self.settings = settings
-        self.bf16 = precision == "bf16"
+        self.way, self.ranks = way or Way(), ranks or Ranks()
+        self.share = self.ranks.share_of(settings.batch)
         # to(memory_format=...) touches 4-d weights only, which are the convolutions'.
         self.model: Any = model.to(self.device).to(memory_format=torch.channels_last).train()
+        spread_statistics(self.model, self.ranks)
         self.gecos = make_gecos(self.model, settings).to(self.device)
         self.refinement = find_refinement(self.model, settings)
         self._tell_weight()
@@ -50,32 +61,61 @@ class TrainStep:
         self.moving = [*self.gecos.buffers(), *moving]
         self.params = [p for p in self.model.parameters() if p.requires_grad]
         self.lr = torch.tensor(float(settings.lr), device=self.device)
-        self.optimiser = torch.optim.Adam(self.params, lr=self.lr, fused=True)
+        self.optimiser = torch.optim.Adam(
+            self.params, lr=self.lr, fused=True, capturable=self.device.type == "cuda"
+        )
         self.metrics = Metrics(self.device)
+        self.notes: list[str] = []  # what a user should hear of
+        self.compiled = Compiled(self._explain, self._do_without) if self.way.compiled else None
+        self.captured = CapturedStep(self._body, self._drop_gradients) if self.way.graphed else None
 
     def __call__(self, images: Tensor, noise: Mapping[str, Tensor], step: int) -> None:
-        """images uint8 [B,3,H,W]; `step` counts from 0 and sets the learning rate."""
+        """images uint8 [b,3,H,W], this rank's rows; `step` from 0 sets the learning rate."""
         self.lr.fill_(learning_rate(self.settings, step))
-        self.follow_schedule(step, len(images))
+        phase = self.follow_schedule(step)
+        if self.captured is None:
+            self._body(images, noise)
+        else:
+            self.captured(images, noise, phase)
+        self.metrics.steps += 1
+
+    def _body(self, images: Tensor, noise: Mapping[str, Tensor]) -> None:
+        """The step itself; all that it changes is tensors, so that it can be recorded."""
         before = [buffer.clone() for buffer in self.moving]
+        loss, values = (self.compiled or self._explain)(images, noise)
+        self._drop_gradients()
+        loss.backward()
+        values = self.ranks.sum_up(self.params, values)
+        self._move_gecos(values)
+        norm = self._gradient_norm()
+        finite = torch.isfinite(norm) & torch.isfinite(values["loss"])
+        self._update(finite, before)
+        self.metrics.add(values | {"grad_norm": norm}, finite)
+
+    def _explain(
+        self, images: Tensor, noise: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """This rank's share of the loss, and of all that the log and GECO want: scalars."""
         losses = self.forward(images, noise)
         loss = self.constrained_loss(losses)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = self._gradient_norm()
-        finite = torch.isfinite(norm) & torch.isfinite(loss.detach())
-        self._update(finite, before)
-        self.metrics.add(self._values(losses, loss, norm), finite)
+        values = {name: term.mean() for name, term in losses.terms.items()}
+        for objective in losses.objectives:
+            values[f"error/{objective.name}"] = objective.error.float().mean()
+            values[f"kl/{objective.name}"] = objective.kl.mean()
+        values = {name: value.detach() for name, value in (values | {"loss": loss}).items()}
+        if self.ranks.world == 1:
+            return loss, values
+        return self.share * loss, {name: self.share * value for name, value in values.items()}
 
     def forward(self, images: Tensor, noise: Mapping[str, Tensor]) -> Losses:
         """uint8 images -> the model's losses, in the precision of this run."""
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+        bf16 = self.way.precision == "bf16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
             return self.model(to_float(images, self.device), noise)
 
     def constrained_loss(self, losses: Losses) -> Tensor:
-        """The sum of every objective under its GECO; moves their multipliers."""
+        """The sum of every objective under its GECO."""
         parts = [self.gecos[objective.name](objective) for objective in losses.objectives]
-        self._tell_weight()
         return torch.stack(parts).sum()
 
     def read_metrics(self) -> dict[str, float]:
@@ -100,17 +140,19 @@ class TrainStep:
         self.gecos.load_state_dict(state["gecos"])
         self.optimiser.load_state_dict(state["optimiser"])
         for group in self.optimiser.param_groups:
-            group["lr"] = self.lr
+            group["lr"], group["capturable"] = self.lr, self.device.type == "cuda"
         self.metrics.load_state(state["metrics"])
         self._tell_weight()
 
-    def follow_schedule(self, step: int, batch: int) -> None:
-        """What a recipe changes in the model in the course of a training."""
+    def follow_schedule(self, step: int) -> Phase:
+        """What a recipe changes in the model in the course of a training, as of this step."""
         blending = step < self.settings.blend_warmup
         self.model.likelihood.stand_in = "gaussian" if blending else None
-        if self.refinement is not None:
-            self.refinement.steps = refinement_steps(self.settings, step, self.refinement.most)
-            self.refinement.batch = batch
+        if self.refinement is None:
+            return blending, 0
+        self.refinement.steps = refinement_steps(self.settings, step, self.refinement.most)
+        self.refinement.batch = self.settings.batch
+        return blending, self.refinement.steps
 
     @torch.no_grad()
     def _tell_weight(self) -> None:
@@ -118,6 +160,22 @@ class TrainStep:
         if self.refinement is not None:
             geco: Any = self.gecos[self.model.objective_names[0]]
             self.refinement.error_weight.copy_(geco.error_weight())
+
+    def _move_gecos(self, values: Mapping[str, Tensor]) -> None:
+        for name, geco in self.gecos.items():
+            geco.move(values[f"error/{name}"])  # type: ignore[operator]
+        self._tell_weight()
+
+    def _drop_gradients(self) -> None:
+        self.optimiser.zero_grad(set_to_none=True)
+
+    def _do_without(self, error: Exception) -> None:
+        """The compiler fails: SriFailure where it was asked for, else a note."""
+        reason = str(error).strip().partition("\n")[0]
+        if self.way.must_compile:
+            raise SriFailure(f"train.compile=on: {reason}", "train.compile=off") from error
+        self.notes.append(f"Note: not compiled: {reason}")
+        self.compiled = None
 
     def _gradient_norm(self) -> Tensor:
         grads = [p.grad for p in self.params if p.grad is not None]
@@ -135,16 +193,12 @@ class TrainStep:
         for buffer, before in zip(self.moving, moving_before, strict=True):
             buffer.copy_(torch.where(finite, buffer, before))
 
-    def _values(self, losses: Losses, loss: Tensor, norm: Tensor) -> dict[str, Tensor]:
-        values = {name: term.mean() for name, term in losses.terms.items()}
-        for objective in losses.objectives:
-            values[f"error/{objective.name}"] = objective.error.mean()
-            values[f"kl/{objective.name}"] = objective.kl.mean()
-        return values | {"loss": loss, "grad_norm": norm}
-
 
 class Metrics:
-    """Sums over the finite steps, kept on the device; `steps` and `skipped` are counts."""
+    """Sums over the finite steps, kept on the device; `steps` of all is the host's own count.
+
+    Every rank has the sums over all ranks.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -161,7 +215,6 @@ class Metrics:
             self.names, self.sums = tuple(values), torch.zeros_like(row)
         self.sums += torch.where(finite, row, 0.0)
         self.good += finite
-        self.steps += 1
 
     def state(self) -> dict[str, Any]:
         """The sums of a window that a stop cuts in two."""

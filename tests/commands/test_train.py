@@ -114,7 +114,7 @@ def test_dry_run_before_the_data_is_there(place: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--gpus", "2"], "several GPUs comes later"),
+        (["--gpus", "2"], "PyTorch sees"),
         (["--gpus", "many"], "not a number of GPUs"),
         (["--steps", "0"], "train.steps"),
         (["--seed", "-1"], "train.seed"),

@@ -26,6 +26,7 @@ from sri_cli.training.loop import train
 from sri_cli.training.measure import CallCounter
 from sri_cli.training.noise import draw_noise
 from sri_cli.training.step import TrainStep
+from sri_cli.training.ways import Way
 from tests.small_models import SIDE, SIZES, SLOTS, images, noise_for, small_sri
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -129,7 +130,7 @@ def test_sri_trains_on_a_frozen_encoder(name: str, precision: str, files) -> Non
     kept = {name: value.clone() for name, value in model.segregate.encoder.program.tensors.items()}
     before = {name: value.clone() for name, value in model.named_parameters()}
     settings = load_recipe("sri-mog").train.model_copy(update={"lr": 1e-3})
-    step = TrainStep(model, settings, precision=precision)
+    step = TrainStep(model, settings, way=Way(precision))
     errors = []
     for number in range(5):
         step((images(4) * 255).to(torch.uint8), noise_for(model, 4, number), number)

@@ -9,6 +9,7 @@ from sri_cli.model.segregate.slot_attention import SlotAttention, SlotAttentionS
 from sri_cli.recipe.load import load_recipe
 from sri_cli.training.noise import draw_noise
 from sri_cli.training.step import TrainStep
+from sri_cli.training.ways import Way
 from tests.small_models import SIDE, SIZES, SLOT_SIZE, SLOTS, VARIANTS, images, noise_for
 
 
@@ -92,7 +93,7 @@ def test_it_learns_in_bf16_too() -> None:
     model = VARIANTS["sri-sa"]()
     settings = load_recipe("sri-mog").train.model_copy(update={"lr": 1e-3})
     pictures = (images(4) * 255).to(torch.uint8)
-    step = TrainStep(model, settings, precision="bf16")
+    step = TrainStep(model, settings, way=Way("bf16"))
     errors = []
     for number in range(6):
         step(pictures, noise_for(model, 4, number), number)

@@ -28,6 +28,13 @@ def objective(error: float, kl: float = 2.0, earlier: tuple[float, ...] = ()) ->
     return Objective("any", *pair(error), tuple(pair(mean) for mean in earlier))
 
 
+def feed(running: EmorlGeco, given: Objective) -> torch.Tensor:
+    """The loss; the multiplier moves after it."""
+    loss = running(given)
+    running.move(given.error.detach().mean())
+    return loss
+
+
 def started(gap_ema: float, beta: float = 0.55, lr: float = 1e-6) -> EmorlGeco:
     """In the midst of a training."""
     running = geco(lr=lr)
@@ -41,7 +48,7 @@ def test_the_warm_up_minimises_error_plus_kl() -> None:
     warming = geco(warmup=2)
     for error in (3000.0, 2000.0):
         assert warming.error_weight().item() == 1.0
-        loss = warming(given := objective(error, kl=7.0))
+        loss = feed(warming, given := objective(error, kl=7.0))
         assert loss.item() == pytest.approx(error + 7.0)
         loss.backward()
         assert given.error.grad.tolist() == given.kl.grad.tolist() == [0.5, 0.5]
@@ -51,16 +58,16 @@ def test_the_warm_up_minimises_error_plus_kl() -> None:
 
 def test_the_average_starts_when_the_warm_up_ends() -> None:
     warming = geco(warmup=1)
-    warming(objective(3000.0))
-    warming(objective(2000.0))
+    feed(warming, objective(3000.0))
+    feed(warming, objective(2000.0))
     assert warming.gap_ema.item() == pytest.approx(GOAL - 2000)
-    warming(objective(1000.0))
+    feed(warming, objective(1000.0))
     expected = 0.99 * (GOAL - 2000) + 0.01 * (GOAL - 1000)
     assert warming.gap_ema.item() == pytest.approx(expected)
 
 
 def test_the_average_gives_the_value_and_the_gap_the_gradient() -> None:
-    loss = started(gap_ema=-500.0)(given := objective(1000.0, kl=30.0))
+    loss = feed(started(gap_ema=-500.0), given := objective(1000.0, kl=30.0))
     assert loss.item() == pytest.approx(30 + WEIGHT * 500, rel=1e-5)
     loss.backward()
     assert given.error.grad.tolist() == pytest.approx([WEIGHT / 2, WEIGHT / 2])
@@ -70,7 +77,7 @@ def test_the_average_gives_the_value_and_the_gap_the_gradient() -> None:
 def test_passes_are_weighed_by_their_number() -> None:
     """I = 2: 5/3, 4/3 and 1."""
     running = started(gap_ema=-500.0)
-    loss = running(given := objective(1000.0, kl=30.0, earlier=(3000.0, 2000.0)))
+    loss = feed(running, given := objective(1000.0, kl=30.0, earlier=(3000.0, 2000.0)))
     assert loss.item() == pytest.approx(4 * (30 + WEIGHT * 500), rel=1e-5)
     loss.backward()
     kls = [kl.grad[0].item() for _, kl in given.earlier] + [given.kl.grad[0].item()]
@@ -82,13 +89,13 @@ def test_passes_are_weighed_by_their_number() -> None:
 
 
 def test_one_refinement_weighs_two_and_three_halves() -> None:
-    loss = started(gap_ema=0.0)(objective(1000.0, kl=30.0, earlier=(3000.0,)))
+    loss = feed(started(gap_ema=0.0), objective(1000.0, kl=30.0, earlier=(3000.0,)))
     assert loss.item() == pytest.approx((2 + 1.5) * 30, rel=1e-5)
 
 
 def test_beta_rises_by_the_gap_and_the_loss_still_sees_the_old_one() -> None:
     running = started(gap_ema=-500.0, lr=1e-4)
-    loss = running(objective(1000.0))
+    loss = feed(running, objective(1000.0))
     average = 0.99 * -500 + 0.01 * (GOAL - 1000)
     assert running.beta.item() == pytest.approx(0.55 - 1e-4 * average)
     assert loss.item() == pytest.approx(2 + WEIGHT * 500, rel=1e-5)
@@ -97,22 +104,22 @@ def test_beta_rises_by_the_gap_and_the_loss_still_sees_the_old_one() -> None:
 
 def test_beyond_the_goal_beta_falls_ten_times_as_fast() -> None:
     running = started(gap_ema=200.0, beta=0.8)
-    running(objective(GOAL - 200))
+    feed(running, objective(GOAL - 200))
     assert running.beta.item() == pytest.approx(0.8 - 10 * 1e-6 * 200, rel=1e-6)
 
 
 def test_beta_never_falls_below_where_it_began() -> None:
     running = started(gap_ema=200.0, lr=1.0, beta=0.8)
-    running(objective(GOAL - 200))
+    feed(running, objective(GOAL - 200))
     assert running.beta.item() == pytest.approx(0.55)
 
 
 def test_all_state_travels_in_the_state_dict() -> None:
     first, second = geco(warmup=1, lr=1e-4), geco(warmup=1, lr=1e-4)
     for error in (3000.0, 2000.0):
-        first(objective(error))
+        feed(first, objective(error))
     second.load_state_dict(first.state_dict())
-    assert first(objective(1500.0)).item() == second(objective(1500.0)).item()
+    assert feed(first, objective(1500.0)).item() == feed(second, objective(1500.0)).item()
     assert torch.equal(first.beta, second.beta)
 
 

@@ -15,8 +15,8 @@ from sri_cli.model.likelihood import ImageLikelihood
 from sri_cli.model.official import TABLES, official_name, our_name
 from sri_cli.model.segregate.emorl import EmorlSegregation
 from sri_cli.training.importing import Imported, Order, import_run
-from sri_cli.training.loop import new_step
 from sri_cli.training.official_match import system_of
+from sri_cli.training.run import new_step
 from sri_cli.workspace import Workspace
 from tests.golden_numbers import Golden, check
 from tests.official_files import (
@@ -133,7 +133,7 @@ def test_adam_goes_on_with_every_moment_in_its_place(tmp_path: Path, system: str
     found = checkpoints.newest_good(imported(tmp_path, system).run_dir)
     assert found is not None
     recipe = checkpoints.load_model(found.path.parent.parent).recipe
-    step = new_step(recipe, torch.device("cpu"), "fp32")
+    step = new_step(recipe, torch.device("cpu"))
     step.load_state(found.state()["step"])
     expected = adam_state(system)["state"]
     ours = dict(step.model.named_parameters())

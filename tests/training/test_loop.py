@@ -212,8 +212,10 @@ def poison(monkeypatch: pytest.MonkeyPatch, wanted: Any) -> None:
     """NaN in the noise of every (seed, step) that `wanted` accepts."""
     draw = feed.draw_noise
 
-    def poisoned(specs: Any, batch: int, seed: int, step: int, device: Any) -> Any:
-        noise = draw(specs, batch, seed, step, device)
+    def poisoned(
+        specs: Any, batch: int, seed: int, step: int, device: Any, rows: slice | None = None
+    ) -> Any:
+        noise = draw(specs, batch, seed, step, device, rows)
         if wanted(seed, step):
             noise["posterior"][0] = math.nan
         return noise

@@ -16,6 +16,7 @@ from sri_cli.training.measure import CallCounter, random_images
 from sri_cli.training.noise import draw_noise, retry_seed
 from sri_cli.training.schedule import learning_rate
 from sri_cli.training.step import TrainStep
+from sri_cli.training.ways import Way
 
 BATCH = 4
 
@@ -28,7 +29,7 @@ def settings(**changes: object) -> TrainSection:
 def small_step(precision: str = "fp32", system: str = "sri", **changes: object) -> TrainStep:
     torch.manual_seed(0)
     model = build_model(system, image_size=32, slots=3, slot_size=8, scene_size=8)
-    return TrainStep(model, settings(**changes), precision=precision)
+    return TrainStep(model, settings(**changes), way=Way(precision))
 
 
 def noise_for(step: TrainStep, number: int) -> dict[str, torch.Tensor]:

@@ -24,6 +24,7 @@ from sri_cli.training.measure import CallCounter, random_images
 from sri_cli.training.noise import draw_noise
 from sri_cli.training.schedule import learning_rate, refinement_steps
 from sri_cli.training.step import TrainStep
+from sri_cli.training.ways import Way
 
 BATCH = 2
 SIZES: dict[str, int] = {"image_size": 16, "slots": 3, "slot_size": 8}
@@ -38,7 +39,7 @@ def settings(**changes: Any) -> TrainSection:
 def emorl_step(precision: str = "fp32", **changes: Any) -> TrainStep:
     torch.manual_seed(0)
     model = Emorl(EmorlSegregation(**SIZES, likelihood=ImageLikelihood(*PIXELS)))
-    return TrainStep(model, settings(**changes), precision=precision)
+    return TrainStep(model, settings(**changes), way=Way(precision))
 
 
 def go(step: TrainStep, numbers: range) -> None:

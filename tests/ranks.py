@@ -1,0 +1,44 @@
+"""Tests with several processes on this machine, joined by gloo."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from sri_cli.training.distributed import Ranks
+
+
+def on_ranks(world: int, tmp_path: Path, work: Callable[..., Any], *args: Any) -> list[Any]:
+    """`work(ranks, *args)`, a module's function, in each of `world` processes; their results."""
+    mp.spawn(_rank, (world, free_port(), tmp_path, work, args), nprocs=world)
+    return [torch.load(tmp_path / f"rank-{i}.pt", weights_only=False) for i in range(world)]
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _rank(
+    rank: int, world: int, port: int, tmp_path: Path, work: Callable[..., Any], args: Any
+) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
+    os.environ |= {"LOCAL_WORLD_SIZE": str(world)}
+    dist.init_process_group("gloo", rank=rank, world_size=world, timeout=timedelta(minutes=2))
+    try:
+        torch.save(work(Ranks(rank, world, rank), *args), tmp_path / f"rank-{rank}.pt")
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,168 @@
+"""Several processes, really started: they end where one would, and outlive a loss and a stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sri_cli import checkpoints
+from sri_cli.data.store import DataFile
+from sri_cli.errors import SriError
+from sri_cli.recipe.load import recipe_from_dict
+from sri_cli.training.launch import check_gpus
+from sri_cli.training.log import read_log
+from sri_cli.training.loop import train
+
+ROOT = Path(__file__).parent.parent.parent
+RECIPE: dict[str, Any] = {
+    "name": "small",
+    "data": "towers",
+    "model": {"system": "genesis-v2", "image_size": 32, "slots": 3, "slot_size": 8},
+    "train": {
+        "geco_target": 0.5655,
+        "steps": 6,
+        "batch": 4,
+        "log_every": 1,
+        "checkpoint_every": 2,
+        "precision": "fp32",
+    },
+}
+LONG = 2000  # steps; more than anyone waits for
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, write_small_data: Callable[..., Path]) -> Path:
+    return write_small_data(tmp_path_factory.mktemp("data") / "towers-32.h5")
+
+
+def start(run: Path, data: Path, steps: int, processes: int = 2) -> subprocess.Popen[str]:
+    Path(f"{run}.recipe.json").write_text(json.dumps(RECIPE))
+    words = [str(run), str(data), str(processes), str(steps)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.launched", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == code, err
+    return out + err
+
+
+def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
+    while process.poll() is None:
+        found = checkpoints.checkpoints_in(run)
+        if found and int(found[-1].name[5:]) >= step:
+            return
+        time.sleep(0.02)
+    raise AssertionError(process.communicate()[1])
+
+
+def workers_of(pid: int) -> list[int]:
+    """The processes that the launcher started (and not the interpreter's resource tracker)."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdecimal():
+            continue
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            words = (folder / "cmdline").read_bytes()
+        except (OSError, IndexError):
+            continue
+        if parent == pid and b"spawn_main" in words:
+            found.append(int(folder.name))
+    return found
+
+
+def losses(run: Path) -> list[tuple[int, float]]:
+    return [(record["step"], record["loss"]) for record in read_log(run)]
+
+
+def test_two_processes_end_where_one_does_and_one_goes_on_with_their_run(
+    tmp_path: Path, data: Path
+) -> None:
+    train(recipe_from_dict(RECIPE), DataFile(data), tmp_path / "one")
+    said = finish(start(tmp_path / "two", data, 4))
+    assert "step 4" in said and "2 processes of cpu" in said
+    assert said.count("to step 4") == 1  # one of them speaks
+    train(recipe_from_dict(RECIPE), DataFile(data), tmp_path / "two")
+    alone, together = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert [step for step, _ in together] == [1, 2, 3, 4, 5, 6]
+    for (_, one), (_, two) in zip(alone, together, strict=True):
+        assert two == pytest.approx(one, rel=1e-3)
+
+
+def test_a_killed_process_restarts_the_job_and_no_step_is_lost(tmp_path: Path, data: Path) -> None:
+    run = tmp_path / "run"
+    process = start(run, data, 40)
+    wait_for_step(run, 4, process)
+    workers = workers_of(process.pid)
+    assert len(workers) == 2
+    os.kill(workers[1], signal.SIGKILL)
+    said = finish(process)
+    assert "resuming" in said, "the kill came too late"
+    assert [step for step, _ in losses(run)] == list(range(1, 41))
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_signal_saves_and_the_same_command_goes_on(tmp_path: Path, data: Path, name: str) -> None:
+    run = tmp_path / "run"
+    process = start(run, data, LONG)
+    wait_for_step(run, 2, process)
+    process.send_signal(getattr(signal, name))
+    said = finish(process, code=75)
+    (stopped, hint) = said.splitlines()[-2:]
+    saved = checkpoints.checkpoints_in(run)[-1]
+    assert stopped == f"Error: stopped by {name}, saved in {saved}"
+    assert hint == "go on: sri train --gpus 2"
+    step = int(saved.name[5:])
+    assert losses(run)[-1][0] == step < LONG
+    finish(start(run, data, step + 2))
+    assert [number for number, _ in losses(run)] == list(range(1, step + 3))
+
+
+def test_a_mistake_is_told_once_and_not_tried_again(tmp_path: Path, data: Path) -> None:
+    run = tmp_path / "run"
+    finish(start(run, data, 2))
+    RECIPE["train"]["lr"] = 0.5
+    try:
+        said = finish(start(run, data, 4), code=2)
+    finally:
+        del RECIPE["train"]["lr"]
+    assert said.count("Error") == 1 and "was trained otherwise: train.lr" in said
+
+
+def test_torchrun_starts_the_command_itself(tmp_path: Path, data: Path) -> None:
+    file = tmp_path / "small.yaml"
+    file.write_text(json.dumps(RECIPE))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    # Behind --, or torchrun would take --run for an option of its own.
+    command += ["--standalone", "-m", "--", "sri_cli", "train", "--gpus", "0"]
+    command += ["--recipe", str(file), "--data", str(data), "--run", str(tmp_path / "run")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "--json"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["step"] == 6  # one of them speaks
+    assert [step for step, _ in losses(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.skipif(torch.cuda.device_count() > 7, reason="there are eight GPUs")
+def test_more_gpus_than_there_are() -> None:
+    with pytest.raises(SriError, match="--gpus 8: PyTorch sees"):
+        check_gpus(8)
