@@ -242,6 +242,8 @@ def test_the_grid_by_clicks_and_its_undo(
         tab.press("y")
         tab.click("[data-deed=grid]")
         assert len(tab.tiles()) == 20 and tab.text("#save") == "Save these 20"
+        below = "document.getElementById('save').getBoundingClientRect().bottom - innerHeight"
+        assert tab.js(f"return {below}") <= 0, "all twenty at a glance"
         for _ in range(2):
             tab.click(".tile:nth-child(3)")
         tab.click(".tile:nth-child(20)")

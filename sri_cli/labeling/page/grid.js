@@ -3,7 +3,10 @@
 import { ask, enlarge, expect, picture } from "./talk.js";
 
 const TURN = { plausible: "implausible", implausible: "unsure", unsure: "plausible" };
-const TILE_PX = 190; // the least width of a tile where there is room for several
+const TILE_PX = 169; // the least width of a tile where there is room for several: 32 px, five times
+const FRAME_PX = 8; // of a tile, both sides
+const GAP_PX = 8;
+const MOST_COLUMNS = 7; // twenty in three rows
 
 export class Grid {
   constructor(desk) {
@@ -129,10 +132,10 @@ export class Grid {
   fit() {
     const width = this.tiles.clientWidth;
     if (!width) return;
-    const gap = 8;
-    this.columns = Math.max(2, Math.min(5, Math.floor((width + gap) / (TILE_PX + gap))));
+    const fit = Math.floor((width + GAP_PX) / (TILE_PX + GAP_PX));
+    this.columns = Math.max(2, Math.min(MOST_COLUMNS, fit));
     this.tiles.dataset.columns = this.columns;
-    const inside = (width - gap * (this.columns - 1)) / this.columns - 12;
+    const inside = (width + GAP_PX) / this.columns - GAP_PX - FRAME_PX;
     for (const image of this.tiles.querySelectorAll("img")) enlarge(image, inside, inside);
   }
 }

@@ -60,6 +60,7 @@ const desk = {
     const before = SECTIONS.find((id) => !at(id).hidden);
     for (const id of SECTIONS) at(id).hidden = id !== name;
     this.press("grid", name === "grid");
+    document.body.classList.toggle("wide", name === "grid");
     for (const [deed, where] of Object.entries(ONLY_IN))
       document.querySelector(`[data-deed="${deed}"]`).hidden = !where.includes(name);
     if (name !== before && (name === "end" || name === "stopped")) at(name).querySelector("h2").focus();
