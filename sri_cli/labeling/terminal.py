@@ -38,16 +38,19 @@ ROWS_FOR_ALL = 20  # a lower window shows no definition, but more of the picture
 LOOK_AGAIN_SEC = 0.25  # for a window of another size
 
 
-def label_in_terminal(session: Session) -> None:
-    """Judge until `q`: Interrupted where pictures are left.
-
-    SriError where there is no terminal, or one without colours.
-    """
+def check_terminal() -> Console:
+    """SriError where there is no terminal, or one without colours."""
     console = Console()
     if not (sys.stdin.isatty() and console.is_terminal):
         raise SriError("--terminal: this is no terminal", "leave --terminal out: a web page")
     if console.color_system is None:
         raise SriError("--terminal: this terminal has no colours", "TERM=xterm-256color sri ...")
+    return console
+
+
+def label_in_terminal(session: Session) -> None:
+    """Judge until `q`: Interrupted where pictures are left."""
+    console = check_terminal()
     try:
         with single_keys(sys.stdin.fileno()), console.screen():
             Judging(session, console, sys.stdin.fileno()).run()

@@ -40,13 +40,12 @@ def label(
 ) -> Facts:
     """Let somebody judge, in a new session or what is left of one; the summary of these models
     when nothing is left. Interrupted when pictures are left."""
-    if way.terminal and (way.port is not None or way.no_browser):
-        raise SriError("--terminal shows no web page", "leave --port and --no-browser out")
+    check_way(way)
     rater = rater_named(way.rater)
     sources = open_sources(workspace, runs, folders, wanted)
     folder = prepared(workspace.runs_root / scenes.FOLDER, sources, wanted)
     session = open_session(folder, rater)
-    tell(f"{rater} judges {session.total} pictures; what was judged is kept in {folder}")
+    tell(f"rater {rater}, session {folder}")
     show(session, way)
     return results(workspace, {source.model.weights: source.model.name for source in sources})
 
@@ -64,6 +63,16 @@ def summary(
         return results(workspace)
     trained = [one.loaded for one in open_runs(workspace, runs, folders)]
     return results(workspace, {model_digest(one): str(one.run_dir) for one in trained}, folders)
+
+
+def check_way(way: Way) -> None:
+    """SriError, before anything is drawn, for a way that leads nowhere."""
+    if way.terminal and (way.port is not None or way.no_browser):
+        raise SriError("--terminal shows no web page", "leave --port and --no-browser out")
+    if way.terminal:
+        from sri_cli.labeling.terminal import check_terminal
+
+        check_terminal()
 
 
 def rater_named(name: str | None) -> str:

@@ -90,7 +90,7 @@ def test_it_goes_on_after_a_kill(start: Callable[..., Terminal], open_as: Open) 
     assert open_as("Ann").verdicts()[:3] == ["plausible", "implausible", None]
 
 
-def test_an_arrow_cut_in_two_or_a_paste_judges_nothing(
+def test_a_paste_or_a_key_without_a_meaning_judges_nothing(
     start: Callable[..., Terminal], open_as: Open
 ) -> None:
     with start() as terminal:
