@@ -35,7 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "eval": ("sri_cli.commands.eval", "Measure a trained model on a split."),
     "label-sacc": ("sri_cli.commands.label_sacc", "Judge by eye whether stacks are plausible."),
     "judge": ("sri_cli.commands.judge", "Make or check what stack-FD and the S-Acc estimate use."),
-    "bench": ("sri_cli.commands.bench", "Time training, sampling and matching on this machine."),
+    "bench": ("sri_cli.commands.bench", "Time training, sampling, data and metrics on this machine."),
     "demo": ("sri_cli.commands.demo", "From nothing to a report with new scenes, in minutes."),
 }
 
