@@ -18,7 +18,7 @@ from PIL import Image
 import sri_cli
 from sri_cli.labeling.session import Session, open_session
 from tests.small_browser import Page, chromium
-from tests.small_client import Client, Process, answers_on_disk
+from tests.small_client import Client, Process, answers_on_disk, labelling
 
 LEFT, RIGHT, DOWN, BACKSPACE = "\ue012", "\ue014", "\ue015", "\ue003"
 ENTER, ESCAPE, SPACE, TAB = "\ue007", "\ue00c", "\ue00d", "\ue004"
@@ -139,7 +139,7 @@ def test_a_killed_server_loses_nothing_and_the_old_page_says_what_to_do(
     tab.open(server.url).at(0)
     tab.press("y", "n", "u")
     tab.at(3)
-    server.end(signal.SIGKILL)
+    assert server.end(signal.SIGKILL) == ("", ""), "no chatter of requests"
     assert verdicts()[:4] == ["plausible", "implausible", "unsure", None]
     tab.press("y")
     assert "The server does not answer" in tab.text("#alert")
@@ -212,6 +212,25 @@ def test_a_tab_that_comes_back_shows_what_happened_meanwhile(page: Page) -> None
     page.at(2)
 
 
+def test_two_servers_in_one_browser(
+    page: Page, open_as: Callable[[str], Session], verdicts: Callable[[], list[str | None]]
+) -> None:
+    """Cookies are shared by all ports: that of the second must not end the first."""
+    with labelling(open_as("ada")) as second, labelling(open_as("eve")) as third:
+        other = page.another(second.access.url)
+        other.at(0)
+        another = page.another(third.access.url)
+        another.at(0)
+        page.press("n")
+        page.at(1)
+        other.until(lambda: other.pressed() == ["implausible"])
+        other.press(RIGHT, "u")
+        another.press("y")
+        another.at(1)
+        assert verdicts()[:3] == ["implausible", "unsure", None]
+        assert "Rater: eve" in another.text("footer")
+
+
 def test_the_grid_by_keyboard(page: Page, verdicts: Callable[[], list[str | None]]) -> None:
     page.press("g")
     assert page.tiles() == ["plausible"] * 15
@@ -234,8 +253,6 @@ def test_the_grid_by_keyboard(page: Page, verdicts: Callable[[], list[str | None
 def test_the_grid_by_clicks_and_its_undo(
     tab: Page, tmp_path: Path, save_session: Callable[[int], Path]
 ) -> None:
-    from tests.small_client import labelling
-
     folder = save_session(18)  # 39 pictures
     with labelling(open_session(folder, "ada")) as client:
         tab.open(client.access.url).at(0)

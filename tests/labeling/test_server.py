@@ -19,7 +19,7 @@ from sri_cli.errors import Interrupted, SriError
 from sri_cli.labeling.app import png
 from sri_cli.labeling.server import far_from_browser, listen, serve, tunnel
 from sri_cli.labeling.session import VERDICTS, Session, open_session
-from tests.small_client import Client, Process, answers_on_disk
+from tests.small_client import Client, Process, answers_on_disk, labelling
 
 OpenAs = Callable[[str], Session]
 SECRETS = (b"secret-", b"weights-", b"catch", b"floating", b"gapped", b"m0-", b"m1-")
@@ -83,18 +83,24 @@ def test_undo_takes_back_what_the_page_has_seen_and_no_more(client: Client) -> N
     assert none.status == 200 and none.json["undone"] == []
 
 
-def test_many_tabs_at_once_lose_and_double_nothing(client: Client, session_folder: Path) -> None:
+def test_many_tabs_of_two_servers_lose_and_double_nothing(
+    client: Client, session_folder: Path, open_as: OpenAs
+) -> None:
     replies: list[tuple[int, str, int]] = []
 
-    def tab(verdict: str) -> None:
+    def tab(server: Client, verdict: str) -> None:
         for place in range(15):
-            replies.append((place, verdict, client.answer(place, verdict).status))
+            replies.append((place, verdict, server.answer(place, verdict).status))
 
-    tabs = [threading.Thread(target=tab, args=(verdict,)) for verdict in VERDICTS]
-    for one in tabs:
-        one.start()
-    for one in tabs:
-        one.join()
+    with labelling(open_as("ada")) as other:
+        other.enter()
+        pairs = zip((client, client, other), VERDICTS, strict=True)
+        tabs = [threading.Thread(target=tab, args=pair) for pair in pairs]
+        for one in tabs:
+            one.start()
+        for one in tabs:
+            one.join()
+        assert other.state() == client.state()
     won = {place: verdict for place, verdict, status in replies if status == 200}
     assert len(replies) == 45 and sorted(won) == list(range(15))
     assert sum(status == 200 for *_, status in replies) == 15, "one tab wins each picture"
