@@ -32,12 +32,14 @@ def bench_data(
     device: str = "auto",
     *,
     steps: int = 3,
+    way: str | None = None,
     caption: str | None = None,
 ) -> dict[str, Any]:
     """Times batches that are resident on the device, held by the host, streamed from the file.
 
     Beside them the noise of a step, drawn by the host, and the step itself (`steps` of them): both
     inputs are made in a thread while a step runs, so together they must not take longer than it.
+    `way`: how the step is run, one of `train.WAYS`.
     """
     place = choose_device(device)
     data.check_size(recipe.model.image_size)
@@ -47,7 +49,7 @@ def bench_data(
     for name, where in PLACES.items():
         batches = Batches(images, batch, recipe.train.seed, place, place=where)
         rows.append(_timed(name, batches.at, repeats, place))
-    with step_bench(recipe, place) as (bench, _):
+    with step_bench(recipe, place, way) as (bench, _):
         specs = bench.step.model.training_noise()
         noise = _timed(
             "noise",

@@ -30,11 +30,17 @@ class MemoryWatch:
             self.before = resident_bytes()
 
     def report(self) -> dict[str, Any]:
-        """`memory_mb`: the peak; `memory_added_mb`: less what there was before; in 2^20 bytes."""
+        """`memory_mb`: the peak; `memory_added_mb`: less what there was before; in 2^20 bytes.
+
+        `memory_reserved_mb`, of a GPU: with what PyTorch keeps for later.
+        """
         on_gpu = self.device.type == "cuda"
         peak = torch.cuda.max_memory_allocated(self.device) if on_gpu else peak_bytes()
         added = max(0, peak - self.before)
-        return {
+        more = {}
+        if on_gpu:
+            more["memory_reserved_mb"] = torch.cuda.max_memory_reserved(self.device) / 2**20
+        return more | {
             "memory_mb": peak / 2**20,
             "memory_added_mb": added / 2**20,
             "memory_of": "GPU, allocated" if on_gpu else "process, resident",

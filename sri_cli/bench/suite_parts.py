@@ -109,9 +109,10 @@ def sampling(wanted: Wanted) -> Part:
 
 
 def data(wanted: Wanted) -> Part:
-    """Resident, host, streamed."""
-    steps = "1" if wanted.quick else "20"
-    return Part("data", lambda _: wanted.bench("data", "--recipe", MAIN, "--steps", steps), 60)
+    """Resident, host, streamed; beside a step that needs no compiler."""
+    steps, way = "1" if wanted.quick else "20", "graph" if wanted.device == "cuda" else "eager"
+    words = wanted.bench("data", "--recipe", MAIN, "--steps", steps, "--way", way)
+    return Part("data", lambda _: words, 60)
 
 
 def profile(wanted: Wanted) -> Part:

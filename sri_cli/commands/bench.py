@@ -167,6 +167,7 @@ def sample(
 )
 @click.option("--repeats", type=COUNT, default=5, show_default=True, help="Of 20 batches.")
 @click.option("--steps", type=COUNT, default=3, show_default=True, help="Training steps beside.")
+@click.option("--way", type=WAYS, help="How steps are run [as train.compile says].")
 @DEVICE
 @JSON
 @OVERRIDES
@@ -177,6 +178,7 @@ def data(
     data: str | None,
     repeats: int,
     steps: int,
+    way: str | None,
     gpus: str,
     as_json: bool,
     overrides: tuple[str, ...],
@@ -188,7 +190,9 @@ def data(
 
     recipe = recipe_for(recipe_name, overrides)
     with data_or_made(workspace, data, recipe) as (file, caption):
-        result = bench_data(recipe, file, repeats, device_for(gpus), steps=steps, caption=caption)
+        result = bench_data(
+            recipe, file, repeats, device_for(gpus), steps=steps, way=way, caption=caption
+        )
     show(result, data_text, as_json)
 
 
