@@ -46,7 +46,7 @@ class Judged:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.scenes = 0  # of its largest session
-        self._finished: set[str] = set()
+        self._finished: dict[str, int] = {}  # rater -> scenes of the largest session judged whole
         self._answers: dict[str, dict[Scene, Answer]] = {}
 
     def add(
@@ -60,7 +60,7 @@ class Judged:
             if here:
                 self._keep(self._answers.setdefault(rater, {}), here, said)
             if len(here) == len(cards):
-                self._finished.add(rater)
+                self._finished[rater] = max(self._finished.get(rater, 0), len(cards))
 
     def _keep(
         self, mine: dict[Scene, Answer], cards: Sequence[Card], said: dict[str, Answer]
@@ -76,8 +76,10 @@ class Judged:
 
     @property
     def finished(self) -> list[str]:
-        """Who judged all scenes of some session: their figures make the model's."""
-        return sorted(self._finished)
+        """Who judged a whole session, as large as anybody did: their figures make the model's. One
+        that only tried a few scenes spoils no figure of a hundred."""
+        most = max(self._finished.values(), default=0)
+        return sorted(rater for rater, scenes in self._finished.items() if scenes == most)
 
     def verdicts(self, rater: str) -> dict[Scene, str]:
         """What one rater said of each scene."""

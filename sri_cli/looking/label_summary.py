@@ -128,11 +128,11 @@ def agreement_facts(judged: Sequence[Judged]) -> Facts | None:
     by_rater = list(zip(*common, strict=True))
     facts: Facts = {"raters": raters, "scenes": len(common), "alike": None, "kappa": None}
     if len(raters) == 2:
-        facts["method"] = "Cohen"
+        facts["method"] = "Cohen's kappa"
         if common:
             facts |= {"alike": agreement(*by_rater), "kappa": cohen_kappa(*by_rater)}
         return facts
-    facts["method"] = "Fleiss"
+    facts["method"] = "Fleiss' kappa"
     if common:
         counts = [[verdicts.count(kind) for kind in VERDICTS] for verdicts in common]
         facts["alike"] = mean(len({*verdicts}) == 1 for verdicts in common)

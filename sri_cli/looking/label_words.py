@@ -55,7 +55,7 @@ def _agreement_words(facts: Facts | None) -> list[str]:
     told = "is not defined: all verdicts are the same" if kappa is None else f"{kappa:.2f}"
     return [
         f"{who} on {facts['scenes']} scenes: {100 * facts['alike']:.1f} % alike,"
-        f" {facts['method']}'s kappa {told}."
+        f" {facts['method']} {told}."
     ]
 
 

@@ -118,6 +118,16 @@ def test_only_who_has_judged_all_counts(empty: Workspace) -> None:
     assert records(empty, "a")[-1]["value"] == 0.5
 
 
+def test_who_tried_a_few_scenes_spoils_no_figure_of_a_hundred(empty: Workspace) -> None:
+    one = model("a")
+    judge(session(empty, [one]), "Ann", first(72))
+    judge(session(empty, [one], num=5, seed=1), "Bert", first(0))
+    facts = results(empty)
+    (record,) = records(empty, "a")
+    assert (record["name"], record["value"]) == ("S-Acc", 0.72)
+    assert [rater["finished"] for rater in facts["models"][0]["raters"]] == [True, False]
+
+
 def test_several_raters_are_no_more_scenes(empty: Workspace) -> None:
     folder = session(empty, [model("a")])
     for rater in ("Ann", "Bert", "Cleo"):
@@ -159,7 +169,7 @@ def test_two_raters_agree_as_counted_by_hand(empty: Workspace) -> None:
     # 20 both plausible, 5 and 10 apart, 15 both not: the textbook's kappa of 0.4.
     judge(folder, "Bert", lambda i: "plausible" if i < 20 or 25 <= i < 35 else "implausible")
     facts = results(empty)["agreement"]
-    assert facts["scenes"] == 50 and facts["method"] == "Cohen"
+    assert facts["scenes"] == 50 and facts["method"] == "Cohen's kappa"
     assert facts["alike"] == pytest.approx(0.7) and facts["kappa"] == pytest.approx(0.4)
 
 
@@ -169,7 +179,7 @@ def test_three_raters_on_what_all_have_judged(empty: Workspace) -> None:
     judge(folder, "Bert", first(2))
     judge(folder, "Cleo", lambda i: ["plausible", "implausible", "implausible", ""][i])
     facts = results(empty)["agreement"]
-    assert facts["scenes"] == 3 and facts["method"] == "Fleiss"
+    assert facts["scenes"] == 3 and facts["method"] == "Fleiss' kappa"
     # Of (3, 0), (2, 1), (0, 3): observed 7/9, by chance (5/9)^2 + (4/9)^2.
     assert facts["kappa"] == pytest.approx((7 / 9 - 41 / 81) / (40 / 81))
     assert facts["alike"] == pytest.approx(2 / 3)
