@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sri_cli.bench.memory import MemoryWatch
 from sri_cli.bench.peak import measured_peak
 from sri_cli.bench.profile import check_trace, profile_text, profiled
-from sri_cli.bench.timing import Timed, digits, machine_line, repeat, timing_table
+from sri_cli.bench.timing import Attention, Timed, digits, machine_line, repeat, timing_table
 from sri_cli.model.build import build_model
 from sri_cli.precision import choose_device, choose_precision
 from sri_cli.recipe.schema import Recipe
@@ -47,7 +47,9 @@ def bench_sampling(
             scene.image.cpu()
 
     draw(0, min(num, chunk))  # a warm-up need not be all of it
+    attention = Attention(place)
     times = repeat(draw, repeats, place, warm_ups=0)
+    heard = attention.report()
     memory = watch.report()
     profile = {} if trace is None else profiled(lambda: draw(0, min(num, chunk)), place, trace)
     flop = num * flop_per_scene(model, slots)
@@ -74,6 +76,7 @@ def bench_sampling(
         "share_of_peak": timed.share_of_peak,
         "peak_flop_per_second": timed.peak,
         **memory,
+        **heard,
         **profile,
     }
 
@@ -99,5 +102,6 @@ def sampling_text(result: dict[str, Any]) -> str:
         f" {digits(result['seconds_for_10000'])} s"
         + ("" if exact else f" (from {result['num']:,})"),
         f"memory: {result['memory_mb']:,.0f} MB at most ({result['memory_of']})",
+        *(f"Note: {note}" for note in result["notes"]),
     ]
     return "\n".join([*lines, *([profile_text(result)] if "trace" in result else [])])

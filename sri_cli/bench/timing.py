@@ -73,6 +73,31 @@ class Timed:
         return found
 
 
+class Attention:
+    """How much of its cores the process got between `start` and `report`.
+
+    Where something else runs at the same time, seconds are too many and no spread tells it.
+    """
+
+    ENOUGH = 0.75  # of each thread's second
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.began, self.worked = time.perf_counter(), time.process_time()
+
+    def report(self) -> dict[str, Any]:
+        """`cpu_seconds` of all threads, and `notes` for people; of a GPU it says little."""
+        wall, worked = time.perf_counter() - self.began, time.process_time() - self.worked
+        share = worked / (wall * torch.get_num_threads())
+        notes = []
+        if self.device.type == "cpu" and share < self.ENOUGH:
+            notes = [
+                f"the machine is shared: this process got {share:.0%} of the processor time that"
+                " it could use, alone it would be faster"
+            ]
+        return {"cpu_seconds": worked, "notes": notes}
+
+
 def repeat(
     work: Callable[[int], object], repeats: int, device: torch.device, warm_ups: int = 1
 ) -> tuple[float, ...]:

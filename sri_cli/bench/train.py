@@ -14,7 +14,7 @@ import torch
 from sri_cli.bench.memory import MemoryWatch
 from sri_cli.bench.peak import measured_peak
 from sri_cli.bench.profile import check_trace, profile_text, profiled
-from sri_cli.bench.timing import Timed, digits, machine_line, timing_table
+from sri_cli.bench.timing import Attention, Timed, digits, machine_line, timing_table
 from sri_cli.data.batches import Batches
 from sri_cli.data.store import DataFile
 from sri_cli.errors import SriError
@@ -61,10 +61,13 @@ def bench_training(
         began = time.perf_counter()
         bench.warm_up()
         ready = time.perf_counter() - began
+        attention = Attention(place)
         times = step_times(bench, steps, most_seconds)
+        heard = attention.report()
         found = {"warm_up_seconds": ready, **watch.report(), **outcome(bench)}
         profile = {} if trace is None else profiled(lambda: bench.timed(), place, trace)
-        name, parameters, notes = bench.precision, bench.parameters, list(bench.step.notes)
+        name, parameters = bench.precision, bench.parameters
+        notes = [*bench.step.notes, *heard["notes"]]
         used = bench.way
     work = computed(recipe, place, name) if counted else {}
     timed = Timed(
@@ -100,6 +103,7 @@ def bench_training(
         **work,
         "timed": [timed.record()],
         **found,
+        "cpu_seconds": heard["cpu_seconds"],
         "notes": notes,
         **profile,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import mmap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from sri_cli.bench.memory import MemoryWatch
 from sri_cli.bench.peak import measured_peak
 from sri_cli.bench.profile import check_trace, profile_text, profiled
-from sri_cli.bench.timing import Timed, digits, repeat, timing_table
+from sri_cli.bench.timing import Attention, Timed, digits, repeat, timing_table
 from sri_cli.errors import SriError, SriFailure
 
 CPU = torch.device("cpu")
@@ -98,3 +99,11 @@ def test_a_trace_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) 
     (tmp_path / "file").write_text("")
     with pytest.raises(SriFailure, match="could not write"):
         check_trace(tmp_path / "file" / "trace.json")
+
+
+def test_a_process_that_shares_its_core_is_told() -> None:
+    attention = Attention(CPU)
+    time.sleep(0.2)
+    (note,) = attention.report()["notes"]
+    assert "shared" in note
+    assert Attention(torch.device("cuda")).report()["notes"] == []
