@@ -11,16 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from sri_cli.data.sources.shapestacks import Towers, choose_towers, prepare_shapestacks
 from sri_cli.data.store import DataFile
 from sri_cli.errors import SriError
 from sri_cli.figures.grids import Picture
-from sri_cli.looking.demo_report import SAMPLES, TEMPERATURE, Shown, demo_page, read_picture
+from sri_cli.looking.demo_report import SAMPLES, TEMPERATURE, Shown, write_demo_report
 from sri_cli.looking.evaluate import evaluate_one
 from sri_cli.looking.order import write_order
 from sri_cli.looking.picture_metrics import Wanted
 from sri_cli.looking.reconstruct import write_reconstructions
+from sri_cli.looking.report import NAME
 from sri_cli.looking.samples import Request, write_samples
 from sri_cli.looking.trained import open_run
 from sri_cli.metrics.evaluate import METRICS
@@ -28,12 +30,11 @@ from sri_cli.metrics.objects import measure_background, recognisable
 from sri_cli.progress import duration
 from sri_cli.training.loop import train
 from sri_cli.training.plan import Plan, make_plan
-from sri_cli.workspace import Workspace, write_atomic
+from sri_cli.workspace import Workspace
 
 RECIPE = "sri-mog-tiny"
 ORDER_SCENES = 100
 STEPS = 6
-REPORT = "report.html"
 
 
 def run_demo(out: Path, steps: int | None = None, scenes: int | None = None) -> tuple[Path, Shown]:
@@ -53,9 +54,7 @@ def run_demo(out: Path, steps: int | None = None, scenes: int | None = None) -> 
         tell(2, f"training {RECIPE}")
         train(plan.recipe, data, plan.run_dir, device=plan.device, command=command)
     shown = look(workspace, plan, data, began, repeat_commands(out, steps, scenes))
-    report = out / REPORT
-    write_atomic(report, demo_page(shown).encode())
-    return report, shown
+    return write_demo_report(workspace, shown, out / NAME), shown
 
 
 def look(
@@ -66,19 +65,15 @@ def look(
     tell(3, "new scenes")
     samples = write_samples(trained, Request(num=SAMPLES, temperature=TEMPERATURE))
     tell(4, "the order of slots")
-    order = write_order(trained, num=ORDER_SCENES)
+    write_order(trained, num=ORDER_SCENES)
     tell(5, "reconstructions")
-    reconstructions = write_reconstructions(trained, data)
+    write_reconstructions(trained, data)
     tell(6, "measurements")
-    scores = evaluate_one(workspace, trained, Wanted())
+    evaluate_one(workspace, trained, Wanted())
     return Shown(
         plan=plan,
-        data=data,
         trained=trained,
         samples=samples,
-        order=order,
-        reconstructions=reconstructions,
-        scores=scores,
         recognisable=count_recognisable(data, read_pictures(samples / "images")),
         seconds=time.monotonic() - began,
         commands=commands,
@@ -118,6 +113,12 @@ def count_recognisable(data: DataFile, pictures: Picture) -> int:
 def read_pictures(folder: Path) -> Picture:
     """Every PNG of a folder, in order of name, [N,H,W,3]."""
     return np.stack([read_picture(path) for path in sorted(folder.glob("*.png"))])
+
+
+def read_picture(path: Path) -> Picture:
+    """A PNG as uint8 [H,W,3]."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
 def repeat_commands(out: Path, steps: int | None, scenes: int | None) -> list[str]:

@@ -39,7 +39,7 @@ def test_demo_leaves_data_run_and_report(folder: Path, first: Result) -> None:
 
 def test_report_stands_alone_and_names_its_source(folder: Path, first: Result) -> None:
     html = (folder / "out" / "report.html").read_text("utf-8")
-    assert html.count("<img") == html.count('src="data:image/png;base64,') == 8
+    assert html.count("<img") == html.count('src="data:image/png;base64,') == 9
     assert "https://" not in html and "<script" not in html
     captions = " ".join(re.findall(r"<figcaption>(.*?)</figcaption>", html, re.S))
     assert captions.count("simulated") >= 3

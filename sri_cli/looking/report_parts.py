@@ -1,0 +1,218 @@
+"""The parts of a report that are words, tables and charts: runs, measurements, training, data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sri_cli.data.description import picked_masks
+from sri_cli.data.listing import counts_text, masks_cell, parameters_text
+from sri_cli.data.store import DataFile
+from sri_cli.errors import SriError
+from sri_cli.figures.contact import at_sheet_size, labels_at_sheet_size, overlay
+from sri_cli.figures.grids import Picture, below, grid
+from sri_cli.figures.report import Figure, Section, Table
+from sri_cli.figures.report_chart import SvgChart
+from sri_cli.figures.sheet import Chart, Legend
+from sri_cli.looking.figure_curves import Logged, curve_blocks
+from sri_cli.looking.report_runs import Subject
+from sri_cli.metrics.record import read_records, run_subject
+from sri_cli.metrics.table import footnotes, table_rows
+from sri_cli.recipe.load import recipe_to_yaml
+from sri_cli.training.folder import flatten
+
+SHEET_IMAGES, SHEET_COLUMNS = 12, 6
+LIKELIHOODS = {"mog": "mixture of Gaussians", "gaussian": "Gaussian"}
+UNTOLD = ("description",)  # no setting
+
+Facts = list[tuple[str, str]]
+
+
+def overview(found: Sequence[Subject]) -> Section:
+    """What each run is."""
+    facts = [_facts(one) for one in found]
+    if len(found) == 1:
+        return Section("The run", facts=facts[0])
+    rows = [[name, *(dict(own)[name] for own in facts)] for name, _ in facts[0]]
+    return Section("The runs", tables=[Table(["", *(one.name for one in found)], rows)])
+
+
+def _facts(one: Subject) -> Facts:
+    loaded = one.trained.loaded
+    recipe, last = loaded.recipe, one.log[-1] if one.log else {}
+    size = "" if recipe.size == "paper" else f", size {recipe.size}"
+    parameters = sum(p.numel() for p in loaded.model.parameters())
+    return [
+        ("recipe", f"{recipe.name}{size}"),
+        ("what it is", recipe.description),
+        ("trained on", f"{one.trained.caption}, {one.size} px"),
+        ("training steps", f"{loaded.step:,} of {recipe.train.steps:,}"),
+        ("images a step", f"{recipe.train.batch:,}"),
+        ("slots", str(one.slots)),
+        ("likelihood", f"{LIKELIHOODS[recipe.model.likelihood]}, std {recipe.model.std:g}"),
+        ("parameters", f"{parameters:,}"),
+        ("training seed", str(recipe.train.seed)),
+        ("last record of the training", _time(last.get("time"))),
+        ("weights (SHA-256)", run_subject(loaded)["model"][:16]),
+    ]
+
+
+def _time(time: object) -> str:
+    """2026-11-22 22:02 UTC of 2026-11-22T22:02:31+00:00."""
+    if not isinstance(time, str):
+        return "none"
+    return f"{time[:10]} {time[11:16]} UTC" if time.endswith("+00:00") else time
+
+
+def differences(found: Sequence[Subject]) -> Section:
+    """Where the recipes of several runs differ."""
+    flat = [flatten(one.trained.loaded.recipe.model_dump(mode="json")) for one in found]
+    keys = [key for key in dict.fromkeys(k for own in flat for k in own) if key not in UNTOLD]
+    told = [[_shown(own.get(key)) for own in flat] for key in keys]
+    rows = [[key, *cells] for key, cells in zip(keys, told, strict=True) if len(set(cells)) > 1]
+    title = "Where the recipes differ"
+    if not rows:
+        return Section(title, "Nowhere: every setting is the same.")
+    words = f"{len(keys) - len(rows)} of {len(keys)} settings are the same."
+    return Section(title, words, tables=[Table(["", *(one.name for one in found)], rows)])
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else str(value)
+
+
+def measurements(found: Sequence[Subject]) -> Section:
+    """What is recorded of these checkpoints, with intervals, and how it was measured."""
+    records = [
+        {**record, "subject": {**record["subject"], "run": one.name}}
+        for one in found
+        for record in one.measured
+    ]
+    words = "Recorded in the run's metrics.jsonl; this page measures nothing."
+    bare = [one for one in found if not one.measured]
+    missing = " ".join(_unmeasured(one) for one in bare)
+    if not records:
+        return Section("Measurements", missing)
+    header, *rows = table_rows(records)
+    warnings = dict.fromkeys(r["warning"] for r in records if r.get("warning"))
+    where, protocols = _protocols(footnotes(records))
+    notes = [*protocols, *(f"Warning: {warning.rstrip('.')}." for warning in warnings)]
+    table = Table(header, rows, f"{where}Values and their intervals.")
+    told = " ".join(filter(None, [words, missing]))
+    return Section("Measurements", told, tables=[table], notes=notes)
+
+
+def _unmeasured(one: Subject) -> str:
+    earlier = len(read_records(one.run_dir))
+    others = f" ({earlier} of other checkpoints)" if earlier else ""
+    return (
+        f"Nothing is recorded of this checkpoint of {one.name}{others};"
+        f" sri eval --run {one.run_dir} measures it."
+    )
+
+
+def _protocols(lines: Sequence[str]) -> tuple[str, list[str]]:
+    """The footnotes of a table: the split that all are about, and a note for each protocol, which
+    names its own split where there are several."""
+    ways: list[tuple[str, str]] = []
+    where = ""
+    for line in lines:
+        if line.startswith("  "):
+            ways.append((where, line.strip()))
+        else:
+            where = line
+    if len({where for where, _ in ways}) > 1:
+        return "", [f"{way} ({where})" for where, way in ways]
+    return f"{where[:1].upper()}{where[1:]}. ", [way for _, way in ways]
+
+
+def curves(found: Sequence[Subject]) -> Section:
+    """Errors, KLs and their weights over the steps."""
+    logged = [one for one in found if one.log]
+    bare = [f"{one.name} has no log of its training." for one in found if not one.log]
+    if not logged:
+        return Section("Training", " ".join(bare))
+    logs = [_log(one) for one in logged]
+    blocks = curve_blocks(logs)
+    keys = next(block.keys for block in blocks if isinstance(block, Legend))
+    charts = [SvgChart(block) for block in blocks if isinstance(block, Chart)]
+    words = (
+        "GECO holds the error at its goal (dashed) while the KL falls; each objective has a weight"
+        " of its own."
+    )
+    legend = keys if len(keys) > 1 else ()
+    return Section("Training", " ".join([words, *bare]), legend=legend, charts=charts)
+
+
+def _log(one: Subject) -> Logged:
+    recipe = one.trained.loaded.recipe
+    goal = recipe.train.geco_target
+    return Logged(one.name, one.run_dir, recipe.model.normalised, goal, one.log)
+
+
+def data_section(found: Sequence[Subject]) -> Section:
+    """Every data file once, with a contact sheet; or why it is not there."""
+    parts: dict[str, Section] = {}
+    for one in found:
+        if isinstance(one.data, SriError):
+            notes = [one.data.hint] if one.data.hint else []
+            words = f"{one.name}: {one.data.message}."
+            parts.setdefault(one.data.message, Section(one.trained.caption, words, notes=notes))
+        else:
+            parts.setdefault(str(one.data.attrs["sha256"]), _data(one.data))
+    if len(parts) > 1:
+        return Section("Data", parts=list(parts.values()))
+    (only,) = parts.values()
+    return Section("Data", only.words, only.facts, only.figures, notes=only.notes)
+
+
+def _data(data: DataFile) -> Section:
+    facts = [
+        ("data set", data.caption),
+        ("file", str(data.path)),
+        ("images", counts_text(data)),
+        ("source", data.source),
+        ("seed", str(data.attrs.get("seed", "unknown"))),
+        ("made with", parameters_text(data.attrs["parameters"])),
+        ("masks", masks_cell(data)),
+        ("images (SHA-256)", str(data.attrs["sha256"])[:16]),
+    ]
+    try:
+        return Section(data.caption, facts=facts, figures=[_sheet(data)])
+    except SriError as error:  # damaged beyond its header
+        notes = [error.hint] if error.hint else []
+        return Section(data.caption, f"{error.message}.", facts, notes=notes)
+
+
+def _sheet(data: DataFile) -> Figure:
+    """Training images from all over the split, and the same with their masks."""
+    split = data.split("train")
+    picked = split.pick(SHEET_IMAGES)
+    images = at_sheet_size(split.images[picked])
+    masks = picked_masks(split, picked)
+    words = f"{len(picked)} training images of {data.caption}"
+    if masks is None:
+        return Figure(grid(images, SHEET_COLUMNS), f"{words}.", f"A contact sheet of {words}")
+    tinted = overlay(images, labels_at_sheet_size(masks), data.background_labels)
+    told = f"{words}, each above the same with its masks"
+    return Figure(_rows_above(images, tinted), f"{told}.", f"A contact sheet of {told}")
+
+
+def _rows_above(upper: Picture, lower: Picture) -> Picture:
+    """Rows of `upper` [N,H,W,3], each above the same of `lower`."""
+    rows = [
+        grid(np.concatenate([upper[i : i + SHEET_COLUMNS], lower[i : i + SHEET_COLUMNS]]), step)
+        for i in range(0, len(upper), SHEET_COLUMNS)
+        for step in [len(upper[i : i + SHEET_COLUMNS])]
+    ]
+    return below(rows, gap=10)
+
+
+def recipes(found: Sequence[Subject]) -> Section:
+    """Every value of every run."""
+    yaml = {one.name: recipe_to_yaml(one.trained.loaded.recipe) for one in found}
+    if len(yaml) == 1:
+        return Section("Recipe", "Every value of the run.", code="".join(yaml.values()))
+    parts = [Section(name, code=text, folded="Every value") for name, text in yaml.items()]
+    return Section("Recipes", parts=parts)
