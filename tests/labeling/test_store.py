@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -133,6 +134,28 @@ def test_two_processes_answer_each_picture_once(session_folder: Path) -> None:
     assert sorted(place for place, _ in kept(session_folder)) == list(range(total))
     for place, verdict in kept(session_folder):
         assert place in won[VERDICTS.index(verdict)]
+
+
+def test_it_waits_for_another_that_is_writing_and_sees_what_that_wrote(
+    open_as: Callable[[str], Session], session_folder: Path
+) -> None:
+    mine, path = open_as("Ann"), session_folder / "answers.jsonl"
+    open_as("Ann").answer(0, "plausible")
+    line = path.read_bytes()
+    open_as("Ann").undo()  # so that nothing stands at place 0
+    outcome: list[bool] = []
+    with open(path, "ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        thread = threading.Thread(
+            target=lambda: outcome.append(mine.answer(0, "unsure", 1.0, None))
+        )
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive() and not outcome
+        other.write(line)  # the other answers the same picture
+    thread.join(10)
+    assert outcome == [False]
+    assert mine.verdicts()[0] == "plausible"
 
 
 def test_threads_and_raters_share_a_file(open_as: Callable[[str], Session]) -> None:
