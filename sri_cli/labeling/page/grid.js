@@ -3,7 +3,7 @@
 import { ask, enlarge, expect, picture } from "./talk.js";
 
 const TURN = { plausible: "implausible", implausible: "unsure", unsure: "plausible" };
-const TILE_PX = 169; // the least width of a tile where there is room for several: 32 px, five times
+const LEAST_PX = 150; // of a picture, where there is room for several: a gap must be seen
 const FRAME_PX = 8; // of a tile, both sides
 const GAP_PX = 8;
 const MOST_COLUMNS = 7; // twenty in three rows
@@ -132,10 +132,13 @@ export class Grid {
   fit() {
     const width = this.tiles.clientWidth;
     if (!width) return;
-    const fit = Math.floor((width + GAP_PX) / (TILE_PX + GAP_PX));
+    const images = [...this.tiles.querySelectorAll("img")];
+    const side = images[0].naturalWidth;
+    const wanted = side * Math.ceil(LEAST_PX / side) + FRAME_PX;
+    const fit = Math.floor((width + GAP_PX) / (wanted + GAP_PX));
     this.columns = Math.max(2, Math.min(MOST_COLUMNS, fit));
     this.tiles.dataset.columns = this.columns;
     const inside = (width + GAP_PX) / this.columns - GAP_PX - FRAME_PX;
-    for (const image of this.tiles.querySelectorAll("img")) enlarge(image, inside, inside);
+    for (const image of images) enlarge(image, inside, inside);
   }
 }
