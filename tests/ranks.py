@@ -37,7 +37,9 @@ def _rank(
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
     os.environ |= {"LOCAL_WORLD_SIZE": str(world)}
-    dist.init_process_group("gloo", rank=rank, world_size=world, timeout=timedelta(minutes=2))
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.device_count() >= world else "gloo"
+    timeout = timedelta(minutes=2)
+    dist.init_process_group(backend, rank=rank, world_size=world, timeout=timeout)
     try:
         torch.save(work(Ranks(rank, world, rank), *args), tmp_path / f"rank-{rank}.pt")
     finally:

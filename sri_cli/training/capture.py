@@ -11,6 +11,10 @@ Body = Callable[[Tensor, Mapping[str, Tensor]], None]
 WARM_UP_STEPS = 3  # run as they are: kernels are chosen, the optimiser's state is made
 
 
+class CaptureFailed(RuntimeError):
+    """The step could not be recorded; nothing of it was run."""
+
+
 class CapturedStep:
     """Runs `body(images, noise)`, whose inputs keep their shapes, from a recording of it.
 
@@ -29,7 +33,7 @@ class CapturedStep:
         self.stream: torch.cuda.Stream | None = None
 
     def __call__(self, images: Tensor, noise: Mapping[str, Tensor], phase: Hashable) -> None:
-        """One step of this phase."""
+        """One step of this phase; CaptureFailed where it cannot be recorded."""
         if phase not in self.graphs:
             if self.warmed.get(phase, 0) < WARM_UP_STEPS:
                 self.warmed[phase] = self.warmed.get(phase, 0) + 1
@@ -57,6 +61,9 @@ class CapturedStep:
         graph = torch.cuda.CUDAGraph()
         # The thread that feeds the next step pins memory meanwhile, which only a global capture
         # would forbid.
-        with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
-            self.body(self.images, self.noise)
+        try:
+            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
+                self.body(self.images, self.noise)
+        except RuntimeError as error:
+            raise CaptureFailed(str(error).partition("\n")[0]) from error
         self.graphs[phase] = graph

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sri_cli.allocator import keep_freed_memory
 from sri_cli.errors import SriFailure
 from sri_cli.model.output import Losses
-from sri_cli.training.capture import CapturedStep
+from sri_cli.training.capture import CapturedStep, CaptureFailed
 from sri_cli.training.distributed import Ranks, spread_statistics
 from sri_cli.training.geco import make_gecos
 from sri_cli.training.schedule import find_refinement, learning_rate, refinement_steps
@@ -62,8 +62,10 @@ class TrainStep:
         self.params = [p for p in self.model.parameters() if p.requires_grad]
         self.lr = torch.tensor(float(settings.lr), device=self.device)
         self.optimiser = torch.optim.Adam(
-            self.params, lr=self.lr, fused=True, capturable=self.device.type == "cuda"
+            self.params, lr=self.lr, fused=True, capturable=self.way.graphed
         )
+        # It would warn of the steps that run before the recording.
+        self.optimiser._warned_capturable_if_run_uncaptured = True
         self.metrics = Metrics(self.device)
         self.notes: list[str] = []  # what a user should hear of
         self.compiled = Compiled(self._explain, self._do_without) if self.way.compiled else None
@@ -76,8 +78,18 @@ class TrainStep:
         if self.captured is None:
             self._body(images, noise)
         else:
-            self.captured(images, noise, phase)
+            self._replay(self.captured, images, noise, phase)
         self.metrics.steps += 1
+
+    def _replay(
+        self, captured: CapturedStep, images: Tensor, noise: Mapping[str, Tensor], phase: Phase
+    ) -> None:
+        try:
+            captured(images, noise, phase)
+        except CaptureFailed as error:
+            self.notes.append(f"Note: not as one CUDA graph: {error}")
+            self.captured = None
+            self._body(images, noise)
 
     def _body(self, images: Tensor, noise: Mapping[str, Tensor]) -> None:
         """The step itself; all that it changes is tensors, so that it can be recorded."""
@@ -140,7 +152,7 @@ class TrainStep:
         self.gecos.load_state_dict(state["gecos"])
         self.optimiser.load_state_dict(state["optimiser"])
         for group in self.optimiser.param_groups:
-            group["lr"], group["capturable"] = self.lr, self.device.type == "cuda"
+            group["lr"], group["capturable"] = self.lr, self.way.graphed
         self.metrics.load_state(state["metrics"])
         self._tell_weight()
 

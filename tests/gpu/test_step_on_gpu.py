@@ -1,0 +1,154 @@
+"""The training step on a GPU: never waits, fits, and is the same in every way of running it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sri_cli.data.batches import Batches
+from sri_cli.model.build import build_model
+from sri_cli.recipe.load import load_recipe
+from sri_cli.recipe.schema import TrainSection
+from sri_cli.training.capture import WARM_UP_STEPS
+from sri_cli.training.distributed import Ranks
+from sri_cli.training.feed import Feed
+from sri_cli.training.measure import random_images
+from sri_cli.training.noise import draw_noise
+from sri_cli.training.step import TrainStep
+from sri_cli.training.ways import Way
+from tests.ranks import on_ranks
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+BATCH = 8
+GPU = "cuda"
+WAYS = {
+    "eager": Way(),
+    "graph": Way(graphed=True),
+    "compiled": Way(compiled=True, must_compile=True),
+    "compiled graph": Way(compiled=True, graphed=True, must_compile=True),
+}
+SYSTEMS: dict[str, dict[str, Any]] = {
+    "sri": {"scene_size": 16},
+    "genesis-v2": {},
+    "genesis": {},
+    "emorl": {"decoder": "big", "refinements": 1, "std": 0.1},
+}
+
+
+def new_step(system: str, way: Way, **changes: Any) -> TrainStep:
+    base = {"geco_target": 0.5, "batch": BATCH, "steps": 100, "lr": 1e-3}
+    torch.manual_seed(0)
+    model = build_model(system, image_size=32, slots=4, slot_size=16, **SYSTEMS[system])
+    for name, parameter in model.named_parameters():
+        if name.endswith("colouring.gate"):
+            parameter.data.fill_(1.0)  # closed, rounding decides which of the slots is which
+    return TrainStep(model, TrainSection.model_validate(base | changes), GPU, way)
+
+
+def go(step: TrainStep, numbers: range) -> None:
+    images = random_images(BATCH, 32).to(GPU)
+    for number in numbers:
+        step(images, draw_noise(step.model.training_noise(), BATCH, 0, number, GPU), number)
+
+
+@pytest.mark.parametrize("way", [name for name in WAYS if name != "eager"])
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_every_way_comes_to_the_same(system: str, way: str) -> None:
+    """Over the recording, and into a second phase where there is one."""
+    changes = {"blend_warmup": WARM_UP_STEPS + 2} if system == "sri" else {}
+    eager, other = (
+        new_step(system, WAYS["eager"], **changes),
+        new_step(system, WAYS[way], **changes),
+    )
+    for step in (eager, other):
+        go(step, range(2 * WARM_UP_STEPS + 4))
+    one, two = eager.read_metrics(), other.read_metrics()
+    assert two["skipped"] == 0
+    assert {name: two[name] for name in one} == pytest.approx(one, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_fifty_steps_never_wait_for_the_gpu(way: str) -> None:
+    recipe = load_recipe("sri-mog", None, ["size=tiny"])
+    torch.manual_seed(0)
+    model = build_model(**recipe.model.model_dump())
+    step = TrainStep(model, recipe.train, GPU, WAYS[way])
+    images = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), np.uint8)
+    batches = Batches(images, recipe.train.batch, 0, GPU)
+    feed = Feed(batches, model.training_noise(), recipe.train.batch, 0, torch.device(GPU))
+    try:
+        for number in range(WARM_UP_STEPS + 2):
+            step(*feed.at(number), number)
+        torch.cuda.set_sync_debug_mode("error")
+        for number in range(WARM_UP_STEPS + 2, WARM_UP_STEPS + 52):
+            step(*feed.at(number), number)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+        feed.close()
+    assert step.read_metrics()["skipped"] == 0
+
+
+def test_a_recorded_step_that_is_not_finite_changes_nothing() -> None:
+    step = new_step("sri", WAYS["graph"])
+    go(step, range(WARM_UP_STEPS + 2))
+    before = [p.clone() for p in step.params]
+    noise = draw_noise(step.model.training_noise(), BATCH, 0, 99, GPU)
+    noise["posterior"][0, 0, 0] = torch.nan
+    step(random_images(BATCH, 32).to(GPU), noise, WARM_UP_STEPS + 2)
+    assert all(torch.equal(p, old) for p, old in zip(step.params, before, strict=True))
+    assert step.read_metrics()["skipped"] == 1
+
+
+def test_state_of_a_recorded_run_goes_on_in_another() -> None:
+    first, second = new_step("sri", WAYS["graph"]), new_step("sri", WAYS["graph"])
+    go(first, range(WARM_UP_STEPS + 3))
+    second.model.load_state_dict(first.model.state_dict())
+    second.load_state(first.state())
+    first.read_metrics(), second.read_metrics()
+    for step in (first, second):
+        go(step, range(WARM_UP_STEPS + 3, 2 * WARM_UP_STEPS + 6))
+    assert second.read_metrics() == pytest.approx(first.read_metrics(), rel=1e-3, abs=1e-5)
+
+
+def test_the_published_model_trains_in_8_gb() -> None:
+    recipe = load_recipe("sri-mog")
+    torch.manual_seed(0)
+    model = build_model(**recipe.model.model_dump())
+    step = TrainStep(model, recipe.train, GPU, Way("bf16", compiled=True, graphed=True))
+    torch.cuda.reset_peak_memory_stats()
+    images = random_images(recipe.train.batch, 64).to(GPU)
+    for number in range(WARM_UP_STEPS + 3):
+        noise = draw_noise(model.training_noise(), recipe.train.batch, 0, number, GPU)
+        step(images, noise, number)
+    torch.cuda.synchronize()
+    assert torch.cuda.max_memory_reserved() < 8e9
+    assert step.read_metrics()["skipped"] == 0
+
+
+def test_batches_are_the_same_wherever_the_images_lie() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
+    found = [Batches(images, 8, 0, GPU, place=p).at(3) for p in ("device", "memory", "file")]
+    assert all(torch.equal(batch, found[0]) and batch.is_cuda for batch in found)
+
+
+def gradients(ranks: Ranks) -> list[torch.Tensor]:
+    torch.cuda.set_device(ranks.local)
+    step = new_step("sri", Way())
+    step.ranks, step.share = ranks, ranks.share_of(BATCH)
+    rows = ranks.rows(BATCH)
+    noise = draw_noise(step.model.training_noise(), BATCH, 0, 0, GPU, rows)
+    step(random_images(BATCH, 32)[rows].to(GPU), noise, 0)
+    return [p.grad.cpu() for p in step.params]
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus_make_the_step_of_one(tmp_path: Path) -> None:
+    one, (two, _) = gradients(Ranks()), on_ranks(2, tmp_path, gradients)
+    scale = max(float(value.norm()) for value in one)
+    for alone, together in zip(one, two, strict=True):
+        assert float((alone - together).norm()) <= 1e-3 * (float(alone.norm()) + scale)
