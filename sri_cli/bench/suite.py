@@ -114,11 +114,11 @@ def outcome_of(words: Sequence[str], limit: float, wants_json: bool) -> tuple[St
     except subprocess.TimeoutExpired:
         end_group(process)
         shown, said = process.communicate()
-        return "timed out", None, f"killed after {limit:.0f} s; {last_words(said or shown)}"
+        return "timed out", None, f"killed after {limit:.0f} s; {last_words(shown, said)}"
     finally:
         end_group(process)  # what it left behind, and itself when we are interrupted
     if process.returncode != 0:
-        return "failed", None, f"exit code {process.returncode}; {last_words(said or shown)}"
+        return "failed", None, f"exit code {process.returncode}; {last_words(shown, said)}"
     lines = shown.strip().splitlines() or [""]
     if not wants_json:
         return "done", {"said": lines[-1]}, ""
@@ -136,9 +136,9 @@ def end_group(process: subprocess.Popen[str]) -> None:
         return
 
 
-def last_words(text: str) -> str:
+def last_words(*texts: str) -> str:
     """The end of what it said, in one line."""
-    return " ".join(text.split())[-TAIL:]
+    return " ".join(word for text in texts for word in text.split())[-TAIL:]
 
 
 def append_record(path: Path, record: dict[str, Any]) -> None:
