@@ -47,7 +47,7 @@ def bench_sampling(
             scene.image.cpu()
 
     draw(0, min(num, chunk))  # a warm-up need not be all of it
-    attention = Attention(place)
+    attention = Attention()
     times = repeat(draw, repeats, place, warm_ups=0)
     heard = attention.report()
     memory = watch.report()

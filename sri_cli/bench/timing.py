@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from sri_cli.metrics.tabular import aligned
 from sri_cli.training.measure import wait_for
 
+SCHEDULED = Path("/proc/self/schedstat")
 HEADS = ("median s", "min s", "1st quartile s", "3rd quartile s", "max s")
 QUANTILES = (0.5, 0.0, 0.25, 0.75, 1.0)
 KEYS = ("seconds_median", "seconds_min", "seconds_q1", "seconds_q3", "seconds_max")
@@ -74,28 +76,35 @@ class Timed:
 
 
 class Attention:
-    """How much of its cores the process got between `start` and `report`.
+    """Whether others used the cores that this process waited for, since it was made.
 
-    Where something else runs at the same time, seconds are too many and no spread tells it.
+    Seconds are too many then, and no spread tells it.
     """
 
-    ENOUGH = 0.75  # of each thread's second
+    MUCH = 0.1  # of the time
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.began, self.worked = time.perf_counter(), time.process_time()
+    def __init__(self) -> None:
+        self.began, self.worked, self.waited = time.perf_counter(), time.process_time(), _waited()
 
     def report(self) -> dict[str, Any]:
-        """`cpu_seconds` of all threads, and `notes` for people; of a GPU it says little."""
-        wall, worked = time.perf_counter() - self.began, time.process_time() - self.worked
-        share = worked / (wall * torch.get_num_threads())
-        notes = []
-        if self.device.type == "cpu" and share < self.ENOUGH:
-            notes = [
-                f"the machine is shared: this process got {share:.0%} of the processor time that"
-                " it could use, alone it would be faster"
-            ]
-        return {"cpu_seconds": worked, "notes": notes}
+        """`cpu_seconds` of all threads; `waiting_share` of the time, as Linux counts it for the
+        main thread; `notes` for people."""
+        wall = time.perf_counter() - self.began
+        share = (_waited() - self.waited) / wall
+        said = f"the machine is shared: {share:.0%} of the time this process waited for a core"
+        return {
+            "cpu_seconds": time.process_time() - self.worked,
+            "waiting_share": share,
+            "notes": [f"{said}, alone it would be faster"] if share > self.MUCH else [],
+        }
+
+
+def _waited() -> float:
+    """Seconds that the main thread could have run and did not get to; 0 where nobody counts."""
+    try:
+        return int(SCHEDULED.read_text("ascii").split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
 
 
 def repeat(

@@ -61,7 +61,7 @@ def bench_training(
         began = time.perf_counter()
         bench.warm_up()
         ready = time.perf_counter() - began
-        attention = Attention(place)
+        attention = Attention()
         times = step_times(bench, steps, most_seconds)
         heard = attention.report()
         found = {"warm_up_seconds": ready, **watch.report(), **outcome(bench)}
@@ -103,7 +103,7 @@ def bench_training(
         **work,
         "timed": [timed.record()],
         **found,
-        "cpu_seconds": heard["cpu_seconds"],
+        **heard,
         "notes": notes,
         **profile,
     }

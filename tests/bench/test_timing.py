@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import mmap
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -101,9 +104,27 @@ def test_a_trace_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) 
         check_trace(tmp_path / "file" / "trace.json")
 
 
-def test_a_process_that_shares_its_core_is_told() -> None:
-    attention = Attention(CPU)
+@pytest.mark.skipif(not Path("/proc/self/schedstat").is_file(), reason="Linux counts it there")
+def test_a_process_that_waits_for_its_core_is_told() -> None:
+    mine = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(mine)})
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        time.sleep(0.3)  # they have started
+        attention = Attention()
+        while time.perf_counter() - attention.began < 0.5:
+            pass
+        found = attention.report()
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+        os.sched_setaffinity(0, mine)
+    assert found["waiting_share"] > 0.2 and "shared" in found["notes"][0]
+
+
+def test_a_process_that_waits_for_something_else_is_not() -> None:
+    attention = Attention()
     time.sleep(0.2)
-    (note,) = attention.report()["notes"]
-    assert "shared" in note
-    assert Attention(torch.device("cuda")).report()["notes"] == []
+    found = attention.report()
+    assert found["notes"] == [] and 0 <= found["cpu_seconds"] < 0.2
