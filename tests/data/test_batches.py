@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from sri_cli.data.batches import Batches, ResidentImages, batch_indices
+from sri_cli.data.batches import (
+    Batches,
+    ResidentImages,
+    batch_indices,
+    find_place,
+    free_memory,
+)
 
 
 def epoch(seed: int, number: int, batch: int = 3, n: int = 10) -> np.ndarray:
@@ -58,3 +66,26 @@ def test_resident_images_are_a_copy() -> None:
     resident = ResidentImages(images)
     images[:] = 9
     assert len(resident) == 2 and int(resident.take(np.array([0, 1])).max()) == 0
+
+
+@pytest.mark.parametrize("place", ["device", "memory", "file"])
+def test_batches_are_the_same_wherever_the_images_lie(place: str, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
+    (tmp_path / "images").write_bytes(images.tobytes())
+    mapped = np.memmap(tmp_path / "images", np.uint8, "r", shape=images.shape)
+    batches = Batches(mapped, 6, seed=3, rows=slice(1, 5), place=place)
+    got = batches.at(4)
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    want = images[batch_indices(3, 4, 6, 20)[1:5]]
+    assert (got.permute(0, 2, 3, 1).numpy() == want).all()
+
+
+def test_what_does_not_fit_is_streamed() -> None:
+    cpu = torch.device("cpu")
+    assert find_place(2**20, cpu) == "device"
+    assert find_place(2**60, cpu) == "file"
+    there = free_memory()
+    assert 2**27 < there < 2**50
+    share = int(there * 0.3)
+    assert find_place(share, cpu) == "device"
+    assert find_place(share, cpu, sharers=8) == "file"
