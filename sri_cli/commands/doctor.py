@@ -1,0 +1,25 @@
+"""`sri doctor`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from sri_cli.workspace import Workspace
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
+    """Look at this machine, its packages, data and runs, and say what mends what is wrong.
+
+    Nothing is changed. Exit code 2: something essential is missing.
+    """
+    from sri_cli.looking.doctor import examine, exit_code, facts, words
+
+    assert isinstance(ctx.obj, Workspace)
+    found = examine(ctx.obj)
+    click.echo(json.dumps(facts(found)) if as_json else words(found))
+    ctx.exit(exit_code(found))
