@@ -87,6 +87,7 @@ def points(option: str, text: str) -> dict[int, float]:
 def scaling_for(
     gpus: str,
     steps: int,
+    way: str | None,
     backend: str | None,
     bandwidth_gb: float | None,
     latency_us: float | None,
@@ -99,7 +100,7 @@ def scaling_for(
             raise SriError("this is for a table of several GPUs", "add --gpus 1,2,4,8")
         return None
     given = None if seconds_at is None else points("--seconds-at", seconds_at)
-    return Asked(numbers("--gpus", gpus), steps, "auto", backend, bandwidth_gb, latency_us, given)
+    return Asked(numbers("--gpus", gpus), steps, way, backend, bandwidth_gb, latency_us, given)
 
 
 def alone_only(options: dict[str, object]) -> None:

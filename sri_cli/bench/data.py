@@ -117,5 +117,6 @@ def data_text(result: dict[str, Any]) -> str:
             timing_table(result["rows"]),
             f"the step needs {digits(result['batches_per_second_needed'])} batches a second;"
             f" images and noise take of its time: {shares} (beside it, in a thread)",
+            "streamed: from a file that the system holds in memory by now, as in training",
         ]
     )

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from sri_cli.bench import scaling
 from sri_cli.bench.scaling import Curve, Terms, link_between, scaling_table, share_of
 from sri_cli.bench.timing import machine_line, repeat
-from sri_cli.bench.train import block_of, counts_of
+from sri_cli.bench.train import block_of, counts_of, way_named
 from sri_cli.data.batches import Batches
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.model.build import build_model
@@ -24,6 +24,7 @@ from sri_cli.recipe.schema import Recipe
 from sri_cli.training.distributed import joined
 from sri_cli.training.measure import StepBench, machine, wait_for
 from sri_cli.training.noise import draw_noise
+from sri_cli.training.ways import Way
 
 INPUT_STEPS, REDUCTIONS = 10, 10
 IMAGES = 1024  # that batches are picked from
@@ -33,13 +34,14 @@ IMAGES = 1024  # that batches are picked from
 class Asked:
     """What the table is to be of.
 
-    `backend` gloo: as many processes on the CPU, all measured; `given`: seconds a step by images
-    a GPU that were measured elsewhere; bandwidth and latency stand in for those of the links.
+    `way`: how steps are run, one of `train.WAYS`; `backend` gloo: as many processes on the CPU,
+    all measured; `given`: seconds a step by images a GPU that were measured elsewhere; bandwidth
+    and latency stand in for those of the links.
     """
 
     gpus: Sequence[int]
     steps: int = 5
-    device: str = "auto"
+    way: str | None = None
     backend: str | None = None
     bandwidth_gb: float | None = None
     latency_us: float | None = None
@@ -48,7 +50,7 @@ class Asked:
 
 def bench_scaling(recipe: Recipe, asked: Asked) -> dict[str, Any]:
     """A row for each number, ready for JSON; SriError for more GPUs than a batch has images."""
-    device = torch.device("cpu") if asked.backend == "gloo" else choose_device(asked.device)
+    device = torch.device("cpu") if asked.backend == "gloo" else choose_device()
     batch = recipe.train.batch
     if max(asked.gpus) > batch:
         raise SriError(
@@ -59,7 +61,7 @@ def bench_scaling(recipe: Recipe, asked: Asked) -> dict[str, Any]:
     shares = sorted({share_of(batch, gpus) for gpus in (1, *asked.gpus)})
     terms = Terms(
         batch,
-        Curve(asked.given or compute_seconds(recipe, shares, asked.steps, device)),
+        Curve(asked.given or compute_seconds(recipe, shares, asked, device)),
         Curve({share: input_seconds(recipe, share, device) for share in shares}),
         parameters * scaling.BYTES_PER_PARAMETER,
     )
@@ -98,7 +100,7 @@ def row_for(
         return terms.row(1, terms.compute.seconds(share), 0.0, inputs) | {"how": "measured"}
     there = torch.cuda.device_count() if device.type == "cuda" else 0
     if asked.given is None and (asked.backend == "gloo" or gpus <= there):
-        step, reduce = measured_on(gpus, recipe, asked.steps, device.type)
+        step, reduce = measured_on(gpus, recipe, asked, device.type)
         row = terms.row(gpus, max(0.0, step - reduce), reduce, inputs, step)
         return row | {"how": "measured", "link": asked.backend}
     if gpus == 1:
@@ -107,14 +109,14 @@ def row_for(
 
 
 def compute_seconds(
-    recipe: Recipe, shares: Sequence[int], steps: int, device: torch.device
+    recipe: Recipe, shares: Sequence[int], asked: Asked, device: torch.device
 ) -> dict[int, float]:
     """The median of a step with so many images, on one device."""
     found = {}
     for share in shares:
-        bench = StepBench(with_batch(recipe, share), device)
-        block = block_of(device, steps)
-        found[share] = statistics.median(bench.seconds(steps // block, block))
+        bench = StepBench(with_batch(recipe, share), device, way=way_of(recipe, asked.way, device))
+        block = block_of(device, asked.steps)
+        found[share] = statistics.median(bench.seconds(asked.steps // block, block))
         bench.close()
     return found
 
@@ -133,33 +135,33 @@ def input_seconds(recipe: Recipe, share: int, device: torch.device) -> float:
     return statistics.median(repeat(make, INPUT_STEPS, device))
 
 
-def measured_on(count: int, recipe: Recipe, steps: int, device: str) -> tuple[float, float]:
+def measured_on(count: int, recipe: Recipe, asked: Asked, device: str) -> tuple[float, float]:
     """Seconds of a step and of its all-reduce with `count` processes that step together."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
 
-    from sri_cli.training.launch import launch_config
+    from sri_cli.training.launch import first_reason, launch_config
 
     config = launch_config(count)
     config.max_restarts = 0
     try:
-        results = elastic_launch(config, in_process)(recipe, steps, device)
+        results = elastic_launch(config, in_process)(recipe, asked, device)
     except ChildFailedError as lost:
-        rank, failure = lost.get_first_failure()
         raise SriFailure(
-            f"process {rank} of {count} failed: {failure.message}",
-            "sri --debug bench ... says more",
+            f"one of {count} processes was lost: {first_reason(lost)}",
+            "`sri --debug bench train ...` says more",
         ) from lost
     # All wait for the slowest at every all-reduce.
     return max(step for step, _ in results.values()), max(r for _, r in results.values())
 
 
-def in_process(recipe: Recipe, steps: int, device: str) -> tuple[float, float]:
+def in_process(recipe: Recipe, asked: Asked, device: str) -> tuple[float, float]:
     """What each process does: the median of its steps, and of all-reduces of as many bytes."""
     with joined(device) as (ranks, place):
-        bench = StepBench(recipe, place, ranks=ranks)
-        block = block_of(place, steps)
-        step = statistics.median(bench.seconds(steps // block, block))
+        way = way_of(recipe, asked.way, place)
+        bench = StepBench(recipe, place, way=way, ranks=ranks)
+        block = block_of(place, asked.steps)
+        step = statistics.median(bench.seconds(asked.steps // block, block))
         bench.close()
         flat = torch.zeros(bench.parameters, device=place)
         times = []
@@ -170,6 +172,12 @@ def in_process(recipe: Recipe, steps: int, device: str) -> tuple[float, float]:
             wait_for(place)
             times.append(time.perf_counter() - began)
     return step, statistics.median(times[1:])
+
+
+def way_of(recipe: Recipe, name: str | None, device: torch.device) -> Way | None:
+    """The way of this name in the recipe's precision; None: the recipe's own."""
+    precision = choose_precision(recipe.train.precision, device)
+    return None if name is None else way_named(name, precision, device)
 
 
 def with_batch(recipe: Recipe, batch: int) -> Recipe:

@@ -108,9 +108,9 @@ def train(
     from sri_cli.precision import device_for
 
     recipe = recipe_for(recipe_name, overrides, batch=batch, precision=precision)
-    asked = scaling_for(gpus, steps, **of_scaling)
+    asked = scaling_for(gpus, steps, way, **of_scaling)
     if asked is not None:
-        alone_only({"--data": data, "--seconds": seconds, "--way": way, "--profile": profile})
+        alone_only({"--data": data, "--seconds": seconds, "--profile": profile})
         from sri_cli.bench.ranks import bench_scaling, scaling_text
 
         show(bench_scaling(recipe, asked), scaling_text, as_json)
@@ -151,12 +151,14 @@ def sample(
     """Images per second of sampling, with an untrained model."""
     from sri_cli.bench.asked import recipe_for, trace_for
     from sri_cli.bench.sampling import bench_sampling, sampling_text
-    from sri_cli.precision import device_for
+    from sri_cli.precision import one_device_for
 
     recipe = recipe_for(recipe_name, overrides, precision=precision)
     trace = trace_for("sample", profile, out)
     show(
-        bench_sampling(recipe, num, repeats, device_for(gpus), trace=trace), sampling_text, as_json
+        bench_sampling(recipe, num, repeats, one_device_for(gpus), trace=trace),
+        sampling_text,
+        as_json,
     )
 
 
@@ -183,15 +185,18 @@ def data(
     as_json: bool,
     overrides: tuple[str, ...],
 ) -> None:
-    """Batches per second: resident on the device, held by the host, streamed from the file."""
+    """Batches per second from memory and file.
+
+    Resident on the device, held by the host, streamed; beside them noise and the step.
+    """
     from sri_cli.bench.asked import data_or_made, recipe_for
     from sri_cli.bench.data import bench_data, data_text
-    from sri_cli.precision import device_for
+    from sri_cli.precision import one_device_for
 
     recipe = recipe_for(recipe_name, overrides)
     with data_or_made(workspace, data, recipe) as (file, caption):
         result = bench_data(
-            recipe, file, repeats, device_for(gpus), steps=steps, way=way, caption=caption
+            recipe, file, repeats, one_device_for(gpus), steps=steps, way=way, caption=caption
         )
     show(result, data_text, as_json)
 
@@ -219,7 +224,8 @@ def prepare(
 @click.option(
     "--metrics",
     metavar="NAMES",
-    help="Of ari,msc,frechet-128,frechet-2048,root-128,root-2048,stack,elbo,inception [all].",
+    help="Of ari, msc, frechet-128, frechet-2048, root-128, root-2048, stack, elbo, inception"
+    " [all that can be measured here].",
 )
 @click.option("--num", type=COUNT, default=64, show_default=True, help="Images or maps.")
 @click.option("--repeats", type=COUNT, default=3, show_default=True)
@@ -240,10 +246,10 @@ def evaluation(
     """What each metric takes."""
     from sri_cli.bench.asked import recipe_for
     from sri_cli.bench.metrics import bench_metrics, metrics_text, parse_rows
-    from sri_cli.precision import device_for
+    from sri_cli.precision import one_device_for
 
     recipe, names = recipe_for(recipe_name, overrides), parse_rows(metrics, random_inception)
-    result = bench_metrics(recipe, names, num, repeats, device_for(gpus), random_inception)
+    result = bench_metrics(recipe, names, num, repeats, one_device_for(gpus), random_inception)
     show(result, metrics_text, as_json)
 
 
@@ -266,9 +272,9 @@ def evaluation(
 def gpu_suite(
     out: Path, minutes: float, only: str | None, quick: bool, device: str, as_json: bool
 ) -> None:
-    """All that a GPU should be asked, in one run; each part in a process of its own.
+    """All that a GPU should be asked, in one run.
 
-    A second run in the same folder adds to the report.
+    Each part in a process of its own. A second run in the same folder adds to the report.
     """
     from sri_cli.bench.gpu_suite import gpu_suite, suite_text
 
@@ -287,15 +293,16 @@ def gpu_suite(
 def order(
     workspace: Workspace, run: str | None, seed: int, batch: int, gpus: str, as_json: bool
 ) -> None:
-    """Greedy against Hungarian matching of slots: time, and how far they are apart.
+    """Greedy against Hungarian matching of slots.
 
-    The excess is how much larger the greedy total distance is than the least one.
+    Their time, and how far they are apart. The excess is how much larger the greedy total distance
+    is than the least one.
     """
     from sri_cli.bench.timing import machine_line
     from sri_cli.looking.matching import bench_order, words
-    from sri_cli.precision import device_for
+    from sri_cli.precision import one_device_for
 
-    result = bench_order(workspace, run, batch, seed, device_for(gpus))
+    result = bench_order(workspace, run, batch, seed, one_device_for(gpus))
     show(result, lambda found: words(found, machine_line(found)), as_json)
 
 

@@ -218,6 +218,7 @@ def test_the_suite_in_a_small_size(tmp_path: Path) -> None:
         (("prepare", "--workers", "0"), "not numbers"),
         (("eval", *TINY, "--metrics", "arr"), "did you mean ari"),
         (("data", *TINY, "--data", "nothing.h5"), "does not exist"),
+        (("sample", *TINY, "--gpus", "2"), "--gpus 2"),
         (("gpu-suite", "--device", "cpu", "--only", "stepp"), "no part stepp"),
     ],
 )
