@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +21,13 @@ from sri_cli.looking.report_runs import Subject
 from sri_cli.metrics.record import read_records, run_subject
 from sri_cli.metrics.table import footnotes, table_rows
 from sri_cli.recipe.load import recipe_to_yaml
+from sri_cli.recipe.schema import without_effect
 from sri_cli.training.folder import flatten
 
 SHEET_IMAGES, SHEET_COLUMNS = 12, 6
+TABLE_RUNS = 4
 LIKELIHOODS = {"mog": "mixture of Gaussians", "gaussian": "Gaussian"}
-UNTOLD = ("description",)  # no setting
+UNTOLD, NO_EFFECT = ("description",), "-"  # a description is no setting
 
 Facts = list[tuple[str, str]]
 
@@ -35,7 +38,16 @@ def overview(found: Sequence[Subject]) -> Section:
     if len(found) == 1:
         return Section("The run", facts=facts[0])
     rows = [[name, *(dict(own)[name] for own in facts)] for name, _ in facts[0]]
-    return Section("The runs", tables=[Table(["", *(one.name for one in found)], rows)])
+    return Section("The runs", tables=tables(["", *(one.name for one in found)], rows))
+
+
+def tables(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> list[Table]:
+    """One table, or several one after the other: more columns of runs than fit a sheet of paper."""
+    parts = [slice(at, at + TABLE_RUNS) for at in range(1, len(header), TABLE_RUNS)]
+    return [
+        Table([header[0], *header[part]], [[row[0], *row[part]] for row in rows], caption)
+        for part in parts
+    ]
 
 
 def _facts(one: Subject) -> Facts:
@@ -66,20 +78,26 @@ def _time(time: object) -> str:
 
 
 def differences(found: Sequence[Subject]) -> Section:
-    """Where the recipes of several runs differ."""
-    flat = [flatten(one.trained.loaded.recipe.model_dump(mode="json")) for one in found]
+    """Where the recipes of several runs differ; a dash where a setting has no effect."""
+    flat = [_settings(one.trained.loaded.recipe.model_dump(mode="json")) for one in found]
     keys = [key for key in dict.fromkeys(k for own in flat for k in own) if key not in UNTOLD]
-    told = [[_shown(own.get(key)) for own in flat] for key in keys]
+    told = [[own.get(key, NO_EFFECT) for own in flat] for key in keys]
     rows = [[key, *cells] for key, cells in zip(keys, told, strict=True) if len(set(cells)) > 1]
     title = "Where the recipes differ"
     if not rows:
         return Section(title, "Nowhere: every setting is the same.")
     words = f"{len(keys) - len(rows)} of {len(keys)} settings are the same."
-    return Section(title, words, tables=[Table(["", *(one.name for one in found)], rows)])
+    return Section(title, words, tables=tables(["", *(one.name for one in found)], rows))
 
 
-def _shown(value: object) -> str:
-    return "none" if value is None else str(value)
+def _settings(recipe: dict[str, Any]) -> dict[str, str]:
+    """`section.key` -> value, of those that have an effect."""
+    idle = without_effect(recipe["model"])
+    return {
+        key: "none" if value is None else str(value)
+        for key, value in flatten(recipe).items()
+        if "." not in key or key.partition(".")[2] not in idle
+    }
 
 
 def measurements(found: Sequence[Subject]) -> Section:
@@ -98,9 +116,9 @@ def measurements(found: Sequence[Subject]) -> Section:
     warnings = dict.fromkeys(r["warning"] for r in records if r.get("warning"))
     where, protocols = _protocols(footnotes(records))
     notes = [*protocols, *(f"Warning: {warning.rstrip('.')}." for warning in warnings)]
-    table = Table(header, rows, f"{where}Values and their intervals.")
     told = " ".join(filter(None, [words, missing]))
-    return Section("Measurements", told, tables=[table], notes=notes)
+    parts = tables(header, rows, f"{where}Values and their intervals.")
+    return Section("Measurements", told, tables=parts, notes=notes)
 
 
 def _unmeasured(one: Subject) -> str:

@@ -23,6 +23,7 @@ from sri_cli.workspace import checkpoints_in, list_folder
 
 TEMPERATURES = (1.0, 0.7)
 SAMPLES, ORDER_SCENES, TEST_IMAGES = 32, 6, 8
+FEW_RUNS = 2  # beyond that half as many scenes of each
 CELL_PX = 88  # about, of an image on the page
 LARGEST_CELLS = 20  # images of a grid where they are larger than CELL_PX
 FILM_BYTES = 1_000_000  # of a film inside the page
@@ -44,8 +45,10 @@ def of_each(
 def samples(found: Sequence[Subject]) -> Section:
     """New scenes at two temperatures."""
 
+    most = SAMPLES if len(found) <= FEW_RUNS else SAMPLES // 2
+
     def make(one: Subject) -> Section:
-        return Section(one.name, figures=[_sample_grid(one, t) for t in TEMPERATURES])
+        return Section(one.name, figures=[_sample_grid(one, t, most) for t in TEMPERATURES])
 
     words = (
         "Scenes that the model draws from noise, slot after slot, with as many slots as in"
@@ -55,8 +58,8 @@ def samples(found: Sequence[Subject]) -> Section:
     return of_each(found, "Samples", words, make)
 
 
-def _sample_grid(one: Subject, temperature: float) -> Figure:
-    columns, scale, num = arranged(one.size, SAMPLES)
+def _sample_grid(one: Subject, temperature: float, most: int) -> Figure:
+    columns, scale, num = arranged(one.size, most)
     images = one.scenes(num, temperature).images
     return Figure(
         grid(images, columns),
@@ -69,13 +72,15 @@ def _sample_grid(one: Subject, temperature: float) -> Figure:
 def order(found: Sequence[Subject]) -> Section:
     """Scenes taken apart into slots."""
 
+    num = ORDER_SCENES if len(found) <= FEW_RUNS else ORDER_SCENES // 2
+
     def make(one: Subject) -> Section:
-        scenes = one.scenes(ORDER_SCENES, 1.0)
+        scenes = one.scenes(num, 1.0)
         figure = Figure(
             order_figure(scenes.images, scenes.rgb, scenes.masks),
-            f"{ORDER_SCENES} scenes, one a row: the image, its masks in the colours of the slots,"
+            f"{num} scenes, one a row: the image, its masks in the colours of the slots,"
             f" then what each of {one.slots} slots adds, from the first to the last.",
-            f"{ORDER_SCENES} generated scenes of {one.name} taken apart into {one.slots} slots",
+            f"{num} generated scenes of {one.name} taken apart into {one.slots} slots",
         )
         return Section(one.name, figures=[figure])
 
@@ -111,7 +116,7 @@ def _reconstructions(one: Subject) -> Section:
     ]
     words = f"{count} images of the test split of {one.data.caption}, from all over it."
     if rows.imagined is None:
-        words += " There is no rollout: the system has no scene variable."
+        words += " There is no rollout: only SRI imagines from the scene variable of an image."
     return Section(one.name, words, figures=figures, stacked=True)
 
 

@@ -144,6 +144,7 @@ def test_several_runs_side_by_side_with_their_differences(
     text = read(path)
     assert text.startswith("tiny and other 2 runs trained on demo-towers, simulated.")
     assert "model.system sri genesis-v2" in text
+    assert "model.cross_order True -" in text  # GENESIS-v2 has none
     assert "model.slots " not in text  # as in both; the whole recipes say `slots:`
     assert "ARI-FG 0.500 [0.400, 0.600] 0.250 [0.150, 0.350]" in text
     assert "other has no log" in text
@@ -151,6 +152,18 @@ def test_several_runs_side_by_side_with_their_differences(
     assert html.count("A contact sheet of") == 1  # of one data file
     levels = [int(level) for level in re.findall(r"<h(\d)", html)]
     assert levels[0] == 1 and all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+
+
+def test_many_runs_are_told_in_tables_that_fit_a_sheet(workspace: Workspace) -> None:
+    names = [f"run-{number}" for number in range(6)]
+    for name in names:
+        shutil.copytree(workspace.runs_root / "tiny", workspace.runs_root / name)
+        record(workspace, name, ("ari_fg", "ARI-FG", 0.5))
+    path = report_of_runs(workspace, names, workspace.runs_root / "all.html")
+    tables = re.findall(r"<thead>(.*?)</thead>", path.read_text("utf-8"), re.S)
+    columns = [re.findall(r"<th scope=\"col\">([^<,]+)", table) for table in tables]
+    assert columns == [names[:4], names[4:]] * 2  # no two of these runs differ in a setting
+    assert "run-0, run-1 and 4 others" in read(path)
 
 
 def test_runs_of_one_name_are_told_apart(workspace: Workspace, tmp_path: Path) -> None:
