@@ -25,7 +25,7 @@ TEMPERATURES = (1.0, 0.7)
 SAMPLES, ORDER_SCENES, TEST_IMAGES = 32, 6, 8
 FEW_RUNS = 2  # beyond that half as many scenes of each
 CELL_PX = 88  # about, of an image on the page
-LARGEST_CELLS = 20  # images of a grid where they are larger than CELL_PX
+LARGEST_CELLS = 10  # images of a grid where they are larger than CELL_PX
 FILM_BYTES = 1_000_000  # of a film inside the page
 FILMS, STILLS, STILL_COLUMNS = 3, 6, 3
 
@@ -96,8 +96,9 @@ def reconstructions(found: Sequence[Subject]) -> Section:
 def _reconstructions(one: Subject) -> Section:
     if isinstance(one.data, SriError):
         return Section(one.name, f"Not shown: {one.data.message}.", notes=_hints(one.data))
+    columns, scale, _ = arranged(one.size, TEST_IMAGES)
     try:
-        rows = seen(one.trained, one.data, num=TEST_IMAGES)
+        rows = seen(one.trained, one.data, num=min(TEST_IMAGES, columns))
     except SriError as error:
         return Section(one.name, f"Not shown: {error.message}.", notes=_hints(error))
     pictures = {
@@ -108,7 +109,6 @@ def _reconstructions(one: Subject) -> Section:
         "Rollout: imagined from the scene variable of the image": rows.imagined,
     }
     count = len(rows.inputs)
-    _, scale, _ = arranged(one.size, count)
     figures = [
         Figure(grid(row, count), name, f"{name}: {count} test images of {one.name}", scale)
         for name, row in pictures.items()
