@@ -134,6 +134,7 @@ def repeat_commands(out: Path, steps: int | None, scenes: int | None) -> list[st
         f"{sri} order --num {ORDER_SCENES}",
         f"{sri} reconstruct",
         f"{sri} eval --metrics {','.join(METRICS)}",
+        f"{sri} report",
     ]
 
 
