@@ -12,9 +12,9 @@ from pathlib import Path
 from sri_cli.errors import SriError
 from sri_cli.figures.report import Page, Section, render
 from sri_cli.looking.report_commands import repeat_commands
+from sri_cli.looking.report_data import data_section
 from sri_cli.looking.report_parts import (
     curves,
-    data_section,
     differences,
     measurements,
     overview,
