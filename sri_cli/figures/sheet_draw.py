@@ -81,9 +81,10 @@ def _figure(placed: Placed, dpi: float) -> Figure:
 
 def _artist(part: Part, axes: object) -> AxesImage | Line2D | Rectangle | Words:
     if isinstance(part, Image):
+        # Twice upside down, as y runs downwards here: a PDF then holds the picture upright.
         extent = (part.x, part.x + part.width, part.y + part.height, part.y)
-        image = AxesImage(axes, extent=extent, origin="upper", interpolation="none")  # type: ignore[arg-type]
-        image.set_data(part.picture)
+        image = AxesImage(axes, extent=extent, origin="lower", interpolation="none")  # type: ignore[arg-type]
+        image.set_data(part.picture[::-1])
         return image
     if isinstance(part, Box):
         corner = (part.x, part.y)

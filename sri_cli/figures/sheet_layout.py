@@ -9,12 +9,17 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
-from sri_cli.figures.palette import slot_colours
 from sri_cli.figures.sheet import Block, Chart, Grid, Legend, Panels, Sheet
 from sri_cli.figures.sheet_chart import CHART, key_width, place_chart, place_legend
-from sri_cli.figures.sheet_parts import Box, Colour, Image, Part, Text, moved
+from sri_cli.figures.sheet_panels import (
+    GAP,
+    LABEL_GAP,
+    LABEL_WIDTH,
+    cell_side,
+    place_panels,
+    room_of_names,
+)
+from sri_cli.figures.sheet_parts import Part, Text, moved
 from sri_cli.figures.sheet_table import place_table
 from sri_cli.figures.sheet_text import (
     CAPTION,
@@ -22,17 +27,13 @@ from sri_cli.figures.sheet_text import (
     LEADING,
     NOTE,
     TITLE,
-    fitting_size,
     width_of,
     wrapped,
 )
 
-CELL = 64  # a picture's side, at least
-GAP, BREAK = 2, 12  # between pictures
 MARGIN, BLOCK_GAP = 10, 22
-LABEL_WIDTH = 108.0  # of a row's name, at most
-SWATCH = 4
 WIDEST, HIGHEST = 1640, 2320  # of a sheet: in print its words are still read
+FEW = 5  # blocks
 NARROWEST = 360  # room for a title
 
 
@@ -44,14 +45,9 @@ class Placed(NamedTuple):
     height: float
 
 
-def cell_side(side: int) -> int:
-    """The side of a picture of `side` pixels in units: a whole multiple."""
-    return side * max(1, math.ceil(CELL / side))
-
-
 def columns_that_fit(side: int, labelled: bool = True) -> int:
     """How many pictures stand side by side on the widest sheet."""
-    room = WIDEST - 2 * MARGIN - labelled * (LABEL_WIDTH + 8)
+    room = WIDEST - 2 * MARGIN - labelled * (LABEL_WIDTH + LABEL_GAP)
     return int((room + GAP) // (cell_side(side) + GAP))
 
 
@@ -61,16 +57,30 @@ def rows_that_fit(side: int, words: int = 0) -> int:
     return int((HIGHEST - 120 - 2 * MARGIN) // step)
 
 
+def side_by_side(blocks: int, most: int) -> int:
+    """How many of a number of blocks stand in a row in which there is room for `most`.
+
+    A few fill all rows alike, so that none stands alone.
+    """
+    alike = (n for n in range(most, 0, -1) if blocks % n == 0)
+    return max(1, next(alike, 1) if blocks <= FEW else min(most, blocks))
+
+
 def flowed(blocks: Sequence[Block]) -> list[list[Block | None]]:
     """Blocks in rows, as many side by side as the widest of them lets."""
     widest = max(_block(block, True).width for block in blocks)
-    across = max(1, int((WIDEST - 2 * MARGIN + BLOCK_GAP) // (widest + BLOCK_GAP)))
+    most = int((WIDEST - 2 * MARGIN + BLOCK_GAP) // (widest + BLOCK_GAP))
+    across = side_by_side(len(blocks), most)
     return [list(blocks[i : i + across]) for i in range(0, len(blocks), across)]
 
 
 def place(sheet: Sheet, captions: bool = True) -> Placed:
     """The places of a sheet's parts; without captions only of its pictures, charts and tables."""
-    blocks = [[None if b is None else _block(b, captions) for b in row] for row in sheet.rows]
+    rooms = _rooms(sheet.rows) if captions else {}
+    blocks = [
+        [None if b is None else _block(b, captions, rooms.get(j, 0)) for j, b in enumerate(row)]
+        for row in sheet.rows
+    ]
     widths = _column_widths([row for row in blocks if len(row) > 1])
     alone = [row[0].width for row in blocks if len(row) == 1 and row[0] is not None]
     inner = max([sum(widths) + BLOCK_GAP * (len(widths) - 1), *alone])
@@ -78,20 +88,30 @@ def place(sheet: Sheet, captions: bool = True) -> Placed:
     parts: list[Part] = []
     y = float(MARGIN)
     if captions and sheet.title:
-        y = _lines(parts, sheet.title, MARGIN, y, TITLE, inner, "bold") + 6
+        y = math.ceil(_lines(parts, sheet.title, MARGIN, y, TITLE, inner, "bold")) + 6
     for row in blocks:
         x = float(MARGIN)
         for width, block in zip(widths or [0], row, strict=False):
             if block is not None:
                 parts += [moved(part, x, y) for part in block.parts]
-            x += width + BLOCK_GAP
-        y += max(block.height for block in row if block is not None) + BLOCK_GAP
+            x += math.ceil(width) + BLOCK_GAP
+        y += math.ceil(max(block.height for block in row if block is not None)) + BLOCK_GAP
     y -= BLOCK_GAP
     if captions and sheet.notes:
         y += 10
         for note in sheet.notes:
             y = _lines(parts, note, MARGIN, y, NOTE, inner)
     return Placed(parts, math.ceil(inner + 2 * MARGIN), math.ceil(y + MARGIN))
+
+
+def _rooms(rows: Sequence[Sequence[Block | None]]) -> dict[int, int]:
+    """The room for names of rows in each column of blocks: pictures stand below each other."""
+    rooms: dict[int, int] = {}
+    for row in rows:
+        for j, block in enumerate(row):
+            if isinstance(block, Panels) and any(block.rows):
+                rooms[j] = max(rooms.get(j, 0), room_of_names(block))
+    return rooms
 
 
 def _column_widths(rows: Sequence[Sequence[Placed | None]]) -> list[float]:
@@ -101,9 +121,9 @@ def _column_widths(rows: Sequence[Sequence[Placed | None]]) -> list[float]:
     return [max(block.width for block in column if block is not None) for column in columns]
 
 
-def _block(block: Block, captions: bool) -> Placed:
-    """A block with its caption above, its left upper corner at 0, 0."""
-    inner = _inner(block, captions)
+def _block(block: Block, captions: bool, room: int = 0) -> Placed:
+    """A block with its caption above, its left upper corner at 0, 0; `room`: for names of rows."""
+    inner = _inner(block, captions, room)
     parts: list[Part] = []
     if not captions or isinstance(block, Legend) or not block.caption:
         return inner
@@ -114,91 +134,14 @@ def _block(block: Block, captions: bool) -> Placed:
     return Placed(parts, math.ceil(width), inner.height + bottom)
 
 
-def _inner(block: Block, captions: bool) -> Placed:
+def _inner(block: Block, captions: bool, room: int) -> Placed:
     if isinstance(block, Chart):
         return Placed(place_chart(block), *CHART)
     if isinstance(block, Legend):
         return Placed(place_legend(block), key_width(block), math.ceil(LABEL * LEADING))
     if isinstance(block, Grid):
         return Placed(*place_table(block, captions, WIDEST - 2 * MARGIN))
-    return _panels(block, captions)
-
-
-def _panels(block: Panels, captions: bool) -> Placed:
-    """Pictures row by row; whole units everywhere, so that a pixel at 1x is a pixel."""
-    side = block.picture.shape[0]
-    height, width = (cell_side(side) * edge // side for edge in block.picture.shape[:2])
-    parts: list[Part] = []
-    left = _row_names(block, captions, height)
-    lefts = _lefts(block, left, width)
-    top = _headings(parts, block, captions, lefts, width)
-    names = LABEL * LEADING if captions and block.names else 0
-    step = height + GAP + math.ceil(names)
-    for i, row in enumerate(block.cells):
-        y = top + i * step
-        if captions and i < len(block.rows):
-            _centred(parts, block.rows[i], y, height, left - 8)
-        for j, cell in enumerate(row):
-            if cell is None:
-                continue
-            parts.append(Image(lefts[j], y, width, height, cell))
-            if names and block.names[i][j]:
-                middle = lefts[j] + width / 2
-                parts.append(Text(middle, y + height + 1, block.names[i][j], LABEL, "center"))
-    right = lefts[block.across - 1] + width
-    return Placed(parts, right, top + len(block.cells) * step - GAP)
-
-
-def _row_names(block: Panels, captions: bool, height: int) -> int:
-    """The room that the names of the rows take."""
-    if not captions or not any(block.rows):
-        return 0
-    lines = [line for name in block.rows for line in wrapped(name, LABEL, LABEL_WIDTH)]
-    return math.ceil(max(width_of(line, LABEL) for line in lines)) + 8
-
-
-def _lefts(block: Panels, left: int, width: int) -> list[int]:
-    places = []
-    for j in range(block.across):
-        left += (BREAK - GAP) * (j in block.breaks)
-        places.append(left)
-        left += width + GAP
-    return places
-
-
-def _headings(
-    parts: list[Part], block: Panels, captions: bool, lefts: Sequence[int], width: int
-) -> int:
-    """Names of the columns, and under them the colours of their slots; where the pictures begin."""
-    bottom = 0.0
-    if captions and any(block.columns):
-        size = fitting_size(list(block.columns), LABEL, width)
-        lines = [wrapped(name, size, width) for name in block.columns]
-        most = max(len(each) for each in lines)
-        for x, each in zip(lefts, lines, strict=False):
-            for k, line in enumerate(each, start=most - len(each)):
-                parts.append(Text(x + width / 2, k * size * LEADING, line, size, "center"))
-        bottom = most * size * LEADING + 2
-    top = math.ceil(bottom)
-    if not any(slot is not None for slot in block.slots):
-        return top
-    for x, slot in zip(lefts, block.slots, strict=False):
-        if slot is not None:
-            parts.append(Box(x, top, width, SWATCH, slot_colour(slot)))
-    return top + SWATCH + GAP
-
-
-def slot_colour(slot: int) -> Colour:
-    """The palette's colour of a slot, from 0."""
-    red, green, blue = np.asarray(slot_colours(slot + 1))[slot].tolist()
-    return red, green, blue
-
-
-def _centred(parts: list[Part], name: str, y: float, height: float, width: float) -> None:
-    lines = wrapped(name, LABEL, LABEL_WIDTH)
-    first = y + (height - len(lines) * LABEL * LEADING) / 2
-    for k, line in enumerate(lines):
-        parts.append(Text(0, first + k * LABEL * LEADING, line, LABEL))
+    return Placed(*place_panels(block, captions, room))
 
 
 def _lines(

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from sri_cli.errors import SriError
 from sri_cli.figures.sheet_draw import draw
-from sri_cli.figures.sheet_layout import cell_side
+from sri_cli.figures.sheet_panels import cell_side
 from sri_cli.looking.figure_make import make
 from sri_cli.looking.figure_names import kind_of
 from sri_cli.looking.figure_request import Request, check, format_of, parse_scale
@@ -34,12 +35,19 @@ def figure_of_runs(
     check(kind, request)
     file_format = format_of(request, out)
     times, px = parse_scale(request.scale)
+    if px is not None and kind.num is None:
+        raise SriError(f"--scale {px}: {kind.name} has no pictures to be {px} px", "--scale 2x")
     made = make(workspace, runs, kind, request)
-    scale = times if px is None else px / cell_side(made.side)
+    scale = times if px is None or made.side is None else px / cell_side(made.side)
     content = draw(made.sheet, file_format, scale, request.captions)
     path = out or made.run_dir / "figures" / f"{kind.name}.{file_format}"
     write_atomic(path, content)
-    notes = list(made.notes)
-    if file_format == "png" and (scale * cell_side(made.side)) % made.side > 1e-6:
-        notes.append(f"--scale {request.scale}: not all pixels of the pictures are equally large")
-    return Result(path, notes)
+    return Result(path, [*made.notes, *_uneven(made.side, scale, file_format)])
+
+
+def _uneven(side: int | None, scale: float, file_format: str) -> list[str]:
+    """A note where pixels of the pictures are not all as large as each other."""
+    if side is None or file_format != "png" or scale * cell_side(side) % side < 1e-6:
+        return []
+    drawn, least = scale * cell_side(side), side * max(1, int(scale * cell_side(side) // side))
+    return [f"pictures of {side} px are drawn {drawn:g} px wide, unevenly: --scale {least} is even"]

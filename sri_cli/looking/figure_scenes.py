@@ -5,6 +5,7 @@ Axis legend: N scenes, K slots, H W pixels. Masks sum to 1 over K; pictures are 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from sri_cli.sampling import quantise, sample_scenes
 
 TEMPERATURES = (0.25, 0.5, 0.75, 1.0, 1.25)
 MORE_SLOTS = (-2, 0, 2, 4)  # than in training
+TINY = "tiny"  # the end of the name of a recipe that differs from another in its size alone
 NAMED_IN = (4, 1, 2)  # tables of the paper, the last one's names count most
 
 
@@ -45,8 +47,11 @@ def drawn(trained: Trained, num: int, slots: int, temperature: float, seed: int)
 
 def system_name(recipe: str, size: str) -> str:
     """A system as the paper calls it, or its recipe; a size other than the paper's is told."""
-    names = {own: name for number in NAMED_IN for name, own in LAYOUTS[number - 1].rows.items()}
-    return names.get(recipe, recipe) + (f" {size}" if size != "paper" else "")
+    names = {own: name for table in NAMED_IN for name, own in LAYOUTS[table - 1].rows.items()}
+    base = recipe.removesuffix(f"-{TINY}")
+    tiny = TINY if base != recipe and base in names else ""
+    size = tiny or ("" if size == "paper" else size)
+    return " ".join(filter(None, [names.get(base if tiny else recipe, recipe), size]))
 
 
 def title_of(trained: Trained) -> str:
@@ -64,6 +69,15 @@ def slot_counts(trained: int, given: int | None) -> list[int]:
 def temperatures(given: float | None) -> list[float]:
     """The rows of the figure of temperatures."""
     return sorted({*TEMPERATURES} | {1.0 if given is None else given})
+
+
+def without_scene(trained: Sequence[Trained]) -> list[str]:
+    """What is to be said of runs that have no scene latent to hold."""
+    return [
+        f"{one.loaded.run_dir.name} has no scene variable: the noise of its slots is the same"
+        for one in trained
+        if "scene" not in one.loaded.model.sampling_noise(1)
+    ]
 
 
 def sample_block(
