@@ -21,10 +21,12 @@ from sri_cli.workspace import Workspace, checkpoints_in
 ROOT = Path(__file__).parent.parent.parent
 
 
-def doctor(workspace: Workspace, *inserted: Path) -> tuple[int, list[dict]]:
+def doctor(
+    workspace: Workspace, *inserted: Path, here: Path | None = None
+) -> tuple[int, list[dict]]:
     """Exit code and findings of the command; modules in `inserted` stand before all others."""
     roots = ["--data-root", str(workspace.data_root), "--runs-root", str(workspace.runs_root)]
-    told = python(["-m", "sri_cli", *roots, "doctor", "--json"], inserted)
+    told = python(["-m", "sri_cli", *roots, "doctor", "--json"], inserted, here=here)
     facts = json.loads(told.stdout)
     assert facts["exit_code"] == told.returncode and told.stderr == ""
     return told.returncode, facts["findings"]
@@ -42,10 +44,14 @@ def check(call: str, *inserted: Path, before: tuple[str, ...] = ()) -> list[dict
 
 
 def python(
-    words: list[str], inserted: tuple[Path, ...], before: tuple[str, ...] = ()
+    words: list[str],
+    inserted: tuple[Path, ...],
+    before: tuple[str, ...] = (),
+    here: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*before, sys.executable, *words],
+        cwd=here,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*inserted, ROOT]))},
         capture_output=True,
         text=True,
@@ -73,8 +79,9 @@ def test_a_machine_in_order_and_nothing_is_changed(workspace: Workspace, tmp_pat
     def everything() -> list[tuple[str, int]]:
         return sorted((str(path), path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
 
+    (tmp_path / "torch.py").write_text("raise ImportError('a file of the user, no torch')\n")
     before = everything()
-    code, findings = doctor(workspace)
+    code, findings = doctor(workspace, here=tmp_path)
     assert code == 0 and bad(findings) == {}
     assert everything() == before
     told = {one["topic"]: one["words"] for one in findings}

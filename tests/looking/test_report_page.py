@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,16 +43,19 @@ def driver() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A report of two runs with everything that there is, one of which has a long name."""
+    """A report of four runs, tables wider than a phone, one of them with a long name."""
     root = tmp_path_factory.mktemp("page")
     workspace = write_workspace(root)
     for run in ("tiny", "other"):
         write_log(workspace.runs_root / run)
         record(workspace, run, ("ari_fg", "ARI-FG", 0.5), ("term_nll", "nll", 1737.3))
+    runs = ["tiny", "second", "third"]
+    for run in runs[1:]:
+        shutil.copytree(workspace.runs_root / "tiny", workspace.runs_root / run)
     write_walk(workspace.runs_root / "tiny")
     long = workspace.runs_root / ("a_very_long_name_without_blanks" * 4)
     (workspace.runs_root / "other").rename(long)
-    path = report_of_runs(workspace, ["tiny", long.name], root / "report.html")
+    path = report_of_runs(workspace, [*runs, long.name], root / "report.html")
     assert path.stat().st_size < 3e6
     return path.as_uri()
 
@@ -65,7 +69,8 @@ def test_all_is_seen_at_any_size_and_in_the_dark(
     assert page.js("return document.documentElement.scrollWidth") <= size[0]
     assert page.js(BEYOND) == []
     images = page.js("return [...document.images].map((i) => [i.naturalWidth, i.naturalHeight])")
-    assert len(images) == 2 * (2 + 1) + 5 + 4 + 2 + 1 and all(min(image) > 0 for image in images)
+    of_runs = 4 * (2 + 1) + 3 * 5 + 4  # samples, order, test images
+    assert len(images) == of_runs + 2 + 1 and all(min(image) > 0 for image in images)
     assert page.js(CONTRAST)[0] >= ENOUGH and page.js(LINES) >= ENOUGH_OF_LINES
     assert page.complaints() == []
 
