@@ -27,7 +27,6 @@ KINDS = (
         "random scenes, a block for each run: systems by data sets",
         18,
         ("slots", "temp", "seed"),
-        "the comparison of samples",
     ),
     Kind(
         "order",
@@ -86,4 +85,4 @@ def listing() -> str:
     return "\n".join(
         f"{kind.name:<{wide}}  {kind.shows}" + f" (the paper's {kind.paper})" * bool(kind.paper)
         for kind in KINDS
-    ).replace("the paper's the ", "the paper's ")
+    )
