@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "eval": ("sri_cli.commands.eval", "Measure a trained model on a split."),
     "label-sacc": ("sri_cli.commands.label_sacc", "Judge by eye whether stacks are plausible."),
     "judge": ("sri_cli.commands.judge", "Make or check what stack-FD and the S-Acc estimate use."),
+    "study": ("sri_cli.commands.study", "Run recipes by seeds, and judge a protocol's claims."),
     "report": ("sri_cli.commands.report", "Gather all about runs in one HTML page."),
     "bench": ("sri_cli.commands.bench", "Time training, sampling, data and metrics on this machine."),
     "doctor": ("sri_cli.commands.doctor", "Say what is missing here, and what mends it."),

@@ -1,4 +1,4 @@
-"""Finds recipe files: the shipped ones by name, others by path."""
+"""Finds the files of recipes and studies: the shipped ones by name, others by path."""
 
 from __future__ import annotations
 
@@ -19,22 +19,50 @@ def recipes_folder() -> Path:
 
 def recipe_names() -> list[str]:
     """The shipped recipes, sorted."""
-    return sorted(path.stem for path in recipes_folder().glob("*.yaml"))
+    return _names(recipes_folder())
 
 
 def recipe_path(name_or_file: str) -> Path:
     """The file of a shipped recipe's name, or the file itself; SriError when there is none."""
-    if name_or_file in recipe_names():
-        return recipes_folder() / f"{name_or_file}.yaml"
+    return _find(
+        "recipe", name_or_file, recipes_folder(), "`sri recipes ls` lists the shipped recipes"
+    )
+
+
+def studies_folder() -> Path:
+    """The shipped studies lie among the recipes."""
+    return recipes_folder() / "studies"
+
+
+def study_names() -> list[str]:
+    """The shipped studies, sorted."""
+    return _names(studies_folder())
+
+
+def study_path(name_or_file: str) -> Path:
+    """The file of a shipped study's name, or the file itself; SriError when there is none."""
+    shipped = f"shipped is {', '.join(study_names())}"
+    return _find("study", name_or_file, studies_folder(), shipped)
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def _find(kind: str, name_or_file: str, folder: Path, where: str) -> Path:
+    """A shipped file by its name, or any by its path; `where`: what tells of the shipped ones."""
+    names = _names(folder)
+    if name_or_file in names:
+        return folder / f"{name_or_file}.yaml"
     path = Path(name_or_file)
     if path.is_file():
         return path
     if path.is_dir():
-        raise SriError(f"recipe {path} is a folder", "name the YAML file in it")
+        raise SriError(f"{kind} {path} is a folder", "name the YAML file in it")
     if path.suffix in (".yaml", ".yml"):
-        raise SriError(f"no recipe file {path}", "`sri recipes ls` lists the shipped recipes")
-    near = did_you_mean(name_or_file, recipe_names())
-    raise SriError(f"no recipe {name_or_file}{near}", f"there is {', '.join(recipe_names())}")
+        raise SriError(f"no {kind} file {path}", where)
+    near = did_you_mean(name_or_file, names)
+    raise SriError(f"no {kind} {name_or_file}{near}", f"there is {', '.join(names)}")
 
 
 def copy_recipe(name_or_file: str, dest: Path) -> Path:

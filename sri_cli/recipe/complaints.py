@@ -16,6 +16,8 @@ WANTED = {
     "bool_type": "true or false",
     "string_type": "text",
     "model_type": "a section of keys",
+    "dict_type": "a section of keys",
+    "list_type": "a list",
     "finite_number": "a finite number",
 }
 BOUNDS = {
@@ -26,9 +28,9 @@ BOUNDS = {
 }
 
 
-def complaints(error: ValidationError) -> list[str]:
-    """One phrase for each fault that the schema found, in the order of the recipe."""
-    return [_phrase(fault) for fault in error.errors(include_url=False)]
+def complaints(error: ValidationError, schema: type[BaseModel] = Recipe) -> list[str]:
+    """One phrase for each fault that the schema found, in the order of the file."""
+    return [_phrase(fault, schema) for fault in error.errors(include_url=False)]
 
 
 def all_keys(schema: type[BaseModel] = Recipe, prefix: str = "") -> list[str]:
@@ -49,16 +51,19 @@ def suggest_key(key: str) -> str:
     return did_you_mean(exact[0] if exact else key, known)
 
 
-def _phrase(fault: Any) -> str:
+def _phrase(fault: Any, schema: type[BaseModel]) -> str:
     """Our words for one of pydantic's faults."""
-    key = _key(fault["loc"])
+    loc = fault["loc"]
+    key = _key(loc)
     value, context, kind = fault["input"], fault.get("ctx", {}), fault["type"]
     if kind == "extra_forbidden":
-        return f"{key}: unknown key{suggest_key(key)}"
+        near = suggest_key(key) if schema is Recipe else _near(loc[-1], _fields(schema, loc[:-1]))
+        return f"{key}: unknown key{near}"
     if kind == "missing":
         return f"{key}: missing"
     if kind == "literal_error":
-        return f"{key}: wants one of {_choices(key)}, not {value!r}{_near(key, value)}"
+        known = [str(choice) for choice in get_args(_kind(schema, loc))]
+        return f"{key}: wants one of {', '.join(known)}, not {value!r}{_near(value, known)}"
     if kind == "value_error":  # raised by our own validators, which name the key themselves
         return f"{key}.{context['error']}" if fault["loc"] else str(context["error"])
     if kind in WANTED:
@@ -72,18 +77,22 @@ def _key(loc: Sequence[int | str]) -> str:
     return ".".join(str(part) for part in loc) or "recipe"
 
 
-def _choices(key: str) -> str:
-    return ", ".join(str(value) for value in _literals(key))
+def _near(word: Any, known: Sequence[str]) -> str:
+    return did_you_mean(str(word), known)
 
 
-def _near(key: str, value: Any) -> str:
-    return did_you_mean(str(value), [str(known) for known in _literals(key)])
+def _fields(schema: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
+    """The keys of the section at `loc`."""
+    kind = _kind(schema, loc)
+    return list(kind.model_fields) if hasattr(kind, "model_fields") else []
 
 
-def _literals(key: str) -> tuple[Any, ...]:
-    """The values that a key of kind Literal may have."""
-    schema: Any = Recipe
-    *sections, leaf = key.split(".")
-    for section in sections:
-        schema = schema.model_fields[section].annotation
-    return get_args(schema.model_fields[leaf].annotation)
+def _kind(schema: type[BaseModel], loc: Sequence[int | str]) -> Any:
+    """What may stand at `loc`: a section, a type, a Literal."""
+    kind: Any = schema
+    for part in loc:
+        if hasattr(kind, "model_fields"):
+            kind = kind.model_fields[part].annotation
+        else:  # a mapping of names or a list
+            kind = get_args(kind)[-1]
+    return kind

@@ -18,7 +18,7 @@ def test_the_recipes_of_this_version() -> None:
     published |= {"genesis-v2-g", "genesis-v2-mog", "genesis-scene", "genesis-v2-scene"}
     published |= {"sri-g-no-scene", "sri-g-no-alignment", "sri-g-no-cross-order"}
     assert set(recipe_names()) == published
-    assert all(path.suffix == ".yaml" for path in recipes_folder().iterdir())
+    assert all(path.suffix == ".yaml" for path in recipes_folder().rglob("*") if path.is_file())
 
 
 @pytest.mark.parametrize(("name", "data"), EVERY)
