@@ -14,7 +14,7 @@ from sri_cli.workspace import Workspace
 
 
 @click.command()
-@click.argument("study", metavar="NAME|FILE")
+@click.argument("study", required=False, metavar="NAME|FILE")
 @click.option("--jobs", type=int, help="Runs at a time. Left out: one for each GPU, or one.")
 @click.option("--only", metavar="SYSTEM[,..]", help="Run only these systems now.")
 @click.option("--seeds", metavar="N[,..]", help="Run only these seeds now.")
@@ -37,7 +37,7 @@ from sri_cli.workspace import Workspace
 @click.pass_obj
 def command(
     workspace: Workspace,
-    study: str,
+    study: str | None,
     jobs: int | None,
     only: str | None,
     seeds: str | None,
@@ -51,6 +51,10 @@ def command(
     Each run is trained, measured and kept; at the end mean and spread over seeds, and whether the
     protocol's claims hold. SIGINT and SIGTERM save all runs and stop (exit code 75).
     """
+    if study is None:
+        from sri_cli.recipe.catalog import study_names
+
+        raise SriError("which study?", f"a file, or a shipped one: {', '.join(study_names())}")
     systems = None if only is None else words_of(only)
     numbers = None if seeds is None else seeds_of(seeds)
     if dry_run:

@@ -59,17 +59,20 @@ def run_study(workspace: Workspace, asked: Asked) -> Result:
     check_chosen(study, asked.only, asked.seeds)
     slots = choose_slots(asked.jobs)
     check_unchanged(study)
-    with held(study), stop_on_signal() as stop:
+    with stop_on_signal() as stop:
         data = find_data(workspace, study, stop, asked.command)
-        keep(study, data)
-        way = way_of(study, data)
-        stands = [stand_of(cell, way) for cell in study.cells(asked.only, asked.seeds)]
-        ended = run_missing(workspace, study, stands, data, way, slots, stop)
-        stands = [stand_of(cell, way) for cell in study.cells()]
-        if stop.name:
-            write_summary(summary_of(study, stands, data), asked.out or study.folder)
-            raise interrupted(stands, way, stop.name, asked.command)
-        return finish(workspace, study, stands, data, asked, ended)
+        with held(study):
+            keep(study, data)
+            way = way_of(study, data)
+            chosen = study.cells(asked.only, asked.seeds)
+            ended = run_missing(
+                workspace, study, [stand_of(cell, way) for cell in chosen], data, way, slots, stop
+            )
+            stands = [stand_of(cell, way) for cell in study.cells()]
+            if stop.name and not all(is_done(stand_of(cell, way), way) for cell in chosen):
+                write_summary(summary_of(study, stands, data), study.folder)
+                raise interrupted(stands, way, stop.name, asked.command)
+            return finish(workspace, study, stands, data, asked, ended)
 
 
 def run_missing(

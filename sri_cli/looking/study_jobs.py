@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from sri_cli.data.workers import available_cores
 from sri_cli.errors import Diverged, Interrupted, SriError
 from sri_cli.looking.study_file import Cell
 from sri_cli.looking.study_worker import Task
@@ -60,9 +59,6 @@ def choose_slots(jobs: int | None) -> Slots:
     if jobs is not None and jobs < 1:
         raise SriError(f"--jobs {jobs}: at least one run at a time", "--jobs 1")
     number = jobs or gpus or 1
-    cores = available_cores()
-    if not gpus and number > cores:
-        raise SriError(f"--jobs {number}: there are {cores} cores here", f"--jobs {cores}")
     return Slots(number, gpus, max(1, torch.get_num_threads() // number))
 
 
@@ -101,6 +97,8 @@ class Child:
             self.process.stdin.close()
         if self.told_to_stop and code in (-signal.SIGTERM, -signal.SIGINT):
             code = Interrupted.exit_code  # before it could say so itself
+        if code < 0:
+            return Ended(self.cell, code, f"killed by {signal.Signals(-code).name}")
         return Ended(self.cell, code, "" if code == 0 else self._last_words())
 
     def _last_words(self) -> str:
@@ -196,5 +194,5 @@ def _python(
 
 
 def failed(ended: Sequence[Ended]) -> list[Ended]:
-    """Those that came to another end than a good one."""
-    return [one for one in ended if one.code not in (0, Diverged.exit_code, Interrupted.exit_code)]
+    """Those that came to another end than a good one or divergence."""
+    return [one for one in ended if one.code not in (0, Diverged.exit_code)]

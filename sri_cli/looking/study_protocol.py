@@ -33,7 +33,7 @@ MEASURES = {
     "order-mi": Measure("order", "order_information", "order MI"),
     "ari": Measure("ari", "ari_fg", "ARI-FG"),
     "msc": Measure("msc", "msc_fg", "mSC-FG"),
-    "elbo": Measure("elbo", "negative_elbo", "-ELBO, nats", True),
+    "elbo": Measure("elbo", "negative_elbo", "-ELBO (nats)", True),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,14 @@ from sri_cli.workspace import Workspace, write_atomic
 
 SUMMARY = "summary.json"
 FIGURES = {"samples": (18, 12, 9, 6, 4, 2, 1), "order": (4, 3, 2, 1)}  # scenes, as many as fit
-KEPT = ("value", "low", "high", "counts", "protocol", "warning", "name")  # of a measurement
+VALUE = ("value", "low", "high")  # of a measurement: each run's own
+HOW = ("name", "counts", "protocol", "warning")  # told once, for all runs
 
 
 def summary_of(study: Study, stands: Sequence[Stand], data: DataFile) -> dict[str, Any]:
     """All that is worth keeping without the weights, as JSON."""
     protocol = study.protocol
+    how = {key: {k: m[k] for k in HOW} for one in stands for key, m in one.measured.items()}
     return {
         "study": protocol.name,
         "protocol_sha256": study.digest(),
@@ -40,7 +42,8 @@ def summary_of(study: Study, stands: Sequence[Stand], data: DataFile) -> dict[st
             system: {"recipe": study.sources[system], "recipe_sha256": study.recipe_digest(system)}
             for system in protocol.systems
         },
-        "runs": [_run(one) for one in stands],
+        "runs": [_run(one, how) for one in stands],
+        "how": how,
         "values": {
             measure: {
                 system: [values.get((system, seed)) for seed in protocol.seeds]
@@ -64,8 +67,13 @@ def data_of(study: Study, data: DataFile) -> dict[str, Any]:
     }
 
 
-def _run(one: Stand) -> dict[str, Any]:
+def _run(one: Stand, how: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """`how`: what is the same for all runs, by key."""
     path = one.cell.run_dir / MACHINE
+    metrics = {}
+    for key, m in one.measured.items():
+        others = {k: m[k] for k in HOW if m[k] != how[key][k]}
+        metrics[key] = {k: m[k] for k in VALUE if m[k] is not None} | others
     return {
         "system": one.cell.system,
         "seed": one.cell.seed,
@@ -74,7 +82,7 @@ def _run(one: Stand) -> dict[str, Any]:
         "diverged": one.diverged,
         "machine": json.loads(path.read_text("utf-8")) if path.is_file() else None,
         "model": next((m["subject"]["model"] for m in one.measured.values()), None),
-        "metrics": {key: {k: m[k] for k in KEPT if m[k]} for key, m in one.measured.items()},
+        "metrics": metrics,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
@@ -10,6 +11,7 @@ from sri_cli.looking.study_file import Study
 from sri_cli.looking.study_protocol import MEASURES, Measure
 from sri_cli.looking.study_runs import Stand
 from sri_cli.metrics.measured import BEAR_NAMES, estimate, number, rounded
+from sri_cli.metrics.paper_text import WIDTH
 from sri_cli.metrics.record import Measurement
 from sri_cli.metrics.tabular import (
     aligned,
@@ -53,7 +55,8 @@ def format_study(study: Study, stands: Sequence[Stand], data: str, style: str = 
         listed = "\n".join(f"- {markdown_text(note)}" for note in notes)
         return "\n\n".join([f"**{markdown_text(title)}**", *parts, listed])
     parts = [aligned(rows, words[i]) for i, rows in enumerate(tables)]
-    return "\n\n".join([title, *parts, "\n".join(notes)])
+    wrapped = [textwrap.fill(note, WIDTH, subsequent_indent="  ") for note in notes]
+    return "\n\n".join([title, *parts, "\n".join(wrapped)])
 
 
 def title_of(study: Study, data: str) -> str:
