@@ -119,7 +119,7 @@ def records_of(run_dir: Path) -> list[dict[str, Any]]:
     """The run's log; nothing where it has none yet."""
     try:
         return read_log(run_dir / LOG_NAME)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 

@@ -179,6 +179,14 @@ def test_a_run_that_diverges_keeps_no_other_and_is_told(place: Path) -> None:
     assert again.exit_code == 4 and "begins" not in again.stderr
     assert "rm runs/study-small/wild-seed-0/diverged.txt" in way_out
 
+    (place / "runs" / "study-small" / "scene-seed-1").write_text("a file stands in the way")
+    failed = study("--only", "scene", "--seeds", "1")
+    assert failed.exit_code == 1
+    message, way_out = failed.stderr.splitlines()[-2:]
+    assert message.startswith("Error: 1 run failed: scene seed 1: could not write")
+    assert "runs/study-small/logs" in way_out
+    assert "scene" in failed.stdout  # the table of what there is
+
 
 def test_a_study_that_is_killed_leaves_no_run_behind(place: Path) -> None:
     (place / "small.yaml").write_text(yaml.safe_dump(NEVER_ENDS))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from sri_cli.errors import SriError
 from sri_cli.looking.study_file import Study, read_study
 from sri_cli.looking.study_plan import plan_study, plan_words
 from sri_cli.recipe.catalog import study_names
+from sri_cli.training.plan import make_plan
 from sri_cli.workspace import Workspace
 
 SMALL: dict[str, Any] = {
@@ -172,3 +175,24 @@ def test_systems_of_the_shipped_study_differ_in_nothing_but_what_they_are(tmp_pa
         assert changed <= {key, "scene_size", "cross_order"} and key in changed
     seen = study.protocol.steps * study.protocol.batch / 6000
     assert seen <= 20
+
+
+def test_a_run_of_a_study_is_the_run_that_its_command_makes(
+    tmp_path: Path, write_small_data: Callable[..., Path]
+) -> None:
+    (tmp_path / "data").mkdir()
+    data = write_small_data(tmp_path / "data" / "demo-towers-32.h5")
+    systems = {"sri-mog": {}, "slow": {"recipe": "genesis-v2-scene", "overrides": ["train.lr=1"]}}
+    study = read(tmp_path, systems=systems, claims=[])
+    for cell in study.cells():
+        words = shlex.split(study.command(cell, data))
+        flags = dict(zip(words[2:10:2], words[3:10:2], strict=True))
+        plan = make_plan(
+            Workspace(tmp_path / "data", tmp_path / "runs"),
+            flags["--recipe"],
+            data=flags["--data"],
+            run=flags["--run"],
+            seed=int(flags["--seed"]),
+            overrides=words[10:],
+        )
+        assert (plan.recipe, plan.run_dir) == (cell.recipe, cell.run_dir)
