@@ -14,7 +14,7 @@ from typing import Any
 from sri_cli.errors import SriError, did_you_mean
 from sri_cli.looking.study_protocol import Protocol, read_protocol
 from sri_cli.recipe.catalog import study_path
-from sri_cli.recipe.load import data_sets, load_recipe, recipe_to_yaml
+from sri_cli.recipe.load import data_sets, load_recipe, recipe_from_dict, recipe_to_yaml
 from sri_cli.recipe.schema import Recipe
 from sri_cli.recipe.strict_yaml import read_yaml
 from sri_cli.workspace import Workspace
@@ -63,9 +63,7 @@ class Study:
 
     def asked(self) -> dict[str, Any]:
         """Everything that decides what comes out; comments and descriptions do not."""
-        protocol = self.protocol.model_dump(mode="json", exclude={"description"})
-        recipes = {name: _plain(recipe) for name, recipe in self.recipes.items()}
-        return {"protocol": protocol, "recipes": recipes}
+        return _plain(self.protocol, self.recipes)
 
     def digest(self) -> str:
         """SHA-256 of `asked`."""
@@ -152,6 +150,16 @@ def _seeded(recipe: Recipe, seed: int) -> Recipe:
     return recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
 
 
-def _plain(recipe: Recipe) -> dict[str, Any]:
-    dump: dict[str, Any] = recipe.model_dump(mode="json", exclude={"description"})
-    return dump
+def _plain(protocol: Protocol, recipes: Mapping[str, Recipe]) -> dict[str, Any]:
+    words = {"description"}
+    return {
+        "protocol": protocol.model_dump(mode="json", exclude=words),
+        "recipes": {k: one.model_dump(mode="json", exclude=words) for k, one in recipes.items()},
+    }
+
+
+def as_now(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What `Study.asked` gave, keys that came to the schemas since at their defaults."""
+    protocol = Protocol.model_validate(asked["protocol"])
+    recipes = {name: recipe_from_dict(one) for name, one in asked["recipes"].items()}
+    return _plain(protocol, recipes)

@@ -10,7 +10,7 @@ from typing import Any
 
 from sri_cli.data.store import DataFile
 from sri_cli.errors import SriError
-from sri_cli.looking.study_file import Study
+from sri_cli.looking.study_file import Study, as_now
 from sri_cli.looking.study_results import data_of
 from sri_cli.training.folder import flatten
 from sri_cli.workspace import ensure_folder, lock_file, write_atomic
@@ -27,7 +27,9 @@ def check_unchanged(study: Study) -> None:
     kept = json.loads(path.read_text("utf-8"))
     if kept["sha256"] == study.digest():
         return
-    changed = "; ".join(changes(kept["asked"], study.asked()))
+    changed = "; ".join(changes(as_now(kept["asked"]), study.asked()))
+    if not changed:
+        return
     raise SriError(
         f"the protocol has changed since the runs of {study.folder}: {changed}",
         f"undo the change, or give the study another name in {study.path}",

@@ -16,7 +16,7 @@ from sri_cli.progress import duration
 from sri_cli.recipe.schema import Recipe
 from sri_cli.workspace import Workspace
 
-MEASURED_STEPS = 3
+MEASURED_STEPS = 5
 
 
 def plan_study(

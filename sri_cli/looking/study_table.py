@@ -45,7 +45,7 @@ def format_study(study: Study, stands: Sequence[Stand], data: str, style: str = 
     """Title, table, verdicts and notes; `data`: what the runs were trained on, in words."""
     tables = [result_rows(study, stands), *verdict_rows(study, stands)]
     words, notes = (1, 5), notes_of(study, stands)
-    title = f"{study.protocol.description or study.protocol.name}: {title_of(study, data)}"
+    title = f"{study.protocol.name}: {title_of(study, data)}"
     if style == "latex":
         parts = [latex_table(rows, words[i]) for i, rows in enumerate(tables)]
         lines = [latex_text(line) + r"\par" for line in (title, *notes)]
@@ -96,7 +96,7 @@ def verdict_rows(study: Study, stands: Sequence[Stand]) -> list[list[list[str]]]
                 _heading(measures[one.measure], stands),
                 one.verdict,
                 " against ".join(_mean(some, key) for some in one.values),
-                " against ".join(", ".join(_number(v, key) for v in some) for some in one.values),
+                " against ".join(_by_seed(some, key) for some in one.values),
             ]
         )
     return [rows]
@@ -142,6 +142,10 @@ def _cell(stands: Sequence[Stand], key: str, done: int) -> str:
 def _mean(values: Sequence[float | None], key: str) -> str:
     known = [value for value in values if value is not None]
     return rounded(mean(known), key) if known else "-"
+
+
+def _by_seed(values: Sequence[float | None], key: str) -> str:
+    return ", ".join(_number(v, key) for v in values) if set(values) != {None} else "-"
 
 
 def _number(value: float | None, key: str) -> str:

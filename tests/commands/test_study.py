@@ -163,6 +163,11 @@ def check_again(folder: Path) -> None:
     assert "the protocol has changed since the runs of runs/study-small" in message
     assert "protocol.seeds [0, 1] -> [0, 1, 2]" in message and "another name" in way_out
     write(folder, description="Only the words are others")
+    path = folder / "runs" / "study-small" / "study.json"
+    kept = json.loads(path.read_text())
+    kept["sha256"] = "of a version whose recipes had a key less"
+    del kept["asked"]["recipes"]["scene"]["train"]["keep_checkpoints"]
+    path.write_text(json.dumps(kept))
     assert study("--dry-run", "--only", "scene", "--seeds", "1").exit_code == 0
 
 
