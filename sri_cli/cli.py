@@ -37,7 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "judge": ("sri_cli.commands.judge", "Make or check what stack-FD and the S-Acc estimate use."),
     "study": ("sri_cli.commands.study", "Run recipes by seeds, and judge a protocol's claims."),
     "report": ("sri_cli.commands.report", "Gather all about runs in one HTML page."),
-    "bench": ("sri_cli.commands.bench", "Time training, sampling, data and metrics on this machine."),
+    "bench": ("sri_cli.commands.bench", "Time training, sampling, data and metrics here."),
     "doctor": ("sri_cli.commands.doctor", "Say what is missing here, and what mends it."),
     "demo": ("sri_cli.commands.demo", "From nothing to a report with new scenes, in minutes."),
 }

@@ -138,14 +138,11 @@ def input_seconds(recipe: Recipe, share: int, device: torch.device) -> float:
 def measured_on(count: int, recipe: Recipe, asked: Asked, device: str) -> tuple[float, float]:
     """Seconds of a step and of its all-reduce with `count` processes that step together."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import elastic_launch
 
-    from sri_cli.training.launch import first_reason, launch_config
+    from sri_cli.training.launch import first_reason, start_together
 
-    config = launch_config(count)
-    config.max_restarts = 0
     try:
-        results = elastic_launch(config, in_process)(recipe, asked, device)
+        results = start_together(count, 0, in_process, recipe, asked, device)
     except ChildFailedError as lost:
         raise SriFailure(
             f"one of {count} processes was lost: {first_reason(lost)}",

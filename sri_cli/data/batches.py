@@ -64,7 +64,7 @@ class ResidentImages:
 class HostImages:
     """Images in the host's memory or mapped from their file; batches travel to the device.
 
-    A batch goes through pinned memory, so that the copy runs beside the step before.
+    A batch goes through pinned memory, so that the host need not wait for the step before.
     """
 
     def __init__(self, images: NDArray[np.uint8], device: torch.device | str = "cpu") -> None:

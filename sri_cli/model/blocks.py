@@ -95,7 +95,8 @@ class Lstm(nn.Module):
     def forward(self, sequence: Tensor) -> Tensor:
         """Outputs [B, T, hidden] for a known sequence [B, T, inputs]."""
         state = self.start(len(sequence), sequence)
-        if not torch.compiler.is_compiling():
+        # A GPU's own LSTM rounds to TF32; recurrences stay in float32.
+        if not torch.compiler.is_compiling() and sequence.device.type == "cpu":
             start = tuple(part[None] for part in state)
             weights = [self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0]
             return torch.lstm(sequence, start, weights, True, 1, 0.0, self.training, False, True)[0]

@@ -30,6 +30,7 @@ class CapturedStep:
         self.noise: dict[str, Tensor] = {}
         self.graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
         self.warmed: dict[Hashable, int] = {}
+        self.failed: torch.cuda.CUDAGraph | None = None
         self.stream: torch.cuda.Stream | None = None
 
     def __call__(self, images: Tensor, noise: Mapping[str, Tensor], phase: Hashable) -> None:
@@ -45,6 +46,12 @@ class CapturedStep:
             buffer.copy_(noise[name])
         self.graphs[phase].replay()
 
+    def close(self) -> None:
+        """Give back the recordings: a process group ends after those that speak through it."""
+        for graph in self.graphs.values():
+            graph.reset()
+        self.graphs.clear()
+
     def _beside(self, images: Tensor, noise: Mapping[str, Tensor]) -> None:
         """A step in a stream other than the default one, as a recording wants it."""
         self.stream = self.stream or torch.cuda.Stream()
@@ -58,6 +65,8 @@ class CapturedStep:
             self.images = torch.empty_like(images)
             self.noise = {name: torch.empty_like(value) for name, value in noise.items()}
         self.before_capture()
+        self.close()  # a phase that is over does not come again
+        before = torch.cuda.current_stream()
         graph = torch.cuda.CUDAGraph()
         # The thread that feeds the next step pins memory meanwhile, which only a global capture
         # would forbid.
@@ -65,5 +74,16 @@ class CapturedStep:
             with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
                 self.body(self.images, self.noise)
         except RuntimeError as error:
-            raise CaptureFailed(str(error).partition("\n")[0]) from error
+            torch.cuda.set_stream(
+                before
+            )  # older versions of PyTorch leave the recording's in place
+            self.failed = graph  # and their allocator may still point to what was not finished
+            raise CaptureFailed(cause_of(error)) from error
         self.graphs[phase] = graph
+
+
+def cause_of(error: BaseException) -> str:
+    """The first line of the error that came first: a broken recording raises another on top."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

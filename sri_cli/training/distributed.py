@@ -112,7 +112,7 @@ class Ranks:
 
 def is_launched() -> bool:
     """Whether torchrun (or `sri train --gpus N`) started this process as one of several."""
-    return {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys()
+    return {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
 
 
 def is_first() -> bool:
@@ -158,9 +158,9 @@ def place_of(ranks: Ranks, device: str) -> torch.device:
     place = choose_device(device)
     if place.type != "cuda":
         return place
-    if ranks.local >= torch.cuda.device_count():
+    if processes_here() > torch.cuda.device_count():  # all of this machine see it alike
         raise SriError(
-            f"process {ranks.local} of this machine wants a GPU of its own,"
+            f"{processes_here()} processes of this machine want a GPU each,"
             f" PyTorch sees {torch.cuda.device_count()}",
             f"--gpus {torch.cuda.device_count()}, or torchrun --nproc-per-node with that number",
         )

@@ -6,12 +6,20 @@ on from the last checkpoint. Several machines: `torchrun -m sri_cli train`, the 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import dataclasses
 import logging
 import os
+import signal
+import sys
+import threading
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -28,6 +36,7 @@ from sri_cli.training.loop import check_data, train
 from sri_cli.training.run import Outcome
 
 MAX_RESTARTS = 3
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 # The launcher would keep one store for all restarts, and processes started again would read the
 # addresses of the dead in it: so the first of them makes a new one each time.
 FRESH_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
@@ -82,11 +91,8 @@ def check_gpus(count: int) -> None:
 
 def launch(count: int, job: Job) -> Outcome:
     """`count` processes of this machine train together; a lost one restarts them all."""
-    os.environ.update(FRESH_STORE)
-    for talkative in ("torch.distributed", "torch.multiprocessing"):
-        logging.getLogger(talkative).setLevel(logging.CRITICAL)  # we tell it ourselves
     try:
-        results = elastic_launch(launch_config(count), in_process)(job)
+        results = start_together(count, MAX_RESTARTS, in_process, job)
     except SignalException as stopped:
         raise interrupted(job, stopped.sigval.name) from stopped
     except ChildFailedError as lost:
@@ -100,7 +106,41 @@ def launch(count: int, job: Job) -> Outcome:
     return outcome
 
 
-def launch_config(count: int) -> LaunchConfig:
+def start_together(
+    count: int, restarts: int, work: Callable[..., Any], *args: Any
+) -> dict[int, Any]:
+    """`work(*args)`, a module's function, in `count` processes; what each rank returned.
+
+    Raises SignalException when this process is told to stop (it tells the others), and
+    ChildFailedError when one is lost once more than `restarts` times.
+    """
+    os.environ.update(FRESH_STORE)
+    for talkative in ("torch.distributed", "torch.multiprocessing"):
+        logging.getLogger(talkative).setLevel(logging.CRITICAL)  # we tell it ourselves
+    with handlers_restored():
+        return elastic_launch(launch_config(count, restarts), work)(*args)
+
+
+@contextmanager
+def handlers_restored() -> Iterator[None]:
+    """The launcher takes over the signals that stop it, and would keep them."""
+    numbers = [getattr(signal, name) for name in STOPPING.split(",") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    before = {number: signal.signal(number, stop_launcher) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def stop_launcher(number: int, _: FrameType | None) -> None:
+    """As the launcher's own handler; older ones know of no SIGUSR1."""
+    raise SignalException("told to stop", signal.Signals(number))
+
+
+def launch_config(count: int, restarts: int) -> LaunchConfig:
     """One machine, any free port, restarts when a process is lost."""
     more: dict[str, Any] = {}
     if "signals_to_handle" in {field.name for field in dataclasses.fields(LaunchConfig)}:
@@ -113,17 +153,25 @@ def launch_config(count: int) -> LaunchConfig:
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         local_addr="localhost",
-        max_restarts=MAX_RESTARTS,
+        max_restarts=restarts,
         **more,
     )
 
 
 def in_process(job: Job) -> Outcome | SriError:
     """What each process does. An error that a restart would only repeat is a result."""
+    end_with_parent()
     try:
         return job.go()
     except SriError as error:
         return error
+
+
+def end_with_parent() -> None:
+    """Get SIGTERM when the launcher is killed, so that nobody trains on unseen; Linux alone can."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def interrupted(job: Job, signal_name: str) -> Interrupted:

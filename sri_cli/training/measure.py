@@ -131,8 +131,9 @@ class StepBench:
         }
 
     def close(self) -> None:
-        """Stop the thread that prepares the input."""
+        """Stop the thread that prepares the input, and let go of what was recorded."""
         self.feed.close()
+        self.step.close()
 
     def _next(self) -> None:
         self.run(self.done)

@@ -142,8 +142,9 @@ class Run:
         return Outcome(self.run_dir, self.done, self.resumed_from, path, seconds, record)
 
     def close(self) -> None:
-        """Stop the thread that prepares batches."""
+        """Stop the thread that prepares batches, and let go of what was recorded."""
         self.feed.close()
+        self.step.close()
 
     def _one_step(self) -> None:
         images, noise = self.feed.at(self.done)
@@ -186,7 +187,9 @@ class Run:
             "images_per_second": images_per_second,
             "memory_mb": memory_mb(self.device),
         }
-        return record, self.watch.verdict(steps, metrics, self.done == self.settings.steps)
+        last = self.done == self.settings.steps
+        verdict = self.ranks.from_first(lambda: self.watch.verdict(steps, metrics, last))
+        return record, verdict
 
     def _save(self) -> None:
         """Write a checkpoint of this step, unless it is there, and delete old ones."""
@@ -212,7 +215,7 @@ class Run:
         if self.rollbacks == MAX_ROLLBACKS:
             raise self._diverged(reason)
         self.rollbacks += 1
-        self.feed.close()
+        self.close()
         found = self.ranks.from_first(lambda: checkpoints.newest_good(self.run_dir, progress.note))
         self._take_up(found, attempt)
         progress.note(
@@ -248,9 +251,10 @@ class Run:
 
     def _check_same_data(self) -> None:
         """SriError where a rank reads other images than the first."""
-        if self.ranks.from_first(lambda: self.data) != self.data:
+        differs = self.ranks.from_first(lambda: self.data) != self.data
+        if self.ranks.highest(int(differs)):  # all raise, or the others would wait for this one
             raise SriError(
-                f"process {self.ranks.rank} of {self.ranks.world} has other data of this name",
+                "not all machines have the same data of this name",
                 "copy one file to every machine: --data FILE",
             )
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sri_cli.allocator import keep_freed_memory
 from sri_cli.errors import SriFailure
+from sri_cli.model.order import hungarian_order
 from sri_cli.model.output import Losses
 from sri_cli.training.capture import CapturedStep, CaptureFailed
 from sri_cli.training.distributed import Ranks, spread_statistics
@@ -51,6 +52,10 @@ class TrainStep:
         self.share = self.ranks.share_of(settings.batch)
         # to(memory_format=...) touches 4-d weights only, which are the convolutions'.
         self.model: Any = model.to(self.device).to(memory_format=torch.channels_last).train()
+        self.notes: list[str] = []  # what a user should hear of
+        if self.way.compiled and not on_device(self.model):
+            self.notes.append("Note: the host matches the slots: no compiled step, no CUDA graph")
+            self.way = Way(self.way.precision)
         spread_statistics(self.model, self.ranks)
         self.gecos = make_gecos(self.model, settings).to(self.device)
         self.refinement = find_refinement(self.model, settings)
@@ -67,19 +72,26 @@ class TrainStep:
         # It would warn of the steps that run before the recording.
         self.optimiser._warned_capturable_if_run_uncaptured = True
         self.metrics = Metrics(self.device)
-        self.notes: list[str] = []  # what a user should hear of
         self.compiled = Compiled(self._explain, self._do_without) if self.way.compiled else None
         self.captured = CapturedStep(self._body, self._drop_gradients) if self.way.graphed else None
+        self.replays = self.captured is not None
 
     def __call__(self, images: Tensor, noise: Mapping[str, Tensor], step: int) -> None:
         """images uint8 [b,3,H,W], this rank's rows; `step` from 0 sets the learning rate."""
         self.lr.fill_(learning_rate(self.settings, step))
         phase = self.follow_schedule(step)
-        if self.captured is None:
-            self._body(images, noise)
-        else:
+        if self.captured is not None and self.replays:
             self._replay(self.captured, images, noise, phase)
+        else:
+            self._body(images, noise)
         self.metrics.steps += 1
+
+    def close(self) -> None:
+        """Let go of compiled code and recordings; the step is over."""
+        if self.captured is not None:
+            torch.cuda.synchronize(self.device)
+            self.captured.close()
+        self.compiled = self.captured = None
 
     def _replay(
         self, captured: CapturedStep, images: Tensor, noise: Mapping[str, Tensor], phase: Phase
@@ -88,7 +100,7 @@ class TrainStep:
             captured(images, noise, phase)
         except CaptureFailed as error:
             self.notes.append(f"Note: not as one CUDA graph: {error}")
-            self.captured = None
+            self.replays = False  # what failed is kept: it may still be pointed to
             self._body(images, noise)
 
     def _body(self, images: Tensor, noise: Mapping[str, Tensor]) -> None:
@@ -149,6 +161,8 @@ class TrainStep:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Takes up `state()` of an earlier run; the learning rate stays this run's."""
+        if self.captured is not None and self.captured.graphs:
+            raise RuntimeError("a recorded step replays into the tensors that it was recorded with")
         self.gecos.load_state_dict(state["gecos"])
         self.optimiser.load_state_dict(state["optimiser"])
         for group in self.optimiser.param_groups:
@@ -182,7 +196,10 @@ class TrainStep:
         self.optimiser.zero_grad(set_to_none=True)
 
     def _do_without(self, error: Exception) -> None:
-        """The compiler fails: SriFailure where it was asked for, else a note."""
+        """The compiler fails: SriFailure where it was asked for, else a note.
+
+        Ranks may differ in this: compiled or not, they come to the same sums.
+        """
         reason = str(error).strip().partition("\n")[0]
         if self.way.must_compile:
             raise SriFailure(f"train.compile=on: {reason}", "train.compile=off") from error
@@ -252,6 +269,11 @@ class Metrics:
         self.good.zero_()
         self.steps = 0
         return means | {"skipped": skipped}
+
+
+def on_device(model: Any) -> bool:
+    """Whether a step of the model never asks the host; Hungarian matching does."""
+    return getattr(model, "match", None) is not hungarian_order
 
 
 def to_float(images: Tensor, device: torch.device | str) -> Tensor:

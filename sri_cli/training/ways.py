@@ -1,9 +1,9 @@
 """How a step is run: its arithmetic, whether it is compiled, whether it is one CUDA graph.
 
-What `auto` takes is what was measured to be the faster: on a CPU bf16 where it is native and no
+What `auto` takes on a CPU is what was measured to be the faster: bf16 where it is native, and no
 compiler (compiled code won nothing there, after minutes of compiling). A GPU step is bound by the
-launches of thousands of small kernels, so there it is compiled and replayed as one graph.
-`sri bench gpu-suite` measures all of them.
+launches of thousands of small kernels, so there it is compiled and replayed as one graph: a
+judgement, until `sri bench gpu-suite` has measured all ways on one.
 """
 
 from __future__ import annotations
@@ -57,17 +57,27 @@ class Compiled:
     """
 
     def __init__(self, explain: Explain, give_up: Callable[[Exception], None]) -> None:
+        from torch._functorch import config as functorch_config
+
         self.explain, self.give_up = explain, give_up
+        # The backward pass is compiled with the forward one, so that it cannot fail later.
+        if hasattr(functorch_config, "force_non_lazy_backward_lowering"):
+            functorch_config.force_non_lazy_backward_lowering = True
         self.compiled: Any = torch.compile(explain, fullgraph=True, dynamic=False)
 
     def __call__(
         self, images: Tensor, noise: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        from torch._dynamo.exc import TorchDynamoException
+        from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
         from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
 
         try:
             return self.compiled(images, noise)
-        except (TorchDynamoException, CppCompileError, InvalidCxxCompiler) as error:
+        except (
+            TorchDynamoException,
+            FailOnRecompileLimitHit,
+            CppCompileError,
+            InvalidCxxCompiler,
+        ) as error:
             self.give_up(error)
             return self.explain(images, noise)
