@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -15,9 +16,13 @@ import torch.multiprocessing as mp
 
 from sri_cli.training.distributed import Ranks
 
+ROOT = str(Path(__file__).parent.parent)
+
 
 def on_ranks(world: int, tmp_path: Path, work: Callable[..., Any], *args: Any) -> list[Any]:
     """`work(ranks, *args)`, a module's function, in each of `world` processes; their results."""
+    if ROOT not in sys.path:
+        sys.path.append(ROOT)  # the processes look for `work` there
     mp.spawn(_rank, (world, free_port(), tmp_path, work, args), nprocs=world)
     return [torch.load(tmp_path / f"rank-{i}.pt", weights_only=False) for i in range(world)]
 

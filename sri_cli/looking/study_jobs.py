@@ -59,7 +59,17 @@ def choose_slots(jobs: int | None) -> Slots:
     if jobs is not None and jobs < 1:
         raise SriError(f"--jobs {jobs}: at least one run at a time", "--jobs 1")
     number = jobs or gpus or 1
-    return Slots(number, gpus, max(1, torch.get_num_threads() // number))
+    return Slots(number, gpus, threads_each(number))
+
+
+def threads_each(jobs: int) -> int:
+    """Threads of one job: OMP_NUM_THREADS where it is set, else its share of the cores."""
+    import torch
+
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdecimal() and int(wanted) > 0:
+        return int(wanted)
+    return max(1, torch.get_num_threads() // jobs)
 
 
 @dataclass(frozen=True)

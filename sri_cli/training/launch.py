@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ from sri_cli.training.run import Outcome
 
 MAX_RESTARTS = 3
 PR_SET_PDEATHSIG = 1  # of prctl(2)
+PATIENCE_SEC = 3.0  # in which a launcher that is not stopping takes a result
 # The launcher would keep one store for all restarts, and processes started again would read the
 # addresses of the dead in it: so the first of them makes a new one each time.
 FRESH_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
@@ -163,8 +165,18 @@ def in_process(job: Job) -> Outcome | SriError:
     end_with_parent()
     try:
         return job.go()
+    except Interrupted as error:
+        # A launcher that passed a signal on never asks for the result, and would wait 30 s.
+        threading.Thread(target=leave_soon, args=(error.exit_code,), daemon=True).start()
+        return error
     except SriError as error:
         return error
+
+
+def leave_soon(code: int) -> None:
+    """End this process, if nobody has done so before."""
+    time.sleep(PATIENCE_SEC)
+    os._exit(code)
 
 
 def end_with_parent() -> None:
