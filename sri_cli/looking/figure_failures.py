@@ -25,7 +25,8 @@ SCENES = 200  # that are drawn and judged
 class Judged(NamedTuple):
     """Scenes [N,H,W,3] and the verdicts on them.
 
-    `score` [N]: the lower, the surer that a scene is broken; `broken` [N]; what each is `told` by.
+    `score` [N]: the lower, the surer that a scene is broken; `broken` [N]; what each is `told` by,
+    and what that `means`.
     """
 
     images: Picture
@@ -33,17 +34,16 @@ class Judged(NamedTuple):
     broken: NDArray[np.bool_]
     told: list[str]
     by: str
+    means: str
 
 
 def judged(trained: Trained, slots: int, temperature: float, seed: int) -> Judged:
-    """Scenes 0 .. 199 of a seed and the verdicts on them: those of the S-Acc estimate's network.
-
-    The figure asks nothing else: whoever has verdicts of people gives them here.
-    """
+    """Scenes 0 .. 199 of a seed and the verdicts of the S-Acc estimate's network on them."""
     images = drawn(trained, SCENES, slots, temperature, seed).images
     belief = open_judge(choose_device()).plausible(images)
     words = [f"{i}: {share:.2f}" for i, share in enumerate(belief.tolist())]
-    return Judged(images, belief, belief <= 0.5, words, "the network of the S-Acc estimate")
+    network, means = "the network of the S-Acc estimate", "the belief that all blocks touch"
+    return Judged(images, belief, belief <= 0.5, words, network, means)
 
 
 def failure_block(found: Judged, trained: Trained, num: int, columns: int) -> Panels | None:
@@ -57,9 +57,7 @@ def failure_block(found: Judged, trained: Trained, num: int, columns: int) -> Pa
 
 def notes_of(found: Judged, trained: Trained) -> list[str]:
     """What is to be said of the verdicts."""
-    notes = [
-        f"Judged by {found.by}; below each scene its number and the belief that all blocks touch."
-    ]
+    notes = [f"Judged by {found.by}; below each scene its number and {found.means}."]
     data = trained.loaded.recipe.data
     if data not in TOWERS:
         notes.append(f"It was made for towers of blocks, and says little of {data}.")

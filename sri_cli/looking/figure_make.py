@@ -10,11 +10,13 @@ from typing import NamedTuple
 from sri_cli.errors import SriError
 from sri_cli.figures.sheet import Block, Sheet
 from sri_cli.figures.sheet_layout import flowed
+from sri_cli.labeling.scenes import FOLDER
 from sri_cli.looking import figure_scenes as scenes
 from sri_cli.looking.figure_curves import curve_blocks, open_logs
-from sri_cli.looking.figure_failures import SCENES, failure_block, judged, notes_of
+from sri_cli.looking.figure_failures import Judged, failure_block, judged, notes_of
 from sri_cli.looking.figure_images import SPLIT, rollout_blocks, segmentation_blocks
 from sri_cli.looking.figure_names import Kind
+from sri_cli.looking.figure_raters import judged_by_raters
 from sri_cli.looking.figure_request import Request
 from sri_cli.looking.figure_room import by_data, check_fits, columns_of, data_sets
 from sri_cli.looking.figure_table import table_blocks
@@ -48,6 +50,14 @@ class Asked:
     def slots(self, one: Trained) -> int:
         """As many as asked for, or as in training."""
         return self.given.slots or int(one.loaded.model.num_slots)
+
+    def verdicts(self, one: Trained) -> Judged:
+        """Those of raters, where they judged this model and other scenes were not asked for."""
+        given = self.given
+        found = None
+        if given.slots is given.temperature is given.seed is None:
+            found = judged_by_raters(self.workspace.runs_root / FOLDER, one)
+        return found or judged(one, self.slots(one), self.temperature, self.seed)
 
     @property
     def words(self) -> str:
@@ -131,15 +141,17 @@ def _failures(asked: Asked) -> tuple[Sheet, list[str]]:
     words: list[str] = []
     none = []
     for one in asked.trained:
-        verdicts = judged(one, asked.slots(one), asked.temperature, asked.seed)
+        verdicts = asked.verdicts(one)
         words += [note for note in notes_of(verdicts, one) if note not in words]
         block = failure_block(verdicts, one, asked.num, columns)
         if block is None:
-            none.append(f"{one.loaded.run_dir.name}: none of {SCENES} scenes is broken")
+            none.append(
+                f"{one.loaded.run_dir.name}: none of {len(verdicts.images)} scenes is broken"
+            )
         else:
             blocks.append(block)
     if not blocks:
-        raise SriError(f"none of {SCENES} scenes was judged broken", "try another --seed")
+        raise SriError(f"no scene was judged broken: {'; '.join(none)}", "try another --seed")
     return Sheet(flowed(blocks), f"Random scenes judged broken, {asked.words}", words + none), none
 
 

@@ -61,7 +61,7 @@ KINDS = (
     ),
     Kind(
         "failures",
-        "random scenes that were judged broken (blocks that do not touch)",
+        "random scenes that raters, or else the S-Acc estimate, judged broken",
         18,
         ("slots", "temp", "seed"),
     ),

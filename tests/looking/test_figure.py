@@ -18,9 +18,13 @@ from PIL import Image
 from sri_cli.cli import cli
 from sri_cli.errors import SriError
 from sri_cli.figures.sheet import Chart, Grid, Panels, Sheet
+from sri_cli.labeling import scenes
+from sri_cli.labeling.scenes import Card, Deck, Model, cards_of, digest
+from sri_cli.labeling.session import open_session
 from sri_cli.looking.figure import Request, figure_of_runs
 from sri_cli.looking.figure_make import make
 from sri_cli.looking.figure_names import KINDS, kind_of
+from sri_cli.looking.figure_raters import judged_by_raters
 from sri_cli.looking.trained import open_run
 from sri_cli.metrics.record import append_records, run_subject
 from sri_cli.workspace import Workspace
@@ -201,6 +205,39 @@ def test_failures_are_those_scenes_that_were_judged_broken(workspace: Workspace)
     shown = [cell for row in block.cells for cell in row]
     assert len(shown) == int((score < 0.02).sum()) > 1
     assert np.array_equal(shown[0], verdicts.images[-1])  # type: ignore[arg-type]
+
+
+def test_failures_by_raters_come_before_those_of_the_estimate(workspace: Workspace) -> None:
+    trained = open_run(workspace, "tiny")
+    subject = run_subject(trained.loaded)
+    side, num = trained.loaded.model.image_size, 6
+    pictures = np.random.default_rng(0).integers(0, 256, (num + 1, side, side, 3), np.uint8)
+    cards = (
+        *cards_of(pictures[:num], 0, range(num)),
+        Card("catch-0", digest(pictures[num]), 0, None, "floating", plausible=False),
+    )
+    model = Model("tiny", subject["model"], subject, None, 0, 3, 1.0)
+    asked = scenes.Asked((subject["model"],), 0, num, 1)
+    deck = Deck(asked, (model,), cards, pictures, (), pictures[:0])
+    labels = workspace.runs_root / scenes.FOLDER
+    folder = scenes.save(labels, deck)
+    assert judged_by_raters(labels, trained) is None
+    said = {"ada": "nnyuny", "bob": "nyyuyy"}  # of scenes 0 to 5; the catch trial is judged, too
+    words = {"y": "plausible", "n": "implausible", "u": "unsure"}
+    for rater, answers in said.items():
+        session = open_session(folder, rater)
+        for place in range(session.total):
+            shown = session.picture(place)
+            index = next(i for i, picture in enumerate(pictures) if np.array_equal(picture, shown))
+            assert session.answer(place, words[(answers + "n")[index]])
+    found = judged_by_raters(labels, trained)
+    assert found is not None
+    assert found.told == ["0: 2 of 2", "1: 1 of 2", "2: 0 of 2", "4: 1 of 2", "5: 0 of 2"]
+    assert found.broken.tolist() == [True, False, False, False, False]
+    assert np.array_equal(found.images, pictures[[0, 1, 2, 4, 5]])
+    assert judged_by_raters(labels, open_run(workspace, "other")) is None
+    sheet = make(workspace, ["tiny"], kind_of("failures"), Request("failures", num=1)).sheet
+    assert any("Judged by 2 raters" in note for note in sheet.notes)
 
 
 @pytest.mark.parametrize(
