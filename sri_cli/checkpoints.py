@@ -3,6 +3,7 @@
 A checkpoint is a folder `<run>/checkpoints/step-000025000/`:
   model.safetensors   the weights
   state.pt            what only training needs: builtins and tensors, read with weights_only
+                      (not of the shipped model)
   meta.json           step, resolved recipe, version, SHA-256 of the other files and of itself
 """
 
@@ -55,9 +56,14 @@ class Checkpoint:
         return load((self.path / WEIGHTS).read_bytes())
 
     def state(self) -> dict[str, Any]:
-        """The training state, on the CPU."""
+        """The training state, on the CPU; SriError for a model that was shipped without it."""
         import torch
 
+        if not (self.path / STATE).is_file():
+            raise SriError(
+                f"{self.path} holds a model to look at, not the state of its training",
+                "train one: sri train --run DIR (another folder)",
+            )
         return torch.load(self.path / STATE, map_location="cpu", weights_only=True)
 
 
@@ -87,15 +93,19 @@ def save(
     step: int,
     weights: Mapping[str, Tensor],
     recipe: dict[str, Any],
-    state: dict[str, Any],
+    state: dict[str, Any] | None,
     extra: dict[str, Any] | None = None,
 ) -> Path:
     """Write the checkpoint after `step` steps; SriFailure when the disk will not take it.
 
+    `state` None: a model to look at, that cannot be trained on.
+
     Everything is serialised in memory and written beside its place; the rename comes last, so
     that a kill at any moment leaves either no checkpoint of this step or a complete one.
     """
-    files = {WEIGHTS: weights_bytes(weights), STATE: state_bytes(state)}
+    files = {WEIGHTS: weights_bytes(weights)}
+    if state is not None:
+        files[STATE] = state_bytes(state)
     files[META] = meta_bytes(step, recipe, extra or {}, files)
     target = checkpoint_path(run_dir, step)
     ensure_folder(target.parent)

@@ -13,6 +13,8 @@ from sri_cli.errors import SriError, SriFailure, did_you_mean
 
 CHECKPOINT_NAME = re.compile(r"step-\d+")
 RESERVED_RUN = "pretrained"
+MEASUREMENTS = "metrics.jsonl"  # of a run; every evaluation adds to it
+SHIPPED = Path(__file__).parent / RESERVED_RUN
 # What `sri prepare` makes: the name of a data set and the words that ask for it.
 PREPARED_AS = {
     "shapestacks": "shapestacks",
@@ -80,12 +82,13 @@ class Workspace:
     def find_run(self, arg: str | None = None) -> RunRef:
         """The run that `arg` names: folder, name, or a checkpoint inside; None: the latest.
 
-        Raises SriError when there is none, or none with a checkpoint.
+        `pretrained` is the shipped model, put into the runs folder, where its samples and figures
+        will lie. Raises SriError when there is no such run, or none with a checkpoint.
         """
         if arg is None:
             return self._latest_run()
         if arg == RESERVED_RUN:
-            raise SriError("this version ships no pretrained model", "train one: sri demo")
+            return self._shipped_run()
         places = [Path(arg), self.runs_root / arg]
         found = [
             place for place in (places if is_path(arg) else reversed(places)) if place.is_dir()
@@ -104,8 +107,9 @@ class Workspace:
         return RunRef(path)
 
     def run_names(self) -> list[str]:
-        """The runs that have a checkpoint, latest first."""
-        folders = [run for run in list_folder(self.runs_root) if checkpoints_in(run)]
+        """The user's runs that have a checkpoint, latest first."""
+        own = (run for run in list_folder(self.runs_root) if run.name != RESERVED_RUN)
+        folders = [run for run in own if checkpoints_in(run)]
         return [run.name for run in sorted(folders, key=newest_time, reverse=True)]
 
     def _latest_run(self) -> RunRef:
@@ -114,11 +118,20 @@ class Workspace:
             raise SriError(f"no trained run in {self.runs_root}", self._runs_hint())
         return RunRef(self.runs_root / names[0])
 
+    def _shipped_run(self) -> RunRef:
+        run_dir, checkpoint = self.runs_root / RESERVED_RUN, checkpoints_in(SHIPPED)[-1]
+        for file in sorted(path for path in SHIPPED.rglob("*") if path.is_file()):
+            _put_shipped(file, run_dir / file.relative_to(SHIPPED))
+        return RunRef(run_dir, run_dir / checkpoint.relative_to(SHIPPED))
+
     def _runs_hint(self) -> str:
         names = self.run_names()
         if names:
             return f"trained runs: {', '.join(names)}"
-        return "train one: sri train --recipe sri-mog (or sri demo), or name a run with --run"
+        return (
+            "train one: sri train --recipe sri-mog (or sri demo), or take the shipped model:"
+            f" --run {RESERVED_RUN}"
+        )
 
 
 def is_path(text: str) -> bool:
@@ -173,6 +186,19 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise cannot_write(path, error) from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _put_shipped(file: Path, target: Path) -> None:
+    """Copy `file` where it is missing or differs; measurements of one's own stay beside those
+    that are shipped."""
+    data = file.read_bytes()
+    there = target.read_bytes() if target.is_file() else b""
+    if file.name == MEASUREMENTS:
+        known = there.splitlines()
+        lines = known + [line for line in data.splitlines() if line not in known]
+        data = b"".join(line + b"\n" for line in lines)
+    if data != there:
+        write_atomic(target, data)
 
 
 def lock_file(

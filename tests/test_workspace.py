@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sri_cli.errors import SriError, SriFailure
-from sri_cli.workspace import RunRef, Workspace, ensure_folder, write_atomic
+from sri_cli.workspace import RunRef, Workspace, checkpoints_in, ensure_folder, write_atomic
 
 
 @pytest.fixture
@@ -88,8 +88,39 @@ def test_unknown_runs(workspace: Workspace) -> None:
     with pytest.raises(SriError, match=r"no run twoers \(did you mean towers\?\)") as error:
         workspace.find_run("twoers")
     assert error.value.hint == "trained runs: towers"
-    with pytest.raises(SriError, match="ships no pretrained model"):
-        workspace.find_run("pretrained")
+
+
+def test_the_shipped_model_becomes_a_run_that_is_asked_for_by_name_alone(
+    workspace: Workspace,
+) -> None:
+    ref = workspace.find_run("pretrained")
+    assert ref.run_dir == workspace.runs_root / "pretrained" and ref.checkpoint is not None
+    assert ref.checkpoint == checkpoints_in(ref.run_dir)[-1]
+    with pytest.raises(SriError, match="no trained run") as error:
+        workspace.find_run()
+    assert "--run pretrained" in (error.value.hint or "")
+    own = make_run(workspace, "own", 5, age_sec=1000)
+    assert workspace.find_run() == RunRef(own)
+
+
+def test_the_shipped_model_is_made_whole_and_measurements_stay(workspace: Workspace) -> None:
+    ref = workspace.find_run("pretrained")
+    assert ref.checkpoint is not None
+    shipped = {path: path.read_bytes() for path in ref.run_dir.rglob("*") if path.is_file()}
+    (ref.checkpoint / "model.safetensors").write_bytes(b"cut")
+    (ref.checkpoint / "meta.json").unlink()
+    measured = ref.run_dir / "metrics.jsonl"
+    torn = shipped[measured][:-1]
+    measured.write_bytes(torn[torn.index(b"\n") + 1 :] + b'\n{"one": "of my own"}\n{"torn')
+    workspace.find_run("pretrained")
+    kept = measured.read_bytes().splitlines()
+    assert {b'{"one": "of my own"}', b'{"torn', *shipped[measured].splitlines()} == set(kept)
+    assert len(kept) == len(set(kept))
+    for path, data in shipped.items():
+        assert path == measured or path.read_bytes() == data
+    # An older version's model in the same folder is not taken for the shipped one.
+    (ref.run_dir / "checkpoints" / "step-999999999").mkdir()
+    assert workspace.find_run("pretrained").checkpoint == ref.checkpoint
 
 
 def test_new_run_by_name_or_path(workspace: Workspace, tmp_path: Path) -> None:

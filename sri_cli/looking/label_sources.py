@@ -16,7 +16,7 @@ from sri_cli.errors import SriError
 from sri_cli.labeling.scenes import Model, digest
 from sri_cli.looking.evaluate import open_runs
 from sri_cli.looking.progress import counting
-from sri_cli.looking.trained import Trained, open_data
+from sri_cli.looking.trained import Trained, data_name, open_data
 from sri_cli.metrics.generated import no_towers
 from sri_cli.metrics.picture_folder import open_folder
 from sri_cli.metrics.record import data_facts, run_subject
@@ -72,7 +72,7 @@ def of_run(workspace: Workspace, trained: Trained, wanted: Wanted) -> Source:
     facts: dict[str, Any]
     if data is None:  # sampling needs none; a table wants to know which it was
         size = loaded.recipe.model.image_size
-        facts = {"name": loaded.recipe.data, "image_size": size, "source": "unknown"}
+        facts = {"name": data_name(loaded), "image_size": size, "source": "unknown"}
         facts |= {"sha256": None, "split": SPLIT}
     else:
         facts = data_facts(data, SPLIT)

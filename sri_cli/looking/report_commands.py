@@ -84,11 +84,11 @@ def _sri(workspace: Workspace) -> Iterator[str]:
 def _prepare(workspace: Workspace, one: Subject, sri: str) -> str:
     if isinstance(one.data, SriError):
         return f"# {one.data.message}" + (f"; {one.data.hint}" if one.data.hint else "")
-    words = _prepare_words(workspace, one.data)
+    words = prepare_words(workspace, one.data)
     return f"{sri} {words}" if words else f"# {one.data.path}: by a command that is not known"
 
 
-def _prepare_words(workspace: Workspace, data: DataFile) -> str | None:
+def prepare_words(workspace: Workspace, data: DataFile) -> str | None:
     """The command that made the file, as far as its header tells; DIR and FILE stand for paths."""
     parameters = data.attrs["parameters"]
     words = what_words(data.name, data.source, parameters)

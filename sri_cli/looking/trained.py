@@ -46,12 +46,20 @@ def open_run(workspace: Workspace, run: str | None = None, dynamic_slots: bool =
 
 
 def open_data(workspace: Workspace, loaded: LoadedModel, data: str | None = None) -> DataFile:
-    """The data file named, or the one that the model was trained on; SriError when missing."""
+    """The data file named, or the one that the model was trained on; SriError when missing.
+
+    A file that was moved is looked for under the name of its data set, not the recipe's.
+    """
     recipe = loaded.recipe
     trained_on = loaded.extra.get("source", {}).get("file")
     if data is None and trained_on is not None and Path(trained_on).is_file():
         return DataFile(Path(trained_on))
-    return DataFile(workspace.find_data(data or recipe.data, recipe.model.image_size))
+    return DataFile(workspace.find_data(data or data_name(loaded), recipe.model.image_size))
+
+
+def data_name(loaded: LoadedModel) -> str:
+    """The data set that it was trained on; where that is not known, the recipe's."""
+    return str(loaded.extra.get("data", {}).get("name") or loaded.recipe.data)
 
 
 def _caption(workspace: Workspace, loaded: LoadedModel) -> str:
@@ -61,4 +69,4 @@ def _caption(workspace: Workspace, loaded: LoadedModel) -> str:
     try:
         return open_data(workspace, loaded).caption
     except SriError:
-        return f"{loaded.recipe.data} (data file not here)"
+        return f"{data_name(loaded)} (data file not here)"

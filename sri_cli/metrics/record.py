@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 from sri_cli import __version__
 from sri_cli.checkpoints import LoadedModel, checkpoint_path
 from sri_cli.data.store import DataFile
-from sri_cli.workspace import cannot_write
+from sri_cli.workspace import MEASUREMENTS, cannot_write
 
 SCHEMA = 1
-FILE = "metrics.jsonl"
 # Settings of training that change nothing of what is learned in a given number of steps.
 NOT_LEARNED = (
     "seed",
@@ -151,7 +150,7 @@ def mean_estimate(values: NDArray[np.float64], over: str = "images") -> Estimate
 
 def append_records(run_dir: Path, records: Sequence[Measurement]) -> Path:
     """Add lines to the run's metrics.jsonl in one write; SriFailure when the disk refuses."""
-    path = run_dir / FILE
+    path = run_dir / MEASUREMENTS
     lines = "".join(json.dumps(record) + "\n" for record in records).encode()
     try:
         with open(path, "a+b") as file:
@@ -169,7 +168,7 @@ def read_records(run_dir: Path) -> list[Measurement]:
     Torn lines, and those that earlier versions wrote in another form, are left out.
     """
     try:
-        lines = (run_dir / FILE).read_bytes().splitlines()
+        lines = (run_dir / MEASUREMENTS).read_bytes().splitlines()
     except FileNotFoundError:
         return []
     found = []

@@ -75,7 +75,6 @@ def test_sigterm_while_sampling_leaves_nothing(tmp_path: Path) -> None:
         ["sample", "--num", "0"],
         ["sample", "--num", "-3"],
         ["sample", "--run", "tinny"],
-        ["sample", "--run", "pretrained"],
         ["order", "--num", "1"],
         ["order", "--out", "."],
         ["order", "--seed", "-1"],
