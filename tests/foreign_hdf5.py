@@ -5,12 +5,17 @@ An image tells its number in its pixels; see `numbered_images`.
 
 from __future__ import annotations
 
+import os
+import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from sri_cli.data.job import Job
+from sri_cli.data.prepare import prepare
 from sri_cli.data.store import SPLITS, DataFile
 
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -45,6 +50,27 @@ def numbers_in(data: DataFile, split: str) -> list[int]:
     """Which images of the source a split has, by their pixels."""
     corner = np.asarray(data.split(split).images[:, 0, 0]).astype(int)
     return list(corner[:, 1] + 256 * corner[:, 2])
+
+
+def made(job: Job, folder: Path, name: str = "out.h5", workers: int = 1) -> DataFile:
+    """What comes out, intact."""
+    data = prepare(job, folder / name, workers=workers).data
+    assert data.is_intact()
+    return data
+
+
+def stopped_at(job: Job, call: int) -> Job:
+    """The same job, in whose so-many-th item SIGTERM comes."""
+    calls = 0
+
+    def make(item: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return job.make(item)
+
+    return replace(job, make=make)
 
 
 def tower_masks(count: int, side: int = 64) -> np.ndarray:

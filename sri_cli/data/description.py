@@ -52,6 +52,7 @@ def describe_file(path: Path) -> Description:
         f"data set    {data.caption}",
         f"images      {counts_text(data)}",
         f"scenes      {scenes_text(data)}",
+        *scene_rule(data),
         f"source      {data.source}",
         f"made with   {parameters_text(data.attrs['parameters'])}",
         f"pictures    {data.attrs.get('preprocessing', 'unknown')}",
@@ -78,6 +79,12 @@ def scenes_text(data: DataFile) -> str:
         return f"{len(np.unique(data.factor(split, 'scenario'))):,} {split}"
 
     return ", ".join(map(text, SPLITS))
+
+
+def scene_rule(data: DataFile) -> list[str]:
+    """How images were found to be of one scene, where the source did not say."""
+    rule = data.attrs.get("scene_rule")
+    return [f"a scene     {rule}"] if rule else []
 
 
 def left_out(data: DataFile) -> list[str]:

@@ -24,10 +24,12 @@ TASK_ROWS = 16  # a task of this many rows costs far more than handing it over
 
 @dataclass(frozen=True)
 class Survey:
-    """What a source turned out to hold: `counts` of images by split, files that are unreadable."""
+    """What a source turned out to hold: `counts` of images by split, files that are unreadable, and
+    how images were found to be of one scene, where that is not known before."""
 
     counts: Rows
     skipped: tuple[str, ...] = ()
+    scene_rule: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Job:
     of `views` rows; it must be picklable, because workers are fresh processes.
     """
 
-    header: Header  # without counts: they are the survey's
+    header: Header  # without what the survey tells
     survey: Callable[[], Survey]
     items: Callable[[Survey, Rows], Iterable[tuple[str, Any]]]
     make: Callable[[Any], Scenario]

@@ -65,7 +65,12 @@ def prepare(
             progress.note(f"{path} is there and up to date")
         return Prepared(data, 0, sum(data.counts.values()), 0.0)
     survey = survey_of(job, path)
-    header = replace(job.header, counts=survey.counts, skipped=survey.skipped)
+    header = replace(
+        job.header,
+        counts=survey.counts,
+        skipped=survey.skipped,
+        scene_rule=survey.scene_rule,
+    )
     total, workers = sum(survey.counts.values()), workers or job.workers or available_cores()
     began = time.monotonic()
     with (

@@ -38,13 +38,17 @@ class Header:
     size: int  # pixels
     source: str  # original, mirror, simulated, folder
     background_labels: int
-    parameters: Mapping[str, Any]  # of the source, as JSON can hold them; the seed among them
+    parameters: Mapping[str, Any]  # of the source, as JSON can hold them; the seed, if any
     preprocessing: str
     counts: Mapping[str, int] = field(default_factory=dict)  # images in train, val, test
     skipped: tuple[str, ...] = ()  # files of the source that could not be read
+    scene_rule: str = ""  # how images were found to be of one scene; empty: it was known
 
     def attrs(self) -> dict[str, Any]:
-        """As root attributes."""
+        """As root attributes; without a seed where nothing was drawn or shuffled."""
+        known: dict[str, Any] = {"scene_rule": self.scene_rule} if self.scene_rule else {}
+        if "seed" in self.parameters:
+            known["seed"] = self.parameters["seed"]
         return {
             "schema": SCHEMA,
             "name": self.name,
@@ -52,13 +56,13 @@ class Header:
             "source": self.source,
             "background_labels": self.background_labels,
             "parameters": json.dumps(dict(self.parameters), sort_keys=True),
-            "seed": int(self.parameters.get("seed", 0)),
             "preprocessing": self.preprocessing,
             "counts": json.dumps([self.counts[name] for name in SPLITS]),
             "skipped": len(self.skipped),
             "skipped_files": json.dumps(self.skipped[:MAX_SKIPPED_NAMES]),
             "tool_version": __version__,
             "complete": False,
+            **known,
         }
 
     def is_of(self, attrs: Mapping[str, Any]) -> bool:
@@ -85,6 +89,7 @@ class StoreWriter:
         self.discarded = 0
         self.started_anew = False
         self._finished = self._refused = False
+        self._size_before = 0  # bytes of what was begun earlier; 0 also once that is given up
 
     def __enter__(self) -> StoreWriter:
         ensure_folder(self.path.parent)
@@ -92,13 +97,14 @@ class StoreWriter:
             raise SriFailure(f"could not write {self.path}: it is a folder", "choose another --out")
         with self._writing():
             self._lock = lock_file(self.partial)
+        self._size_before = os.fstat(self._lock).st_size
         try:
             with self._writing():
                 self._reserve()
                 if not self._take_up():
                     self._begin()
         except BaseException:
-            self.partial.unlink(missing_ok=True)
+            self._leave_as_it_was()
             os.close(self._lock)
             raise
         return self
@@ -158,10 +164,15 @@ class StoreWriter:
         more in this process, it crashes. `_close` gives back what was too much."""
         area = self.header.size**2
         wanted = SPARE_BYTES + sum(self.header.counts.values()) * (4 * area + FACTOR_BYTES)
-        there = os.fstat(self._lock)
-        self._begun = there.st_size > 0
-        check_space(self.partial, wanted - there.st_blocks * 512)
+        check_space(self.partial, wanted - os.fstat(self._lock).st_blocks * 512)
         reserve(self._lock, wanted)
+
+    def _leave_as_it_was(self) -> None:
+        """Rows of an earlier call stay when this one cannot begin, on a full disk say."""
+        if self._size_before:
+            os.ftruncate(self._lock, self._size_before)
+        else:
+            self.partial.unlink(missing_ok=True)
 
     def _close(self) -> None:
         """Close the file and cut off the room it did not need."""
@@ -173,7 +184,7 @@ class StoreWriter:
 
     def _take_up(self) -> bool:
         """Open what was begun; False when there is nothing of the same header."""
-        if not self._begun:
+        if not self._size_before:
             return False
         self.started_anew = True
         try:
@@ -196,6 +207,7 @@ class StoreWriter:
 
     def _begin(self) -> None:
         """An empty file with its header."""
+        self._size_before = 0
         self.file = h5py.File(self.partial, "w", locking=False)
         self._reserve()  # again: opening it has emptied it
         for name, value in (self.header.attrs() | {"discarded": 0}).items():

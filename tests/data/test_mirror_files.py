@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,12 @@ import numpy as np
 import pytest
 
 from sri_cli.data import prepare as preparing
-from sri_cli.data.prepare import prepare
 from sri_cli.data.sources import hdf5_rows, mirror
+from sri_cli.data.sources.asked import Asked
 from sri_cli.data.sources.mirror import is_mirror, mirror_job, prepare_mirror
-from sri_cli.data.store import DataFile
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.workspace import Workspace
-from tests.foreign_hdf5 import numbered_images, tower_masks, write_flat, write_towers
+from tests.foreign_hdf5 import made, numbered_images, tower_masks, write_flat, write_towers
 from tests.small_server import serving
 
 
@@ -27,11 +27,7 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "in.hdf5"
 
 
-def made(job: Any, tmp_path: Path) -> DataFile:
-    """What comes out."""
-    return prepare(job, tmp_path / "out.h5", workers=1).data
-
-
+FEW = Asked(64, val_scenes=2, test_scenes=2)
 IMAGES, MASKS = numbered_images(48, 64, 64), tower_masks(48)
 
 
@@ -56,7 +52,7 @@ def test_what_is_no_such_file_is_refused(
 ) -> None:
     write_towers(source, 3, **instead)
     with pytest.raises(SriError, match=message) as caught:
-        made(mirror_job("shapestacks", source, 64), tmp_path)
+        made(mirror_job("shapestacks", source, Asked(64)), tmp_path)
     assert caught.value.exit_code == 2 and caught.value.hint
     assert "\n" not in caught.value.message
     assert [path.name for path in tmp_path.iterdir()] == ["in.hdf5"]
@@ -77,7 +73,7 @@ def test_a_file_that_cannot_be_opened(
     write_towers(source, 3)
     spoil(source)
     with pytest.raises(SriError, match=message) as caught:
-        made(mirror_job("shapestacks", source, 64), tmp_path)
+        made(mirror_job("shapestacks", source, Asked(64)), tmp_path)
     assert caught.value.exit_code == 2 and caught.value.hint
     assert not is_mirror(source)
 
@@ -93,7 +89,7 @@ def test_a_damaged_chunk_is_told_and_what_was_made_is_kept(
     data = bytearray(source.read_bytes())
     data[chunk.byte_offset + 20 : chunk.byte_offset + 40] = bytes(20)
     source.write_bytes(data)
-    job = mirror_job("objects-room", source, 64, val_scenes=2, test_scenes=2)
+    job = mirror_job("objects-room", source, FEW)
     with pytest.raises(SriError, match="is damaged: `image` of images 40 to 47") as caught:
         made(job, tmp_path)
     assert "get the file again" in (caught.value.hint or "")
@@ -104,7 +100,7 @@ def test_tolerant_of_names_and_of_masks_without_a_channel(tmp_path: Path, source
         source, 20, 64, 64, image=None, mask=None, imgs=IMAGES[:20], masks=MASKS[:20, ..., 0]
     )
     assert is_mirror(source)
-    data = made(mirror_job("objects-room", source, 64, val_scenes=2, test_scenes=2), tmp_path)
+    data = made(mirror_job("objects-room", source, FEW), tmp_path)
     masks = data.split("train").masks
     assert masks is not None and np.array_equal(masks, MASKS[4:20, ..., 0])
 
@@ -123,7 +119,7 @@ def test_factors_are_numbers_of_every_image_and_not_too_many(tmp_path: Path, sou
         file.create_group("group")
         file["gone"] = h5py.SoftLink("/nowhere")
         file["elsewhere"] = h5py.ExternalLink("other.h5", "/x")
-    data = made(mirror_job("objects-room", source, 64, val_scenes=2, test_scenes=2), tmp_path)
+    data = made(mirror_job("objects-room", source, FEW), tmp_path)
     factors = data.split("val").factors
     assert set(factors) == {"a_truth", "angle", "scenario"}
     assert list(factors["a_truth"]) == [1, 0] and factors["angle"].dtype == np.float32
@@ -137,12 +133,12 @@ def test_prepare_fetches_verifies_and_then_needs_the_file_no_more(
     workspace = Workspace(tmp_path / "data", tmp_path / "runs")
     sha = hashlib.sha256(source.read_bytes()).hexdigest()
     monkeypatch.setitem(mirror.FILES, "shapestacks", ("towers.hdf5", sha))
-    asked: dict[str, Any] = {"scenes": 3, "workers": 1}
+    asked = Asked(scenes=3)
     with serving(source.read_bytes()) as server:
         monkeypatch.setenv("SRI_MIRROR", server.url.rpartition("/")[0] + "/")
         with pytest.raises(SriError, match="--offline: towers.hdf5 is not here"):
-            prepare_mirror(workspace, "shapestacks", **asked, offline=True)
-        done = prepare_mirror(workspace, "shapestacks", **asked)
+            prepare_mirror(workspace, "shapestacks", asked, offline=True)
+        done = prepare_mirror(workspace, "shapestacks", asked, workers=1)
         assert len(server.ranges) == 1
     assert done.data.path == workspace.data_path("shapestacks", 64) and done.made == 5 * 16
     parameters = done.data.attrs["parameters"]
@@ -151,17 +147,17 @@ def test_prepare_fetches_verifies_and_then_needs_the_file_no_more(
     fetched = workspace.data_root / "downloads" / "towers.hdf5"
     assert fetched.read_bytes() == source.read_bytes()
     fetched.unlink()
-    again = prepare_mirror(workspace, "shapestacks", **asked, offline=True)
+    again = prepare_mirror(workspace, "shapestacks", asked, offline=True)
     assert again.made == 0 and not fetched.exists()
     with pytest.raises(SriError, match="was made otherwise: seed 0 -> 1"):
-        prepare_mirror(workspace, "shapestacks", **asked, seed=1, offline=True)
+        prepare_mirror(workspace, "shapestacks", replace(asked, seed=1), offline=True)
 
 
 def test_prepare_from_a_copy(tmp_path: Path, source: Path) -> None:
     write_towers(source, 6)
     workspace = Workspace(tmp_path / "data", tmp_path / "runs")
     out = tmp_path / "mine.h5"
-    done = prepare_mirror(workspace, "shapestacks", source=source, size_px=32, out=out, workers=1)
+    done = prepare_mirror(workspace, "shapestacks", Asked(32), source=source, out=out, workers=1)
     assert done.data.path == out and done.data.size == 32
     assert "resize to 32 (Pillow bilinear)" in done.data.attrs["preprocessing"]
     assert not workspace.data_root.exists()
@@ -175,5 +171,5 @@ def test_another_file_of_that_name_is_not_taken(
     with serving(source.read_bytes()) as server:
         monkeypatch.setenv("SRI_MIRROR", server.url.rpartition("/")[0])
         with pytest.raises(SriFailure, match="SHA-256") as caught:
-            prepare_mirror(workspace, "shapestacks", workers=1)
+            prepare_mirror(workspace, "shapestacks", Asked(), workers=1)
     assert "--from simulate" in (caught.value.hint or "")

@@ -106,7 +106,20 @@ def test_the_mirrors_towers_do_not_pass_for_rooms(place: Path) -> None:
     error, hint = result.stderr.splitlines()
     assert "the mirror's file of shapestacks, not of objects-room" in error
     assert hint == "sri prepare shapestacks --from shapestacks-full.hdf5"
+    os.rename("shapestacks-full.hdf5", "rooms.hdf5")
+    renamed = sri("objects-room", "--from", "rooms.hdf5", *FEW)
+    assert "rooms.hdf5 is of shapestacks, not of objects-room" in renamed.stderr
+    assert renamed.exit_code == 2 and hint.replace("shapestacks-full", "rooms") in renamed.stderr
     assert not (place / "data").exists()
+
+
+def test_a_seed_that_changes_nothing_is_refused(place: Path) -> None:
+    records(place / "rooms.tfrecords")
+    result = sri("objects-room", "--from", "rooms.tfrecords", *FEW, "--seed", "3")
+    assert result.exit_code == 2 and "--seed 3 changes nothing" in result.stderr
+    assert sri("objects-room", "--from", "rooms.tfrecords", *FEW, "--seed", "0").exit_code == 0
+    header, row = sri("--list").stdout.splitlines()
+    assert header.split()[-2:] == ["SEED", "MB"] and row.split()[-2] == "-"
 
 
 def test_of_another_source_only_that_is_told(place: Path) -> None:

@@ -207,6 +207,30 @@ def test_a_full_disk_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_full_disk_takes_nothing_that_was_made_before(
+    path: Path,
+    tmp_path: Path,
+    often: None,
+    monkeypatch: pytest.MonkeyPatch,
+    largest_file: Callable[[int], AbstractContextManager[None]],
+) -> None:
+    with pytest.raises(Interrupted):
+        prepare(replace(small_job(), make=stop_after(10)), path, workers=1)
+    partial = path.with_name(path.name + ".partial")
+    before = partial.read_bytes()
+    with largest_file(len(before) + 1000), pytest.raises(SriFailure, match="could not write"):
+        prepare(small_job(), path, workers=1)
+    assert partial.read_bytes() == before
+    with monkeypatch.context() as patch:
+        full = os.statvfs_result((4096, 4096, 10, 1, 1, 10, 1, 1, 0, 255))
+        patch.setattr("os.statvfs", lambda _: full)
+        with pytest.raises(SriFailure, match="MB are needed"):
+            prepare(small_job(), path, workers=1)
+    assert partial.read_bytes() == before
+    assert prepare(small_job(), path, workers=1).resumed_from == 44
+    assert same(path, prepare(small_job(), tmp_path / "whole-16.h5", workers=1).data.path)
+
+
 def test_a_disk_without_room_is_told_before_the_work(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,14 @@ class Asked:
             if value is not None and not least <= value <= most:
                 raise SriError(f"--{name} {value} is out of range", f"choose {least} to {most:,}")
 
+    def refuse_seed(self) -> None:
+        """SriError for a seed where nothing is drawn or shuffled."""
+        if self.seed:
+            raise SriError(
+                f"--seed {self.seed} changes nothing: published files are split as they are",
+                "leave it out",
+            )
+
     def numbers(self, train: int, val: int, test: int) -> dict[str, int]:
         """Scenarios in each split: what is asked for, else these; validation and test get a sixth
         of asked training scenarios, 2 at least."""

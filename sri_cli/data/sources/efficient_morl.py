@@ -31,7 +31,7 @@ from sri_cli.data.sources.hdf5_rows import (
     wrong,
 )
 from sri_cli.data.sources.picture import Picture, make
-from sri_cli.data.sources.records import SETS, RecordSet
+from sri_cli.data.sources.records import RecordSet
 from sri_cli.data.store import SPLITS
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError
@@ -48,22 +48,14 @@ class Plan(Survey):
     kept: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
 
-def efficient_morl_job(
-    name: str,
-    path: Path,
-    size_px: int,
-    *,
-    scenes: int | None = None,
-    val_scenes: int | None = None,
-    test_scenes: int | None = None,
-) -> Job:
-    """The job of such a file of `objects-room` or `clevr6`; nothing is read before its survey. The
-    numbers limit each group to the first so many that pass the filter; None: all."""
-    if name not in SETS:
-        raise SriError(f"no {name} in EfficientMORL's files", f"there is {' and '.join(SETS)}")
-    kind = SETS[name]
-    Asked(size_px, scenes, val_scenes, test_scenes).check()
-    limits = dict(zip(SPLITS, (scenes, val_scenes, test_scenes), strict=True))
+def efficient_morl_job(kind: RecordSet, path: Path, asked: Asked) -> Job:
+    """The job of such a file; nothing is read before its survey.
+
+    The numbers asked for limit each group to the first so many that pass the filter; None: all.
+    """
+    asked.check()
+    size_px = asked.size_px or kind.size_px
+    limits = dict(zip(SPLITS, (asked.scenes, asked.val_scenes, asked.test_scenes), strict=True))
     most = kind.most_entities
     parameters: dict[str, Any] = {
         "file": path.name,
@@ -72,7 +64,7 @@ def efficient_morl_job(
         **{split: "all" if limit is None else limit for split, limit in limits.items()},
     }
     header = Header(
-        name=name,
+        name=kind.name,
         size=size_px,
         source="original",
         background_labels=kind.background_labels,
@@ -120,7 +112,7 @@ def survey(kind: RecordSet, path: Path, limits: dict[str, int | None]) -> Plan:
         kept = {split: kept_rows(kind, masks[split], limits[split], progress) for split in SPLITS}
         for split, rows in kept.items():
             check_limit(masks[split], split, limits[split], len(rows))
-    return Plan({split: len(rows) for split, rows in kept.items()}, (), kept)
+    return Plan({split: len(rows) for split, rows in kept.items()}, kept=kept)
 
 
 def kept_rows(

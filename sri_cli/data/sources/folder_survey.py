@@ -59,7 +59,8 @@ def survey(listing: Listing, asked: Asked, strict: bool, resizing: Resizing, wor
             tell_bad(bad, len(entries), strict or not good, progress)
     split = part(good, listing.split, asked)
     counts = {name: len(split[name]) for name in SPLITS}
-    return Found(counts, tuple(short(entry.stem, SKIPPED_BYTES) for entry, _ in bad), split)
+    skipped = tuple(short(entry.stem, SKIPPED_BYTES) for entry, _ in bad)
+    return Found(counts, skipped, entries=split)
 
 
 def looked_at(

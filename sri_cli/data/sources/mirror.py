@@ -75,13 +75,9 @@ KINDS = {
 def prepare_mirror(
     workspace: Workspace,
     name: str,
+    asked: Asked,
     *,
     source: Path | None = None,
-    size_px: int | None = None,
-    scenes: int | None = None,
-    val_scenes: int | None = None,
-    test_scenes: int | None = None,
-    seed: int = 0,
     offline: bool = False,
     out: Path | None = None,
     workers: int | None = None,
@@ -93,15 +89,13 @@ def prepare_mirror(
     The mirror's file is fetched unless it is here or the data file is finished already.
     """
     check_name(name, source)
-    size = size_px or KINDS[name].size_px
-    path = out or workspace.data_path(name, size)
+    path = out or workspace.data_path(name, asked.size_px or KINDS[name].size_px)
     file = source or workspace.data_root / "downloads" / FILES[name][0]
     if source is None and (force or not path.exists()):
         root = os.environ.get("SRI_MIRROR", MIRROR).rstrip("/")
         remote = Remote(f"{root}/{file.name}", FILES[name][1])
         download(remote, file, instead=INSTEAD, offline=offline)
-    numbers = {"scenes": scenes, "val_scenes": val_scenes, "test_scenes": test_scenes}
-    job = mirror_job(name, file, size, **numbers, seed=seed)
+    job = mirror_job(name, file, asked)
     return prepare(job, path, workers=workers, force=force, command=command)
 
 
@@ -115,20 +109,11 @@ def check_name(name: str, source: Path | None) -> None:
             )
 
 
-def mirror_job(
-    name: str,
-    path: Path,
-    size_px: int,
-    *,
-    scenes: int | None = None,
-    val_scenes: int | None = None,
-    test_scenes: int | None = None,
-    seed: int = 0,
-) -> Job:
+def mirror_job(name: str, path: Path, asked: Asked) -> Job:
     """The job of a file of the mirror; it need not be there before its survey."""
-    kind = KINDS[name]
-    asked = Asked(size_px, scenes, val_scenes, test_scenes, seed=seed)
     asked.check()
+    kind = KINDS[name]
+    size_px = asked.size_px or kind.size_px
     box = box_of(kind, path)
     header = Header(
         name=name,
@@ -163,7 +148,7 @@ def split_parameters(kind: MirrorSet, asked: Asked) -> dict[str, Any]:
     if kind.published is not None:
         most = kind.most_entities
         kept = f"at most {most} visible" if most else "all"
-        return {"kept": kept, **split_in_order(asked, kind.published).parameters(), "seed": 0}
+        return {"kept": kept, **split_in_order(asked, kind.published).parameters()}
     numbers = {"train": asked.scenes, "val": asked.val_scenes, "test": asked.test_scenes}
     return {
         "split": "scenes, shuffled by the seed; not the official lists",

@@ -6,6 +6,7 @@ Axes: N images, H, W rows and columns.
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from sri_cli.data.sources.hdf5_rows import (
     as_factor,
     factors_of,
     find,
+    has,
     opened,
     read_present,
     read_rows,
@@ -34,6 +36,7 @@ from sri_cli.errors import SriError
 from sri_cli.progress import Progress
 
 IMAGE, MASK = ("image", "images", "imgs"), ("mask", "masks")
+TOWERS_ONLY = "com"  # centres of mass; rooms are as large, and nothing else tells them apart
 MOST_LABELS = 256
 PRESENT_ROWS = 256  # labels are counted for so many at once
 
@@ -67,6 +70,11 @@ class Plan(Survey):
 def sources(kind: MirrorSet, file: h5py.File) -> tuple[h5py.Dataset, h5py.Dataset]:
     """Images and masks; SriError when they are missing or of another type or shape."""
     image, mask = find(file, IMAGE), find(file, MASK)
+    if kind.name != "shapestacks" and has(file, TOWERS_ONLY, h5py.Dataset):
+        raise SriError(
+            f"{file.filename} is of shapestacks, not of {kind.name}: it has a `{TOWERS_ONLY}`",
+            f"sri prepare shapestacks --from {shlex.quote(file.filename)}",
+        )
     sides = image.shape[1:3]
     if sides != kind.uncropped and sides != (kind.side, kind.side):
         raise wrong(image, f"uint8 [N, {kind.side}, {kind.side}, 3]")
@@ -84,7 +92,7 @@ def survey(kind: MirrorSet, path: Path, asked: Asked) -> Plan:
         if kind.published is None:
             scenes = scenes_of(file, len(image), progress)
             splits = split_scenes(scenes, numbers_of(asked, scenes.count), asked.seed)
-            return Plan(counts_of(splits), (), splits, scenes.numbers, scenes.prefix)
+            return Plan(counts_of(splits), (), scenes.rule, splits, scenes.numbers, scenes.prefix)
         split = split_in_order(asked, kind.published)
         keep = kept(kind, file, mask, progress)
     splits = np.full(len(keep), -1, np.int8)
@@ -93,7 +101,7 @@ def survey(kind: MirrorSet, path: Path, asked: Asked) -> Plan:
     counts = counts_of(splits)
     held = f"{path} has {len(keep):,} images ({int(keep.sum()):,} of them kept)"
     split.check(held, len(keep), counts)
-    return Plan(counts, (), splits, np.arange(len(keep)))
+    return Plan(counts, splits=splits, names=np.arange(len(keep)))
 
 
 def counts_of(splits: NDArray[np.int8]) -> dict[str, int]:

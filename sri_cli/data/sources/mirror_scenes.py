@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -22,6 +23,10 @@ from sri_cli.progress import Progress
 
 VIEWS = 16
 PUBLISHED = {"train": 13_618, "val": 2_916, "test": 2_916}  # scenes
+RUNS = (
+    f"{VIEWS} images that follow one another; if the file is shuffled, train, val and test share"
+    " scenes"
+)
 # What a scene is made of, whoever looks at it. Not `visibility`, `num_actual_objects` and
 # `pixel_coords`: they follow from the camera.
 WORLD = ("com", "rgba", "shape", "size")
@@ -31,10 +36,12 @@ SHUFFLE = 0x5CE4E5  # keeps these random numbers apart from others of the same s
 
 @dataclass(frozen=True)
 class Scenes:
-    """The scene of each image int64 [N], numbered as they come; what they are called."""
+    """The scene of each image int64 [N], numbered as they come; what they are called, and how they
+    were found."""
 
     numbers: NDArray[np.int64]
     prefix: str
+    rule: str
 
     @property
     def count(self) -> int:
@@ -44,16 +51,24 @@ class Scenes:
 
 def scenes_of(file: h5py.File, num_images: int, progress: Progress) -> Scenes:
     """By equal world factors; where these tell no scenes apart, by runs of 16 images, which a note
-    says. SriError when there are no such runs either."""
+    and the data file say. SriError when there are no such runs either, or nothing at all says that
+    the file is of towers."""
     names = [name for name in WORLD if is_world_factor(file, name, num_images)]
     why = f"it has none of {', '.join(WORLD)}"
     if names:
-        scenes = Scenes(number_by_factors(file, names, num_images, progress), "scene")
+        numbers = number_by_factors(file, names, num_images, progress)
+        scenes = Scenes(numbers, "scene", f"images of equal {', '.join(names)}")
         if NEAR[0] <= num_images / scenes.count <= NEAR[1]:
             return scenes
         why = (
             f"by {', '.join(names)} its {num_images:,} images show {scenes.count:,} scenes,"
             f" not {VIEWS} views of each"
+        )
+    elif "shapestacks" not in Path(file.filename).name.lower():
+        raise SriError(
+            f"{file.filename} does not look like ShapeStacks: {why}, nor is that its name",
+            "name the mirror's file of shapestacks; if this is a part of it, call it"
+            " shapestacks-NAME.hdf5",
         )
     if num_images % VIEWS:
         raise SriError(
@@ -61,11 +76,8 @@ def scenes_of(file: h5py.File, num_images: int, progress: Progress) -> Scenes:
             f" {num_images:,} images are no multiple of {VIEWS}",
             "get the file again, or simulate the towers: sri prepare shapestacks --from simulate",
         )
-    progress.note(
-        f"Note: {file.filename}: {why}; every {VIEWS} images that follow one another are taken"
-        " for one scene, so that splits may share scenes if they are not"
-    )
-    return Scenes(np.arange(num_images) // VIEWS, "run")
+    progress.note(f"Warning: {file.filename}: {why}; scenes are taken to be {RUNS}")
+    return Scenes(np.arange(num_images) // VIEWS, "run", RUNS)
 
 
 def is_world_factor(file: h5py.File, name: str, num_images: int) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +50,12 @@ def prepare_multi_object(
         return prepare(simulated_job(kind, asked), path, **how)
     if asked.views is not None:
         raise SriError("--views is for simulation: here an image is a scene", "leave it out")
+    asked.refuse_seed()
     if source == "mirror" or is_mirror_file(source):
         from sri_cli.data.sources.mirror import prepare_mirror
 
-        asked_numbers = asdict(asked)
-        del asked_numbers["views"]
         file = None if source == "mirror" else Path(source)
-        return prepare_mirror(
-            workspace, name, source=file, **asked_numbers, offline=offline, out=path, **how
-        )
+        return prepare_mirror(workspace, name, asked, source=file, offline=offline, out=path, **how)
     if source == "bucket":
         job = records_job(kind, workspace.data_root / "downloads" / Path(kind.file).name, asked)
         if force or not path.exists():  # a finished file does not need its source any more
@@ -89,10 +85,7 @@ def file_job(kind: RecordSet, path: Path, asked: Asked) -> Job:
     if h5py.is_hdf5(path):
         from sri_cli.data.sources.efficient_morl import efficient_morl_job
 
-        numbers = (asked.scenes, asked.val_scenes, asked.test_scenes)
-        keys = ("scenes", "val_scenes", "test_scenes")
-        size = asked.size_px or kind.size_px
-        return efficient_morl_job(kind.name, path, size, **dict(zip(keys, numbers, strict=True)))
+        return efficient_morl_job(kind, path, asked)
     return records_job(kind, path, asked)
 
 

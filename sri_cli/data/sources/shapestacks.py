@@ -148,12 +148,8 @@ def prepare_shapestacks(
         return prepare_mirror(
             workspace,
             NAME,
+            asked,
             source=None if source == "mirror" else place,
-            size_px=asked.size_px,
-            scenes=asked.scenes,
-            val_scenes=asked.val_scenes,
-            test_scenes=asked.test_scenes,
-            seed=asked.seed,
             offline=offline,
             out=out,
             **how,
@@ -225,6 +221,7 @@ def prepare_originals(
     from sri_cli.data.sources.shapestacks_files import files_job, resizing_of
     from sri_cli.data.sources.shapestacks_places import Archives, find_originals
 
+    asked.refuse_seed()
     path = out or workspace.data_path(NAME, resizing_of(asked).size)
     found = find_originals(folder)
     if isinstance(found, Archives):

@@ -144,7 +144,7 @@ def survey(root: Path, lists: Lists, views: int | None) -> FoundFiles:
     if not scenes["train"][0].maps:
         with Progress(0, 0, NAME) as progress:
             progress.note(NO_MASKS)
-    return FoundFiles({split: len(scenes[split]) * views for split in SPLITS}, (), scenes)
+    return FoundFiles({split: len(scenes[split]) * views for split in SPLITS}, scenes=scenes)
 
 
 def find_scene(root: Path, name: str) -> SceneFiles:
