@@ -56,6 +56,11 @@ class Progress:
         if self.bar is not None:
             self.bar.update(self.task, completed=done, rate=self._rate())
 
+    def reach(self, done: int) -> None:
+        """`advance`, then `tell`."""
+        self.advance(done)
+        self.tell()
+
     def tell(self, note: str = "") -> None:
         """Show `note` beside the bar, or a plain line now and then."""
         if self.bar is not None:
@@ -108,6 +113,11 @@ def make_bar() -> Any:
         TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
     )
+
+
+def counted(number: int, noun: str) -> str:
+    """1 scene, 1,200 scenes."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

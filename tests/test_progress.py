@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from sri_cli.progress import Progress
+from sri_cli.progress import Progress, counted
 
 
 class Terminal(io.StringIO):
@@ -23,6 +23,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
     monkeypatch.setattr("sri_cli.progress.time.monotonic", lambda: now[0])
     return now
+
+
+def test_one_is_no_plural() -> None:
+    assert [counted(n, "scene") for n in (0, 1, 1200)] == ["0 scenes", "1 scene", "1,200 scenes"]
 
 
 def test_plain_lines_tell_rate_and_eta(

@@ -214,13 +214,15 @@ def split_options(kind: Callable[..., Any], options: dict[str, Any]) -> tuple[An
 def show_prepared(prepared: Prepared) -> None:
     """The file, and how fast it was made."""
     from sri_cli.data.listing import counts_text
+    from sri_cli.progress import counted
 
     data = prepared.data
     click.echo(f"{data.path}: {data.caption}, {counts_text(data)}")
     skipped, discarded = data.attrs.get("skipped", 0), data.attrs.get("discarded", 0)
     if skipped:
-        click.echo(f"{skipped:,} files could not be read and were left out")
+        click.echo(f"left out, for they could not be read: {counted(skipped, 'file')}")
     if prepared.made:
-        broke = f", {discarded} scenarios discarded by the rules" if discarded else ""
+        broke = f", {counted(discarded, 'scenario')} discarded by the rules" if discarded else ""
         rate = f"{prepared.views_per_second:.0f} a second"
-        click.echo(f"{prepared.made:,} views in {prepared.seconds:.0f} s ({rate}){broke}")
+        made = f"{counted(prepared.made, 'view')} in {prepared.seconds:.0f} s ({rate})"
+        click.echo(f"{made}{broke}")

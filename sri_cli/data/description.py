@@ -17,12 +17,14 @@ from sri_cli.data.store import SPLITS, DataFile, Split
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.figures.contact import contact_sheet
 from sri_cli.figures.grids import png_bytes
+from sri_cli.progress import Progress, counted
 from sri_cli.workspace import Workspace, write_atomic
 
 SHEET_IMAGES = 48
 BAR_COLUMNS = 40
 BAR_LINES = 20  # at most; beyond that several numbers share a line
 NAMED_FILES = 5
+SHOWN_FROM_BYTES = 200_000_000
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,7 @@ def describe(workspace: Workspace, name_or_file: str, size: int | None = None) -
 def describe_file(path: Path) -> Description:
     """A file in words; its contact sheet is written beside it, unless the folder takes none."""
     data = DataFile(path)
-    if not data.is_intact():
-        raise SriError(
-            f"data file {path} is damaged: its images are not those that were written",
-            make_again(path, data.attrs),
-        )
-    facts = mask_facts(data)
+    facts = checked(data)
     lines = [
         f"file        {path} ({path.stat().st_size / 1e6:,.0f} MB, intact)",
         f"data set    {data.caption}",
@@ -70,6 +67,21 @@ def describe_file(path: Path) -> Description:
     return Description([*lines, f"contact     {sheet}"], sheet)
 
 
+def checked(data: DataFile) -> MaskFacts | None:
+    """What the masks hold, once all images were read; SriError when they are damaged. Progress of a
+    large file is shown: that takes a while."""
+    quiet = data.path.stat().st_size < SHOWN_FROM_BYTES
+    total = sum(data.counts.values())
+    with Progress(total, 0, f"check {data.path.name}", "image", quiet) as progress:
+        if not data.is_intact(progress.reach):
+            raise SriError(
+                f"data file {data.path} is damaged: its images are not those that were written",
+                make_again(data.path, data.attrs),
+            )
+    with Progress(0, 0, f"masks of {data.path.name}", "image", quiet) as progress:
+        return mask_facts(data, progress.reach)
+
+
 def scenes_text(data: DataFile) -> str:
     """1,000 train, 160 val, 640 test; or that they are unknown."""
 
@@ -91,12 +103,14 @@ def left_out(data: DataFile) -> list[str]:
     """Scenarios that a simulator discarded, files that could not be read."""
     lines = []
     if discarded := int(data.attrs.get("discarded", 0)):
-        lines.append(f"discarded   {discarded:,} scenarios that broke the simulator's rules")
+        lines.append(
+            f"discarded   {counted(discarded, 'scenario')} that broke the simulator's rules"
+        )
     if skipped := int(data.attrs.get("skipped", 0)):
         names = json.loads(data.attrs.get("skipped_files", "[]"))
         shown = names[:NAMED_FILES]
         more = ", ..." if skipped > len(shown) else ""
-        lines.append(f"left out    {skipped:,} files: {', '.join(shown)}{more}")
+        lines.append(f"left out    {counted(skipped, 'file')}: {', '.join(shown)}{more}")
     return lines
 
 

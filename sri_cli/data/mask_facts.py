@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from sri_cli.data.store import SPLITS, DataFile
+from sri_cli.data.store import SPLITS, Advance, DataFile
 from sri_cli.data.writer import MASK_CHUNK_BYTES
 
 MOST_IMAGES = 20_000  # of a split whose masks are looked at
@@ -46,8 +46,11 @@ class MaskFacts:
         self.objects.update(np.count_nonzero(pixels, axis=1).tolist())
 
 
-def mask_facts(data: DataFile) -> MaskFacts | None:
-    """What the masks of all splits hold, from some of the images where there are very many."""
+def mask_facts(data: DataFile, advance: Advance = lambda done: None) -> MaskFacts | None:
+    """What the masks of all splits hold, from some of the images where there are very many.
+
+    `advance` hears how many were looked at.
+    """
     with_masks = [split for split in map(data.split, SPLITS) if split.has_masks]
     if not with_masks:
         return None
@@ -56,6 +59,7 @@ def mask_facts(data: DataFile) -> MaskFacts | None:
     for split in with_masks:
         for start, stop in blocks(len(split), rows):
             facts.add(split.mask_rows(start, stop))
+            advance(facts.images)
     return facts
 
 

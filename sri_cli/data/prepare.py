@@ -22,7 +22,7 @@ from sri_cli.data.store import SPLITS, DataFile
 from sri_cli.data.workers import available_cores
 from sri_cli.data.writer import Header, StoreWriter, begun_counts
 from sri_cli.errors import Interrupted, SriError
-from sri_cli.progress import Progress
+from sri_cli.progress import Progress, counted
 from sri_cli.signals import stop_on_signal
 
 ROWS_PER_FLUSH = 1000
@@ -64,7 +64,10 @@ def prepare(
         with Progress(0, 0, job.header.name) as progress:
             progress.note(f"{path} is there and up to date")
         return Prepared(data, 0, sum(data.counts.values()), 0.0)
-    survey = survey_of(job, path)
+    try:
+        survey = survey_of(job, path)
+    except KeyboardInterrupt:  # SIGTERM, too
+        raise stopped_before(path, job, command) from None
     header = replace(
         job.header,
         counts=survey.counts,
@@ -83,6 +86,16 @@ def prepare(
         write_all(job, survey, Blocks(writer, progress), workers, command)
         writer.finish()
     return Prepared(DataFile(path), total - done, done, time.monotonic() - began)
+
+
+def stopped_before(path: Path, job: Job, command: str) -> Interrupted:
+    """What a signal leaves behind while the source is still looked at."""
+    counts = begun_counts(path, job.header)
+    kept = "nothing is written yet" if counts is None else "what was made before is kept"
+    return Interrupted(
+        f"stopped while looking at what {job.header.name} is made of; {kept}",
+        f"the same command looks again and goes on: {command}",
+    )
 
 
 def survey_of(job: Job, path: Path) -> Survey:
@@ -138,8 +151,7 @@ class Blocks:
         block = self.waiting[split]
         block.append(scenario)
         self.done += len(scenario.images)
-        self.progress.advance(self.done)
-        self.progress.tell()
+        self.progress.reach(self.done)
         if len(block) * len(scenario.images) >= ROWS_PER_FLUSH:
             self.flush([split])
 
@@ -210,11 +222,12 @@ def differences(data: DataFile, header: Header) -> list[str]:
 def opening(job: Job, writer: StoreWriter, workers: int) -> str:
     """The note a preparation begins with."""
     done, total = sum(writer.rows.values()), sum(writer.header.counts.values())
-    images = f"{total // job.views:,} scenarios x {job.views} views" if job.views > 1 else ""
+    images = counted(total, "image")
+    if job.views > 1:
+        images = f"{counted(total // job.views, 'scenario')} x {job.views} views"
     what = (
-        f"{job.header.name}, {job.header.source}: {images or f'{total:,} images'}"
-        f" at {job.header.size} px -> {writer.path}"
-        f" ({workers} worker{'s' if workers > 1 else ''})"
+        f"{job.header.name}, {job.header.source}: {images} at {job.header.size} px"
+        f" -> {writer.path} ({counted(workers, 'worker')})"
     )
     if writer.started_anew:
         return f"{what}\nNote: what lay in {writer.partial} was something else; starting anew"

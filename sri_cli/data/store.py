@@ -34,6 +34,7 @@ HASH_BYTES = 2**24  # of images read at once
 Images = NDArray[np.uint8]
 Masks = NDArray[np.uint8]
 Factors = dict[str, NDArray[Any]]
+Advance = Callable[[int], None]
 
 
 class Split:
@@ -152,10 +153,11 @@ class DataFile:
                 prepare_hint("make them", self.name, size),
             )
 
-    def is_intact(self) -> bool:
-        """Whether the images are still those that were written; reads all of them."""
+    def is_intact(self, advance: Advance = lambda done: None) -> bool:
+        """Whether the images are still those that were written; reads all of them. `advance` hears
+        how many it has read."""
         splits = [self.split(name).images for name in SPLITS]
-        return hash_of(splits) == self.attrs["sha256"]
+        return hash_of(splits, advance) == self.attrs["sha256"]
 
     def _open(self) -> h5py.File:
         if not self.path.exists():
@@ -279,13 +281,15 @@ def as_python(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def hash_of(arrays: list[Images]) -> str:
-    """SHA-256 of the images of all splits, one after the other."""
-    digest = hashlib.sha256()
+def hash_of(arrays: list[Images], advance: Advance = lambda done: None) -> str:
+    """SHA-256 of the images of all splits, one after the other; `advance` hears how many so far."""
+    digest, done = hashlib.sha256(), 0
     for images in arrays:
         rows = max(1, HASH_BYTES // math.prod(images.shape[1:]))
         for start in range(0, len(images), rows):
             digest.update(images[start : start + rows].tobytes())
+            advance(done + min(start + rows, len(images)))
+        done += len(images)
     return digest.hexdigest()
 
 

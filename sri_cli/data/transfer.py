@@ -147,8 +147,7 @@ class Transfer:
     def _show(self) -> None:
         done = megabytes(self.part.size)
         if done != self.progress.done:
-            self.progress.advance(done)
-            self.progress.tell()
+            self.progress.reach(done)
 
     def _start_over(self, reason: str) -> Breakdown:
         self.part.discard()

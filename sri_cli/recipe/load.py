@@ -37,7 +37,7 @@ def load_recipe(
     if blocks and tree.get("size") == "tiny":  # a run's own recipe has no blocks
         faults.append("size: only the word size=tiny of the command line shrinks; take it out")
     if not faults:
-        chosen = _choose(tree, blocks, data, path)
+        chosen = _choose(tree, blocks, data, name_or_file)
         assignments, faults = _parse(overrides)
         for part in (tree, *blocks.values()):
             _anchor((part or {}).get("model"), "encoder", path.parent)
@@ -51,7 +51,7 @@ def load_recipe(
         if recipe is not None and not faults:
             return recipe
     hint = f"`sri recipes show {name_or_file}` shows every key" if overrides else f"mend {path}"
-    raise SriError(f"recipe {path.stem}: {'; '.join(faults)}", hint)
+    raise SriError(f"recipe {name_or_file}: {'; '.join(faults)}", hint)
 
 
 def data_sets(name_or_file: str) -> list[str]:
@@ -124,7 +124,7 @@ def _known(tree: Tree, blocks: Tree) -> list[str]:
     return default + [str(name) for name in blocks if str(name) not in default]
 
 
-def _choose(tree: Tree, blocks: Tree, data: str | None, path: Path) -> str | None:
+def _choose(tree: Tree, blocks: Tree, data: str | None, name_or_file: str) -> str | None:
     """The data set to resolve for; None when the file names none (the schema says so)."""
     known = _known(tree, blocks)
     chosen = data if data is not None else tree.get("data")
@@ -132,7 +132,7 @@ def _choose(tree: Tree, blocks: Tree, data: str | None, path: Path) -> str | Non
         return chosen
     near = did_you_mean(str(chosen), known)
     raise SriError(
-        f"recipe {path.stem} has no data set {chosen}{near}", f"it has {', '.join(known)}"
+        f"recipe {name_or_file} has no data set {chosen}{near}", f"it has {', '.join(known)}"
     )
 
 

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
+from sri_cli.data import description
 from sri_cli.data import mask_facts as facts_of_masks
 from sri_cli.data.description import describe_file, histogram_lines
 from sri_cli.data.listing import data_table
@@ -188,6 +189,20 @@ def test_a_file_without_a_seed_is_listed(tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         del file.attrs["seed"]
     assert data_table(Workspace(tmp_path, tmp_path))[1].split()[-2] == "-"
+
+
+def test_looking_at_a_large_file_shows_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "a-8.h5", masks_with(1, 2))
+    describe_file(path)
+    assert capsys.readouterr().err == ""  # a small one is done at once
+    monkeypatch.setattr(description, "SHOWN_FROM_BYTES", 1)
+    describe_file(path)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("check a-8.h5: image 2/6")
+    assert any(line.startswith("check a-8.h5: image 6/6") for line in lines)
+    assert any(line.startswith("masks of a-8.h5: image ") for line in lines)
 
 
 def test_damaged_masks_are_told(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ NO_WORLD: dict[str, Any] = dict.fromkeys(WORLD)
     [
         (NO_WORLD, "it has none of com, rgba, shape, size"),
         ({"com": np.random.default_rng(1).random((96, 6, 3))}, "show 96 scenes"),
-        (NO_WORLD | {"size": np.zeros((96, 6))}, "by size its 96 images show 1 scenes"),
+        (NO_WORLD | {"size": np.zeros((96, 6))}, "by size its 96 images show 1 scene,"),
     ],
 )
 def test_without_world_factors_runs_of_16_are_scenes(

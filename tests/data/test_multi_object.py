@@ -113,6 +113,13 @@ def test_the_mirrors_towers_do_not_pass_for_rooms(place: Path) -> None:
     assert not (place / "data").exists()
 
 
+def test_records_are_no_towers(place: Path) -> None:
+    records(place / "rooms.tfrecords")
+    error, hint = sri("shapestacks", "--from", "rooms.tfrecords").stderr.splitlines()
+    assert error.endswith("--from rooms.tfrecords is not an HDF5 file, as the mirror's is")
+    assert "a folder with the original's files" in hint and not (place / "data").exists()
+
+
 def test_a_seed_that_changes_nothing_is_refused(place: Path) -> None:
     records(place / "rooms.tfrecords")
     result = sri("objects-room", "--from", "rooms.tfrecords", *FEW, "--seed", "3")

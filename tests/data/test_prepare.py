@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from sri_cli.data import prepare as preparing
-from sri_cli.data.job import FIRST_SCENARIO, MAX_SCENARIOS
+from sri_cli.data.job import FIRST_SCENARIO, MAX_SCENARIOS, Survey
 from sri_cli.data.prepare import prepare
 from sri_cli.data.sources.shapestacks import Towers, choose_towers, towers_job
 from sri_cli.data.store import SPLITS, DataFile
@@ -103,6 +103,30 @@ def test_a_stopped_preparation_goes_on_where_it_was(
     assert not partial.exists()
     whole = prepare(job, tmp_path / "whole-16.h5", workers=1)
     assert same(path, whole.data.path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_while_the_source_is_looked_at_says_so(
+    path: Path, tmp_path: Path, often: None, number: signal.Signals
+) -> None:
+    def survey() -> Survey:
+        os.kill(os.getpid(), number)
+        return small_job().survey()
+
+    job = replace(small_job(), survey=survey, survey_again=True)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command does
+    try:
+        with pytest.raises(Interrupted, match="looking at .* towers .*; nothing is written") as new:
+            prepare(job, path, workers=1, command="sri prepare x")
+        assert new.value.exit_code == 75 and (new.value.hint or "").endswith(": sri prepare x")
+        assert list(tmp_path.iterdir()) == []
+        with pytest.raises(Interrupted):
+            prepare(replace(small_job(), make=stop_after(10)), path, workers=1)
+        with pytest.raises(Interrupted, match="what was made before is kept"):
+            prepare(job, path, workers=1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert prepare(small_job(), path, workers=1).resumed_from == 44
 
 
 def test_a_killed_preparation_goes_on(path: Path, tmp_path: Path) -> None:

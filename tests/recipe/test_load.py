@@ -183,7 +183,7 @@ def test_keys_without_effect_are_refused(
     changed(recipe_file, "system: sri", model)
     path = recipe_file
     late = ["train.late_refinements_from=3"] if "late" in word else []
-    assert f"recipe mine: {fault}" in faults(path, word, *late)
+    assert f"recipe {path}: {fault}" in faults(path, word, *late)
     assert load_recipe(str(path), None, ["size=tiny"]).size == "tiny"  # which sets no such key
 
 
@@ -257,5 +257,5 @@ def test_check_goes_through_all_and_then_tells(recipe_file: Path, tmp_path: Path
     bad.write_text(GOOD.replace("slots: 5", "slots: 1"))
     checks = check_recipes([str(bad), str(recipe_file)])
     assert next(checks) == (str(recipe_file), ["near", "far"])
-    with pytest.raises(SriError, match="recipe bad: with data far: model.slots: must be at least"):
+    with pytest.raises(SriError, match=r"recipe \S+/bad.yaml: with data far: model.slots: must"):
         next(checks)

@@ -128,8 +128,7 @@ def kept_rows(
         if present.sum() <= kind.most_entities:
             rows.append(row)
         if row % 100 == 99:
-            progress.advance(before + row + 1)
-            progress.tell()
+            progress.reach(before + row + 1)
         if len(rows) == limit:
             break
     progress.advance(before + len(masks))

@@ -24,7 +24,7 @@ def shares(count: int, asked: Asked, what: str = "images") -> dict[str, int]:
     """
     if count < len(SPLITS):
         raise SriError(
-            f"{count} {what} are too few: train, val and test need one each", "add more images"
+            f"too few {what} ({count}): train, val and test need one each", "add more images"
         )
     beside = max(1, count // 10) if asked.scenes is None else sixth(asked.scenes)
     val = beside if asked.val_scenes is None else asked.val_scenes

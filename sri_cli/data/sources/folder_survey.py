@@ -53,8 +53,7 @@ def survey(listing: Listing, asked: Asked, strict: bool, resizing: Resizing, wor
                 good.append(entry)
             else:
                 bad.append((entry, fault))
-            progress.advance(len(good) + len(bad))
-            progress.tell()
+            progress.reach(len(good) + len(bad))
         if bad:
             tell_bad(bad, len(entries), strict or not good, progress)
     split = part(good, listing.split, asked)

@@ -126,8 +126,7 @@ def kept(
     for row, entities in enumerate(seen):
         keep[row] = entities.sum(dtype=np.float64) <= kind.most_entities
         if row % 1000 == 999:
-            progress.advance(row + 1)
-            progress.tell()
+            progress.reach(row + 1)
     return keep
 
 

@@ -19,7 +19,7 @@ from sri_cli.data.sources.asked import Asked, sixth
 from sri_cli.data.sources.hdf5_rows import Array, has, read_rows
 from sri_cli.data.store import SPLITS
 from sri_cli.errors import SriError
-from sri_cli.progress import Progress
+from sri_cli.progress import Progress, counted
 
 VIEWS = 16
 PUBLISHED = {"train": 13_618, "val": 2_916, "test": 2_916}  # scenes
@@ -61,8 +61,8 @@ def scenes_of(file: h5py.File, num_images: int, progress: Progress) -> Scenes:
         if NEAR[0] <= num_images / scenes.count <= NEAR[1]:
             return scenes
         why = (
-            f"by {', '.join(names)} its {num_images:,} images show {scenes.count:,} scenes,"
-            f" not {VIEWS} views of each"
+            f"by {', '.join(names)} its {num_images:,} images show"
+            f" {counted(scenes.count, 'scene')}, not {VIEWS} views of each"
         )
     elif "shapestacks" not in Path(file.filename).name.lower():
         raise SriError(
@@ -98,8 +98,7 @@ def number_by_factors(
     for row, key in enumerate(keys_of(file, names, num_images)):
         numbers[row] = known.setdefault(key, len(known))
         if row % 1000 == 999:
-            progress.advance(row + 1)
-            progress.tell()
+            progress.reach(row + 1)
     return numbers
 
 

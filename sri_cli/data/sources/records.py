@@ -119,8 +119,7 @@ def survey(kind: RecordSet, path: Path, split: InOrder) -> Survey:
     with Progress(size, 0, f"check {path.name}", "MB") as progress:
 
         def tell(position: int) -> None:
-            progress.advance(position // MEGABYTE)
-            progress.tell()
+            progress.reach(position // MEGABYTE)
 
         def read() -> Iterator[tuple[int, bool]]:
             nonlocal num_records

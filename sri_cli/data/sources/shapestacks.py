@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
+
+import h5py
 
 from sri_cli.data.job import Job, simulation_job
 from sri_cli.data.prepare import Prepared, prepare, same_file
@@ -199,6 +202,12 @@ def check_asked(asked: AskedTowers, source: str, raw: Path | None) -> None:
     if source != "mirror" and not place.exists():
         near = did_you_mean(source, ("simulate", "mirror"))
         raise SriError(f"no folder {source}{near}", "--from simulate, mirror, or a folder's path")
+    if place.is_file() and os.access(place, os.R_OK) and not h5py.is_hdf5(place):
+        raise SriError(
+            f"--from {source} is not an HDF5 file, as the mirror's is",
+            "of shapestacks --from takes that file, or a folder with the original's files or"
+            " archives: --from DIR",
+        )
     if asked.views is not None and (source == "mirror" or place.is_file()):
         raise SriError(f"--views cannot be chosen with --from {source}", "leave it out")
     asked.check()

@@ -33,7 +33,7 @@ from sri_cli.data.store import SPLITS
 from sri_cli.data.workers import available_cores
 from sri_cli.data.writer import Header, check_space
 from sri_cli.errors import Interrupted, SriError
-from sri_cli.progress import Progress
+from sri_cli.progress import Progress, counted
 from sri_cli.signals import stop_on_signal
 from sri_cli.workspace import cannot_write, ensure_folder, lock_file, write_atomic
 
@@ -156,8 +156,7 @@ def write_scenarios(
         try:
             for _ in written:
                 done += towers.views
-                progress.advance(done)
-                progress.tell()
+                progress.reach(done)
                 if stop.name:
                     break
         except BrokenProcessPool as error:
@@ -172,8 +171,8 @@ def write_scenarios(
 
 def opening(recordings: Path, done: int, total: int, workers: int) -> str:
     """The note that writing begins with."""
-    what = f"simulated towers: {total:,} views of {SIDE_PX} px -> {recordings}"
-    what += f" ({workers} worker{'s' if workers > 1 else ''})"
+    what = f"simulated towers: {counted(total, 'view')} of {SIDE_PX} px -> {recordings}"
+    what += f" ({counted(workers, 'worker')})"
     return f"{what}\nresuming after {done:,} of {total:,} views" if done else what
 
 

@@ -100,8 +100,7 @@ class Reader:
 
         def tell(position: int) -> None:
             self.stop_if_asked(kind, path, stop)
-            progress.advance(position // MEGABYTE)
-            progress.tell()
+            progress.reach(position // MEGABYTE)
 
         for member, data in members(path, wanted, most_bytes=MOST_PICTURE_BYTES, tell=tell):
             row = self.row_of(member.name, PATTERNS[kind])
