@@ -9,12 +9,11 @@ from typing import Any
 
 import click
 
+from sri_cli.commands.options import COUNT, JSON, OVERRIDES, together
 from sri_cli.workspace import Workspace
 
 PRECISION = click.Choice(["auto", "fp32", "bf16"])
 WAYS = click.Choice(["eager", "graph", "compiled", "compiled+graph"])
-COUNT = click.IntRange(min=1)
-Command = Callable[..., Any]
 
 
 @click.group()
@@ -22,24 +21,12 @@ def command() -> None:
     """Time training, sampling, data and metrics on this machine."""
 
 
-def options(*these: Command) -> Callable[[Command], Command]:
-    """Several decorators as one, in the order of the help."""
-
-    def add(command: Command) -> Command:
-        for option in reversed(these):
-            command = option(command)
-        return command
-
-    return add
-
-
 RECIPE = click.option(
     "--recipe", "recipe_name", default="sri-mog", show_default=True, metavar="NAME|FILE"
 )
 DATA = click.option("--data", metavar="NAME|FILE", help="Images to use.")
 DEVICE = click.option("--gpus", default="auto", metavar="0|1|auto", show_default=True)
-JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, nothing else.")
-PROFILE = options(
+PROFILE = together(
     click.option("--profile", is_flag=True, help="Trace one of them; name what costs most."),
     click.option(
         "--out",
@@ -48,7 +35,7 @@ PROFILE = options(
         help="Of the trace [./sri-bench-VERB-trace.json.gz].",
     ),
 )
-SCALING = options(
+SCALING = together(
     click.option("--backend", type=click.Choice(["gloo"]), help="As many processes, on the CPU."),
     click.option(
         "--bandwidth-gb", type=click.FloatRange(min=0, min_open=True), help="Of a link, GB/s."
@@ -58,7 +45,6 @@ SCALING = options(
         "--seconds-at", metavar="B:S,...", help="Model with these seconds a step at B images."
     ),
 )
-OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 
 
 @command.command()

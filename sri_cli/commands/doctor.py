@@ -6,11 +6,12 @@ import json
 
 import click
 
+from sri_cli.commands.options import JSON
 from sri_cli.workspace import Workspace
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@JSON
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
     """Look at this machine, its packages, data and runs, and say what mends what is wrong.

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+from sri_cli.commands.options import FIGURE_FILE, RUN, SLOTS, TEMPERATURE
 from sri_cli.workspace import Workspace
 
 
 @click.command()
 @click.argument("action", type=click.Choice(["remove", "repeat", "exchange", "reimagine"]))
-@click.option("--run", metavar="RUN", help="Run or checkpoint; left out: the latest run.")
+@RUN
 @click.option(
     "--slot",
     type=int,
@@ -21,8 +22,8 @@ from sri_cli.workspace import Workspace
 )
 @click.option("--num", type=int, help="Number of scenes; left out: as many as suit the action.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Scene i is image i of it.")
-@click.option("--slots", type=int, metavar="K", help="Slots per scene; left out: as in training.")
-@click.option("--temp", type=float, default=1.0, show_default=True, help="Temperature, above 0.")
+@SLOTS
+@TEMPERATURE
 @click.option(
     "--image",
     type=click.Path(path_type=Path),
@@ -31,12 +32,7 @@ from sri_cli.workspace import Workspace
 )
 @click.option("--index", type=int, metavar="i", help="As --image, with image i of the test split.")
 @click.option("--variants", type=int, help="Of reimagine; left out: 6.")
-@click.option(
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Left out: the run's figures/.",
-)
+@FIGURE_FILE
 @click.pass_obj
 def command(
     workspace: Workspace,

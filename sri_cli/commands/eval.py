@@ -7,6 +7,14 @@ from pathlib import Path
 
 import click
 
+from sri_cli.commands.options import (
+    DATA_OF_RUN,
+    DYNAMIC_SLOTS,
+    JSON,
+    PICTURE_FOLDERS,
+    SPLIT,
+    seed_option,
+)
 from sri_cli.workspace import Workspace
 
 OWN = "ari,msc,elbo,order"
@@ -15,34 +23,21 @@ OF_PICTURES = "stack-fd,sacc-estimate,fid"
 
 @click.command()
 @click.option("--run", "runs", multiple=True, metavar="RUN", help="Repeat for several runs.")
-@click.option(
-    "--images",
-    "folders",
-    multiple=True,
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Pictures that any tool has generated; repeat for several.",
-)
+@PICTURE_FOLDERS
 @click.option(
     "--metrics",
     metavar="NAMES",
     help=f"Of {OWN} (left out: these) and {OF_PICTURES}; the last three alone work with --images.",
 )
-@click.option("--data", metavar="NAME|FILE", help="Left out: what the run was trained on.")
-@click.option("--split", default="test", show_default=True, help="train, val or test.")
+@DATA_OF_RUN
+@SPLIT
 @click.option(
     "--num",
     type=int,
     help="Images. Left out: 320 from all over the split; fid 10000 real and generated, stack-fd"
     " 2000, sacc-estimate 1000, all of a folder.",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Of posterior samples and new scenes.",
-)
+@seed_option("Of posterior samples and new scenes.")
 @click.option(
     "--features",
     type=click.Choice(["pool3", "random"]),
@@ -64,10 +59,8 @@ OF_PICTURES = "stack-fd,sacc-estimate,fid"
     help="Print the paper's tables with these runs beside the published rows.",
 )
 @click.option("--recorded", is_flag=True, help="Measure nothing; show what was measured before.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-@click.option(
-    "--dynamic-slots", is_flag=True, help="As many slots as an image wants (GENESIS-v2 inside)."
-)
+@JSON
+@DYNAMIC_SLOTS
 @click.pass_obj
 def command(
     workspace: Workspace,

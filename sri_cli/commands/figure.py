@@ -6,15 +6,14 @@ from pathlib import Path
 
 import click
 
+from sri_cli.commands.options import RUNS
 from sri_cli.workspace import Workspace
 
 
 @click.command()
 @click.argument("name", required=False)
 @click.option("--list", "listed", is_flag=True, help="Say what figures there are.")
-@click.option(
-    "--run", "runs", multiple=True, metavar="RUN", help="Repeat for several; none: the latest run."
-)
+@RUNS
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

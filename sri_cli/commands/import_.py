@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sri_cli.commands.options import JSON, OVERRIDES, RECIPE_DATA
 from sri_cli.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
 @click.command(name="import")
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE.pth")
 @click.option("--recipe", metavar="NAME|FILE", help="Left out: the usual one of the system.")
-@click.option("--data", metavar="NAME|FILE", help="Data set or file; left out: the recipe's own.")
+@RECIPE_DATA
 @click.option("--run", metavar="DIR", help="Left out: runs/<recipe>-<data set>-imported.")
 @click.option("--ignore-unexpected", is_flag=True, help="Leave out tensors that have no place.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@JSON
+@OVERRIDES
 @click.pass_obj
 def command(
     workspace: Workspace,

@@ -6,6 +6,8 @@ import json
 
 import click
 
+from sri_cli.commands.options import JSON
+
 WHICH = click.Choice(["factors", "touching"])
 
 
@@ -61,7 +63,7 @@ def train(
 )
 @click.option("--random-inception", is_flag=True, help="The same of random features (slow).")
 @click.option("--workers", type=click.IntRange(min=1), help="Left out: one per core.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@JSON
 def check(num: int, random_inception: bool, workers: int | None, as_json: bool) -> None:
     """Try the shipped networks on new simulated pictures, sound and damaged."""
     from sri_cli.looking.judging import check_networks, check_words

@@ -7,27 +7,15 @@ from pathlib import Path
 
 import click
 
+from sri_cli.commands.options import PICTURE_FOLDERS, seed_option
 from sri_cli.workspace import Workspace
 
 
 @click.command(name="label-sacc")
 @click.option("--run", "runs", multiple=True, metavar="RUN", help="Repeat for several runs.")
-@click.option(
-    "--images",
-    "folders",
-    multiple=True,
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Pictures that any tool has generated; repeat for several.",
-)
+@PICTURE_FOLDERS
 @click.option("--num", type=int, default=100, show_default=True, help="Scenes of each model.")
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Of scenes, catch trials and orders.",
-)
+@seed_option("Of scenes, catch trials and orders.")
 @click.option("--rater", metavar="NAME", help="Who judges; left out: the login name.")
 @click.option(
     "--catch",

@@ -7,26 +7,16 @@ from pathlib import Path
 
 import click
 
+from sri_cli.commands.options import FIGURE_FILE, JSON, RUN, seed_option
 from sri_cli.workspace import Workspace
 
 
 @click.command()
-@click.option("--run", metavar="RUN", help="Run or checkpoint; left out: the latest run.")
+@RUN
 @click.option("--num", type=int, default=100, show_default=True, help="Random scenes to compare.")
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Of scenes and bootstrap.",
-)
-@click.option(
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Left out: the run's figures/.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@seed_option("Of scenes and bootstrap.")
+@FIGURE_FILE
+@JSON
 @click.pass_obj
 def command(
     workspace: Workspace, run: str | None, num: int, seed: int, out: Path | None, as_json: bool

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sri_cli.commands.options import COUNT, Decorator, seed_option, together
 from sri_cli.errors import SriError, did_you_mean
 from sri_cli.workspace import Workspace
 
 if TYPE_CHECKING:
     from sri_cli.data.prepare import Prepared
-
-COUNT = click.IntRange(min=1)
-Command = Callable[..., Any]
 
 
 class DataSets(click.Group):
@@ -57,44 +55,40 @@ def show_list(workspace: Workspace) -> None:
     click.echo("\n".join(rows) or f"nothing prepared in {workspace.data_root}")
 
 
-def sources(places: str) -> Callable[[Command], Command]:
+NUMBERS = together(  # of every data set
+    click.option(
+        "--size",
+        "size_px",
+        type=int,
+        metavar="PX",
+        help="Image size [the paper's; of a folder 64].",
+    ),
+    click.option("--scenes", type=COUNT, help="Training scenes; the others get a sixth."),
+    click.option("--val-scenes", type=COUNT, help="Validation scenes."),
+    click.option("--test-scenes", type=COUNT, help="Test scenes."),
+    seed_option("Of simulated scenes, or of a shuffled split."),
+    click.option("--workers", type=COUNT, help="Processes; the file is the same."),
+    click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Another place."),
+    click.option("--force", is_flag=True, help="Replace a file that was made otherwise."),
+)
+
+
+def sources(places: str) -> Decorator:
     """The options of a data set that is published in several places."""
-
-    def add(command: Command) -> Command:
-        for option in (
-            click.option("--offline", is_flag=True, help="Use what was downloaded before."),
-            click.option("--views", type=COUNT, help="Cameras a simulated scene."),
-            click.option(
-                "--from",
-                "source",
-                default="simulate",
-                show_default=True,
-                metavar=places,
-                help="Where from.",
-            ),
-        ):
-            command = option(command)
-        return numbers(command)
-
-    return add
-
-
-def numbers(command: Command) -> Command:
-    """The options that every data set has."""
-    for option in (
-        click.option("--force", is_flag=True, help="Replace a file that was made otherwise."),
-        click.option(
-            "--out", type=click.Path(path_type=Path), metavar="FILE", help="Another place."
-        ),
-        click.option("--workers", type=COUNT, help="Processes; the file is the same."),
-        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
-        click.option("--test-scenes", type=COUNT, help="Test scenes [a sixth of --scenes]."),
-        click.option("--val-scenes", type=COUNT, help="Validation scenes [a sixth]."),
-        click.option("--scenes", type=COUNT, help="Training scenes."),
-        click.option("--size", "size_px", type=int, metavar="PX", help="Image size [the paper's]."),
-    ):
-        command = option(command)
-    return command
+    place = click.option(
+        "--from",
+        "source",
+        default="simulate",
+        show_default=True,
+        metavar=places,
+        help="Where from.",
+    )
+    return together(
+        place,
+        NUMBERS,
+        click.option("--views", type=COUNT, help="Cameras a simulated scene."),
+        click.option("--offline", is_flag=True, help="Use what was downloaded before."),
+    )
 
 
 @command.command()
@@ -164,7 +158,7 @@ def multi_object(workspace: Workspace, name: str, options: dict[str, Any]) -> No
 
 @command.command()
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
-@numbers
+@NUMBERS
 @click.option("--name", help="The data set's name [the folder's].")
 @click.option("--crop", type=COUNT, metavar="PX", help="Centre crop [the largest square].")
 @click.option(

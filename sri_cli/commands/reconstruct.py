@@ -6,30 +6,25 @@ from pathlib import Path
 
 import click
 
+from sri_cli.commands.options import (
+    DATA_OF_RUN,
+    DYNAMIC_SLOTS,
+    FIGURE_FILE,
+    RUN,
+    SPLIT,
+    seed_option,
+)
 from sri_cli.workspace import Workspace
 
 
 @click.command()
-@click.option("--run", metavar="RUN", help="Run or checkpoint; left out: the latest run.")
-@click.option("--data", metavar="NAME|FILE", help="Left out: what the run was trained on.")
-@click.option("--split", default="test", show_default=True, help="train, val or test.")
+@RUN
+@DATA_OF_RUN
+@SPLIT
 @click.option("--num", type=int, default=10, show_default=True, help="Images to show.")
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Of the posterior samples.",
-)
-@click.option(
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Left out: the run's figures/.",
-)
-@click.option(
-    "--dynamic-slots", is_flag=True, help="As many slots as an image wants (GENESIS-v2 inside)."
-)
+@seed_option("Of the posterior samples.")
+@FIGURE_FILE
+@DYNAMIC_SLOTS
 @click.pass_obj
 def command(
     workspace: Workspace,

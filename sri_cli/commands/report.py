@@ -6,13 +6,12 @@ from pathlib import Path
 
 import click
 
+from sri_cli.commands.options import RUNS
 from sri_cli.workspace import Workspace
 
 
 @click.command()
-@click.option(
-    "--run", "runs", multiple=True, metavar="RUN", help="Repeat for several; none: the latest run."
-)
+@RUNS
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
+from sri_cli.commands.options import RUN, SLOTS, TEMPERATURE
 from sri_cli.workspace import Workspace
 
 
 @click.command()
-@click.option("--run", metavar="RUN", help="Run or checkpoint; left out: the latest run.")
-@click.option("--slots", type=int, metavar="K", help="Slots per scene; left out: as in training.")
-@click.option("--temp", type=float, default=1.0, show_default=True, help="Temperature, above 0.")
+@RUN
+@SLOTS
+@TEMPERATURE
 @click.option("--num", type=int, default=64, show_default=True, help="Number of scenes.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Image i is of (seed, i).")
 @click.option(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from sri_cli.commands.options import JSON
 from sri_cli.errors import SriError
 from sri_cli.workspace import Workspace
 
@@ -33,7 +34,7 @@ from sri_cli.workspace import Workspace
     metavar="DIR",
     help="Table, summary and figures go there. Left out: the study's folder among the runs.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@JSON
 @click.pass_obj
 def command(
     workspace: Workspace,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sri_cli.commands.options import JSON, OVERRIDES, RECIPE_DATA
 from sri_cli.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -18,15 +19,15 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--recipe", "recipe_name", required=True, metavar="NAME|FILE", help="What to train.")
-@click.option("--data", metavar="NAME|FILE", help="Data set or file; left out: the recipe's own.")
+@RECIPE_DATA
 @click.option("--run", metavar="DIR", help="Run folder; left out: runs/<recipe>-<data set>.")
 @click.option("--steps", type=int, help="Last step; a larger number trains a run on.")
 @click.option("--gpus", default="auto", metavar="N|auto", show_default=True, help="GPUs to use.")
 @click.option("--seed", type=int, help="Of weights, batches and noise.")
 @click.option("--fresh", is_flag=True, help="Start over; refuses to overwrite a run.")
 @click.option("--dry-run", is_flag=True, help="Show recipe, size and time per step; train nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@JSON
+@OVERRIDES
 @click.pass_obj
 def command(
     workspace: Workspace,

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import click
 
+from sri_cli.commands.options import RUNS, SLOTS, TEMPERATURE
 from sri_cli.workspace import Workspace
 
 
 @click.command()
-@click.option(
-    "--run", "runs", multiple=True, metavar="RUN", help="Repeat for several; none: the latest run."
-)
+@RUNS
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FILE", help="Left out: the run's figures/."
 )
@@ -22,8 +21,8 @@ from sri_cli.workspace import Workspace
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Walk i begins at image i of the seed."
 )
-@click.option("--slots", type=int, metavar="K", help="Slots per scene; left out: as in training.")
-@click.option("--temp", type=float, default=1.0, show_default=True, help="Temperature, above 0.")
+@SLOTS
+@TEMPERATURE
 @click.option("--masks", is_flag=True, help="Show the slots' masks beside the scenes.")
 @click.option("--slot", type=int, metavar="k", help="Only slot k walks, the first being 1.")
 @click.option(
