@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import shlex
 import sys
+from pathlib import Path
 
 from sri_cli.data.store import DataFile
 from sri_cli.errors import Interrupted, SriError, SriFailure
 from sri_cli.looking.study_file import Study
 from sri_cli.looking.study_jobs import run_sri
+from sri_cli.looking.study_protocol import DataSection
 from sri_cli.signals import StopFlag
 from sri_cli.training.loop import check_data
 from sri_cli.workspace import Workspace
+
+
+def data_path(workspace: Workspace, section: DataSection) -> Path:
+    """Where the protocol's data file lies, made or not."""
+    if section.file is None:
+        return workspace.data_path(section.name, section.size)
+    return workspace.data_root / section.file
 
 
 def find_data(workspace: Workspace, study: Study, stop: StopFlag, command: str) -> DataFile:
@@ -20,9 +29,10 @@ def find_data(workspace: Workspace, study: Study, stop: StopFlag, command: str) 
     Images with another hash than the protocol names are told: they make another study.
     """
     section = study.protocol.data
-    path = workspace.data_path(section.name, section.size)
+    path = data_path(workspace, section)
     if not path.is_file() and section.prepare is not None:
         words = ["--data-root", str(workspace.data_root), "prepare", *shlex.split(section.prepare)]
+        words += [] if section.file is None else ["--out", str(path)]
         print(shlex.join(["sri", *words]), file=sys.stderr, flush=True)
         code = run_sri(words, stop)
         if stop.name:
@@ -31,7 +41,8 @@ def find_data(workspace: Workspace, study: Study, stop: StopFlag, command: str) 
             )
         if code != 0:
             raise SriFailure("the data could not be prepared", shlex.join(["sri", *words]))
-    data = DataFile(workspace.find_data(section.name, section.size))
+    named = section.name if section.file is None else str(path)
+    data = DataFile(workspace.find_data(named, section.size))
     if (data.name, data.size) != (section.name, section.size):
         raise SriError(
             f"{path} holds {data.name} of {data.size} px, not {section.name} of {section.size}",

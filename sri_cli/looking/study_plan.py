@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sri_cli.looking.study_data import data_path
 from sri_cli.looking.study_file import Study, check_chosen, read_study
 from sri_cli.looking.study_jobs import Slots, choose_slots
 from sri_cli.looking.study_kept import check_unchanged
@@ -62,13 +63,13 @@ def plan_of(
             }
     hours = [one["hours"] for one in systems.values()]
     known = [value for value in hours if value is not None]
-    data = workspace.data_path(protocol.data.name, protocol.data.size)
+    data = data_path(workspace, protocol.data)
     return {
         "study": protocol.name,
         "folder": str(study.folder),
         "protocol_sha256": study.digest(),
         "data": str(data),
-        "prepare": None if data.is_file() else protocol.data.prepare,
+        "prepare": None if data.is_file() else protocol.data.prepared_by,
         "data_missing": not data.is_file(),
         "runs": len(stands),
         "trained": sum(one.trained for one in stands),

@@ -42,10 +42,19 @@ class DataSection(Section):
 
     name: Annotated[str, Field(pattern=NAME)] = Field(description="data set")
     size: Literal[32, 64, 96, 128] = Field(description="image side, px")
+    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.h5$")] | None = Field(
+        None, description="in the data folder; left out: NAME-SIZE.h5"
+    )
     prepare: str | None = Field(None, description="what follows `sri prepare` to make it")
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(
         None, description="of its images, where the study was first run; another one is told"
     )
+
+    @property
+    def prepared_by(self) -> str | None:
+        """`prepare`, whole, where data lie in data/."""
+        place = "" if self.file is None else f" --out data/{self.file}"
+        return None if self.prepare is None else self.prepare + place
 
 
 class SystemSection(Section):

@@ -63,7 +63,7 @@ def data_of(study: Study, data: DataFile) -> dict[str, Any]:
         "source": data.source,
         "sha256": str(data.attrs["sha256"]),
         "images": data.counts,
-        "prepare": study.protocol.data.prepare,
+        "prepare": study.protocol.data.prepared_by,
     }
 
 

@@ -214,22 +214,24 @@ def test_a_study_that_is_killed_leaves_no_run_behind(place: Path) -> None:
 def test_the_data_are_made_when_missing_and_held_against_the_protocol(
     place: Path, write_small_data: WriteData
 ) -> None:
-    file = place / "data" / "demo-towers-32.h5"
-    file.unlink()
+    (place / "data" / "demo-towers-32.h5").unlink()
+    file = place / "data" / "own.h5"
     made = "shapestacks --preset demo --scenes 2 --val-scenes 2 --test-scenes 2 --workers 1"
     data = {"name": "demo-towers", "size": 32, "prepare": made, "sha256": "0" * 64}
+    data |= {"file": "own.h5"}
     write(place, data=data, steps=1, systems={"sri-mog": {}}, claims=[])
     result = study("--seeds", "1", "--json")
     assert result.exit_code == 0, result.output
-    assert f"prepare {made}" in result.stderr
+    assert f"prepare {made} --out data/own.h5" in result.stderr
     assert "Note: the images of" in result.stderr and "than the protocol names" in result.stderr
     summary = json.loads(result.stdout)
+    assert summary["data"]["prepare"] == f"{made} --out data/own.h5"
     assert summary["data"]["images"] == {"train": 8, "val": 8, "test": 8}
     assert [run["step"] for run in summary["runs"]] == [0, 1]
-    write_small_data(file, images=20)
+    write_small_data(place / "demo-towers-32.h5", images=20).replace(file)
     refused = study()
     assert refused.exit_code == 2
-    assert "are of other images than data/demo-towers-32.h5 holds now" in refused.stderr
+    assert "are of other images than data/own.h5 holds now" in refused.stderr
 
 
 @pytest.mark.parametrize(
