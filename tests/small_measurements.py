@@ -73,8 +73,8 @@ def pictures(folder: str) -> dict[str, Any]:
     }
 
 
-def printed(measurements: list[dict[str, Any]], style: str = "text", **options: bool) -> str:
-    return format_paper_tables(paper_tables(measurements, **options), style)
+def printed(measurements: list[dict[str, Any]], style: str = "text") -> str:
+    return format_paper_tables(paper_tables(measurements), style)
 
 
 FID_COUNTS = {"real": 10_000, "generated": 10_000}

@@ -18,7 +18,7 @@ from sri_cli.workspace import Workspace
     "--out",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Left out: NAME.png in the run's figures/.",
+    help="Left out: figure-NAME.png in the run's figures/.",
 )
 @click.option("--num", type=int, help="Scenes or images of each run.")
 @click.option("--slots", type=int, metavar="K", help="Slots per scene; of `slots`: one more row.")

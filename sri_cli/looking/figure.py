@@ -27,7 +27,7 @@ class Result(NamedTuple):
 def figure_of_runs(
     workspace: Workspace, runs: Sequence[str], request: Request, out: Path | None = None
 ) -> Result:
-    """Draw the figure and write it to `out` (None: the first run's figures/NAME.png).
+    """Draw the figure and write it to `out` (None: figures/figure-NAME.png of the first run).
 
     Raises SriError for what means nothing or does not fit, before anything is drawn.
     """
@@ -40,7 +40,7 @@ def figure_of_runs(
     made = make(workspace, runs, kind, request)
     scale = times if px is None or made.side is None else px / cell_side(made.side)
     content = draw(made.sheet, file_format, scale, request.captions)
-    path = out or made.run_dir / "figures" / f"{kind.name}.{file_format}"
+    path = out or made.run_dir / "figures" / f"figure-{kind.name}.{file_format}"
     write_atomic(path, content)
     return Result(path, [*made.notes, *_uneven(made.side, scale, file_format)])
 

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from torchvision.models.inception import Inception3
 
 from sri_cli.metrics import inception_weights
-from sri_cli.metrics.extractor import PAPERS, RANDOM, Advance, Features, Pictures
-from sri_cli.sampling import in_chunks
+from sri_cli.metrics.extractor import PAPERS, RANDOM, Advance, Features, Pictures, in_batches
 
 SIZE = 2048
 CPU_BATCH, GPU_BATCH = 16, 128  # images at once
@@ -53,18 +52,14 @@ class Inception:
         Raises SriFailure when even a single image does not fit.
         """
 
-        def compute(start: int, count: int) -> Features:
-            pixels = torch.from_numpy(np.array(images[start : start + count])).to(self.device)
+        def compute(some: Pictures) -> Features:
+            pixels = torch.from_numpy(np.array(some)).to(self.device)
             pool = self.network(pixels.permute(0, 3, 1, 2).float() / 255)[0]
             features: Features = pool[:, :, 0, 0].cpu().numpy()
             return features
 
-        found = [np.empty((0, self.size), np.float32)]
         with full_float32():
-            for batch in in_chunks(compute, len(images), self.batch, self.device, "fp32"):
-                found.append(batch)
-                advance(len(batch))
-        return np.concatenate(found)
+            return in_batches(compute, images, self.batch, self.device, advance, (self.size,))
 
 
 class PoolFeatures(port.InceptionV3):

@@ -26,11 +26,11 @@ __all__ = ["PaperTable", "format_paper_tables", "paper_tables"]
 Column = tuple[str, str]  # data set, column of `measured.COLUMNS`
 
 
-def paper_tables(measurements: Iterable[Measurement], all_tables: bool = False) -> list[PaperTable]:
+def paper_tables(measurements: Iterable[Measurement]) -> list[PaperTable]:
     """Tables 1 to 4 with their published rows and ours, then whatever has no place in them.
 
     `measurements`: JSON objects of a metrics.jsonl, later ones newer. Only the tables that have a
-    row of ours, or all four.
+    row of ours.
     """
     measured = newest(measurements)
     rows = {layout.number: rows_of(layout, measured) for layout in LAYOUTS}
@@ -40,8 +40,8 @@ def paper_tables(measurements: Iterable[Measurement], all_tables: bool = False) 
     others = [m for m in unshown if not any(belongs(m, group) for group in ours)]
     tables = []
     for layout in LAYOUTS:
-        if rows[layout.number] or all_tables:
-            tables.append(_table(layout, rows[layout.number], unshown, all_tables))
+        if rows[layout.number]:
+            tables.append(_table(layout, rows[layout.number], unshown))
             unshown = _not_of(rows[layout.number], unshown)  # told in the table's notes
     return [*tables, *([_other_runs(others)] if others else [])]
 
@@ -51,9 +51,7 @@ def _not_of(rows: Sequence[Row], unshown: Sequence[Measurement]) -> list[Measure
     return [m for m in unshown if not any(belongs(m, group) for group in here)]
 
 
-def _table(
-    layout: Layout, ours: Sequence[Row], unshown: Sequence[Measurement], all_tables: bool
-) -> PaperTable:
+def _table(layout: Layout, ours: Sequence[Row], unshown: Sequence[Measurement]) -> PaperTable:
     columns = _with_own(layout.columns, ours)
     headings = [_heading(column, layout.split) for _, column in columns]
     lines = [["model", "origin", *headings]]
@@ -67,7 +65,7 @@ def _table(
         caption=f"The paper's Table {layout.number}: {layout.caption}",
         rows=lines,
         spans=["", "", *(DATA[data] if several else "" for data, _ in columns)],
-        shown=[name for data, name in DATA.items() if all_tables or data in measured],
+        shown=[name for data, name in DATA.items() if data in measured],
         notes=notes_of(layout, [(row.name, list(row.groups.values())) for row in ours], unshown),
     )
 

@@ -99,7 +99,9 @@ def test_a_figure_as_a_user_asks_for_it(logged: Workspace, name: str) -> None:
     result = sri("figure", *words)
     assert result.exit_code == 0, result.output
     path = Path(result.stdout.strip().removeprefix("look: "))
-    assert path.resolve() == (logged.runs_root / "tiny" / "figures" / f"{name}.png").resolve()
+    assert (
+        path.resolve() == (logged.runs_root / "tiny" / "figures" / f"figure-{name}.png").resolve()
+    )
     first = path.read_bytes()
     assert np.asarray(Image.open(io.BytesIO(first))).std() > 0
     assert sri("figure", *words).exit_code == 0 and path.read_bytes() == first

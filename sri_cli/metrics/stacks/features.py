@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from sri_cli.metrics.extractor import Advance, Features, Pictures, in_batches
 from sri_cli.metrics.stacks.network import NUM_FEATURES, SHIPPED, StackNet, open_shipped
-from sri_cli.sampling import in_chunks, to_tensor
+from sri_cli.sampling import to_tensor
 
 BATCH = 256
 
@@ -30,16 +27,9 @@ class StackFeatures:
         self.network = network or open_shipped("factors", self.device)
         self.digest = digest
 
-    def __call__(
-        self, images: NDArray[np.uint8], advance: Callable[[int], None] = lambda done: None
-    ) -> NDArray[np.float32]:
-        def compute(start: int, count: int) -> NDArray[np.float32]:
-            pixels = to_tensor(images[start : start + count], self.device)
-            features: NDArray[np.float32] = self.network.features(pixels).float().cpu().numpy()
-            return features
+    def __call__(self, images: Pictures, advance: Advance = lambda done: None) -> Features:
+        def compute(some: Pictures) -> Features:
+            features: Features = self.network.features(to_tensor(some, self.device))
+            return features.float().cpu().numpy()
 
-        found = [np.empty((0, self.size), np.float32)]
-        for part in in_chunks(compute, len(images), BATCH, self.device, "fp32"):
-            found.append(part)
-            advance(len(part))
-        return np.concatenate(found)
+        return in_batches(compute, images, BATCH, self.device, advance, (self.size,))

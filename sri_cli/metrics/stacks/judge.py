@@ -10,7 +10,6 @@ Axis legend: N pictures. Pictures are uint8 [N,S,S,3].
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, NamedTuple
@@ -19,15 +18,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sri_cli.metrics.extractor import Advance, Pictures, in_batches
 from sri_cli.metrics.stacks.network import SHIPPED, SIDE, StackNet, open_shipped
-from sri_cli.sampling import in_chunks, to_tensor
+from sri_cli.sampling import to_tensor
 
 LEVEL = 0.95
 DRAWS = 20_000
 BATCH = 256
 COARSE = 32  # pixels; pictures of so many or fewer were counted apart
-
-Pictures = NDArray[np.uint8]
 
 
 class Rates(NamedTuple):
@@ -48,21 +46,17 @@ class Judge:
     digest: str
 
     def plausible(
-        self, pictures: Pictures, advance: Callable[[int], None] = lambda done: None
+        self, pictures: Pictures, advance: Advance = lambda done: None
     ) -> NDArray[np.float32]:
         """Its belief [N] in [0,1] that all blocks of a picture's stack touch."""
         device = next(self.network.parameters()).device
 
-        def compute(start: int, count: int) -> NDArray[np.float32]:
-            logits = self.network(to_tensor(pictures[start : start + count], device))["plausible"]
+        def compute(some: Pictures) -> NDArray[np.float32]:
+            logits = self.network(to_tensor(some, device))["plausible"]
             belief: NDArray[np.float32] = logits.float().softmax(1)[:, 1].cpu().numpy()
             return belief
 
-        found = [np.empty(0, np.float32)]
-        for part in in_chunks(compute, len(pictures), BATCH, device, "fp32"):
-            found.append(part)
-            advance(len(part))
-        return np.concatenate(found)
+        return in_batches(compute, pictures, BATCH, device, advance, ())
 
     def estimate(self, belief: NDArray[np.float32], side: int, demo: bool) -> dict[str, Any]:
         """Estimated S-Acc of pictures of `side` pixels, in [0,1], with its 95 % interval.
