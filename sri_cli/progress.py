@@ -36,6 +36,8 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
+            if not self.total and not self.done:  # there was nothing to count
+                self.bar.update(self.task, visible=False)
             self.bar.stop()
 
     def start_at(self, done: int) -> None:

@@ -42,6 +42,11 @@ class DataSets(click.Group):
 def command(ctx: click.Context, listing: bool) -> None:
     """Make a data file: simulate or convert a data set."""
     if listing:
+        if ctx.invoked_subcommand is not None:
+            raise SriError(
+                f"--list makes nothing, {ctx.invoked_subcommand} does: one or the other",
+                "sri prepare --list",
+            )
         show_list(ctx.obj)
     elif ctx.invoked_subcommand is None:
         raise SriError("which data set?", "sri prepare shapestacks, or --list what is prepared")

@@ -42,5 +42,5 @@ def command(
     """
     from sri_cli.looking.reconstruct import reconstruct_of_run
 
-    path, caption = reconstruct_of_run(workspace, run, data, split, num, seed, out, dynamic_slots)
-    click.echo(f"{num} images of {caption}, {split} split: {path}")
+    path, words = reconstruct_of_run(workspace, run, data, split, num, seed, out, dynamic_slots)
+    click.echo(f"{words}: {path}")

@@ -42,8 +42,9 @@ def command(
 ) -> None:
     """Draw new scenes from a trained model: a grid and single images."""
     from sri_cli.looking.samples import Request, sample_run
+    from sri_cli.progress import counted
 
     request = Request(num, slots, temp, seed, file_format, masks)
     trained, folder = sample_run(workspace, run, request, out)
-    click.echo(f"{num} scenes ({trained.title}): {folder}")
+    click.echo(f"{counted(num, 'scene')} ({trained.title}): {folder}")
     click.echo(f"look: {folder / 'grid.png'}")

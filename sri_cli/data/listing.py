@@ -93,6 +93,11 @@ def counts_text(data: DataFile) -> str:
 def find(workspace: Workspace, name_or_file: str, size: int | None) -> list[Path]:
     """The files that are meant; SriError when there is none."""
     if is_path(name_or_file):
+        if size is not None:
+            raise SriError(
+                f"--size {size} chooses among the files of a data set; {name_or_file} is one file",
+                "leave it out, or name a data set",
+            )
         return [workspace.find_data(name_or_file, 0)]
     sizes: dict[str, list[Path]] = {}
     for path in list_folder(workspace.data_root):

@@ -54,12 +54,15 @@ def what_words(name: str, source: str, parameters: Mapping[str, Any]) -> str | N
 
 
 def number_words(parameters: Mapping[str, Any]) -> list[str]:
-    """The numbers that were asked for, as flags; those of the published split need none."""
-    published = SPLIT_FLAGS if parameters.get("split") == "as published" else ()
+    """The numbers that were asked for, as flags; those of the published split need none, nor does
+    the seed of towers that were written as files: it is in the files."""
+    done: tuple[str, ...] = SPLIT_FLAGS if parameters.get("split") == "as published" else ()
+    if "scenarios_sha256" in parameters:
+        done = ("seed",)
     return [
         f"{flag} {parameters[key]}"
         for key, flag in FLAGS.items()
         if type(parameters.get(key)) is int
-        and key not in published
+        and key not in done
         and parameters[key] != LEFT_OUT.get(key)
     ]

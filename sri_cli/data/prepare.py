@@ -61,8 +61,7 @@ def prepare(
         raise SriError(f"{path} is no name for a data file", f"call it {path}.h5")
     if not force and path.exists():
         data = same_file(job.header, path)
-        with Progress(0, 0, job.header.name) as progress:
-            progress.note(f"{path} is there and up to date")
+        Progress(0, 0, job.header.name).note(f"{path} is there and up to date")
         return Prepared(data, 0, sum(data.counts.values()), 0.0)
     try:
         survey = survey_of(job, path)

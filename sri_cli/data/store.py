@@ -204,6 +204,8 @@ class DataFile:
         missing = [name for name in wanted if name not in self.attrs]
         if not self.attrs.get("complete") or missing:
             raise self._broken("was never finished")
+        if not isinstance(self.attrs["parameters"], dict):
+            raise self._broken("is damaged: how it was made cannot be read")
 
     def _check_split(self, file: h5py.File, name: str) -> int:
         """Where the images of a split begin in the file, in bytes."""

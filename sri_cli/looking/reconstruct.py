@@ -17,6 +17,7 @@ from sri_cli.figures.grids import Picture, png_bytes
 from sri_cli.figures.reconstruction import reconstruction_figure
 from sri_cli.looking.trained import Trained, open_data, open_run
 from sri_cli.metrics.evaluate import evaluation_noise, fitting_split
+from sri_cli.progress import counted
 from sri_cli.sampling import device_of, in_chunks, quantise, to_tensor
 from sri_cli.workspace import Workspace, write_atomic
 
@@ -107,11 +108,13 @@ def reconstruct_of_run(
     out: Path | None,
     dynamic_slots: bool = False,
 ) -> tuple[Path, str]:
-    """`write_reconstructions` for a run (None: the latest): the file, the data's caption."""
+    """`write_reconstructions` for a run (None: the latest): the file, and what it shows."""
     check_num(num)
     trained = open_run(workspace, run, dynamic_slots)
     file = open_data(workspace, trained.loaded, data)
-    return write_reconstructions(trained, file, out, split, num, seed), file.caption
+    path = write_reconstructions(trained, file, out, split, num, seed)
+    shown = counted(min(num, file.counts[split]), "image")
+    return path, f"{shown} of {file.caption}, {split} split"
 
 
 def check_num(num: int) -> None:

@@ -89,6 +89,8 @@ def test_nothing_prepared() -> None:
     ("words", "message"),
     [
         (("prepare",), "which data set?"),
+        (("prepare", "--list", "shapestacks", *SMALL), "--list makes nothing"),
+        (("prepare", "show", "data/a-8.h5", "--size", "8"), "data/a-8.h5 is one file"),
         (("prepare", "shapestack"), "no data set shapestack (did you mean shapestacks?)"),
         (("prepare", "clevr"), "no data set clevr (did you mean clevr6?)"),
         (("prepare", "demo-towers"), "demo-towers is a preset of shapestacks"),

@@ -52,7 +52,7 @@ def pictures() -> None:
         ),
         (
             None,
-            f"shapestacks --scenes 2 {FEW} --views 1 --raw DIR",
+            f"shapestacks --scenes 2 {FEW} --views 1 --seed 7 --raw DIR",
             "prepare shapestacks --from DIR --size 64 --scenes 2 --val-scenes 3 --test-scenes 2"
             " --views 1 --force",
         ),

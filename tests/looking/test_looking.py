@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from sri_cli import checkpoints
+from sri_cli.data.store import DataFile
 from sri_cli.errors import SriError
 from sri_cli.looking.evaluate import evaluate_all, evaluate_one, show_recorded
 from sri_cli.looking.measured_words import tables, words
@@ -50,9 +51,15 @@ def test_order_needs_scenes_to_compare(workspace: Workspace, num: int) -> None:
 
 @pytest.mark.parametrize(("run", "rows"), [("tiny", 5), ("other", 4)])
 def test_reconstruction_figure(workspace: Workspace, tmp_path: Path, run: str, rows: int) -> None:
-    path, caption = reconstruct_of_run(workspace, run, None, "val", 4, 0, tmp_path / "r.png")
-    assert caption == "demo-towers, simulated"
+    path, shown = reconstruct_of_run(workspace, run, None, "val", 4, 0, tmp_path / "r.png")
+    assert shown == "4 images of demo-towers, simulated, val split"
     assert Image.open(path).height // (64 + 2) == rows  # GENESIS-v2 imagines nothing
+
+
+def test_reconstruction_tells_how_many_there_are(workspace: Workspace, tmp_path: Path) -> None:
+    most = DataFile(workspace.data_path("demo-towers", 32)).counts["val"]
+    _, shown = reconstruct_of_run(workspace, "tiny", None, "val", 64, 0, tmp_path / "r.png")
+    assert most < 64 and shown.startswith(f"{most} images of ")
 
 
 @pytest.mark.parametrize(("num", "split"), [(0, "test"), (65, "test"), (4, "tset")])

@@ -51,17 +51,18 @@ def prepare_multi_object(
     if asked.views is not None:
         raise SriError("--views is for simulation: here an image is a scene", "leave it out")
     asked.refuse_seed()
-    if source == "mirror" or is_mirror_file(source):
+    place = Path(source).expanduser()
+    if source == "mirror" or (source != "bucket" and is_mirror_file(place)):
         from sri_cli.data.sources.mirror import prepare_mirror
 
-        file = None if source == "mirror" else Path(source)
+        file = None if source == "mirror" else place
         return prepare_mirror(workspace, name, asked, source=file, offline=offline, out=path, **how)
     if source == "bucket":
         job = records_job(kind, workspace.data_root / "downloads" / Path(kind.file).name, asked)
         if force or not path.exists():  # a finished file does not need its source any more
             fetch(workspace, kind, offline)
         return prepare(job, path, **how)
-    return prepare(file_job(kind, Path(source), asked), path, **how)
+    return prepare(file_job(kind, place, asked), path, **how)
 
 
 def fetch(workspace: Workspace, kind: RecordSet, offline: bool) -> Path:
@@ -89,13 +90,13 @@ def file_job(kind: RecordSet, path: Path, asked: Asked) -> Job:
     return records_job(kind, path, asked)
 
 
-def is_mirror_file(source: str) -> bool:
-    """Whether `source` is a file of the mirror."""
-    if source in ("mirror", "bucket") or not Path(source).is_file() or not h5py.is_hdf5(source):
+def is_mirror_file(path: Path) -> bool:
+    """Whether there is a file laid out as the mirror's are."""
+    if not path.is_file() or not h5py.is_hdf5(path):
         return False
     from sri_cli.data.sources.mirror import is_mirror
 
-    return is_mirror(Path(source))
+    return is_mirror(path)
 
 
 def simulated_job(kind: RecordSet, asked: Asked) -> Job:

@@ -142,8 +142,7 @@ def survey(root: Path, lists: Lists, views: int | None) -> FoundFiles:
     }
     look_at_maps(root, scenes["train"])
     if not scenes["train"][0].maps:
-        with Progress(0, 0, NAME) as progress:
-            progress.note(NO_MASKS)
+        Progress(0, 0, NAME).note(NO_MASKS)
     return FoundFiles({split: len(scenes[split]) * views for split in SPLITS}, scenes=scenes)
 
 
