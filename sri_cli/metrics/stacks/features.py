@@ -29,7 +29,8 @@ class StackFeatures:
 
     def __call__(self, images: Pictures, advance: Advance = lambda done: None) -> Features:
         def compute(some: Pictures) -> Features:
-            features: Features = self.network.features(to_tensor(some, self.device))
-            return features.float().cpu().numpy()
+            found = self.network.features(to_tensor(some, self.device))
+            features: Features = found.float().cpu().numpy()
+            return features
 
         return in_batches(compute, images, BATCH, self.device, advance, (self.size,))
