@@ -56,7 +56,7 @@ def command(
         from sri_cli.recipe.catalog import study_names
 
         raise SriError("which study?", f"a file, or a shipped one: {', '.join(study_names())}")
-    systems = None if only is None else words_of(only)
+    systems = None if only is None else words_of("--only", only)
     numbers = None if seeds is None else seeds_of(seeds)
     if dry_run:
         from sri_cli.looking.study_plan import plan_study, plan_words
@@ -73,14 +73,18 @@ def command(
         raise result.error
 
 
-def words_of(text: str) -> list[str]:
-    """'a,b' -> a and b."""
-    return [word.strip() for word in text.split(",") if word.strip()]
+def words_of(flag: str, text: str) -> list[str]:
+    """'a,b' -> a and b; SriError when there is nothing between the commas."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise SriError(f"{flag} names nothing", "leave it out for all of them")
+    return words
 
 
 def seeds_of(text: str) -> list[int]:
     """'0,1' -> 0 and 1; SriError for what is no seed."""
-    for word in words_of(text):
+    words = words_of("--seeds", text)
+    for word in words:
         if not word.isdecimal():
             raise SriError(f"--seeds {text}: {word} is no seed", "--seeds 0,1")
-    return [int(word) for word in words_of(text)]
+    return [int(word) for word in words]

@@ -67,6 +67,8 @@ def prepare(
         survey = survey_of(job, path)
     except KeyboardInterrupt:  # SIGTERM, too
         raise stopped_before(path, job, command) from None
+    except BrokenProcessPool as error:
+        raise worker_killed(command) from error
     header = replace(
         job.header,
         counts=survey.counts,
@@ -168,8 +170,8 @@ def check_masks(rows: Rows, split: str, block: list[Scenario]) -> None:
     masks = [scenario.masks for scenario in block if scenario.masks is not None]
     if rows[split] == 0 and masks and not any(mask.any() for mask in masks):
         raise SriError(
-            f"the masks of {split} are all zero: its first {sum(map(len, masks)):,} images mark"
-            " no object",
+            f"the masks of {split} are all zero: no object in its first"
+            f" {counted(sum(map(len, masks)), 'image')}",
             "mend the masks, which must hold integer labels, or leave them out",
         )
 

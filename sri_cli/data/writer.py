@@ -77,9 +77,10 @@ class StoreWriter:
     """Writes one data file; use as a context manager.
 
     `rows` counts the rows that are safe in each split. What was begun with the same header is
-    gone on with; `started_anew` says that something else lay there. Leaving without `finish`
-    keeps the rows written so far, except when the disk refused them or the source is faulty
-    (exit code 2; what was read may be mended, too): then nothing stays.
+    gone on with; `started_anew` says that something else lay there. Entering that fails, on a full
+    disk say, leaves what was begun as it was. Leaving without `finish` keeps the rows written so
+    far, except when the disk refused them or the source is faulty (exit code 2; what was read may
+    be mended, too): then nothing stays.
     """
 
     def __init__(self, path: Path, header: Header) -> None:

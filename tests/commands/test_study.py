@@ -240,6 +240,8 @@ def test_the_data_are_made_when_missing_and_held_against_the_protocol(
         (["--only", "sri-mgo"], "--only: no system sri-mgo (did you mean sri-mog?)"),
         (["--seeds", "0,4"], "--seeds: the study has no seed 4"),
         (["--seeds", "0,x"], "x is no seed"),
+        (["--seeds", ","], "--seeds names nothing"),
+        (["--only", ""], "--only names nothing"),
         (["--jobs", "0"], "--jobs 0: at least one run at a time"),
     ],
 )

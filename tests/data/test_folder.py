@@ -148,7 +148,7 @@ def test_own_splits_are_never_mixed(place: Path) -> None:
         made()
     save("mine/test/good.png", np.full((8, 8), 20))
     result = sri("mine", "--size", "8", "--force")
-    assert result.exit_code == 0 and "1 images outside of train/" in result.stderr, result.output
+    assert result.exit_code == 0 and "1 image outside of train/" in result.stderr, result.output
     data = DataFile("data/mine-8.h5")
     assert contents(data) == {"train": [0, 1, 2, 3, 4], "val": [10, 11, 12, 13, 14], "test": [20]}
 
@@ -213,7 +213,7 @@ def test_what_is_unreadable_is_left_out_or_refused(
     assert not Path("data").exists() or os.listdir("data") == []
     result = sri(*words)
     assert result.exit_code == 0, result.output
-    assert reason in result.stderr and "1 files could not be read" in result.stdout
+    assert reason in result.stderr and "could not be read: 1 file\n" in result.stdout
     data = DataFile(Path("data/mine-8.h5"))
     assert sum(data.counts.values()) == 8
     assert (data.attrs["skipped"], data.attrs["skipped_files"]) == (1, '["bad"]')
@@ -229,7 +229,7 @@ def test_what_is_unreadable_is_left_out_or_refused(
         (["mine", "--name", "a/b"], "a/b is no name for a data set"),
         (["twice"], "has two images called 00"),
         (["some", "--strict"], "1 of 4 images cannot be used: 01: it has no mask, others have"),
-        (["others"], "others has 1 masks, but none has the name of an image"),
+        (["others"], "others has 1 mask, but none has the name of an image"),
         (["bad"], "3 of 3 images cannot be used: a: damaged, or no picture; b: "),
         (["few"], "too few images (2): train, val and test need one each"),
         (["mine", "--scenes", "4"], "4 train, 2 val and 2 test images are asked for, there are 4"),

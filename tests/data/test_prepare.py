@@ -18,6 +18,7 @@ from sri_cli.data import prepare as preparing
 from sri_cli.data.job import FIRST_SCENARIO, MAX_SCENARIOS, Survey
 from sri_cli.data.prepare import prepare
 from sri_cli.data.sources.shapestacks import Towers, choose_towers, towers_job
+from sri_cli.data.spread import spread
 from sri_cli.data.store import SPLITS, DataFile
 from sri_cli.data.writer import lock_file
 from sri_cli.errors import Interrupted, SriError, SriFailure
@@ -174,6 +175,24 @@ def test_a_killed_worker_costs_no_row(
     done = prepare(job, path, workers=1)
     assert 0 < done.resumed_from <= 40  # a task that was handed over after it may be lost, too
     assert same(path, prepare(job, tmp_path / "whole-16.h5", workers=1).data.path)
+
+
+def survey_by_workers() -> Survey:
+    """One that needs every scenario to be read, as a folder's does."""
+    for _ in spread(die_at_ten, ((index, index) for index in range(12)), 2):
+        pass
+    return small_job().survey()
+
+
+def test_a_worker_killed_in_the_survey_is_told(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    job = replace(small_job(), survey=survey_by_workers)
+    with pytest.raises(SriFailure, match="a worker process was killed") as caught:
+        prepare(job, path, workers=2)
+    assert caught.value.hint == "go on with fewer: sri prepare --workers 1"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_masks_of_a_later_split_that_mark_nothing_leave_no_row_behind(

@@ -58,6 +58,11 @@ class Asked:
         return dict(zip(SPLITS, (train, val, test), strict=True))
 
 
+def kept_words(most_entities: int | None) -> str:
+    """Which images are kept, for the data file's record; None: no filter."""
+    return "all" if most_entities is None else f"at most {most_entities} visible"
+
+
 def sixth(scenes: int) -> int:
     """The share of validation and of test beside so many training scenarios."""
     return max(2, scenes // 6)

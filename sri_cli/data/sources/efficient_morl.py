@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sri_cli.data.job import Job, Rows, Survey
 from sri_cli.data.resizing import Resizing
-from sri_cli.data.sources.asked import Asked
+from sri_cli.data.sources.asked import Asked, kept_words
 from sri_cli.data.sources.hdf5_rows import (
     Array,
     find,
@@ -56,10 +56,9 @@ def efficient_morl_job(kind: RecordSet, path: Path, asked: Asked) -> Job:
     asked.check()
     size_px = asked.size_px or kind.size_px
     limits = dict(zip(SPLITS, (asked.scenes, asked.val_scenes, asked.test_scenes), strict=True))
-    most = kind.most_entities
     parameters: dict[str, Any] = {
         "file": path.name,
-        "kept": f"at most {most} visible" if most else "all",
+        "kept": kept_words(kind.most_entities),
         "split": "groups of the file",
         **{split: "all" if limit is None else limit for split, limit in limits.items()},
     }

@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from sri_cli.data.store import SPLITS
 from sri_cli.errors import SriError
+from sri_cli.progress import counted
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
 SPLIT_FOLDERS = {
@@ -73,7 +74,7 @@ def list_images(folder: Path) -> Listing:
     masked = any(entry.mask for entry in entries)
     if masks and not masked:
         raise SriError(
-            f"{folder} has {len(masks):,} masks, but none has the name of an image",
+            f"{folder} has {counted(len(masks), 'mask')}, but none has the name of an image",
             "give each image a PNG of the same name in masks/, or take that folder away",
         )
     split = has_splits(folder, {entry.split for entry in entries})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +17,8 @@ from sri_cli.data.sources.folder_pictures import Unreadable, read_pair
 from sri_cli.data.sources.folder_splits import check_numbers, part
 from sri_cli.data.spread import spread
 from sri_cli.data.store import SPLITS
-from sri_cli.errors import SriError, SriFailure
-from sri_cli.progress import Progress
+from sri_cli.errors import SriError
+from sri_cli.progress import Progress, counted
 
 TOLD = 3  # names of unreadable files in a message
 SKIPPED_BYTES = 160  # so that the names of 100 skipped files fit into an attribute
@@ -37,7 +36,7 @@ def survey(listing: Listing, asked: Asked, strict: bool, resizing: Resizing, wor
     """Read every file once; split what is good.
 
     Raises SriError for numbers that cannot be met, for no readable file, and with `strict` for
-    one that is not; SriFailure when a worker was killed.
+    one that is not.
     """
     entries, folder = listing.entries, listing.folder
     check_numbers(entries, listing.split, asked)
@@ -45,9 +44,8 @@ def survey(listing: Listing, asked: Asked, strict: bool, resizing: Resizing, wor
     good, bad = [], []
     with Progress(len(entries), 0, f"look at {folder}", "image") as progress:
         if listing.strays:
-            progress.note(
-                f"Note: {listing.strays:,} images outside of train/, val/ and test/ are left out"
-            )
+            strays = counted(listing.strays, "image")
+            progress.note(f"Note: {strays} outside of train/, val/ and test/ left out")
         for entry, fault in looked_at(look, entries, workers):
             if fault is None:
                 good.append(entry)
@@ -65,16 +63,10 @@ def survey(listing: Listing, asked: Asked, strict: bool, resizing: Resizing, wor
 def looked_at(
     look: Callable[[Entry], str | None], entries: tuple[Entry, ...], workers: int
 ) -> Iterator[tuple[Entry, str | None]]:
-    """(entry, its fault), in order; SriFailure when a worker was killed."""
+    """(entry, its fault), in order."""
     items = ((entry, entry) for entry in entries)
     with closing(spread(look, items, workers, FILES_PER_TASK)) as seen:
-        try:
-            yield from seen
-        except BrokenProcessPool as error:
-            raise SriFailure(
-                "a worker process was killed, perhaps for want of memory",
-                "the same command with --workers 1 needs less",
-            ) from error
+        yield from seen
 
 
 def fault_of(resizing: Resizing, folder: Path, masked: bool, entry: Entry) -> str | None:
@@ -92,7 +84,7 @@ def tell_bad(bad: list[tuple[Entry, str]], count: int, refuse: bool, progress: P
     """Say what is left out, or refuse with SriError."""
     told = "; ".join(f"{entry.stem}: {fault}" for entry, fault in bad[:TOLD])
     more = f"; and {len(bad) - TOLD:,} more" if len(bad) > TOLD else ""
-    message = f"{len(bad):,} of {count:,} images cannot be used: {told}{more}"
+    message = f"{len(bad):,} of {counted(count, 'image')} cannot be used: {told}{more}"
     if refuse:
         or_not = ", or leave out --strict" if len(bad) < count else ""
         raise SriError(message, f"mend them{or_not}")

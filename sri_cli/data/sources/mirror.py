@@ -18,7 +18,7 @@ from sri_cli.data.download import Remote, download
 from sri_cli.data.job import Job
 from sri_cli.data.prepare import Prepared, prepare
 from sri_cli.data.resizing import Box, Resizing
-from sri_cli.data.sources.asked import Asked, split_in_order
+from sri_cli.data.sources.asked import Asked, kept_words, split_in_order
 from sri_cli.data.sources.hdf5_rows import find, has, opened
 from sri_cli.data.sources.mirror_reading import IMAGE, MASK, MirrorSet, pictures, survey
 from sri_cli.data.sources.mirror_scenes import VIEWS
@@ -146,8 +146,7 @@ def is_mirror(path: Path) -> bool:
 def split_parameters(kind: MirrorSet, asked: Asked) -> dict[str, Any]:
     """For the data file's record; known without the mirror's file."""
     if kind.published is not None:
-        most = kind.most_entities
-        kept = f"at most {most} visible" if most else "all"
+        kept = kept_words(kind.most_entities)
         return {"kept": kept, **split_in_order(asked, kind.published).parameters()}
     numbers = {"train": asked.scenes, "val": asked.val_scenes, "test": asked.test_scenes}
     return {

@@ -15,7 +15,7 @@ import numpy as np
 
 from sri_cli.data.job import Job, Rows, Survey
 from sri_cli.data.resizing import Box, Filter, Resizing
-from sri_cli.data.sources.asked import Asked, InOrder, split_in_order
+from sri_cli.data.sources.asked import Asked, InOrder, kept_words, split_in_order
 from sri_cli.data.sources.picture import Picture, make
 from sri_cli.data.sources.tfrecord import (
     Faulty,
@@ -92,7 +92,7 @@ def records_job(kind: RecordSet, path: Path, asked: Asked) -> Job:
     """The job of a TFRecord file. Nothing is read before its survey."""
     split = split_in_order(asked, kind.published)
     resizing = Resizing(asked.size_px or kind.size_px, kind.filter, kind.box)
-    kept = f"at most {kind.most_entities} visible" if kind.most_entities else "all"
+    kept = kept_words(kind.most_entities)
     header = Header(
         name=kind.name,
         size=resizing.size,
