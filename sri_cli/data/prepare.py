@@ -214,7 +214,7 @@ def differences(data: DataFile, header: Header) -> list[str]:
         was |= data.attrs["parameters"]
         now |= header.parameters
     return [
-        f"{key} {was.get(key)} -> {now.get(key)}"
+        f"{key} {was.get(key, 'not given')} -> {now.get(key, 'not given')}"
         for key in sorted(was.keys() | now.keys())
         if was.get(key) != now.get(key)
     ]

@@ -76,7 +76,7 @@ def test_limits_views_and_another_size(tmp_path: Path, root: Path, place: Path, 
     unpacked = prepare_from(root, tmp_path / "unpacked-32.h5", asked).data
     assert prepare_from(place, out, asked).data.path.read_bytes() == unpacked.path.read_bytes()
     other = AskedTowers(size_px=32, scenes=2)
-    with pytest.raises(SriError, match="was made otherwise: views 2 -> None"):
+    with pytest.raises(SriError, match="was made otherwise: views 2 -> not given"):
         prepare_from(place, out, other)
     assert prepare_from(place, out, other, force=True).made == 5 * 3
 
@@ -332,22 +332,46 @@ def test_a_full_disk_leaves_nothing(
     assert caught.value.exit_code == 1 and left(out) == []
 
 
-def test_a_disk_that_fills_up_gets_its_room_back(
-    place: Path, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def full_after(number: int) -> Callable[[int, bytes, int], int]:
+    """`os.pwrite` on a disk that has room for so many blocks."""
     write, written = os.pwrite, 0
 
     def full(descriptor: int, data: bytes, offset: int) -> int:
         nonlocal written
         written += 1
-        if written > FILES + 5:
+        if written > number:
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(descriptor, data, offset)
 
-    monkeypatch.setattr(os, "pwrite", full)
+    return full
+
+
+def test_a_disk_that_fills_up_gets_its_room_back(
+    place: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "pwrite", full_after(FILES + 5))
     with pytest.raises(SriFailure, match="No space left on device"):
         prepare_from(place, out)
     assert left(out) == []
+
+
+def test_a_disk_that_fills_up_takes_nothing_that_was_read_before(
+    tmp_path: Path, root: Path, place: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "picture_in", stopping_after(7))
+        with pytest.raises(Interrupted):
+            prepare_from(place, out)
+    folder = out.with_name(out.name + ".staging")
+    before = (folder / "done.raw").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full_after(3))
+        with pytest.raises(SriFailure, match="No space left on device"):
+            prepare_from(place, out)
+    assert (folder / "done.raw").read_bytes() == before
+    unpacked = prepare_from(root, tmp_path / "unpacked-64.h5").data.path.read_bytes()
+    assert prepare_from(place, out).data.path.read_bytes() == unpacked
+    assert left(out) == [out.name]
 
 
 def test_a_disk_without_room_is_told_before_the_work(

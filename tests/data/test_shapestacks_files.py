@@ -111,7 +111,7 @@ def test_fewer_scenarios_and_views(tmp_path: Path, out: Path) -> None:
         "test": 1,
         "views": 2,
     }
-    with pytest.raises(SriError, match="was made otherwise: .*train 2 -> None"):
+    with pytest.raises(SriError, match="was made otherwise: .*train 2 -> not given"):
         prepare_from(root, out, AskedTowers(size_px=32, views=2))
 
 

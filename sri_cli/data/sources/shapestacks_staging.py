@@ -35,8 +35,9 @@ RECORD, DONE = "staging.json", "done.raw"
 class Staging:
     """Rows that were made, in any order; use as a context manager. S is the side in pixels.
 
-    SriError when another process is at it, SriFailure when the disk will not take it. Leaving it
-    keeps everything, except after a SriError of the input (exit code 2).
+    SriError when another process is at it, SriFailure when the disk will not take it; that leaves
+    nothing, unless an earlier call had left something. Leaving it else keeps everything, except
+    after a SriError of the input (exit code 2).
     """
 
     def __init__(self, path: Path, what: Mapping[str, Any], scenarios: int, size_px: int) -> None:
@@ -46,6 +47,7 @@ class Staging:
         self.done = np.zeros((scenarios, MOST_CAMERAS), np.uint8)
         self.finished: list[str] = []
         self.started_anew = False
+        self._taken_up = False  # rows of an earlier call are here
         self._unsaved = 0
         self._files: dict[str, int] = {}
 
@@ -58,7 +60,7 @@ class Staging:
             self._open()
         except BaseException:
             os.close(self._lock)
-            if not self.done.any():
+            if not self._taken_up:
                 self.remove()
             raise
         return self
@@ -133,6 +135,7 @@ class Staging:
             if record["of"] != self.what or done.size != self.done.size:
                 raise ValueError("of something else")
             self.finished, self.done = list(record["finished"]), done.reshape(self.done.shape)
+            self._taken_up = bool(self.done.any())
         except FileNotFoundError:
             self._write_record()
         except (OSError, ValueError, KeyError, TypeError):
@@ -166,8 +169,9 @@ class Staging:
                 raise self._refused(error) from error
 
     def _refused(self, error: OSError) -> Exception:
-        """The failure to raise; a full disk gets its room back."""
-        self.remove()
+        """The failure to raise; a full disk gets its room back, but for rows of an earlier call."""
+        if not self._taken_up:
+            self.remove()
         return cannot_write(self.folder, error)
 
 
