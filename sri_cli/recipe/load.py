@@ -131,8 +131,9 @@ def _choose(tree: Tree, blocks: Tree, data: str | None, name_or_file: str) -> st
     if chosen is None or str(chosen) in known:
         return chosen
     near = did_you_mean(str(chosen), known)
+    file = f"; a file is named with its folder: ./{chosen}" if Path(str(chosen)).is_file() else ""
     raise SriError(
-        f"recipe {name_or_file} has no data set {chosen}{near}", f"it has {', '.join(known)}"
+        f"recipe {name_or_file} has no data set {chosen}{near}", f"it has {', '.join(known)}{file}"
     )
 
 

@@ -239,6 +239,16 @@ def test_unknown_data_set(recipe_file: Path) -> None:
     assert error.value.hint == "it has near, far"
 
 
+def test_a_file_that_reads_like_a_name(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.hdf5").touch()
+    with pytest.raises(SriError, match="no data set mine.hdf5") as error:
+        load_recipe(str(recipe_file), "mine.hdf5")
+    assert (error.value.hint or "").endswith("a file is named with its folder: ./mine.hdf5")
+
+
 def test_a_resolved_recipe_reads_back_the_same(recipe_file: Path, tmp_path: Path) -> None:
     recipe = load_recipe(str(recipe_file), "far", ["train.geco_lr=1e-6"])
     resolved = tmp_path / "recipe.yaml"
