@@ -40,7 +40,7 @@ def _data(data: DataFile) -> Section:
         ("file", str(data.path)),
         ("images", counts_text(data)),
         ("source", data.source),
-        ("seed", str(data.attrs.get("seed", "unknown"))),
+        ("seed", str(data.attrs.get("seed", "none"))),
         ("made with", parameters_text(data.attrs["parameters"])),
         ("masks", masks_cell(data)),
         ("images (SHA-256)", str(data.attrs["sha256"])[:16]),
