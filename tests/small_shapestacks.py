@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from sri_cli.data.prepare import Prepared
-from sri_cli.data.sources.shapestacks import prepare_shapestacks
+from sri_cli.data.sources.shapestacks import AskedTowers, prepare_shapestacks
 from sri_cli.workspace import Workspace
 
 FRAME = (255, 0, 255)
@@ -135,8 +135,8 @@ def png(image: Image.Image) -> bytes:
     return stream.getvalue()
 
 
-def prepare_from(place: Path, out: Path, asked: Any = None, **how: Any) -> Prepared:
+def prepare_from(place: Path, out: Path, asked: AskedTowers | None = None, **how: Any) -> Prepared:
     """`sri prepare shapestacks --from PLACE --out OUT`."""
     workspace = Workspace(out.parent / "data", out.parent / "runs")
     how = {"workers": 1} | how
-    return prepare_shapestacks(workspace, asked, source=str(place), out=out, **how)
+    return prepare_shapestacks(workspace, asked or AskedTowers(), source=str(place), out=out, **how)

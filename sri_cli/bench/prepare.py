@@ -14,7 +14,7 @@ from sri_cli.data.job import Job
 from sri_cli.data.sources.asked import Asked
 from sri_cli.data.sources.multi_object import simulated_job
 from sri_cli.data.sources.records import SETS
-from sri_cli.data.sources.shapestacks import choose_towers, towers_job
+from sri_cli.data.sources.shapestacks import AskedTowers, choose_towers, towers_job
 from sri_cli.data.spread import spread
 from sri_cli.data.workers import available_cores
 from sri_cli.errors import SriError, did_you_mean
@@ -22,8 +22,8 @@ from sri_cli.training.measure import machine
 
 Jobs = dict[str, Callable[[], Job]]
 SIMULATORS: Jobs = {
-    "shapestacks": lambda: towers_job(choose_towers("original")),
-    "demo-towers": lambda: towers_job(choose_towers("demo")),
+    "shapestacks": lambda: towers_job(choose_towers(AskedTowers())),
+    "demo-towers": lambda: towers_job(choose_towers(AskedTowers(preset="demo"))),
     "objects-room": lambda: simulated_job(SETS["objects-room"], Asked()),
     "clevr6": lambda: simulated_job(SETS["clevr6"], Asked()),
 }

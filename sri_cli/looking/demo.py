@@ -13,7 +13,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sri_cli.data.sources.shapestacks import Towers, choose_towers, prepare_shapestacks
+from sri_cli.data.sources.shapestacks import (
+    AskedTowers,
+    Towers,
+    choose_towers,
+    prepare_shapestacks,
+)
 from sri_cli.data.store import DataFile
 from sri_cli.errors import SriError
 from sri_cli.figures.grids import Picture
@@ -46,11 +51,11 @@ def run_demo(out: Path, steps: int | None = None, scenes: int | None = None) -> 
     workspace = Workspace(out / "data", out / "runs")
     command = shlex.join(["sri", *sys.argv[1:]])
     with other_folder_is_the_way_out():
-        towers = choose_towers("demo", scenes=scenes)
+        asked = AskedTowers(preset="demo", scenes=scenes)
         plan = make_plan(workspace, RECIPE, steps=steps)  # bad numbers are told before the work
-        check_scenes(towers, plan.recipe.train.batch)
+        check_scenes(choose_towers(asked), plan.recipe.train.batch)
         tell(1, "towers of blocks, simulated")
-        data = prepare_shapestacks(workspace, towers, command=command).data
+        data = prepare_shapestacks(workspace, asked, command=command).data
         tell(2, f"training {RECIPE}")
         train(plan.recipe, data, plan.run_dir, device=plan.device, command=command)
     shown = look(workspace, plan, data, began, repeat_commands(out, steps, scenes))

@@ -17,7 +17,7 @@ import pytest
 from sri_cli.data import prepare as preparing
 from sri_cli.data.job import FIRST_SCENARIO, MAX_SCENARIOS, Survey
 from sri_cli.data.prepare import prepare
-from sri_cli.data.sources.shapestacks import Towers, choose_towers, towers_job
+from sri_cli.data.sources.shapestacks import AskedTowers, Towers, choose_towers, towers_job
 from sri_cli.data.spread import spread
 from sri_cli.data.store import SPLITS, DataFile
 from sri_cli.data.writer import lock_file
@@ -304,12 +304,12 @@ def test_two_preparations_of_one_file(path: Path) -> None:
 
 
 def test_numbers_of_scenarios() -> None:
-    original, demo = choose_towers(), choose_towers("demo")
+    original, demo = choose_towers(AskedTowers()), choose_towers(AskedTowers(preset="demo"))
     assert original.scenarios() == {"train": 1000, "val": 160, "test": 640}
     assert (original.size_px, original.views, demo.size_px) == (64, 16, 32)
-    assert choose_towers(scenes=60).scenarios() == {"train": 60, "val": 10, "test": 10}
-    assert choose_towers(scenes=1).scenarios() == {"train": 1, "val": 2, "test": 2}
-    few = choose_towers(scenes=60, val_scenes=3, test_scenes=4)
+    assert choose_towers(AskedTowers(scenes=60)).scenarios() == {"train": 60, "val": 10, "test": 10}
+    assert choose_towers(AskedTowers(scenes=1)).scenarios() == {"train": 1, "val": 2, "test": 2}
+    few = choose_towers(AskedTowers(scenes=60, val_scenes=3, test_scenes=4))
     assert few.scenarios() == {"train": 60, "val": 3, "test": 4}
 
 
@@ -318,5 +318,5 @@ def test_numbers_of_scenarios() -> None:
 )
 def test_numbers_that_make_no_data_set(wrong: dict[str, int]) -> None:
     with pytest.raises(SriError, match="out of range") as caught:
-        choose_towers(**wrong)  # type: ignore[arg-type]
+        choose_towers(AskedTowers(**wrong))
     assert caught.value.hint and caught.value.hint.startswith("choose ")

@@ -16,13 +16,14 @@ from PIL import Image
 
 from sri_cli.data.simulate.towers import TowerSettings, simulate_scenario
 from sri_cli.data.sources import shapestacks_raw as writing
-from sri_cli.data.sources.shapestacks import AskedTowers, Towers, prepare_shapestacks
+from sri_cli.data.sources.shapestacks import AskedTowers, choose_towers, prepare_shapestacks
 from sri_cli.data.sources.shapestacks_raw import raw_header, write_raw
 from sri_cli.errors import Interrupted, SriError, SriFailure
 from sri_cli.workspace import Workspace
 from tests.small_shapestacks import prepare_from, write_archives, write_files
 
-TOWERS = Towers(size_px=64, train=3, val=1, test=1, views=2, seed=5)
+ASKED = AskedTowers(64, scenes=3, val_scenes=1, test_scenes=1, views=2, seed=5)
+TOWERS = choose_towers(ASKED)
 
 
 @pytest.fixture(scope="module")
@@ -110,12 +111,12 @@ def test_the_same_bytes_by_any_number_of_workers(raw: Path, tmp_path: Path) -> N
 def test_one_command_writes_reads_and_keeps(raw: Path, tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "data", tmp_path / "runs")
     folder = tmp_path / "raw"
-    made = prepare_shapestacks(workspace, TOWERS, raw=folder, workers=2)
+    made = prepare_shapestacks(workspace, ASKED, raw=folder, workers=2)
     assert made.made == 10 and tree(folder) == tree(raw)
     path = workspace.data_path("shapestacks", 64)
     assert path.read_bytes() == prepare_from(raw, tmp_path / "from-64.h5").data.path.read_bytes()
     before = {place: place.stat().st_mtime_ns for place in folder.rglob("*.png")}
-    assert prepare_shapestacks(workspace, TOWERS, raw=folder).made == 0
+    assert prepare_shapestacks(workspace, ASKED, raw=folder).made == 0
     assert before == {place: place.stat().st_mtime_ns for place in folder.rglob("*.png")}
     archives = write_archives(folder / "shapestacks", tmp_path / "archives")
     packed = prepare_from(archives, tmp_path / "packed-64.h5").data
@@ -125,7 +126,7 @@ def test_one_command_writes_reads_and_keeps(raw: Path, tmp_path: Path) -> None:
 def test_what_the_header_will_be_is_known_before(raw: Path, tmp_path: Path) -> None:
     data = prepare_from(raw, tmp_path / "back-64.h5").data
     assert dict(raw_header(TOWERS).parameters) == data.attrs["parameters"]
-    other = replace(TOWERS, seed=6)
+    other = replace(ASKED, seed=6)
     place = Workspace(tmp_path, tmp_path)
     with pytest.raises(SriError, match="was made otherwise: .*seed 5 -> 6"):
         prepare_shapestacks(place, other, raw=tmp_path / "new", out=data.path)

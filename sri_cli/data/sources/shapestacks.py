@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ import h5py
 
 from sri_cli.data.job import Job, simulation_job
 from sri_cli.data.prepare import Prepared, prepare, same_file
-from sri_cli.data.sources.asked import Asked, sixth
+from sri_cli.data.sources.asked import Asked
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError, did_you_mean
 from sri_cli.workspace import Workspace
@@ -50,38 +50,25 @@ DEFAULTS: dict[Preset, Towers] = {
 }
 
 
-def choose_towers(
-    preset: Preset = "original",
-    *,
-    size_px: int | None = None,
-    scenes: int | None = None,
-    val_scenes: int | None = None,
-    test_scenes: int | None = None,
-    views: int | None = None,
-    seed: int = 0,
-) -> Towers:
-    """The preset's numbers and what is asked for instead.
+@dataclass(frozen=True)
+class AskedTowers(Asked):
+    """Numbers given on the command line; for files, what is left out means all there is."""
 
-    `scenes` counts training scenarios; validation and test then get a sixth each, 2 at least.
-    """
-    beside = None if scenes is None else sixth(scenes)
-    asked: dict[str, Any] = {
-        "size_px": size_px,
-        "train": scenes,
-        "val": beside if val_scenes is None else val_scenes,
-        "test": beside if test_scenes is None else test_scenes,
-        "views": views,
-        "seed": seed,
-    }
-    given = {key: value for key, value in asked.items() if value is not None}
-    towers = replace(DEFAULTS[preset], **given)
-    check(towers)
-    return towers
+    preset: Preset = "original"
+    split: str = "default"  # which lists of the original
 
 
-def check(towers: Towers) -> None:
-    """SriError for numbers that make no data set."""
-    asked_of(towers).check()
+def choose_towers(asked: AskedTowers) -> Towers:
+    """The preset's numbers and what is asked for instead; SriError for those that make no set."""
+    asked.check()
+    usual = DEFAULTS[asked.preset]
+    return Towers(
+        asked.preset,
+        asked.size_px or usual.size_px,
+        **asked.numbers(**usual.scenarios()),
+        views=asked.views or usual.views,
+        seed=asked.seed,
+    )
 
 
 def towers_job(towers: Towers) -> Job:
@@ -102,22 +89,9 @@ def towers_job(towers: Towers) -> Job:
     return simulation_job(header, towers.scenarios(), towers.views, make)
 
 
-@dataclass(frozen=True)
-class AskedTowers(Asked):
-    """Numbers given on the command line; for files, what is left out means all there is."""
-
-    preset: Preset = "original"
-    split: str = "default"  # which lists of the original
-
-    def towers(self) -> Towers:
-        """What is simulated."""
-        numbers = {field.name: getattr(self, field.name) for field in fields(Asked)}
-        return choose_towers(self.preset, **numbers)
-
-
 def prepare_shapestacks(
     workspace: Workspace,
-    towers: Towers | AskedTowers | None = None,
+    asked: AskedTowers,
     *,
     source: str = "simulate",
     raw: Path | None = None,
@@ -134,14 +108,12 @@ def prepare_shapestacks(
     """
     how: dict[str, Any] = {"workers": workers, "force": force, "command": command}
     if source == "simulate":
-        check_split(towers, "simulated towers have none")
-        chosen = towers.towers() if isinstance(towers, AskedTowers) else towers or Towers()
-        check(chosen)
+        check_split(asked, "simulated towers have none")
+        chosen = choose_towers(asked)
         path = out or workspace.data_path(chosen.name, chosen.size_px)
         if raw is not None:
             return prepare_raw(chosen, raw, path, how)
         return prepare(towers_job(chosen), path, **how)
-    asked = towers if isinstance(towers, AskedTowers) else asked_of(towers)
     check_asked(asked, source, raw)
     place = Path(source).expanduser()
     if source == "mirror" or place.is_file():
@@ -158,21 +130,6 @@ def prepare_shapestacks(
             **how,
         )
     return prepare_originals(workspace, place, asked, out, how)
-
-
-def asked_of(towers: Towers | None) -> AskedTowers:
-    """The same numbers, all of them asked for; None asks for nothing."""
-    if towers is None:
-        return AskedTowers()
-    return AskedTowers(
-        towers.size_px,
-        towers.train,
-        towers.val,
-        towers.test,
-        towers.views,
-        towers.seed,
-        towers.preset,
-    )
 
 
 def check_asked(asked: AskedTowers, source: str, raw: Path | None) -> None:
@@ -213,11 +170,11 @@ def check_asked(asked: AskedTowers, source: str, raw: Path | None) -> None:
     asked.check()
 
 
-def check_split(towers: Towers | AskedTowers | None, why: str) -> None:
+def check_split(asked: AskedTowers, why: str) -> None:
     """SriError for lists of the original where there are none."""
-    if isinstance(towers, AskedTowers) and towers.split != "default":
+    if asked.split != "default":
         raise SriError(
-            f"--split {towers.split} names lists of the original's files; {why}",
+            f"--split {asked.split} names lists of the original's files; {why}",
             "leave it out, or --from DIR with the original's files",
         )
 
