@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sri_cli.data.listing import counts_text, find, parameters_text
-from sri_cli.data.mask_facts import MaskFacts, mask_facts
+from sri_cli.data.mask_facts import MaskFacts, mask_facts, num_looked_at
 from sri_cli.data.mending import make_again
 from sri_cli.data.store import SPLITS, DataFile, Split
 from sri_cli.errors import SriError, SriFailure
@@ -78,7 +78,8 @@ def checked(data: DataFile) -> MaskFacts | None:
                 f"data file {data.path} is damaged: its images are not those that were written",
                 make_again(data.path, data.attrs),
             )
-    with Progress(0, 0, f"masks of {data.path.name}", "image", quiet) as progress:
+    total = num_looked_at(data)
+    with Progress(total, 0, f"masks of {data.path.name}", "image", quiet) as progress:
         return mask_facts(data, progress.reach)
 
 

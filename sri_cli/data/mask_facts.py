@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from sri_cli.data.store import SPLITS, Advance, DataFile
+from sri_cli.data.store import SPLITS, Advance, DataFile, Split
 from sri_cli.data.writer import MASK_CHUNK_BYTES
 
 MOST_IMAGES = 20_000  # of a split whose masks are looked at
@@ -51,16 +51,24 @@ def mask_facts(data: DataFile, advance: Advance = lambda done: None) -> MaskFact
 
     `advance` hears how many were looked at.
     """
-    with_masks = [split for split in map(data.split, SPLITS) if split.has_masks]
-    if not with_masks:
-        return None
     facts = MaskFacts(data.background_labels)
+    for split, start, stop in parts(data):
+        facts.add(split.mask_rows(start, stop))
+        advance(facts.images)
+    return facts if facts.images else None
+
+
+def num_looked_at(data: DataFile) -> int:
+    """Of how many images `mask_facts` looks at the masks."""
+    return sum(stop - start for _, start, stop in parts(data))
+
+
+def parts(data: DataFile) -> Iterator[tuple[Split, int, int]]:
+    """(split, start, stop) of the masks that are looked at."""
     rows = max(1, MASK_CHUNK_BYTES // data.size**2)  # as writer.py packs them
-    for split in with_masks:
-        for start, stop in blocks(len(split), rows):
-            facts.add(split.mask_rows(start, stop))
-            advance(facts.images)
-    return facts
+    for split in map(data.split, SPLITS):
+        for start, stop in blocks(len(split), rows) if split.has_masks else ():
+            yield split, start, stop
 
 
 def blocks(count: int, rows: int) -> Iterator[tuple[int, int]]:

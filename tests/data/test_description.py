@@ -202,7 +202,7 @@ def test_looking_at_a_large_file_shows_how_far_it_is(
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("check a-8.h5: image 2/6")
     assert any(line.startswith("check a-8.h5: image 6/6") for line in lines)
-    assert any(line.startswith("masks of a-8.h5: image ") for line in lines)
+    assert any(line.startswith("masks of a-8.h5: image 6/6") for line in lines)
 
 
 def test_damaged_masks_are_told(tmp_path: Path) -> None:
