@@ -18,7 +18,8 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
     Nothing is changed. Exit code 2: something essential is missing.
     """
-    from sri_cli.looking.doctor import examine, exit_code, facts, words
+    from sri_cli.looking.doctor.examine import examine
+    from sri_cli.looking.doctor.findings import exit_code, facts, words
 
     assert isinstance(ctx.obj, Workspace)
     found = examine(ctx.obj)

@@ -58,7 +58,7 @@ def command(
 
     Slots are numbered and coloured as in `sri order`.
     """
-    from sri_cli.looking.edit import Request, edit_run
+    from sri_cli.looking.edit.show import Request, edit_run
 
     request = Request(action, slot, num, seed, slots, temp, image, index, variants)
     result = edit_run(workspace, run, request, out)

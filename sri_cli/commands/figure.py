@@ -58,12 +58,12 @@ def command(
 
     A PDF has words and lines as vectors, and its pictures pixel by pixel.
     """
-    from sri_cli.looking.figure_names import listing
+    from sri_cli.looking.figure.names import listing
 
     if listed:
         click.echo(listing())
         return
-    from sri_cli.looking.figure import Request, figure_of_runs
+    from sri_cli.looking.figure.draw import Request, figure_of_runs
 
     request = Request(name, num, slots, temp, seed, scale, captions, file_format)
     result = figure_of_runs(workspace, runs, request, out)

@@ -55,16 +55,16 @@ def command(
     Scenes of all models named (left out: of the latest run) come in one shuffled order, and nothing
     tells whose they are. Every answer is kept at once; the same command goes on where it stopped.
     """
-    from sri_cli.looking import label
-    from sri_cli.looking.label_sources import Wanted
-    from sri_cli.looking.label_words import words
+    from sri_cli.looking.label import rate
+    from sri_cli.looking.label.sources import Wanted
+    from sri_cli.looking.label.words import words
 
-    judge = label.summary if summary else label.label
+    judge = rate.summary if summary else rate.label
     facts = judge(
         workspace,
         runs,
         folders,
         Wanted(num, seed, catch, data),
-        label.Way(rater, terminal, port, no_browser),
+        rate.Way(rater, terminal, port, no_browser),
     )
     click.echo(json.dumps(facts) if as_json else words(facts))

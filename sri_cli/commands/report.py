@@ -24,6 +24,6 @@ def command(workspace: Workspace, runs: tuple[str, ...], out: Path | None) -> No
 
     The page is one file that needs nothing from outside. Nothing is measured by it.
     """
-    from sri_cli.looking.report import report_of_runs
+    from sri_cli.looking.report.write import report_of_runs
 
     click.echo(f"look: {report_of_runs(workspace, runs, out)}")

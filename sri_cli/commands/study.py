@@ -59,12 +59,12 @@ def command(
     systems = None if only is None else words_of("--only", only)
     numbers = None if seeds is None else seeds_of(seeds)
     if dry_run:
-        from sri_cli.looking.study_plan import plan_study, plan_words
+        from sri_cli.looking.study.plan import plan_study, plan_words
 
         plan = plan_study(workspace, study, systems, numbers, jobs)
         click.echo(json.dumps(plan) if as_json else plan_words(plan))
         return
-    from sri_cli.looking.study import Asked, run_study
+    from sri_cli.looking.study.conduct import Asked, run_study
 
     again = shlex.join(["sri", *sys.argv[1:]])
     result = run_study(workspace, Asked(study, systems, numbers, jobs, style, out, again))

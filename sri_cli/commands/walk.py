@@ -55,7 +55,7 @@ def command(
     The slots' noise is held while the scene moves. With --slot k all slots but k are held as they
     were drawn, those after it too.
     """
-    from sri_cli.looking.walk import Request, walk_runs
+    from sri_cli.looking.walk.film import Request, walk_runs
 
     request = Request(num, frames, fps, seed, slots, temp, masks, slot, between, file_format)
     result = walk_runs(workspace, runs, request, out)

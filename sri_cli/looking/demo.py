@@ -27,7 +27,7 @@ from sri_cli.looking.evaluate import evaluate_one
 from sri_cli.looking.order import write_order
 from sri_cli.looking.picture_metrics import Wanted
 from sri_cli.looking.reconstruct import write_reconstructions
-from sri_cli.looking.report import NAME
+from sri_cli.looking.report.write import NAME
 from sri_cli.looking.samples import Request, write_samples
 from sri_cli.looking.trained import open_run
 from sri_cli.metrics.evaluate import METRICS

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sri_cli.looking.report import About, write_report
-from sri_cli.looking.report_runs import subject
+from sri_cli.looking.report.runs import subject
+from sri_cli.looking.report.write import About, write_report
 from sri_cli.looking.trained import Trained
 from sri_cli.precision import cpu_model
 from sri_cli.progress import duration

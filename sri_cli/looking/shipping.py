@@ -18,7 +18,7 @@ from torch import Tensor
 from sri_cli import checkpoints
 from sri_cli.data.store import DataFile
 from sri_cli.errors import SriError
-from sri_cli.looking.report_commands import prepare_words
+from sri_cli.looking.report.commands import prepare_words
 from sri_cli.looking.trained import open_data
 from sri_cli.recipe.load import recipe_from_dict, recipe_to_yaml
 from sri_cli.training.log import LOG_NAME

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from sri_cli.looking import doctor_files, doctor_machine, doctor_probe, doctor_torch
-from sri_cli.looking.doctor import Finding, exit_code, guarded, note, ok, problem, words
+from sri_cli.looking.doctor import about_torch, files, machine, probe
+from sri_cli.looking.doctor.examine import guarded
+from sri_cli.looking.doctor.findings import Finding, exit_code, note, ok, problem, words
 from sri_cli.workspace import Workspace, checkpoints_in
 
 ROOT = Path(__file__).parent.parent.parent
@@ -36,7 +37,7 @@ def check(call: str, *inserted: Path, before: tuple[str, ...] = ()) -> list[dict
     """The findings of one check, as `doctor` takes them, in a process of its own."""
     code = (
         "import dataclasses, json; from pathlib import Path;"
-        "from sri_cli.looking import doctor_files, doctor_machine, doctor_torch;"
+        "from sri_cli.looking.doctor import about_torch, files, machine;"
         f"print(json.dumps([dataclasses.asdict(found) for found in {call}]))"
     )
     findings: list[dict] = json.loads(python(["-c", code], inserted, before).stdout)
@@ -124,7 +125,7 @@ def test_a_torch_that_hangs_is_not_waited_for_for_ever(
     folder = module(tmp_path, "torch", "import time; time.sleep(60)")
     monkeypatch.setenv("PYTHONPATH", str(folder))
     began = time.monotonic()
-    found = list(doctor_torch.torch_findings(doctor_torch.start_probe(), patience=1.5))
+    found = list(about_torch.torch_findings(about_torch.start_probe(), patience=1.5))
     assert time.monotonic() - began < 20
     assert "takes more than" in found[-1].words and exit_code(found) == 2
 
@@ -145,7 +146,7 @@ def test_a_torchvision_for_another_torch(tmp_path: Path) -> None:
     (info / "METADATA").write_text(
         "Metadata-Version: 2.1\nName: torchvision\nVersion: 0.1.2\nRequires-Dist: torch==1.2.3\n"
     )
-    call = "doctor_torch.mismatch('2.10.0', '0.1.2', doctor_torch.torch_wanted())"
+    call = "about_torch.mismatch('2.10.0', '0.1.2', about_torch.torch_wanted())"
     (wrong,) = check(call, tmp_path)
     assert "torchvision 0.1.2 belongs to torch 1.2.3" in wrong["words"] and wrong["essential"]
     assert check(call.replace("2.10.0", "1.2.3+cpu"), tmp_path) == []
@@ -153,7 +154,7 @@ def test_a_torchvision_for_another_torch(tmp_path: Path) -> None:
 
 def test_a_broken_package_is_essential(tmp_path: Path) -> None:
     folder = module(tmp_path, "h5py", "raise ImportError('no')")
-    (wrong,) = check("doctor_machine.packages()", folder)
+    (wrong,) = check("machine.packages()", folder)
     assert "h5py cannot be imported: no" in wrong["words"] and wrong["essential"]
 
 
@@ -168,7 +169,7 @@ def test_a_broken_package_is_essential(tmp_path: Path) -> None:
     ],
 )
 def test_torch_and_torchvision_fit(torch: str | None, wanted: str | None, bad: bool) -> None:
-    assert bool(list(doctor_torch.mismatch(torch, "0.25.0", wanted))) == bad
+    assert bool(list(about_torch.mismatch(torch, "0.25.0", wanted))) == bad
 
 
 @pytest.mark.parametrize(
@@ -176,21 +177,21 @@ def test_torch_and_torchvision_fit(torch: str | None, wanted: str | None, bad: b
     [((3, 10, 4), "problem", 2), ((3, 11, 0), "ok", 0), ((3, 14, 0), "note", 0)],
 )
 def test_python_s_age(version: tuple[int, ...], level: str, code: int) -> None:
-    found = list(doctor_machine.python(version))
+    found = list(machine.python(version))
     assert only(found).level == level and exit_code(found) == code
 
 
 def test_all_packages_of_the_project_are_looked_at() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     needed = {line.split(">=")[0].strip() for line in project["dependencies"]}
-    assert needed - {"torch", "torchvision"} == set(doctor_machine.MODULES)
+    assert needed - {"torch", "torchvision"} == set(machine.MODULES)
 
 
 def test_a_path_without_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = only(list(doctor_machine.compiler({})))
+    found = only(list(machine.compiler({})))
     assert found.level == "note" and "no C++ compiler" in found.words and "g++" in found.remedy
-    found = only(list(doctor_machine.compiler({"CXX": "g++-99 -O2"})))
+    found = only(list(machine.compiler({"CXX": "g++-99 -O2"})))
     assert "CXX=g++-99 -O2 is not there" in found.words
 
 
@@ -203,7 +204,7 @@ def test_data_files_in_every_state(
         shutil.copy(good, path)
         damage(path, how)
     shutil.copy(good, workspace.data_root / "begun-32.h5.partial")
-    found = {f.words.split(".h5")[0]: f for f in doctor_files.data(workspace)}
+    found = {f.words.split(".h5")[0]: f for f in files.data(workspace)}
     levels = {Path(key.removeprefix("data file ")).name: f.level for key, f in found.items()}
     assert levels == {
         "begun-32": "note",
@@ -214,7 +215,7 @@ def test_data_files_in_every_state(
     assert all(f.remedy for f in found.values() if f.level != "ok")
     assert exit_code(list(found.values())) == 0
     shutil.rmtree(workspace.data_root)
-    assert only(list(doctor_files.data(workspace))).remedy == "sri prepare shapestacks"
+    assert only(list(files.data(workspace))).remedy == "sri prepare shapestacks"
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "state.pt", "meta.json"])
@@ -230,20 +231,20 @@ def test_a_broken_checkpoint_and_the_one_before(
     write_run(run, step=20)
     (run / "command.txt").write_text("sri train --recipe sri-mog-tiny\n")
     damage(checkpoints_in(run)[-1] / file, how)
-    wrong, fine = doctor_files.runs(workspace)
+    wrong, fine = files.runs(workspace)
     assert wrong.level == "problem" and "step 10 is intact" in wrong.words
     assert wrong.remedy == "sri train --recipe sri-mog-tiny"
     assert fine == ok("runs", "1 run whose newest checkpoint is intact")
     damage(checkpoints_in(run)[0] / file, how)
-    wrong, _ = doctor_files.runs(workspace)
+    wrong, _ = files.runs(workspace)
     assert "none of the checkpoints" in wrong.words and wrong.remedy
 
 
 def test_runs_without_checkpoints(workspace: Workspace) -> None:
     (workspace.runs_root / "new" / "checkpoints").mkdir(parents=True)
-    assert any("has no checkpoint yet" in f.words for f in doctor_files.runs(workspace))
+    assert any("has no checkpoint yet" in f.words for f in files.runs(workspace))
     shutil.rmtree(workspace.runs_root)
-    assert "sri demo" in only(list(doctor_files.runs(workspace))).remedy
+    assert "sri demo" in only(list(files.runs(workspace))).remedy
 
 
 def mounted(tmp_path: Path, options: str) -> tuple[Path, tuple[str, ...]]:
@@ -260,7 +261,7 @@ def mounted(tmp_path: Path, options: str) -> tuple[Path, tuple[str, ...]]:
     return place, before
 
 
-FOLDERS = "doctor_files.folders(doctor_files.Workspace(Path({data!r}), Path({runs!r})))"
+FOLDERS = "files.folders(files.Workspace(Path({data!r}), Path({runs!r})))"
 
 
 def test_read_only_folders(tmp_path: Path) -> None:
@@ -281,14 +282,14 @@ def test_a_tiny_disk(tmp_path: Path) -> None:
 
 
 def test_folders_that_are_not_there_or_are_files(tmp_path: Path) -> None:
-    found = doctor_files.folder("data", "--data-root", tmp_path / "a" / "b")
+    found = files.folder("data", "--data-root", tmp_path / "a" / "b")
     assert found.level != "problem" and "not there yet" in found.words
     assert not (tmp_path / "a").exists()
     (tmp_path / "a").write_text("")
-    found = doctor_files.folder("data", "--data-root", tmp_path / "a" / "b")
+    found = files.folder("data", "--data-root", tmp_path / "a" / "b")
     assert found.essential and "is no folder" in found.words
     (tmp_path / "lost").symlink_to(tmp_path / "nowhere")
-    assert doctor_files.folder("runs", "--runs-root", tmp_path / "lost").essential
+    assert files.folder("runs", "--runs-root", tmp_path / "lost").essential
 
 
 def test_inception_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,7 +297,7 @@ def test_inception_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv("SRI_INCEPTION_WEIGHTS", raising=False)
 
     def found() -> Finding:
-        return only(list(doctor_torch.weights({"weights": doctor_probe.weights()})))
+        return only(list(about_torch.weights({"weights": probe.weights()})))
 
     assert found().level == "note" and "sri eval --metrics fid" in found().remedy
     file = tmp_path / "weights.pth"
@@ -328,14 +329,14 @@ def test_inception_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     ],
 )
 def test_gpus(facts: dict, there: list[str], level: str, said: str) -> None:
-    found = only(list(doctor_torch.devices({"hip": None, **facts}, there)))
+    found = only(list(about_torch.devices({"hip": None, **facts}, there)))
     assert found.level == level and said in found.words
     assert (level == "ok") == (found.remedy == "")
 
 
 def test_a_check_that_fails_is_a_finding(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / ("n" * 300), tmp_path)  # a name that no system takes
-    found = only(list(guarded("data", lambda: doctor_files.data(workspace))))
+    found = only(list(guarded("data", lambda: files.data(workspace))))
     assert found.level == "problem" and "could not be looked at: OSError" in found.words
 
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from sri_cli.errors import SriError
 from sri_cli.figures.palette import slot_colours
-from sri_cli.looking.edit import Request, check, edit_run, make_strip
-from sri_cli.looking.edit_actions import anew, exchange, instead, reimagine, remove, repeat
-from sri_cli.looking.edit_scenes import Cell, decoded, drawn, place_masks, read_image, seen
+from sri_cli.looking.edit.actions import anew, exchange, instead, reimagine, remove, repeat
+from sri_cli.looking.edit.scenes import Cell, decoded, drawn, place_masks, read_image, seen
+from sri_cli.looking.edit.show import Request, check, edit_run, make_strip
 from sri_cli.looking.trained import Trained, open_run
 from sri_cli.model.build import build_model
 from sri_cli.sampling import quantise, sample_scenes

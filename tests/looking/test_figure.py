@@ -21,10 +21,10 @@ from sri_cli.figures.sheet import Chart, Grid, Panels, Sheet
 from sri_cli.labeling import scenes
 from sri_cli.labeling.scenes import Card, Deck, Model, cards_of, digest
 from sri_cli.labeling.session import open_session
-from sri_cli.looking.figure import Request, figure_of_runs
-from sri_cli.looking.figure_make import make
-from sri_cli.looking.figure_names import KINDS, kind_of
-from sri_cli.looking.figure_raters import judged_by_raters
+from sri_cli.looking.figure.draw import Request, figure_of_runs
+from sri_cli.looking.figure.make import make
+from sri_cli.looking.figure.names import KINDS, kind_of
+from sri_cli.looking.figure.raters import judged_by_raters
 from sri_cli.looking.trained import open_run
 from sri_cli.metrics.record import append_records, run_subject
 from sri_cli.workspace import Workspace
@@ -193,7 +193,7 @@ def test_without_rollouts_that_row_is_left_out_and_said(workspace: Workspace) ->
 
 
 def test_failures_are_those_scenes_that_were_judged_broken(workspace: Workspace) -> None:
-    from sri_cli.looking.figure_failures import failure_block, judged
+    from sri_cli.looking.figure.failures import failure_block, judged
 
     trained = open_run(workspace, "tiny")
     verdicts = judged(trained, 3, 1.0, 0)

@@ -15,8 +15,8 @@ from sri_cli.cli import cli
 from sri_cli.data.store import DataFile
 from sri_cli.labeling import scenes
 from sri_cli.labeling.scenes import load
-from sri_cli.looking.label import prepared
-from sri_cli.looking.label_sources import Wanted, open_sources
+from sri_cli.looking.label.rate import prepared
+from sri_cli.looking.label.sources import Wanted, open_sources
 from sri_cli.looking.trained import Trained
 from sri_cli.sampling import quantise, sample_scenes
 from sri_cli.workspace import Workspace

@@ -14,10 +14,10 @@ from click.testing import CliRunner, Result
 from sri_cli.cli import cli
 from sri_cli.labeling.scenes import Asked, Deck, Model, cards_of, save
 from sri_cli.labeling.session import open_session
-from sri_cli.looking.label import prepared
-from sri_cli.looking.label_results import results
-from sri_cli.looking.label_sources import Wanted, open_sources
-from sri_cli.looking.label_words import p_words, words
+from sri_cli.looking.label.rate import prepared
+from sri_cli.looking.label.results import results
+from sri_cli.looking.label.sources import Wanted, open_sources
+from sri_cli.looking.label.words import p_words, words
 from sri_cli.metrics.sacc import wilson
 from sri_cli.workspace import Workspace
 from tests.small_measurements import measured, printed

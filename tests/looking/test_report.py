@@ -16,8 +16,8 @@ import pytest
 from sri_cli.data.store import DataFile
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.figures.film import gif_bytes
-from sri_cli.looking.report import report_of_runs
-from sri_cli.looking.report_commands import eval_words
+from sri_cli.looking.report.commands import eval_words
+from sri_cli.looking.report.write import report_of_runs
 from sri_cli.looking.trained import open_run
 from sri_cli.metrics.record import Context, Estimate, append_records, data_facts, run_subject
 from sri_cli.recipe.load import load_recipe, recipe_to_yaml

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sri_cli.looking.report import report_of_runs
+from sri_cli.looking.report.write import report_of_runs
 from tests.looking.conftest import write_workspace
 from tests.looking.test_report import record, write_log, write_walk
 from tests.small_browser import CONTRAST, DESKTOP, PHONE, Page, chromium

@@ -11,8 +11,8 @@ import torch
 
 from sri_cli.errors import SriError
 from sri_cli.looking.trained import Trained, open_run
-from sri_cli.looking.walk import Request, check, walk_runs
-from sri_cli.looking.walk_scenes import Route, draw, random_walk, walked, way_between
+from sri_cli.looking.walk.film import Request, check, walk_runs
+from sri_cli.looking.walk.scenes import Route, draw, random_walk, walked, way_between
 from sri_cli.model.build import build_model
 from sri_cli.sampling import sample_scenes
 from sri_cli.workspace import Workspace

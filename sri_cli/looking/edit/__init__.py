@@ -1,0 +1,1 @@
+"""Scenes changed slot by slot."""

@@ -1,0 +1,1 @@
+"""Models' scenes before raters, and what comes of it."""

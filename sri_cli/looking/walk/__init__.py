@@ -1,0 +1,1 @@
+"""Films of scenes whose latents walk."""
