@@ -25,6 +25,7 @@ from sri_cli.looking.figure.draw import Request, figure_of_runs
 from sri_cli.looking.figure.make import make
 from sri_cli.looking.figure.names import KINDS, kind_of
 from sri_cli.looking.figure.raters import judged_by_raters
+from sri_cli.looking.figure.scenes import system_name
 from sri_cli.looking.trained import open_run
 from sri_cli.metrics.record import append_records, run_subject
 from sri_cli.workspace import Workspace
@@ -305,3 +306,25 @@ def test_the_table_shows_what_was_measured_and_the_curves_every_run(logged: Work
     assert len(by_name["KL, nats"].lines) == 2  # each run's own objective, whatever its name
     assert len(by_name["KL of segregation, nats"].lines) == 1
     assert len({tuple(chart.keys) for chart in charts}) == 1
+
+
+def test_systems_bear_the_names_of_the_paper() -> None:
+    names = [
+        system_name(recipe, size)
+        for recipe, size in (
+            ("sri-g", "paper"),
+            ("sri-g-no-scene", "paper"),
+            ("sri-g-no-alignment", "tiny"),
+            ("genesis-v2-scene", "paper"),
+            ("sri-mog-tiny", "paper"),
+            ("my-own", "paper"),
+        )
+    ]
+    assert names == [
+        "SRI-G",
+        "SRI-G (a) no scene variable",
+        "SRI-G (b) no alignment tiny",
+        "GENESIS-v2 + scene",
+        "SRI-MoG tiny",
+        "my-own",
+    ]

@@ -24,6 +24,7 @@ TEMPERATURES = (0.25, 0.5, 0.75, 1.0, 1.25)
 MORE_SLOTS = (-2, 0, 2, 4)  # than in training
 TINY = "tiny"  # the end of the name of a recipe that differs from another in its size alone
 NAMED_IN = (4, 1, 2)  # tables of the paper, the last one's names count most
+ABLATED_IN = 3  # whose rows name what SRI-G lacks
 
 
 class Drawn(NamedTuple):
@@ -47,7 +48,9 @@ def drawn(trained: Trained, num: int, slots: int, temperature: float, seed: int)
 
 def system_name(recipe: str, size: str) -> str:
     """A system as the paper calls it, or its recipe; a size other than the paper's is told."""
-    names = {own: name for table in NAMED_IN for name, own in LAYOUTS[table - 1].rows.items()}
+    ablated = {own: f"SRI-G {name}" for name, own in LAYOUTS[ABLATED_IN - 1].rows.items()}
+    named = {own: name for table in NAMED_IN for name, own in LAYOUTS[table - 1].rows.items()}
+    names = ablated | named
     base = recipe.removesuffix(f"-{TINY}")
     tiny = TINY if base != recipe and base in names else ""
     size = tiny or ("" if size == "paper" else size)
