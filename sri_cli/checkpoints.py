@@ -62,7 +62,7 @@ class Checkpoint:
         if not (self.path / STATE).is_file():
             raise SriError(
                 f"{self.path} holds a model to look at, not the state of its training",
-                "train one: sri train --run DIR (another folder)",
+                "train another: sri train --recipe NAME --run DIR",
             )
         return torch.load(self.path / STATE, map_location="cpu", weights_only=True)
 

@@ -94,7 +94,7 @@ class Workspace:
             place for place in (places if is_path(arg) else reversed(places)) if place.is_dir()
         ]
         if not found:
-            near = did_you_mean(arg, self.run_names())
+            near = did_you_mean(arg, [*self.run_names(), RESERVED_RUN])
             raise SriError(f"no run {arg}{near}", self._runs_hint())
         path = found[0]
         if is_checkpoint(path):

@@ -99,6 +99,8 @@ def test_the_shipped_model_becomes_a_run_that_is_asked_for_by_name_alone(
     with pytest.raises(SriError, match="no trained run") as error:
         workspace.find_run()
     assert "--run pretrained" in (error.value.hint or "")
+    with pytest.raises(SriError, match=r"did you mean pretrained\?"):
+        workspace.find_run("pretraind")
     own = make_run(workspace, "own", 5, age_sec=1000)
     assert workspace.find_run() == RunRef(own)
 

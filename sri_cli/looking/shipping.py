@@ -20,7 +20,7 @@ from sri_cli.data.store import DataFile
 from sri_cli.errors import SriError
 from sri_cli.looking.report.commands import prepare_words
 from sri_cli.looking.trained import open_data
-from sri_cli.recipe.load import recipe_from_dict, recipe_to_yaml
+from sri_cli.recipe.load import recipe_to_yaml
 from sri_cli.training.log import LOG_NAME
 from sri_cli.workspace import Workspace, list_folder, write_atomic
 
@@ -35,28 +35,29 @@ def ship(workspace: Workspace, run: str, out: Path) -> Path:
     """
     if list_folder(out):
         raise SriError(f"{out} is there already", "name a new or empty folder")
-    ref = workspace.find_run(run)
-    found = checkpoints.newest_good(ref.run_dir, upto=ref.checkpoint)
-    if found is None:
-        raise checkpoints.no_intact(ref.run_dir)
-    weights = halved(found.weights())
+    loaded = checkpoints.load_model(workspace.find_run(run))
+    if "data" not in loaded.extra:
+        raise SriError(f"what {loaded.run_dir} was trained on is not known", "name a trained run")
+    weights = halved(loaded.model.state_dict())
     size = len(checkpoints.weights_bytes(weights))
     if size > LARGEST:
         raise SriError(f"{size:,} bytes of weights, {LARGEST:,} at most", "name a smaller model")
-    data = open_data(workspace, checkpoints.load_model(ref))
-    commands = [_made_by(workspace, data), *_text(ref.run_dir / "command.txt").splitlines()]
+    data = open_data(workspace, loaded)
+    trained_by = _text(loaded.run_dir / "command.txt").splitlines()
+    commands = [_made_by(workspace, data), *trained_by]
     extra = {
-        "data": found.extra["data"],
-        "precision": found.extra.get("precision"),
+        "data": loaded.extra["data"],
+        "precision": loaded.extra.get("precision"),
         "source": {"caption": data.caption},
         "commands": commands,
     }
     texts = {
-        "recipe.yaml": recipe_to_yaml(recipe_from_dict(found.recipe)),
+        "recipe.yaml": recipe_to_yaml(loaded.recipe),
         "command.txt": "\n".join(commands) + "\n",
-        LOG_NAME: _text(ref.run_dir / LOG_NAME),
+        LOG_NAME: _text(loaded.run_dir / LOG_NAME),
     }
-    checkpoints.save(out, found.step, weights, found.recipe, None, extra)
+    recipe = loaded.recipe.model_dump(mode="json")
+    checkpoints.save(out, loaded.step, weights, recipe, None, extra)
     for name, text in texts.items():
         write_atomic(out / name, text.encode())
     return out
@@ -89,4 +90,7 @@ def _text(path: Path) -> str:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(ship(Workspace(Path("data"), Path("runs")), sys.argv[1], Path(sys.argv[2])))
+    try:
+        print(ship(Workspace(Path("data"), Path("runs")), sys.argv[1], Path(sys.argv[2])))
+    except SriError as error:
+        sys.exit(f"Error: {error.message}\n{error.hint}")

@@ -135,6 +135,8 @@ def test_what_cannot_be_shipped_is_told(runs: Workspace, tmp_path: Path) -> None
     (runs.runs_root / "tiny" / "log.jsonl").unlink()
     with pytest.raises(SriError, match="log.jsonl cannot be read"):
         ship(runs, "tiny", tmp_path / "new")
+    with pytest.raises(SriError, match="was trained on is not known"):
+        ship(runs, "other", tmp_path / "new")
     with pytest.raises(SriError, match="no run other-one"):
         ship(runs, "other-one", tmp_path / "new")
     assert not (tmp_path / "new").exists()

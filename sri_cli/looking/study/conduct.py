@@ -42,7 +42,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Result:
-    """Words for stdout, a summary for --json, the folder, and what went wrong in the end."""
+    """Words for stdout, a summary for --json, and what went wrong in the end."""
 
     words: str
     summary: dict[str, Any]
@@ -64,12 +64,11 @@ def run_study(workspace: Workspace, asked: Asked) -> Result:
         with held(study):
             keep(study, data)
             way = way_of(study, data)
-            chosen = study.cells(asked.only, asked.seeds)
-            ended = run_missing(
-                workspace, study, [stand_of(cell, way) for cell in chosen], data, way, slots, stop
-            )
+            chosen = [stand_of(cell, way) for cell in study.cells(asked.only, asked.seeds)]
+            ended = run_missing(workspace, study, chosen, data, way, slots, stop)
             stands = [stand_of(cell, way) for cell in study.cells()]
-            if stop.name and not all(is_done(stand_of(cell, way), way) for cell in chosen):
+            names = {one.cell.name for one in chosen}
+            if stop.name and not all(is_done(one, way) for one in stands if one.cell.name in names):
                 write_summary(summary_of(study, stands, data), study.folder)
                 raise interrupted(stands, way, stop.name, asked.command)
             return finish(workspace, study, stands, data, asked, ended)
@@ -86,9 +85,9 @@ def run_missing(
 ) -> list[Ended]:
     """Train and measure, seed by seed; how each run ended."""
     todo = [one for one in stands if not is_done(one, way)]
-    steps = {one.cell.name: one.step for one in stands}
-    for one in stands:  # nothing more will come of these
-        steps[one.cell.name] = one.cell.recipe.train.steps if one.diverged else one.step
+    steps = {  # of one that diverged no more will come
+        one.cell.name: one.cell.recipe.train.steps if one.diverged else one.step for one in stands
+    }
     tasks = [(one.cell, task_of(workspace, study, one, data, way)) for one in todo]
     with StudyProgress([one.cell for one in stands], steps, slots.jobs) as progress:
         progress.note(opening(study, stands, len(todo), slots))

@@ -26,7 +26,6 @@ class StudyProgress(Progress):
         self.number = {cell.name: i for i, cell in enumerate(cells, 1)}
         self.looked = 0.0
         self.pace: dict[str, float] = {}
-        self.running: Sequence[Cell] = ()
         total = sum(cell.recipe.train.steps for cell in cells)
         super().__init__(total, sum(self.steps.values()), "study")
 
@@ -43,7 +42,7 @@ class StudyProgress(Progress):
         """How far the runs in progress are, by their logs."""
         if time.monotonic() - self.looked < READ_LOGS_EVERY_SEC:
             return
-        self.looked, self.running = time.monotonic(), running
+        self.looked = time.monotonic()
         for cell in running:
             records = records_of(cell.run_dir)
             if records:
