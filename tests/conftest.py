@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -12,6 +13,11 @@ import pytest
 
 from sri_cli.data.store import SPLITS
 from sri_cli.data.writer import Header, StoreWriter
+
+# A shell's background job ignores Ctrl-C, and all that it starts does, too: tests that send it
+# would wait for ever.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _write_small_data(path: Path, images: int = 16, size: int = 32) -> Path:
