@@ -36,6 +36,8 @@ ATEN = re.compile(r"torch\.ops\.aten\.([A-Za-z0-9_]+)\.([A-Za-z0-9_]+)")
 ARITHMETIC = ("add", "sub", "mul", "floordiv", "mod", "neg", "pos", "getitem")
 # Checks of the exporter's, which hold for other devices and sizes or do not matter.
 CHECKS = ("torch.ops.aten._assert", "torch.ops.aten.sym_constrain", "_operator.ge", "_operator.le")
+# A view was recorded for the memory layout of one device; attention has another elsewhere.
+FREER = {"torch.ops.aten.view.default": "torch.ops.aten.reshape.default"}
 # Words that change what an operation computes; a file name is none of them.
 WORDS = ("none", "tanh", "floor", "trunc", "mean", "sum", "ij", "xy", "reflect", "constant")
 
@@ -85,7 +87,7 @@ def calls_of(nodes: list[Any], keep: set[str]) -> tuple[Call, ...]:
 
 def function(target: str) -> Callable[..., Any]:
     """What a node calls; CannotRun for anything but ATen and integer arithmetic."""
-    found = ATEN.fullmatch(target)
+    found = ATEN.fullmatch(FREER.get(target, target))
     if found and "file" not in found[1]:
         called = getattr(getattr(torch.ops.aten, found[1], None), found[2], None)
         if isinstance(called, torch._ops.OpOverload):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from click.testing import CliRunner, Result
 
 from sri_cli import checkpoints
 from sri_cli.cli import cli
+from sri_cli.data.store import DataFile
 from sri_cli.errors import SriError
 from sri_cli.looking.evaluate import recorded
+from sri_cli.looking.report.commands import prepare_words
 from sri_cli.looking.shipping import halved, ship
 from sri_cli.looking.trained import open_data, open_run
 from sri_cli.metrics.record import Measurement
@@ -127,6 +130,17 @@ def test_another_model_is_shipped(runs: Workspace, tmp_path: Path) -> None:
     assert not [path for path in out.rglob("*.json*") if str(tmp_path) in path.read_text()]
     with pytest.raises(SriError, match="there already"):
         ship(runs, "tiny", out)
+
+
+def test_data_of_another_name_are_made_in_the_data_folder(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However the file was found, the command is one for any machine."""
+    other = shutil.copy(usual := workspace.data_path("demo-towers", 32), usual.with_name("more.h5"))
+    monkeypatch.chdir(usual.parent.parent)
+    here = Workspace(Path(usual.parent.name), Path("runs"))
+    words = prepare_words(here, DataFile(Path(other).resolve()))
+    assert words is not None and words.endswith(f" --out {usual.parent.name}/more.h5")
 
 
 def test_what_cannot_be_shipped_is_told(runs: Workspace, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from sri_cli.checkpoints import load_model
 from sri_cli.data.store import DataFile
 from sri_cli.errors import SriError
 from sri_cli.model.exported import CannotRun, Program
+from sri_cli.model.exported_calls import function
 from sri_cli.model.segregate.frozen import FrozenSegregation
 from sri_cli.recipe.load import load_recipe
 from sri_cli.sampling import sample_noise
@@ -184,6 +185,13 @@ def test_a_checkpoint_holds_the_hash_and_not_the_weights(files, tmp_path: Path) 
     other = export(convolutions().eval(), tmp_path / "other.pt2")
     with pytest.raises(SriError, match="not the file that this model was trained with"):
         small_sri(frozen(other)).load_state_dict(weights)
+
+
+def test_a_view_runs_on_a_device_with_another_memory_layout() -> None:
+    turned = torch.arange(6).unflatten(0, (2, 3)).t()
+    with pytest.raises(RuntimeError, match="not compatible"):
+        turned.view(6)
+    assert function("torch.ops.aten.view.default")(turned, [6]).tolist() == [0, 3, 1, 4, 2, 5]
 
 
 def test_the_program_follows_its_model(files) -> None:

@@ -94,9 +94,10 @@ def prepare_words(workspace: Workspace, data: DataFile) -> str | None:
     words = what_words(data.name, data.source, parameters)
     if words is None:
         return None
-    usual = workspace.data_path(data.name, data.size)
-    same = data.path.resolve() == usual.resolve()
-    place = [] if same else ["--out", shlex.quote(str(data.path))]
+    usual, path = workspace.data_path(data.name, data.size), data.path
+    if path.resolve().parent == usual.parent.resolve():
+        path = usual.with_name(path.name)  # however it was found: the command is for any machine
+    place = [] if path == usual else ["--out", shlex.quote(str(path))]
     return " ".join(["prepare", words, f"--size {data.size}", *number_words(parameters), *place])
 
 

@@ -116,7 +116,7 @@ class EmorlSegregation(nn.Module):
         if len(passes) == 1:
             return torch.zeros_like(passes[0].kl)
         with full_precision(passes[0].kl):
-            bottom = kl_divergence(layers[0].gaussian, passes[0].prior).sum(dim=1)
+            bottom = kl_divergence(layers[0].gaussian(), passes[0].prior).sum(dim=1)
         return (passes[0].kl - bottom).detach()
 
     def hierarchy(self, images: Tensor, noise: Noise) -> tuple[list[Parameters], Tensor]:
@@ -126,11 +126,11 @@ class EmorlSegregation(nn.Module):
             pixels = self.layer.key(features), self.layer.value(features)
             mean, u = self.start[:, None].expand(len(images), self.shape[0], -1).chunk(2, dim=-1)
             state = Parameters(mean, u)
-            slots = state.gaussian.sample(noise["initial_slots"])
+            slots = state.gaussian().sample(noise["initial_slots"])
             layers = []
             for fresh in noise["layers"].unbind(dim=1):
                 state, log_attention = self.layer(slots, state, pixels)
-                slots = state.gaussian.sample(fresh)
+                slots = state.gaussian().sample(fresh)
                 layers.append(state)
         return layers, log_attention.unflatten(2, (1, *images.shape[-2:]))
 
@@ -139,12 +139,12 @@ class EmorlSegregation(nn.Module):
     ) -> Pass:
         """Decode the top layer; the KL of the whole hierarchy under the reversed prior++."""
         with full_precision(images):
-            q = top.gaussian
+            q = top.gaussian()
             kl, prior = kl_to_standard(q), standard_like(q.mean)
             above = q
             for layer, fresh in zip(reversed(lower), noise["kl_layers"].unbind(dim=1), strict=True):
                 prior = self.prior(above.sample(fresh))
-                above = layer.gaussian
+                above = layer.gaussian()
                 kl = kl + kl_divergence(above, prior)
         return self._explain(images, q, noise["layers"][:, -1], kl, prior)
 
@@ -153,7 +153,7 @@ class EmorlSegregation(nn.Module):
     ) -> Pass:
         """Decode a refined posterior; its KL is to the prior of the bottom layer alone."""
         with full_precision(images):
-            q = refined.gaussian
+            q = refined.gaussian()
             kl = kl_divergence(q, prior)
         return self._explain(images, q, fresh, kl, prior)
 

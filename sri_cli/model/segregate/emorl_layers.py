@@ -23,9 +23,8 @@ class Parameters(NamedTuple):
     mean: Tensor
     u: Tensor
 
-    @property
     def gaussian(self) -> Gaussian:
-        """The posterior itself."""
+        """The posterior itself; no property, which torch 2.10 cannot compile."""
         return Gaussian(self.mean, sqrt_softplus(self.u))
 
 
