@@ -144,13 +144,26 @@ def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
     if place.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // processes_here()))
     # Gloo carries what the host says, so that a stop or a file is agreed on without the GPU.
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE
-    )
+    with stdout_kept_clean():
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE
+        )
     try:
         yield ranks, place
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def stdout_kept_clean() -> Iterator[None]:
+    """What libraries print goes to stderr: Gloo of torch 2.10 tells on stdout who is connected."""
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def place_of(ranks: Ranks, device: str) -> torch.device:
