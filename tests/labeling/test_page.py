@@ -214,6 +214,24 @@ def test_a_tab_that_comes_back_shows_what_happened_meanwhile(page: Page) -> None
     page.at(2)
 
 
+def test_a_late_look_at_the_server_takes_back_nothing(page: Page) -> None:
+    """What the server said before an answer reaches the page after it."""
+    page.js("""const truly = window.fetch;
+      window.fetch = async (path, how) => {
+        const reply = await truly(path, how);
+        if (path === '/api/state') await new Promise((go) => { window.letGo = go; });
+        return reply;
+      };
+      window.dispatchEvent(new Event('focus'));""")
+    page.until(lambda: page.js("return Boolean(window.letGo)"))
+    page.press("y")
+    page.at(1)
+    page.js("window.letGo(); return new Promise((done) => setTimeout(done, 200))")
+    assert page.text("#progress-words").startswith("1 of 15 judged")
+    page.press("g")
+    assert len(page.tiles()) == 14, "what is judged is not asked again"
+
+
 def test_two_servers_in_one_browser(
     page: Page, open_as: Callable[[str], Session], verdicts: Callable[[], list[str | None]]
 ) -> None:

@@ -188,14 +188,16 @@ function onArrow(key) {
 // Back from another tab: what was answered there is shown. Never in the way of a click or key that
 // brought the rater here.
 async function refresh() {
-  if (document.hidden || !desk.state || shown("stopped")) return;
+  const before = desk.state;
+  if (document.hidden || !before || shown("stopped")) return;
   let state;
   try {
     state = await ask("/api/state");
   } catch (error) {
     return desk.complain(error.message, refresh);
   }
-  if (desk.busy || state.version === desk.state.version) return;
+  // What was answered here meanwhile is newer than this reply.
+  if (desk.busy || desk.state !== before || state.version === before.version) return;
   desk.take(state);
   if (shown("single")) single.refresh();
   if (shown("grid")) desk.work(() => grid.refresh());
