@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -11,8 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sri_cli.data.store import SPLITS
+from sri_cli.data.dataset import SPLITS
 from sri_cli.data.writer import Header, StoreWriter
+from sri_cli.generation.trained_run import Trained, open_run
+from sri_cli.run import Workspace
+from tests import small_workspace
 
 # A shell's background job ignores Ctrl-C, and all that it starts does, too: tests that send it
 # would wait for ever.
@@ -73,3 +77,33 @@ def damage() -> Callable[[Path, str], None]:
 def largest_file() -> Callable[[int], AbstractContextManager[None]]:
     """largest_file(size): let no file grow beyond `size` bytes, as a full disk would."""
     return _largest_file
+
+
+@pytest.fixture(scope="session")
+def write_data() -> Callable[..., None]:
+    """(path, with_masks=True): a data file of towers."""
+    return small_workspace.write_data
+
+
+@pytest.fixture(scope="session")
+def write_run() -> Callable[..., None]:
+    """(run_dir, system="sri", step=10): a run with one checkpoint of random weights."""
+    return small_workspace.write_run
+
+
+@pytest.fixture(scope="session")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("looking")
+    small_workspace.write_workspace(root)
+    return root
+
+
+@pytest.fixture
+def workspace(original: Path, tmp_path: Path) -> Workspace:
+    shutil.copytree(original, tmp_path, dirs_exist_ok=True)
+    return Workspace(tmp_path / "data", tmp_path / "runs")
+
+
+@pytest.fixture
+def trained(workspace: Workspace) -> Trained:
+    return open_run(workspace, "tiny")

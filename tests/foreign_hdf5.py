@@ -14,9 +14,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from sri_cli.data.dataset import SPLITS, DataFile
 from sri_cli.data.job import Job
 from sri_cli.data.prepare import prepare
-from sri_cli.data.store import SPLITS, DataFile
 
 LAYOUTS: dict[str, dict[str, Any]] = {
     "contiguous": {},

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sri_cli.model.official import our_name
+from sri_cli.models.official import our_name
 
 GOLDEN = Path(__file__).parent / "golden"
 RTOL, ATOL = 1e-4, 1e-5

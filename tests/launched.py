@@ -10,8 +10,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if __name__ == "__main__":  # not in the processes that it starts
+    from sri_cli.config.load import recipe_from_dict
     from sri_cli.errors import SriError
-    from sri_cli.recipe.load import recipe_from_dict
     from sri_cli.training.launch import Job, launch
 
     run, data, processes, steps = sys.argv[1:5]

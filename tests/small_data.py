@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sri_cli.data.dataset import SPLITS
 from sri_cli.data.job import Job, simulation_job
-from sri_cli.data.store import SPLITS
 from sri_cli.data.writer import Header, StoreWriter
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sri_cli.metrics.paper_tables import format_paper_tables, paper_tables
+from sri_cli.metrics.tables import format_paper_tables, paper_tables
 
 BITS = ("bits_per_dimension", "bits/dim")
 ARI = ("ari_fg", "ARI-FG")

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from sri_cli.model.decoders import BroadcastDecoder
-from sri_cli.model.genesis_v2 import GenesisV2
-from sri_cli.model.likelihood import ImageLikelihood
-from sri_cli.model.segregate.genesis_v2 import GenesisV2Segregation
-from sri_cli.model.segregate.slot_attention import SlotAttentionSegregation
-from sri_cli.model.sri import SRI
+from sri_cli.models.decoders import BroadcastDecoder
+from sri_cli.models.genesis_v2 import GenesisV2
+from sri_cli.models.genesis_v2_segregation import GenesisV2Segregation
+from sri_cli.models.likelihood import ImageLikelihood
+from sri_cli.models.slot_attention import SlotAttentionSegregation
+from sri_cli.models.sri import SRI
 from sri_cli.training.noise import draw_noise
 
 SLOTS, SLOT_SIZE, SCENE_SIZE, SIDE = 4, 16, 24, 32

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 
 from sri_cli.data.prepare import Prepared
 from sri_cli.data.sources.shapestacks import AskedTowers, prepare_shapestacks
-from sri_cli.workspace import Workspace
+from sri_cli.run import Workspace
 
 FRAME = (255, 0, 255)
 LEFT, RIGHT = (200, 40, 0), (0, 80, 120)

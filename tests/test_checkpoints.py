@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from sri_cli import checkpoints
+from sri_cli import checkpoint as checkpoints
 from sri_cli.errors import SriError, SriFailure
-from sri_cli.model.build import build_model
-from sri_cli.workspace import RunRef, checkpoints_in
+from sri_cli.models.build import build_model
+from sri_cli.run import RunRef, checkpoints_in
 
 RECIPE = {
     "name": "small",

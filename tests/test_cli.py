@@ -13,9 +13,9 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from sri_cli.cli import VERBS, cli
+from sri_cli.cli.main import VERBS, cli
 from sri_cli.errors import Diverged, SriError, SriFailure
-from sri_cli.workspace import Workspace
+from sri_cli.run import Workspace
 
 HEAVY = {"torch", "numpy", "h5py", "pydantic", "rich", "yaml", "mujoco", "scipy", "PIL", "jinja2"}
 
@@ -31,18 +31,18 @@ def with_failing_recipes(monkeypatch: pytest.MonkeyPatch, error: BaseException) 
     def failing() -> None:
         raise error
 
-    monkeypatch.setattr("sri_cli.commands.recipes.command", failing)
+    monkeypatch.setattr("sri_cli.cli.recipes.command", failing)
 
 
 def test_help_lists_every_verb_and_imports_nothing_heavy() -> None:
-    code = "import sys; from sri_cli.cli import cli\n" + (
+    code = "import sys; from sri_cli.cli.main import cli\n" + (
         "try: cli.main(['--help'])\nexcept SystemExit: print(*sys.modules)"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert all(f"\n  {verb} " in shown.stdout for verb in VERBS)
     modules = shown.stdout.splitlines()[-1].split()
     assert not HEAVY & set(modules)
-    assert not [name for name in modules if name.startswith("sri_cli.commands.")]
+    assert not [name for name in modules if name.startswith("sri_cli.cli.")]
 
 
 def test_help_starts_in_under_300_ms() -> None:
@@ -57,7 +57,7 @@ def test_help_starts_in_under_300_ms() -> None:
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_its_command_and_help(verb: str) -> None:
     module, text = VERBS[verb]
-    assert module == f"sri_cli.commands.{verb.replace('-', '_')}" + "_" * keyword.iskeyword(verb)
+    assert module == f"sri_cli.cli.{verb.replace('-', '_')}" + "_" * keyword.iskeyword(verb)
     assert isinstance(importlib.import_module(module).command, click.Command)
     assert len(text) < 65
     shown = sri(verb, "--help")
@@ -141,7 +141,7 @@ def test_workspace_from_flags_and_environment(monkeypatch: pytest.MonkeyPatch) -
     def looking(workspace: Workspace) -> None:
         seen.append(workspace)
 
-    monkeypatch.setattr("sri_cli.commands.recipes.command", looking)
+    monkeypatch.setattr("sri_cli.cli.recipes.command", looking)
     monkeypatch.setenv("SRI_DATA", "/from/environment")
     assert sri("--runs-root", "elsewhere", "recipes").exit_code == 0
     assert [str(path) for path in (seen[0].data_root, seen[0].runs_root)] == [

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from sri_cli.progress import Progress, counted
+from sri_cli.console import Progress, counted
 
 
 class Terminal(io.StringIO):
@@ -21,7 +21,7 @@ class Terminal(io.StringIO):
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What time it is, to be set."""
     now = [100.0]
-    monkeypatch.setattr("sri_cli.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("sri_cli.console.time.monotonic", lambda: now[0])
     return now
 
 

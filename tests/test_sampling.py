@@ -7,9 +7,7 @@ import pytest
 import torch
 
 from sri_cli.errors import SriError, SriFailure
-from sri_cli.model.build import build_model
-from sri_cli.model.output import NoiseSpec
-from sri_cli.sampling import (
+from sri_cli.generation.sample import (
     chunk_size,
     in_chunks,
     indexed_noise,
@@ -17,6 +15,8 @@ from sri_cli.sampling import (
     sample_noise,
     sample_scenes,
 )
+from sri_cli.models.base import NoiseSpec
+from sri_cli.models.build import build_model
 
 CPU = torch.device("cpu")
 
@@ -76,7 +76,7 @@ def test_many_slots_are_no_error(model) -> None:
 
 def test_slots_decoded_in_parts_are_the_same(model, monkeypatch) -> None:
     whole = images(model, num=2, slots=7, precision="fp32")
-    monkeypatch.setattr("sri_cli.model.decoders.DECODED_AT_ONCE", 3)
+    monkeypatch.setattr("sri_cli.models.decoders.DECODED_AT_ONCE", 3)
     np.testing.assert_allclose(images(model, num=2, slots=7, precision="fp32"), whole, atol=1e-5)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sri_cli.walking import aside_shape, closed_walk, great_circle, there_and_back
+from sri_cli.generation.traverse import aside_shape, closed_walk, great_circle, there_and_back
 
 
 def drawn(*shape: int, seed: int = 0) -> np.ndarray:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from sri_cli.atomic import ensure_folder, write_atomic
 from sri_cli.errors import SriError, SriFailure
-from sri_cli.workspace import RunRef, Workspace, checkpoints_in, ensure_folder, write_atomic
+from sri_cli.run import RunRef, Workspace, checkpoints_in
 
 
 @pytest.fixture
@@ -146,7 +147,7 @@ def test_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
     code = f"""
 import resource, pathlib
 from sri_cli.errors import SriFailure
-from sri_cli.workspace import write_atomic
+from sri_cli.run import write_atomic
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     write_atomic(pathlib.Path({str(path)!r}), bytes(5000))

@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sri_cli.atomic import write_atomic
+from sri_cli.console import Progress, counted
+from sri_cli.data.dataset import SPLITS, DataFile, Split
 from sri_cli.data.listing import counts_text, find, parameters_text
 from sri_cli.data.mask_facts import MaskFacts, mask_facts, num_looked_at
 from sri_cli.data.mending import make_again
-from sri_cli.data.store import SPLITS, DataFile, Split
 from sri_cli.errors import SriError, SriFailure
-from sri_cli.figures.contact import contact_sheet
-from sri_cli.figures.grids import png_bytes
-from sri_cli.progress import Progress, counted
-from sri_cli.workspace import Workspace, write_atomic
+from sri_cli.plotting.contact import contact_sheet
+from sri_cli.plotting.grid import png_bytes
+from sri_cli.run import Workspace
 
 SHEET_IMAGES = 48
 BAR_COLUMNS = 40

@@ -11,12 +11,12 @@ import contextlib
 import hashlib
 from pathlib import Path
 
+from sri_cli.atomic import write_atomic
+from sri_cli.console import Progress
 from sri_cli.data.part import PartFile
 from sri_cli.data.transfer import Remote, Transfer, kept
 from sri_cli.errors import Interrupted, SriError, SriFailure
-from sri_cli.progress import Progress
 from sri_cli.signals import StopFlag, stop_on_signal
-from sri_cli.workspace import write_atomic
 
 HASH_BLOCK_BYTES = 2**20
 

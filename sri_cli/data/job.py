@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sri_cli.data.dataset import SPLITS
 from sri_cli.data.scenario import Scenario
-from sri_cli.data.store import SPLITS
 from sri_cli.data.writer import Header
 
 Rows = Mapping[str, int]  # images by split

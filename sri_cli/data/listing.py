@@ -8,9 +8,10 @@ from typing import Any
 
 import h5py
 
-from sri_cli.data.store import SPLITS, DataFile, as_python
+from sri_cli.atomic import list_folder
+from sri_cli.data.dataset import SPLITS, DataFile, as_python
 from sri_cli.errors import SriError, did_you_mean
-from sri_cli.workspace import Workspace, is_path, list_folder
+from sri_cli.run import Workspace, is_path
 
 HEADER = ("FILE", "DATA SET", "SOURCE", "SIZE", "TRAIN", "VAL", "TEST", "MASKS", "SEED", "MB")
 

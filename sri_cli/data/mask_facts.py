@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from sri_cli.data.store import SPLITS, Advance, DataFile, Split
+from sri_cli.data.dataset import SPLITS, Advance, DataFile, Split
 from sri_cli.data.writer import MASK_CHUNK_BYTES
 
 MOST_IMAGES = 20_000  # of a split whose masks are looked at

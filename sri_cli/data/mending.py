@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sri_cli.workspace import PREPARED_AS
+from sri_cli.run import PREPARED_AS
 
 UNKNOWN = "make it again with the command that made it, and --force"
 FLAGS = {

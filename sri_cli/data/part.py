@@ -11,8 +11,8 @@ from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
+from sri_cli.atomic import cannot_write, ensure_folder, lock_file, sync_folder, write_atomic
 from sri_cli.errors import SriFailure
-from sri_cli.workspace import cannot_write, ensure_folder, lock_file, sync_folder, write_atomic
 
 SPARE_BYTES = 64 * 2**20  # to be left free on the disk
 

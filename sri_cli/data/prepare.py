@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from sri_cli.console import Progress, counted
+from sri_cli.data.dataset import SPLITS, DataFile
 from sri_cli.data.job import Job, Rows, Survey
+from sri_cli.data.parallel import available_cores
 from sri_cli.data.scenario import Scenario
 from sri_cli.data.spread import spread, worker_killed
-from sri_cli.data.store import SPLITS, DataFile
-from sri_cli.data.workers import available_cores
 from sri_cli.data.writer import Header, StoreWriter, begun_counts
 from sri_cli.errors import Interrupted, SriError
-from sri_cli.progress import Progress, counted
 from sri_cli.signals import stop_on_signal
 
 ROWS_PER_FLUSH = 1000

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from itertools import islice
 from typing import Any, TypeVar
 
-from sri_cli.data.workers import submit, worker_pool
+from sri_cli.data.parallel import submit, worker_pool
 from sri_cli.errors import SriFailure
 
 Key = TypeVar("Key")

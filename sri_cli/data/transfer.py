@@ -7,10 +7,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTPResponse
 
+from sri_cli.console import Progress
 from sri_cli.data.part import PartFile, origin_of
 from sri_cli.data.web import Breakdown, Span, ask, host_of, read_some, span_of, total_of
 from sri_cli.errors import SriFailure
-from sri_cli.progress import Progress
 from sri_cli.signals import StopFlag
 
 PAUSES_SEC = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # before each further try without a new byte

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sri_cli import __version__
-from sri_cli.data.store import SCHEMA, SPLITS, as_python, hash_of, reason_of
+from sri_cli.atomic import cannot_write, ensure_folder, lock_file, sync_folder
+from sri_cli.data.dataset import SCHEMA, SPLITS, as_python, hash_of, reason_of
 from sri_cli.errors import SriError, SriFailure
-from sri_cli.workspace import cannot_write, ensure_folder, lock_file, sync_folder
 
 MASK_CHUNK_BYTES = 2**20
 FACTOR_BYTES = 1024  # an image, about, and the file's own book-keeping

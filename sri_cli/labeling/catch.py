@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sri_cli.data.dataset import DataFile
 from sri_cli.data.simulate.flawed import FLAWS, Judged, JudgedSettings, simulate_judged
-from sri_cli.data.store import DataFile
 from sri_cli.labeling.scenes import Card, Example, digest
 
 Look = Literal["original", "demo"]

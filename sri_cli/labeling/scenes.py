@@ -29,9 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sri_cli import __version__
+from sri_cli.atomic import cannot_write, ensure_folder, list_folder, sync_folder, write_atomic
 from sri_cli.errors import SriError
 from sri_cli.labeling.store import SCHEMA, AnswerLog, check_schema
-from sri_cli.workspace import cannot_write, ensure_folder, list_folder, sync_folder, write_atomic
 
 FOLDER = "labels"  # of the runs folder
 FACTS, PICTURES, ANSWERS = "session.json", "pictures.npz", "answers.jsonl"

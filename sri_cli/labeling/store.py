@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sri_cli.atomic import cannot_write, ensure_folder, sync_folder
 from sri_cli.errors import SriError
-from sri_cli.workspace import cannot_write, ensure_folder, sync_folder
 
 SCHEMA = 1
 Record = dict[str, Any]

@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from rich.console import Console, Group
 from rich.text import Text
 
+from sri_cli.console import duration
 from sri_cli.errors import Interrupted, SriError, SriFailure
 from sri_cli.labeling.blocks import fit, half_blocks
 from sri_cli.labeling.keys import KEYS
 from sri_cli.labeling.session import DEFINITION, VERDICTS, Session
-from sri_cli.progress import duration
 
 DOES = {
     "plausible": "plausible",

@@ -9,7 +9,7 @@ import math
 
 from torch import Tensor
 
-from sri_cli.model.output import Losses
+from sri_cli.models.base import Losses
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 

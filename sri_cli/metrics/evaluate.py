@@ -15,12 +15,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sri_cli.checkpoints import LoadedModel
-from sri_cli.data.store import DataFile, Split
+from sri_cli.checkpoint import LoadedModel
+from sri_cli.data.dataset import DataFile, Split
 from sri_cli.errors import SriError, did_you_mean
+from sri_cli.generation.sample import (
+    chunk_size,
+    device_of,
+    in_chunks,
+    indexed_noise,
+    sample_scenes,
+    to_tensor,
+)
 from sri_cli.metrics import order
 from sri_cli.metrics.elbo import bits_per_dimension, negative_elbo
-from sri_cli.metrics.record import (
+from sri_cli.metrics.records import (
     Context,
     Estimate,
     Measurement,
@@ -30,14 +38,6 @@ from sri_cli.metrics.record import (
 )
 from sri_cli.metrics.segmentation import ari_fg, labels_of, msc_fg
 from sri_cli.metrics.table import NO_PART, PART
-from sri_cli.sampling import (
-    chunk_size,
-    device_of,
-    in_chunks,
-    indexed_noise,
-    sample_scenes,
-    to_tensor,
-)
 
 METRICS = ("ari", "msc", "elbo", "order")
 OF_PICTURES = ("stack-fd", "sacc-estimate", "fid")  # of generated pictures alone; fid takes longest

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sri_cli.sampling import in_chunks
+from sri_cli.generation.sample import in_chunks
 
 PAPERS, RANDOM = "inception", "random-inception"  # names of features
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sri_cli.workspace import write_atomic
+from sri_cli.atomic import write_atomic
 
 BLOCK = 500  # images a file; what an interruption costs at most
 Arrays = Mapping[str, NDArray[Any]]

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from sri_cli.data.store import DataFile
+from sri_cli.data.dataset import DataFile
 from sri_cli.metrics.extractor import PAPERS, Advance, FeatureExtractor, Features
 from sri_cli.metrics.fid_features import reference_statistics, statistics_of
 from sri_cli.metrics.frechet import frechet_distance

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 
 from sri_cli import __version__
-from sri_cli.checkpoints import LoadedModel
-from sri_cli.data.store import DataFile
+from sri_cli.checkpoint import LoadedModel
+from sri_cli.data.dataset import DataFile
+from sri_cli.device import choose_precision
 from sri_cli.errors import SriError
+from sri_cli.generation.sample import check_request, device_of, quantise, sample_scenes
 from sri_cli.metrics.extractor import Advance, FeatureExtractor, Features, Pictures
 from sri_cli.metrics.feature_cache import feature_blocks, load_arrays, store_arrays
 from sri_cli.metrics.frechet import Moments, Statistics, with_root
-from sri_cli.metrics.record import model_digest
-from sri_cli.precision import choose_precision
-from sri_cli.sampling import check_request, device_of, quantise, sample_scenes
+from sri_cli.metrics.records import model_digest
 
 FORMAT = 1  # of what is cached; a change of how features are computed counts it up
 

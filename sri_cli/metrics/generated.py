@@ -11,16 +11,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sri_cli.checkpoints import LoadedModel
-from sri_cli.data.store import DataFile
+from sri_cli.checkpoint import LoadedModel
+from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
+from sri_cli.generation.sample import check_request
 from sri_cli.metrics.extractor import RANDOM, Advance, FeatureExtractor, Features, Pictures
 from sri_cli.metrics.fid import fid_name, measure_distance, too_few
 from sri_cli.metrics.fid_features import draw_pictures, generated_features
 from sri_cli.metrics.picture_folder import BLOCK, PictureFolder
-from sri_cli.metrics.record import Context, Estimate, Measurement
-from sri_cli.metrics.stacks.judge import Judge
-from sri_cli.sampling import check_request
+from sri_cli.metrics.records import Context, Estimate, Measurement
+from sri_cli.metrics.stack_classifiers.judge import Judge
 
 # How many pictures, unless told otherwise: the papers' for FID, enough for the others.
 COUNTS = {"fid": 10_000, "stack-fd": 2_000, "sacc-estimate": 1_000}

@@ -11,7 +11,7 @@ from math import sqrt
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sri_cli.metrics.record import NORMAL_95
+from sri_cli.metrics.records import NORMAL_95
 
 Interval = tuple[float, float]
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from sri_cli.metrics.record import Measurement
+from sri_cli.metrics.records import Measurement
 
 PART, NO_PART = "a part of the bound", "no part of the bound"  # a loss term's protocol ends so
 PERCENT = ("sacc_estimate", "sacc")

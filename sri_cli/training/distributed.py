@@ -18,9 +18,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from sri_cli.device import choose_device
 from sri_cli.errors import SriError
-from sri_cli.model.norm import BatchNorm2d
-from sri_cli.precision import choose_device
+from sri_cli.models.norm import BatchNorm2d
 
 Result = TypeVar("Result")
 PATIENCE = timedelta(minutes=10)  # a rank that is this late counts as lost

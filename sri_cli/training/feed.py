@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sri_cli.model.output import NoiseSpec
+from sri_cli.models.base import NoiseSpec
 from sri_cli.training.noise import draw_noise
 
 Ready = tuple[Tensor, dict[str, Tensor]]

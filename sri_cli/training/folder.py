@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sri_cli.checkpoints import remove_leftovers, set_aside_after
+from sri_cli.atomic import cannot_write, ensure_folder, list_folder, write_atomic
+from sri_cli.checkpoint import remove_leftovers, set_aside_after
+from sri_cli.config.load import recipe_to_yaml
+from sri_cli.config.schema import Recipe
 from sri_cli.errors import SriError
-from sri_cli.recipe.load import recipe_to_yaml
-from sri_cli.recipe.schema import Recipe
 from sri_cli.training.log import RunLog
-from sri_cli.workspace import cannot_write, ensure_folder, list_folder, write_atomic
 
 LOCK_NAME = ".lock"
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from sri_cli.model.output import Objective
+from sri_cli.models.base import Objective
 from sri_cli.training.geco_emorl import EmorlGeco
 
 if TYPE_CHECKING:
-    from sri_cli.recipe.schema import TrainSection
+    from sri_cli.config.schema import TrainSection
 
 MOMENTUM = 0.99
 REFERENCE_SIZE_PX = 64

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sri_cli.model.output import Objective
+from sri_cli.models.base import Objective
 
 MOMENTUM = 0.99
 LOWEST_BETA = 0.55

@@ -11,26 +11,20 @@ from typing import Any
 
 import torch
 
-from sri_cli import checkpoints
+from sri_cli import checkpoint as checkpoints
+from sri_cli.atomic import cannot_write, ensure_folder, list_folder, sync_folder
+from sri_cli.config.load import data_sets, load_recipe
+from sri_cli.config.schema import Recipe
 from sri_cli.errors import SriError
-from sri_cli.recipe.load import data_sets, load_recipe
-from sri_cli.recipe.schema import Recipe
+from sri_cli.run import Workspace, is_path
 from sri_cli.training import folder
 from sri_cli.training.official_file import OfficialFile, read_official
 from sri_cli.training.official_match import Match, match, some, system_of, wanted_by
 from sri_cli.training.official_mend import mending_words, shapes_fit
 from sri_cli.training.official_state import take_up_state
 from sri_cli.training.plan import Plan, make_plan
-from sri_cli.training.run import new_step
 from sri_cli.training.step import TrainStep
-from sri_cli.workspace import (
-    Workspace,
-    cannot_write,
-    ensure_folder,
-    is_path,
-    list_folder,
-    sync_folder,
-)
+from sri_cli.training.trainer import new_step
 
 # A system's plain recipe; weights do not say which likelihood they were trained under.
 USUAL_RECIPE = {

@@ -28,13 +28,13 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from sri_cli import checkpoints
-from sri_cli.data.store import DataFile
+from sri_cli import checkpoint as checkpoints
+from sri_cli.config.schema import Recipe
+from sri_cli.data.dataset import DataFile
 from sri_cli.errors import Interrupted, SriError, SriFailure
-from sri_cli.recipe.schema import Recipe
 from sri_cli.training.distributed import is_launched
 from sri_cli.training.loop import check_data, train
-from sri_cli.training.run import Outcome
+from sri_cli.training.trainer import Outcome
 
 MAX_RESTARTS = 3
 PR_SET_PDEATHSIG = 1  # of prctl(2)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sri_cli.workspace import cannot_write, write_atomic
+from sri_cli.atomic import cannot_write, write_atomic
 
 LOG_NAME = "log.jsonl"
 BOARD_NAME = "tensorboard"

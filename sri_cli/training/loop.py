@@ -7,13 +7,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from sri_cli.data.store import DataFile
+from sri_cli.config.schema import Recipe
+from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
-from sri_cli.recipe.schema import Recipe
 from sri_cli.signals import stop_on_signal
 from sri_cli.training import folder
 from sri_cli.training.distributed import joined, was_restarted
-from sri_cli.training.run import Outcome, Run
+from sri_cli.training.trainer import Outcome, Run
 
 
 def train(

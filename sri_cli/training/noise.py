@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from sri_cli.model.output import NoiseSpec
-from sri_cli.precision import to_device
+from sri_cli.device import to_device
+from sri_cli.models.base import NoiseSpec
 
 # Positions of the global batch that share a stream: a rank draws the blocks that it has rows of,
 # and not the noise of thousands of images for its own thirty-two.

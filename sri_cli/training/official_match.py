@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Size, nn
 
-from sri_cli.model.official import TABLES, official_name, our_name
+from sri_cli.models.official import TABLES, official_name, our_name
 
 MOST_NAMED = 10
 # Coordinates that official modules carry along; they follow from the image size.

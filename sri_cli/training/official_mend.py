@@ -9,8 +9,8 @@ import torch
 from pydantic import ValidationError
 from torch import Size
 
-from sri_cli.model.build import build_model
-from sri_cli.recipe.schema import ModelSection
+from sri_cli.config.schema import ModelSection
+from sri_cli.models.build import build_model
 from sri_cli.training.official_match import match, wanted_by
 
 CHOICES: dict[str, tuple[Any, ...]] = {

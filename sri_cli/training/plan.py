@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sri_cli.data.store import DataFile
+from sri_cli.config.load import data_sets, load_recipe
+from sri_cli.config.schema import Recipe
+from sri_cli.data.dataset import DataFile
+from sri_cli.device import device_for, gpu_count
 from sri_cli.errors import SriError
-from sri_cli.precision import device_for, gpu_count
-from sri_cli.recipe.load import data_sets, load_recipe
-from sri_cli.recipe.schema import Recipe
-from sri_cli.workspace import Workspace, is_path
+from sri_cli.run import Workspace, is_path
 
 if TYPE_CHECKING:
     from sri_cli.training.launch import Job
@@ -78,7 +78,7 @@ def dry_run(plan: Plan, workspace: Workspace, steps: int = 3) -> dict[str, Any]:
 
     `missing` tells of a data file that is still to be made; one that does not fit is an SriError.
     """
-    from sri_cli.training.measure import StepBench
+    from sri_cli.training.step_timing import StepBench
 
     missing = data_missing(plan, workspace)
     bench = StepBench(plan.recipe, plan.device, plan.recipe.train.precision)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sri_cli.progress import Progress
+from sri_cli.console import Progress
 
 
 class TrainingProgress(Progress):

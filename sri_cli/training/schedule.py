@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from sri_cli.errors import SriError
-from sri_cli.model.segregate.refinement import Refinement
+from sri_cli.models.refinement import Refinement
 
 if TYPE_CHECKING:
-    from sri_cli.recipe.schema import TrainSection
+    from sri_cli.config.schema import TrainSection
 
 LOWEST_LR_SHARE = 0.01
 

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from sri_cli.allocator import keep_freed_memory
+from sri_cli.device import keep_freed_memory
 from sri_cli.errors import SriFailure
-from sri_cli.model.order import hungarian_order
-from sri_cli.model.output import Losses
+from sri_cli.models.base import Losses
+from sri_cli.models.matching import hungarian_order
 from sri_cli.training.capture import CapturedStep, CaptureFailed
 from sri_cli.training.distributed import Ranks, spread_statistics
+from sri_cli.training.execution import Compiled, Way
 from sri_cli.training.geco import make_gecos
 from sri_cli.training.schedule import find_refinement, learning_rate, refinement_steps
-from sri_cli.training.ways import Compiled, Way
 
 if TYPE_CHECKING:
-    from sri_cli.recipe.schema import TrainSection
+    from sri_cli.config.schema import TrainSection
 
 
 Phase = tuple[bool, int]  # explaining the blend, refinement steps

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sri_cli.data.batches import (
+from sri_cli.data.loader import (
     Batches,
     ResidentImages,
     batch_indices,

@@ -12,13 +12,13 @@ import pytest
 
 from sri_cli.data import description
 from sri_cli.data import mask_facts as facts_of_masks
+from sri_cli.data.dataset import SPLITS, DataFile, Split
 from sri_cli.data.description import describe_file, histogram_lines
 from sri_cli.data.listing import data_table
 from sri_cli.data.mask_facts import MaskFacts, blocks, deviating, mask_facts
-from sri_cli.data.store import SPLITS, DataFile, Split
 from sri_cli.data.writer import Header, StoreWriter
 from sri_cli.errors import SriError
-from sri_cli.workspace import Workspace
+from sri_cli.run import Workspace
 
 SIZE = 8
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from sri_cli.data import prepare as preparing
+from sri_cli.data.dataset import SPLITS
 from sri_cli.data.prepare import prepare
-from sri_cli.data.resizing import Resizing
-from sri_cli.data.sources import hdf5_rows
+from sri_cli.data.sources import hdf5 as hdf5_rows
 from sri_cli.data.sources.asked import Asked
 from sri_cli.data.sources.efficient_morl import as_labels, efficient_morl_job
 from sri_cli.data.sources.mirror import is_mirror
 from sri_cli.data.sources.records import SETS
-from sri_cli.data.store import SPLITS
+from sri_cli.data.transforms import Resizing
 from sri_cli.errors import Interrupted, SriError
 from tests.foreign_hdf5 import LAYOUTS, made, numbers_in, stopped_at, write_flat, write_groups
 

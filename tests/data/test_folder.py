@@ -13,16 +13,16 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from sri_cli.cli import cli
+from sri_cli.cli.main import cli
 from sri_cli.data import prepare as preparing
+from sri_cli.data.dataset import DataFile
 from sri_cli.data.prepare import prepare
 from sri_cli.data.scenario import Scenario
 from sri_cli.data.sources import folder_pictures
 from sri_cli.data.sources.folder import FolderSettings, folder_job, prepare_folder
 from sri_cli.data.sources.folder_files import Entry
-from sri_cli.data.store import DataFile
 from sri_cli.errors import Interrupted, SriError
-from sri_cli.workspace import Workspace
+from sri_cli.run import Workspace
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sri_cli.data.resizing import Resizing
 from sri_cli.data.sources import folder_pictures
 from sri_cli.data.sources.folder_pictures import Unreadable, read_pair
+from sri_cli.data.transforms import Resizing
 
 TURN_CLOCKWISE = 6  # EXIF
 

@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from sri_cli.cli import cli
+from sri_cli.cli.main import cli
+from sri_cli.data.dataset import DataFile
 from sri_cli.data.mending import UNKNOWN, make_again
-from sri_cli.data.store import DataFile
 from tests.foreign_hdf5 import write_flat, write_groups
 
 FEW = "--val-scenes 3 --test-scenes 2"

@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 
 from sri_cli.data import prepare as preparing
+from sri_cli.data.dataset import SPLITS
 from sri_cli.data.description import describe_file
 from sri_cli.data.prepare import prepare
-from sri_cli.data.resizing import Resizing
-from sri_cli.data.sources import hdf5_rows, mirror
+from sri_cli.data.sources import hdf5 as hdf5_rows
+from sri_cli.data.sources import mirror
 from sri_cli.data.sources.asked import Asked, InOrder
 from sri_cli.data.sources.mirror import mirror_job
 from sri_cli.data.sources.mirror_scenes import numbers_of
-from sri_cli.data.store import SPLITS
+from sri_cli.data.transforms import Resizing
 from sri_cli.errors import Interrupted, SriError
 from tests.foreign_hdf5 import (
     LAYOUTS,

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from sri_cli.data import prepare as preparing
-from sri_cli.data.sources import hdf5_rows, mirror
+from sri_cli.data.sources import hdf5 as hdf5_rows
+from sri_cli.data.sources import mirror
 from sri_cli.data.sources.asked import Asked
 from sri_cli.data.sources.mirror import is_mirror, mirror_job, prepare_mirror
 from sri_cli.errors import SriError, SriFailure
-from sri_cli.workspace import Workspace
+from sri_cli.run import Workspace
 from tests.foreign_hdf5 import made, numbered_images, tower_masks, write_flat, write_towers
 from tests.small_server import serving
 

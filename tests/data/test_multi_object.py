@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from sri_cli.cli import cli
-from sri_cli.data.store import DataFile
+from sri_cli.cli.main import cli
+from sri_cli.data.dataset import DataFile
 from tests.foreign_hdf5 import write_towers
 from tests.small_server import says, serving
 from tests.tfrecord_writer import example, one_string, write

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from sri_cli.data import prepare as preparing
+from sri_cli.data.dataset import SPLITS, DataFile
 from sri_cli.data.job import FIRST_SCENARIO, MAX_SCENARIOS, Survey
 from sri_cli.data.prepare import prepare
 from sri_cli.data.sources.shapestacks import AskedTowers, Towers, choose_towers, towers_job
 from sri_cli.data.spread import spread
-from sri_cli.data.store import SPLITS, DataFile
 from sri_cli.data.writer import lock_file
 from sri_cli.errors import Interrupted, SriError, SriFailure
 from tests.small_data import RandomScenario, random_scenario, small_job

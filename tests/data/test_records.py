@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from sri_cli.data import prepare as preparing
+from sri_cli.data.dataset import SPLITS, DataFile
 from sri_cli.data.prepare import prepare
-from sri_cli.data.resizing import Resizing
 from sri_cli.data.sources.asked import Asked, InOrder
 from sri_cli.data.sources.picture import Picture
 from sri_cli.data.sources.records import SETS, RecordSet, records_job
-from sri_cli.data.store import SPLITS, DataFile
+from sri_cli.data.transforms import Resizing
 from sri_cli.errors import Interrupted, SriError
 from tests.tfrecord_writer import example, floats, one_string, picture_record, write
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sri_cli.data.resizing import Resizing
+from sri_cli.data.transforms import Resizing
 
 
 def grey(*rows: list[int]) -> np.ndarray:

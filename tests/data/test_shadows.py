@@ -3,7 +3,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
-from sri_cli.data.simulate.rays import Camera, trace
+from sri_cli.data.simulate.raycast import Camera, trace
 from sri_cli.data.simulate.shadows import Lamp, lamp_seen, sky_seen
 
 CENTRE, RADIUS = np.array([0.0, 0.0, 2.0]), 0.6

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
+from sri_cli.atomic import lock_file
+from sri_cli.data.dataset import DataFile
 from sri_cli.data.sources import shapestacks_reader as reading
 from sri_cli.data.sources.shapestacks import AskedTowers
-from sri_cli.data.store import DataFile
 from sri_cli.errors import Interrupted, SriError, SriFailure
-from sri_cli.workspace import lock_file
 from tests.small_shapestacks import (
     CAMERAS,
     EVERYONE,

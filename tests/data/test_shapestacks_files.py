@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sri_cli.data.dataset import SPLITS
 from sri_cli.data.sources.shapestacks import AskedTowers
-from sri_cli.data.store import SPLITS
 from sri_cli.errors import SriError
 from tests.small_shapestacks import (
     CAMERAS,

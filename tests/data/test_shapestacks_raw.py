@@ -19,7 +19,7 @@ from sri_cli.data.sources import shapestacks_raw as writing
 from sri_cli.data.sources.shapestacks import AskedTowers, choose_towers, prepare_shapestacks
 from sri_cli.data.sources.shapestacks_raw import raw_header, write_raw
 from sri_cli.errors import Interrupted, SriError, SriFailure
-from sri_cli.workspace import Workspace
+from sri_cli.run import Workspace
 from tests.small_shapestacks import prepare_from, write_archives, write_files
 
 ASKED = AskedTowers(64, scenes=3, val_scenes=1, test_scenes=1, views=2, seed=5)

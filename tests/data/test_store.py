@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from sri_cli.data.store import SPLITS, DataFile
+from sri_cli.data.dataset import SPLITS, DataFile
 from sri_cli.data.writer import StoreWriter
 from sri_cli.errors import SriError
 from tests.small_data import header, random_scenario, write_small_data

@@ -5,10 +5,10 @@ import colorsys
 import numpy as np
 import pytest
 
-from sri_cli.data.simulate import tabletop
+from sri_cli.data.simulate import tables as tabletop
 from sri_cli.data.simulate.scenario import Scenario
 from sri_cli.data.simulate.solids import BOX, CYLINDER, SPHERE, Solid
-from sri_cli.data.simulate.tabletop import COLOURS, METAL, RUBBER, TableSettings, simulate_table
+from sri_cli.data.simulate.tables import COLOURS, METAL, RUBBER, TableSettings, simulate_table
 from sri_cli.errors import SriError
 
 

@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from sri_cli.data.batches import Batches
-from sri_cli.model.build import build_model
-from sri_cli.recipe.load import load_recipe
-from sri_cli.recipe.schema import TrainSection
+from sri_cli.config.load import load_recipe
+from sri_cli.config.schema import TrainSection
+from sri_cli.data.loader import Batches
+from sri_cli.models.build import build_model
 from sri_cli.training.capture import WARM_UP_STEPS
 from sri_cli.training.distributed import Ranks
+from sri_cli.training.execution import Way
 from sri_cli.training.feed import Feed
-from sri_cli.training.measure import random_images
 from sri_cli.training.noise import draw_noise
 from sri_cli.training.step import TrainStep
-from sri_cli.training.ways import Way
+from sri_cli.training.step_timing import random_images
 from tests.ranks import on_ranks
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sri_cli.data.dataset import DataFile
 from sri_cli.data.simulate.flawed import JudgedSettings, simulate_judged
-from sri_cli.data.store import DataFile
 from sri_cli.labeling.catch import catch_trials, examples
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from sri_cli.labeling.scenes import Deck, Kept, cards_of, save, sessions
 from sri_cli.labeling.session import Session, open_session
-from sri_cli.labeling.tally import Caught, Tally, caught, judged_models
+from sri_cli.labeling.statistics import Caught, Tally, caught, judged_models
 from tests.labeling.conftest import small_deck
 
 

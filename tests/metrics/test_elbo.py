@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sri_cli.metrics.elbo import bits_per_dimension, negative_elbo
-from sri_cli.model.output import Losses, Objective
+from sri_cli.models.base import Losses, Objective
 
 
 def test_only_the_bound_counts() -> None:

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from sri_cli.checkpoints import LoadedModel
-from sri_cli.data.store import DataFile
+from sri_cli.checkpoint import LoadedModel
+from sri_cli.config.load import load_recipe
+from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError, SriFailure
+from sri_cli.generation.sample import quantise, sample_scenes
 from sri_cli.metrics import feature_cache
 from sri_cli.metrics.extractor import PAPERS, RANDOM
 from sri_cli.metrics.fid import fid_name, measure_distance, too_few
@@ -27,10 +29,8 @@ from sri_cli.metrics.fid_features import (
 from sri_cli.metrics.frechet import frechet_distance, with_root
 from sri_cli.metrics.generated import Scenes, distance_measurement
 from sri_cli.metrics.inception import random_inception
-from sri_cli.metrics.record import Context, data_facts, model_digest, run_subject
-from sri_cli.model.build import build_model
-from sri_cli.recipe.load import load_recipe
-from sri_cli.sampling import quantise, sample_scenes
+from sri_cli.metrics.records import Context, data_facts, model_digest, run_subject
+from sri_cli.models.build import build_model
 
 SMALL = ["model.slot_size=16", "model.scene_size=16", "model.slots=3"]
 IMAGES = 23

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sri_cli.metrics.matching import compare_orders, order_cost, synthetic_means
-from sri_cli.model.order import distances, greedy_order, hungarian_order
+from sri_cli.models.matching import distances, greedy_order, hungarian_order
 
 
 def test_a_cost_is_the_sum_over_places() -> None:

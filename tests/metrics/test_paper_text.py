@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sri_cli.metrics.paper_tables import format_paper_tables, paper_tables
+from sri_cli.metrics.tables import format_paper_tables, paper_tables
 from tests.small_measurements import ARI, BITS, FID_COUNTS, ONE, TINY, measured, pictures, printed
 
 SEEDS = [  # means 73 and 0.83; deviations sqrt((9 + 1 + 16) / 2) and 0.02 / sqrt(2)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from sri_cli.config.load import data_sets, load_recipe
+from sri_cli.config.registry import recipe_names
 from sri_cli.metrics.published import DATA, LAYOUTS, PUBLISHED, SIZE_PX, steps
-from sri_cli.recipe.catalog import recipe_names
-from sri_cli.recipe.load import data_sets, load_recipe
 
 RECIPES = sorted({recipe for layout in LAYOUTS for recipe in layout.rows.values()})
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sri_cli.data.store import DataFile
-from sri_cli.recipe.load import load_recipe
+from sri_cli.config.load import load_recipe
+from sri_cli.data.dataset import DataFile
 from sri_cli.training.log import read_log
 from sri_cli.training.loop import train
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from sri_cli import checkpoints
-from sri_cli.data.store import DataFile
-from sri_cli.recipe.catalog import recipe_names
-from sri_cli.recipe.load import load_recipe
-from sri_cli.recipe.schema import Recipe
+from sri_cli import checkpoint as checkpoints
+from sri_cli.config.load import load_recipe
+from sri_cli.config.registry import recipe_names
+from sri_cli.config.schema import Recipe
+from sri_cli.data.dataset import DataFile
 from sri_cli.training.log import read_log
 from sri_cli.training.loop import train
 

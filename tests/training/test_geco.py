@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from sri_cli.model.output import Objective
+from sri_cli.models.base import Objective
 from sri_cli.training.geco import Geco
 
 ELEMENTS = 3 * 64 * 64

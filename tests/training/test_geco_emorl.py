@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from sri_cli.model.output import Objective
+from sri_cli.models.base import Objective
 from sri_cli.training.geco_emorl import EmorlGeco
 
 GOAL = -2.206 * 3 * 16 * 16  # -1694.2

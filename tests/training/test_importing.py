@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from sri_cli import checkpoints
-from sri_cli.checkpoints import LoadedModel, load_model
-from sri_cli.model.emorl import Emorl
-from sri_cli.model.likelihood import ImageLikelihood
-from sri_cli.model.official import TABLES, official_name, our_name
-from sri_cli.model.segregate.emorl import EmorlSegregation
+from sri_cli import checkpoint as checkpoints
+from sri_cli.checkpoint import LoadedModel, load_model
+from sri_cli.models.emorl import Emorl
+from sri_cli.models.emorl_segregation import EmorlSegregation
+from sri_cli.models.likelihood import ImageLikelihood
+from sri_cli.models.official import TABLES, official_name, our_name
+from sri_cli.run import Workspace
 from sri_cli.training.importing import Imported, Order, import_run
 from sri_cli.training.official_match import system_of
-from sri_cli.training.run import new_step
-from sri_cli.workspace import Workspace
+from sri_cli.training.trainer import new_step
 from tests.golden_numbers import Golden, check
 from tests.official_files import (
     FILES,

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import torch
 
-from sri_cli import checkpoints
-from sri_cli.data.store import DataFile
+from sri_cli import checkpoint as checkpoints
+from sri_cli.config.load import recipe_from_dict
+from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
-from sri_cli.recipe.load import recipe_from_dict
 from sri_cli.training.launch import check_gpus
 from sri_cli.training.log import read_log
 from sri_cli.training.loop import train

@@ -10,21 +10,21 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from sri_cli.checkpoints import state_bytes, weights_bytes
+from sri_cli.checkpoint import state_bytes, weights_bytes
+from sri_cli.config.schema import TrainSection
 from sri_cli.errors import SriError
-from sri_cli.model.emorl import Emorl
-from sri_cli.model.emorl_decoders import IodineDecoder
-from sri_cli.model.genesis import Genesis
-from sri_cli.model.likelihood import ImageLikelihood
-from sri_cli.model.segregate.emorl import EmorlSegregation
-from sri_cli.model.sri import SRI
-from sri_cli.recipe.schema import TrainSection
+from sri_cli.models.emorl import Emorl
+from sri_cli.models.emorl_decoders import IodineDecoder
+from sri_cli.models.emorl_segregation import EmorlSegregation
+from sri_cli.models.genesis import Genesis
+from sri_cli.models.likelihood import ImageLikelihood
+from sri_cli.models.sri import SRI
+from sri_cli.training.execution import Way
 from sri_cli.training.geco_emorl import EmorlGeco
-from sri_cli.training.measure import CallCounter, random_images
 from sri_cli.training.noise import draw_noise
 from sri_cli.training.schedule import learning_rate, refinement_steps
 from sri_cli.training.step import TrainStep
-from sri_cli.training.ways import Way
+from sri_cli.training.step_timing import CallCounter, random_images
 
 BATCH = 2
 SIZES: dict[str, int] = {"image_size": 16, "slots": 3, "slot_size": 8}

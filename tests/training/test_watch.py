@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from sri_cli.training.watch import Watch
+from sri_cli.training.divergence import Watch
 
 ELEMENTS = 3 * 64 * 64
 

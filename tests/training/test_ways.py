@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from sri_cli.model.build import build_model
-from sri_cli.recipe.schema import TrainSection
-from sri_cli.training.measure import random_images
+from sri_cli.config.schema import TrainSection
+from sri_cli.models.build import build_model
+from sri_cli.training.execution import Way, choose_way
 from sri_cli.training.noise import draw_noise
 from sri_cli.training.step import TrainStep
-from sri_cli.training.ways import Way, choose_way
+from sri_cli.training.step_timing import random_images
 
 BATCH = 4
 SIZES = {"image_size": 32, "slots": 3, "slot_size": 8}

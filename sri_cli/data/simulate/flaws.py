@@ -16,7 +16,7 @@ import numpy as np
 
 from sri_cli.data.simulate.blocks import SPHERE, Block
 from sri_cli.data.simulate.contact import bottom_m, connected, outline, overlap_m, top_m
-from sri_cli.data.simulate.rays import Camera
+from sri_cli.data.simulate.raycast import Camera
 from sri_cli.data.simulate.stacking import Plan, draw_plan, stack
 from sri_cli.data.simulate.stages import draw_demo_blocks
 

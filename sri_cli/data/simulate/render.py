@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from sri_cli.data.simulate.rays import SUPERSAMPLING, Camera, cast, develop, trace
+from sri_cli.data.simulate.raycast import SUPERSAMPLING, Camera, cast, develop, trace
 from sri_cli.data.simulate.textures import Mipmap, sample
 
 # Far enough for parallel light (20 m of scene turn it by 1 degree), near enough for float64.

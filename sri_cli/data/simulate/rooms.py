@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sri_cli.data.simulate.rays import Camera, trace
+from sri_cli.data.simulate.raycast import Camera, trace
 from sri_cli.data.simulate.scenario import Scenario, check_pictures, in_every_view
 from sri_cli.data.simulate.shadows import Lamp
 from sri_cli.data.simulate.solids import BOX, CAPSULE, SHAPES, SPHERE, Solid, build_scene, gap

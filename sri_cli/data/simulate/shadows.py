@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from sri_cli.data.simulate.rays import Hits, cast
+from sri_cli.data.simulate.raycast import Hits, cast
 
 # A ray asks one of 16 points of a lamp, its neighbours the others; the mean over a window of
 # 4 x 4 rays is a soft shadow at the price of a hard one.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from sri_cli.data.simulate.rays import Camera, Hits, develop, trace
+from sri_cli.data.simulate.raycast import Camera, Hits, develop, trace
 from sri_cli.data.simulate.shadows import Lamp, lamp_seen, sky_seen
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from sri_cli.data.simulate.blocks import SPHERE, Block
 from sri_cli.data.simulate.contact import bottom_m, outline, top_m
 from sri_cli.data.simulate.flaws import SEEN_PX, Spoilt
-from sri_cli.data.simulate.rays import SUPERSAMPLING, Camera, trace
+from sri_cli.data.simulate.raycast import SUPERSAMPLING, Camera, trace
 from sri_cli.data.simulate.render import Lighting
 
 MIN_CHANGED_PX = 12  # of 64 x 64: two rows of the smallest blocks, 6 pixels wide

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from sri_cli.data.dataset import SPLITS
 from sri_cli.data.job import MAX_SCENARIOS
-from sri_cli.data.store import SPLITS
 from sri_cli.errors import SriError
 
 T = TypeVar("T")

@@ -18,10 +18,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from sri_cli.console import Progress
+from sri_cli.data.dataset import SPLITS
 from sri_cli.data.job import Job, Rows, Survey
-from sri_cli.data.resizing import Resizing
 from sri_cli.data.sources.asked import Asked, kept_words
-from sri_cli.data.sources.hdf5_rows import (
+from sri_cli.data.sources.hdf5 import (
     Array,
     find,
     has,
@@ -32,10 +33,9 @@ from sri_cli.data.sources.hdf5_rows import (
 )
 from sri_cli.data.sources.picture import Picture, make
 from sri_cli.data.sources.records import RecordSet
-from sri_cli.data.store import SPLITS
+from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError
-from sri_cli.progress import Progress
 
 MASK_AXES = (2, 3)  # H, W
 FLAGS = {"train": "--scenes", "val": "--val-scenes", "test": "--test-scenes"}

@@ -16,19 +16,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sri_cli.data.dataset import SPLITS
 from sri_cli.data.job import Job, Rows, Survey
+from sri_cli.data.parallel import available_cores
 from sri_cli.data.prepare import Prepared, prepare
-from sri_cli.data.resizing import Resizing
 from sri_cli.data.scenario import Scenario
 from sri_cli.data.sources.asked import Asked
 from sri_cli.data.sources.folder_files import Entry, Listing, list_images
 from sri_cli.data.sources.folder_pictures import Unreadable, read_pair
 from sri_cli.data.sources.folder_survey import FILES_PER_TASK, Found, short, survey
-from sri_cli.data.store import SPLITS
-from sri_cli.data.workers import available_cores
+from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError
-from sri_cli.workspace import PREPARED_AS, Workspace
+from sri_cli.run import PREPARED_AS, Workspace
 
 DEFAULT_PX = 64
 NAME_BYTES = 64  # of a scenario's name in a data file

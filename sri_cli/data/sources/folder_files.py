@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from sri_cli.data.store import SPLITS
+from sri_cli.console import counted
+from sri_cli.data.dataset import SPLITS
 from sri_cli.errors import SriError
-from sri_cli.progress import counted
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
 SPLIT_FOLDERS = {

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sri_cli.data.resizing import FILTERS, Resizing, centred
+from sri_cli.data.transforms import FILTERS, Resizing, centred
 
 MOST_PIXELS = 89_478_485  # Pillow's own limit against decompression bombs
 LARGE_PIXELS = 16_000_000  # as much as 130 MB; a larger picture is worked on alone

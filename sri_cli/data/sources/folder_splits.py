@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from sri_cli.data.dataset import SPLITS
 from sri_cli.data.sources.asked import Asked, sixth
 from sri_cli.data.sources.folder_files import Entry
-from sri_cli.data.store import SPLITS
 from sri_cli.errors import SriError
 
 SHUFFLE_STREAM = 2  # keeps this permutation apart from others of the same seed

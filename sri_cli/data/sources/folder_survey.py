@@ -9,16 +9,16 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sri_cli.console import Progress, counted
+from sri_cli.data.dataset import SPLITS
 from sri_cli.data.job import Survey
-from sri_cli.data.resizing import Resizing
 from sri_cli.data.sources.asked import Asked
 from sri_cli.data.sources.folder_files import Entry, Listing
 from sri_cli.data.sources.folder_pictures import Unreadable, read_pair
 from sri_cli.data.sources.folder_splits import check_numbers, part
 from sri_cli.data.spread import spread
-from sri_cli.data.store import SPLITS
+from sri_cli.data.transforms import Resizing
 from sri_cli.errors import SriError
-from sri_cli.progress import Progress, counted
 
 TOLD = 3  # names of unreadable files in a message
 SKIPPED_BYTES = 160  # so that the names of 100 skipped files fit into an attribute

@@ -17,16 +17,16 @@ import h5py
 from sri_cli.data.download import Remote, download
 from sri_cli.data.job import Job
 from sri_cli.data.prepare import Prepared, prepare
-from sri_cli.data.resizing import Box, Resizing
 from sri_cli.data.sources.asked import Asked, kept_words, split_in_order
-from sri_cli.data.sources.hdf5_rows import find, has, opened
+from sri_cli.data.sources.hdf5 import find, has, opened
 from sri_cli.data.sources.mirror_reading import IMAGE, MASK, MirrorSet, pictures, survey
 from sri_cli.data.sources.mirror_scenes import VIEWS
 from sri_cli.data.sources.picture import make
 from sri_cli.data.sources.records import SETS
+from sri_cli.data.transforms import Box, Resizing
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError
-from sri_cli.workspace import Workspace
+from sri_cli.run import Workspace
 
 MIRROR = "https://data-download.compute.dtu.dk/multi_object_datasets/"
 # Name and SHA-256 of the files. Beside the towers lies a `shapestacks-metadata.npy`; it is a

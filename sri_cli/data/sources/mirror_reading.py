@@ -15,10 +15,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from sri_cli.console import Progress
+from sri_cli.data.dataset import SPLITS
 from sri_cli.data.job import Rows, Survey
-from sri_cli.data.resizing import Box, Filter
 from sri_cli.data.sources.asked import Asked, InOrder, split_in_order
-from sri_cli.data.sources.hdf5_rows import (
+from sri_cli.data.sources.hdf5 import (
     Array,
     as_factor,
     factors_of,
@@ -31,9 +32,8 @@ from sri_cli.data.sources.hdf5_rows import (
 )
 from sri_cli.data.sources.mirror_scenes import numbers_of, scenes_of, split_scenes
 from sri_cli.data.sources.picture import Picture
-from sri_cli.data.store import SPLITS
+from sri_cli.data.transforms import Box, Filter
 from sri_cli.errors import SriError
-from sri_cli.progress import Progress
 
 IMAGE, MASK = ("image", "images", "imgs"), ("mask", "masks")
 TOWERS_ONLY = "com"  # centres of mass; rooms are as large, and nothing else tells them apart

@@ -15,11 +15,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from sri_cli.console import Progress, counted
+from sri_cli.data.dataset import SPLITS
 from sri_cli.data.sources.asked import Asked, sixth
-from sri_cli.data.sources.hdf5_rows import Array, has, read_rows
-from sri_cli.data.store import SPLITS
+from sri_cli.data.sources.hdf5 import Array, has, read_rows
 from sri_cli.errors import SriError
-from sri_cli.progress import Progress, counted
 
 VIEWS = 16
 PUBLISHED = {"train": 13_618, "val": 2_916, "test": 2_916}  # scenes

@@ -17,7 +17,7 @@ from sri_cli.data.sources.asked import Asked
 from sri_cli.data.sources.records import SETS, RecordSet, records_job
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError
-from sri_cli.workspace import Workspace
+from sri_cli.run import Workspace
 
 BUCKET = "https://storage.googleapis.com/multi-object-datasets/"
 INSTEAD = "--from simulate makes rooms and tables like them; --from PATH reads a file you have"
@@ -120,6 +120,6 @@ def simulator(name: str, size_px: int, views: int, seed: int) -> Any:
         from sri_cli.data.simulate.rooms import RoomSettings, simulate_room
 
         return functools.partial(simulate_room, RoomSettings(size_px, views, seed))
-    from sri_cli.data.simulate.tabletop import TableSettings, simulate_table
+    from sri_cli.data.simulate.tables import TableSettings, simulate_table
 
     return functools.partial(simulate_table, TableSettings(size_px, views, seed))

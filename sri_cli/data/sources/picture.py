@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sri_cli.data.resizing import Resizing
 from sri_cli.data.scenario import Scenario
+from sri_cli.data.transforms import Resizing
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from sri_cli.console import Progress
+from sri_cli.data.dataset import SPLITS
 from sri_cli.data.job import Job, Rows, Survey
-from sri_cli.data.resizing import Box, Filter, Resizing
 from sri_cli.data.sources.asked import Asked, InOrder, kept_words, split_in_order
 from sri_cli.data.sources.picture import Picture, make
 from sri_cli.data.sources.tfrecord import (
@@ -27,9 +28,8 @@ from sri_cli.data.sources.tfrecord import (
     parse_example,
     read_records,
 )
-from sri_cli.data.store import SPLITS
+from sri_cli.data.transforms import Box, Filter, Resizing
 from sri_cli.data.writer import Header
-from sri_cli.progress import Progress
 
 MEGABYTE = 1_000_000
 # Each file of the bucket and its number of records, to tell what a cut one lacks.

@@ -16,7 +16,7 @@ from sri_cli.data.prepare import Prepared, prepare, same_file
 from sri_cli.data.sources.asked import Asked
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError, did_you_mean
-from sri_cli.workspace import Workspace
+from sri_cli.run import Workspace
 
 Preset = Literal["original", "demo"]
 NAME = "shapestacks"

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from sri_cli.data.archives import members
+from sri_cli.data.dataset import SPLITS
 from sri_cli.data.job import Job, Rows, Survey
+from sri_cli.data.parallel import available_cores
 from sri_cli.data.prepare import Prepared, prepare
 from sri_cli.data.scenario import Scenario
 from sri_cli.data.sources.asked import Asked
@@ -34,8 +36,6 @@ from sri_cli.data.sources.shapestacks_names import (
 from sri_cli.data.sources.shapestacks_places import Archives
 from sri_cli.data.sources.shapestacks_reader import Reader
 from sri_cli.data.sources.shapestacks_staging import Staging, read_rows
-from sri_cli.data.store import SPLITS
-from sri_cli.data.workers import available_cores
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError, did_you_mean
 

@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
+from sri_cli.console import Progress
+from sri_cli.data.dataset import SPLITS
 from sri_cli.data.job import Job, Rows, Survey
-from sri_cli.data.resizing import Resizing
 from sri_cli.data.scenario import Scenario
 from sri_cli.data.sources.asked import Asked
 from sri_cli.data.sources.shapestacks_names import (
@@ -42,9 +43,8 @@ from sri_cli.data.sources.shapestacks_names import (
     read_lists,
 )
 from sri_cli.data.sources.shapestacks_pictures import labels_in, picture_in
-from sri_cli.data.store import SPLITS
+from sri_cli.data.transforms import Resizing
 from sri_cli.errors import SriError, did_you_mean
-from sri_cli.progress import Progress
 
 SIMULATED = "simulated.json"  # beside splits/: these files were written by `--raw`
 MAPS_LOOKED_AT = 3

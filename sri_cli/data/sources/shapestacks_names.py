@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sri_cli.data.resizing import Resizing
+from sri_cli.data.dataset import SPLITS
 from sri_cli.data.sources.asked import Asked, sixth
-from sri_cli.data.store import SPLITS
+from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError
 

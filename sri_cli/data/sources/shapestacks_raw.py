@@ -22,20 +22,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sri_cli.atomic import cannot_write, ensure_folder, lock_file, write_atomic
+from sri_cli.console import Progress, counted
+from sri_cli.data.dataset import SPLITS
 from sri_cli.data.job import FIRST_SCENARIO
+from sri_cli.data.parallel import available_cores
 from sri_cli.data.sources.asked import Asked
 from sri_cli.data.sources.shapestacks_files import SIMULATED, resizing_of
 from sri_cli.data.sources.shapestacks_names import LIST_FILES, SIDE_PX, Lists, header_of
 from sri_cli.data.sources.shapestacks_pictures import LABEL_STEP
 from sri_cli.data.sources.shapestacks_places import ARCHIVE, ROOMS
 from sri_cli.data.spread import spread, worker_killed
-from sri_cli.data.store import SPLITS
-from sri_cli.data.workers import available_cores
 from sri_cli.data.writer import Header, check_space
 from sri_cli.errors import Interrupted, SriError
-from sri_cli.progress import Progress, counted
 from sri_cli.signals import stop_on_signal
-from sri_cli.workspace import cannot_write, ensure_folder, lock_file, write_atomic
 
 if TYPE_CHECKING:
     from sri_cli.data.scenario import Scenario

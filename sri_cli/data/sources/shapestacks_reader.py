@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sri_cli.console import Progress
 from sri_cli.data.archives import members
-from sri_cli.data.resizing import Resizing
 from sri_cli.data.sources.shapestacks_files import MAPS_LOOKED_AT, NO_MASKS, all_zero
 from sri_cli.data.sources.shapestacks_names import (
     MAP,
@@ -31,8 +31,8 @@ from sri_cli.data.sources.shapestacks_pictures import labels_in, picture_in
 from sri_cli.data.sources.shapestacks_places import Archives
 from sri_cli.data.sources.shapestacks_staging import BIT, Kind, Staging, read_rows
 from sri_cli.data.spread import spread, worker_killed
+from sri_cli.data.transforms import Resizing
 from sri_cli.errors import Interrupted, SriError
-from sri_cli.progress import Progress
 from sri_cli.signals import StopFlag, stop_on_signal
 
 MEGABYTE = 1_000_000

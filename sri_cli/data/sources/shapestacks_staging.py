@@ -19,10 +19,10 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from sri_cli.atomic import cannot_write, ensure_folder, lock_file, write_atomic
 from sri_cli.data.sources.shapestacks_names import MOST_CAMERAS
 from sri_cli.data.writer import FACTOR_BYTES, check_space
 from sri_cli.errors import SriError
-from sri_cli.workspace import cannot_write, ensure_folder, lock_file, write_atomic
 
 Kind = Literal["images", "masks"]
 BIT: dict[Kind, int] = {"images": 1, "masks": 2}

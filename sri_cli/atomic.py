@@ -1,0 +1,81 @@
+"""Files written whole or not at all, and locks on files in progress."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+from sri_cli.errors import SriError, SriFailure
+
+
+def list_folder(folder: Path) -> list[Path]:
+    """What lies in `folder`; nothing when it is not there."""
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def ensure_folder(path: Path) -> Path:
+    """Make `path` a folder that can be written to; SriFailure when the machine will not."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise SriFailure(f"could not write to {path}: not writable", "choose another folder")
+    return path
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `path` whole or leave it as it was: a file beside it, fsync, rename, fsync folder."""
+    ensure_folder(path.parent)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(beside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def lock_file(
+    path: Path, doing: str = "preparing", hint: str = "wait for it, or choose another: --out FILE"
+) -> int:
+    """Hold the unfinished file `path` (made when missing) for this process; its descriptor.
+
+    SriError when another process has it: it is `doing` (preparing, downloading) that file.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            raise SriError(f"another sri is {doing} {path.with_suffix('').name}", hint) from error
+        # The other may have finished and renamed the file between our two calls.
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def cannot_write(path: Path, error: OSError) -> SriFailure:
+    """The failure to raise when writing `path` ended with `error`."""
+    return SriFailure(
+        f"could not write {path}: {error.strerror or error}",
+        "free some space or choose another folder",
+    )

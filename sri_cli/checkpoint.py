@@ -1,0 +1,279 @@
+"""Checkpoints: written whole or not at all, verified before use, never pickled classes.
+
+A checkpoint is a folder `<run>/checkpoints/step-000025000/`:
+  model.safetensors   the weights
+  state.pt            what only training needs: builtins and tensors, read with weights_only
+                      (not of the shipped model)
+  meta.json           step, resolved recipe, version, SHA-256 of the other files and of itself
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sri_cli import __version__
+from sri_cli.atomic import cannot_write, ensure_folder, sync_folder
+from sri_cli.device import keep_freed_memory
+from sri_cli.errors import SriError
+from sri_cli.run import RunRef, checkpoints_in
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from sri_cli.config.schema import Recipe
+
+FORMAT = 1
+WEIGHTS, STATE, META = "model.safetensors", "state.pt", "meta.json"
+Notify = Callable[[str], None]
+
+
+class BrokenCheckpoint(SriError):
+    """A checkpoint that is cut, altered, or of another format."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint; `extra` is what the writer wanted readable beside the recipe."""
+
+    path: Path
+    step: int
+    recipe: dict[str, Any]
+    extra: dict[str, Any]
+
+    def weights(self) -> dict[str, Tensor]:
+        """The model's state dict, on the CPU."""
+        from safetensors.torch import load
+
+        return load((self.path / WEIGHTS).read_bytes())
+
+    def state(self) -> dict[str, Any]:
+        """The training state, on the CPU; SriError for a model that was shipped without it."""
+        import torch
+
+        if not (self.path / STATE).is_file():
+            raise SriError(
+                f"{self.path} holds a model to look at, not the state of its training",
+                "train another: sri train --recipe NAME --run DIR",
+            )
+        return torch.load(self.path / STATE, map_location="cpu", weights_only=True)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in evaluation mode with what it was trained from; `extra` as in `Checkpoint`."""
+
+    model: Any  # output.SlotVAE and nn.Module
+    recipe: Recipe
+    step: int
+    run_dir: Path
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def tell_stderr(message: str) -> None:
+    """The default place for notes."""
+    print(message, file=sys.stderr)
+
+
+def checkpoint_path(run_dir: Path, step: int) -> Path:
+    """Where the checkpoint after `step` steps lies."""
+    return run_dir / "checkpoints" / f"step-{step:09d}"
+
+
+def save(
+    run_dir: Path,
+    step: int,
+    weights: Mapping[str, Tensor],
+    recipe: dict[str, Any],
+    state: dict[str, Any] | None,
+    extra: dict[str, Any] | None = None,
+) -> Path:
+    """Write the checkpoint after `step` steps; SriFailure when the disk will not take it.
+
+    `state` None: a model to look at, that cannot be trained on.
+
+    Everything is serialised in memory and written beside its place; the rename comes last, so
+    that a kill at any moment leaves either no checkpoint of this step or a complete one.
+    """
+    files = {WEIGHTS: weights_bytes(weights)}
+    if state is not None:
+        files[STATE] = state_bytes(state)
+    files[META] = meta_bytes(step, recipe, extra or {}, files)
+    target = checkpoint_path(run_dir, step)
+    ensure_folder(target.parent)
+    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        _write_folder(beside, files)
+        _move_into_place(beside, target)
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return target
+
+
+def verify(path: Path) -> Checkpoint:
+    """Check every byte of the checkpoint at `path`; BrokenCheckpoint says what is wrong."""
+    meta = _read_meta(path)
+    for name, digest in meta["files"].items():
+        try:
+            data = (path / name).read_bytes()
+        except OSError as error:
+            raise BrokenCheckpoint(f"{path}: {name} cannot be read ({error.strerror})") from error
+        if sha256(data) != digest:
+            raise BrokenCheckpoint(f"{path}: {name} is cut or altered")
+    return Checkpoint(path, meta["step"], meta["recipe"], meta["extra"])
+
+
+def newest_good(
+    run_dir: Path, notify: Notify = tell_stderr, upto: Path | None = None
+) -> Checkpoint | None:
+    """The newest intact checkpoint (not after `upto`), or None; broken ones are told."""
+    found = checkpoints_in(run_dir)
+    if upto is not None:
+        found = [path for path in found if path.name <= upto.resolve().name]
+    for path in reversed(found):
+        try:
+            return verify(path)
+        except BrokenCheckpoint as error:
+            notify(f"Note: {error.message}; going back to the checkpoint before")
+    return None
+
+
+def load_model(
+    ref: RunRef | Path, device: str | torch.device = "cpu", notify: Notify = tell_stderr
+) -> LoadedModel:
+    """The model of a run or checkpoint, in evaluation mode. SriError when no intact one is left."""
+    from sri_cli.config.load import recipe_from_dict
+    from sri_cli.models.build import build_model
+
+    keep_freed_memory()
+    run_dir, wanted = (ref.run_dir, ref.checkpoint) if isinstance(ref, RunRef) else (ref, None)
+    found = newest_good(run_dir, notify, wanted)
+    if found is None:
+        raise no_intact(run_dir)
+    recipe = recipe_from_dict(found.recipe)
+    model = build_model(**recipe.model.model_dump())
+    model.load_state_dict(found.weights())
+    return LoadedModel(model.to(device).eval(), recipe, found.step, run_dir, found.extra)
+
+
+def no_intact(run_dir: Path) -> SriError:
+    """The error for a run none of whose checkpoints can be used."""
+    there = len(checkpoints_in(run_dir))
+    if there:
+        return SriError(
+            f"none of the {there} checkpoints of {run_dir} is intact",
+            "train again into another folder: sri train ... --run DIR",
+        )
+    return SriError(f"run {run_dir} has no checkpoint yet", "train it: sri train ...")
+
+
+def prune(run_dir: Path, keep: int, keep_every: int) -> None:
+    """Delete all but the last `keep` checkpoints and every `keep_every`-th step's."""
+    for path in checkpoints_in(run_dir)[:-keep]:
+        if int(path.name.removeprefix("step-")) % keep_every:
+            _delete(path)
+
+
+def set_aside_after(run_dir: Path, step: int) -> None:
+    """Rename checkpoints after `step`, broken as they are, so that they never count as newest."""
+    for path in checkpoints_in(run_dir):
+        if int(path.name.removeprefix("step-")) > step:
+            aside = path.with_name(f"broken-{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+
+
+def remove_leftovers(run_dir: Path) -> None:
+    """Clear what a killed run left half-written or half-deleted."""
+    for path in (run_dir / "checkpoints").glob(".step-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def weights_bytes(weights: Mapping[str, Tensor]) -> bytes:
+    """A state dict as safetensors; their layout is row-major, channels_last or not."""
+    from safetensors.torch import save as to_bytes
+
+    return to_bytes({name: t.detach().cpu().contiguous() for name, t in weights.items()})
+
+
+def state_bytes(state: dict[str, Any]) -> bytes:
+    """Training state in torch's own format; in memory, so that a full disk is a plain OSError."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def meta_bytes(
+    step: int, recipe: dict[str, Any], extra: dict[str, Any], files: Mapping[str, bytes]
+) -> bytes:
+    """meta.json: readable, with the SHA-256 of the other files and of its own content."""
+    meta = {
+        "format": FORMAT,
+        "version": __version__,
+        "step": step,
+        "files": {name: sha256(data) for name, data in files.items()},
+        "recipe": recipe,
+        "extra": extra,
+    }
+    return json.dumps(meta | {"sha256": _digest(meta)}, indent=2).encode()
+
+
+def sha256(data: bytes) -> str:
+    """Hexadecimal SHA-256."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _digest(meta: dict[str, Any]) -> str:
+    return sha256(json.dumps(meta, sort_keys=True).encode())
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    try:
+        meta = json.loads((path / META).read_bytes())
+        digest = meta.pop("sha256")
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise BrokenCheckpoint(f"{path}: {META} cannot be read") from error
+    if digest != _digest(meta):
+        raise BrokenCheckpoint(f"{path}: {META} is cut or altered")
+    if meta["format"] != FORMAT:
+        raise BrokenCheckpoint(f"{path}: format {meta['format']}, this version reads {FORMAT}")
+    return meta
+
+
+def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name, data in files.items():
+        with open(folder / name, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    sync_folder(folder)
+
+
+def _move_into_place(beside: Path, target: Path) -> None:
+    # A checkpoint of the same step is only there when it was broken or trained over.
+    if target.exists():
+        _delete(target)
+    os.rename(beside, target)
+    sync_folder(target.parent)
+
+
+def _delete(path: Path) -> None:
+    """Delete a checkpoint so that half of it is never taken for one."""
+    doomed = path.with_name(f".{path.name}.{os.getpid()}.old")
+    os.rename(path, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)

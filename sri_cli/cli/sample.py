@@ -1,0 +1,50 @@
+"""`sri sample`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sri_cli.cli.options import RUN, SLOTS, TEMPERATURE
+from sri_cli.run import Workspace
+
+
+@click.command()
+@RUN
+@SLOTS
+@TEMPERATURE
+@click.option("--num", type=int, default=64, show_default=True, help="Number of scenes.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Image i is of (seed, i).")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Left out: the run's samples/."
+)
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["png", "npz", "h5"]),
+    default="png",
+    show_default=True,
+    help="How single images are written.",
+)
+@click.option("--masks", is_flag=True, help="Write the mask of every slot too.")
+@click.pass_obj
+def command(
+    workspace: Workspace,
+    run: str | None,
+    slots: int | None,
+    temp: float,
+    num: int,
+    seed: int,
+    out: Path | None,
+    file_format: str,
+    masks: bool,
+) -> None:
+    """Draw new scenes from a trained model: a grid and single images."""
+    from sri_cli.console import counted
+    from sri_cli.generation.samples import Request, sample_run
+
+    request = Request(num, slots, temp, seed, file_format, masks)
+    trained, folder = sample_run(workspace, run, request, out)
+    click.echo(f"{counted(num, 'scene')} ({trained.title}): {folder}")
+    click.echo(f"look: {folder / 'grid.png'}")

@@ -1,0 +1,159 @@
+"""How long work shows itself: a bar on a terminal, plain lines elsewhere; always on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+PLAIN_EVERY_SEC = 15.0
+
+
+class Progress:
+    """Tells how far the work is, its rate and ETA, and notes. A context manager around it.
+
+    A `total` of 0 is not known (yet): `expect` says it later. A `quiet` one says nothing, for one
+    of several processes speaks for all.
+    """
+
+    def __init__(
+        self, total: int, done: int, label: str, unit: str = "step", quiet: bool = False
+    ) -> None:
+        self.total, self.label, self.unit, self.quiet = total, label, unit, quiet
+        self.tells_rate = unit != "step"  # training notes its images a second itself
+        self.bar: Any = None
+        self.start_at(done)
+        self.told -= PLAIN_EVERY_SEC  # the first record is told at once
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty() and not self.quiet:
+            self.bar = make_bar()
+            self.task = self.bar.add_task(
+                self.label, total=self.total or None, completed=self.done, rate="", note=""
+            )
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            if not self.total and not self.done:  # there was nothing to count
+                self.bar.update(self.task, visible=False)
+            self.bar.stop()
+
+    def start_at(self, done: int) -> None:
+        """So much was done before: no part of the rate."""
+        self.started = self.told = time.monotonic()
+        self.first, self.told_end = done, False
+        self.advance(done)
+
+    def expect(self, total: int) -> None:
+        """So much it is in all."""
+        self.total = total
+        if self.bar is not None:
+            self.bar.update(self.task, total=total or None)
+
+    def advance(self, done: int) -> None:
+        """The work stands at `done`; a step back is a roll-back."""
+        self.done = done
+        if self.bar is not None:
+            self.bar.update(self.task, completed=done, rate=self._rate())
+
+    def reach(self, done: int) -> None:
+        """`advance`, then `tell`."""
+        self.advance(done)
+        self.tell()
+
+    def tell(self, note: str = "") -> None:
+        """Show `note` beside the bar, or a plain line now and then."""
+        if self.bar is not None:
+            self.bar.update(self.task, note=note)
+        elif time.monotonic() - self.told >= PLAIN_EVERY_SEC or self._has_ended():
+            self.told, self.told_end = time.monotonic(), self._has_ended()
+            of = f"/{self.total}" if self.total else ""
+            stand = f"{self.label}: {self.unit} {self.done}{of}"
+            parts = [stand, note, self._rate(), self._eta()]
+            self.note("  ".join(part for part in parts if part))
+
+    def note(self, message: str) -> None:
+        """A line of its own."""
+        if self.bar is not None:
+            self.bar.console.print(message, markup=False, highlight=False)
+        elif not self.quiet:
+            print(message, file=sys.stderr, flush=True)
+
+    def _has_ended(self) -> bool:
+        """Whether all is done and nobody was told yet."""
+        return 0 < self.total <= self.done and not self.told_end
+
+    def _rate(self) -> str:
+        run, seconds = self.done - self.first, time.monotonic() - self.started
+        if not self.tells_rate or run <= 0 or seconds <= 0:
+            return ""
+        rate = run / seconds
+        return f"{rate:.{0 if rate >= 10 else 1}f} {self.unit}/s"
+
+    def _eta(self) -> str:
+        run = self.done - self.first
+        if run <= 0 or self.done >= self.total:
+            return ""
+        left = (time.monotonic() - self.started) / run * (self.total - self.done)
+        return f"{duration(left)} left"
+
+
+def make_bar() -> Any:
+    """The rich progress bar with rate and ETA."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    return RichProgress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+    )
+
+
+def counted(number: int, noun: str) -> str:
+    """1 scene, 1,200 scenes."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 45 s, 12 min, 3 h 20 min, 2 d 4 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+KEPT_SEC = 1e-4  # per image
+
+
+@contextmanager
+def counting(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yields advance(more); everything goes to stderr."""
+    with Progress(total, 0, label, "image") as progress:
+        last = time.monotonic()
+
+        def advance(more: int) -> None:
+            nonlocal last
+            before, last = last, time.monotonic()
+            done = progress.done + more
+            # A block so fast is no network's work: it was kept from before, and would spoil rate
+            # and ETA. Single images come in bursts from worker processes.
+            if more > 1 and last - before < more * KEPT_SEC:
+                progress.start_at(done)
+            else:
+                progress.advance(done)
+            progress.tell()
+
+        yield advance

@@ -1,0 +1,160 @@
+"""`sri demo`: the whole path on a small data set, every step the real one, and a report of it."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from sri_cli.console import duration
+from sri_cli.data.dataset import DataFile
+from sri_cli.data.sources.shapestacks import (
+    AskedTowers,
+    Towers,
+    choose_towers,
+    prepare_shapestacks,
+)
+from sri_cli.demo_report import SAMPLES, TEMPERATURE, Shown, write_demo_report
+from sri_cli.errors import SriError
+from sri_cli.generation.order import write_order
+from sri_cli.generation.reconstruct import write_reconstructions
+from sri_cli.generation.samples import Request, write_samples
+from sri_cli.generation.trained_run import open_run
+from sri_cli.metrics.evaluate import METRICS
+from sri_cli.metrics.evaluate_runs import evaluate_one
+from sri_cli.metrics.objects import measure_background, recognisable
+from sri_cli.metrics.picture_metrics import Wanted
+from sri_cli.plotting.grid import Picture
+from sri_cli.plotting.report_write import NAME
+from sri_cli.run import Workspace
+from sri_cli.training.loop import train
+from sri_cli.training.plan import Plan, make_plan
+
+RECIPE = "sri-mog-tiny"
+ORDER_SCENES = 100
+STEPS = 6
+
+
+def run_demo(out: Path, steps: int | None = None, scenes: int | None = None) -> tuple[Path, Shown]:
+    """Prepare, train, sample, look and measure in `out`; the report and what is in it.
+
+    Run again it goes on where it stopped. Fewer `steps` and `scenes` make it short and poor.
+    """
+    began = time.monotonic()
+    workspace = Workspace(out / "data", out / "runs")
+    command = shlex.join(["sri", *sys.argv[1:]])
+    with other_folder_is_the_way_out():
+        asked = AskedTowers(preset="demo", scenes=scenes)
+        plan = make_plan(workspace, RECIPE, steps=steps)  # bad numbers are told before the work
+        check_scenes(choose_towers(asked), plan.recipe.train.batch)
+        tell(1, "towers of blocks, simulated")
+        data = prepare_shapestacks(workspace, asked, command=command).data
+        tell(2, f"training {RECIPE}")
+        train(plan.recipe, data, plan.run_dir, device=plan.device, command=command)
+    shown = look(workspace, plan, data, began, repeat_commands(out, steps, scenes))
+    return write_demo_report(workspace, shown, out / NAME), shown
+
+
+def look(
+    workspace: Workspace, plan: Plan, data: DataFile, began: float, commands: Sequence[str]
+) -> Shown:
+    """Everything that comes after training."""
+    trained = open_run(workspace, str(plan.run_dir))
+    tell(3, "new scenes")
+    samples = write_samples(trained, Request(num=SAMPLES, temperature=TEMPERATURE))
+    tell(4, "the order of slots")
+    write_order(trained, num=ORDER_SCENES)
+    tell(5, "reconstructions")
+    write_reconstructions(trained, data)
+    tell(6, "measurements")
+    evaluate_one(workspace, trained, Wanted())
+    return Shown(
+        plan=plan,
+        trained=trained,
+        samples=samples,
+        recognisable=count_recognisable(data, read_pictures(samples / "images")),
+        seconds=time.monotonic() - began,
+        commands=commands,
+    )
+
+
+def check_scenes(towers: Towers, batch: int) -> None:
+    """SriError unless the training images fill a batch."""
+    images = towers.train * towers.views
+    if images < batch:
+        raise SriError(
+            f"--scenes {towers.train}: {images} training images are fewer than a batch of {batch}",
+            f"--scenes {math.ceil(batch / towers.views)}",
+        )
+
+
+@contextmanager
+def other_folder_is_the_way_out() -> Iterator[None]:
+    """What lies in the folder was made with other numbers: the demo's own way out of that."""
+    try:
+        yield
+    except SriError as error:
+        if "otherwise" not in error.message:
+            raise
+        hint = "start afresh in another folder: sri demo --out DIR"
+        raise SriError(error.message, hint) from error
+
+
+def count_recognisable(data: DataFile, pictures: Picture) -> int:
+    """How many of the pictures [N,H,W,3] show a recognisable object, by the training images."""
+    train_split = data.split("train")
+    assert train_split.masks is not None  # simulated towers have masks
+    background = measure_background(train_split.images, train_split.masks, data.background_labels)
+    return int(recognisable(pictures, background).sum())
+
+
+def read_pictures(folder: Path) -> Picture:
+    """Every PNG of a folder, in order of name, [N,H,W,3]."""
+    return np.stack([read_picture(path) for path in sorted(folder.glob("*.png"))])
+
+
+def read_picture(path: Path) -> Picture:
+    """A PNG as uint8 [H,W,3]."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"), dtype=np.uint8)
+
+
+def repeat_commands(out: Path, steps: int | None, scenes: int | None) -> list[str]:
+    """The demo as single commands."""
+    roots = ["--data-root", str(out / "data"), "--runs-root", str(out / "runs")]
+    sri = shlex.join(["sri", *roots])
+    fewer_scenes = "" if scenes is None else f" --scenes {scenes}"
+    fewer_steps = "" if steps is None else f" --steps {steps}"
+    return [
+        f"{sri} prepare shapestacks --preset demo{fewer_scenes}",
+        f"{sri} train --recipe {RECIPE}{fewer_steps}",
+        f"{sri} sample --num {SAMPLES} --temp {TEMPERATURE:g}",
+        f"{sri} order --num {ORDER_SCENES}",
+        f"{sri} reconstruct",
+        f"{sri} eval --metrics {','.join(METRICS)}",
+        f"{sri} report",
+    ]
+
+
+def words(report: Path, shown: Shown) -> str:
+    """The outcome in lines for people."""
+    return "\n".join(
+        [
+            f"{shown.recognisable} of {SAMPLES} samples show a recognisable object"
+            f" ({shown.trained.title})",
+            f"done in {duration(shown.seconds)}; samples: {shown.samples / 'grid.png'}",
+            f"look: {report}",
+        ]
+    )
+
+
+def tell(number: int, what: str) -> None:
+    """The heading of a step, on stderr."""
+    print(f"[{number}/{STEPS}] {what}", file=sys.stderr, flush=True)

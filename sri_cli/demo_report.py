@@ -1,0 +1,49 @@
+"""The demo's report: the page of its run, and what the demo says beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sri_cli.console import duration
+from sri_cli.device import cpu_model
+from sri_cli.generation.trained_run import Trained
+from sri_cli.plotting.report_runs import subject
+from sri_cli.plotting.report_write import About, write_report
+from sri_cli.run import Workspace
+from sri_cli.training.plan import Plan
+
+SAMPLES, TEMPERATURE = 64, 0.7
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the demo has made."""
+
+    plan: Plan
+    trained: Trained
+    samples: Path  # folder
+    recognisable: int  # of SAMPLES
+    seconds: float
+    commands: Sequence[str]
+
+
+def write_demo_report(workspace: Workspace, shown: Shown, path: Path) -> Path:
+    """The report of the demo's run, as `sri report` makes it."""
+    about = About(
+        title="From nothing to new scenes",
+        lead=(
+            f"sri demo simulated towers of blocks, trained {shown.plan.recipe.name} on them and let"
+            f" it draw scenes of its own. {shown.recognisable} of {SAMPLES} samples at temperature"
+            f" {TEMPERATURE:g} show a recognisable object: one connected coloured region that"
+            " reaches the ground and covers 3 to 40 % of the picture."
+        ),
+        facts=[
+            ("recognisable objects", f"{shown.recognisable} of {SAMPLES} samples"),
+            ("this run of the demo took", duration(shown.seconds)),
+            ("processor", cpu_model()),
+        ],
+        commands=shown.commands,
+    )
+    return write_report(workspace, [subject(workspace, shown.trained)], path, about)

@@ -1,0 +1,151 @@
+"""Seeds to scenes: what sampling, the order figure and evaluation draw from a model.
+
+Axis legend: N images of a request, B images of a chunk, K slots, H W pixels.
+Image i depends on (seed, i) only, never on chunk size, device or process state; with fewer
+slots it uses a prefix of the noise of more.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sri_cli.device import choose_precision, keep_freed_memory
+from sri_cli.errors import SriError, SriFailure
+from sri_cli.models.base import NoiseSpec, Scene, SlotVAE
+
+Result = TypeVar("Result")
+
+# Slot images decoded at once, in units of 64 x 64 pixels: activations that stay in the cache
+# are fastest on a CPU (4 to 16 images of 9 slots), a GPU wants more work at once.
+CPU_SLOT_IMAGES, GPU_SLOT_IMAGES = 72, 2304
+MAX_CHUNK = 256  # images
+
+
+def sample_noise(
+    model: SlotVAE, seed: int, start: int, count: int, slots: int
+) -> dict[str, Tensor]:
+    """The noise of images start .. start+count-1 for `model.sample`, on the CPU."""
+    return indexed_noise(model.sampling_noise(slots), seed, range(start, start + count), "sample")
+
+
+def indexed_noise(
+    specs: Mapping[str, NoiseSpec], seed: int, indices: Sequence[int], purpose: str
+) -> dict[str, Tensor]:
+    """One row [B, *shape] per image index, each from (seed, index, purpose, name) alone."""
+    return {
+        name: torch.from_numpy(
+            np.stack([_draw(spec, seed, index, f"{purpose}/{name}") for index in indices])
+        )
+        for name, spec in specs.items()
+    }
+
+
+def _draw(spec: NoiseSpec, seed: int, index: int, stream: str) -> NDArray[np.float32]:
+    random = np.random.default_rng((seed, index, zlib.crc32(stream.encode())))
+    if spec.kind == "uniform":
+        return random.random(spec.shape, dtype=np.float32)
+    return random.standard_normal(spec.shape, dtype=np.float32)
+
+
+def sample_scenes(
+    model: SlotVAE,
+    num: int,
+    slots: int,
+    temperature: float = 1.0,
+    seed: int = 0,
+    chunk: int | None = None,
+    precision: str = "auto",
+    first: int = 0,
+) -> Iterator[Scene]:
+    """Draw scenes first .. first+num-1 of a seed, a chunk of images at a time, in float32.
+
+    Raises:
+        SriError: for counts or a temperature that mean nothing (at once, not at the first chunk).
+        SriFailure: when even a single image does not fit into memory.
+    """
+    check_request(num, slots, temperature, seed)
+    device = device_of(model)
+    size = chunk or chunk_size(slots, model.image_size, device)
+
+    def draw(start: int, count: int) -> Scene:
+        noise = sample_noise(model, seed, first + start, count, slots)
+        scene = model.sample({k: v.to(device) for k, v in noise.items()}, temperature)
+        return Scene(scene.rgb.float(), scene.log_masks.float())
+
+    return in_chunks(draw, num, size, device, precision)
+
+
+def check_request(num: int, slots: int, temperature: float, seed: int = 0) -> None:
+    """SriError unless num and slots are at least 1, the temperature above 0, the seed not below."""
+    if num < 1:
+        raise SriError(f"--num {num}: the number of images must be at least 1", "--num 64")
+    if slots < 1:
+        raise SriError(f"--slots {slots}: a scene has at least 1 slot", "--slots 9")
+    if not 0 < temperature < float("inf"):
+        raise SriError(f"--temp {temperature:g}: a temperature is above 0", "--temp 0.7")
+    if seed < 0:
+        raise SriError(f"--seed {seed}: a seed is not negative", "--seed 0")
+
+
+def in_chunks(
+    compute: Callable[[int, int], Result],
+    num: int,
+    size: int,
+    device: torch.device,
+    precision: str = "auto",
+) -> Iterator[Result]:
+    """compute(start, count) over `num` items without gradients; chunks shrink to fit memory."""
+    if device.type == "cpu":
+        keep_freed_memory()  # decoding is twice as fast
+    bf16 = choose_precision(precision, device) == "bf16"
+    start = 0
+    while start < num:
+        count = min(size, num - start)
+        try:
+            autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
+            with torch.inference_mode(), autocast:
+                result = compute(start, count)
+        except (MemoryError, RuntimeError) as error:
+            size = _smaller(count, error)
+            continue
+        yield result
+        start += count
+
+
+def _smaller(count: int, error: Exception) -> int:
+    """Half the chunk, if it was memory that lacked; else the error itself."""
+    lacked_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    if not lacked_memory and "allocate memory" not in str(error):
+        raise error
+    if count == 1:
+        raise SriFailure("not enough memory for a single image", "ask for fewer slots") from error
+    return count // 2
+
+
+def chunk_size(slots: int, image_size: int, device: torch.device) -> int:
+    """How many images of `slots` slots go through the decoder at once."""
+    budget = CPU_SLOT_IMAGES if device.type == "cpu" else GPU_SLOT_IMAGES
+    return int(min(MAX_CHUNK, max(1, budget * (64 / image_size) ** 2 // slots)))
+
+
+def device_of(model: SlotVAE) -> torch.device:
+    """Where the model's parameters lie."""
+    return next(model.parameters()).device  # type: ignore[attr-defined]
+
+
+def quantise(image: Tensor) -> NDArray[np.uint8]:
+    """[..., C, H, W] in [0,1] -> uint8 [..., H, W, C]: floor(255 x), as the papers' figures."""
+    levels = (image.float() * 255).floor().clamp(0, 255).to(torch.uint8)
+    return levels.movedim(-3, -1).contiguous().cpu().numpy()
+
+
+def to_tensor(pictures: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
+    """uint8 [B,S,S,3] -> float32 [B,3,S,S] in [0,1]."""
+    return torch.from_numpy(np.array(pictures)).to(device).permute(0, 3, 1, 2).float().div_(255)

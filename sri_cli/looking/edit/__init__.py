@@ -1,1 +1,0 @@
-"""Scenes changed slot by slot."""

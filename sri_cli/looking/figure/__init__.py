@@ -1,1 +1,0 @@
-"""The figures of the paper, from one's own runs."""

@@ -1,1 +1,0 @@
-"""Models' scenes before raters, and what comes of it."""

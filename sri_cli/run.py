@@ -1,0 +1,167 @@
+"""Where data and runs live, which run is the latest, how a file is written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from sri_cli.atomic import list_folder, write_atomic
+from sri_cli.errors import SriError, did_you_mean
+
+CHECKPOINT_NAME = re.compile(r"step-\d+")
+RESERVED_RUN = "pretrained"
+MEASUREMENTS = "metrics.jsonl"  # of a run; every evaluation adds to it
+SHIPPED = Path(__file__).parent / RESERVED_RUN
+# What `sri prepare` makes: the name of a data set and the words that ask for it.
+PREPARED_AS = {
+    "shapestacks": "shapestacks",
+    "demo-towers": "shapestacks --preset demo",
+    "objects-room": "objects-room",
+    "clevr6": "clevr6",
+}
+
+
+def prepare_hint(how: str, name: str, size: int | str) -> str:
+    """The command that makes a data set, or what else to do where none makes it."""
+    if name not in PREPARED_AS:
+        return "name another file: --data FILE"
+    return f"{how}: sri prepare {PREPARED_AS[name]} --size {size}"
+
+
+@dataclass(frozen=True)
+class RunRef:
+    """A run, and the checkpoint that was asked for (None: the newest good one)."""
+
+    run_dir: Path
+    checkpoint: Path | None = None
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The two folders that every verb works in."""
+
+    data_root: Path
+    runs_root: Path
+
+    def data_path(self, name: str, size: int) -> Path:
+        """Where the data set `name` at `size` px belongs."""
+        return self.data_root / f"{name}-{size}.h5"
+
+    def find_data(self, name_or_file: str, size: int) -> Path:
+        """The data file of a name (at `size` px) or a path; SriError when there is none."""
+        if is_path(name_or_file):
+            return self._existing_file(Path(name_or_file))
+        path = self.data_path(name_or_file, size)
+        if path.is_file():
+            return path
+        others = sorted(self.data_root.glob(f"{name_or_file}-*.h5"))
+        there = f"; there is {', '.join(str(other) for other in others)}" if others else ""
+        raise SriError(
+            f"no data file {path}{there}",
+            prepare_hint("make it", name_or_file, size),
+        )
+
+    @staticmethod
+    def _existing_file(path: Path) -> Path:
+        if path.is_file():
+            return path
+        wrong = "is a folder, not a data file" if path.is_dir() else "does not exist"
+        raise SriError(f"data file {path} {wrong}", "`sri prepare --list` lists the data files")
+
+    def run_dir(self, name_or_path: str) -> Path:
+        """The folder of a run to be made: a bare name lies in the runs folder."""
+        if name_or_path == RESERVED_RUN:
+            raise SriError(
+                f"{RESERVED_RUN} names the shipped model, not a run", "choose another name"
+            )
+        return Path(name_or_path) if is_path(name_or_path) else self.runs_root / name_or_path
+
+    def find_run(self, arg: str | None = None) -> RunRef:
+        """The run that `arg` names: folder, name, or a checkpoint inside; None: the latest.
+
+        `pretrained` is the shipped model, put into the runs folder, where its samples and figures
+        will lie. Raises SriError when there is no such run, or none with a checkpoint.
+        """
+        if arg is None:
+            return self._latest_run()
+        if arg == RESERVED_RUN:
+            return self._shipped_run()
+        places = [Path(arg), self.runs_root / arg]
+        found = [
+            place for place in (places if is_path(arg) else reversed(places)) if place.is_dir()
+        ]
+        if not found:
+            near = did_you_mean(arg, [*self.run_names(), RESERVED_RUN])
+            raise SriError(f"no run {arg}{near}", self._runs_hint())
+        path = found[0]
+        if is_checkpoint(path):
+            return RunRef(path.parent.parent, path)
+        if not checkpoints_in(path):
+            raise SriError(
+                f"run {path} has no checkpoint yet",
+                "train it on (the same `sri train` command), or choose another with --run",
+            )
+        return RunRef(path)
+
+    def run_names(self) -> list[str]:
+        """The user's runs that have a checkpoint, latest first."""
+        own = (run for run in list_folder(self.runs_root) if run.name != RESERVED_RUN)
+        folders = [run for run in own if checkpoints_in(run)]
+        return [run.name for run in sorted(folders, key=newest_time, reverse=True)]
+
+    def _latest_run(self) -> RunRef:
+        names = self.run_names()
+        if not names:
+            raise SriError(f"no trained run in {self.runs_root}", self._runs_hint())
+        return RunRef(self.runs_root / names[0])
+
+    def _shipped_run(self) -> RunRef:
+        run_dir, checkpoint = self.runs_root / RESERVED_RUN, checkpoints_in(SHIPPED)[-1]
+        for file in sorted(path for path in SHIPPED.rglob("*") if path.is_file()):
+            _put_shipped(file, run_dir / file.relative_to(SHIPPED))
+        return RunRef(run_dir, run_dir / checkpoint.relative_to(SHIPPED))
+
+    def _runs_hint(self) -> str:
+        names = self.run_names()
+        if names:
+            return f"trained runs: {', '.join(names)}"
+        return (
+            "train one: sri train --recipe sri-mog (or sri demo), or take the shipped model:"
+            f" --run {RESERVED_RUN}"
+        )
+
+
+def is_path(text: str) -> bool:
+    """Whether `text` means a file or folder rather than a name to look up."""
+    return os.sep in text or text in (".", "..") or text.endswith(".h5")
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether `path` is a checkpoint folder by its name (an unfinished one is named otherwise)."""
+    return bool(CHECKPOINT_NAME.fullmatch(path.resolve().name)) and path.is_dir()
+
+
+def checkpoints_in(run_dir: Path) -> list[Path]:
+    """The checkpoint folders of a run, oldest first."""
+    found = [path for path in list_folder(run_dir / "checkpoints") if is_checkpoint(path)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def newest_time(run_dir: Path) -> float:
+    """When the run's newest checkpoint was written, in seconds."""
+    return max(path.stat().st_mtime for path in checkpoints_in(run_dir))
+
+
+def _put_shipped(file: Path, target: Path) -> None:
+    """Copy `file` where it is missing or differs; measurements of one's own stay beside those
+    that are shipped."""
+    data = file.read_bytes()
+    there = target.read_bytes() if target.is_file() else b""
+    if file.name == MEASUREMENTS:
+        known = there.splitlines()
+        lines = known + [line for line in data.splitlines() if line not in known]
+        data = b"".join(line + b"\n" for line in lines)
+    if data != there:
+        write_atomic(target, data)

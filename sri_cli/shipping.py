@@ -1,0 +1,97 @@
+"""Make of a trained run the model that is shipped in the package, `--run pretrained`.
+
+    python -m sri_cli.shipping RUN DIR
+
+What training needs and what tells of the machine stays behind; the weights are halved. Measure DIR
+with `sri eval --run DIR`, and put its files into sri_cli/pretrained/.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sri_cli import checkpoint as checkpoints
+from sri_cli.atomic import list_folder, write_atomic
+from sri_cli.config.load import recipe_to_yaml
+from sri_cli.data.dataset import DataFile
+from sri_cli.errors import SriError
+from sri_cli.generation.trained_run import open_data
+from sri_cli.plotting.report_commands import prepare_words
+from sri_cli.run import Workspace
+from sri_cli.training.log import LOG_NAME
+
+LARGEST = 8_000_000  # bytes of weights: the package stays small
+
+
+def ship(workspace: Workspace, run: str, out: Path) -> Path:
+    """A run folder in `out` with the newest good checkpoint of `run`; its data must be here.
+
+    Raises SriError for a folder that holds something already, weights that are too large for the
+    package or for half precision, and data that no command makes.
+    """
+    if list_folder(out):
+        raise SriError(f"{out} is there already", "name a new or empty folder")
+    loaded = checkpoints.load_model(workspace.find_run(run))
+    if "data" not in loaded.extra:
+        raise SriError(f"what {loaded.run_dir} was trained on is not known", "name a trained run")
+    weights = halved(loaded.model.state_dict())
+    size = len(checkpoints.weights_bytes(weights))
+    if size > LARGEST:
+        raise SriError(f"{size:,} bytes of weights, {LARGEST:,} at most", "name a smaller model")
+    data = open_data(workspace, loaded)
+    trained_by = _text(loaded.run_dir / "command.txt").splitlines()
+    commands = [_made_by(workspace, data), *trained_by]
+    extra = {
+        "data": loaded.extra["data"],
+        "precision": loaded.extra.get("precision"),
+        "source": {"caption": data.caption},
+        "commands": commands,
+    }
+    texts = {
+        "recipe.yaml": recipe_to_yaml(loaded.recipe),
+        "command.txt": "\n".join(commands) + "\n",
+        LOG_NAME: _text(loaded.run_dir / LOG_NAME),
+    }
+    recipe = loaded.recipe.model_dump(mode="json")
+    checkpoints.save(out, loaded.step, weights, recipe, None, extra)
+    for name, text in texts.items():
+        write_atomic(out / name, text.encode())
+    return out
+
+
+def halved(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """float16 for every floating-point tensor; SriError for a value beyond its range."""
+    half = {name: t.half() if t.is_floating_point() else t for name, t in weights.items()}
+    lost = [name for name, t in half.items() if t.is_floating_point() and not t.isfinite().all()]
+    if lost:
+        raise SriError(f"beyond half precision: {', '.join(lost)}", "name another run")
+    return half
+
+
+def _made_by(workspace: Workspace, data: DataFile) -> str:
+    words = prepare_words(workspace, data)
+    if words is None:
+        raise SriError(
+            f"{data.path} was made by a command that is not known", "train on data that anyone has"
+        )
+    return f"sri {words}"
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise SriError(f"{path} cannot be read ({error.strerror})", "name a trained run") from error
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    try:
+        print(ship(Workspace(Path("data"), Path("runs")), sys.argv[1], Path(sys.argv[2])))
+    except SriError as error:
+        sys.exit(f"Error: {error.message}\n{error.hint}")

@@ -1,0 +1,86 @@
+"""The demo: short in the fast suite, whole (and judged) in the slow one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sri_cli.cli.main import cli
+from sri_cli.demo import run_demo
+from sri_cli.demo_report import SAMPLES
+from sri_cli.errors import SriError
+
+SHORT = ["--steps", "2", "--scenes", "8"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def first(folder: Path) -> Result:
+    return demo(folder)
+
+
+def demo(folder: Path) -> Result:
+    return CliRunner().invoke(cli, ["demo", "--out", str(folder / "out"), *SHORT])
+
+
+def test_demo_leaves_data_run_and_report(folder: Path, first: Result) -> None:
+    assert first.exit_code == 0, first.output
+    assert sorted(p.name for p in (folder / "out").iterdir()) == ["data", "report.html", "runs"]
+    assert all(f"[{n}/6]" in first.stderr for n in range(1, 7))
+    assert f"of {SAMPLES} samples" in first.stdout and "simulated" in first.stdout
+
+
+def test_report_stands_alone_and_names_its_source(folder: Path, first: Result) -> None:
+    html = (folder / "out" / "report.html").read_text("utf-8")
+    assert html.count("<img") == html.count('src="data:image/png;base64,') == 9
+    assert "https://" not in html and "<script" not in html
+    captions = " ".join(re.findall(r"<figcaption>(.*?)</figcaption>", html, re.S))
+    assert captions.count("simulated") >= 3
+    verbs = ("prepare shapestacks", "train", "sample", "order", "reconstruct", "eval", "report")
+    for verb in verbs:
+        assert f"/runs {verb}" in html
+
+
+def test_again_it_goes_on_where_it_stopped(folder: Path, first: Result) -> None:
+    log = next((folder / "out" / "runs").glob("*/log.jsonl"))
+    before = log.read_text()
+    again = demo(folder)
+    assert again.exit_code == 0, again.output
+    assert "up to date" in again.stderr and log.read_text() == before
+
+
+def test_other_numbers_want_another_folder(folder: Path, first: Result) -> None:
+    with pytest.raises(SriError, match="otherwise") as caught:
+        run_demo(folder / "out", steps=2, scenes=9)
+    assert "sri demo --out" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("words", [["--steps", "0"], ["--steps", "-4"], ["--scenes", "0"]])
+def test_meaningless_numbers_leave_nothing(tmp_path: Path, words: list[str]) -> None:
+    result = CliRunner().invoke(cli, ["demo", "--out", str(tmp_path / "out"), *words])
+    assert result.exit_code == 2 and result.stderr.splitlines()[-2].startswith("Error: ")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("scenes", ["1", "3"])
+def test_too_few_scenes_for_a_batch_are_told_before_the_work(tmp_path: Path, scenes: str) -> None:
+    result = CliRunner().invoke(cli, ["demo", "--out", str(tmp_path / "out"), "--scenes", scenes])
+    assert result.exit_code == 2
+    error, hint = result.stderr.splitlines()
+    assert error.startswith(f"Error: --scenes {scenes}: ")
+    assert hint == "--scenes 4"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_samples_of_the_whole_demo_are_recognisable(tmp_path: Path) -> None:
+    _, shown = run_demo(tmp_path / "out")
+    assert shown.recognisable >= 60
+    assert shown.trained.loaded.step == shown.plan.recipe.train.steps

@@ -1,0 +1,275 @@
+"""`sri import` as a user meets it: a run that every verb takes, or two lines that say why not."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner, Result
+
+from sri_cli.cli.main import cli
+from tests.official_files import SIZES, official_content, official_tensors, write_official
+
+SMALL = (*SIZES["sri"], "train.batch=4", "train.precision=fp32")
+RUN = Path("runs/sri-mog-shapestacks-imported")
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def sri(*args: str) -> Result:
+    return CliRunner().invoke(cli, list(args))
+
+
+def refusal(*args: str) -> tuple[str, str]:
+    """The two lines of a refused import that left nothing behind."""
+    shown = sri("import", *args)
+    assert shown.exit_code == 2, shown.output
+    assert not Path("runs").exists()
+    first, hint = shown.stderr.splitlines()
+    assert first.startswith("Error: ")
+    return first, hint
+
+
+def test_every_verb_takes_the_run(place: Path, write_small_data: Callable[..., Path]) -> None:
+    write_official(place / "official.pth", "sri")
+    data = str(write_small_data(place / "mine.h5"))
+    shown = sri("import", "official.pth", *SMALL)
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout.splitlines() == [
+        f"sri, 338,130 parameters, step 7: {RUN}/checkpoints/step-000000007",
+        f"next: sri sample --run {RUN}",
+        f"train on: sri train --recipe sri-mog --run {RUN} {' '.join(SMALL)}",
+    ]
+    assert "Note: taken for recipe sri-mog on shapestacks: 4 slots" in shown.stderr
+    assert "Note: Adam goes on with 144 moments" in shown.stderr
+
+    drawn = sri("sample", "--num", "2", "--slots", "6")
+    assert drawn.exit_code == 0, drawn.output
+    assert "step 7, shapestacks, imported weights" in drawn.stdout
+    for verb in (
+        ("order", "--num", "2"),
+        ("reconstruct", "--num", "2", "--data", data),
+        ("eval", "--num", "2", "--metrics", "ari,elbo", "--data", data),
+    ):
+        assert sri(*verb).exit_code == 0, verb
+
+
+def test_training_goes_on_from_it(place: Path, write_small_data: Callable[..., Path]) -> None:
+    write_official(place / "official.pth", "sri")
+    data = str(write_small_data(place / "mine.h5"))
+    assert sri("import", "official.pth", *SMALL).exit_code == 0
+    words = ("train", "--recipe", "sri-mog", "--run", str(RUN), "--data", data, *SMALL)
+    trained = sri(*words, "--steps", "9", "--json")
+    assert trained.exit_code == 0, trained.output
+    result = json.loads(trained.stdout)
+    assert (result["resumed_from"], result["step"]) == (7, 9)
+    assert result["record"]["skipped"] == 0
+    meta = json.loads((RUN / "checkpoints/step-000000009/meta.json").read_text())
+    assert meta["extra"]["source"]["caption"] == "mine, simulated, from imported weights"
+    assert meta["extra"]["imported"]["file"] == "official.pth"
+    # From here on it is a run like any other: its data may not change any more.
+    other = str(write_small_data(place / "other.h5", images=20))
+    changed = sri(*words[: -len(SMALL)][:-1], other, *SMALL, "--steps", "10")
+    assert changed.exit_code == 2 and "was trained otherwise" in changed.stderr
+    assert sri(*words, "--steps", "10").exit_code == 0
+
+
+def test_the_first_step_is_adams_eighth(place: Path, write_small_data: Callable[..., Path]) -> None:
+    """With moments 0 but for one tensor, an imported Adam moves that tensor by them."""
+    content = official_content("sri")
+    names = list(official_tensors("sri"))
+    at = names.index("prior_lstm.mu.bias")
+    for i, entry in content["optimiser_state_dict"]["state"].items():
+        entry["exp_avg"].fill_(1e6 if i == at else 0)
+        entry["exp_avg_sq"].fill_(1e12)
+    torch.save(content, place / "official.pth")
+    data = str(write_small_data(place / "mine.h5"))
+    assert sri("import", "official.pth", *SMALL, "--data", data).exit_code == 0
+    run = "runs/sri-mog-mine-imported"
+    words = ("train", "--recipe", "sri-mog", "--data", data, "--run", run, *SMALL)
+    assert sri(*words, "--steps", "8").exit_code == 0
+    from safetensors.torch import load_file
+
+    before, after = (
+        load_file(f"{run}/checkpoints/step-00000000{n}/model.safetensors") for n in (7, 8)
+    )
+    moved = {name: float((after[name] - before[name]).abs().max()) for name in before}
+    # lr * m_hat / sqrt(v_hat), with the bias corrections of step 8.
+    expected = 1e-4 * 0.9 * (1 - 0.999**8) ** 0.5 / (1 - 0.9**8) / 0.999**0.5
+    assert moved.pop("prior.mean.bias") == pytest.approx(expected, rel=1e-2)
+    assert max(moved.values()) < expected / 1000
+
+
+def test_recipe_of_the_run(place: Path) -> None:
+    write_official(place / "official.pth", "sri")
+    words = ("--recipe", "sri-g", "--data", "objects-room", "--run", "here/x")
+    shown = sri("import", "official.pth", *words, *SMALL, "--json")
+    result = json.loads(shown.stdout)
+    assert (result["run"], result["recipe"], result["step"]) == ("here/x", "sri-g", 7)
+    recipe = yaml.safe_load(Path("here/x/recipe.yaml").read_text())
+    assert recipe["data"] == "objects-room" and recipe["model"]["slot_size"] == 16
+
+
+class Bomb:
+    """Unpickling it would write a file."""
+
+    def __reduce__(self) -> Any:
+        return os.system, ("touch marker",)
+
+
+@pytest.mark.parametrize("where", ["top", "inside"])
+def test_pickled_code_is_named_and_never_run(place: Path, where: str) -> None:
+    content = Bomb() if where == "top" else official_content("sri") | {"args": Bomb()}
+    torch.save(content, place / "bomb.pth")
+    first, hint = refusal("bomb.pth", *SMALL)
+    assert "system" in first and "bomb.pth is refused" in first
+    assert not Path("marker").exists()
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_plain_pickle_is_not_run_either(place: Path, protocol: int) -> None:
+    (place / "bomb.pth").write_bytes(pickle.dumps(Bomb(), protocol))
+    refusal("bomb.pth")
+    assert not Path("marker").exists()
+
+
+def test_other_objects_are_named(place: Path) -> None:
+    import argparse
+
+    args = argparse.Namespace(slots=9)
+    write_official(place / "args.pth", "sri", args=args)
+    assert "argparse.Namespace" in refusal("args.pth")[0]
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "empty", "gone"])
+def test_damaged_files(place: Path, damage: Callable[[Path, str], None], how: str) -> None:
+    file = write_official(place / "official.pth", "sri")
+    if how == "flipped":  # the listing at the end of the file
+        data = bytearray(file.read_bytes())
+        data[-200:] = bytes(200)
+        file.write_bytes(data)
+    else:
+        damage(file, how)
+    first, _ = refusal("official.pth", *SMALL)
+    wanted = {"empty": "is empty", "gone": "does not exist"}
+    assert wanted.get(how, "is no checkpoint that torch.save wrote, or it is cut") in first
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "holds a list"),
+        ({"weights": 3, "epoch": 4}, "holds no model, but epoch, weights"),
+        ({}, "holds no model, but nothing"),
+        ({"model": {}}, "holds no model, but model"),
+        (torch.zeros(3), "holds a Tensor"),
+        ({"conv1.weight": torch.zeros(3)}, "holds 1 tensors of no system known here: conv1.weight"),
+        ({"model": {"encoder.down.0.0.weight": torch.zeros(3).to_sparse()}}, "holds no model"),
+    ],
+)
+def test_files_of_something_else(place: Path, content: Any, message: str) -> None:
+    torch.save(content, place / "other.pth")
+    assert message in refusal("other.pth")[0]
+
+
+def test_a_text_and_a_folder(place: Path) -> None:
+    (place / "notes.pth").write_text("weights are on the other machine")
+    assert "is no checkpoint" in refusal("notes.pth")[0]
+    (place / "folder.pth").mkdir()
+    assert "is a folder" in refusal("folder.pth")[0]
+
+
+def test_all_faults_at_once(place: Path) -> None:
+    tensors = official_tensors("sri")
+    del tensors["prior_lstm.mu.bias"], tensors["decoder.13.weight"]
+    tensors["posterior_lstm.sp.bias"] = torch.zeros(17)
+    tensors["scene_encoder.mu_s.bias"][3] = torch.nan
+    tensors |= {f"genesisv2.extra.{i}.weight": torch.zeros(1) for i in range(12)}
+    write_official(place / "official.pth", "sri", model_state_dict=tensors)
+    first, _ = refusal("official.pth", *SMALL)
+    assert "2 missing: " in first and "prior_lstm.mu.bias" in first
+    assert "decoder.13.weight" in first
+    assert "1 of another shape: posterior_lstm.sp.bias [17], wanted [16]" in first
+    assert "1 not finite: scene_encoder.mu_s.bias" in first
+    assert "12 unexpected: genesisv2.extra.0.weight" in first and "and 2 more" in first
+
+
+def test_unexpected_tensors_can_be_left_out(place: Path) -> None:
+    tensors = official_tensors("sri")
+    grids = {"decoder.0.g_1": torch.zeros(1, 1, 4, 4), "decoder.0.g_2": torch.zeros(1, 1, 4, 4)}
+    stranger = {"genesisv2.prior_lstm.weight_ih_l0": torch.zeros(4, 4)}
+    write_official(place / "official.pth", "sri", model_state_dict=tensors | grids | stranger)
+    first, hint = refusal("official.pth", *SMALL)
+    assert "1 unexpected: genesisv2.prior_lstm.weight_ih_l0" in first
+    assert hint == "--ignore-unexpected imports the rest"
+    shown = sri("import", "official.pth", "--ignore-unexpected", *SMALL)
+    assert shown.exit_code == 0, shown.output
+    assert "Note: left out: genesisv2.prior_lstm.weight_ih_l0" in shown.stderr
+    assert "Note: Adam goes on with 144 moments" in shown.stderr
+
+
+def test_shapes_say_which_keys_mend_them(place: Path) -> None:
+    write_official(place / "official.pth", "genesis-v2")
+    first, hint = refusal("official.pth", "--recipe", "genesis-v2-g")
+    assert "65 of another shape: encoder.down.0.0.weight [16, 3, 3, 3], wanted [64," in first
+    assert "and 55 more" in first
+    assert hint == "these shapes are those of model.slot_size=16 model.image_size=32"
+
+
+def test_shapes_of_another_data_set(place: Path) -> None:
+    from sri_cli.config.load import load_recipe
+    from sri_cli.models.build import build_model
+    from sri_cli.models.official import official_name
+
+    words = ["model.slot_size=16", "model.scene_size=32"]
+    recipe = load_recipe("sri-mog", "clevr6", words)
+    model = build_model(**recipe.model.model_dump())
+    named = ((official_name("sri", name), value) for name, value in model.state_dict().items())
+    torch.save({name: value for name, value in named if name}, place / "clevr.pth")
+    assert refusal("clevr.pth", *words)[1] == "these shapes are those of --data clevr6"
+    assert sri("import", "clevr.pth", "--data", "clevr6", *words).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--recipe", "genesis"), "holds weights of sri, recipe genesis is of genesis"),
+        (("--recipe", "nonsense"), "no recipe nonsense"),
+        (("--data", "nonsense"), "no data set nonsense"),
+        (("--data", "nothing.h5"), "data file nothing.h5 does not exist"),
+        (("model.slot_sizes=3",), "did you mean model.slot_size"),
+        (("--run", "pretrained"), "names the shipped model"),
+    ],
+)
+def test_bad_words(place: Path, words: tuple[str, ...], message: str) -> None:
+    write_official(place / "official.pth", "sri")
+    assert message in refusal("official.pth", *words)[0]
+
+
+def test_a_run_is_never_overwritten(place: Path) -> None:
+    write_official(place / "official.pth", "sri")
+    assert sri("import", "official.pth", *SMALL).exit_code == 0
+    before = sorted(Path("runs").rglob("*"))
+    again = sri("import", "official.pth", *SMALL)
+    assert again.exit_code == 2 and f"{RUN} is there already" in again.stderr
+    assert sorted(Path("runs").rglob("*")) == before
+
+
+def test_a_full_disk_leaves_nothing(place: Path, largest_file: Callable[[int], Any]) -> None:
+    write_official(place / "official.pth", "sri")
+    with largest_file(100_000):
+        shown = sri("import", "official.pth", *SMALL)
+    assert shown.exit_code == 1 and "could not write" in shown.stderr
+    assert list(Path("runs").iterdir()) == []

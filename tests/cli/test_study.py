@@ -1,0 +1,263 @@
+"""`sri study` as a user meets it: a small one, stopped and resumed, and what can go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from sri_cli.cli.main import cli
+from sri_cli.training.log import read_log
+
+WriteData = Callable[..., Path]
+ROOT = Path(__file__).parent.parent.parent
+STEPS = 12
+STUDY: dict[str, Any] = {
+    "name": "small",
+    "description": "Two small systems",
+    "data": {"name": "demo-towers", "size": 32},
+    "overrides": [
+        *("size=tiny", "model.slots=3", "model.slot_size=8", "model.scene_size=8"),
+        *("train.log_every=1", "train.checkpoint_every=4", "train.precision=fp32"),
+    ],
+    "steps": STEPS,
+    "batch": 4,
+    "seeds": [0, 1],
+    "systems": {"sri-mog": {}, "scene": {"recipe": "genesis-v2-scene"}},
+    "metrics": {"order": 3, "elbo": 4},
+    "claims": [{"better": "sri-mog", "than": ["scene"], "by": ["elbo", "order-iou"]}],
+}
+CELLS = [f"{system}-seed-{seed}" for seed in (0, 1) for system in ("sri-mog", "scene")]
+NEVER_ENDS = STUDY | {"steps": 100_000, "systems": {"sri-mog": {}}, "claims": []}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_small_data: WriteData) -> Path:
+    return at(tmp_path, monkeypatch, write_small_data)
+
+
+def at(folder: Path, monkeypatch: pytest.MonkeyPatch, write_small_data: WriteData) -> Path:
+    """A working folder with data and the study's file."""
+    (folder / "data").mkdir(parents=True)
+    write_small_data(folder / "data" / "demo-towers-32.h5")
+    write(folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def write(folder: Path, **changes: Any) -> None:
+    (folder / "small.yaml").write_text(yaml.safe_dump(STUDY | changes, sort_keys=False))
+
+
+def study(*more: str) -> Result:
+    return CliRunner().invoke(cli, ["study", "small.yaml", *more])
+
+
+def start(*more: str) -> subprocess.Popen[str]:
+    """As a process of its own, which signals reach."""
+    search_path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, "-m", "sri_cli", "study", "small.yaml", *more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": search_path},
+    )
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    while not path.exists() and process.poll() is None:
+        time.sleep(0.02)
+
+
+def logs(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    return {path.parent.name: read_log(path) for path in folder.glob("*/log.jsonl")}
+
+
+def test_a_study_stopped_and_resumed_comes_to_the_same_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_small_data: WriteData
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    folder = at(tmp_path / "stopped", monkeypatch, write_small_data) / "runs" / "study-small"
+    stopped = start("--jobs", "1")
+    wait_for(folder / CELLS[1] / "log.jsonl", stopped)
+    stopped.send_signal(signal.SIGTERM)
+    out, err = stopped.communicate(timeout=120)
+    assert stopped.returncode == 75 and out == "", err
+    message, way_out = err.splitlines()[-2:]
+    assert message.startswith("Error: stopped by SIGTERM: 1 of 4 runs are done")
+    assert way_out == "go on: sri study small.yaml --jobs 1"
+    before = logs(folder)
+    assert set(before) == set(CELLS[:2])
+    measured = (folder / CELLS[0] / "metrics.jsonl").read_text()
+
+    on = study("--jobs", "2")
+    assert on.exit_code == 0, on.output
+    after = logs(folder)
+    assert set(after) == set(CELLS)
+    for name, records in before.items():
+        assert after[name][: len(records)] == records  # to the time of day: not trained again
+    for records in after.values():
+        assert [record["step"] for record in records] == list(range(1, STEPS + 1))
+    assert (folder / CELLS[0] / "metrics.jsonl").read_text() == measured
+
+    check_results(folder, on)
+    check_again(folder.parent.parent)
+
+    at(tmp_path / "whole", monkeypatch, write_small_data)
+    # The run that was cut above, in one piece.
+    whole = study("--jobs", "1", "--seeds", "0", "--only", "scene", "--json")
+    assert whole.exit_code == 0, whole.output
+    values = json.loads(whole.stdout)["values"]
+    same = json.loads((folder / "summary.json").read_text())["values"]
+    assert values.keys() == same.keys() == {"order-iou", "order-mi", "elbo"}
+    for measure, systems in values.items():
+        assert systems == {"sri-mog": [None, None], "scene": [same[measure]["scene"][0], None]}
+
+
+def check_results(folder: Path, result: Result) -> None:
+    """Table, figures and summary."""
+    assert (folder / "table.txt").read_text().strip() in result.stdout
+    rows = {line.split()[0]: line for line in result.stdout.splitlines() if line}
+    assert "2/2" in rows["scene"] and rows["scene"].count("±") == 3
+    assert "sri-mog better than scene" in result.stdout
+    for name in ("samples.png", "order.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    text = (folder / "summary.json").read_text()
+    summary = json.loads(text)
+    assert len(text) < 4 * 6000
+    assert [(run["system"], run["seed"], run["step"]) for run in summary["runs"]] == [
+        (system, seed, STEPS) for seed in (0, 1) for system in ("sri-mog", "scene")
+    ]
+    run = summary["runs"][0]
+    assert run["train_seconds"] > 0 and run["machine"]["torch"] and len(run["model"]) == 64
+    value = run["metrics"]["negative_elbo"]["value"]
+    assert summary["values"]["elbo"]["sri-mog"][0] == value
+    assert len(summary["data"]["sha256"]) == len(summary["protocol_sha256"]) == 64
+    verdicts = {claim["verdict"] for claim in summary["claims"]}
+    assert verdicts <= {"confirmed", "refuted", "undecided", "undecided, in favour"}
+
+
+def check_again(folder: Path) -> None:
+    """What is done is not done again, but told in another form and place."""
+    before = logs(folder / "runs" / "study-small")
+    again = study("--table", "markdown", "--out", "shown")
+    assert again.exit_code == 0 and "begins" not in again.stderr
+    assert "| sri-mog | 2/2 |" in (folder / "shown" / "table.md").read_text()
+    assert json.loads(study("--json").stdout)["study"] == "small"
+    assert logs(folder / "runs" / "study-small") == before
+    write(folder, seeds=[0, 1, 2])
+    changed = study()
+    assert changed.exit_code == 2
+    message, way_out = changed.stderr.splitlines()[-2:]
+    assert "the protocol has changed since the runs of runs/study-small" in message
+    assert "protocol.seeds [0, 1] -> [0, 1, 2]" in message and "another name" in way_out
+    write(folder, description="Only the words are others")
+    path = folder / "runs" / "study-small" / "study.json"
+    kept = json.loads(path.read_text())
+    kept["sha256"] = "of a version whose recipes had a key less"
+    del kept["asked"]["recipes"]["scene"]["train"]["keep_checkpoints"]
+    path.write_text(json.dumps(kept))
+    assert study("--dry-run", "--only", "scene", "--seeds", "1").exit_code == 0
+
+
+def test_a_run_that_diverges_keeps_no_other_and_is_told(place: Path) -> None:
+    wild = {"recipe": "sri-mog", "overrides": ["train.lr=1e30"]}
+    write(place, systems={"wild": wild, "scene": STUDY["systems"]["scene"]}, claims=[])
+    first = study("--seeds", "0")
+    assert first.exit_code == 4, first.output
+    message, way_out = first.stderr.splitlines()[-2:]
+    assert message.startswith("Error: 1 run diverged: wild seed 0: training diverged at step ")
+    assert "[2/2] scene seed 0 is done" in first.stderr
+    assert "wild seed 0: training" in first.stdout  # beside the table that stands
+    again = study("--seeds", "0")
+    assert again.exit_code == 4 and "begins" not in again.stderr
+    assert "rm runs/study-small/wild-seed-0/diverged.txt" in way_out
+
+    (place / "runs" / "study-small" / "scene-seed-1").write_text("a file stands in the way")
+    failed = study("--only", "scene", "--seeds", "1")
+    assert failed.exit_code == 1
+    message, way_out = failed.stderr.splitlines()[-2:]
+    assert message.startswith("Error: 1 run failed: scene seed 1: could not write")
+    assert "runs/study-small/logs" in way_out
+    assert "scene" in failed.stdout  # the table of what there is
+
+
+def test_a_study_that_is_killed_leaves_no_run_behind(place: Path) -> None:
+    (place / "small.yaml").write_text(yaml.safe_dump(NEVER_ENDS))
+    run = place / "runs" / "study-small" / "sri-mog-seed-0"
+    killed = start()
+    wait_for(run / "log.jsonl", killed)
+    other = study()
+    assert other.exit_code == 2 and "another sri is running study-small" in other.stderr
+    killed.kill()
+    killed.communicate()
+    for _ in range(600):
+        text = (place / "runs/study-small/logs/sri-mog-seed-0.txt").read_text()
+        if "Error: stopped by SIGTERM at step" in text:
+            break
+        time.sleep(0.1)
+    assert "Error: stopped by SIGTERM at step" in text
+    assert list((run / "checkpoints").iterdir())
+
+
+def test_the_data_are_made_when_missing_and_held_against_the_protocol(
+    place: Path, write_small_data: WriteData
+) -> None:
+    (place / "data" / "demo-towers-32.h5").unlink()
+    file = place / "data" / "own.h5"
+    made = "shapestacks --preset demo --scenes 2 --val-scenes 2 --test-scenes 2 --workers 1"
+    data = {"name": "demo-towers", "size": 32, "prepare": made, "sha256": "0" * 64}
+    data |= {"file": "own.h5"}
+    write(place, data=data, steps=1, systems={"sri-mog": {}}, claims=[])
+    result = study("--seeds", "1", "--json")
+    assert result.exit_code == 0, result.output
+    assert f"prepare {made} --out data/own.h5" in result.stderr
+    assert "Note: the images of" in result.stderr and "than the protocol names" in result.stderr
+    summary = json.loads(result.stdout)
+    assert summary["data"]["prepare"] == f"{made} --out data/own.h5"
+    assert summary["data"]["images"] == {"train": 8, "val": 8, "test": 8}
+    assert [run["step"] for run in summary["runs"]] == [0, 1]
+    write_small_data(place / "demo-towers-32.h5", images=20).replace(file)
+    refused = study()
+    assert refused.exit_code == 2
+    assert "are of other images than data/own.h5 holds now" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--only", "sri-mgo"], "--only: no system sri-mgo (did you mean sri-mog?)"),
+        (["--seeds", "0,4"], "--seeds: the study has no seed 4"),
+        (["--seeds", "0,x"], "x is no seed"),
+        (["--seeds", ","], "--seeds names nothing"),
+        (["--only", ""], "--only names nothing"),
+        (["--jobs", "0"], "--jobs 0: at least one run at a time"),
+    ],
+)
+def test_words_that_mean_nothing_leave_nothing(place: Path, words: list[str], message: str) -> None:
+    shown = study(*words)
+    assert shown.exit_code == 2 and message in shown.stderr
+    assert not (place / "runs").exists()
+
+
+def test_no_study_named() -> None:
+    shown = CliRunner().invoke(cli, ["study"])
+    assert shown.exit_code == 2 and "order-and-scene" in shown.stderr.splitlines()[-1]
+
+
+def test_missing_data_that_no_command_makes(place: Path) -> None:
+    (place / "data" / "demo-towers-32.h5").unlink()
+    shown = study()
+    assert shown.exit_code == 2 and "no data file data/demo-towers-32.h5" in shown.stderr
+    assert not (place / "runs").exists()

@@ -1,0 +1,192 @@
+"""`sri train` as a user meets it: flags, messages, exit codes, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from sri_cli.cli.main import cli
+from sri_cli.training.log import read_log
+
+WriteData = Callable[..., Path]
+ROOT = Path(__file__).parent.parent.parent
+SMALL = (
+    *("model.slots=3", "model.slot_size=8", "model.scene_size=8"),
+    *("train.batch=4", "train.log_every=1", "train.checkpoint_every=2", "train.precision=fp32"),
+)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_small_data: WriteData) -> Path:
+    """An empty working folder with the data set that the small recipe wants."""
+    (tmp_path / "data").mkdir()
+    write_small_data(tmp_path / "data" / "demo-towers-32.h5")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def words(*more: str) -> list[str]:
+    return ["train", "--recipe", "sri-mog-tiny", *more, *SMALL]
+
+
+def sri(*args: str) -> Result:
+    return CliRunner().invoke(cli, list(args))
+
+
+def start(*args: str, file_size: int | None = None) -> subprocess.Popen[str]:
+    """`sri` as a process of its own."""
+
+    def limit() -> None:
+        if file_size is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+
+    search_path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, "-m", "sri_cli", *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=limit,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": search_path},
+    )
+
+
+def test_train_then_train_on(place: Path) -> None:
+    first = sri(*words("--steps", "2"))
+    assert first.exit_code == 0, first.output
+    run = Path("runs/sri-mog-tiny-demo-towers")
+    assert first.stdout.splitlines() == [
+        f"step 2: {run}/checkpoints/step-000000002",
+        f"next: sri sample --run {run}",
+    ]
+    assert "on cpu in fp32" in first.stderr
+    again = sri(*words("--steps", "3", "--json"))
+    result = json.loads(again.stdout)
+    assert (result["resumed_from"], result["step"], result["run"]) == (2, 3, str(run))
+    assert result["record"]["step"] == 3
+    assert yaml.safe_load((run / "recipe.yaml").read_text())["train"]["steps"] == 3
+
+
+def test_run_seed_and_data_file(place: Path, write_small_data: WriteData) -> None:
+    other = write_small_data(place / "mine.h5")
+    shown = sri(*words("--steps", "1", "--seed", "7", "--data", str(other), "--run", "here/x"))
+    assert shown.exit_code == 0, shown.output
+    assert yaml.safe_load((place / "here/x/recipe.yaml").read_text())["train"]["seed"] == 7
+    assert sri(*words("--steps", "1", "--data", str(other))).exit_code == 0
+    assert (place / "runs/sri-mog-tiny-mine").is_dir()
+
+
+def test_fresh_refuses_to_overwrite(place: Path) -> None:
+    assert sri(*words("--steps", "1", "--fresh")).exit_code == 0
+    refused = sri(*words("--steps", "1", "--fresh"))
+    assert refused.exit_code == 2
+    assert "Error: --fresh would overwrite runs/sri-mog-tiny-demo-towers" in refused.stderr
+
+
+def test_dry_run_measures_and_writes_nothing(place: Path) -> None:
+    shown = sri(*words("--dry-run"))
+    assert shown.exit_code == 0, shown.output
+    for part in ("slot_size: 8", "parameters ", "time per step ", "expected total "):
+        assert part in shown.stdout
+    assert not (place / "runs").exists()
+    result = json.loads(sri(*words("--dry-run", "--json", "--steps", "1000")).stdout)
+    assert result["expected_seconds"] == pytest.approx(1000 * result["seconds_per_step"])
+    assert result["parameters"] > 1000 and result["missing"] is None
+
+
+def test_dry_run_before_the_data_is_there(place: Path) -> None:
+    (place / "data" / "demo-towers-32.h5").unlink()
+    shown = sri(*words("--dry-run"))
+    assert shown.exit_code == 0 and "no data file data/demo-towers-32.h5" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--gpus", "2"], "PyTorch sees"),
+        (["--gpus", "many"], "not a number of GPUs"),
+        (["--steps", "0"], "train.steps"),
+        (["--seed", "-1"], "train.seed"),
+        (["--data", "nothing.h5"], "data file nothing.h5 does not exist"),
+        (["--data", "nonsense"], "no data set nonsense"),
+        (["train.lrr=1"], "did you mean"),
+        (["train.lr=fast"], "train.lr"),
+        (["train.lr"], "KEY=VALUE"),
+        (["model.image_size=64"], "no data file data/demo-towers-64.h5"),
+        (["train.batch=17"], "fewer than a batch of 17"),
+    ],
+)
+def test_bad_input_is_one_line_and_a_way_out(place: Path, more: list[str], message: str) -> None:
+    shown = sri("train", "--recipe", "sri-mog-tiny", *SMALL, *more)
+    assert shown.exit_code == 2, shown.output
+    lines = shown.stderr.splitlines()
+    assert lines[0].startswith("Error: ") and message in lines[0]
+    assert len(lines) == 2 and lines[1]
+    assert not (place / "runs").exists()
+
+
+def test_images_of_another_size(place: Path, write_small_data: WriteData) -> None:
+    big = write_small_data(place / "big.h5", size=64)
+    shown = sri(*words("--data", str(big)))
+    assert shown.exit_code == 2
+    assert "holds images of 64 px, 32 px are wanted" in shown.stderr
+    assert not (place / "runs").exists()
+
+
+def test_a_gpu_that_is_not_there(place: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    shown = sri(*words("--gpus", "1"))
+    assert shown.exit_code == 2 and "no GPU" in shown.stderr
+    assert not (place / "runs").exists()
+
+
+def test_sigterm_exits_75_and_the_same_command_ends_as_if_nothing_had_been(place: Path) -> None:
+    stopped = start(*words("--steps", "400", "--run", "stopped"))
+    log = place / "runs/stopped/log.jsonl"
+    while not log.exists() and stopped.poll() is None:
+        time.sleep(0.02)
+    stopped.send_signal(signal.SIGTERM)
+    out, err = stopped.communicate(timeout=60)
+    assert stopped.returncode == 75, err
+    step = read_log(log)[-1]["step"]
+    message, way_out = err.splitlines()[-2:]
+    assert message.startswith(f"Error: stopped by SIGTERM at step {step}, saved in ")
+    assert way_out.startswith("go on: sri train --recipe sri-mog-tiny --steps 400 --run stopped")
+    last = str(step + 2)
+    both = [start(*words("--steps", last, "--run", run)) for run in ("stopped", "whole")]
+    assert [done.communicate(timeout=60) and done.returncode for done in both] == [0, 0]
+    ends = [read_log(place / "runs" / run) for run in ("stopped", "whole")]
+    assert [r["loss"] for r in ends[0]] == [r["loss"] for r in ends[1]]
+    assert len(ends[0]) == step + 2
+
+
+def test_a_full_disk_exits_1_in_one_line(place: Path) -> None:
+    assert sri(*words("--steps", "2")).exit_code == 0
+    full = start(*words("--steps", "4"), file_size=100_000)
+    out, err = full.communicate(timeout=60)
+    assert full.returncode == 1, err
+    assert err.splitlines()[-2].startswith("Error: could not write runs/")
+    found = [path.name for path in (place / "runs").glob("*/checkpoints/*")]
+    assert found == ["step-000000002"]
+    assert sri(*words("--steps", "4")).exit_code == 0
+
+
+def test_an_unwritable_runs_folder_exits_1(place: Path) -> None:
+    (place / "runs").write_text("a file stands in the way")
+    shown = sri(*words("--steps", "1"))
+    assert shown.exit_code == 1
+    assert shown.stderr.splitlines()[-2].startswith("Error: could not write runs/")

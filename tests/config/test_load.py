@@ -1,0 +1,271 @@
+"""A recipe's mistakes are all told at once, each with its key; merging and overriding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sri_cli.config.load import (
+    check_recipes,
+    data_sets,
+    load_recipe,
+    recipe_from_dict,
+    recipe_to_yaml,
+)
+from sri_cli.errors import SriError
+
+GOOD = """
+name: mine
+data: near
+model: {system: sri, std: 0.5}
+train: {geco_target: 0.5, lr: 1e-3}
+datasets:
+  near: {}
+  far:
+    model: {slots: 5}
+    train: {lr: 1e-4}
+"""
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(GOOD)
+    return path
+
+
+def faults(path: Path, *overrides: str, data: str | None = None) -> str:
+    with pytest.raises(SriError) as error:
+        load_recipe(str(path), data, overrides)
+    assert error.value.exit_code == 2
+    assert error.value.hint
+    return error.value.message
+
+
+def changed(path: Path, old: str, new: str) -> Path:
+    assert old in GOOD
+    path.write_text(GOOD.replace(old, new))
+    return path
+
+
+def test_data_set_block_lies_over_the_sections(recipe_file: Path) -> None:
+    near, far = load_recipe(str(recipe_file)), load_recipe(str(recipe_file), "far")
+    assert (near.data, near.model.slots, near.train.lr) == ("near", 9, 1e-3)
+    assert (far.data, far.model.slots, far.train.lr) == ("far", 5, 1e-4)
+    assert far.model.std == 0.5
+    assert data_sets(str(recipe_file)) == ["near", "far"]
+
+
+def test_overrides_lie_over_the_block(recipe_file: Path) -> None:
+    words = ["train.lr=2e-5", "model.slots=6", "train.clip_grad=5", "train.clip_grad=null"]
+    recipe = load_recipe(str(recipe_file), "far", words)
+    assert (recipe.train.lr, recipe.model.slots, recipe.train.clip_grad) == (2e-5, 6, None)
+
+
+@pytest.mark.parametrize(
+    ("word", "fault"),
+    [
+        ("train.lr", "train.lr: an override is KEY=VALUE"),
+        ("train.lrr=1", "train.lrr: unknown key (did you mean train.lr?)"),
+        ("lr=1", "lr: unknown key (did you mean train.lr?)"),
+        ("modle.slots=1", "modle: unknown key (did you mean model?)"),
+        ("train.steps=many", "train.steps: wants a whole number, not 'many'"),
+        ("train.steps=1.5", "train.steps: wants a whole number, not 1.5"),
+        ("train.steps=true", "train.steps: wants a whole number, not True"),
+        ("train.steps=0", "train.steps: must be at least 1, not 0"),
+        ("train.lr='1e-4'", "train.lr: wants a number, not '1e-4'"),
+        ("train.lr=", "train.lr: wants a number, not None"),
+        ("train.lr=1e999", "train.lr: wants a finite number, not inf"),
+        ("train.lr=-1", "train.lr: must be above 0, not -1"),
+        ("train.lr.x=1", "train.lr: wants a number, not {'x': 1}"),
+        ("train=3", "train: wants a section of keys, not 3"),
+        ("model.normalised=no", "model.normalised: wants true or false, not 'no'"),
+        ("model.slots=1", "model.slots: must be at least 2, not 1"),
+        ("model.slot_size=60", "model.slot_size: must be a multiple of 8, not 60"),
+        ("model.image_size=65", "model.image_size: wants one of 32, 64, 96, 128, not 65"),
+        (
+            "model.kernel=gausian",
+            "model.kernel: wants one of gaussian, laplacian, epanechnikov, not 'gausian' "
+            "(did you mean gaussian?)",
+        ),
+        ("data=far", "data=far: choose the data set with --data"),
+        ("train.lr=[1", "train.lr=[1 is no YAML"),
+    ],
+)
+def test_bad_overrides(recipe_file: Path, word: str, fault: str) -> None:
+    assert fault in faults(recipe_file, word)
+
+
+def test_all_faults_at_once(recipe_file: Path) -> None:
+    changed(recipe_file, "std: 0.5", "stdd: 0.5, likelihood: mogg")
+    message = faults(recipe_file, "train.lrr=1", "train.steps")
+    for fault in (
+        "model.stdd: unknown key (did you mean model.std?)",
+        "not 'mogg' (did you mean mog?)",
+        "train.lrr: unknown key",
+        "train.steps: an override is",
+    ):
+        assert message.count(fault) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("name: mine", "name: mine\nnmae: x", "nmae: unknown key (did you mean name?)"),
+        ("geco_target: 0.5, ", "", "train.geco_target: missing"),
+        (
+            "system: sri",
+            "system: genesis-v2, order: hungarian",
+            "model.order: system genesis-v2 has none",
+        ),
+        (
+            "system: sri",
+            "system: emorl, decoder: broadcast",
+            "model.decoder: EMORL has iodine or big",
+        ),
+        ("system: sri", "system: sri, segregation: frozen", "model.encoder: segregation frozen"),
+        ("system: sri", "system: sri, refinements: 2", "model.refinements: only EMORL refines"),
+        ("name: mine", "name: mine\nsize: tiny", "size: only the word size=tiny of the command"),
+        ("name: mine", "name: mine\nname: you", "line 3: name stands on line 2 already"),
+        ("    model: {slots: 5}", "    modle: {slots: 5}", "datasets.far.modle: unknown key"),
+        ("    model: {slots: 5}", "    model: 5", "datasets.far.model: wants a section"),
+        ("slots: 5", "slotz: 5", "with data far: model.slotz: unknown key"),
+        ("near: {}", "near: 3", "datasets.near: wants a section"),
+        ("system: sri, std: 0.5", "", "model.system: missing"),
+    ],
+)
+def test_bad_files(recipe_file: Path, old: str, new: str, fault: str) -> None:
+    assert fault in faults(changed(recipe_file, old, new))
+
+
+@pytest.mark.parametrize("content", [b"", b"- a\n", b"3\n", b"\xff\xfe\x00", b"a: [\n"])
+def test_files_that_are_no_recipe(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(content)
+    assert "broken.yaml" in faults(path)
+
+
+@pytest.mark.parametrize(
+    ("model", "word", "fault"),
+    [
+        ("system: genesis", "model.scene_size=64", "model.scene_size: it is for a scene variable"),
+        ("system: sri, scene: false", "model.scene_size=64", "model.scene_size: it is for a scene"),
+        ("system: sri, segregation: emorl", "model.kernel=laplacian", "model.kernel: it is for"),
+        (
+            "system: sri, segregation: emorl",
+            "model.decoder_channels=8",
+            "model.decoder_channels: t",
+        ),
+        (
+            "system: sri, segregation: slot-attention",
+            "model.order=hungarian",
+            "model.order: nothing is put in order",
+        ),
+        ("system: sri, alignment: false", "model.cross_order=false", "model.cross_order: there is"),
+        ("system: genesis-v2", "train.late_refinements=0", "train.late_refinements: only EMORL"),
+        ("system: emorl", "train.beta_min=1e-3", "train.beta_min: EMORL's GECO has its own"),
+        (
+            "system: sri, segregation: emorl",
+            "train.beta_start=0.1",
+            "train.beta_start: EMORL's GECO has its own",
+        ),
+        (
+            "system: sri, likelihood: gaussian",
+            "train.blend_warmup=5",
+            "train.blend_warmup: likelihood gaussian is the blend",
+        ),
+    ],
+)
+def test_keys_without_effect_are_refused(
+    recipe_file: Path, model: str, word: str, fault: str
+) -> None:
+    changed(recipe_file, "system: sri", model)
+    path = recipe_file
+    late = ["train.late_refinements_from=3"] if "late" in word else []
+    assert f"recipe {path}: {fault}" in faults(path, word, *late)
+    assert load_recipe(str(path), None, ["size=tiny"]).size == "tiny"  # which sets no such key
+
+
+def test_weights_trained_with_such_a_key_are_still_read(recipe_file: Path) -> None:
+    values = load_recipe(str(recipe_file)).model_dump()
+    values["model"]["likelihood"], values["train"]["blend_warmup"] = "gaussian", 5
+    assert recipe_from_dict(values).train.blend_warmup == 5
+
+
+def test_tiny_is_of_the_system_that_the_words_make(recipe_file: Path) -> None:
+    words = ["size=tiny", "model.segregation=emorl", "model.likelihood=gaussian", "train.batch=3"]
+    recipe = load_recipe(str(recipe_file), None, words)
+    paper = load_recipe(str(recipe_file), None, words[1:])
+    assert recipe.train.lr == paper.train.lr  # EMORL keeps its own
+    assert (recipe.train.beta_min, recipe.train.blend_warmup) == (1e-10, 0)
+    assert (recipe.train.batch, recipe.model.image_size) == (3, 32)
+
+
+def test_a_runs_own_recipe_is_not_shrunk_again(recipe_file: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(str(recipe_file), None, ["size=tiny", "train.batch=3"])
+    own = tmp_path / "recipe.yaml"
+    own.write_text(recipe_to_yaml(recipe))
+    assert load_recipe(str(own)) == recipe
+    assert load_recipe(str(own), None, ["size=tiny"]) == recipe
+    assert "size=paper: this recipe is shrunk already" in faults(own, "size=paper")
+
+
+@pytest.mark.parametrize("word", ["train=3", "model=3"])
+def test_a_section_that_is_none_cannot_be_shrunk(recipe_file: Path, word: str) -> None:
+    assert f"{word.partition('=')[0]}: wants a section of keys" in faults(
+        recipe_file, "size=tiny", word
+    )
+
+
+def test_an_encoder_is_found_from_any_folder(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the recipe that names it, or in the folder where the command was given."""
+    frozen = ["model.segregation=frozen", "model.encoder=mine.pt2"]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    recipe = load_recipe(str(recipe_file), None, frozen)
+    assert recipe.model.encoder == str(elsewhere / "mine.pt2")
+    changed(recipe_file, "system: sri", "system: sri, segregation: frozen, encoder: mine.pt2")
+    recipe = load_recipe(str(recipe_file))
+    assert recipe.model.encoder == str(tmp_path / "mine.pt2")
+
+
+def test_unknown_data_set(recipe_file: Path) -> None:
+    with pytest.raises(SriError, match=r"no data set fra \(did you mean far\?\)") as error:
+        load_recipe(str(recipe_file), "fra")
+    assert error.value.hint == "it has near, far"
+
+
+def test_a_file_that_reads_like_a_name(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.hdf5").touch()
+    with pytest.raises(SriError, match="no data set mine.hdf5") as error:
+        load_recipe(str(recipe_file), "mine.hdf5")
+    assert (error.value.hint or "").endswith("a file is named with its folder: ./mine.hdf5")
+
+
+def test_a_resolved_recipe_reads_back_the_same(recipe_file: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(str(recipe_file), "far", ["train.geco_lr=1e-6"])
+    resolved = tmp_path / "recipe.yaml"
+    resolved.write_text(recipe_to_yaml(recipe))
+    assert load_recipe(str(resolved)) == recipe
+    assert recipe_from_dict(recipe.model_dump()) == recipe
+
+
+def test_recipe_of_another_version() -> None:
+    with pytest.raises(SriError, match="not of this version of sri: .*name: missing"):
+        recipe_from_dict({"model": {}, "train": {}})
+
+
+def test_check_goes_through_all_and_then_tells(recipe_file: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(GOOD.replace("slots: 5", "slots: 1"))
+    checks = check_recipes([str(bad), str(recipe_file)])
+    assert next(checks) == (str(recipe_file), ["near", "far"])
+    with pytest.raises(SriError, match=r"recipe \S+/bad.yaml: with data far: model.slots: must"):
+        next(checks)

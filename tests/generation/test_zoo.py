@@ -1,0 +1,75 @@
+"""Every system with the same verbs: it trains, goes on, samples, is looked at and measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sri_cli.cli.main import cli
+from sri_cli.config.load import data_sets
+from sri_cli.config.registry import recipe_names
+
+EVERY = [name for name in recipe_names() if name != "sri-mog-tiny"]
+PRODUCT = [(name, data) for name in EVERY for data in data_sets(name)]
+SMALL = ("size=tiny", "train.batch=4", "train.log_every=5", "train.precision=fp32")
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with one small simulated file of each data set."""
+    folder = tmp_path_factory.mktemp("zoo")
+    for name in ("shapestacks", "objects-room", "clevr6"):
+        numbers = ["--scenes", "20", "--views", "1", "--size", "32", "--workers", "1"]
+        made = sri(folder, "prepare", name, *numbers)
+        assert made.exit_code == 0, made.output
+    yield folder
+
+
+def sri(folder: Path, *words: str) -> Result:
+    roots = ["--data-root", str(folder / "data"), "--runs-root", str(folder / "runs")]
+    return CliRunner().invoke(cli, [*roots, *words])
+
+
+def through_every_verb(folder: Path, name: str, data: str) -> None:
+    """Twenty steps in two parts, then each verb that looks."""
+    run = f"{name}-{data}"
+    words = ["train", "--recipe", name, "--data", data, "--run", run, *SMALL]
+    for steps in ("11", "20"):
+        trained = sri(folder, *words, "--steps", steps, "--json")
+        assert trained.exit_code == 0, trained.output
+    assert json.loads(trained.stdout)["resumed_from"] == 11
+    log = (folder / "runs" / run / "log.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in log]
+    errors = [
+        sum(value for key, value in record.items() if key.startswith("error/"))
+        for record in records
+        if "nll" in record
+    ]
+    assert errors[-1] < errors[0], errors
+    assert all(record.get("skipped", 0) == 0 for record in records)
+    for slots in ("3", "9"):
+        drawn = sri(folder, "sample", "--run", run, "--num", "2", "--slots", slots)
+        assert drawn.exit_code == 0, drawn.output
+    seen = sri(folder, "reconstruct", "--run", run, "--num", "2")
+    assert seen.exit_code == 0, seen.output
+    judged = sri(folder, "eval", "--run", run, "--metrics", "ari,elbo", "--num", "4", "--json")
+    assert judged.exit_code == 0, judged.output
+    found = json.loads(judged.stdout)
+    assert "nan" not in json.dumps(found).lower(), found
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_system_goes_through_every_verb(space: Path, name: str) -> None:
+    through_every_verb(space, name, data_sets(name)[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "data"), [pair for pair in PRODUCT if pair[1] != data_sets(pair[0])[0]]
+)
+def test_on_every_data_set(space: Path, name: str, data: str) -> None:
+    through_every_verb(space, name, data)

@@ -1,0 +1,146 @@
+"""Dynamic slots of GENESIS-v2: as many slots as an image wants, in inference."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sri_cli.models.distributions import Gaussian
+from sri_cli.models.genesis_v2_segregation import FEWEST_PIXELS, stop_early
+from sri_cli.models.scene_encoder import SceneEncoder
+from sri_cli.models.segregation import EMPTY_LOG_MASK
+from sri_cli.training.step_timing import CallCounter
+from tests.small_models import SIDE, SLOT_SIZE, SLOTS, VARIANTS, images, noise_for
+
+ON_GENESIS_V2 = [name for name in VARIANTS if name != "sri-sa"]
+MOST = 24
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(1)
+
+
+def dynamic(name: str, most: int | None = MOST) -> Any:
+    """A model whose masks are round spots of some 100 pixels, until few pixels are left."""
+    model = VARIANTS[name]().eval()
+    model.segregate.colouring.colour_head.weight.data.mul_(0.1)
+    model.segregate.colouring.log_sigma.data.fill_(math.log(0.15))
+    model.segregate.dynamic_slots = True
+    model.segregate.max_slots = most
+    return model
+
+
+def by_hand(masks: list[float], pixels: int = 100) -> tuple[Tensor, Tensor]:
+    """Log-masks that cover so many pixels each, spread evenly, and their scopes."""
+    shares = torch.tensor([*masks, pixels - sum(masks)]) / pixels
+    scopes = 1 - torch.cat([torch.zeros(1), shares.cumsum(0)[:-1]])
+    return shares.log()[:, None].expand(-1, pixels), scopes.log()[:, None].expand(-1, pixels)
+
+
+def test_the_first_mask_that_is_too_small_takes_the_rest() -> None:
+    cases = [by_hand([50, 30, 15]), by_hand([50, 15, 30]), by_hand([10, 40, 40]), by_hand([30] * 3)]
+    log_masks, log_scopes = (torch.stack(part) for part in zip(*cases, strict=True))
+    stopped, empty = stop_early(log_masks, log_scopes)
+    mass = stopped.exp().sum(dim=-1)
+    wanted = [[50, 30, 20, 0], [50, 50, 0, 0], [100, 0, 0, 0], [30, 30, 30, 10]]
+    torch.testing.assert_close(mass, torch.tensor(wanted, dtype=torch.float32))
+    assert empty.tolist() == [[m == 0 for m in row] for row in wanted]
+    assert (stopped[empty] == EMPTY_LOG_MASK).all()
+
+
+def slow_masks(colouring: Any, features: Tensor, rand_pixel: Tensor, most: int) -> list[Tensor]:
+    """The same for one image, [1,F,H,W], in a loop that stops."""
+    colours = colouring.colour_head(features) * colouring.gate + colouring.coordinates
+    scope, masks = torch.ones(SIDE, SIDE), []
+    for _ in range(most - 1):
+        seed = divmod(int((rand_pixel[0, 0] * scope).argmax()), SIDE)
+        distance = (colours[0] - colours[0][:, seed[0], seed[1], None, None]).square().sum(dim=0)
+        alpha = torch.exp(-distance / colouring.log_sigma.exp()).clamp(0.01, 0.99)
+        if (scope * alpha).sum() < FEWEST_PIXELS:
+            break
+        masks.append(scope * alpha)
+        scope = scope * (1 - alpha)
+    return [*masks, scope]
+
+
+def test_each_image_stops_by_itself_and_in_one_batch() -> None:
+    model = dynamic("genesis-v2")
+    noise = noise_for(model, 6)
+    pictures = images(6)
+    with CallCounter() as counter, torch.inference_mode():
+        found = model.segregate(pictures, noise)
+    assert counter.host_reads == 0
+    counts = (~found.empty).sum(dim=1).tolist()
+    assert len(set(counts)) > 1 and min(counts) > 1 and max(counts) < MOST
+    with torch.inference_mode():
+        for i, count in enumerate(counts):
+            features = model.segregate.encoder(pictures[i : i + 1]).relu()
+            colours = model.segregate.seg_head(features)
+            rand_pixel = noise["rand_pixel"][i : i + 1]
+            wanted = slow_masks(model.segregate.colouring, colours, rand_pixel, MOST)
+            assert len(wanted) == count
+            masks = found.log_masks[i, :, 0].exp()
+            torch.testing.assert_close(masks[:count], torch.stack(wanted), rtol=1e-3, atol=1e-5)
+            assert (masks[count:] == 0).all()
+
+
+@pytest.mark.parametrize("most", [None, MOST])
+@pytest.mark.parametrize("name", ON_GENESIS_V2)
+def test_empty_slots_stay_out_of_everything(name: str, most: int | None) -> None:
+    model = dynamic(name, most)
+    noise = noise_for(model)
+    found = model.segregate(images(), noise)
+    assert found.slots.shape == (2, most or SLOTS, SLOT_SIZE)
+    seen, losses = model.reconstruct(images(), noise), model(images(), noise)
+    ones = torch.ones(2, 1, SIDE, SIDE)
+    torch.testing.assert_close(seen.scene.masks.sum(dim=1), ones)
+    torch.testing.assert_close(seen.attention.sum(dim=1), ones)
+    assert all(value.isfinite().all() for value in losses.terms.values())
+    assert seen.scene.image.isfinite().all()
+    closed = seen.attention.flatten(2).amax(dim=2) == 0
+    assert torch.equal(closed.sum(dim=1), found.empty.sum(dim=1))
+    assert (seen.scene.masks.flatten(2).amax(dim=2)[closed] == 0).all()
+    if most:
+        assert closed.any()
+
+
+@pytest.mark.parametrize("name", ON_GENESIS_V2)
+def test_room_for_more_slots_changes_nothing_once_an_image_has_stopped(name: str) -> None:
+    """Empty slots could as well not be there."""
+    model = dynamic(name)
+    noise = noise_for(model)
+    count = int((~model.segregate(images(), noise).empty).sum(dim=1).max())
+    wide, seen = model(images(), noise), model.reconstruct(images(), noise)
+    assert count < MOST - 1
+    model.segregate.max_slots = count + 1
+    fewer = {n: v[:, : count + 1] if v.ndim == 3 else v for n, v in noise.items()}
+    narrow, again = model(images(), fewer), model.reconstruct(images(), fewer)
+    for term, value in wide.terms.items():
+        torch.testing.assert_close(narrow.terms[term], value, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(again.scene.image, seen.scene.image, rtol=1e-4, atol=1e-4)
+
+
+def test_the_scene_encoder_does_not_see_empty_slots() -> None:
+    encoder, slots = SceneEncoder(8, 6), torch.randn(3, 5, 8)
+    empty = torch.zeros(3, 5, dtype=torch.bool)
+    empty[:, [1, 3]] = True
+    found: Gaussian = encoder(slots, empty)
+    alone: Gaussian = encoder(slots[:, [0, 2, 4]])
+    torch.testing.assert_close(found.mean, alone.mean)
+    torch.testing.assert_close(found.std, alone.std)
+
+
+def test_off_by_default_and_refused_in_training() -> None:
+    model = VARIANTS["sri"]()
+    assert model.segregate(images(), noise_for(model)).empty is None
+    model.segregate.max_slots = MOST
+    assert model.training_noise()["segregation"].shape == (SLOTS, SLOT_SIZE)
+    model.segregate.dynamic_slots = True
+    assert model.training_noise()["posterior"].shape == (MOST, SLOT_SIZE)
+    with pytest.raises(ValueError, match="inference"):
+        model.train()(images(), noise_for(model))

@@ -1,0 +1,101 @@
+"""SRI-SA*: Slot Attention in the place of a segregation model with a loss of its own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sri_cli.config.load import load_recipe
+from sri_cli.models.slot_attention import SlotAttention, SlotAttentionSegregation
+from sri_cli.training.execution import Way
+from sri_cli.training.noise import draw_noise
+from sri_cli.training.step import TrainStep
+from tests.small_models import SIDE, SIZES, SLOT_SIZE, SLOTS, VARIANTS, images, noise_for
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(2)
+
+
+def test_the_losses_of_sri_train_it_and_nothing_is_detached() -> None:
+    model = VARIANTS["sri-sa"]()
+    losses = model(images(), noise_for(model))
+    assert model.objective_names == ("imagination",)
+    (imagination,) = losses.objectives
+    assert set(losses.terms) == {"nll", "kl_scene", "kl_slot", "kl_cross_order"}
+    for part in (imagination.error, losses.terms["kl_scene"], losses.terms["kl_slot"]):
+        model.zero_grad()
+        part.sum().backward(retain_graph=True)
+        grads = {n: p.grad for n, p in model.segregate.named_parameters()}
+        assert all(grad is not None and grad.abs().sum() > 0 for grad in grads.values())
+
+
+def test_its_slots_keep_their_places() -> None:
+    model = VARIANTS["sri-sa"]()
+    noise = noise_for(model)
+    found = model.infer(images(), noise)
+    assert found.order is None
+    torch.testing.assert_close(found.posterior.mean, found.segregated.posterior.mean)
+    attention = model.reconstruct(images(), noise).attention
+    torch.testing.assert_close(attention, found.segregated.log_masks.exp())
+
+
+def test_attention_is_a_softmax_over_slots_at_every_pixel() -> None:
+    stage = SlotAttentionSegregation(**SIZES)
+    found = stage(images(), draw_noise(stage.noise(), 2, 0, 0))
+    assert found.log_masks.shape == (2, SLOTS, 1, SIDE, SIDE)
+    torch.testing.assert_close(found.log_masks.exp().sum(dim=1), torch.ones(2, 1, SIDE, SIDE))
+    assert found.posterior.mean.shape == found.posterior.std.shape == (2, SLOTS, SLOT_SIZE)
+    assert (found.posterior.std > 0).all()
+    assert found.scene is None and found.nll is None and found.kl is None
+
+
+def test_pixels_land_where_they_are_in_the_image() -> None:
+    """A bright corner draws other attention there, not in another corner."""
+    stage = SlotAttentionSegregation(**SIZES)
+    noise = draw_noise(stage.noise(), 1, 0, 0)
+    dark = torch.zeros(1, 3, SIDE, SIDE)
+    corner = dark.clone()
+    corner[..., :4, -4:] = 1
+    change = (stage(corner, noise).log_masks.exp() - stage(dark, noise).log_masks.exp()).abs()
+    change = change.sum(dim=1)[0, 0]
+    assert change[:4, -4:].mean() > 1e-3, "slots see the image before any training"
+    assert change[:4, -4:].mean() > 3 * change[-8:, :8].mean()
+
+
+def test_slots_are_alike_only_where_they_share_their_start() -> None:
+    features, noise = torch.randn(2, 30, 64), torch.randn(2, 5, 16)
+    order = torch.tensor([3, 0, 4, 1, 2])
+    for starts, alike in ((1, True), (5, False)):
+        attention = SlotAttention(starts, 16)
+        plain, masks = attention(features, noise)
+        permuted, permuted_masks = attention(features, noise[:, order])
+        assert torch.allclose(plain.mean[:, order], permuted.mean, atol=1e-5) == alike
+        assert torch.allclose(masks[:, order], permuted_masks, atol=1e-4) == alike
+
+
+def test_an_iteration_is_what_the_paper_says() -> None:
+    """Written out for one slot set, with the attention renormalised over places."""
+    attention = SlotAttention(3, 8, features=6)
+    features, slots = torch.randn(1, 10, 6), torch.randn(1, 3, 8)
+    keys, values = attention.key(features), attention.value(features)
+    after, log_attention = attention._iterate(slots, keys.transpose(1, 2), values)
+    query = attention.query(attention.slot_norm(slots))
+    share = (torch.einsum("bkd,bnd->bkn", query, keys) / 8**0.5).softmax(dim=1)
+    torch.testing.assert_close(log_attention.exp(), share)
+    weights = (share + 1e-8) / (share + 1e-8).sum(dim=2, keepdim=True)
+    updated = attention.gru((weights @ values)[0], slots[0])
+    torch.testing.assert_close(after[0], updated + attention.mlp(updated))
+
+
+def test_it_learns_in_bf16_too() -> None:
+    model = VARIANTS["sri-sa"]()
+    settings = load_recipe("sri-mog").train.model_copy(update={"lr": 1e-3})
+    pictures = (images(4) * 255).to(torch.uint8)
+    step = TrainStep(model, settings, way=Way("bf16"))
+    errors = []
+    for number in range(6):
+        step(pictures, noise_for(model, 4, number), number)
+        errors.append(step.read_metrics()["error/imagination"])
+    assert errors[-1] < errors[0]
