@@ -22,6 +22,12 @@ from sri_cli.errors import SriError, did_you_mean
 
 Tree = dict[str, Any]
 
+# Keys and values that version 0.1 called otherwise: (section, old key) -> (key, old -> new value).
+RENAMED: dict[tuple[str, str], tuple[str, dict[Any, Any]]] = {
+    ("train", "blend_warmup"): ("gaussian_warmup_steps", {}),
+    ("model", "small_start"): ("init", {True: "xavier_small", False: "default"}),
+}
+
 
 def load_recipe(
     name_or_file: str, data: str | None = None, overrides: Sequence[str] = ()
@@ -62,13 +68,36 @@ def data_sets(name_or_file: str) -> list[str]:
 
 def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
     """The recipe that `Recipe.model_dump()` gave, as a run and its checkpoints keep it."""
+    tree = deepcopy(dict(values))
+    rename_old_keys(tree)
     try:
-        return Recipe.model_validate(values, context=TRAINED)
+        return Recipe.model_validate(tree, context=TRAINED)
     except ValidationError as error:
         raise SriError(
             f"this recipe is not of this version of sri: {'; '.join(complaints(error))}",
             "use the version of sri that wrote it",
         ) from error
+
+
+def rename_old_keys(tree: Tree) -> None:
+    """Give keys of version 0.1 their present names and values, in place."""
+    for (section, old), (new, values) in RENAMED.items():
+        keys = tree.get(section)
+        if isinstance(keys, dict) and old in keys:
+            value = keys.pop(old)
+            keys[new] = values.get(value, value) if isinstance(value, bool) else value
+
+
+def with_old_keys(recipe: Recipe) -> Tree:
+    """The recipe's values under the keys of version 0.1.
+
+    Records and ratings of models identify them by a digest of these, so it must not change.
+    """
+    tree = recipe.model_dump(mode="json")
+    for (section, old), (new, values) in RENAMED.items():
+        value = tree[section].pop(new)
+        tree[section][old] = {new: old for old, new in values.items()}.get(value, value)
+    return tree
 
 
 def recipe_to_yaml(recipe: Recipe) -> str:
@@ -98,6 +127,10 @@ def _read(path: Path) -> Tree:
     tree = read_yaml(text, str(path))
     if not isinstance(tree, dict):
         raise SriError(f"recipe {path} holds no keys", "start from a copy: `sri recipes cp`")
+    blocks = tree.get("datasets")
+    for part in (tree, *(blocks.values() if isinstance(blocks, dict) else ())):
+        if isinstance(part, dict):
+            rename_old_keys(part)
     return tree
 
 
@@ -194,6 +227,7 @@ def _resolve(
 def _assign_all(tree: Tree, assignments: Mapping[str, Any]) -> None:
     for key, value in assignments.items():
         _assign(tree, key.split("."), value)
+    rename_old_keys(tree)
 
 
 def _assign(tree: Tree, keys: Sequence[str], value: Any) -> None:

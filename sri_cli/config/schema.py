@@ -32,7 +32,7 @@ ONLY_FOR = {
     "kernel": ("sri", "genesis-v2"),
     "decoder": ("sri", "emorl"),
     "refinements": ("sri", "emorl"),
-    "small_start": ("sri", "emorl"),
+    "init": ("sri", "emorl"),
     "feature_channels": ("sri", "genesis-v2"),
     "decoder_channels": ("sri", "genesis-v2"),
     "component_size": ("genesis",),
@@ -57,7 +57,7 @@ def without_effect(model: Mapping[str, Any]) -> dict[str, str]:
         "only EMORL refines": ["refinements", "late_refinements", "late_refinements_from"]
         if stage != "emorl"
         else [],
-        "it is of EMORL's weights": ["small_start"] if stage != "emorl" else [],
+        "it is of EMORL's weights": ["init"] if stage != "emorl" else [],
         "it is for a scene variable": ["scene_size"]
         if not (said("scene") or (system == "sri" and said("scene") is None))
         else [],
@@ -72,7 +72,7 @@ def without_effect(model: Mapping[str, Any]) -> dict[str, str]:
         else [],
         "there is none without alignment": ["cross_order"] if not said("alignment") else [],
         "EMORL's GECO has its own": ["beta_start", "beta_min"] if stage == "emorl" else [],
-        "likelihood gaussian is the blend": ["blend_warmup"]
+        "likelihood gaussian is the blend": ["gaussian_warmup_steps"]
         if said("likelihood") == "gaussian"
         else [],
     }
@@ -141,10 +141,10 @@ class ModelSection(Section):
     refinements: Annotated[int, Field(ge=0, le=20)] = Field(
         3, description="I, refinement steps of EMORL"
     )
-    small_start: bool = Field(
-        True,
-        description="EMORL's weights begin far smaller than PyTorch's, as published: almost"
-        " nothing of the image reaches the slots at first",
+    init: Literal["xavier_small", "default"] = Field(
+        "xavier_small",
+        description="EMORL's initial weights: far smaller than PyTorch's, as published (almost"
+        " nothing of the image reaches the slots at first), or PyTorch's own",
     )
     decoder_channels: Annotated[int, Field(ge=8, multiple_of=8)] | None = Field(
         None, description="channels of the broadcast decoder; null: min(64, slot_size)"
@@ -183,7 +183,7 @@ class TrainSection(Section):
     geco_warmup: Annotated[int, Field(ge=0)] = Field(
         0, description="steps before the weight of the KL begins to move"
     )
-    blend_warmup: Annotated[int, Field(ge=0)] = Field(
+    gaussian_warmup_steps: Annotated[int, Field(ge=0)] = Field(
         0, description="first steps that explain the blended image instead of the mixture"
     )
     lr_warmup: Annotated[int, Field(ge=0)] = Field(0, description="steps of linear warm-up")
@@ -242,7 +242,7 @@ TINY: dict[str, dict[str, Any]] = {
         "lr": 1e-3,
         "lr_warmup": 0,
         "geco_warmup": 0,
-        "blend_warmup": 1500,  # a mixture alone stays at the mean image for long
+        "gaussian_warmup_steps": 1500,  # a mixture alone stays at the mean image for long
         "late_refinements": None,
         "late_refinements_from": None,
         "geco_lr": 1e-4,
@@ -258,7 +258,7 @@ TINY: dict[str, dict[str, Any]] = {
 EMORL_KEEPS = ("geco_lr",)
 EMORL_TINY: dict[str, dict[str, Any]] = {
     # From PyTorch's own weights 300 steps come as far as 1500 from the published small ones.
-    "model": {"decoder": "big", "refinements": 1, "small_start": False},
+    "model": {"decoder": "big", "refinements": 1, "init": "default"},
     "train": {"batch": 8},
 }
 

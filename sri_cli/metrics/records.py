@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from sri_cli import __version__
 from sri_cli.atomic import cannot_write
 from sri_cli.checkpoint import LoadedModel, checkpoint_path
+from sri_cli.config.load import with_old_keys
 from sri_cli.data.dataset import DataFile
 from sri_cli.run import MEASUREMENTS
 
@@ -109,7 +110,7 @@ def run_subject(loaded: LoadedModel) -> dict[str, Any]:
 
 def _settings(loaded: LoadedModel) -> str:
     """Tells runs of one recipe with other settings apart; those of one study differ in the seed."""
-    recipe = loaded.recipe.model_dump(mode="json")
+    recipe = with_old_keys(loaded.recipe)
     learned = {k: v for k, v in recipe["train"].items() if k not in NOT_LEARNED}
     words = json.dumps([recipe["model"], learned], sort_keys=True)
     return hashlib.sha256(words.encode()).hexdigest()[:12]
@@ -117,7 +118,7 @@ def _settings(loaded: LoadedModel) -> str:
 
 def model_digest(loaded: LoadedModel) -> str:
     """SHA-256 of the model section of the recipe and every weight: what a scene depends on."""
-    section = json.dumps(loaded.recipe.model.model_dump(mode="json"), sort_keys=True)
+    section = json.dumps(with_old_keys(loaded.recipe)["model"], sort_keys=True)
     digest = hashlib.sha256(section.encode())
     for name, value in loaded.model.state_dict().items():
         array = value.detach().cpu().contiguous()

@@ -44,7 +44,7 @@ class ModelSettings:
     kernel: str = "gaussian"
     decoder: str | None = None
     refinements: int = 3
-    small_start: bool = True
+    init: str = "xavier_small"  # or "default"
     decoder_channels: int | None = None
     feature_channels: int | None = None
     component_size: int = 16
@@ -132,7 +132,7 @@ def emorl_segregation(m: ModelSettings, likelihood: ImageLikelihood) -> EmorlSeg
         likelihood=likelihood,
         refinements=m.refinements,
     )
-    if not m.small_start:
+    if m.init == "default":
         init_default(segregation)
     return segregation
 
@@ -154,7 +154,7 @@ def sri_decoder(m: ModelSettings) -> nn.Module:
     kind = m.decoder or ("iodine" if m.segregation == "emorl" else "broadcast")
     if kind in DECODERS:
         decoder = DECODERS[kind](m.image_size, m.slot_size)
-        if not m.small_start:
+        if m.init == "default":
             init_default(decoder)
         return decoder
     channels = m.decoder_channels or min(m.slot_size, MAX_CHANNELS)

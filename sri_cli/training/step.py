@@ -172,7 +172,7 @@ class TrainStep:
 
     def follow_schedule(self, step: int) -> Phase:
         """What a recipe changes in the model in the course of a training, as of this step."""
-        blending = step < self.settings.blend_warmup
+        blending = step < self.settings.gaussian_warmup_steps
         self.model.likelihood.stand_in = "gaussian" if blending else None
         if self.refinement is None:
             return blending, 0

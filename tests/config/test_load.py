@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+import sri_cli
+from sri_cli.checkpoint import load_model
 from sri_cli.config.load import (
     check_recipes,
     data_sets,
@@ -14,6 +17,7 @@ from sri_cli.config.load import (
     recipe_to_yaml,
 )
 from sri_cli.errors import SriError
+from sri_cli.metrics.records import run_subject
 
 GOOD = """
 name: mine
@@ -172,8 +176,8 @@ def test_files_that_are_no_recipe(tmp_path: Path, content: bytes) -> None:
         ),
         (
             "system: sri, likelihood: gaussian",
-            "train.blend_warmup=5",
-            "train.blend_warmup: likelihood gaussian is the blend",
+            "train.gaussian_warmup_steps=5",
+            "train.gaussian_warmup_steps: likelihood gaussian is the blend",
         ),
     ],
 )
@@ -189,8 +193,8 @@ def test_keys_without_effect_are_refused(
 
 def test_weights_trained_with_such_a_key_are_still_read(recipe_file: Path) -> None:
     values = load_recipe(str(recipe_file)).model_dump()
-    values["model"]["likelihood"], values["train"]["blend_warmup"] = "gaussian", 5
-    assert recipe_from_dict(values).train.blend_warmup == 5
+    values["model"]["likelihood"], values["train"]["gaussian_warmup_steps"] = "gaussian", 5
+    assert recipe_from_dict(values).train.gaussian_warmup_steps == 5
 
 
 def test_tiny_is_of_the_system_that_the_words_make(recipe_file: Path) -> None:
@@ -198,7 +202,7 @@ def test_tiny_is_of_the_system_that_the_words_make(recipe_file: Path) -> None:
     recipe = load_recipe(str(recipe_file), None, words)
     paper = load_recipe(str(recipe_file), None, words[1:])
     assert recipe.train.lr == paper.train.lr  # EMORL keeps its own
-    assert (recipe.train.beta_min, recipe.train.blend_warmup) == (1e-10, 0)
+    assert (recipe.train.beta_min, recipe.train.gaussian_warmup_steps) == (1e-10, 0)
     assert (recipe.train.batch, recipe.model.image_size) == (3, 32)
 
 
@@ -269,3 +273,26 @@ def test_check_goes_through_all_and_then_tells(recipe_file: Path, tmp_path: Path
     assert next(checks) == (str(recipe_file), ["near", "far"])
     with pytest.raises(SriError, match=r"recipe \S+/bad.yaml: with data far: model.slots: must"):
         next(checks)
+
+
+PRETRAINED = Path(sri_cli.__file__).parent / "pretrained"
+
+
+def test_a_run_of_version_0_1_loads_under_present_keys_and_its_records_still_name_it() -> None:
+    recipe = load_recipe(str(PRETRAINED / "recipe.yaml"))
+    assert (recipe.train.gaussian_warmup_steps, recipe.model.init) == (1500, "xavier_small")
+    stored = json.loads((PRETRAINED / "metrics.jsonl").read_text().partition("\n")[0])["subject"]
+    now = run_subject(load_model(PRETRAINED))
+    assert (now["model"], now["settings"]) == (stored["model"], stored["settings"])
+
+
+def test_keys_of_version_0_1_are_taken_in_files_blocks_and_overrides(recipe_file: Path) -> None:
+    changed(recipe_file, "lr: 1e-3", "blend_warmup: 7")
+    assert load_recipe(str(recipe_file)).train.gaussian_warmup_steps == 7
+    words = ["train.blend_warmup=9"]
+    assert load_recipe(str(recipe_file), overrides=words).train.gaussian_warmup_steps == 9
+    recipe = load_recipe("emorl", overrides=["model.small_start=false"])
+    assert recipe.model.init == "default"
+    stored = recipe.model_dump()
+    stored["model"]["small_start"] = stored["model"].pop("init") == "xavier_small"
+    assert recipe_from_dict(stored) == recipe

@@ -74,7 +74,7 @@ def go(step: TrainStep, numbers: range) -> None:
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_every_way_comes_to_the_same(system: str, way: str) -> None:
     """Over the recording, and into a second phase where there is one."""
-    changes = {"blend_warmup": WARM_UP_STEPS + 2} if system == "sri" else {}
+    changes = {"gaussian_warmup_steps": WARM_UP_STEPS + 2} if system == "sri" else {}
     eager, other = (
         new_step(system, WAYS["eager"], **changes),
         new_step(system, WAYS[way], **changes),

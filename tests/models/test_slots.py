@@ -19,7 +19,7 @@ SYSTEMS = {
     "genesis-v2-scene": {"system": "genesis-v2", "scene": True, "scene_size": 24},
     "genesis": {"system": "genesis"},
     "genesis-scene": {"system": "genesis", "scene": True, "scene_size": 24},
-    "emorl": {"system": "emorl", "small_start": True},
+    "emorl": {"system": "emorl", "init": "xavier_small"},
 }
 
 

@@ -22,7 +22,7 @@ def figures(data: Path, run: Path, precision: str, seed: int) -> dict[str, float
     """Means over steps 400 to 600: the excess of each error over its floor, and each KL."""
     words = [f"train.precision={precision}", f"train.seed={seed}", f"train.steps={LAST_STEP}"]
     # From scratch on the mixture: with the blend first, the floor would be another.
-    words += ["size=tiny", "train.batch=8", "train.blend_warmup=0", "train.compile=off"]
+    words += ["size=tiny", "train.batch=8", "train.gaussian_warmup_steps=0", "train.compile=off"]
     train(load_recipe("sri-mog", None, words), DataFile(data), run)
     records = [record for record in read_log(run) if record["step"] > FIRST_STEP]
     assert len(records) == 4 and all(record["skipped"] == 0 for record in records)

@@ -30,7 +30,7 @@ OF_THE_MACHINE = {"time", "images_per_second", "memory_mb"}
 def small(name: str, steps: int) -> Recipe:
     words = [*SMALL, *LATER, f"train.steps={steps}"]
     if load_recipe(name).model.likelihood == "mog":
-        words.append("train.blend_warmup=13")
+        words.append("train.gaussian_warmup_steps=13")
     if name == "emorl":
         words += ["train.late_refinements=1", "train.late_refinements_from=13"]
     return load_recipe(name, None, words)

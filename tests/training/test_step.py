@@ -137,8 +137,8 @@ def test_the_step_reads_nothing_back(precision: str) -> None:
     assert counter.host_reads > 0  # the counter does see reads
 
 
-def test_blend_warmup_trains_the_blend_first_and_the_mixture_after() -> None:
-    step, images = small_step(blend_warmup=1), random_images(BATCH, 32)
+def test_gaussian_warmup_steps_trains_the_blend_first_and_the_mixture_after() -> None:
+    step, images = small_step(gaussian_warmup_steps=1), random_images(BATCH, 32)
     kinds = []
     for number in range(2):
         step(images, noise_for(step, number), number)

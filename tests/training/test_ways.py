@@ -56,7 +56,9 @@ def test_compiled_is_eager_within_a_ten_thousandth() -> None:
 
 @pytest.mark.slow
 def test_compiled_follows_a_schedule_into_its_next_phase() -> None:
-    eager, compiled = (new_step(way, blend_warmup=1) for way in (Way(), Way(compiled=True)))
+    eager, compiled = (
+        new_step(way, gaussian_warmup_steps=1) for way in (Way(), Way(compiled=True))
+    )
     assert go(compiled, range(2)) == pytest.approx(go(eager, range(2)), rel=1e-3)
     assert compiled.compiled is not None and not compiled.notes
 
