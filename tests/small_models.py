@@ -14,7 +14,7 @@ from sri_cli.models.genesis_v2_segregation import GenesisV2Segregation
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.slot_attention import SlotAttentionSegregation
 from sri_cli.models.sri import SRI
-from sri_cli.training.noise import draw_noise
+from sri_cli.rng import draw_noise
 
 SLOTS, SLOT_SIZE, SCENE_SIZE, SIDE = 4, 16, 24, 32
 SIZES = {"image_size": SIDE, "slots": SLOTS, "slot_size": SLOT_SIZE}

@@ -7,16 +7,9 @@ import pytest
 import torch
 
 from sri_cli.errors import SriError, SriFailure
-from sri_cli.generation.sample import (
-    chunk_size,
-    in_chunks,
-    indexed_noise,
-    quantise,
-    sample_noise,
-    sample_scenes,
-)
-from sri_cli.models.base import NoiseSpec
+from sri_cli.generation.sample import chunk_size, in_chunks, quantise, sample_noise, sample_scenes
 from sri_cli.models.build import build_model
+from sri_cli.rng import NoiseSpec, indexed_noise
 
 CPU = torch.device("cpu")
 

@@ -16,8 +16,8 @@ from sri_cli.config.schema import Recipe
 from sri_cli.data.dataset import SPLITS, DataFile
 from sri_cli.data.loader import Batches, Place
 from sri_cli.data.writer import Header, StoreWriter
-from sri_cli.device import choose_device
-from sri_cli.training.noise import draw_noise
+from sri_cli.device import choose_device, to_device
+from sri_cli.rng import draw_noise
 from sri_cli.training.step_timing import machine
 
 PLACES: dict[str, Place] = {"resident": "device", "host": "memory", "streamed": "file"}
@@ -53,7 +53,10 @@ def bench_data(
         specs = bench.step.model.training_noise()
         noise = _timed(
             "noise",
-            lambda step: draw_noise(specs, recipe.train.batch, 0, step, place),
+            lambda step: [
+                to_device(noise, place)
+                for noise in draw_noise(specs, recipe.train.batch, 0, step).values()
+            ],
             repeats,
             place,
         )

@@ -14,11 +14,12 @@ from sri_cli.benchmarks.timing import Timed, machine_line, repeat, timing_table
 from sri_cli.config.schema import Recipe
 from sri_cli.device import Precision, choose_device, choose_precision
 from sri_cli.errors import SriError, did_you_mean
-from sri_cli.generation.sample import chunk_size, in_chunks, indexed_noise
+from sri_cli.generation.sample import chunk_size, in_chunks
 from sri_cli.metrics.elbo import negative_elbo
 from sri_cli.metrics.frechet import Moments, frechet_distance, with_root
 from sri_cli.metrics.segmentation import ari_fg, labels_of, msc_fg
 from sri_cli.models.build import build_model
+from sri_cli.rng import indexed_noise
 from sri_cli.training.step_timing import machine, random_images
 
 FEATURES = (128, 2048)  # of the stack network and of Inception

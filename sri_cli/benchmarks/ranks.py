@@ -18,12 +18,12 @@ from sri_cli.benchmarks.timing import machine_line, repeat
 from sri_cli.benchmarks.train import block_of, counts_of, way_named
 from sri_cli.config.schema import Recipe
 from sri_cli.data.loader import Batches
-from sri_cli.device import Precision, choose_device, choose_precision
+from sri_cli.device import Precision, choose_device, choose_precision, to_device
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.models.build import build_model
+from sri_cli.rng import draw_noise
 from sri_cli.training.distributed import joined
 from sri_cli.training.execution import Way
-from sri_cli.training.noise import draw_noise
 from sri_cli.training.step_timing import StepBench, machine, wait_for
 
 INPUT_STEPS, REDUCTIONS = 10, 10
@@ -129,7 +129,8 @@ def input_seconds(recipe: Recipe, share: int, device: torch.device) -> float:
     batches = Batches(pictures, batch, 0, device, rows)
 
     def make(step: int) -> None:
-        draw_noise(specs, batch, 0, abs(step), device, rows)
+        for noise in draw_noise(specs, batch, 0, abs(step), rows).values():
+            to_device(noise, device)
         batches.at(abs(step))
 
     return statistics.median(repeat(make, INPUT_STEPS, device))

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sri_cli.generation.edit_scenes import Cell, Start, continued
-from sri_cli.generation.sample import indexed_noise
 from sri_cli.models.base import SlotVAE
+from sri_cli.rng import indexed_noise
 
 Which = Sequence[tuple[int, ...]]
 

@@ -22,13 +22,13 @@ from sri_cli.errors import SriError
 from sri_cli.generation.sample import (
     chunk_size,
     device_of,
+    evaluation_noise,
     in_chunks,
     quantise,
     sample_noise,
     to_tensor,
 )
 from sri_cli.generation.trained_run import Trained
-from sri_cli.metrics.evaluate import evaluation_noise
 from sri_cli.models.base import Scene, SlotVAE
 from sri_cli.plotting.grid import Picture
 from sri_cli.plotting.palette import blend_masks

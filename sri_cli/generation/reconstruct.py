@@ -15,9 +15,9 @@ from sri_cli.atomic import write_atomic
 from sri_cli.console import counted
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
-from sri_cli.generation.sample import device_of, in_chunks, quantise, to_tensor
+from sri_cli.generation.sample import device_of, evaluation_noise, in_chunks, quantise, to_tensor
 from sri_cli.generation.trained_run import Trained, open_data, open_run
-from sri_cli.metrics.evaluate import evaluation_noise, fitting_split
+from sri_cli.metrics.evaluate import fitting_split
 from sri_cli.plotting.grid import Picture, png_bytes
 from sri_cli.plotting.reconstruction import reconstruction_figure
 from sri_cli.run import Workspace

@@ -7,8 +7,7 @@ slots it uses a prefix of the noise of more.
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -18,7 +17,8 @@ from torch import Tensor
 
 from sri_cli.device import choose_precision, keep_freed_memory
 from sri_cli.errors import SriError, SriFailure
-from sri_cli.models.base import NoiseSpec, Scene, SlotVAE
+from sri_cli.models.base import Scene, SlotVAE
+from sri_cli.rng import indexed_noise
 
 Result = TypeVar("Result")
 
@@ -35,23 +35,12 @@ def sample_noise(
     return indexed_noise(model.sampling_noise(slots), seed, range(start, start + count), "sample")
 
 
-def indexed_noise(
-    specs: Mapping[str, NoiseSpec], seed: int, indices: Sequence[int], purpose: str
+def evaluation_noise(
+    model: SlotVAE, seed: int, indices: NDArray[np.intp], device: torch.device
 ) -> dict[str, Tensor]:
-    """One row [B, *shape] per image index, each from (seed, index, purpose, name) alone."""
-    return {
-        name: torch.from_numpy(
-            np.stack([_draw(spec, seed, index, f"{purpose}/{name}") for index in indices])
-        )
-        for name, spec in specs.items()
-    }
-
-
-def _draw(spec: NoiseSpec, seed: int, index: int, stream: str) -> NDArray[np.float32]:
-    random = np.random.default_rng((seed, index, zlib.crc32(stream.encode())))
-    if spec.kind == "uniform":
-        return random.random(spec.shape, dtype=np.float32)
-    return random.standard_normal(spec.shape, dtype=np.float32)
+    """The noise for `model.losses` and `reconstruct` of the images at `indices` of a split."""
+    noise = indexed_noise(model.training_noise(), seed, indices.tolist(), "evaluate")
+    return {name: value.to(device) for name, value in noise.items()}
 
 
 def sample_scenes(

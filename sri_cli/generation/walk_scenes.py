@@ -19,15 +19,15 @@ from sri_cli.generation.sample import (
     chunk_size,
     device_of,
     in_chunks,
-    indexed_noise,
     quantise,
     sample_noise,
     sample_scenes,
 )
 from sri_cli.generation.traverse import aside_shape, closed_walk, there_and_back
-from sri_cli.models.base import NoiseSpec, Scene, SlotVAE
+from sri_cli.models.base import Scene, SlotVAE
 from sri_cli.plotting.grid import Picture
 from sri_cli.plotting.palette import blend_masks
+from sri_cli.rng import NoiseSpec, indexed_noise
 
 SCENE = "scene"  # the noise of the scene variable, in systems that have one
 OTHER_SCENES = 16  # unrelated ones, that neighbouring frames are compared with

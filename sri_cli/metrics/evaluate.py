@@ -21,8 +21,8 @@ from sri_cli.errors import SriError, did_you_mean
 from sri_cli.generation.sample import (
     chunk_size,
     device_of,
+    evaluation_noise,
     in_chunks,
-    indexed_noise,
     sample_scenes,
     to_tensor,
 )
@@ -260,14 +260,6 @@ def order_scores(
         for which, suffix in (("model", ""), ("shuffled", "_shuffled"))
         for key, (long, name) in ORDER.items()
     ]
-
-
-def evaluation_noise(
-    model: Any, seed: int, places: NDArray[np.intp], device: torch.device
-) -> dict[str, Tensor]:
-    """The noise of the images at `places` of a split."""
-    noise = indexed_noise(model.training_noise(), seed, places.tolist(), "evaluate")
-    return {name: value.to(device) for name, value in noise.items()}
 
 
 def fitting_split(loaded: LoadedModel, data: DataFile, metrics: Sequence[str], split: str) -> Split:

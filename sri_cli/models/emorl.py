@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sri_cli.models.base import Losses, Noise, NoiseSpec, Objective, Reconstruction, Scene
+from sri_cli.models.base import Losses, Noise, Objective, Reconstruction, Scene
 from sri_cli.models.emorl_segregation import LAYERS, EmorlSegregation
+from sri_cli.rng import NoiseSpec
 
 
 class Emorl(nn.Module):

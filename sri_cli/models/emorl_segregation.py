@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sri_cli.models.base import Noise, NoiseSpec
+from sri_cli.models.base import Noise
 from sri_cli.models.convolution import FEATURES, ConvEncoder
 from sri_cli.models.distributions import Gaussian, kl_divergence, kl_to_standard, standard_like
 from sri_cli.models.emorl_decoders import DECODERS
@@ -21,6 +21,7 @@ from sri_cli.models.layers import full_precision
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.refinement import Pass, Refinement
 from sri_cli.models.segregation import Segregated
+from sri_cli.rng import NoiseSpec
 
 LAYERS = 3
 

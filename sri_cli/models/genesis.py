@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sri_cli.models.base import Losses, Noise, NoiseSpec, Objective, Reconstruction, Scene
+from sri_cli.models.base import Losses, Noise, Objective, Reconstruction, Scene
 from sri_cli.models.distributions import Gaussian, kl_to_standard, squashed_prior
 from sri_cli.models.genesis_attention import MaskAttention
 from sri_cli.models.genesis_components import ComponentVAE
@@ -22,6 +22,7 @@ from sri_cli.models.layers import full_precision
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.scene_encoder import SceneEncoder
 from sri_cli.models.slot_prior import SlotPrior
+from sri_cli.rng import NoiseSpec
 
 PRIOR_WIDTH = 256
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sri_cli.models.base import Losses, Noise, NoiseSpec, Objective, Reconstruction, Scene
+from sri_cli.models.base import Losses, Noise, Objective, Reconstruction, Scene
 from sri_cli.models.distributions import Gaussian, kl_to_standard, squashed_prior, standard_like
 from sri_cli.models.genesis_v2_segregation import GenesisV2Segregation
 from sri_cli.models.layers import Lstm, full_precision
@@ -22,6 +22,7 @@ from sri_cli.models.slot_prior import (
     after_standard_first,
     drawn_or_given,
 )
+from sri_cli.rng import NoiseSpec
 
 
 class GenesisV2Prior(nn.Module):

@@ -10,13 +10,14 @@ import math
 import torch
 from torch import Tensor, nn
 
-from sri_cli.models.base import Noise, NoiseSpec
+from sri_cli.models.base import Noise
 from sri_cli.models.decoders import BroadcastDecoder
 from sri_cli.models.distributions import Gaussian, log_prob_standard, shifted_softplus
 from sri_cli.models.layers import conv_norm_relu, coordinate_grid, full_precision
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.segregation import EMPTY_LOG_MASK, Segregated, total, without_empty
 from sri_cli.models.unet import UNet
+from sri_cli.rng import NoiseSpec
 
 COLOURS = 8
 ALPHA_RANGE = (0.01, 0.99)

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from sri_cli.errors import SriError
-from sri_cli.models.base import Noise, NoiseSpec
+from sri_cli.models.base import Noise
 from sri_cli.models.convolution import FEATURES
 from sri_cli.models.exported import CannotRun, Program
 from sri_cli.models.layers import coordinate_grid
 from sri_cli.models.segregation import Segregated
 from sri_cli.models.slot_attention import SlotAttention, attention_noise
+from sri_cli.rng import NoiseSpec
 
 HINT = "torch.export.save(torch.export.export(module.eval(), (images,), dynamic_shapes=...), FILE)"
 

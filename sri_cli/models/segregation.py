@@ -12,8 +12,9 @@ from typing import Protocol
 
 from torch import Tensor
 
-from sri_cli.models.base import Noise, NoiseSpec, Scene
+from sri_cli.models.base import Noise, Scene
 from sri_cli.models.distributions import Gaussian
+from sri_cli.rng import NoiseSpec
 
 EMPTY_LOG_MASK = -1e10  # of a slot that holds nothing: a mask of 0, without infinities
 

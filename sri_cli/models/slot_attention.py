@@ -9,11 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sri_cli.models.base import Noise, NoiseSpec
+from sri_cli.models.base import Noise
 from sri_cli.models.convolution import FEATURES, ConvEncoder
 from sri_cli.models.distributions import Gaussian, sqrt_softplus
 from sri_cli.models.layers import full_precision, init_default
 from sri_cli.models.segregation import Segregated
+from sri_cli.rng import NoiseSpec
 
 ITERATIONS = 3
 MLP_WIDTH = 128

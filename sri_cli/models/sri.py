@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from sri_cli.models.base import Losses, Noise, NoiseSpec, Objective, Reconstruction, Scene
+from sri_cli.models.base import Losses, Noise, Objective, Reconstruction, Scene
 from sri_cli.models.distributions import Gaussian, kl_divergence, kl_to_standard
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.matching import MATCHINGS, reorder
 from sri_cli.models.scene_encoder import SceneEncoder
 from sri_cli.models.segregation import Segregated, Segregation, total, without_empty
 from sri_cli.models.slot_prior import SlotPosterior, SlotPrior
+from sri_cli.rng import NoiseSpec
 
 
 class Inference(NamedTuple):

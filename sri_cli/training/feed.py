@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sri_cli.models.base import NoiseSpec
-from sri_cli.training.noise import draw_noise
+from sri_cli.device import to_device
+from sri_cli.rng import NoiseSpec, draw_noise
 
 Ready = tuple[Tensor, dict[str, Tensor]]
 
@@ -59,5 +59,6 @@ class Feed:
             torch.cuda.set_device(self.device)
 
     def _make(self, step: int) -> Ready:
-        noise = draw_noise(self.specs, self.batch, self.seed, step, self.device, self.rows)
-        return self.batches.at(step), noise
+        noise = draw_noise(self.specs, self.batch, self.seed, step, self.rows)
+        moved = {name: to_device(value, self.device) for name, value in noise.items()}
+        return self.batches.at(step), moved

@@ -20,6 +20,7 @@ from sri_cli.data.dataset import DataFile
 from sri_cli.data.loader import Batches
 from sri_cli.errors import Diverged, Interrupted, SriError
 from sri_cli.models.build import build_model
+from sri_cli.rng import retry_seed
 from sri_cli.signals import StopFlag
 from sri_cli.training import folder
 from sri_cli.training.distributed import Ranks, processes_here
@@ -27,7 +28,6 @@ from sri_cli.training.divergence import Watch
 from sri_cli.training.execution import Way, choose_way
 from sri_cli.training.feed import Feed
 from sri_cli.training.log import RunLog
-from sri_cli.training.noise import retry_seed
 from sri_cli.training.progress import TrainingProgress
 from sri_cli.training.schedule import learning_rate
 from sri_cli.training.step import TrainStep

@@ -15,12 +15,13 @@ import torch
 from sri_cli.config.load import load_recipe
 from sri_cli.config.schema import TrainSection
 from sri_cli.data.loader import Batches
+from sri_cli.device import to_device
 from sri_cli.models.build import build_model
+from sri_cli.rng import draw_noise
 from sri_cli.training.capture import WARM_UP_STEPS
 from sri_cli.training.distributed import Ranks
 from sri_cli.training.execution import Way
 from sri_cli.training.feed import Feed
-from sri_cli.training.noise import draw_noise
 from sri_cli.training.step import TrainStep
 from sri_cli.training.step_timing import random_images
 from tests.ranks import on_ranks
@@ -41,6 +42,10 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "genesis": {},
     "emorl": {"decoder": "big", "refinements": 1, "std": 0.1},
 }
+
+
+def on_gpu(noise: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: to_device(value, GPU) for name, value in noise.items()}
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +72,7 @@ def new_step(system: str, way: Way, **changes: Any) -> TrainStep:
 def go(step: TrainStep, numbers: range) -> None:
     images = random_images(BATCH, 32).to(GPU)
     for number in numbers:
-        step(images, draw_noise(step.model.training_noise(), BATCH, 0, number, GPU), number)
+        step(images, on_gpu(draw_noise(step.model.training_noise(), BATCH, 0, number)), number)
 
 
 @pytest.mark.parametrize("way", [name for name in WAYS if name != "eager"])
@@ -111,7 +116,7 @@ def test_a_recorded_step_that_is_not_finite_changes_nothing() -> None:
     step = new_step("sri", WAYS["graph"])
     go(step, range(WARM_UP_STEPS + 2))
     before = [p.clone() for p in step.params]
-    noise = draw_noise(step.model.training_noise(), BATCH, 0, 99, GPU)
+    noise = on_gpu(draw_noise(step.model.training_noise(), BATCH, 0, 99))
     noise["posterior"][0, 0, 0] = torch.nan
     step(random_images(BATCH, 32).to(GPU), noise, WARM_UP_STEPS + 2)
     assert all(torch.equal(p, old) for p, old in zip(step.params, before, strict=True))
@@ -136,7 +141,7 @@ def test_the_published_model_trains_in_8_gb() -> None:
     step = TrainStep(model, recipe.train, GPU, Way("bf16", compiled=True, graphed=True))
     images = random_images(recipe.train.batch, 64).to(GPU)
     for number in range(WARM_UP_STEPS + 3):
-        noise = draw_noise(model.training_noise(), recipe.train.batch, 0, number, GPU)
+        noise = on_gpu(draw_noise(model.training_noise(), recipe.train.batch, 0, number))
         step(images, noise, number)
     torch.cuda.synchronize()
     assert torch.cuda.max_memory_reserved() < 8e9
@@ -154,7 +159,7 @@ def gradients(ranks: Ranks) -> list[torch.Tensor]:
     step = new_step("sri", Way())
     step.ranks, step.share = ranks, ranks.share_of(BATCH)
     rows = ranks.rows(BATCH)
-    noise = draw_noise(step.model.training_noise(), BATCH, 0, 0, GPU, rows)
+    noise = on_gpu(draw_noise(step.model.training_noise(), BATCH, 0, 0, rows))
     step(random_images(BATCH, 32)[rows].to(GPU), noise, 0)
     return [p.grad.cpu() for p in step.params]
 

@@ -7,7 +7,7 @@ import torch
 
 from sri_cli.config.load import load_recipe
 from sri_cli.models.build import build_model
-from sri_cli.training.noise import draw_noise
+from sri_cli.rng import draw_noise
 from sri_cli.training.step_timing import StepBench
 
 

@@ -16,7 +16,7 @@ from sri_cli.models.emorl_layers import DualGru, Parameters
 from sri_cli.models.emorl_segregation import EmorlSegregation
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.sri import SRI
-from sri_cli.training.noise import draw_noise
+from sri_cli.rng import draw_noise
 
 SMALL: dict[str, Any] = {"image_size": 32, "slots": 4, "slot_size": 16, "refinements": 2}
 BATCH = 3

@@ -23,9 +23,9 @@ from sri_cli.generation.sample import sample_noise
 from sri_cli.models.exported import CannotRun, Program
 from sri_cli.models.exported_calls import function
 from sri_cli.models.pretrained_encoder import FrozenSegregation
+from sri_cli.rng import draw_noise
 from sri_cli.training.execution import Way
 from sri_cli.training.loop import train
-from sri_cli.training.noise import draw_noise
 from sri_cli.training.step import TrainStep
 from sri_cli.training.step_timing import CallCounter
 from tests.small_models import SIDE, SIZES, SLOTS, images, noise_for, small_sri

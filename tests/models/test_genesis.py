@@ -13,7 +13,7 @@ from sri_cli.models.genesis import Genesis
 from sri_cli.models.genesis_attention import Transposed5, stick_breaking
 from sri_cli.models.genesis_components import BroadcastConvolutions
 from sri_cli.models.likelihood import ImageLikelihood
-from sri_cli.training.noise import draw_noise
+from sri_cli.rng import draw_noise
 from sri_cli.training.step import TrainStep
 from sri_cli.training.step_timing import CallCounter
 

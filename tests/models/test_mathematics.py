@@ -20,7 +20,7 @@ from sri_cli.models.matching import greedy_order, hungarian_order, reorder
 from sri_cli.models.norm import GroupNorm
 from sri_cli.models.scene_encoder import SceneEncoder
 from sri_cli.models.unet import UNet
-from sri_cli.training.noise import draw_noise
+from sri_cli.rng import draw_noise
 
 SMALL = {"image_size": 32, "slots": 4, "slot_size": 16, "scene_size": 24}
 

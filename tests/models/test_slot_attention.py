@@ -7,8 +7,8 @@ import torch
 
 from sri_cli.config.load import load_recipe
 from sri_cli.models.slot_attention import SlotAttention, SlotAttentionSegregation
+from sri_cli.rng import draw_noise
 from sri_cli.training.execution import Way
-from sri_cli.training.noise import draw_noise
 from sri_cli.training.step import TrainStep
 from tests.small_models import SIDE, SIZES, SLOT_SIZE, SLOTS, VARIANTS, images, noise_for
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sri_cli.generation.sample import indexed_noise, sample_noise
+from sri_cli.generation.sample import sample_noise
 from sri_cli.models.build import build_model
+from sri_cli.rng import indexed_noise
 
 SYSTEMS = {
     "sri": {"system": "sri", "scene_size": 24},

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from sri_cli.generation.sample import sample_noise
-from sri_cli.models.base import Noise, NoiseSpec
+from sri_cli.models.base import Noise
 from sri_cli.models.distributions import Gaussian
 from sri_cli.models.matching import reorder
 from sri_cli.models.segregation import Segregated
+from sri_cli.rng import NoiseSpec
 from sri_cli.training.step_timing import CallCounter
 from tests.small_models import (
     SCENE_SIZE,

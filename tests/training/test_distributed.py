@@ -10,10 +10,9 @@ import torch
 
 from sri_cli.config.schema import TrainSection
 from sri_cli.data.loader import Batches, batch_indices
-from sri_cli.models.base import NoiseSpec
 from sri_cli.models.build import build_model
+from sri_cli.rng import BLOCK, NoiseSpec, draw_noise
 from sri_cli.training.distributed import Ranks
-from sri_cli.training.noise import BLOCK, draw_noise
 from sri_cli.training.step import TrainStep
 from sri_cli.training.step_timing import random_images
 from tests.ranks import on_ranks

@@ -10,10 +10,9 @@ import torch
 
 from sri_cli.checkpoint import state_bytes
 from sri_cli.config.schema import TrainSection
-from sri_cli.models.base import NoiseSpec
 from sri_cli.models.build import build_model
+from sri_cli.rng import NoiseSpec, draw_noise, retry_seed
 from sri_cli.training.execution import Way
-from sri_cli.training.noise import draw_noise, retry_seed
 from sri_cli.training.schedule import learning_rate
 from sri_cli.training.step import TrainStep
 from sri_cli.training.step_timing import CallCounter, random_images

@@ -19,9 +19,9 @@ from sri_cli.models.emorl_segregation import EmorlSegregation
 from sri_cli.models.genesis import Genesis
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.sri import SRI
+from sri_cli.rng import draw_noise
 from sri_cli.training.execution import Way
 from sri_cli.training.geco_emorl import EmorlGeco
-from sri_cli.training.noise import draw_noise
 from sri_cli.training.schedule import learning_rate, refinement_steps
 from sri_cli.training.step import TrainStep
 from sri_cli.training.step_timing import CallCounter, random_images

@@ -13,8 +13,8 @@ import torch
 
 from sri_cli.config.schema import TrainSection
 from sri_cli.models.build import build_model
+from sri_cli.rng import draw_noise
 from sri_cli.training.execution import Way, choose_way
-from sri_cli.training.noise import draw_noise
 from sri_cli.training.step import TrainStep
 from sri_cli.training.step_timing import random_images
 
