@@ -16,21 +16,18 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sri_cli import __version__
 from sri_cli.atomic import cannot_write, ensure_folder, sync_folder
-from sri_cli.device import keep_freed_memory
 from sri_cli.errors import SriError
-from sri_cli.run import RunRef, checkpoints_in
+from sri_cli.run import checkpoints_in
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
-    from sri_cli.config.schema import Recipe
 
 FORMAT = 1
 WEIGHTS, STATE, META = "model.safetensors", "state.pt", "meta.json"
@@ -66,17 +63,6 @@ class Checkpoint:
                 "train another: sri train --recipe NAME --run DIR",
             )
         return torch.load(self.path / STATE, map_location="cpu", weights_only=True)
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model in evaluation mode with what it was trained from; `extra` as in `Checkpoint`."""
-
-    model: Any  # output.SlotVAE and nn.Module
-    recipe: Recipe
-    step: int
-    run_dir: Path
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def tell_stderr(message: str) -> None:
@@ -147,24 +133,6 @@ def newest_good(
         except BrokenCheckpoint as error:
             notify(f"Note: {error.message}; going back to the checkpoint before")
     return None
-
-
-def load_model(
-    ref: RunRef | Path, device: str | torch.device = "cpu", notify: Notify = tell_stderr
-) -> LoadedModel:
-    """The model of a run or checkpoint, in evaluation mode. SriError when no intact one is left."""
-    from sri_cli.config.load import recipe_from_dict
-    from sri_cli.models.build import build_model
-
-    keep_freed_memory()
-    run_dir, wanted = (ref.run_dir, ref.checkpoint) if isinstance(ref, RunRef) else (ref, None)
-    found = newest_good(run_dir, notify, wanted)
-    if found is None:
-        raise no_intact(run_dir)
-    recipe = recipe_from_dict(found.recipe)
-    model = build_model(**recipe.model.model_dump())
-    model.load_state_dict(found.weights())
-    return LoadedModel(model.to(device).eval(), recipe, found.step, run_dir, found.extra)
 
 
 def no_intact(run_dir: Path) -> SriError:

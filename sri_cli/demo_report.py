@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sri_cli.console import duration
 from sri_cli.device import cpu_model
-from sri_cli.generation.trained_run import Trained
+from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.plotting.report_runs import subject
 from sri_cli.plotting.report_write import About, write_report
 from sri_cli.run import Workspace
@@ -22,7 +22,7 @@ class Shown:
     """What the demo has made."""
 
     plan: Plan
-    trained: Trained
+    trained: TrainedRun
     samples: Path  # folder
     recognisable: int  # of SAMPLES
     seconds: float

@@ -20,7 +20,7 @@ from sri_cli.atomic import list_folder, write_atomic
 from sri_cli.config.load import recipe_to_yaml
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
-from sri_cli.generation.trained_run import open_data
+from sri_cli.generation.trained_run import load_run
 from sri_cli.plotting.report_commands import prepare_words
 from sri_cli.run import Workspace
 from sri_cli.training.log import LOG_NAME
@@ -36,14 +36,14 @@ def ship(workspace: Workspace, run: str, out: Path) -> Path:
     """
     if list_folder(out):
         raise SriError(f"{out} is there already", "name a new or empty folder")
-    loaded = checkpoints.load_model(workspace.find_run(run))
+    loaded = load_run(workspace.find_run(run), workspace)
     if "data" not in loaded.extra:
         raise SriError(f"what {loaded.run_dir} was trained on is not known", "name a trained run")
     weights = halved(loaded.model.state_dict())
     size = len(checkpoints.weights_bytes(weights))
     if size > LARGEST:
         raise SriError(f"{size:,} bytes of weights, {LARGEST:,} at most", "name a smaller model")
-    data = open_data(workspace, loaded)
+    data = loaded.open_data()
     trained_by = _text(loaded.run_dir / "command.txt").splitlines()
     commands = [_made_by(workspace, data), *trained_by]
     extra = {

@@ -14,7 +14,7 @@ import pytest
 
 from sri_cli.data.dataset import SPLITS
 from sri_cli.data.writer import Header, StoreWriter
-from sri_cli.generation.trained_run import Trained, open_run
+from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.run import Workspace
 from tests import small_workspace
 
@@ -105,5 +105,5 @@ def workspace(original: Path, tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture
-def trained(workspace: Workspace) -> Trained:
+def trained(workspace: Workspace) -> TrainedRun:
     return open_run(workspace, "tiny")

@@ -18,6 +18,7 @@ import torch
 
 from sri_cli import checkpoint as checkpoints
 from sri_cli.errors import SriError, SriFailure
+from sri_cli.generation.trained_run import load_run
 from sri_cli.models.build import build_model
 from sri_cli.run import RunRef, checkpoints_in
 
@@ -191,11 +192,11 @@ def test_load_model_needs_nothing_but_the_run(tmp_path: Path) -> None:
     model = build_model(**RECIPE["model"])  # type: ignore[arg-type]
     for step in (10, 20):
         checkpoints.save(tmp_path, step, model.state_dict(), RECIPE, {})
-    loaded = checkpoints.load_model(tmp_path)
+    loaded = load_run(tmp_path)
     assert loaded.step == 20 and loaded.recipe.name == "small" and not loaded.model.training
     for name, value in model.state_dict().items():
         assert torch.equal(loaded.model.state_dict()[name], value)
-    older = checkpoints.load_model(RunRef(tmp_path, checkpoints.checkpoint_path(tmp_path, 10)))
+    older = load_run(RunRef(tmp_path, checkpoints.checkpoint_path(tmp_path, 10)))
     assert older.step == 10
 
 
@@ -207,12 +208,12 @@ def test_a_named_checkpoint_that_is_broken_gives_way_to_an_older_one(
         checkpoints.save(tmp_path, step, model.state_dict(), RECIPE, {})
     broken = checkpoints.checkpoint_path(tmp_path, 20)
     damage(broken / "model.safetensors", "cut")
-    assert checkpoints.load_model(RunRef(tmp_path, broken)).step == 10
+    assert load_run(RunRef(tmp_path, broken)).step == 10
     assert "step-000000020" in capsys.readouterr().err
 
 
 def test_no_intact_checkpoint_is_told(tmp_path: Path, damage: Damage) -> None:
     damage(save(tmp_path, 10) / "meta.json", "cut")
     with pytest.raises(SriError, match="none of the 1 checkpoints") as caught:
-        checkpoints.load_model(tmp_path, notify=lambda note: None)
+        load_run(tmp_path, notify=lambda note: None)
     assert caught.value.hint

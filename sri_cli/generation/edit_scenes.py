@@ -28,7 +28,7 @@ from sri_cli.generation.sample import (
     sample_noise,
     to_tensor,
 )
-from sri_cli.generation.trained_run import Trained
+from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.models.base import Scene, SlotVAE
 from sri_cli.plotting.grid import Picture
 from sri_cli.plotting.palette import blend_masks
@@ -140,9 +140,9 @@ def place_masks(masks: Tensor, places: Sequence[int], slots: int) -> NDArray[np.
     return out
 
 
-def read_image(trained: Trained, path: Path) -> tuple[Picture, str | None]:
+def read_image(trained: TrainedRun, path: Path) -> tuple[Picture, str | None]:
     """An image file at the model's size, and what had to be done to it, if anything."""
-    size = trained.loaded.model.image_size
+    size = trained.model.image_size
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise SriError(f"--image {path} {what}", "name a picture, or a test image with --index 0")

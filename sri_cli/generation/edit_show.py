@@ -12,7 +12,7 @@ from sri_cli.generation.edit import Strip, exchange, reimagine, remove, repeat
 from sri_cli.generation.edit_scenes import Cell, Start, decoded, drawn, read_image, seen
 from sri_cli.generation.edit_words import notes
 from sri_cli.generation.sample import check_request
-from sri_cli.generation.trained_run import Trained, open_data, open_run
+from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.metrics.evaluate import fitting_split
 from sri_cli.plotting.grid import Picture, png_bytes
 from sri_cli.plotting.strips import Tile, TileColumn, strip_figure
@@ -72,12 +72,12 @@ def edit_run(
     """
     check(request)
     trained = open_run(workspace, run)
-    total = request.slots or trained.loaded.model.num_slots
-    check_slots(request, total, trained.loaded.run_dir.name)
+    total = request.slots or trained.model.num_slots
+    check_slots(request, total, trained.run_dir.name)
     picture, name, note = _picture(workspace, trained, request)
     guest = None
     if picture is not None:
-        model = trained.loaded.model
+        model = trained.model
         guest = seen(model, picture, name, request.seed, request.temperature)
     strip = make_strip(trained, request, guest)
     title = (
@@ -85,7 +85,7 @@ def edit_run(
         f" temperature {request.temperature:g}"
     )
     figure = draw_strip(trained, strip, total, title)
-    path = out or trained.loaded.run_dir / "figures" / f"edit-{request.action}.png"
+    path = out or trained.run_dir / "figures" / f"edit-{request.action}.png"
     write_atomic(path, png_bytes(figure))
     told = [*([note] if note else []), *notes(trained, request.action, guest is not None)]
     return Result(path, title, told)
@@ -99,9 +99,9 @@ TITLES = {
 }
 
 
-def make_strip(trained: Trained, request: Request, guest: Start | None) -> Strip:
+def make_strip(trained: TrainedRun, request: Request, guest: Start | None) -> Strip:
     """The edited slots of the action; `guest`: the picture's scene, if one is named."""
-    model, temperature = trained.loaded.model, request.temperature
+    model, temperature = trained.model, request.temperature
     total = request.slots or model.num_slots
     which = [tuple(k - 1 for k in request.slot)] if request.slot else [(k,) for k in range(total)]
     alone = guest is not None and request.action in ("remove", "reimagine")
@@ -119,7 +119,7 @@ def make_strip(trained: Trained, request: Request, guest: Start | None) -> Strip
     return reimagine(model, starts, firsts, variants, temperature, request.seed)
 
 
-def draw_strip(trained: Trained, strip: Strip, total: int, text: str) -> Picture:
+def draw_strip(trained: TrainedRun, strip: Strip, total: int, text: str) -> Picture:
     """Decode all cells and lay them out: the picture where there is one, before, after."""
     rows = strip.rows
     if len(rows) > MAX_ROWS or len(strip.columns) > MAX_COLUMNS:
@@ -131,7 +131,7 @@ def draw_strip(trained: Trained, strip: Strip, total: int, text: str) -> Picture
     cells = [Cell.whole(row.before.slots) for row in rows]
     cells += [cell for row in rows for cell in row.after]
     with counting("decoding", len(cells)) as advance:
-        tiles = decoded(trained.loaded.model, cells, total, advance)
+        tiles = decoded(trained.model, cells, total, advance)
     before, after = tiles[: len(rows)], tiles[len(rows) :]
     count = len(strip.columns)
     columns = [TileColumn("before", before)]
@@ -183,7 +183,7 @@ def check_slots(request: Request, total: int, name: str) -> None:
 
 
 def _picture(
-    workspace: Workspace, trained: Trained, request: Request
+    workspace: Workspace, trained: TrainedRun, request: Request
 ) -> tuple[Picture | None, str, str | None]:
     """The picture that is named, what to call it, and what was done to it."""
     if request.image is not None:
@@ -191,8 +191,8 @@ def _picture(
         return picture, "image", note
     if request.index is None:
         return None, "", None
-    data = open_data(workspace, trained.loaded)
-    images = fitting_split(trained.loaded, data, (), "test").images
+    data = trained.open_data()
+    images = fitting_split(trained, data, (), "test").images
     if not 0 <= request.index < len(images):
         raise SriError(
             f"--index {request.index}: the test split of {data.name} has the images 0 to"

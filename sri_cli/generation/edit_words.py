@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from sri_cli.generation.trained_run import Trained
+from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.generation.walk_scenes import has_scene
 
 
-def notes(trained: Trained, action: str, pictured: bool) -> list[str]:
+def notes(trained: TrainedRun, action: str, pictured: bool) -> list[str]:
     """Lines on what this system's slots do and do not, for the action."""
-    section = trained.loaded.recipe.model
-    name = trained.loaded.recipe.name
+    section = trained.recipe.model
+    name = trained.recipe.name
     said = []
     if section.system == "genesis":
         said.append(
@@ -30,7 +30,7 @@ def notes(trained: Trained, action: str, pictured: bool) -> list[str]:
         )
     if action == "reimagine" and section.system == "emorl":
         said.append(f"{name} draws every slot on its own: new slots do not follow those kept")
-    elif action == "reimagine" and not has_scene(trained.loaded.model):
+    elif action == "reimagine" and not has_scene(trained.model):
         said.append(f"{name} has no scene variable: new slots follow from those kept alone")
     elif action == "reimagine":
         whose = "inferred from the image" if pictured else "as drawn"

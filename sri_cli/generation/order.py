@@ -15,7 +15,7 @@ from sri_cli.atomic import write_atomic
 from sri_cli.console import counting
 from sri_cli.errors import SriError
 from sri_cli.generation.sample import check_request, quantise, sample_scenes
-from sri_cli.generation.trained_run import Trained, open_run
+from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.metrics import order
 from sri_cli.metrics.table import estimate_words
 from sri_cli.plotting.grid import Picture, png_bytes
@@ -35,25 +35,25 @@ class OrderResult:
 
 
 def look_at_order(
-    trained: Trained, num: int = 100, seed: int = 0, temperature: float = 1.0
+    trained: TrainedRun, num: int = 100, seed: int = 0, temperature: float = 1.0
 ) -> OrderResult:
     """Score `num` random scenes with the training number of slots, and draw the first few."""
-    slots = trained.loaded.model.num_slots
+    slots = trained.model.num_slots
     check_request(num, slots, temperature, seed)
     check_num(num)
     images: list[Picture] = []
     rgb: list[Picture] = []
     masks: list[np.ndarray] = []
     with counting("sampling", num) as advance:
-        for scene in sample_scenes(trained.loaded.model, num, slots, temperature, seed):
+        for scene in sample_scenes(trained.model, num, slots, temperature, seed):
             masks.append(scene.masks[:, :, 0].cpu().numpy())
             if sum(len(chunk) for chunk in images) < DRAWN_SCENES:
                 images.append(quantise(scene.image))
                 rgb.append(quantise(scene.rgb))
             advance(len(masks[-1]))
     record = {
-        "run": str(trained.loaded.run_dir),
-        "step": trained.loaded.step,
+        "run": str(trained.run_dir),
+        "step": trained.step,
         "trained_on": trained.caption,
         "seed": seed,
         "temperature": temperature,
@@ -68,11 +68,11 @@ def look_at_order(
 
 
 def write_order(
-    trained: Trained, out: Path | None = None, num: int = 100, seed: int = 0
+    trained: TrainedRun, out: Path | None = None, num: int = 100, seed: int = 0
 ) -> dict[str, Any]:
     """Write the figure to `out` (None: the run's figures/order.png); the record, with its path."""
     result = look_at_order(trained, num, seed)
-    path = out or trained.loaded.run_dir / "figures" / "order.png"
+    path = out or trained.run_dir / "figures" / "order.png"
     write_atomic(path, png_bytes(result.figure))
     return result.record | {"figure": str(path)}
 

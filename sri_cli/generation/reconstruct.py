@@ -16,7 +16,7 @@ from sri_cli.console import counted
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.generation.sample import device_of, evaluation_noise, in_chunks, quantise, to_tensor
-from sri_cli.generation.trained_run import Trained, open_data, open_run
+from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.metrics.evaluate import fitting_split
 from sri_cli.plotting.grid import Picture, png_bytes
 from sri_cli.plotting.reconstruction import reconstruction_figure
@@ -42,25 +42,23 @@ class Seen(NamedTuple):
 
 
 def look_at_reconstructions(
-    trained: Trained, data: DataFile, split: str = "test", num: int = 10, seed: int = 0
+    trained: TrainedRun, data: DataFile, split: str = "test", num: int = 10, seed: int = 0
 ) -> Picture:
     """Columns of `num` images from all over the split; noise as in evaluation."""
     check_num(num)
     found = seen(trained, data, split, num, seed)
-    text = (
-        f"{trained.loaded.run_dir.name}, step {trained.loaded.step}; {data.caption}, {split} split"
-    )
+    text = f"{trained.run_dir.name}, step {trained.step}; {data.caption}, {split} split"
     return reconstruction_figure(
         found.inputs, found.attention, found.pictures, found.masks, found.imagined, text
     )
 
 
 def seen(
-    trained: Trained, data: DataFile, split: str = "test", num: int = 10, seed: int = 0
+    trained: TrainedRun, data: DataFile, split: str = "test", num: int = 10, seed: int = 0
 ) -> Seen:
     """`num` images from all over the split as the model sees them; noise as in evaluation."""
-    model = trained.loaded.model
-    part = fitting_split(trained.loaded, data, (), split)
+    model = trained.model
+    part = fitting_split(trained, data, (), split)
     places = part.pick(num)
     inputs = np.array(part.images[places])
     device = device_of(model)
@@ -85,7 +83,7 @@ def seen(
 
 
 def write_reconstructions(
-    trained: Trained,
+    trained: TrainedRun,
     data: DataFile,
     out: Path | None = None,
     split: str = "test",
@@ -94,7 +92,7 @@ def write_reconstructions(
 ) -> Path:
     """Write the figure to `out` (None: the run's figures/reconstruct-SPLIT.png)."""
     figure = look_at_reconstructions(trained, data, split, num, seed)
-    path = out or trained.loaded.run_dir / "figures" / f"reconstruct-{split}.png"
+    path = out or trained.run_dir / "figures" / f"reconstruct-{split}.png"
     write_atomic(path, png_bytes(figure))
     return path
 
@@ -112,7 +110,7 @@ def reconstruct_of_run(
     """`write_reconstructions` for a run (None: the latest): the file, and what it shows."""
     check_num(num)
     trained = open_run(workspace, run, dynamic_slots)
-    file = open_data(workspace, trained.loaded, data)
+    file = trained.open_data(data)
     path = write_reconstructions(trained, file, out, split, num, seed)
     shown = counted(min(num, file.counts[split]), "image")
     return path, f"{shown} of {file.caption}, {split} split"

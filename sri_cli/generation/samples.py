@@ -21,7 +21,7 @@ from sri_cli.atomic import cannot_write, ensure_folder
 from sri_cli.console import counting
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.generation.sample import check_request, quantise, sample_scenes
-from sri_cli.generation.trained_run import Trained, open_run
+from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.generation.writers import WRITERS, Arrays
 from sri_cli.models.base import Scene
 from sri_cli.plotting.grid import caption, grid, png_bytes
@@ -46,7 +46,7 @@ class Request:
 
 def sample_run(
     workspace: Workspace, run: str | None, request: Request, out: Path | None = None
-) -> tuple[Trained, Path]:
+) -> tuple[TrainedRun, Path]:
     """Samples of a run (None: the latest), and the folder they lie in."""
     # A request that means nothing is refused before any model is looked for.
     slots = 1 if request.slots is None else request.slots
@@ -55,13 +55,13 @@ def sample_run(
     return trained, write_samples(trained, request, out)
 
 
-def write_samples(trained: Trained, request: Request, out: Path | None = None) -> Path:
+def write_samples(trained: TrainedRun, request: Request, out: Path | None = None) -> Path:
     """Draw the scenes and write them to `out` (None: a folder of the run named after the request).
 
     grid.png (the first 64), sample.json, and the images as PNGs, one .npz or one .h5.
     Raises SriError for a request that means nothing or a folder that holds something already.
     """
-    slots = trained.loaded.model.num_slots if request.slots is None else request.slots
+    slots = trained.model.num_slots if request.slots is None else request.slots
     check_request(request.num, slots, request.temperature, request.seed)
     target = _default_folder(trained, request, slots) if out is None else out.resolve()
     if out is not None and target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -91,15 +91,15 @@ def _put(beside: Path, target: Path) -> None:
     os.replace(beside, target)
 
 
-def _default_folder(trained: Trained, request: Request, slots: int) -> Path:
+def _default_folder(trained: TrainedRun, request: Request, slots: int) -> Path:
     name = (
-        f"step-{trained.loaded.step:09d}_slots-{slots}_temp-{request.temperature:g}"
+        f"step-{trained.step:09d}_slots-{slots}_temp-{request.temperature:g}"
         f"_seed-{request.seed}_num-{request.num}_{request.format}"
     )
-    return trained.loaded.run_dir / "samples" / (name + ("_masks" if request.masks else ""))
+    return trained.run_dir / "samples" / (name + ("_masks" if request.masks else ""))
 
 
-def _fill(folder: Path, trained: Trained, request: Request, slots: int) -> None:
+def _fill(folder: Path, trained: TrainedRun, request: Request, slots: int) -> None:
     """Everything that belongs into the folder."""
     first: list[Arrays] = []
     writing = closing(WRITERS[request.format](folder, request.num))
@@ -114,8 +114,8 @@ def _fill(folder: Path, trained: Trained, request: Request, slots: int) -> None:
     )
     _write_grids(folder, first, text, request.masks)
     settings = {
-        "run": str(trained.loaded.run_dir),
-        "step": trained.loaded.step,
+        "run": str(trained.run_dir),
+        "step": trained.step,
         "trained_on": trained.caption,
         "num": request.num,
         "slots": slots,
@@ -125,11 +125,9 @@ def _fill(folder: Path, trained: Trained, request: Request, slots: int) -> None:
     (folder / "sample.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def _chunks(trained: Trained, request: Request, slots: int) -> Iterator[Arrays]:
+def _chunks(trained: TrainedRun, request: Request, slots: int) -> Iterator[Arrays]:
     """images uint8 [B,H,W,3] and, where asked for, masks uint8 [B,K,H,W] (255: all of it)."""
-    scenes = sample_scenes(
-        trained.loaded.model, request.num, slots, request.temperature, request.seed
-    )
+    scenes = sample_scenes(trained.model, request.num, slots, request.temperature, request.seed)
     for scene in scenes:
         images = {"images": quantise(scene.image)}
         yield images | ({"masks": mask_levels(scene)} if request.masks else {})

@@ -1,72 +1,131 @@
-"""The run that a looking verb is asked about, and what it was trained on."""
+"""A run opened for use: its model in evaluation mode, and what it was trained from."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sri_cli.checkpoint import LoadedModel, load_model
+import torch
+
+from sri_cli.checkpoint import checkpoint_path, newest_good, no_intact, tell_stderr
+from sri_cli.config.load import recipe_from_dict
+from sri_cli.config.schema import Recipe
 from sri_cli.data.dataset import DataFile
-from sri_cli.device import choose_device
+from sri_cli.device import choose_device, keep_freed_memory
 from sri_cli.errors import SriError
-from sri_cli.run import Workspace
+from sri_cli.models.build import build_model
+from sri_cli.run import RunRef, Workspace
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A loaded model; `caption` names its data for figures, as 'demo-towers, simulated'."""
+class TrainedRun:
+    """A model with the recipe, step and run folder of its checkpoint.
 
-    loaded: LoadedModel
-    caption: str
+    `extra` is what the checkpoint records besides: data set, precision, origin.
+    """
+
+    model: Any  # models.base.SlotVAE
+    recipe: Recipe
+    step: int
+    run_dir: Path
+    extra: dict[str, Any] = field(default_factory=dict)
+    workspace: Workspace = Workspace(Path("data"), Path("runs"))
+    _files: dict[str | None, DataFile] = field(default_factory=dict, repr=False)
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint folder."""
+        return checkpoint_path(self.run_dir, self.step)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    @property
+    def data_name(self) -> str:
+        """The data set that it was trained on; the recipe's where that is not recorded."""
+        return str(self.extra.get("data", {}).get("name") or self.recipe.data)
+
+    @cached_property
+    def caption(self) -> str:
+        """Its data in figures, as 'demo-towers, simulated'."""
+        # Recorded in the checkpoint: sampling needs no data, so the file may be gone.
+        if "source" in self.extra:
+            return str(self.extra["source"]["caption"])
+        try:
+            return self.open_data().caption
+        except SriError:
+            return f"{self.data_name} (data file not here)"
 
     @property
     def title(self) -> str:
         """Run, step and data, for captions."""
-        return f"{self.loaded.run_dir.name}, step {self.loaded.step}, {self.caption}"
+        return f"{self.run_dir.name}, step {self.step}, {self.caption}"
+
+    def open_data(self, name: str | None = None) -> DataFile:
+        """The data file of this name or path, by default the one that it was trained on.
+
+        Each file is opened once. If the file was moved, its data set's name is looked up instead.
+
+        Raises:
+            SriError: if there is no such file.
+        """
+        if name not in self._files:
+            recorded = Path(self.extra.get("source", {}).get("file", ""))
+            if name is not None or not recorded.is_file():
+                size = self.recipe.model.image_size
+                recorded = self.workspace.find_data(name or self.data_name, size)
+            self._files[name] = DataFile(recorded)
+        return self._files[name]
 
 
-def open_run(workspace: Workspace, run: str | None = None, dynamic_slots: bool = False) -> Trained:
-    """The run's newest good checkpoint (None: the latest run), on a GPU where there is one.
+def open_run(
+    workspace: Workspace, run: str | None = None, dynamic_slots: bool = False
+) -> TrainedRun:
+    """The run's newest intact checkpoint, on a GPU where there is one.
 
-    `dynamic_slots`: each image gets as many slots as it wants, at most those of training; SriError
-    for a model that cannot.
+    Args:
+        workspace: Where runs and data are.
+        run: Folder, name or checkpoint of the run, by default the latest.
+        dynamic_slots: Infer as many slots per image as it needs, at most those of training.
+
+    Raises:
+        SriError: if there is no such run, or its model has no dynamic slots.
     """
-    loaded = load_model(workspace.find_run(run), choose_device())
+    trained = load_run(workspace.find_run(run), workspace, choose_device())
     if dynamic_slots:
-        stage: Any = getattr(loaded.model, "segregate", None)
+        stage: Any = getattr(trained.model, "segregate", None)
         if not hasattr(stage, "dynamic_slots"):
             raise SriError(
-                f"--dynamic-slots: {loaded.recipe.name} does not take images apart as GENESIS-v2"
-                " does, slot by slot until nothing is left",
-                "leave it out, or name another run",
+                f"--dynamic-slots: {trained.recipe.name} does not infer slots one after another",
+                "leave it out, or name a run of GENESIS-v2, or of SRI on it",
             )
         stage.dynamic_slots = True
-    return Trained(loaded, _caption(workspace, loaded))
+    return trained
 
 
-def open_data(workspace: Workspace, loaded: LoadedModel, data: str | None = None) -> DataFile:
-    """The data file named, or the one that the model was trained on; SriError when missing.
+def load_run(
+    ref: RunRef | Path,
+    workspace: Workspace | None = None,
+    device: str | torch.device = "cpu",
+    notify: Callable[[str], None] = tell_stderr,
+) -> TrainedRun:
+    """The newest intact checkpoint of a run folder, or the one that `ref` names or before it.
 
-    A file that was moved is looked for under the name of its data set, not the recipe's.
+    Raises:
+        SriError: if no checkpoint is intact.
     """
-    recipe = loaded.recipe
-    trained_on = loaded.extra.get("source", {}).get("file")
-    if data is None and trained_on is not None and Path(trained_on).is_file():
-        return DataFile(Path(trained_on))
-    return DataFile(workspace.find_data(data or data_name(loaded), recipe.model.image_size))
-
-
-def data_name(loaded: LoadedModel) -> str:
-    """The data set that it was trained on; where that is not known, the recipe's."""
-    return str(loaded.extra.get("data", {}).get("name") or loaded.recipe.data)
-
-
-def _caption(workspace: Workspace, loaded: LoadedModel) -> str:
-    """As the checkpoint remembers it: sampling needs no data, so the file may be gone."""
-    if "source" in loaded.extra:
-        return str(loaded.extra["source"]["caption"])
-    try:
-        return open_data(workspace, loaded).caption
-    except SriError:
-        return f"{data_name(loaded)} (data file not here)"
+    keep_freed_memory()
+    ref = ref if isinstance(ref, RunRef) else RunRef(ref)
+    found = newest_good(ref.run_dir, notify, ref.checkpoint)
+    if found is None:
+        raise no_intact(ref.run_dir)
+    recipe = recipe_from_dict(found.recipe)
+    model = build_model(**recipe.model.model_dump())
+    model.load_state_dict(found.weights())
+    trained = TrainedRun(model.to(device).eval(), recipe, found.step, ref.run_dir, found.extra)
+    return trained if workspace is None else replace(trained, workspace=workspace)

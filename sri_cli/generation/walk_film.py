@@ -12,7 +12,7 @@ from sri_cli.atomic import write_atomic
 from sri_cli.console import counting
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.generation.sample import check_request
-from sri_cli.generation.trained_run import Trained, open_run
+from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.generation.walk_scenes import Walked, has_scene, random_walk, walked, way_between
 from sri_cli.plotting.video import Film, Walks, gif_bytes, missing_encoder, mp4_bytes
 from sri_cli.run import Workspace
@@ -72,15 +72,15 @@ def walk_runs(
     if "mp4" in formats and (why := missing_encoder()) is not None:
         formats = ("gif",)
         notes.append(f"no MP4 here: {why}; the GIF is written. For MP4: {INSTALL}")
-    stem = stem or trained[0].loaded.run_dir / "figures" / _name(request)
+    stem = stem or trained[0].run_dir / "figures" / _name(request)
     files = [_write(film, request.fps, stem.with_name(f"{stem.name}.{kind}")) for kind in formats]
     lines = [line for one, seen in zip(trained, films, strict=True) for line in _said(one, seen)]
     return Result(files, [_title(request, len(trained)), *lines], notes)
 
 
-def _walk(trained: Trained, request: Request) -> Walked:
+def _walk(trained: TrainedRun, request: Request) -> Walked:
     """The pictures of one run's walks."""
-    model = trained.loaded.model
+    model = trained.model
     slots = request.slots or model.num_slots
     if request.between is not None:
         route = way_between(model, request.between, request.num, slots, request.frames)
@@ -129,14 +129,13 @@ def _within(option: str, value: int, least: int, most: int, what: str, example: 
         raise SriError(f"{option} {value}: {least} to {most} {what}", f"{option} {example}")
 
 
-def check_model(trained: Trained, request: Request) -> None:
+def check_model(trained: TrainedRun, request: Request) -> None:
     """SriError for what this model cannot show."""
-    model, name = trained.loaded.model, trained.loaded.recipe.name
+    model, name = trained.model, trained.recipe.name
     slots = request.slots or model.num_slots
     if request.slot is not None and not 1 <= request.slot <= slots:
         raise SriError(
-            f"--slot {request.slot}: scenes of {trained.loaded.run_dir.name} have the slots"
-            f" 1 to {slots}",
+            f"--slot {request.slot}: scenes of {trained.run_dir.name} have the slots 1 to {slots}",
             f"--slot {min(2, slots)}",
         )
     if request.between is not None and not has_scene(model):
@@ -178,7 +177,7 @@ def _title(request: Request, runs: int) -> str:
     return f"{what}, {seconds}" + (f", {runs} runs side by side" if runs > 1 else "")
 
 
-def _said(trained: Trained, seen: Walked) -> list[str]:
+def _said(trained: TrainedRun, seen: Walked) -> list[str]:
     """How little changes from frame to frame."""
     return [
         trained.title,
@@ -187,10 +186,10 @@ def _said(trained: Trained, seen: Walked) -> list[str]:
     ]
 
 
-def _notes(trained: Trained, request: Request) -> list[str]:
-    name = trained.loaded.run_dir.name
+def _notes(trained: TrainedRun, request: Request) -> list[str]:
+    name = trained.run_dir.name
     if request.slot is not None:
         return [f"{name}: slot {request.slot} walks; the scene and all other slots are held"]
-    if has_scene(trained.loaded.model):
+    if has_scene(trained.model):
         return [f"{name}: the scene latent moves, the noise of the slots is held"]
     return [f"{name} has no scene variable: the noise of all its slots moves instead"]

@@ -61,7 +61,7 @@ def summary(
         )
     if not runs and not folders:
         return results(workspace)
-    trained = [one.loaded for one in open_runs(workspace, runs, folders)]
+    trained = open_runs(workspace, runs, folders)
     return results(workspace, {model_digest(one): str(one.run_dir) for one in trained}, folders)
 
 

@@ -15,7 +15,7 @@ from sri_cli.console import counting
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.generation.sample import check_request, quantise, sample_scenes
-from sri_cli.generation.trained_run import Trained, data_name, open_data
+from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.labeling.scenes import Model, digest
 from sri_cli.metrics.evaluate_runs import open_runs
 from sri_cli.metrics.generated import no_towers
@@ -63,16 +63,16 @@ def open_sources(
     return sorted(found, key=lambda source: source.model.weights)
 
 
-def of_run(workspace: Workspace, trained: Trained, wanted: Wanted) -> Source:
+def of_run(workspace: Workspace, trained: TrainedRun, wanted: Wanted) -> Source:
     """New scenes of a model, at the temperature and with the slots of the protocol."""
-    loaded = trained.loaded
+    loaded = trained
     slots = loaded.model.num_slots
     subject = run_subject(loaded)
     data = known_data(workspace, trained, wanted.data)
     facts: dict[str, Any]
     if data is None:  # sampling needs none; a table wants to know which it was
         size = loaded.recipe.model.image_size
-        facts = {"name": data_name(loaded), "image_size": size, "source": "unknown"}
+        facts = {"name": loaded.data_name, "image_size": size, "source": "unknown"}
         facts |= {"sha256": None, "split": SPLIT}
     else:
         facts = data_facts(data, SPLIT)
@@ -109,10 +109,10 @@ def of_folder(workspace: Workspace, path: Path, wanted: Wanted) -> Source:
     return Source(model, folder.size, chosen.tolist(), lambda: pictures, data)
 
 
-def known_data(workspace: Workspace, trained: Trained, named: str | None) -> DataFile | None:
+def known_data(workspace: Workspace, trained: TrainedRun, named: str | None) -> DataFile | None:
     """The data file named, or that of the run if it is still there."""
     try:
-        return open_data(workspace, trained.loaded, named)
+        return trained.open_data(named)
     except SriError:
         if named is not None:
             raise

@@ -15,7 +15,7 @@ from torch import Tensor
 from sri_cli.console import counting
 from sri_cli.device import choose_device
 from sri_cli.errors import SriError
-from sri_cli.generation.trained_run import Trained, open_data, open_run
+from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.metrics.evaluate import Task, fitting_split
 from sri_cli.metrics.matching import compare_orders, synthetic_means
 from sri_cli.models.matching import MATCHINGS, Matching, distances
@@ -59,13 +59,12 @@ def bench_order(
     if run is not None:
         trained = open_run(workspace, run)
         rows = [
-            {"means": trained.loaded.run_dir.name}
-            | row_of_run(workspace, trained, batch, seed, place)
+            {"means": trained.run_dir.name} | row_of_run(workspace, trained, batch, seed, place)
         ]
         return record | {
-            "run": str(trained.loaded.run_dir),
-            "step": trained.loaded.step,
-            "trained_with": trained.loaded.recipe.model.order,
+            "run": str(trained.run_dir),
+            "step": trained.step,
+            "trained_with": trained.recipe.model.order,
             "rows": rows,
         }
     rows = []
@@ -78,16 +77,16 @@ def bench_order(
 
 
 def row_of_run(
-    workspace: Workspace, trained: Trained, batch: int, seed: int, device: torch.device
+    workspace: Workspace, trained: TrainedRun, batch: int, seed: int, device: torch.device
 ) -> dict[str, Any]:
     """The same for the means that a trained SRI matches on test images."""
-    model = trained.loaded.model
+    model = trained.model
     check_matches(trained)
-    data = open_data(workspace, trained.loaded)
-    part = fitting_split(trained.loaded, data, (), "test")
+    data = trained.open_data()
+    part = fitting_split(trained, data, (), "test")
     chosen = part.pick(BATCHES * batch)
     with counting("inferring", len(chosen)) as advance:
-        task = Task(trained.loaded, part, chosen, seed, "auto", advance)
+        task = Task(trained, part, chosen, seed, "auto", advance)
         found = task.run(lambda images, noise, _: means_of(model.infer(images, noise)))
     places, slots, empty = zip(*found, strict=True)
     whole = Means(
@@ -105,13 +104,12 @@ def means_of(found: Any) -> Means:
     )
 
 
-def check_matches(trained: Trained) -> None:
+def check_matches(trained: TrainedRun) -> None:
     """SriError for a model that finds no order of its slots."""
-    model = trained.loaded.model
+    model = trained.model
     if not isinstance(model, SRI) or model.posterior is None or model.segregate.ordered:
         raise SriError(
-            f"{trained.loaded.run_dir} matches no slots: recipe {trained.loaded.recipe.name} learns"
-            " no order",
+            f"{trained.run_dir} matches no slots: recipe {trained.recipe.name} learns no order",
             "name a run of SRI with --run, or leave --run out for made-up means",
         )
 

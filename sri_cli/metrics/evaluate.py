@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sri_cli.checkpoint import LoadedModel
 from sri_cli.data.dataset import DataFile, Split
 from sri_cli.errors import SriError, did_you_mean
 from sri_cli.generation.sample import (
@@ -26,6 +25,7 @@ from sri_cli.generation.sample import (
     sample_scenes,
     to_tensor,
 )
+from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics import order
 from sri_cli.metrics.elbo import bits_per_dimension, negative_elbo
 from sri_cli.metrics.records import (
@@ -76,7 +76,7 @@ def parse_metrics(text: str) -> tuple[str, ...]:
 
 
 def evaluate(
-    loaded: LoadedModel,
+    loaded: TrainedRun,
     data: DataFile,
     metrics: Sequence[str] = METRICS,
     split: str = "test",
@@ -114,7 +114,7 @@ class Task:
 
     def __init__(
         self,
-        loaded: LoadedModel,
+        loaded: TrainedRun,
         part: Split,
         chosen: NDArray[np.intp],
         seed: int,
@@ -238,7 +238,7 @@ def in_bits(nats: Estimate, image_size: int, normalised: bool) -> Estimate:
 
 
 def order_scores(
-    loaded: LoadedModel, context: Context, num: int, precision: str, advance: Advance
+    loaded: TrainedRun, context: Context, num: int, precision: str, advance: Advance
 ) -> list[Measurement]:
     """Order consistency of new scenes at temperature 1 with the training number of slots."""
     masks = []
@@ -262,7 +262,7 @@ def order_scores(
     ]
 
 
-def fitting_split(loaded: LoadedModel, data: DataFile, metrics: Sequence[str], split: str) -> Split:
+def fitting_split(loaded: TrainedRun, data: DataFile, metrics: Sequence[str], split: str) -> Split:
     """The split, if its images fit the model and it has the masks that the metrics need."""
     data.check_size(loaded.recipe.model.image_size)
     part = data.split(split)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sri_cli.console import counting
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
-from sri_cli.generation.trained_run import Trained, open_data, open_run
+from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.metrics.evaluate import (
     DEFAULT_NUM,
     METRICS,
@@ -80,12 +80,12 @@ def show_recorded(
     trained = open_runs(workspace, runs)
     known = [record for one in trained for record in recorded(one)]
     if not known:
-        named = " ".join(f"--run {one.loaded.run_dir}" for one in trained)
+        named = " ".join(f"--run {one.run_dir}" for one in trained)
         raise SriError("nothing has been measured of the newest checkpoint", f"sri eval {named}")
     return Found(newest(known), known)
 
 
-def evaluate_one(workspace: Workspace, trained: Trained, wanted: Wanted) -> list[Measurement]:
+def evaluate_one(workspace: Workspace, trained: TrainedRun, wanted: Wanted) -> list[Measurement]:
     """Of one run. What is finished is in its metrics.jsonl before the next part begins."""
     pictures = PictureMetrics(wanted, workspace.data_root / CACHE)
     return plan_run(workspace, trained, wanted, pictures)()
@@ -96,18 +96,18 @@ def open_runs(
     runs: Sequence[str],
     folders: Sequence[Path] = (),
     dynamic_slots: bool = False,
-) -> list[Trained]:
+) -> list[TrainedRun]:
     """The latest when nothing is named."""
     named: Sequence[str | None] = runs or [None] * (not folders)
     return [open_run(workspace, run, dynamic_slots) for run in named]
 
 
 def plan_run(
-    workspace: Workspace, trained: Trained, wanted: Wanted, pictures: PictureMetrics
+    workspace: Workspace, trained: TrainedRun, wanted: Wanted, pictures: PictureMetrics
 ) -> Plan:
     """SriError for data or weights that are missing or do not fit."""
-    loaded, num = trained.loaded, DEFAULT_NUM if wanted.num is None else wanted.num
-    data = open_data(workspace, loaded, wanted.data)
+    loaded, num = trained, DEFAULT_NUM if wanted.num is None else wanted.num
+    data = loaded.open_data(wanted.data)
     metrics = METRICS if wanted.metrics is None else wanted.metrics
     own = [name for name in metrics if name in METRICS]
     fitting_split(loaded, data, own, wanted.split)
@@ -178,9 +178,9 @@ def fitting_data(workspace: Workspace, pictures: PictureFolder, named: str | Non
     return data
 
 
-def recorded(trained: Trained) -> list[Measurement]:
+def recorded(trained: TrainedRun) -> list[Measurement]:
     """All that its metrics.jsonl holds of the checkpoint that is open."""
-    loaded = trained.loaded
+    loaded = trained
     subject = run_subject(loaded)
     own = [m for m in read_records(loaded.run_dir) if m["subject"]["model"] == subject["model"]]
     return [{**m, "subject": subject} for m in own]  # the run may have been moved since

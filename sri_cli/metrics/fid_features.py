@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from sri_cli import __version__
-from sri_cli.checkpoint import LoadedModel
 from sri_cli.data.dataset import DataFile
 from sri_cli.device import choose_precision
 from sri_cli.errors import SriError
 from sri_cli.generation.sample import check_request, device_of, quantise, sample_scenes
+from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics.extractor import Advance, FeatureExtractor, Features, Pictures
 from sri_cli.metrics.feature_cache import feature_blocks, load_arrays, store_arrays
 from sri_cli.metrics.frechet import Moments, Statistics, with_root
@@ -77,7 +77,7 @@ def reference_statistics(
 
 
 def generated_features(
-    loaded: LoadedModel,
+    loaded: TrainedRun,
     count: int,
     extractor: FeatureExtractor,
     cache_dir: Path,

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sri_cli.checkpoint import LoadedModel
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.generation.sample import check_request
+from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics.extractor import RANDOM, Advance, FeatureExtractor, Features, Pictures
 from sri_cli.metrics.fid import fid_name, measure_distance, too_few
 from sri_cli.metrics.fid_features import draw_pictures, generated_features
@@ -51,7 +51,7 @@ class Scenes:
 
     def __init__(
         self,
-        loaded: LoadedModel,
+        loaded: TrainedRun,
         count: int,
         seed: int,
         cache_dir: Path,

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from sri_cli import __version__
 from sri_cli.atomic import cannot_write
-from sri_cli.checkpoint import LoadedModel, checkpoint_path
+from sri_cli.checkpoint import checkpoint_path
 from sri_cli.config.load import with_old_keys
 from sri_cli.data.dataset import DataFile
+from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.run import MEASUREMENTS
 
 SCHEMA = 1
@@ -92,7 +93,7 @@ class Context:
         }
 
 
-def run_subject(loaded: LoadedModel) -> dict[str, Any]:
+def run_subject(loaded: TrainedRun) -> dict[str, Any]:
     """A checkpoint of a run."""
     recipe = loaded.recipe
     return {
@@ -108,7 +109,7 @@ def run_subject(loaded: LoadedModel) -> dict[str, Any]:
     }
 
 
-def _settings(loaded: LoadedModel) -> str:
+def _settings(loaded: TrainedRun) -> str:
     """Tells runs of one recipe with other settings apart; those of one study differ in the seed."""
     recipe = with_old_keys(loaded.recipe)
     learned = {k: v for k, v in recipe["train"].items() if k not in NOT_LEARNED}
@@ -116,7 +117,7 @@ def _settings(loaded: LoadedModel) -> str:
     return hashlib.sha256(words.encode()).hexdigest()[:12]
 
 
-def model_digest(loaded: LoadedModel) -> str:
+def model_digest(loaded: TrainedRun) -> str:
     """SHA-256 of the model section of the recipe and every weight: what a scene depends on."""
     section = json.dumps(with_old_keys(loaded.recipe)["model"], sort_keys=True)
     digest = hashlib.sha256(section.encode())

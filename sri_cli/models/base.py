@@ -8,21 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
+
+from sri_cli.rng import NoiseSpec
 
 if TYPE_CHECKING:
     from sri_cli.models.likelihood import ImageLikelihood
 
 Noise = Mapping[str, Tensor]
-
-
-class NoiseSpec(NamedTuple):
-    """One random draw that a model wants per image: its shape without the batch axis."""
-
-    shape: tuple[int, ...]
-    kind: Literal["normal", "uniform"] = "normal"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sri_cli.device import choose_device
-from sri_cli.generation.trained_run import Trained
+from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics.generated import TOWERS
 from sri_cli.metrics.stack_classifiers.judge import open_judge
 from sri_cli.plotting.figure_scenes import drawn, title_of
@@ -37,7 +37,7 @@ class Judged(NamedTuple):
     means: str
 
 
-def judged(trained: Trained, slots: int, temperature: float, seed: int) -> Judged:
+def judged(trained: TrainedRun, slots: int, temperature: float, seed: int) -> Judged:
     """Scenes 0 .. 199 of a seed and the verdicts of the S-Acc estimate's network on them."""
     images = drawn(trained, SCENES, slots, temperature, seed).images
     belief = open_judge(choose_device()).plausible(images)
@@ -46,7 +46,7 @@ def judged(trained: Trained, slots: int, temperature: float, seed: int) -> Judge
     return Judged(images, belief, belief <= 0.5, words, network, means)
 
 
-def failure_block(found: Judged, trained: Trained, num: int, columns: int) -> Panels | None:
+def failure_block(found: Judged, trained: TrainedRun, num: int, columns: int) -> Panels | None:
     """The scenes that are broken most surely; None where none is."""
     worst = np.argsort(found.score, kind="stable")[: min(num, int(found.broken.sum()))]
     if len(worst) == 0:
@@ -55,10 +55,10 @@ def failure_block(found: Judged, trained: Trained, num: int, columns: int) -> Pa
     return grid_panels(found.images[worst], caption, columns, [found.told[i] for i in worst])
 
 
-def notes_of(found: Judged, trained: Trained) -> list[str]:
+def notes_of(found: Judged, trained: TrainedRun) -> list[str]:
     """What is to be said of the verdicts."""
     notes = [f"Judged by {found.by}; below each scene its number and {found.means}."]
-    data = trained.loaded.recipe.data
+    data = trained.recipe.data
     if data not in TOWERS:
         notes.append(f"It was made for towers of blocks, and says little of {data}.")
     return notes

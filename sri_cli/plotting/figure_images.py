@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sri_cli.data.dataset import DataFile
 from sri_cli.generation.reconstruct import Seen, seen
-from sri_cli.generation.trained_run import Trained
+from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.plotting.figure_scenes import title_of
 from sri_cli.plotting.sheet import Panels
 from sri_cli.plotting.sheet_blocks import row_panels, segmentation_panels
@@ -26,7 +26,7 @@ class Blocks(NamedTuple):
 
 
 def rollout_blocks(
-    trained: Sequence[Trained], data: Sequence[DataFile], num: int, seed: int
+    trained: Sequence[TrainedRun], data: Sequence[DataFile], num: int, seed: int
 ) -> Blocks:
     """Three rows for each run, two for one that imagines nothing from an image."""
     found = Blocks([], [])
@@ -34,7 +34,7 @@ def rollout_blocks(
         images = seen(one, file, SPLIT, num, seed)
         rows = [("input", images.inputs), ("reconstruction", images.pictures)]
         if images.imagined is None:
-            name = one.loaded.run_dir.name
+            name = one.run_dir.name
             found.notes.append(f"{name} imagines nothing from an image: drawn without rollouts")
         else:
             rows.append(("imagination rollout", images.imagined))
@@ -43,7 +43,7 @@ def rollout_blocks(
 
 
 def segmentation_blocks(
-    trained: Sequence[Trained], data: Sequence[DataFile], num: int, seed: int
+    trained: Sequence[TrainedRun], data: Sequence[DataFile], num: int, seed: int
 ) -> Blocks:
     """A row for each image; without true masks where the data have none."""
     found = Blocks([], [])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sri_cli.errors import SriError
-from sri_cli.generation.trained_run import Trained, open_data, open_run
+from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.labeling.scenes import FOLDER
 from sri_cli.plotting import figure_scenes as scenes
 from sri_cli.plotting.figure_curves import curve_blocks, open_logs
@@ -41,17 +41,17 @@ class Asked:
     """A request with what was left out."""
 
     workspace: Workspace
-    trained: Sequence[Trained]
+    trained: Sequence[TrainedRun]
     num: int
     seed: int
     temperature: float
     given: Request
 
-    def slots(self, one: Trained) -> int:
+    def slots(self, one: TrainedRun) -> int:
         """As many as asked for, or as in training."""
-        return self.given.slots or int(one.loaded.model.num_slots)
+        return self.given.slots or int(one.model.num_slots)
 
-    def verdicts(self, one: Trained) -> Judged:
+    def verdicts(self, one: TrainedRun) -> Judged:
         """Those of raters, where they judged this model and other scenes were not asked for."""
         given = self.given
         found = None
@@ -77,7 +77,7 @@ def make(workspace: Workspace, runs: Sequence[str], kind: Kind, request: Request
     temperature = 1.0 if request.temperature is None else request.temperature
     asked = Asked(workspace, trained, num, request.seed or 0, temperature, request)
     sheet, notes = MAKERS[kind.name](asked)
-    first = trained[0].loaded
+    first = trained[0]
     return Made(sheet, first.run_dir, first.model.image_size, notes)
 
 
@@ -105,7 +105,7 @@ def _order(asked: Asked) -> tuple[Sheet, list[str]]:
 def _slots(asked: Asked) -> tuple[Sheet, list[str]]:
     rows = []
     for one in asked.trained:
-        counts = scenes.slot_counts(one.loaded.model.num_slots, asked.given.slots)
+        counts = scenes.slot_counts(one.model.num_slots, asked.given.slots)
         rows.append(scenes.slot_blocks(one, asked.num, counts, asked.temperature, asked.seed))
     notes = scenes.without_scene(asked.trained)
     title = f"The same scene latents with fewer and more slots, {asked.words}"
@@ -122,13 +122,13 @@ def _temperature(asked: Asked) -> tuple[Sheet, list[str]]:
 
 
 def _rollouts(asked: Asked) -> tuple[Sheet, list[str]]:
-    data = [open_data(asked.workspace, one.loaded) for one in asked.trained]
+    data = [one.open_data() for one in asked.trained]
     blocks, notes = rollout_blocks(asked.trained, data, asked.num, asked.seed)
     return Sheet(flowed(blocks), f"Images of the {SPLIT} split, seen and imagined", notes), notes
 
 
 def _segmentation(asked: Asked) -> tuple[Sheet, list[str]]:
-    data = [open_data(asked.workspace, one.loaded) for one in asked.trained]
+    data = [one.open_data() for one in asked.trained]
     blocks, notes = segmentation_blocks(asked.trained, data, asked.num, asked.seed)
     masked = any(file.split(SPLIT).has_masks for file in data)
     words = [*notes, *[TRUE_COLOURS] * masked]
@@ -145,9 +145,7 @@ def _failures(asked: Asked) -> tuple[Sheet, list[str]]:
         words += [note for note in notes_of(verdicts, one) if note not in words]
         block = failure_block(verdicts, one, asked.num, columns)
         if block is None:
-            none.append(
-                f"{one.loaded.run_dir.name}: none of {len(verdicts.images)} scenes is broken"
-            )
+            none.append(f"{one.run_dir.name}: none of {len(verdicts.images)} scenes is broken")
         else:
             blocks.append(block)
     if not blocks:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sri_cli.generation.trained_run import Trained
+from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.labeling.scenes import Kept, Pictures, load, sessions
 from sri_cli.labeling.statistics import Answer, Scene, answers_of
 from sri_cli.metrics.records import run_subject
@@ -17,12 +17,12 @@ from sri_cli.plotting.figure_failures import Judged
 Verdicts = dict[str, Answer]  # rater -> what stands
 
 
-def judged_by_raters(labels: Path, trained: Trained) -> Judged | None:
+def judged_by_raters(labels: Path, trained: TrainedRun) -> Judged | None:
     """The scenes of these very weights that anybody was sure of, as their sessions kept them.
 
     A scene is broken when most of those that were sure say so. None where nobody judged any.
     """
-    weights = run_subject(trained.loaded)["model"]
+    weights = run_subject(trained)["model"]
     pictures: dict[Scene, Pictures] = {}
     verdicts: dict[Scene, Verdicts] = {}
     for kept in sessions(labels):

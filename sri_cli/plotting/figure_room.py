@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from sri_cli.errors import SriError
-from sri_cli.generation.trained_run import Trained
+from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.plotting.figure_names import Kind
 from sri_cli.plotting.figure_request import Request
 from sri_cli.plotting.figure_scenes import slot_counts, system_name, temperatures
@@ -19,7 +19,7 @@ BESIDE_SLOTS = {"order": 2, "segmentation": 5}  # columns beside those of the sl
 Anything = TypeVar("Anything")
 
 
-def check_fits(kind: Kind, request: Request, trained: Sequence[Trained], num: int) -> None:
+def check_fits(kind: Kind, request: Request, trained: Sequence[TrainedRun], num: int) -> None:
     """SriError for more pictures than a sheet has room for; it says how many fit."""
     if _fits(kind, request, trained, num):
         return
@@ -34,22 +34,24 @@ def check_fits(kind: Kind, request: Request, trained: Sequence[Trained], num: in
     raise SriError(f"{asked}: not even one fits on a sheet", mend)
 
 
-def columns_of(trained: Sequence[Trained], num: int) -> int:
+def columns_of(trained: Sequence[TrainedRun], num: int) -> int:
     """How many scenes of a grid stand side by side in each run's block."""
     return grid_columns(num, columns_that_fit(_side(trained)) // len(data_sets(trained)))
 
 
-def data_sets(trained: Sequence[Trained]) -> list[str]:
+def data_sets(trained: Sequence[TrainedRun]) -> list[str]:
     """What the runs were trained on, each once."""
     return list(dict.fromkeys(one.caption for one in trained))
 
 
-def by_data(trained: Sequence[Trained], blocks: Sequence[Anything]) -> list[list[Anything | None]]:
+def by_data(
+    trained: Sequence[TrainedRun], blocks: Sequence[Anything]
+) -> list[list[Anything | None]]:
     """The runs' blocks with a row for each system and a column for each data set."""
     data = data_sets(trained)
     rows: dict[tuple[str, int], list[Anything | None]] = {}
     for one, block in zip(trained, blocks, strict=True):
-        recipe, column = one.loaded.recipe, data.index(one.caption)
+        recipe, column = one.recipe, data.index(one.caption)
         system, again = system_name(recipe.name, recipe.size), 0
         # A second run of a system on the same data has a row of its own.
         while rows.setdefault((system, again), [None] * len(data))[column] is not None:
@@ -58,7 +60,7 @@ def by_data(trained: Sequence[Trained], blocks: Sequence[Anything]) -> list[list
     return list(rows.values())
 
 
-def _fits(kind: Kind, request: Request, trained: Sequence[Trained], num: int) -> bool:
+def _fits(kind: Kind, request: Request, trained: Sequence[TrainedRun], num: int) -> bool:
     side, runs = _side(trained), len(trained)
     across, down = columns_that_fit(side), rows_that_fit(side, kind.name == "failures")
     sizes = [_extent(kind, request, one, num, columns_of(trained, num)) for one in trained]
@@ -71,9 +73,11 @@ def _fits(kind: Kind, request: Request, trained: Sequence[Trained], num: int) ->
     return math.ceil(runs / beside) * height <= down
 
 
-def _extent(kind: Kind, request: Request, one: Trained, num: int, columns: int) -> tuple[int, int]:
+def _extent(
+    kind: Kind, request: Request, one: TrainedRun, num: int, columns: int
+) -> tuple[int, int]:
     """The pictures of a run, across and down."""
-    usual = one.loaded.model.num_slots
+    usual = one.model.num_slots
     if kind.name in GRIDS:
         return columns, math.ceil(num / columns)
     if kind.name == "slots":
@@ -85,6 +89,6 @@ def _extent(kind: Kind, request: Request, one: Trained, num: int, columns: int) 
     return (request.slots or usual) + BESIDE_SLOTS[kind.name], num
 
 
-def _side(trained: Sequence[Trained]) -> int:
+def _side(trained: Sequence[TrainedRun]) -> int:
     """The side of the largest pictures, px."""
-    return int(max(one.loaded.model.image_size for one in trained))
+    return int(max(one.model.image_size for one in trained))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sri_cli.console import counting
 from sri_cli.generation.sample import quantise, sample_scenes
-from sri_cli.generation.trained_run import Trained
+from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics.published import LAYOUTS
 from sri_cli.plotting.grid import Picture
 from sri_cli.plotting.palette import blend_masks
@@ -35,11 +35,11 @@ class Drawn(NamedTuple):
     masks: NDArray[np.float32]
 
 
-def drawn(trained: Trained, num: int, slots: int, temperature: float, seed: int) -> Drawn:
+def drawn(trained: TrainedRun, num: int, slots: int, temperature: float, seed: int) -> Drawn:
     """Scenes 0 .. num-1 of a seed."""
     parts = []
-    with counting(f"drawing {trained.loaded.run_dir.name}", num) as advance:
-        for scene in sample_scenes(trained.loaded.model, num, slots, temperature, seed):
+    with counting(f"drawing {trained.run_dir.name}", num) as advance:
+        for scene in sample_scenes(trained.model, num, slots, temperature, seed):
             masks = scene.masks[:, :, 0].cpu().numpy()
             parts.append(Drawn(quantise(scene.image), quantise(scene.rgb), masks))
             advance(len(masks))
@@ -57,11 +57,11 @@ def system_name(recipe: str, size: str) -> str:
     return " ".join(filter(None, [names.get(base if tiny else recipe, recipe), size]))
 
 
-def title_of(trained: Trained) -> str:
+def title_of(trained: TrainedRun) -> str:
     """System, data and step, for captions."""
-    recipe = trained.loaded.recipe
+    recipe = trained.recipe
     system = system_name(recipe.name, recipe.size)
-    return f"{system}: {trained.caption}; step {trained.loaded.step:,}"
+    return f"{system}: {trained.caption}; step {trained.step:,}"
 
 
 def slot_counts(trained: int, given: int | None) -> list[int]:
@@ -74,34 +74,34 @@ def temperatures(given: float | None) -> list[float]:
     return sorted({*TEMPERATURES} | {1.0 if given is None else given})
 
 
-def without_scene(trained: Sequence[Trained]) -> list[str]:
+def without_scene(trained: Sequence[TrainedRun]) -> list[str]:
     """What is to be said of runs that have no scene latent to hold."""
     return [
-        f"{one.loaded.run_dir.name} has no scene variable: the noise of its slots is the same"
+        f"{one.run_dir.name} has no scene variable: the noise of its slots is the same"
         for one in trained
-        if "scene" not in one.loaded.model.sampling_noise(1)
+        if "scene" not in one.model.sampling_noise(1)
     ]
 
 
 def sample_block(
-    trained: Trained, num: int, slots: int, temperature: float, seed: int, columns: int
+    trained: TrainedRun, num: int, slots: int, temperature: float, seed: int, columns: int
 ) -> Panels:
     """Scenes of a run."""
     found = drawn(trained, num, slots, temperature, seed)
     return grid_panels(found.images, title_of(trained), columns)
 
 
-def order_block(trained: Trained, num: int, slots: int, temperature: float, seed: int) -> Panels:
+def order_block(trained: TrainedRun, num: int, slots: int, temperature: float, seed: int) -> Panels:
     """Scenes of a run and their slots."""
     return order_panels(*drawn(trained, num, slots, temperature, seed), title_of(trained))
 
 
 def slot_blocks(
-    trained: Trained, num: int, counts: list[int], temperature: float, seed: int
+    trained: TrainedRun, num: int, counts: list[int], temperature: float, seed: int
 ) -> tuple[Panels, Panels]:
     """Scenes with several numbers of slots, a row for each, and their masks beside."""
     found = [drawn(trained, num, slots, temperature, seed) for slots in counts]
-    usual = trained.loaded.model.num_slots
+    usual = trained.model.num_slots
     rows = [f"{k} slot{'s' * (k > 1)}" + " (as in training)" * (k == usual) for k in counts]
     images = row_panels(
         [(name, each.images) for name, each in zip(rows, found, strict=True)], title_of(trained)
@@ -111,7 +111,7 @@ def slot_blocks(
 
 
 def temperature_block(
-    trained: Trained, num: int, slots: int, values: list[float], seed: int
+    trained: TrainedRun, num: int, slots: int, values: list[float], seed: int
 ) -> Panels:
     """The same noise at several temperatures, a row for each."""
     rows = [(f"temperature {t:g}", drawn(trained, num, slots, t, seed).images) for t in values]

@@ -42,7 +42,7 @@ def tables(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = 
 
 
 def _facts(one: Subject) -> Facts:
-    loaded = one.trained.loaded
+    loaded = one.trained
     recipe, last = loaded.recipe, one.log[-1] if one.log else {}
     size = "" if recipe.size == "paper" else f", size {recipe.size}"
     parameters = sum(p.numel() for p in loaded.model.parameters())
@@ -70,7 +70,7 @@ def _time(time: object) -> str:
 
 def differences(found: Sequence[Subject]) -> Section:
     """Where the recipes of several runs differ; a dash where a setting has no effect."""
-    flat = [_settings(one.trained.loaded.recipe.model_dump(mode="json")) for one in found]
+    flat = [_settings(one.trained.recipe.model_dump(mode="json")) for one in found]
     keys = [key for key in dict.fromkeys(k for own in flat for k in own) if key not in UNTOLD]
     told = [[own.get(key, NO_EFFECT) for own in flat] for key in keys]
     rows = [[key, *cells] for key, cells in zip(keys, told, strict=True) if len(set(cells)) > 1]
@@ -155,14 +155,14 @@ def curves(found: Sequence[Subject]) -> Section:
 
 
 def _log(one: Subject) -> Logged:
-    recipe = one.trained.loaded.recipe
+    recipe = one.trained.recipe
     goal = recipe.train.geco_target
     return Logged(one.name, one.run_dir, recipe.model.normalised, goal, one.log)
 
 
 def recipes(found: Sequence[Subject]) -> Section:
     """Every value of every run."""
-    yaml = {one.name: recipe_to_yaml(one.trained.loaded.recipe) for one in found}
+    yaml = {one.name: recipe_to_yaml(one.trained.recipe) for one in found}
     if len(yaml) == 1:
         return Section("Recipe", "Every value of the run.", code="".join(yaml.values()))
     parts = [Section(name, code=text, folded="Every value") for name, text in yaml.items()]

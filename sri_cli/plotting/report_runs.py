@@ -10,7 +10,7 @@ from typing import Any
 
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
-from sri_cli.generation.trained_run import Trained, open_data, open_run
+from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.metrics.evaluate_runs import recorded
 from sri_cli.metrics.measured import newest
 from sri_cli.metrics.records import Measurement
@@ -24,21 +24,21 @@ class Subject:
     """A run; `name` tells it from the others. `data`: its file, or the error why there is none."""
 
     name: str
-    trained: Trained
+    trained: TrainedRun
     data: DataFile | SriError
 
     @property
     def run_dir(self) -> Path:
-        return self.trained.loaded.run_dir
+        return self.trained.run_dir
 
     @property
     def slots(self) -> int:
-        return int(self.trained.loaded.model.num_slots)
+        return int(self.trained.model.num_slots)
 
     @property
     def size(self) -> int:
         """Of its images, px."""
-        return int(self.trained.loaded.recipe.model.image_size)
+        return int(self.trained.recipe.model.image_size)
 
     @cached_property
     def log(self) -> list[dict[str, Any]]:
@@ -58,29 +58,29 @@ class Subject:
 def subjects(workspace: Workspace, runs: Sequence[str]) -> list[Subject]:
     """The runs (none named: the latest), each once; SriError when one cannot be opened."""
     refs = {run: workspace.find_run(run) for run in runs or (None,)}  # typing errors come first
-    opened: dict[tuple[Path, int], Trained] = {}
+    opened: dict[tuple[Path, int], TrainedRun] = {}
     for run in refs:
         trained = open_run(workspace, run)
-        opened.setdefault((trained.loaded.run_dir.resolve(), trained.loaded.step), trained)
+        opened.setdefault((trained.run_dir.resolve(), trained.step), trained)
     return [subject(workspace, one, name) for one, name in zip(*_named(opened), strict=True)]
 
 
-def subject(workspace: Workspace, trained: Trained, name: str = "") -> Subject:
+def subject(workspace: Workspace, trained: TrainedRun, name: str = "") -> Subject:
     """A run that is open already."""
     try:
-        data: DataFile | SriError = open_data(workspace, trained.loaded)
+        data: DataFile | SriError = trained.open_data()
     except SriError as error:
         data = error
-    return Subject(name or trained.loaded.run_dir.resolve().name, trained, data)
+    return Subject(name or trained.run_dir.resolve().name, trained, data)
 
 
-def _named(opened: dict[tuple[Path, int], Trained]) -> tuple[list[Trained], list[str]]:
+def _named(opened: dict[tuple[Path, int], TrainedRun]) -> tuple[list[TrainedRun], list[str]]:
     """Their folders' names; paths where names are alike, and steps where paths are."""
     folders = [folder for folder, _ in opened]
     names = [folder.name for folder in folders]
     told = []
     for (folder, step), trained in opened.items():
-        name = folder.name if names.count(folder.name) == 1 else str(trained.loaded.run_dir)
+        name = folder.name if names.count(folder.name) == 1 else str(trained.run_dir)
         if folders.count(folder) > 1:
             name += f", step {step:,}"
         told.append(name)

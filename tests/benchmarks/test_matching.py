@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from sri_cli.cli.main import cli
-from sri_cli.generation.trained_run import Trained
+from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics import bench_matching as matching
 from sri_cli.models.matching import greedy_order
 from sri_cli.run import Workspace
@@ -63,7 +63,7 @@ def test_the_table() -> None:
     assert len({len(line) for line in lines[3:]}) == 1
 
 
-def test_a_run_matches_its_own_means(workspace: Workspace, trained: Trained) -> None:
+def test_a_run_matches_its_own_means(workspace: Workspace, trained: TrainedRun) -> None:
     result = json.loads(bench(workspace, "--run", "tiny", "--json", "--batch", "4").stdout)
     (row,) = result["rows"]
     assert (row["slots"], row["images"], row["means"]) == (3, 12, "tiny")
@@ -72,10 +72,10 @@ def test_a_run_matches_its_own_means(workspace: Workspace, trained: Trained) -> 
 
 
 def test_the_means_are_those_that_the_model_orders(
-    workspace: Workspace, trained: Trained, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, trained: TrainedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    model = trained.loaded.model
+    model = trained.model
     monkeypatch.setattr(matching, "row", lambda means, batch: {"means": means})
     infer = model.infer
     monkeypatch.setattr(

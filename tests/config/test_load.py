@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import sri_cli
-from sri_cli.checkpoint import load_model
 from sri_cli.config.load import (
     check_recipes,
     data_sets,
@@ -17,6 +16,7 @@ from sri_cli.config.load import (
     recipe_to_yaml,
 )
 from sri_cli.errors import SriError
+from sri_cli.generation.trained_run import load_run
 from sri_cli.metrics.records import run_subject
 
 GOOD = """
@@ -282,7 +282,7 @@ def test_a_run_of_version_0_1_loads_under_present_keys_and_its_records_still_nam
     recipe = load_recipe(str(PRETRAINED / "recipe.yaml"))
     assert (recipe.train.gaussian_warmup_steps, recipe.model.init) == (1500, "xavier_small")
     stored = json.loads((PRETRAINED / "metrics.jsonl").read_text().partition("\n")[0])["subject"]
-    now = run_subject(load_model(PRETRAINED))
+    now = run_subject(load_run(PRETRAINED))
     assert (now["model"], now["settings"]) == (stored["model"], stored["settings"])
 
 

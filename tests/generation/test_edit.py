@@ -16,7 +16,7 @@ from sri_cli.generation.edit import anew, exchange, instead, reimagine, remove, 
 from sri_cli.generation.edit_scenes import Cell, decoded, drawn, place_masks, read_image, seen
 from sri_cli.generation.edit_show import Request, check, edit_run, make_strip
 from sri_cli.generation.sample import quantise, sample_scenes
-from sri_cli.generation.trained_run import Trained, open_run
+from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.models.build import build_model
 from sri_cli.plotting.palette import slot_colours
 from sri_cli.run import Workspace
@@ -131,12 +131,12 @@ def test_a_continuation_in_the_noise_of_the_scene_is_the_scene(model: Any) -> No
 def test_the_slots_of_a_picture_are_its_reconstruction(workspace: Workspace) -> None:
     trained = open_run(workspace, "tiny")
     picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    start = seen(trained.loaded.model, picture, "image", 0, 0.5)
+    start = seen(trained.model, picture, "image", 0, 0.5)
     assert start.slots.shape == (3, 16) and np.array_equal(start.picture, picture)
-    again = seen(trained.loaded.model, picture, "image", 0, 1.0)
+    again = seen(trained.model, picture, "image", 0, 1.0)
     assert torch.equal(again.slots, start.slots)
     torch.testing.assert_close(again.noise["scene"], 0.5 * start.noise["scene"])
-    assert not torch.equal(seen(trained.loaded.model, picture, "image", 1, 1.0).slots, start.slots)
+    assert not torch.equal(seen(trained.model, picture, "image", 1, 1.0).slots, start.slots)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_the_slots_of_a_picture_are_its_reconstruction(workspace: Workspace) -> 
     [((32, 32), "RGB", None), ((80, 40), "RGBA", "80x40 px, its centred square resized to 32 px")],
 )
 def test_any_picture_comes_to_the_size_of_the_model(
-    trained: Trained, tmp_path: Path, size: tuple[int, int], mode: str, note: str | None
+    trained: TrainedRun, tmp_path: Path, size: tuple[int, int], mode: str, note: str | None
 ) -> None:
     colour = (200, 30, 60, 255)[: len(mode)]
     Image.new(mode, size, colour).save(tmp_path / "a.png")
@@ -153,7 +153,7 @@ def test_any_picture_comes_to_the_size_of_the_model(
     assert said == (note and f"a.png: {note}")
 
 
-def test_each_slot_in_turn_or_those_named_together(trained: Trained) -> None:
+def test_each_slot_in_turn_or_those_named_together(trained: TrainedRun) -> None:
     def columns(*slot: int) -> list[str]:
         request = Request("remove", slot=slot, num=1)
         return [column.text for column in make_strip(trained, request, None).columns]

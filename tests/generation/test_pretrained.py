@@ -16,7 +16,7 @@ from sri_cli.cli.main import cli
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.generation.sample import sample_scenes
-from sri_cli.generation.trained_run import open_data, open_run
+from sri_cli.generation.trained_run import open_run
 from sri_cli.metrics.evaluate_runs import recorded
 from sri_cli.metrics.records import Measurement
 from sri_cli.plotting.report_commands import prepare_words
@@ -47,7 +47,7 @@ def test_the_first_command_of_all_draws_towers(empty: Workspace) -> None:
     assert result.exit_code == 0, result.output
     grid = Path(result.stdout.splitlines()[1].removeprefix("look: "))
     assert grid.is_file() and grid.is_relative_to("runs/pretrained/samples")
-    loaded = open_run(empty, "pretrained").loaded
+    loaded = open_run(empty, "pretrained")
     for scene in sample_scenes(loaded.model, 16, 5):
         spread = scene.image.amax(1) - scene.image.amin(1)  # of the channels: 0 is grey
         towers, corners = spread[:, 8:, 8:24], spread[:, :4, ::31]
@@ -90,9 +90,9 @@ def test_without_its_data_the_way_to_them_is_told(empty: Workspace) -> None:
 
 def test_its_data_are_found_by_their_own_name(workspace: Workspace) -> None:
     """The recipe's own data set is another one."""
-    loaded = open_run(workspace, "pretrained").loaded
+    loaded = open_run(workspace, "pretrained")
     assert loaded.recipe.data != "demo-towers"
-    assert open_data(workspace, loaded).name == "demo-towers"
+    assert loaded.open_data().name == "demo-towers"
 
 
 def test_it_cannot_be_trained_on(empty: Workspace) -> None:
@@ -120,7 +120,7 @@ def runs(workspace: Workspace) -> Workspace:
 
 def test_another_model_is_shipped(runs: Workspace, tmp_path: Path) -> None:
     out = ship(runs, "tiny", tmp_path / "new")
-    before, after = open_run(runs, "tiny").loaded, open_run(runs, str(out)).loaded
+    before, after = open_run(runs, "tiny"), open_run(runs, str(out))
     assert (after.step, after.recipe) == (20, before.recipe)
     for name, value in after.model.state_dict().items():
         assert torch.equal(value, before.model.state_dict()[name].half().to(value.dtype)), name

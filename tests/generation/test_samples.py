@@ -14,14 +14,14 @@ from PIL import Image
 
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.generation.samples import Request, write_samples
-from sri_cli.generation.trained_run import Trained
+from sri_cli.generation.trained_run import TrainedRun
 
 
 def read(folder: Path, name: str = "images") -> np.ndarray:
     return np.stack([np.asarray(Image.open(p)) for p in sorted((folder / name).glob("*.png"))])
 
 
-def test_png_folder(trained: Trained, tmp_path: Path) -> None:
+def test_png_folder(trained: TrainedRun, tmp_path: Path) -> None:
     folder = write_samples(trained, Request(num=5, slots=2, masks=True), tmp_path / "out")
     assert read(folder).shape == (5, 32, 32, 3)
     masks = read(folder, "masks").reshape(5, 2, 32, 32).astype(int)
@@ -35,7 +35,7 @@ def test_png_folder(trained: Trained, tmp_path: Path) -> None:
     assert (said["slots"], said["num"], said["trained_on"]) == (2, 5, "demo-towers, simulated")
 
 
-def test_all_formats_hold_the_same(trained: Trained, tmp_path: Path) -> None:
+def test_all_formats_hold_the_same(trained: TrainedRun, tmp_path: Path) -> None:
     request = {"num": 11, "seed": 3, "masks": True}
     png, npz, h5 = (
         write_samples(trained, Request(format=f, **request), tmp_path / f)
@@ -54,17 +54,17 @@ def test_all_formats_hold_the_same(trained: Trained, tmp_path: Path) -> None:
     ]
 
 
-def test_default_folder_is_the_runs_and_repeats(trained: Trained) -> None:
+def test_default_folder_is_the_runs_and_repeats(trained: TrainedRun) -> None:
     first = write_samples(trained, Request(num=2))
     before = read(first)
-    assert first.parent == trained.loaded.run_dir / "samples"
+    assert first.parent == trained.run_dir / "samples"
     assert write_samples(trained, Request(num=2)) == first
     assert np.array_equal(read(first), before)
     other = write_samples(trained, Request(num=3))
     assert other != first and np.abs(read(other)[:2].astype(int) - before).max() <= 6
 
 
-def test_a_full_folder_is_not_touched(trained: Trained, tmp_path: Path) -> None:
+def test_a_full_folder_is_not_touched(trained: TrainedRun, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     with pytest.raises(SriError, match="there already"):
@@ -74,7 +74,7 @@ def test_a_full_folder_is_not_touched(trained: Trained, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file_format", ["png", "npz", "h5"])
 def test_full_disk_leaves_nothing(
-    trained: Trained,
+    trained: TrainedRun,
     tmp_path: Path,
     largest_file: Callable[[int], AbstractContextManager[None]],
     file_format: str,
@@ -84,7 +84,7 @@ def test_full_disk_leaves_nothing(
     assert list((tmp_path / "s").iterdir()) == []
 
 
-def test_unknown_request_is_refused_before_drawing(trained: Trained, tmp_path: Path) -> None:
+def test_unknown_request_is_refused_before_drawing(trained: TrainedRun, tmp_path: Path) -> None:
     with pytest.raises(SriError):
         write_samples(trained, Request(num=1, temperature=-1.0), tmp_path / "out")
     assert not (tmp_path / "out").exists()

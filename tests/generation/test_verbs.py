@@ -17,7 +17,7 @@ from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.generation.order import look_at_order, order_of_run
 from sri_cli.generation.reconstruct import reconstruct_of_run
-from sri_cli.generation.trained_run import Trained, open_data, open_run
+from sri_cli.generation.trained_run import TrainedRun, load_run, open_run
 from sri_cli.metrics.evaluate import evaluate, parse_metrics
 from sri_cli.metrics.evaluate_runs import evaluate_all, evaluate_one, show_recorded
 from sri_cli.metrics.measured_words import tables, words
@@ -37,7 +37,7 @@ def test_order_record_and_figure(workspace: Workspace) -> None:
             assert estimate["low"] <= estimate["value"] <= estimate["high"]
 
 
-def test_order_repeats_from_its_seed(trained: Trained) -> None:
+def test_order_repeats_from_its_seed(trained: TrainedRun) -> None:
     first, again, other = (look_at_order(trained, 6, seed) for seed in (1, 1, 2))
     assert first.record == again.record != other.record
     assert np.array_equal(first.figure, again.figure)
@@ -117,7 +117,7 @@ def test_what_was_measured_before_is_shown_again(workspace: Workspace) -> None:
     assert found.measured == kept
     assert "| sri-mog-tiny, 32 px, 10 steps |" in tables(found.known, "markdown")
     # A newer checkpoint is another model.
-    checkpoint = checkpoints.load_model(workspace.runs_root / "tiny")
+    checkpoint = load_run(workspace.runs_root / "tiny")
     state = {k: v + 1 for k, v in checkpoint.model.state_dict().items()}
     recipe = checkpoint.recipe.model_dump(mode="json")
     checkpoints.save(workspace.runs_root / "tiny", 20, state, recipe, {})
@@ -126,13 +126,13 @@ def test_what_was_measured_before_is_shown_again(workspace: Workspace) -> None:
 
 
 def test_numbers_do_not_depend_on_chunks(
-    workspace: Workspace, trained: Trained, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, trained: TrainedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = open_data(workspace, trained.loaded)
+    data = trained.open_data()
     results = []
     for chunk in (1, 7, 16):
         monkeypatch.setattr("sri_cli.metrics.evaluate.chunk_size", lambda *_, n=chunk: n)
-        parts = evaluate(trained.loaded, data, ("ari", "elbo"), num=16, precision="fp32")
+        parts = evaluate(trained, data, ("ari", "elbo"), num=16, precision="fp32")
         results.append([m for part in parts for m in part])
     for other in results[1:]:
         for metric, error in (("negative_elbo", 1e-2), ("ari_fg_attention", 1e-3)):
@@ -196,7 +196,7 @@ def test_sampling_needs_no_data(workspace: Workspace) -> None:
     workspace.data_path("demo-towers", 32).unlink()
     assert open_run(workspace).caption == "demo-towers (data file not here)"
     with pytest.raises(SriError, match="no data file"):
-        open_data(workspace, open_run(workspace).loaded)
+        open_run(workspace).open_data()
 
 
 def test_dynamic_slots_are_used_and_told(workspace: Workspace, tmp_path: Path) -> None:

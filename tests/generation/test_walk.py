@@ -11,7 +11,7 @@ import torch
 
 from sri_cli.errors import SriError
 from sri_cli.generation.sample import sample_scenes
-from sri_cli.generation.trained_run import Trained, open_run
+from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.generation.walk_film import Request, check, walk_runs
 from sri_cli.generation.walk_scenes import Route, draw, random_walk, walked, way_between
 from sri_cli.models.build import build_model
@@ -167,11 +167,11 @@ def test_what_a_model_cannot_show_is_refused(
 
 
 def test_a_model_without_a_scene_variable_says_what_walks(
-    workspace: Workspace, trained: Trained
+    workspace: Workspace, trained: TrainedRun
 ) -> None:
     request = Request(num=1, frames=4, format="gif")
     result = walk_runs(workspace, ("other", "tiny"), request)
     assert "no scene variable: the noise of all its slots" in result.notes[0]
     assert "the noise of the slots is held" in result.notes[1]
-    folder = open_run(workspace, "other").loaded.run_dir / "figures"
+    folder = open_run(workspace, "other").run_dir / "figures"
     assert result.files == [folder / "walk.gif"]

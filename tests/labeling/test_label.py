@@ -14,7 +14,7 @@ from PIL import Image
 from sri_cli.cli.main import cli
 from sri_cli.data.dataset import DataFile
 from sri_cli.generation.sample import quantise, sample_scenes
-from sri_cli.generation.trained_run import Trained
+from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.labeling import scenes
 from sri_cli.labeling.rate import prepared
 from sri_cli.labeling.scenes import load
@@ -56,9 +56,11 @@ def sri(workspace: Workspace, *words: str) -> Result:
     return CliRunner().invoke(cli, [*roots, *words])
 
 
-def test_the_scenes_are_those_that_sampling_draws(workspace: Workspace, trained: Trained) -> None:
+def test_the_scenes_are_those_that_sampling_draws(
+    workspace: Workspace, trained: TrainedRun
+) -> None:
     deck = load(begin(workspace, "tiny", wanted=Wanted(num=5, seed=3, catch=0)))
-    model = trained.loaded.model
+    model = trained.model
     drawn = np.concatenate(
         [quantise(scene.image) for scene in sample_scenes(model, 5, 3, 1.0, seed=3)]
     )

@@ -16,7 +16,7 @@ import pytest
 
 from sri_cli.errors import SriError
 from sri_cli.generation.samples import Request, write_samples
-from sri_cli.generation.trained_run import Trained, open_run
+from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.metrics.evaluate_runs import evaluate_all, evaluate_one
 from sri_cli.metrics.picture_metrics import Wanted
 from sri_cli.metrics.records import read_records
@@ -42,7 +42,7 @@ def test_a_distance_says_what_it_is(workspace: Workspace, capsys: Any) -> None:
 
 
 def test_samples_on_disk_measure_as_the_run_does(
-    workspace: Workspace, trained: Trained, tmp_path: Path
+    workspace: Workspace, trained: TrainedRun, tmp_path: Path
 ) -> None:
     """The same 8-bit pictures, whether they come from PNG files or from memory."""
     wanted = Wanted(("stack-fd",), data="demo-towers", num=12)
@@ -56,7 +56,7 @@ def test_samples_on_disk_measure_as_the_run_does(
 
 
 def test_fewer_pictures_than_asked_are_counted(
-    workspace: Workspace, trained: Trained, tmp_path: Path
+    workspace: Workspace, trained: TrainedRun, tmp_path: Path
 ) -> None:
     folder = write_samples(trained, Request(num=5), tmp_path / "few")
     wanted = Wanted(("stack-fd", "sacc-estimate"), data="demo-towers")
@@ -75,7 +75,7 @@ def test_pictures_of_another_size_are_refused(workspace: Workspace, tmp_path: Pa
 
 
 def test_runs_and_folders_go_into_one_table(
-    workspace: Workspace, trained: Trained, tmp_path: Path
+    workspace: Workspace, trained: TrainedRun, tmp_path: Path
 ) -> None:
     folder = write_samples(trained, Request(num=6), tmp_path / "given")
     wanted = Wanted(("stack-fd",), data="demo-towers", num=6)

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from sri_cli.checkpoint import LoadedModel
 from sri_cli.config.load import load_recipe
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.generation.sample import quantise, sample_scenes
+from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics import feature_cache
 from sri_cli.metrics.extractor import PAPERS, RANDOM
 from sri_cli.metrics.fid import fid_name, measure_distance, too_few
@@ -71,12 +71,12 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def loaded() -> LoadedModel:
+def loaded() -> TrainedRun:
     recipe = load_recipe("sri-mog-tiny", None, SMALL)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = build_model(**recipe.model.model_dump())
-    return LoadedModel(model.eval(), recipe, 10, Path("runs/tiny"))
+    return TrainedRun(model.eval(), recipe, 10, Path("runs/tiny"))
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ def test_a_full_disk_is_told(
 # Generated images ---------------------------------------------------------------------------
 
 
-def test_pictures_are_those_of_sampling(loaded: LoadedModel) -> None:
+def test_pictures_are_those_of_sampling(loaded: TrainedRun) -> None:
     scenes = sample_scenes(loaded.model, 7, 3, 0.8, seed=4, chunk=7, precision="fp32")
     expected = np.concatenate([quantise(scene.image) for scene in scenes]).astype(int)
     first = draw_pictures(loaded.model, 0, 4, 3, 0.8, seed=4, precision="fp32")
@@ -258,7 +258,7 @@ def test_pictures_are_those_of_sampling(loaded: LoadedModel) -> None:
     assert first.dtype == np.uint8 and first.shape == (4, 32, 32, 3)
 
 
-def test_generated_features_are_kept_and_extended(loaded: LoadedModel, tmp_path: Path) -> None:
+def test_generated_features_are_kept_and_extended(loaded: TrainedRun, tmp_path: Path) -> None:
     colours, told = Colours(), []
     few = stack(generated_features(loaded, 7, colours, tmp_path))
     again = stack(generated_features(loaded, 7, colours, tmp_path, advance=told.append))
@@ -270,7 +270,7 @@ def test_generated_features_are_kept_and_extended(loaded: LoadedModel, tmp_path:
     assert colours.seen == 14 and many.shape == (12, 6)
 
 
-def test_an_interrupted_evaluation_goes_on(loaded: LoadedModel, tmp_path: Path) -> None:
+def test_an_interrupted_evaluation_goes_on(loaded: TrainedRun, tmp_path: Path) -> None:
     with pytest.raises(Stop):
         stack(generated_features(loaded, 18, Interrupted(), tmp_path / "a"))
     colours, told = Colours(), []
@@ -283,7 +283,7 @@ def test_an_interrupted_evaluation_goes_on(loaded: LoadedModel, tmp_path: Path) 
     "other", [{"slots": 4}, {"temperature": 0.5}, {"seed": 1}, {"precision": "bf16"}]
 )
 def test_other_scenes_have_their_own_features(
-    other: dict[str, Any], loaded: LoadedModel, tmp_path: Path
+    other: dict[str, Any], loaded: TrainedRun, tmp_path: Path
 ) -> None:
     colours = Colours()
     first = stack(generated_features(loaded, 5, colours, tmp_path, precision="fp32"))
@@ -295,7 +295,7 @@ def test_other_scenes_have_their_own_features(
     assert colours.seen == 10  # the training's K has no block of its own
 
 
-def test_a_model_is_its_weights_and_its_recipe(loaded: LoadedModel, tmp_path: Path) -> None:
+def test_a_model_is_its_weights_and_its_recipe(loaded: TrainedRun, tmp_path: Path) -> None:
     digest = model_digest(loaded)
     assert model_digest(replace(loaded, run_dir=tmp_path, step=11)) == digest
     section = loaded.recipe.model.model_copy(update={"slots": 4})
@@ -310,7 +310,7 @@ def test_a_model_is_its_weights_and_its_recipe(loaded: LoadedModel, tmp_path: Pa
 
 
 def test_a_damaged_block_is_drawn_again(
-    loaded: LoadedModel, tmp_path: Path, damage: Callable[[Path, str], None]
+    loaded: TrainedRun, tmp_path: Path, damage: Callable[[Path, str], None]
 ) -> None:
     colours = Colours()
     first = stack(generated_features(loaded, 10, colours, tmp_path))
@@ -323,7 +323,7 @@ def test_a_damaged_block_is_drawn_again(
 
 
 def test_a_distance_comes_with_its_counts(
-    loaded: LoadedModel, data: DataFile, tmp_path: Path
+    loaded: TrainedRun, data: DataFile, tmp_path: Path
 ) -> None:
     told: list[int] = []
     drawn = generated_features(loaded, 30, Colours(), tmp_path, advance=told.append)
@@ -343,7 +343,7 @@ def test_a_distance_comes_with_its_counts(
     ],
 )
 def test_a_measurement_says_how_scenes_were_drawn(
-    more: dict[str, Any], name: str, loaded: LoadedModel, data: DataFile, tmp_path: Path
+    more: dict[str, Any], name: str, loaded: TrainedRun, data: DataFile, tmp_path: Path
 ) -> None:
     scenes = Scenes(loaded, 6, 0, tmp_path / "drawn", **more)
     context = Context(run_subject(loaded), data_facts(data, "test"), 0)
@@ -360,13 +360,13 @@ def test_a_measurement_says_how_scenes_were_drawn(
     [({"count": 0}, "--num"), ({"slots": 0}, "--slots"), ({"temperature": 0.0}, "--temp")],
 )
 def test_scenes_that_cannot_be_drawn(
-    wrong: dict[str, Any], what: str, loaded: LoadedModel, tmp_path: Path
+    wrong: dict[str, Any], what: str, loaded: TrainedRun, tmp_path: Path
 ) -> None:
     with pytest.raises(SriError, match=what):
         Scenes(loaded, **({"count": 5, "seed": 0, "cache_dir": tmp_path} | wrong))
 
 
-def test_requests_that_mean_nothing(loaded: LoadedModel, data: DataFile, tmp_path: Path) -> None:
+def test_requests_that_mean_nothing(loaded: TrainedRun, data: DataFile, tmp_path: Path) -> None:
     colours = Colours()
     context = Context(run_subject(loaded), data_facts(data, "test"), 0)
     one = Scenes(loaded, 1, 0, tmp_path)
@@ -379,7 +379,7 @@ def test_requests_that_mean_nothing(loaded: LoadedModel, data: DataFile, tmp_pat
     assert colours.seen == 0
 
 
-def test_the_whole_path_with_inception(loaded: LoadedModel, data: DataFile, tmp_path: Path) -> None:
+def test_the_whole_path_with_inception(loaded: TrainedRun, data: DataFile, tmp_path: Path) -> None:
     network = random_inception()
     drawn = generated_features(loaded, 6, network, tmp_path / "drawn")
     assert measure_distance(drawn, data, network, tmp_path, num_real=6).value > 0

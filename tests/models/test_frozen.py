@@ -15,11 +15,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sri_cli.checkpoint import load_model
 from sri_cli.config.load import load_recipe
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.generation.sample import sample_noise
+from sri_cli.generation.trained_run import load_run
 from sri_cli.models.exported import CannotRun, Program
 from sri_cli.models.exported_calls import function
 from sri_cli.models.pretrained_encoder import FrozenSegregation
@@ -113,9 +113,9 @@ def test_a_run_finds_its_encoder_from_another_folder(
     run("encoder.pt2", 1)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert load_model(tmp_path / "run").step == 1
+    assert load_run(tmp_path / "run").step == 1
     run(str(files["convolutions"]), 2)  # the same file in another place
-    assert load_model(tmp_path / "run").step == 2
+    assert load_run(tmp_path / "run").step == 2
     kept = (tmp_path / "run" / "recipe.yaml").read_text()
     with pytest.raises(SriError, match="is not the file that this model was trained with"):
         run(str(files["patches"]), 3)

@@ -53,7 +53,7 @@ def logged(workspace: Workspace) -> Workspace:
                     record[f"{key}/{stage}"] = value
             records.append(json.dumps(record))
         (folder / "log.jsonl").write_text("\n".join(records) + "\n")
-        subject = run_subject(open_run(workspace, name).loaded)
+        subject = run_subject(open_run(workspace, name))
         append_records(folder, [measured(subject)])
     return workspace
 
@@ -212,8 +212,8 @@ def test_failures_are_those_scenes_that_were_judged_broken(workspace: Workspace)
 
 def test_failures_by_raters_come_before_those_of_the_estimate(workspace: Workspace) -> None:
     trained = open_run(workspace, "tiny")
-    subject = run_subject(trained.loaded)
-    side, num = trained.loaded.model.image_size, 6
+    subject = run_subject(trained)
+    side, num = trained.model.image_size, 6
     pictures = np.random.default_rng(0).integers(0, 256, (num + 1, side, side, 3), np.uint8)
     cards = (
         *cards_of(pictures[:num], 0, range(num)),

@@ -36,7 +36,7 @@ def write_log(run_dir: Path, steps: int = 40) -> None:
 
 def record(workspace: Workspace, run: str, *metrics: tuple[str, str, float]) -> None:
     """Measurements of the run's newest checkpoint."""
-    loaded = open_run(workspace, run).loaded
+    loaded = open_run(workspace, run)
     data = data_facts(DataFile(workspace.data_path("demo-towers", 32)), "test")
     context = Context(run_subject(loaded), data, 0)
     records = [
@@ -233,7 +233,7 @@ def test_the_recipe_in_the_page_is_the_run_s(workspace: Workspace, tmp_path: Pat
     file = tmp_path / "again.yaml"
     file.write_text(codes[0])
     recipe = load_recipe(str(file))
-    assert recipe_to_yaml(recipe) == recipe_to_yaml(open_run(workspace, "tiny").loaded.recipe)
+    assert recipe_to_yaml(recipe) == recipe_to_yaml(open_run(workspace, "tiny").recipe)
 
 
 def test_evaluations_are_told_as_they_were_asked_for() -> None:

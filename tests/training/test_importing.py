@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sri_cli import checkpoint as checkpoints
-from sri_cli.checkpoint import LoadedModel, load_model
+from sri_cli.generation.trained_run import TrainedRun, load_run
 from sri_cli.models.emorl import Emorl
 from sri_cli.models.emorl_segregation import EmorlSegregation
 from sri_cli.models.likelihood import ImageLikelihood
@@ -42,7 +42,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """(system, its golden numbers, the imported run loaded)."""
     system = request.param
     run_dir = imported(tmp_path_factory.mktemp(system), system).run_dir
-    return system, golden(system), load_model(run_dir)
+    return system, golden(system), load_run(run_dir)
 
 
 def noise_of(system: str, numbers: Golden) -> dict[str, torch.Tensor]:
@@ -66,7 +66,7 @@ def noise_of(system: str, numbers: Golden) -> dict[str, torch.Tensor]:
     return {name: numbers[f"noise/{names.get(name, name)}"] for name in wanted}
 
 
-def as_golden(system: str, loaded: LoadedModel, numbers: Golden) -> Any:
+def as_golden(system: str, loaded: TrainedRun, numbers: Golden) -> Any:
     """The model as the golden numbers were computed: batch statistics, EMORL of 16 px."""
     if system != "emorl":
         return loaded.model.train()
@@ -105,7 +105,7 @@ def test_losses_are_those_of_the_official_model(run: tuple) -> None:
 
 
 def test_running_statistics_come_along(tmp_path: Path) -> None:
-    model = load_model(imported(tmp_path, "genesis").run_dir).model
+    model = load_run(imported(tmp_path, "genesis").run_dir).model
     tensors = official_tensors("genesis")
     found = 0
     for name, buffer in model.named_buffers():
@@ -132,7 +132,7 @@ def test_the_run_is_one_that_training_could_have_written(run: tuple) -> None:
 def test_adam_goes_on_with_every_moment_in_its_place(tmp_path: Path, system: str) -> None:
     found = checkpoints.newest_good(imported(tmp_path, system).run_dir)
     assert found is not None
-    recipe = checkpoints.load_model(found.path.parent.parent).recipe
+    recipe = load_run(found.path.parent.parent).recipe
     step = new_step(recipe, torch.device("cpu"))
     step.load_state(found.state()["step"])
     expected = adam_state(system)["state"]
@@ -161,9 +161,9 @@ def test_geco_of_emorl_is_among_its_weights(tmp_path: Path) -> None:
     found = imported(tmp_path, "emorl", model=tensors, step=None)
     state = newest_state(found)["gecos"]
     assert state["emorl.beta"] == 2 and state["emorl.gap_ema"] == -30
-    warmup = load_model(found.run_dir).recipe.train.geco_warmup
+    warmup = load_run(found.run_dir).recipe.train.geco_warmup
     assert state["emorl.seen"] == warmup + 1  # its beta has moved, so the warm-up is over
-    weight = load_model(found.run_dir).model.segregate.refine.error_weight
+    weight = load_run(found.run_dir).model.segregate.refine.error_weight
     torch.testing.assert_close(weight, torch.nn.functional.softplus(torch.tensor(2.0)))
 
 
