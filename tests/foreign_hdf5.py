@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ import h5py
 import numpy as np
 
 from sri_cli.data.dataset import SPLITS, DataFile
-from sri_cli.data.job import Job
 from sri_cli.data.prepare import prepare
+from sri_cli.data.source import Source
+from tests.small_data import changed
 
 LAYOUTS: dict[str, dict[str, Any]] = {
     "contiguous": {},
@@ -52,14 +52,14 @@ def numbers_in(data: DataFile, split: str) -> list[int]:
     return list(corner[:, 1] + 256 * corner[:, 2])
 
 
-def made(job: Job, folder: Path, name: str = "out.h5", workers: int = 1) -> DataFile:
+def made(job: Source, folder: Path, name: str = "out.h5", workers: int = 1) -> DataFile:
     """What comes out, intact."""
     data = prepare(job, folder / name, workers=workers).data
     assert data.is_intact()
     return data
 
 
-def stopped_at(job: Job, call: int) -> Job:
+def stopped_at(job: Source, call: int) -> Source:
     """The same job, in whose so-many-th item SIGTERM comes."""
     calls = 0
 
@@ -70,7 +70,7 @@ def stopped_at(job: Job, call: int) -> Job:
             os.kill(os.getpid(), signal.SIGTERM)
         return job.make(item)
 
-    return replace(job, make=make)
+    return changed(job, make=make)
 
 
 def tower_masks(count: int, side: int = 64) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sri_cli.data.dataset import SPLITS
-from sri_cli.data.job import Job, simulation_job
+from sri_cli.data.source import Simulation, Source
 from sri_cli.data.writer import Header, StoreWriter
 
 
@@ -40,12 +41,19 @@ def header(name: str, size: int, counts: dict[str, int], **parameters: Any) -> H
     return Header(name, size, "simulated", 1, {"seed": 0} | parameters, "none", counts)
 
 
-def small_job(scenarios: int = 30, views: int = 4, size: int = 16, seed: int = 0) -> Job:
+def changed(source: Source, **attributes: Any) -> Any:
+    """A copy of a source with other attributes or methods."""
+    other = copy.copy(source)
+    vars(other).update(attributes)
+    return other
+
+
+def small_job(scenarios: int = 30, views: int = 4, size: int = 16, seed: int = 0) -> Simulation:
     """`scenarios` for training and six for each of the others."""
     numbers = {"train": scenarios, "val": 6, "test": 6}
     head = header("towers", size, {}, train=scenarios, views=views, seed=seed)
     make = functools.partial(random_scenario, views, size, seed)
-    return simulation_job(head, numbers, views, make)
+    return Simulation(head, numbers, views, make)
 
 
 def write_small_data(path: Path, images: int = 16, size: int = 32) -> Path:

@@ -10,22 +10,20 @@ from typing import Any
 import torch
 
 from sri_cli.benchmarks.timing import Timed, machine_line, timing_table
-from sri_cli.data.job import Job
-from sri_cli.data.parallel import available_cores
-from sri_cli.data.sources.asked import Asked
+from sri_cli.data.parallel import available_cores, parallel_map
+from sri_cli.data.source import TASK_ROWS, Options, Source
 from sri_cli.data.sources.multi_object import simulated_job
 from sri_cli.data.sources.records import SETS
 from sri_cli.data.sources.shapestacks import AskedTowers, choose_towers, towers_job
-from sri_cli.data.spread import spread
 from sri_cli.errors import SriError, did_you_mean
 from sri_cli.training.step_timing import machine
 
-Jobs = dict[str, Callable[[], Job]]
+Jobs = dict[str, Callable[[], Source]]
 SIMULATORS: Jobs = {
     "shapestacks": lambda: towers_job(choose_towers(AskedTowers())),
     "demo-towers": lambda: towers_job(choose_towers(AskedTowers(preset="demo"))),
-    "objects-room": lambda: simulated_job(SETS["objects-room"], Asked()),
-    "clevr6": lambda: simulated_job(SETS["clevr6"], Asked()),
+    "objects-room": lambda: simulated_job(SETS["objects-room"], Options()),
+    "clevr6": lambda: simulated_job(SETS["clevr6"], Options()),
 }
 
 
@@ -59,13 +57,13 @@ def bench_prepare(
     return {**machine(torch.device("cpu")), "rows": rows}
 
 
-def _row(name: str, job: Job, scenes: int, repeats: int, workers: int) -> dict[str, Any]:
+def _row(name: str, job: Source, scenes: int, repeats: int, workers: int) -> dict[str, Any]:
     """The first block is the warm-up: workers start, textures are made."""
     # What comes of a worker's task comes at once: blocks shorter than a task would time nothing.
-    task = min(job.task_size, max(1, scenes // workers))
+    task = min(job.items_per_task or max(1, TASK_ROWS // job.views), max(1, scenes // workers))
     items = ((index, index) for index in range((repeats + 1) * scenes))
     times = []
-    with closing(spread(job.make, items, workers, task)) as made:
+    with closing(parallel_map(job.make, items, workers, task)) as made:
         for _ in range(repeats + 1):
             began = time.perf_counter()
             for _ in range(scenes):

@@ -154,10 +154,10 @@ def clevr6(workspace: Workspace, **options: Any) -> None:
 
 def multi_object(workspace: Workspace, name: str, options: dict[str, Any]) -> None:
     """One of the Multi-Object Datasets."""
-    from sri_cli.data.sources.asked import Asked
+    from sri_cli.data.source import Options
     from sri_cli.data.sources.multi_object import prepare_multi_object
 
-    asked, how = split_options(Asked, options)
+    asked, how = split_options(Options, options)
     show_prepared(prepare_multi_object(workspace, name, asked, **how))
 
 
@@ -222,6 +222,6 @@ def show_prepared(prepared: Prepared) -> None:
         click.echo(f"left out, for they could not be read: {counted(skipped, 'file')}")
     if prepared.made:
         broke = f", {counted(discarded, 'scenario')} discarded by the rules" if discarded else ""
-        rate = f"{prepared.views_per_second:.0f} a second"
+        rate = f"{prepared.images_per_second:.0f} a second"
         made = f"{counted(prepared.made, 'view')} in {prepared.seconds:.0f} s ({rate})"
         click.echo(f"{made}{broke}")

@@ -1,4 +1,4 @@
-"""From a source to a data file: made by worker processes, written in order, resumable.
+"""From a source to a data file: scenes made by worker processes, written in order, resumable.
 
 The rows of a file depend on the source alone, so any number of workers, and any interruption,
 gives the same file.
@@ -17,10 +17,8 @@ import numpy as np
 
 from sri_cli.console import Progress, counted
 from sri_cli.data.dataset import SPLITS, DataFile
-from sri_cli.data.job import Job, Rows, Survey
-from sri_cli.data.parallel import available_cores
-from sri_cli.data.scenario import Scenario
-from sri_cli.data.spread import spread, worker_killed
+from sri_cli.data.parallel import available_cores, parallel_map, worker_killed
+from sri_cli.data.source import TASK_ROWS, Scenario, Source, Survey
 from sri_cli.data.writer import Header, StoreWriter, begun_counts
 from sri_cli.errors import Interrupted, SriError
 from sri_cli.signals import stop_on_signal
@@ -30,125 +28,164 @@ ROWS_PER_FLUSH = 1000
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a preparation came to; `made` counts the images of this call (0: all were there)."""
+    """The result of `prepare`; `made` counts the images of this call (0: the file existed)."""
 
     data: DataFile
-    made: int
-    resumed_from: int
-    seconds: float
+    made: int = 0
+    resumed_from: int = 0  # images
+    seconds: float = 0.0
 
     @property
-    def views_per_second(self) -> float:
+    def images_per_second(self) -> float:
         """How fast this call made images."""
         return self.made / self.seconds if self.seconds > 0 else 0.0
 
 
 def prepare(
-    job: Job,
+    source: Source,
     path: Path,
     *,
     workers: int | None = None,
     force: bool = False,
     command: str = "sri prepare",
 ) -> Prepared:
-    """Make the data file of `job`, or go on with it; what is there already is kept.
+    """Make the data file `path`, or resume making it; a finished file of this source is kept.
 
-    Raises SriError when another file lies there and not `force` or the source is faulty,
-    Interrupted (75) after a signal with the rows so far saved, SriFailure when the disk will not
-    take it.
+    Args:
+        workers: Processes; None: as many as the source can use. The file is the same.
+        force: Replace a file made from another source or with other parameters.
+        command: What the user typed, for hints.
+
+    Raises:
+        SriError: Another file is at `path` and not `force`, or the source is faulty.
+        Interrupted: A signal came; the rows so far are saved.
+        SriFailure: The file cannot be written.
     """
     if path.suffix != ".h5":
-        raise SriError(f"{path} is no name for a data file", f"call it {path}.h5")
+        raise SriError(f"{path} is not the name of a data file", f"name it {path}.h5")
     if not force and path.exists():
-        data = same_file(job.header, path)
-        Progress(0, 0, job.header.name).note(f"{path} is there and up to date")
-        return Prepared(data, 0, sum(data.counts.values()), 0.0)
+        data = matching_file(source.header, path)
+        Progress(0, 0, source.header.name).note(f"{path} is up to date")
+        return Prepared(data)
+    began = time.monotonic()
+    workers = workers or source.max_workers or available_cores()
     try:
-        survey = survey_of(job, path)
-    except KeyboardInterrupt:  # SIGTERM, too
-        raise stopped_before(path, job, command) from None
+        source.fetch(workers, command)
+        survey = take_survey(source, path)
+    except KeyboardInterrupt:  # SIGTERM raises it, too
+        raise stopped_early(source.header, path, command) from None
     except BrokenProcessPool as error:
         raise worker_killed(command) from error
     header = replace(
-        job.header,
+        source.header,
         counts=survey.counts,
         skipped=survey.skipped,
         scene_rule=survey.scene_rule,
     )
-    total, workers = sum(survey.counts.values()), workers or job.workers or available_cores()
-    began = time.monotonic()
+    total = sum(survey.counts.values())
     with (
-        Progress(total, 0, f"prepare {header.name}", "view") as progress,
+        Progress(total, 0, f"prepare {header.name}", "image") as progress,
         StoreWriter(path, header) as writer,
     ):
         done = sum(writer.rows.values())
         progress.start_at(done)
-        progress.note(opening(job, writer, workers))
-        write_all(job, survey, Blocks(writer, progress), workers, command)
+        progress.note(opening(source, writer, workers))
+        write_missing(source, survey, Buffer(writer, progress), workers, command)
         writer.finish()
     return Prepared(DataFile(path), total - done, done, time.monotonic() - began)
 
 
-def stopped_before(path: Path, job: Job, command: str) -> Interrupted:
-    """What a signal leaves behind while the source is still looked at."""
-    counts = begun_counts(path, job.header)
-    kept = "nothing is written yet" if counts is None else "what was made before is kept"
-    return Interrupted(
-        f"stopped while looking at what {job.header.name} is made of; {kept}",
-        f"the same command looks again and goes on: {command}",
-    )
+def matching_file(header: Header, path: Path) -> DataFile:
+    """The file at `path` if it is of this header; SriError with the differences otherwise."""
+    data = DataFile(path)
+    changed = differences(data, header)
+    if changed:
+        raise SriError(
+            f"{path} was made with other settings: {'; '.join(changed)}",
+            "write another file with --out FILE, or replace this one with --force",
+        )
+    return data
 
 
-def survey_of(job: Job, path: Path) -> Survey:
-    """What the source holds; when this file was begun, its own counts may save the counting."""
-    counts = None if job.survey_again else begun_counts(path, job.header)
-    survey = job.survey() if counts is None else Survey(counts)
+def differences(data: DataFile, header: Header) -> list[str]:
+    """What differs between a file and a header, as `seed 0 -> 1`.
+
+    Parameters of different data sets or sources have nothing in common and are not compared.
+    """
+    old = {"name": data.name, "source": data.source, "size": data.size}
+    new: dict[str, object] = {"name": header.name, "source": header.source, "size": header.size}
+    if (data.name, data.source) == (header.name, header.source):
+        old |= data.attrs["parameters"]
+        new |= header.parameters
+    return [
+        f"{key} {old.get(key, 'not given')} -> {new.get(key, 'not given')}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
+def take_survey(source: Source, path: Path) -> Survey:
+    """The source's survey; the counts of an unfinished file where they suffice."""
+    counts = begun_counts(path, source.header) if source.counts_suffice else None
+    survey = source.survey() if counts is None else Survey(counts)
     empty = [split for split in SPLITS if not survey.counts[split]]
     if empty:
         raise SriError(
-            f"{job.header.name}: nothing for {' and '.join(empty)}",
-            "each of train, val and test needs an image: more data, or other numbers with"
-            " --scenes, --val-scenes and --test-scenes",
+            f"{source.header.name}: no images for {' and '.join(empty)}",
+            "train, val and test need at least one image each: add data, or change --scenes,"
+            " --val-scenes and --test-scenes",
         )
     return survey
 
 
-def write_all(job: Job, survey: Survey, blocks: Blocks, workers: int, command: str) -> None:
-    """Make and append what is missing."""
-    items = job.items(survey, blocks.writer.rows)
+def stopped_early(header: Header, path: Path, command: str) -> Interrupted:
+    """The error after a signal during the survey."""
+    begun = begun_counts(path, header) is not None
+    state = "earlier progress is kept" if begun else "nothing is written yet"
+    return Interrupted(
+        f"stopped while reading the source of {header.name}; {state}", f"resume: {command}"
+    )
+
+
+def write_missing(
+    source: Source, survey: Survey, buffer: Buffer, workers: int, command: str
+) -> None:
+    """Make and append the scenes that are missing."""
+    items = source.items(survey, buffer.writer.rows)
+    task = source.items_per_task or max(1, TASK_ROWS // source.views)
     with (
         stop_on_signal() as stop,
-        closing(spread(job.make, items, workers, job.task_size)) as scenarios,
+        closing(parallel_map(source.make, items, workers, task)) as scenarios,
     ):
         killed = None
         try:
             for split, scenario in scenarios:
-                blocks.add(split, scenario)
+                buffer.add(split, scenario)
                 if stop.name:
                     break
         except BrokenProcessPool as error:
             killed = error
-        blocks.flush()
+        buffer.flush()
         if stop.name:
             raise Interrupted(
-                f"stopped by {stop.name} after {blocks.done} of {blocks.progress.total} views,"
-                f" kept in {blocks.writer.partial}",
-                f"go on: {command}",
+                f"stopped by {stop.name} after {buffer.done} of {buffer.progress.total} images,"
+                f" saved in {buffer.writer.partial}",
+                f"resume: {command}",
             )
         if killed:
             raise worker_killed(command) from killed
 
 
-class Blocks:
-    """Gathers scenarios by split and appends a thousand rows at once."""
+class Buffer:
+    """Collects scenes by split and appends about a thousand rows at once."""
 
     def __init__(self, writer: StoreWriter, progress: Progress) -> None:
         self.writer, self.progress = writer, progress
         self.waiting: dict[str, list[Scenario]] = {split: [] for split in SPLITS}
-        self.done = sum(writer.rows.values())  # those waiting included
+        self.done = sum(writer.rows.values())  # with those in the buffer
 
     def add(self, split: str, scenario: Scenario) -> None:
-        """Take the next scenario of a split."""
+        """Take the next scene of a split."""
         block = self.waiting[split]
         block.append(scenario)
         self.done += len(scenario.images)
@@ -157,27 +194,28 @@ class Blocks:
             self.flush([split])
 
     def flush(self, splits: Iterable[str] = SPLITS) -> None:
-        """Append what waits."""
+        """Append everything in the buffer."""
         for split in splits:
             block, self.waiting[split] = self.waiting[split], []
             if block:
-                check_masks(self.writer.rows, split, block)
+                if not self.writer.rows[split]:
+                    check_masks(split, block)
                 append(self.writer, split, block)
 
 
-def check_masks(rows: Rows, split: str, block: list[Scenario]) -> None:
-    """SriError when a split begins with masks that mark nothing: ARI would be measured on air."""
+def check_masks(split: str, block: list[Scenario]) -> None:
+    """SriError when the first masks of a split are all zero: ARI would be meaningless."""
     masks = [scenario.masks for scenario in block if scenario.masks is not None]
-    if rows[split] == 0 and masks and not any(mask.any() for mask in masks):
+    if masks and not any(mask.any() for mask in masks):
         raise SriError(
             f"the masks of {split} are all zero: no object in its first"
             f" {counted(sum(map(len, masks)), 'image')}",
-            "mend the masks, which must hold integer labels, or leave them out",
+            "provide masks with integer labels, or leave the masks out",
         )
 
 
 def append(writer: StoreWriter, split: str, block: list[Scenario]) -> None:
-    """Append scenarios, one after the other."""
+    """Append scenes, one after the other."""
     names = np.repeat([scenario.name.encode() for scenario in block], len(block[0].images))
     factors = {
         key: np.concatenate([scenario.factors[key] for scenario in block])
@@ -193,43 +231,16 @@ def append(writer: StoreWriter, split: str, block: list[Scenario]) -> None:
     )
 
 
-def same_file(header: Header, path: Path) -> DataFile:
-    """The file that is there, if it holds what `header` asks for; SriError with the differences."""
-    data = DataFile(path)
-    changed = differences(data, header)
-    if changed:
-        raise SriError(
-            f"{path} was made otherwise: {'; '.join(changed)}",
-            "keep it and choose another file with --out FILE, or replace it: --force",
-        )
-    return data
-
-
-def differences(data: DataFile, header: Header) -> list[str]:
-    """What of a file is not as `header` says, as `seed 0 -> 1`; of another data set or source only
-    that, for their parameters have nothing to do with each other."""
-    was = {"name": data.name, "source": data.source, "size": data.size}
-    now: dict[str, object] = {"name": header.name, "source": header.source, "size": header.size}
-    if (data.name, data.source) == (header.name, header.source):
-        was |= data.attrs["parameters"]
-        now |= header.parameters
-    return [
-        f"{key} {was.get(key, 'not given')} -> {now.get(key, 'not given')}"
-        for key in sorted(was.keys() | now.keys())
-        if was.get(key) != now.get(key)
-    ]
-
-
-def opening(job: Job, writer: StoreWriter, workers: int) -> str:
-    """The note a preparation begins with."""
+def opening(source: Source, writer: StoreWriter, workers: int) -> str:
+    """The note at the beginning of a preparation."""
     done, total = sum(writer.rows.values()), sum(writer.header.counts.values())
     images = counted(total, "image")
-    if job.views > 1:
-        images = f"{counted(total // job.views, 'scenario')} x {job.views} views"
+    if source.views > 1:
+        images = f"{counted(total // source.views, 'scene')} x {source.views} views"
     what = (
-        f"{job.header.name}, {job.header.source}: {images} at {job.header.size} px"
+        f"{source.header.name}, {source.header.source}: {images} at {source.header.size} px"
         f" -> {writer.path} ({counted(workers, 'worker')})"
     )
     if writer.started_anew:
-        return f"{what}\nNote: what lay in {writer.partial} was something else; starting anew"
-    return f"{what}\nresuming after {done} of {total} views" if done else what
+        return f"{what}\nNote: {writer.partial} was made with other settings; starting over"
+    return f"{what}\nresuming after {done} of {total} images" if done else what

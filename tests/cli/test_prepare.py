@@ -127,7 +127,7 @@ def test_nothing_prepared() -> None:
             ("prepare", "shapestacks", "--from", "mirror", "--split", "ccs_all", "--offline"),
             "the mirror has none",
         ),
-        (("prepare", "shapestacks", "--out", "towers.txt"), "towers.txt is no name"),
+        (("prepare", "shapestacks", "--out", "towers.txt"), "towers.txt"),
     ],
 )
 def test_mistakes_are_told_and_leave_nothing(
@@ -168,15 +168,15 @@ def test_ctrl_c_keeps_what_was_made_and_the_same_command_goes_on(place: Path) ->
     time.sleep(1.5)
     os.killpg(running.pid, signal.SIGINT)
     told = running.communicate(timeout=60)[1].splitlines()
-    assert "simulated: 532 scenarios x 16 views" in first
+    assert "simulated: 532 scenes x 16 views" in first
     assert running.returncode == 75, told
     assert told[-2].startswith("Error: stopped by SIGINT after ") and len(told) == 2
-    assert told[-1] == f"go on: sri {' '.join(words)}"
+    assert told[-1] == f"resume: sri {' '.join(words)}"
     kept = int(told[-2].split()[5])
     assert kept > 0 and kept % 16 == 0
     assert os.listdir(place / "data") == ["shapestacks-32.h5.partial"]
     listed = sri("prepare", "--list").stdout
     assert "unfinished" in listed
     other = sri(*words[:3], "3", *words[4:])  # other numbers: a new beginning, and it says so
-    assert other.exit_code == 0 and "starting anew" in other.stderr
+    assert other.exit_code == 0 and "starting over" in other.stderr
     assert os.listdir(place / "data") == ["shapestacks-32.h5"]

@@ -13,8 +13,8 @@ import pytest
 from sri_cli.data import prepare as preparing
 from sri_cli.data.dataset import SPLITS
 from sri_cli.data.prepare import prepare
+from sri_cli.data.source import Options
 from sri_cli.data.sources import hdf5 as hdf5_rows
-from sri_cli.data.sources.asked import Asked
 from sri_cli.data.sources.efficient_morl import as_labels, efficient_morl_job
 from sri_cli.data.sources.mirror import is_mirror
 from sri_cli.data.sources.records import SETS
@@ -39,7 +39,7 @@ def test_clevr6_is_filtered_cropped_and_resized(
 ) -> None:
     monkeypatch.setattr(hdf5_rows, "BLOCK_BYTES", block_bytes)
     write_groups(source, SHOWN, layout=layout)
-    data = made(efficient_morl_job(SETS["clevr6"], source, Asked(96)), tmp_path)
+    data = made(efficient_morl_job(SETS["clevr6"], source, Options(96)), tmp_path)
     assert {split: numbers_in(data, split) for split in SPLITS} == KEPT
     assert (data.source, data.background_labels) == ("original", 1)
     assert "crop rows 29 to 221, columns 64 to 256" in data.attrs["preprocessing"]
@@ -62,7 +62,7 @@ def test_clevr6_is_filtered_cropped_and_resized(
 def test_rooms_stay_as_they_are(tmp_path: Path, source: Path, copies: int) -> None:
     shown = {"train": [4, 5, 6, 5], "val": [5], "test": [6, 5]}
     write_groups(source, shown, 64, 64, entities=7, copies=copies, layout="automatic")
-    data = made(efficient_morl_job(SETS["objects-room"], source, Asked(64)), tmp_path)
+    data = made(efficient_morl_job(SETS["objects-room"], source, Options(64)), tmp_path)
     assert data.counts == {"train": 4, "val": 1, "test": 2} and data.background_labels == 4
     with h5py.File(source) as file:
         assert np.array_equal(data.split("train").images, file["train"]["imgs"][:])
@@ -80,19 +80,19 @@ def test_labels_by_hand() -> None:
 
 def test_numbers_limit_each_group(tmp_path: Path, source: Path) -> None:
     write_groups(source, SHOWN)
-    data = made(efficient_morl_job(SETS["clevr6"], source, Asked(96, 3, 1, 2)), tmp_path)
+    data = made(efficient_morl_job(SETS["clevr6"], source, Options(96, 3, 1, 2)), tmp_path)
     assert {split: numbers_in(data, split) for split in SPLITS} == {
         split: rows[:n] for (split, rows), n in zip(KEPT.items(), (3, 1, 2), strict=True)
     }
     assert data.attrs["parameters"]["val"] == 1
     with pytest.raises(SriError, match=r"--scenes 5: .* 6 images in train, 4 of them") as caught:
-        made(efficient_morl_job(SETS["clevr6"], source, Asked(96, scenes=5)), tmp_path, "more.h5")
+        made(efficient_morl_job(SETS["clevr6"], source, Options(96, scenes=5)), tmp_path, "more.h5")
     assert (caught.value.hint or "").startswith("--scenes 4")
 
 
 def test_byte_for_byte_the_same_at_one_and_four_workers(tmp_path: Path, source: Path) -> None:
     write_groups(source, SHOWN, layout="automatic")
-    job = efficient_morl_job(SETS["clevr6"], source, Asked(32))
+    job = efficient_morl_job(SETS["clevr6"], source, Options(32))
     one, four = (made(job, tmp_path, f"{n}.h5", n).path.read_bytes() for n in (1, 4))
     assert one == four
 
@@ -102,9 +102,9 @@ def test_a_stopped_preparation_goes_on(
 ) -> None:
     monkeypatch.setattr(preparing, "ROWS_PER_FLUSH", 2)
     write_groups(source, SHOWN)
-    job = efficient_morl_job(SETS["clevr6"], source, Asked(96))
+    job = efficient_morl_job(SETS["clevr6"], source, Options(96))
     path = tmp_path / "out.h5"
-    with pytest.raises(Interrupted, match="after 5 of 8 views"):
+    with pytest.raises(Interrupted, match="after 5 of 8 images"):
         prepare(stopped_at(job, 5), path, workers=1)
     done = prepare(job, path, workers=1)
     assert (done.resumed_from, done.made) == (5, 3)
@@ -142,7 +142,7 @@ def test_what_is_no_such_file_is_refused(
     with h5py.File(source, "a") as file:
         spoil(file)
     with pytest.raises(SriError, match=message) as caught:
-        made(efficient_morl_job(SETS["clevr6"], source, Asked(96)), tmp_path)
+        made(efficient_morl_job(SETS["clevr6"], source, Options(96)), tmp_path)
     assert caught.value.exit_code == 2 and caught.value.hint
 
 

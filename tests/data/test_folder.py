@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +16,13 @@ from sri_cli.cli.main import cli
 from sri_cli.data import prepare as preparing
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.prepare import prepare
-from sri_cli.data.scenario import Scenario
+from sri_cli.data.source import Scenario
 from sri_cli.data.sources import folder_pictures
 from sri_cli.data.sources.folder import FolderSettings, folder_job, prepare_folder
 from sri_cli.data.sources.folder_files import Entry
 from sri_cli.errors import Interrupted, SriError
 from sri_cli.run import Workspace
+from tests.small_data import changed
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_own_splits_are_never_mixed(place: Path) -> None:
     with pytest.raises(SriError, match="has train/ and val/ but no test/"):
         made()
     save("mine/test/bad.png", np.zeros((8, 8))).write_bytes(b"")
-    with pytest.raises(SriError, match="mine: nothing for test"):
+    with pytest.raises(SriError, match="no images for test"):
         made()
     save("mine/test/good.png", np.full((8, 8), 20))
     result = sri("mine", "--size", "8", "--force")
@@ -298,8 +298,8 @@ def test_a_stopped_preparation_goes_on_and_any_number_of_workers_makes_the_same(
             signal.raise_signal(signal.SIGTERM)
         return job.make(entry)
 
-    with pytest.raises(Interrupted, match="after 7 of 40 views"):
-        prepare(replace(job, make=stopping), Path("a-8.h5"), workers=1)
+    with pytest.raises(Interrupted, match="after 7 of 40 images"):
+        prepare(changed(job, make=stopping), Path("a-8.h5"), workers=1)
     assert prepare(job, Path("a-8.h5"), workers=1).resumed_from == 7
     one = prepare(folder_job(Path("mine"), settings, 1), Path("b-8.h5"), workers=1)
     four = prepare(folder_job(Path("mine"), settings, 4), Path("c-8.h5"), workers=4)

@@ -15,9 +15,10 @@ from sri_cli.data import prepare as preparing
 from sri_cli.data.dataset import SPLITS
 from sri_cli.data.description import describe_file
 from sri_cli.data.prepare import prepare
+from sri_cli.data.source import Options
 from sri_cli.data.sources import hdf5 as hdf5_rows
 from sri_cli.data.sources import mirror
-from sri_cli.data.sources.asked import Asked, InOrder
+from sri_cli.data.sources.asked import InOrder
 from sri_cli.data.sources.mirror import mirror_job
 from sri_cli.data.sources.mirror_scenes import numbers_of
 from sri_cli.data.transforms import Resizing
@@ -46,7 +47,7 @@ def test_towers_are_split_by_scenes_and_stay_as_they_are(
     tmp_path: Path, source: Path, layout: str
 ) -> None:
     scene = write_towers(source, 12, layout)
-    data = made(mirror_job("shapestacks", source, Asked(64)), tmp_path)
+    data = made(mirror_job("shapestacks", source, Options(64)), tmp_path)
     assert data.counts == {"train": 8 * 16, "val": 2 * 16, "test": 2 * 16}
     assert data.attrs["scene_rule"] == "images of equal com, rgba, shape, size"
     assert (data.source, data.background_labels, data.size) == ("mirror", 1, 64)
@@ -86,7 +87,7 @@ def test_small_blocks_and_tiles_give_the_same_file(
         monkeypatch.setattr(hdf5_rows, "BAND_BYTES", band)
         for layout in LAYOUTS:
             write_towers(source, 12, layout)
-            job = mirror_job("shapestacks", source, Asked(64))
+            job = mirror_job("shapestacks", source, Options(64))
             data = made(job, tmp_path, f"{name}{layout}.h5")
             contents.append(data.path.read_bytes())
     assert all(content == contents[0] for content in contents)
@@ -113,7 +114,7 @@ def test_no_chunk_is_read_twice(source: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_byte_for_byte_the_same_at_one_and_four_workers(tmp_path: Path, source: Path) -> None:
     write_towers(source, 12, "automatic")
-    job = mirror_job("shapestacks", source, Asked(32))
+    job = mirror_job("shapestacks", source, Options(32))
     one, four = (made(job, tmp_path, f"{n}.h5", n).path.read_bytes() for n in (1, 4))
     assert one == four
 
@@ -122,7 +123,7 @@ def test_other_seeds_shuffle_otherwise_and_more_training_keeps_the_tests(
     tmp_path: Path, source: Path
 ) -> None:
     write_towers(source)
-    numbers = (Asked(), Asked(seed=1), Asked(scenes=3, test_scenes=2), Asked(val_scenes=1))
+    numbers = (Options(), Options(seed=1), Options(scenes=3, test_scenes=2), Options(val_scenes=1))
     jobs = [mirror_job("shapestacks", source, asked) for asked in numbers]
     tests = [numbers_in(made(job, tmp_path, f"{n}.h5"), "test") for n, job in enumerate(jobs)]
     assert tests[0] != tests[1] and tests[0] == tests[2] == tests[3]
@@ -130,11 +131,11 @@ def test_other_seeds_shuffle_otherwise_and_more_training_keeps_the_tests(
 
 def test_published_proportions() -> None:
     published = {"train": 13_618, "val": 2_916, "test": 2_916}
-    assert numbers_of(Asked(), 19_450) == published
-    assert numbers_of(Asked(), 100) == {"train": 70, "val": 15, "test": 15}
-    assert numbers_of(Asked(scenes=600), 19_450) == {"train": 600, "val": 100, "test": 100}
-    assert numbers_of(Asked(scenes=9, val_scenes=2, test_scenes=1), 12)["test"] == 1
-    for asked, there in ((Asked(scenes=10), 12), (Asked(), 2), (Asked(val_scenes=12), 12)):
+    assert numbers_of(Options(), 19_450) == published
+    assert numbers_of(Options(), 100) == {"train": 70, "val": 15, "test": 15}
+    assert numbers_of(Options(scenes=600), 19_450) == {"train": 600, "val": 100, "test": 100}
+    assert numbers_of(Options(scenes=9, val_scenes=2, test_scenes=1), 12)["test"] == 1
+    for asked, there in ((Options(scenes=10), 12), (Options(), 2), (Options(val_scenes=12), 12)):
         with pytest.raises(SriError, match="more than the") as caught:
             numbers_of(asked, there)
         assert "--val-scenes" in (caught.value.hint or "")
@@ -159,7 +160,7 @@ def test_without_world_factors_runs_of_16_are_scenes(
 ) -> None:
     source = tmp_path / "shapestacks-part.hdf5"
     write_towers(source, 6, **instead)
-    data = made(mirror_job("shapestacks", source, Asked(64)), tmp_path)
+    data = made(mirror_job("shapestacks", source, Options(64)), tmp_path)
     said = capsys.readouterr().err
     rule = "16 images that follow one another; if the file is shuffled, train, val and test share"
     assert why in said and rule in said
@@ -175,12 +176,12 @@ def test_without_world_factors_runs_of_16_are_scenes(
 def test_what_neither_factors_nor_name_call_towers_is_refused(source: Path, tmp_path: Path) -> None:
     write_flat(source, 40, 64, 64)  # rooms are of this size, too
     with pytest.raises(SriError, match="does not look like ShapeStacks") as caught:
-        made(mirror_job("shapestacks", source, Asked(64)), tmp_path)
+        made(mirror_job("shapestacks", source, Options(64)), tmp_path)
     assert "shapestacks-NAME.hdf5" in (caught.value.hint or "")
     assert list(tmp_path.iterdir()) == [source]
     source = source.rename(tmp_path / "shapestacks.hdf5")
     with pytest.raises(SriError, match="40 images are no multiple of 16"):
-        made(mirror_job("shapestacks", source, Asked(64)), tmp_path)
+        made(mirror_job("shapestacks", source, Options(64)), tmp_path)
 
 
 def test_views_that_differ_in_the_sign_of_zero_are_of_one_scene(
@@ -189,21 +190,21 @@ def test_views_that_differ_in_the_sign_of_zero_are_of_one_scene(
     size = np.arange(96) // 16 * np.ones((6, 1)).T[0, 0]
     size[3] = -0.0
     write_towers(source, 6, **NO_WORLD | {"size": size})
-    data = made(mirror_job("shapestacks", source, Asked(64)), tmp_path)
+    data = made(mirror_job("shapestacks", source, Options(64)), tmp_path)
     assert "Warning" not in capsys.readouterr().err
     assert {len(set(data.split(split).factors["size"])) for split in SPLITS} == {4, 1}
 
 
 def test_rooms_are_split_in_order(tmp_path: Path, source: Path) -> None:
     write_flat(source, 30, 64, 64, "automatic")
-    job = mirror_job("objects-room", source, Asked(64, val_scenes=3, test_scenes=5))
+    job = mirror_job("objects-room", source, Options(64, val_scenes=3, test_scenes=5))
     data = made(job, tmp_path)
     numbers = {split: numbers_in(data, split) for split in SPLITS}
     expected = {"test": range(5), "val": range(5, 8), "train": range(8, 30)}
     assert numbers == {split: list(rows) for split, rows in expected.items()}
     assert data.background_labels == 4 and "seed" not in data.attrs["parameters"]
     assert np.array_equal(data.split("test").images, numbered_images(5, 64, 64))
-    few = made(mirror_job("objects-room", source, Asked(64, scenes=12)), tmp_path, "few.h5")
+    few = made(mirror_job("objects-room", source, Options(64, scenes=12)), tmp_path, "few.h5")
     assert few.counts == {"train": 12, "val": 2, "test": 2}
 
 
@@ -212,13 +213,13 @@ def test_the_published_split_of_rooms(
 ) -> None:
     write_flat(source, 30, 64, 64)
     with pytest.raises(SriError, match="the first 10,000 for test") as caught:
-        made(mirror_job("objects-room", source, Asked(64)), tmp_path)
+        made(mirror_job("objects-room", source, Options(64)), tmp_path)
     assert "--test-scenes T --val-scenes V" in (caught.value.hint or "")
     with pytest.raises(SriError, match="too few for 20 test"):
-        made(mirror_job("objects-room", source, Asked(64, val_scenes=20)), tmp_path)
+        made(mirror_job("objects-room", source, Options(64, val_scenes=20)), tmp_path)
     small = replace(mirror.KINDS["objects-room"], published=InOrder(6, 4, None, published=True))
     monkeypatch.setitem(mirror.KINDS, "objects-room", small)
-    data = made(mirror_job("objects-room", source, Asked(64)), tmp_path)
+    data = made(mirror_job("objects-room", source, Options(64)), tmp_path)
     assert data.counts == {"train": 20, "val": 4, "test": 6}
 
 
@@ -232,7 +233,7 @@ def test_clevr6_keeps_seven_entities(
     write_flat(source, 30, 128, 128, layout, visibility=visibility if by == "visibility" else None)
     clevr = replace(mirror.KINDS["clevr6"], published=InOrder(10, 5, 13, published=True))
     monkeypatch.setitem(mirror.KINDS, "clevr6", clevr)
-    data = made(mirror_job("clevr6", source, Asked(96)), tmp_path)
+    data = made(mirror_job("clevr6", source, Options(96)), tmp_path)
     kept = [k for k in range(28) if k % 10 + 2 <= 7]
     assert numbers_in(data, "test") == [k for k in kept if k < 10]
     assert numbers_in(data, "val") == [k for k in kept if 10 <= k < 15]
@@ -250,7 +251,7 @@ def test_clevr6_keeps_seven_entities(
 
 def test_an_uncropped_clevr_is_cropped_as_published(tmp_path: Path, source: Path) -> None:
     write_flat(source, 16, 240, 320, "automatic", visibility=np.ones((16, 3)))
-    data = made(mirror_job("clevr6", source, Asked(96, val_scenes=2, test_scenes=3)), tmp_path)
+    data = made(mirror_job("clevr6", source, Options(96, val_scenes=2, test_scenes=3)), tmp_path)
     assert "crop rows 29 to 221, columns 64 to 256" in data.attrs["preprocessing"]
     with h5py.File(source) as file:
         image, mask = file["image"][4], file["mask"][4, ..., 0]
@@ -266,9 +267,9 @@ def test_a_stopped_preparation_goes_on(
 ) -> None:
     monkeypatch.setattr(preparing, "ROWS_PER_FLUSH", 16)
     write_towers(source, 12, "many rows, few pixels")
-    job = mirror_job("shapestacks", source, Asked(64))
+    job = mirror_job("shapestacks", source, Options(64))
     path = tmp_path / "out.h5"
-    with pytest.raises(Interrupted, match="after 100 of 192 views"):
+    with pytest.raises(Interrupted, match="after 100 of 192 images"):
         prepare(stopped_at(job, 100), path, workers=1)
     done = prepare(job, path, workers=1)
     assert (done.resumed_from, done.made) == (100, 92)
@@ -282,7 +283,7 @@ def test_a_stopped_preparation_goes_on(
 
 def test_resuming_reads_only_what_is_missing(source: Path) -> None:
     write_towers(source, 12)
-    job = mirror_job("shapestacks", source, Asked(64))
+    job = mirror_job("shapestacks", source, Options(64))
     plan = job.survey()
     every = [split for split, _ in job.items(plan, dict.fromkeys(SPLITS, 0))]
     late = list(job.items(plan, {"train": 128, "val": 32, "test": 30}))

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from sri_cli.data import prepare as preparing
+from sri_cli.data.source import Options
 from sri_cli.data.sources import hdf5 as hdf5_rows
 from sri_cli.data.sources import mirror
-from sri_cli.data.sources.asked import Asked
 from sri_cli.data.sources.mirror import is_mirror, mirror_job, prepare_mirror
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.run import Workspace
@@ -28,7 +28,7 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "in.hdf5"
 
 
-FEW = Asked(64, val_scenes=2, test_scenes=2)
+FEW = Options(64, val_scenes=2, test_scenes=2)
 IMAGES, MASKS = numbered_images(48, 64, 64), tower_masks(48)
 
 
@@ -53,7 +53,7 @@ def test_what_is_no_such_file_is_refused(
 ) -> None:
     write_towers(source, 3, **instead)
     with pytest.raises(SriError, match=message) as caught:
-        made(mirror_job("shapestacks", source, Asked(64)), tmp_path)
+        made(mirror_job("shapestacks", source, Options(64)), tmp_path)
     assert caught.value.exit_code == 2 and caught.value.hint
     assert "\n" not in caught.value.message
     assert [path.name for path in tmp_path.iterdir()] == ["in.hdf5"]
@@ -74,7 +74,7 @@ def test_a_file_that_cannot_be_opened(
     write_towers(source, 3)
     spoil(source)
     with pytest.raises(SriError, match=message) as caught:
-        made(mirror_job("shapestacks", source, Asked(64)), tmp_path)
+        made(mirror_job("shapestacks", source, Options(64)), tmp_path)
     assert caught.value.exit_code == 2 and caught.value.hint
     assert not is_mirror(source)
 
@@ -134,7 +134,7 @@ def test_prepare_fetches_verifies_and_then_needs_the_file_no_more(
     workspace = Workspace(tmp_path / "data", tmp_path / "runs")
     sha = hashlib.sha256(source.read_bytes()).hexdigest()
     monkeypatch.setitem(mirror.FILES, "shapestacks", ("towers.hdf5", sha))
-    asked = Asked(scenes=3)
+    asked = Options(scenes=3)
     with serving(source.read_bytes()) as server:
         monkeypatch.setenv("SRI_MIRROR", server.url.rpartition("/")[0] + "/")
         with pytest.raises(SriError, match="--offline: towers.hdf5 is not here"):
@@ -150,7 +150,7 @@ def test_prepare_fetches_verifies_and_then_needs_the_file_no_more(
     fetched.unlink()
     again = prepare_mirror(workspace, "shapestacks", asked, offline=True)
     assert again.made == 0 and not fetched.exists()
-    with pytest.raises(SriError, match="was made otherwise: seed 0 -> 1"):
+    with pytest.raises(SriError, match="seed 0 -> 1"):
         prepare_mirror(workspace, "shapestacks", replace(asked, seed=1), offline=True)
 
 
@@ -158,7 +158,7 @@ def test_prepare_from_a_copy(tmp_path: Path, source: Path) -> None:
     write_towers(source, 6)
     workspace = Workspace(tmp_path / "data", tmp_path / "runs")
     out = tmp_path / "mine.h5"
-    done = prepare_mirror(workspace, "shapestacks", Asked(32), source=source, out=out, workers=1)
+    done = prepare_mirror(workspace, "shapestacks", Options(32), source=source, out=out, workers=1)
     assert done.data.path == out and done.data.size == 32
     assert "resize to 32 (Pillow bilinear)" in done.data.attrs["preprocessing"]
     assert not workspace.data_root.exists()
@@ -172,5 +172,5 @@ def test_another_file_of_that_name_is_not_taken(
     with serving(source.read_bytes()) as server:
         monkeypatch.setenv("SRI_MIRROR", server.url.rpartition("/")[0])
         with pytest.raises(SriFailure, match="SHA-256") as caught:
-            prepare_mirror(workspace, "shapestacks", Asked(), workers=1)
+            prepare_mirror(workspace, "shapestacks", Options(), workers=1)
     assert "--from simulate" in (caught.value.hint or "")

@@ -16,13 +16,13 @@ import pytest
 
 from sri_cli.data import prepare as preparing
 from sri_cli.data.dataset import SPLITS, DataFile
-from sri_cli.data.job import FIRST_SCENARIO, MAX_SCENARIOS, Survey
+from sri_cli.data.parallel import parallel_map
 from sri_cli.data.prepare import prepare
+from sri_cli.data.source import FIRST_SCENARIO, MAX_SCENARIOS, Survey
 from sri_cli.data.sources.shapestacks import AskedTowers, Towers, choose_towers, towers_job
-from sri_cli.data.spread import spread
 from sri_cli.data.writer import lock_file
 from sri_cli.errors import Interrupted, SriError, SriFailure
-from tests.small_data import RandomScenario, random_scenario, small_job
+from tests.small_data import RandomScenario, changed, random_scenario, small_job
 
 ROOT = Path(__file__).parent.parent.parent
 TOWERS = Towers("original", size_px=16, train=6, val=2, test=2, views=3)
@@ -94,9 +94,9 @@ def test_a_stopped_preparation_goes_on_where_it_was(
     path: Path, tmp_path: Path, often: None
 ) -> None:
     job = small_job()
-    with pytest.raises(Interrupted, match=r"stopped by SIGTERM after 44 of 168 views") as caught:
-        prepare(replace(job, make=stop_after(10)), path, workers=1)
-    assert caught.value.exit_code == 75 and caught.value.hint == "go on: sri prepare"
+    with pytest.raises(Interrupted, match=r"stopped by SIGTERM after 44 of 168 images") as caught:
+        prepare(changed(job, make=stop_after(10)), path, workers=1)
+    assert caught.value.exit_code == 75 and caught.value.hint == "resume: sri prepare"
     partial = path.with_name(path.name + ".partial")
     assert list(tmp_path.iterdir()) == [partial]
     done = prepare(job, path, workers=1)
@@ -114,16 +114,16 @@ def test_a_stop_while_the_source_is_looked_at_says_so(
         os.kill(os.getpid(), number)
         return small_job().survey()
 
-    job = replace(small_job(), survey=survey, survey_again=True)
+    job = changed(small_job(), survey=survey)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command does
     try:
-        with pytest.raises(Interrupted, match="looking at .* towers .*; nothing is written") as new:
+        with pytest.raises(Interrupted, match="nothing is written") as new:
             prepare(job, path, workers=1, command="sri prepare x")
         assert new.value.exit_code == 75 and (new.value.hint or "").endswith(": sri prepare x")
         assert list(tmp_path.iterdir()) == []
         with pytest.raises(Interrupted):
-            prepare(replace(small_job(), make=stop_after(10)), path, workers=1)
-        with pytest.raises(Interrupted, match="what was made before is kept"):
+            prepare(changed(small_job(), make=stop_after(10)), path, workers=1)
+        with pytest.raises(Interrupted, match="earlier progress is kept"):
             prepare(job, path, workers=1)
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -132,13 +132,13 @@ def test_a_stop_while_the_source_is_looked_at_says_so(
 
 def test_a_killed_preparation_goes_on(path: Path, tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from dataclasses import replace\n"
+        "import sys, time; from pathlib import Path; import copy\n"
         "from sri_cli.data import prepare as p\n"
-        "from tests.small_data import small_job, random_scenario\n"
+        "from tests.small_data import changed, small_job, random_scenario\n"
         "p.ROWS_PER_FLUSH = 16\n"
         "def slow(i):\n"
         "    print(i, flush=True); time.sleep(0.02); return random_scenario(4, 16, 0, i)\n"
-        "p.prepare(replace(small_job(), make=slow), Path(sys.argv[1]), workers=1)\n"
+        "p.prepare(changed(small_job(), make=slow), Path(sys.argv[1]), workers=1)\n"
     )
     victim = subprocess.Popen(
         [sys.executable, "-c", code, str(path)],
@@ -168,10 +168,10 @@ def test_a_killed_worker_costs_no_row(
     path: Path, tmp_path: Path, often: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(ROOT))  # the workers are to find this module
-    job = replace(small_job(), items_per_task=1)
+    job = changed(small_job(), items_per_task=1)
     with pytest.raises(SriFailure, match="a worker process was killed") as caught:
-        prepare(replace(job, make=die_at_ten), path, workers=2)
-    assert caught.value.hint == "go on with fewer: sri prepare --workers 1"
+        prepare(changed(job, make=die_at_ten), path, workers=2)
+    assert caught.value.hint == "resume with fewer workers: sri prepare --workers 1"
     done = prepare(job, path, workers=1)
     assert 0 < done.resumed_from <= 40  # a task that was handed over after it may be lost, too
     assert same(path, prepare(job, tmp_path / "whole-16.h5", workers=1).data.path)
@@ -179,7 +179,7 @@ def test_a_killed_worker_costs_no_row(
 
 def survey_by_workers() -> Survey:
     """One that needs every scenario to be read, as a folder's does."""
-    for _ in spread(die_at_ten, ((index, index) for index in range(12)), 2):
+    for _ in parallel_map(die_at_ten, ((index, index) for index in range(12)), 2):
         pass
     return small_job().survey()
 
@@ -188,10 +188,10 @@ def test_a_worker_killed_in_the_survey_is_told(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(ROOT))
-    job = replace(small_job(), survey=survey_by_workers)
+    job = changed(small_job(), survey=survey_by_workers)
     with pytest.raises(SriFailure, match="a worker process was killed") as caught:
         prepare(job, path, workers=2)
-    assert caught.value.hint == "go on with fewer: sri prepare --workers 1"
+    assert caught.value.hint == "resume with fewer workers: sri prepare --workers 1"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -203,7 +203,7 @@ def test_masks_of_a_later_split_that_mark_nothing_leave_no_row_behind(
         return scene if index < FIRST_SCENARIO["val"] else replace(scene, masks=scene.masks * 0)
 
     with pytest.raises(SriError, match="the masks of val are all zero"):
-        prepare(replace(small_job(), make=make), path, workers=1)
+        prepare(changed(small_job(), make=make), path, workers=1)
     assert list(tmp_path.iterdir()) == []  # or mended masks would stand beside the old ones
 
 
@@ -212,7 +212,7 @@ def test_a_finished_file_is_kept_and_another_one_is_not_overwritten(path: Path) 
     before = path.stat()
     again = prepare(small_job(), path, workers=1)
     assert again.made == 0 and path.stat().st_mtime_ns == before.st_mtime_ns
-    with pytest.raises(SriError, match="was made otherwise: seed 0 -> 1") as caught:
+    with pytest.raises(SriError, match="seed 0 -> 1") as caught:
         prepare(small_job(seed=1), path, workers=1)
     assert caught.value.exit_code == 2 and "--force" in (caught.value.hint or "")
     forced = prepare(small_job(seed=1), path, workers=1, force=True)
@@ -229,9 +229,9 @@ def test_a_partial_of_another_job_is_started_anew(
     path: Path, tmp_path: Path, often: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(Interrupted):
-        prepare(replace(small_job(), make=stop_after(10)), path, workers=1)
+        prepare(changed(small_job(), make=stop_after(10)), path, workers=1)
     done = prepare(small_job(seed=5), path, workers=1)
-    assert done.resumed_from == 0 and "starting anew" in capsys.readouterr().err
+    assert done.resumed_from == 0 and "starting over" in capsys.readouterr().err
     whole = prepare(small_job(seed=5), tmp_path / "whole-16.h5", workers=1)
     assert same(path, whole.data.path)
 
@@ -258,7 +258,7 @@ def test_a_full_disk_takes_nothing_that_was_made_before(
     largest_file: Callable[[int], AbstractContextManager[None]],
 ) -> None:
     with pytest.raises(Interrupted):
-        prepare(replace(small_job(), make=stop_after(10)), path, workers=1)
+        prepare(changed(small_job(), make=stop_after(10)), path, workers=1)
     partial = path.with_name(path.name + ".partial")
     before = partial.read_bytes()
     with largest_file(len(before) + 1000), pytest.raises(SriFailure, match="could not write"):

@@ -14,11 +14,13 @@ import pytest
 from sri_cli.data import prepare as preparing
 from sri_cli.data.dataset import SPLITS, DataFile
 from sri_cli.data.prepare import prepare
-from sri_cli.data.sources.asked import Asked, InOrder
+from sri_cli.data.source import Options
+from sri_cli.data.sources.asked import InOrder
 from sri_cli.data.sources.picture import Picture
 from sri_cli.data.sources.records import SETS, RecordSet, records_job
 from sri_cli.data.transforms import Resizing
 from sri_cli.errors import Interrupted, SriError
+from tests.small_data import changed
 from tests.tfrecord_writer import example, floats, one_string, picture_record, write
 
 ROOM = replace(SETS["objects-room"], published=InOrder(3, 2, None, published=True))
@@ -70,9 +72,9 @@ def numbers(data: DataFile, scale: int = 1) -> dict[str, list[int]]:
     return {name: (data.split(name).images[:, 0, 0, 0] // scale).tolist() for name in SPLITS}
 
 
-def made(kind: RecordSet, path: Path, asked: Asked | None = None, workers: int = 1) -> DataFile:
+def made(kind: RecordSet, path: Path, asked: Options | None = None, workers: int = 1) -> DataFile:
     out = path.with_name(f"{kind.name}-out.h5")
-    job = records_job(kind, path, asked or Asked())
+    job = records_job(kind, path, asked or Options())
     return prepare(job, out, workers=workers, force=True).data
 
 
@@ -110,7 +112,7 @@ def test_a_real_clevr_record_is_cropped_and_halved(tmp_path: Path) -> None:
     features["visibility"] = floats([1] * 7 + [0] * 4)
     record = example({"image": one_string(image), "mask": one_string(masks), **features})
     path = write(tmp_path / "clevr.tfrecords", [record] * 3)
-    split = made(SETS["clevr6"], path, Asked(val_scenes=1, test_scenes=1)).split("train")
+    split = made(SETS["clevr6"], path, Options(val_scenes=1, test_scenes=1)).split("train")
     assert split.images.shape == (1, 96, 96, 3)
     assert (split.images[0, [0, -1], 60:] == 200).all()  # nothing of the black shines in
     assert split.images[0, 20, 20].tolist() == [40, 200, 200]
@@ -128,13 +130,13 @@ def test_the_filter_keeps_positions_by_the_published_rule(tmp_path: Path) -> Non
     published = made(TABLE, path)
     # Records 1, 4 and 6 show too much; 10 and 11 are beyond what GENESIS takes.
     assert numbers(published, 10) == {"test": [0, 2], "val": [3, 5], "train": [7, 8, 9]}
-    own = made(TABLE, path, Asked(val_scenes=2, test_scenes=3))
+    own = made(TABLE, path, Options(val_scenes=2, test_scenes=3))
     assert numbers(own, 10) == {"test": [0, 2, 3], "val": [5, 7], "train": [8, 9, 10, 11]}
     split = own.split("train")
     assert (split.factors["visibility"].sum(1) <= 3).all()
     assert split.factors["x"].dtype == np.float32 and split.factors["x"].shape == (4, 11)
     assert split.masks is not None and np.unique(split.masks).tolist() == [0, 2]
-    few = made(TABLE, path, Asked(scenes=1, val_scenes=2, test_scenes=2))
+    few = made(TABLE, path, Options(scenes=1, val_scenes=2, test_scenes=2))
     assert numbers(few, 10) == {"test": [0, 2], "val": [3, 5], "train": [7]}
 
 
@@ -142,19 +144,23 @@ def test_reading_stops_where_nothing_more_is_needed(path: Path) -> None:
     write(path, map(room, range(6)))
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) * 3 // 4])  # cut, but beyond what is asked for
-    data = made(ROOM, path, Asked(scenes=1, val_scenes=1, test_scenes=1))
+    data = made(ROOM, path, Options(scenes=1, val_scenes=1, test_scenes=1))
     assert numbers(data) == {"test": [0], "val": [1], "train": [2]}
 
 
 @pytest.mark.parametrize(
     ("asked", "message", "hint"),
     [
-        (Asked(), "has 4 records; the published split takes the first 3 for test", "--val-scenes"),
-        (Asked(scenes=9), "has 4 records: too few for 2 test + 2 val + 9 train", "--scenes N"),
-        (Asked(val_scenes=2, test_scenes=2), "too few for 2 test + 2 val + 1 train", "fewer"),
+        (
+            Options(),
+            "has 4 records; the published split takes the first 3 for test",
+            "--val-scenes",
+        ),
+        (Options(scenes=9), "has 4 records: too few for 2 test + 2 val + 9 train", "--scenes N"),
+        (Options(val_scenes=2, test_scenes=2), "too few for 2 test + 2 val + 1 train", "fewer"),
     ],
 )
-def test_a_file_with_too_few_records(path: Path, asked: Asked, message: str, hint: str) -> None:
+def test_a_file_with_too_few_records(path: Path, asked: Options, message: str, hint: str) -> None:
     write(path, map(room, range(4)))
     with pytest.raises(SriError) as caught:
         made(ROOM, path, asked)
@@ -211,8 +217,8 @@ def test_masks_that_mark_nothing_are_refused(path: Path) -> None:
     assert os.listdir(path.parent) == [path.name]
 
 
-@pytest.mark.parametrize("asked", [Asked(), Asked(size_px=16)])
-def test_the_same_bytes_at_any_number_of_workers(path: Path, asked: Asked) -> None:
+@pytest.mark.parametrize("asked", [Options(), Options(size_px=16)])
+def test_the_same_bytes_at_any_number_of_workers(path: Path, asked: Options) -> None:
     write(path, map(room, range(8)))
     one = made(ROOM, path, asked).path.read_bytes()
     assert made(ROOM, path, asked, workers=3).path.read_bytes() == one
@@ -222,7 +228,7 @@ def test_a_stopped_conversion_goes_on_without_counting_again(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preparing, "ROWS_PER_FLUSH", 2)
-    job = records_job(ROOM, write(path, map(room, range(9))), Asked())
+    job = records_job(ROOM, write(path, map(room, range(9))), Options())
     out, whole = path.with_name("out-64.h5"), path.with_name("whole-64.h5")
     original = job.make
 
@@ -231,10 +237,10 @@ def test_a_stopped_conversion_goes_on_without_counting_again(
             os.kill(os.getpid(), signal.SIGTERM)
         return original(picture)
 
-    with pytest.raises(Interrupted, match="after 7 of 9 views"):
-        prepare(replace(job, make=make), out, workers=1)
+    with pytest.raises(Interrupted, match="after 7 of 9 images"):
+        prepare(changed(job, make=make), out, workers=1)
     surveyed = []
-    again = replace(job, survey=lambda: surveyed.append(1) or job.survey())
+    again = changed(job, survey=lambda: surveyed.append(1) or job.survey())
     done = prepare(again, out, workers=1)
     assert (done.resumed_from, done.made, surveyed) == (7, 2, [])
     prepare(job, whole, workers=1)

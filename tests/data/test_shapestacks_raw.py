@@ -20,7 +20,7 @@ from sri_cli.data.sources.shapestacks import AskedTowers, choose_towers, prepare
 from sri_cli.data.sources.shapestacks_raw import raw_header, write_raw
 from sri_cli.errors import Interrupted, SriError, SriFailure
 from sri_cli.run import Workspace
-from tests.small_shapestacks import prepare_from, write_archives, write_files
+from tests.small_shapestacks import prepare_from, write_files
 
 ASKED = AskedTowers(64, scenes=3, val_scenes=1, test_scenes=1, views=2, seed=5)
 TOWERS = choose_towers(ASKED)
@@ -118,9 +118,6 @@ def test_one_command_writes_reads_and_keeps(raw: Path, tmp_path: Path) -> None:
     before = {place: place.stat().st_mtime_ns for place in folder.rglob("*.png")}
     assert prepare_shapestacks(workspace, ASKED, raw=folder).made == 0
     assert before == {place: place.stat().st_mtime_ns for place in folder.rglob("*.png")}
-    archives = write_archives(folder / "shapestacks", tmp_path / "archives")
-    packed = prepare_from(archives, tmp_path / "packed-64.h5").data
-    assert packed.source == "simulated" and packed.path.read_bytes() == path.read_bytes()
 
 
 def test_what_the_header_will_be_is_known_before(raw: Path, tmp_path: Path) -> None:
@@ -128,9 +125,9 @@ def test_what_the_header_will_be_is_known_before(raw: Path, tmp_path: Path) -> N
     assert dict(raw_header(TOWERS).parameters) == data.attrs["parameters"]
     other = replace(ASKED, seed=6)
     place = Workspace(tmp_path, tmp_path)
-    with pytest.raises(SriError, match="was made otherwise: .*seed 5 -> 6"):
+    with pytest.raises(SriError, match="seed 5 -> 6"):
         prepare_shapestacks(place, other, raw=tmp_path / "new", out=data.path)
-    with pytest.raises(SriError, match="is no name for a data file"):
+    with pytest.raises(SriError, match="towers.txt"):
         prepare_shapestacks(place, other, raw=tmp_path / "new", out=tmp_path / "towers.txt")
     assert not (tmp_path / "new").exists()  # told before the rendering
 

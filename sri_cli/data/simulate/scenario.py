@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sri_cli.data.scenario import Scenario as Scenario
+from sri_cli.data.source import Scenario as Scenario
 from sri_cli.errors import SriError
 
 MAX_VIEWS = 16  # ShapeStacks has as many cameras; the other simulators could draw more

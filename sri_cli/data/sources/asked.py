@@ -2,70 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from sri_cli.data.dataset import SPLITS
-from sri_cli.data.job import MAX_SCENARIOS
+from sri_cli.data.source import Options, Rows, Scenario, Source, Survey, sixth
+from sri_cli.data.writer import Header
 from sri_cli.errors import SriError
 
 T = TypeVar("T")
-SMALLEST_PX, LARGEST_PX = 8, 512
-MOST_VIEWS = 16  # ShapeStacks has as many cameras
 
 
-@dataclass(frozen=True)
-class Asked:
-    """Numbers given on the command line; None: the source's own."""
+class Job(Source):
+    """A source made of functions."""
 
-    size_px: int | None = None
-    scenes: int | None = None  # training scenarios, or images where each is a scene
-    val_scenes: int | None = None
-    test_scenes: int | None = None
-    views: int | None = None
-    seed: int = 0
+    def __init__(
+        self,
+        header: Header,
+        survey: Callable[[], Survey],
+        items: Callable[[Survey, Rows], Iterable[tuple[str, Any]]],
+        make: Callable[[Any], Scenario],
+        views: int = 1,
+        items_per_task: int | None = None,
+        survey_again: bool = False,
+        workers: int | None = None,
+    ) -> None:
+        self.header, self.views, self.items_per_task = header, views, items_per_task
+        self.max_workers, self.counts_suffice = workers, not survey_again
+        self._survey, self._items, self._make = survey, items, make
 
-    def check(self) -> None:
-        """SriError for numbers that make no data set."""
-        ranges = {
-            "scenes": (self.scenes, 1, MAX_SCENARIOS),
-            "val-scenes": (self.val_scenes, 1, MAX_SCENARIOS),
-            "test-scenes": (self.test_scenes, 1, MAX_SCENARIOS),
-            "views": (self.views, 1, MOST_VIEWS),
-            "size": (self.size_px, SMALLEST_PX, LARGEST_PX),
-            "seed": (self.seed, 0, 2**31 - 1),
-        }
-        for name, (value, least, most) in ranges.items():
-            if value is not None and not least <= value <= most:
-                raise SriError(f"--{name} {value} is out of range", f"choose {least} to {most:,}")
+    def survey(self) -> Survey:
+        return self._survey()
 
-    def refuse_seed(self) -> None:
-        """SriError for a seed where nothing is drawn or shuffled."""
-        if self.seed:
-            raise SriError(
-                f"--seed {self.seed} changes nothing: published files are split as they are",
-                "leave it out",
-            )
+    def items(self, survey: Survey, rows: Rows) -> Iterable[tuple[str, Any]]:
+        return self._items(survey, rows)
 
-    def numbers(self, train: int, val: int, test: int) -> dict[str, int]:
-        """Scenarios in each split: what is asked for, else these; validation and test get a sixth
-        of asked training scenarios, 2 at least."""
-        if self.scenes is not None:
-            train, val, test = self.scenes, sixth(self.scenes), sixth(self.scenes)
-        val = val if self.val_scenes is None else self.val_scenes
-        test = test if self.test_scenes is None else self.test_scenes
-        return dict(zip(SPLITS, (train, val, test), strict=True))
+    def make(self, item: Any) -> Scenario:
+        return self._make(item)
 
 
 def kept_words(most_entities: int | None) -> str:
     """Which images are kept, for the data file's record; None: no filter."""
     return "all" if most_entities is None else f"at most {most_entities} visible"
-
-
-def sixth(scenes: int) -> int:
-    """The share of validation and of test beside so many training scenarios."""
-    return max(2, scenes // 6)
 
 
 @dataclass(frozen=True)
@@ -127,7 +105,7 @@ class InOrder:
         }
 
 
-def split_in_order(asked: Asked, published: InOrder) -> InOrder:
+def split_in_order(asked: Options, published: InOrder) -> InOrder:
     """The published split, or numbers of one's own as soon as one is given."""
     if asked.scenes is None and asked.val_scenes is None and asked.test_scenes is None:
         return published

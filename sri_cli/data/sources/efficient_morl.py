@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from sri_cli.console import Progress
 from sri_cli.data.dataset import SPLITS
-from sri_cli.data.job import Job, Rows, Survey
-from sri_cli.data.sources.asked import Asked, kept_words
+from sri_cli.data.source import Options, Rows, Survey
+from sri_cli.data.sources.asked import Job, kept_words
 from sri_cli.data.sources.hdf5 import (
     Array,
     find,
@@ -48,7 +48,7 @@ class Plan(Survey):
     kept: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
 
-def efficient_morl_job(kind: RecordSet, path: Path, asked: Asked) -> Job:
+def efficient_morl_job(kind: RecordSet, path: Path, asked: Options) -> Job:
     """The job of such a file; nothing is read before its survey.
 
     The numbers asked for limit each group to the first so many that pass the filter; None: all.

@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sri_cli.data.dataset import SPLITS
-from sri_cli.data.job import Job, Rows, Survey
 from sri_cli.data.parallel import available_cores
 from sri_cli.data.prepare import Prepared, prepare
-from sri_cli.data.scenario import Scenario
-from sri_cli.data.sources.asked import Asked
+from sri_cli.data.source import Options, Rows, Scenario, Survey
+from sri_cli.data.sources.asked import Job
 from sri_cli.data.sources.folder_files import Entry, Listing, list_images
 from sri_cli.data.sources.folder_pictures import Unreadable, read_pair
 from sri_cli.data.sources.folder_survey import FILES_PER_TASK, Found, short, survey
@@ -37,7 +36,7 @@ NO_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True)
-class FolderSettings(Asked):
+class FolderSettings(Options):
     """What is asked for; `crop` in pixels, None for the largest centred square."""
 
     name: str | None = None

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sri_cli.data.dataset import SPLITS
-from sri_cli.data.sources.asked import Asked, sixth
+from sri_cli.data.source import Options, sixth
 from sri_cli.data.sources.folder_files import Entry
 from sri_cli.errors import SriError
 
@@ -16,7 +16,7 @@ FEWER = "ask for fewer: --scenes N --val-scenes V --test-scenes T"
 Parted = dict[str, list[Entry]]
 
 
-def shares(count: int, asked: Asked, what: str = "images") -> dict[str, int]:
+def shares(count: int, asked: Options, what: str = "images") -> dict[str, int]:
     """How many of `count` images each split gets; SriError when they are too few.
 
     Validation and test get a sixth of asked training images, 2 at least, and without --scenes a
@@ -39,7 +39,7 @@ def shares(count: int, asked: Asked, what: str = "images") -> dict[str, int]:
     return {"train": train, "val": val, "test": test}
 
 
-def own_shares(counts: Mapping[str, int], asked: Asked) -> dict[str, int]:
+def own_shares(counts: Mapping[str, int], asked: Options) -> dict[str, int]:
     """How many of the images in a folder's own splits are taken: all, or as many as asked for.
 
     --scenes alone also asks for a sixth in the others, as far as they go.
@@ -54,7 +54,7 @@ def own_shares(counts: Mapping[str, int], asked: Asked) -> dict[str, int]:
     return {split: wanted[split] or min(counts[split], beside or counts[split]) for split in SPLITS}
 
 
-def check_numbers(entries: Sequence[Entry], own: bool, asked: Asked) -> None:
+def check_numbers(entries: Sequence[Entry], own: bool, asked: Options) -> None:
     """SriError for more images than there are files, before any is read."""
     if own:
         own_shares({split: len(parted) for split, parted in by_split(entries).items()}, asked)
@@ -62,7 +62,7 @@ def check_numbers(entries: Sequence[Entry], own: bool, asked: Asked) -> None:
         shares(len(entries), asked)
 
 
-def part(good: Sequence[Entry], own: bool, asked: Asked) -> Parted:
+def part(good: Sequence[Entry], own: bool, asked: Options) -> Parted:
     """The folder's own splits, or new ones; what is taken, a seeded permutation says.
 
     Each split is sorted by path. A folder's own splits are never mixed, even when one of them

@@ -11,12 +11,11 @@ from pathlib import Path
 
 from sri_cli.console import Progress, counted
 from sri_cli.data.dataset import SPLITS
-from sri_cli.data.job import Survey
-from sri_cli.data.sources.asked import Asked
+from sri_cli.data.parallel import parallel_map
+from sri_cli.data.source import Options, Survey
 from sri_cli.data.sources.folder_files import Entry, Listing
 from sri_cli.data.sources.folder_pictures import Unreadable, read_pair
 from sri_cli.data.sources.folder_splits import check_numbers, part
-from sri_cli.data.spread import spread
 from sri_cli.data.transforms import Resizing
 from sri_cli.errors import SriError
 
@@ -32,7 +31,9 @@ class Found(Survey):
     entries: Mapping[str, list[Entry]] = field(default_factory=dict)
 
 
-def survey(listing: Listing, asked: Asked, strict: bool, resizing: Resizing, workers: int) -> Found:
+def survey(
+    listing: Listing, asked: Options, strict: bool, resizing: Resizing, workers: int
+) -> Found:
     """Read every file once; split what is good.
 
     Raises SriError for numbers that cannot be met, for no readable file, and with `strict` for
@@ -65,7 +66,7 @@ def looked_at(
 ) -> Iterator[tuple[Entry, str | None]]:
     """(entry, its fault), in order."""
     items = ((entry, entry) for entry in entries)
-    with closing(spread(look, items, workers, FILES_PER_TASK)) as seen:
+    with closing(parallel_map(look, items, workers, FILES_PER_TASK)) as seen:
         yield from seen
 
 

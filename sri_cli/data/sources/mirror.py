@@ -15,9 +15,9 @@ from typing import Any
 import h5py
 
 from sri_cli.data.download import Remote, download
-from sri_cli.data.job import Job
 from sri_cli.data.prepare import Prepared, prepare
-from sri_cli.data.sources.asked import Asked, kept_words, split_in_order
+from sri_cli.data.source import Options
+from sri_cli.data.sources.asked import Job, kept_words, split_in_order
 from sri_cli.data.sources.hdf5 import find, has, opened
 from sri_cli.data.sources.mirror_reading import IMAGE, MASK, MirrorSet, pictures, survey
 from sri_cli.data.sources.mirror_scenes import VIEWS
@@ -75,7 +75,7 @@ KINDS = {
 def prepare_mirror(
     workspace: Workspace,
     name: str,
-    asked: Asked,
+    asked: Options,
     *,
     source: Path | None = None,
     offline: bool = False,
@@ -109,7 +109,7 @@ def check_name(name: str, source: Path | None) -> None:
             )
 
 
-def mirror_job(name: str, path: Path, asked: Asked) -> Job:
+def mirror_job(name: str, path: Path, asked: Options) -> Job:
     """The job of a file of the mirror; it need not be there before its survey."""
     asked.check()
     kind = KINDS[name]
@@ -143,7 +143,7 @@ def is_mirror(path: Path) -> bool:
         return False
 
 
-def split_parameters(kind: MirrorSet, asked: Asked) -> dict[str, Any]:
+def split_parameters(kind: MirrorSet, asked: Options) -> dict[str, Any]:
     """For the data file's record; known without the mirror's file."""
     if kind.published is not None:
         kept = kept_words(kind.most_entities)

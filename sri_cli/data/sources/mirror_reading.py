@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from sri_cli.console import Progress
 from sri_cli.data.dataset import SPLITS
-from sri_cli.data.job import Rows, Survey
-from sri_cli.data.sources.asked import Asked, InOrder, split_in_order
+from sri_cli.data.source import Options, Rows, Survey
+from sri_cli.data.sources.asked import InOrder, split_in_order
 from sri_cli.data.sources.hdf5 import (
     Array,
     as_factor,
@@ -85,14 +85,21 @@ def sources(kind: MirrorSet, file: h5py.File) -> tuple[h5py.Dataset, h5py.Datase
     return image, mask
 
 
-def survey(kind: MirrorSet, path: Path, asked: Asked) -> Plan:
+def survey(kind: MirrorSet, path: Path, asked: Options) -> Plan:
     """Which image goes to which split; reads factors, and masks only where a filter needs them."""
     with opened(path) as file, Progress(0, 0, f"check {path.name}", "image") as progress:
         image, mask = sources(kind, file)
         if kind.published is None:
             scenes = scenes_of(file, len(image), progress)
             splits = split_scenes(scenes, numbers_of(asked, scenes.count), asked.seed)
-            return Plan(counts_of(splits), (), scenes.rule, splits, scenes.numbers, scenes.prefix)
+            return Plan(
+                counts_of(splits),
+                (),
+                scenes.rule,
+                splits=splits,
+                names=scenes.numbers,
+                prefix=scenes.prefix,
+            )
         split = split_in_order(asked, kind.published)
         keep = kept(kind, file, mask, progress)
     splits = np.full(len(keep), -1, np.int8)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sri_cli.console import Progress, counted
 from sri_cli.data.dataset import SPLITS
-from sri_cli.data.sources.asked import Asked, sixth
+from sri_cli.data.source import Options, sixth
 from sri_cli.data.sources.hdf5 import Array, has, read_rows
 from sri_cli.errors import SriError
 
@@ -118,7 +118,7 @@ def without_negative_zero(values: Array) -> Array:
     return values + 0.0 if values.dtype.kind == "f" else values
 
 
-def numbers_of(asked: Asked, num_scenes: int) -> dict[str, int]:
+def numbers_of(asked: Options, num_scenes: int) -> dict[str, int]:
     """How many scenes each split gets: what is asked for, else the published proportions; beside a
     number of training scenes the others get a sixth of it, as far as their share goes. SriError
     when there are too few."""

@@ -11,9 +11,8 @@ from typing import Any
 import h5py
 
 from sri_cli.data.download import Remote, download
-from sri_cli.data.job import Job, simulation_job
 from sri_cli.data.prepare import Prepared, prepare
-from sri_cli.data.sources.asked import Asked
+from sri_cli.data.source import Options, Simulation, Source
 from sri_cli.data.sources.records import SETS, RecordSet, records_job
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError
@@ -28,7 +27,7 @@ SCENES = {"train": 20_000, "val": 1_000, "test": 10_000}
 def prepare_multi_object(
     workspace: Workspace,
     name: str,
-    asked: Asked,
+    asked: Options,
     *,
     source: str = "simulate",
     offline: bool = False,
@@ -72,7 +71,7 @@ def fetch(workspace: Workspace, kind: RecordSet, offline: bool) -> Path:
     return download(Remote(f"{root}/{kind.file}"), path, instead=INSTEAD, offline=offline)
 
 
-def file_job(kind: RecordSet, path: Path, asked: Asked) -> Job:
+def file_job(kind: RecordSet, path: Path, asked: Options) -> Source:
     """The job of a local file, or of the published one in a folder."""
     if path.is_dir():
         inside = path / Path(kind.file).name
@@ -99,7 +98,7 @@ def is_mirror_file(path: Path) -> bool:
     return is_mirror(path)
 
 
-def simulated_job(kind: RecordSet, asked: Asked) -> Job:
+def simulated_job(kind: RecordSet, asked: Options) -> Source:
     """Rooms or tables, drawn here."""
     numbers, views = asked.numbers(**SCENES), asked.views or 1
     size = asked.size_px or kind.size_px
@@ -111,7 +110,7 @@ def simulated_job(kind: RecordSet, asked: Asked) -> Job:
         parameters={**numbers, "views": views, "seed": asked.seed},
         preprocessing="none: rendered at this size",
     )
-    return simulation_job(header, numbers, views, simulator(kind.name, size, views, asked.seed))
+    return Simulation(header, numbers, views, simulator(kind.name, size, views, asked.seed))
 
 
 def simulator(name: str, size_px: int, views: int, seed: int) -> Any:

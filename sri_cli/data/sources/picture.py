@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sri_cli.data.scenario import Scenario
+from sri_cli.data.source import Scenario
 from sri_cli.data.transforms import Resizing
 
 

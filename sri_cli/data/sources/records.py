@@ -15,8 +15,8 @@ import numpy as np
 
 from sri_cli.console import Progress
 from sri_cli.data.dataset import SPLITS
-from sri_cli.data.job import Job, Rows, Survey
-from sri_cli.data.sources.asked import Asked, InOrder, kept_words, split_in_order
+from sri_cli.data.source import Options, Rows, Survey
+from sri_cli.data.sources.asked import InOrder, Job, kept_words, split_in_order
 from sri_cli.data.sources.picture import Picture, make
 from sri_cli.data.sources.tfrecord import (
     Faulty,
@@ -88,7 +88,7 @@ SETS = {
 }
 
 
-def records_job(kind: RecordSet, path: Path, asked: Asked) -> Job:
+def records_job(kind: RecordSet, path: Path, asked: Options) -> Job:
     """The job of a TFRecord file. Nothing is read before its survey."""
     split = split_in_order(asked, kind.published)
     resizing = Resizing(asked.size_px or kind.size_px, kind.filter, kind.box)

@@ -11,9 +11,8 @@ from typing import Any, Literal
 
 import h5py
 
-from sri_cli.data.job import Job, simulation_job
-from sri_cli.data.prepare import Prepared, prepare, same_file
-from sri_cli.data.sources.asked import Asked
+from sri_cli.data.prepare import Prepared, matching_file, prepare
+from sri_cli.data.source import Options, Simulation, Source
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError, did_you_mean
 from sri_cli.run import Workspace
@@ -51,7 +50,7 @@ DEFAULTS: dict[Preset, Towers] = {
 
 
 @dataclass(frozen=True)
-class AskedTowers(Asked):
+class AskedTowers(Options):
     """Numbers given on the command line; for files, what is left out means all there is."""
 
     preset: Preset = "original"
@@ -71,7 +70,7 @@ def choose_towers(asked: AskedTowers) -> Towers:
     )
 
 
-def towers_job(towers: Towers) -> Job:
+def towers_job(towers: Towers) -> Source:
     """What `prepare` makes of these numbers."""
     from sri_cli.data.simulate.towers import TowerSettings, simulate_scenario
 
@@ -86,7 +85,7 @@ def towers_job(towers: Towers) -> Job:
         preprocessing="none: rendered at this size",
     )
     make = functools.partial(simulate_scenario, settings)
-    return simulation_job(header, towers.scenarios(), towers.views, make)
+    return Simulation(header, towers.scenarios(), towers.views, make)
 
 
 def prepare_shapestacks(
@@ -183,16 +182,13 @@ def prepare_originals(
     workspace: Workspace, folder: Path, asked: AskedTowers, out: Path | None, how: dict[str, Any]
 ) -> Prepared:
     """The data file of a folder of the original's files or of their archives."""
-    from sri_cli.data.sources.shapestacks_archives import prepare_archives
     from sri_cli.data.sources.shapestacks_files import files_job, resizing_of
-    from sri_cli.data.sources.shapestacks_places import Archives, find_originals
+    from sri_cli.data.sources.shapestacks_places import find_originals
 
     asked.refuse_seed()
     path = out or workspace.data_path(NAME, resizing_of(asked).size)
-    found = find_originals(folder)
-    if isinstance(found, Archives):
-        return prepare_archives(found, path, asked, split=asked.split, **how)
-    return prepare(files_job(found, asked, asked.split), path, **how)
+    root = find_originals(folder)
+    return prepare(files_job(root, asked, asked.split), path, **how)
 
 
 def prepare_raw(towers: Towers, folder: Path, path: Path, how: dict[str, Any]) -> Prepared:
@@ -208,8 +204,8 @@ def prepare_raw(towers: Towers, folder: Path, path: Path, how: dict[str, Any]) -
     if path.suffix != ".h5":
         return prepare(towers_job(towers), path)  # which refuses the name, before the rendering
     if path.exists() and not how["force"]:
-        same_file(raw_header(towers), path)
+        matching_file(raw_header(towers), path)
     began = time.monotonic()
     root = write_raw(towers, folder, how["workers"], how["command"])
-    prepared = prepare(files_job(root, Asked(size_px=towers.size_px)), path, **how)
+    prepared = prepare(files_job(root, Options(size_px=towers.size_px)), path, **how)
     return replace(prepared, seconds=time.monotonic() - began)  # the rendering is most of it

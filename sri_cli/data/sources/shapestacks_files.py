@@ -24,9 +24,8 @@ import numpy as np
 
 from sri_cli.console import Progress
 from sri_cli.data.dataset import SPLITS
-from sri_cli.data.job import Job, Rows, Survey
-from sri_cli.data.scenario import Scenario
-from sri_cli.data.sources.asked import Asked
+from sri_cli.data.source import Options, Rows, Scenario, Survey
+from sri_cli.data.sources.asked import Job
 from sri_cli.data.sources.shapestacks_names import (
     CENTRE_PX,
     LIST_FILES,
@@ -70,12 +69,12 @@ class FoundFiles(Survey):
     scenes: Mapping[str, Sequence[SceneFiles]] = field(default_factory=dict)
 
 
-def resizing_of(asked: Asked) -> Resizing:
+def resizing_of(asked: Options) -> Resizing:
     """The data set's published preprocessing."""
     return Resizing(asked.size_px or SIZE_PX, "bilinear", centre=CENTRE_PX)
 
 
-def files_job(root: Path, asked: Asked, split: str = "default") -> Job:
+def files_job(root: Path, asked: Options, split: str = "default") -> Job:
     """The job of unpacked files in `root` (which holds splits/ and recordings/).
 
     Reads only the lists; listing the folders is the survey's. Raises SriError for faulty lists.
@@ -95,7 +94,7 @@ def files_job(root: Path, asked: Asked, split: str = "default") -> Job:
     )
 
 
-def read_list_files(root: Path, split: str, asked: Asked) -> Lists:
+def read_list_files(root: Path, split: str, asked: Options) -> Lists:
     """The lists of `split`; SriError when there is none of that name."""
     folder = root / "splits" / split
     try:

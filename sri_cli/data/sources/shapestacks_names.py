@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sri_cli.data.dataset import SPLITS
-from sri_cli.data.sources.asked import Asked, sixth
+from sri_cli.data.source import Options, sixth
 from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError
@@ -55,7 +55,7 @@ class Lists:
         return [name for split in SPLITS for name in self.scenarios[split]]
 
 
-def read_lists(texts: Mapping[str, bytes], where: str, split: str, asked: Asked) -> Lists:
+def read_lists(texts: Mapping[str, bytes], where: str, split: str, asked: Options) -> Lists:
     """The lists as they lie in `where` (file name -> content), cut to the numbers asked for.
 
     SriError for an empty list, a line that is no scenario's name, a scenario in two lists, fewer
@@ -99,7 +99,7 @@ def check_disjoint(names: Mapping[str, Sequence[str]], where: str) -> None:
             first[name] = file
 
 
-def limits_of(asked: Asked, names: Mapping[str, Sequence[str]]) -> dict[str, int]:
+def limits_of(asked: Options, names: Mapping[str, Sequence[str]]) -> dict[str, int]:
     """How many scenarios of which split are asked for; beside a number of training scenarios the
     others get a sixth, as far as there are so many."""
     wanted = {"train": asked.scenes, "val": asked.val_scenes, "test": asked.test_scenes}

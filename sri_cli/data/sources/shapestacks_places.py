@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from sri_cli.errors import SriError
@@ -11,16 +10,7 @@ ARCHIVE = "shapestacks-{}.tar.gz"
 ROOMS = ("splits", "recordings")
 
 
-@dataclass(frozen=True)
-class Archives:
-    """The archives as they were published; mjcf is not needed, without iseg there are no masks."""
-
-    meta: Path
-    rgb: Path
-    iseg: Path | None
-
-
-def find_originals(folder: Path) -> Path | Archives:
+def find_originals(folder: Path) -> Path:
     """The folder that holds splits/ and recordings/, or the archives; SriError with what lacks.
 
     `folder` may be that folder, the one above it, or the one with the archives.
@@ -36,7 +26,8 @@ def find_originals(folder: Path) -> Path | Archives:
             check_maps_unpacked(root, archives.get("iseg"))
             return root
     if "meta" in archives and "rgb" in archives:
-        return Archives(archives["meta"], archives["rgb"], archives.get("iseg"))
+        commands = " && ".join(f"tar -xzf {path} -C {folder}" for path in archives.values())
+        raise SriError(f"the archives in {folder} are not unpacked", f"unpack them: {commands}")
     raise incomplete(folder, archives, roots)
 
 

@@ -25,21 +25,19 @@ from PIL import Image
 from sri_cli.atomic import cannot_write, ensure_folder, lock_file, write_atomic
 from sri_cli.console import Progress, counted
 from sri_cli.data.dataset import SPLITS
-from sri_cli.data.job import FIRST_SCENARIO
-from sri_cli.data.parallel import available_cores
-from sri_cli.data.sources.asked import Asked
+from sri_cli.data.parallel import available_cores, parallel_map, worker_killed
+from sri_cli.data.source import FIRST_SCENARIO, Options
 from sri_cli.data.sources.shapestacks_files import SIMULATED, resizing_of
 from sri_cli.data.sources.shapestacks_names import LIST_FILES, SIDE_PX, Lists, header_of
 from sri_cli.data.sources.shapestacks_pictures import LABEL_STEP
 from sri_cli.data.sources.shapestacks_places import ARCHIVE, ROOMS
-from sri_cli.data.spread import spread, worker_killed
 from sri_cli.data.writer import Header, check_space
 from sri_cli.errors import Interrupted, SriError
 from sri_cli.signals import stop_on_signal
 
 if TYPE_CHECKING:
-    from sri_cli.data.scenario import Scenario
     from sri_cli.data.simulate.towers import TowerSettings
+    from sri_cli.data.source import Scenario
     from sri_cli.data.sources.shapestacks import Towers
 
 VIEW_BYTES = 64_000  # of a picture and its map, on disk
@@ -84,7 +82,7 @@ def raw_header(towers: Towers) -> Header:
     """The header of the data file that the towers' files will make, before there are any."""
     names = scenario_names(towers)
     scenarios = {split: sorted(names[split].values()) for split in SPLITS}
-    resizing = resizing_of(Asked(size_px=towers.size_px))
+    resizing = resizing_of(Options(size_px=towers.size_px))
     return header_of(Lists("default", scenarios, {}), resizing, True, None, raw_parameters(towers))
 
 
@@ -149,7 +147,7 @@ def write_scenarios(
     with (
         Progress(total, 0, "write towers", "view") as progress,
         stop_on_signal() as stop,
-        closing(spread(write, ((i, i) for i in missing), workers)) as written,
+        closing(parallel_map(write, ((i, i) for i in missing), workers)) as written,
     ):
         progress.start_at(done)
         progress.note(opening(recordings, done, total, workers))

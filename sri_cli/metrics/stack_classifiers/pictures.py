@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sri_cli.data.parallel import parallel_map
 from sri_cli.data.simulate.flawed import FLAWS, Judged, JudgedSettings, simulate_judged
 from sri_cli.data.simulate.scenario import Scenario
 from sri_cli.data.simulate.towers import TowerSettings, simulate_scenario
-from sri_cli.data.spread import spread
 from sri_cli.metrics.stack_classifiers.network import COLOURS, PLACES, SHAPES, SIDE
 from sri_cli.metrics.stack_classifiers.training import IGNORED, Pictures
 
@@ -55,7 +55,7 @@ def touching_pictures(
 def _made(make: Any, items: list[Any], workers: int, advance: Advance) -> list[Any]:
     """Of each item what `make` makes of it, in order."""
     found = []
-    for _, one in spread(make, ((None, item) for item in items), workers, per_task=16):
+    for _, one in parallel_map(make, ((None, item) for item in items), workers, per_task=16):
         found.append(one)
         advance(len(one.images))
     return found

@@ -1,0 +1,168 @@
+"""What a data set must provide to be prepared: a header, a survey, and scenes made one by one.
+
+To add a data set, subclass `Source` in data/sources/; `prepare` does the rest (worker processes,
+resuming, writing). A source never writes the data file itself.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sri_cli.data.dataset import SPLITS
+from sri_cli.data.writer import Header
+from sri_cli.errors import SriError
+
+Rows = Mapping[str, int]  # images by split
+# Simulated scenes are numbered from here in each split, so no scene is in two splits, whatever
+# their sizes.
+FIRST_SCENARIO = {"train": 0, "val": 1_000_000, "test": 2_000_000}
+MAX_SCENARIOS = 1_000_000
+MIN_SIZE_PX, MAX_SIZE_PX = 8, 512
+MAX_VIEWS = 16  # ShapeStacks has 16 cameras
+TASK_ROWS = 16  # making so many images costs far more than sending them between processes
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One scene from all its V views.
+
+    images uint8 [V,H,W,3]; masks uint8 [V,H,W], None when unknown: 0..background_labels-1 are
+    background, then one label per object; factors: arrays with leading axis V, see each source;
+    discarded: how many scenes were drawn before this one and broke a rule of the simulator.
+    """
+
+    name: str
+    images: NDArray[np.uint8]
+    masks: NDArray[np.uint8] | None
+    factors: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    discarded: int = 0
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a source holds.
+
+    counts: images by split; skipped: files that cannot be read; scene_rule: how images were
+    grouped into scenes, where the source does not say; plan: whatever `Source.items` needs.
+    """
+
+    counts: Rows
+    skipped: tuple[str, ...] = ()
+    scene_rule: str = ""
+    plan: Any = None
+
+
+class Source(ABC):
+    """A data set that can be made into a data file.
+
+    A source is pickled for the worker processes: it holds settings and paths, and leaves what it
+    reads to `Survey.plan`.
+    """
+
+    header: Header  # without the counts, skipped files and scene rule, which the survey finds
+    views: int = 1  # images of one scene
+    items_per_task: int | None = None  # sent to a worker at once; None: enough for TASK_ROWS
+    max_workers: int | None = None  # more do not help; None: one per core
+    counts_suffice = False  # `items` needs only the survey's counts: a resumed run skips it
+
+    def fetch(self, workers: int, command: str) -> None:  # noqa: B027
+        """Download or write the files to read, unless they exist. Nothing by default.
+
+        `command` is what the user typed, for hints.
+        """
+
+    @abstractmethod
+    def survey(self) -> Survey:
+        """Count the images; SriError for anything wrong with the source."""
+
+    @abstractmethod
+    def items(self, survey: Survey, rows: Rows) -> Iterable[tuple[str, Any]]:
+        """(split, item) of each scene missing after `rows`, always in the same order.
+
+        Items are small and picklable: an index, a path, a decoded image. Splits may be mixed.
+        """
+
+    @abstractmethod
+    def make(self, item: Any) -> Scenario:
+        """In a worker process: the scene of an item, with `views` images."""
+
+
+class Simulation(Source):
+    """Scenes that follow from their index: `simulate(index)` must be picklable."""
+
+    def __init__(
+        self,
+        header: Header,
+        scenes: Mapping[str, int],
+        views: int,
+        simulate: Callable[[int], Scenario],
+    ) -> None:
+        """`scenes`: their number in each split."""
+        self.header, self.scenes, self.views, self.simulate = header, scenes, views, simulate
+
+    def survey(self) -> Survey:
+        return Survey({split: self.scenes[split] * self.views for split in SPLITS})
+
+    def items(self, survey: Survey, rows: Rows) -> Iterator[tuple[str, int]]:
+        for split in SPLITS:
+            for index in range(rows[split] // self.views, self.scenes[split]):
+                yield split, FIRST_SCENARIO[split] + index
+
+    def make(self, item: int) -> Scenario:
+        return self.simulate(item)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The numbers a user may choose for any source; None means the source's default."""
+
+    size_px: int | None = None
+    scenes: int | None = None  # for training; in sources of single images, images
+    val_scenes: int | None = None
+    test_scenes: int | None = None
+    views: int | None = None
+    seed: int = 0
+
+    def check(self) -> None:
+        """SriError for a number out of range."""
+        ranges = {
+            "scenes": (self.scenes, 1, MAX_SCENARIOS),
+            "val-scenes": (self.val_scenes, 1, MAX_SCENARIOS),
+            "test-scenes": (self.test_scenes, 1, MAX_SCENARIOS),
+            "views": (self.views, 1, MAX_VIEWS),
+            "size": (self.size_px, MIN_SIZE_PX, MAX_SIZE_PX),
+            "seed": (self.seed, 0, 2**31 - 1),
+        }
+        for name, (value, least, most) in ranges.items():
+            if value is not None and not least <= value <= most:
+                raise SriError(f"--{name} {value} is out of range", f"choose {least} to {most:,}")
+
+    def refuse_seed(self) -> None:
+        """SriError for a seed where nothing is random."""
+        if self.seed:
+            raise SriError(
+                f"--seed {self.seed} has no effect: these files have a fixed split",
+                "leave it out",
+            )
+
+    def numbers(self, train: int, val: int, test: int) -> dict[str, int]:
+        """Scenes in each split: those given, else these defaults.
+
+        With `scenes` alone, validation and test get a sixth as many, at least 2.
+        """
+        if self.scenes is not None:
+            train, val, test = self.scenes, sixth(self.scenes), sixth(self.scenes)
+        val = val if self.val_scenes is None else self.val_scenes
+        test = test if self.test_scenes is None else self.test_scenes
+        return dict(zip(SPLITS, (train, val, test), strict=True))
+
+
+def sixth(scenes: int) -> int:
+    """Scenes for validation, and for test, beside so many for training."""
+    return max(2, scenes // 6)
