@@ -29,8 +29,8 @@ from sri_cli.generation.samples import Request, write_samples
 from sri_cli.generation.trained_run import open_run
 from sri_cli.metrics.evaluate import METRICS
 from sri_cli.metrics.evaluate_runs import evaluate_one
-from sri_cli.metrics.objects import measure_background, recognisable
 from sri_cli.metrics.picture_metrics import Wanted
+from sri_cli.metrics.stack_classifiers.judge import open_judge
 from sri_cli.plotting.grid import Picture
 from sri_cli.plotting.report_write import NAME
 from sri_cli.run import Workspace
@@ -79,7 +79,7 @@ def look(
         plan=plan,
         trained=trained,
         samples=samples,
-        recognisable=count_recognisable(data, read_pictures(samples / "images")),
+        sacc_estimate=estimate_sacc(read_pictures(samples / "images")),
         seconds=time.monotonic() - began,
         commands=commands,
     )
@@ -107,12 +107,11 @@ def other_folder_is_the_way_out() -> Iterator[None]:
         raise SriError(error.message, hint) from error
 
 
-def count_recognisable(data: DataFile, pictures: Picture) -> int:
-    """How many of the pictures [N,H,W,3] show a recognisable object, by the training images."""
-    train_split = data.split("train")
-    assert train_split.masks is not None  # simulated towers have masks
-    background = measure_background(train_split.images, train_split.masks, data.background_labels)
-    return int(recognisable(pictures, background).sum())
+def estimate_sacc(images: Picture) -> float:
+    """The S-Acc estimate of demo images [N,H,W,3], in [0,1]."""
+    judge = open_judge()
+    estimate = judge.estimate(judge.plausible(images), images.shape[1], demo=True)
+    return float(estimate["value"])
 
 
 def read_pictures(folder: Path) -> Picture:
@@ -147,7 +146,7 @@ def words(report: Path, shown: Shown) -> str:
     """The outcome in lines for people."""
     return "\n".join(
         [
-            f"{shown.recognisable} of {SAMPLES} samples show a recognisable object"
+            f"S-Acc estimate: {shown.sacc_estimate:.0%} of {SAMPLES} samples are plausible stacks"
             f" ({shown.trained.title})",
             f"done in {duration(shown.seconds)}; samples: {shown.samples / 'grid.png'}",
             f"look: {report}",

@@ -24,7 +24,7 @@ class Shown:
     plan: Plan
     trained: TrainedRun
     samples: Path  # folder
-    recognisable: int  # of SAMPLES
+    sacc_estimate: float  # of SAMPLES, in [0,1]
     seconds: float
     commands: Sequence[str]
 
@@ -35,12 +35,12 @@ def write_demo_report(workspace: Workspace, shown: Shown, path: Path) -> Path:
         title="From nothing to new scenes",
         lead=(
             f"sri demo simulated towers of blocks, trained {shown.plan.recipe.name} on them and let"
-            f" it draw scenes of its own. {shown.recognisable} of {SAMPLES} samples at temperature"
-            f" {TEMPERATURE:g} show a recognisable object: one connected coloured region that"
-            " reaches the ground and covers 3 to 40 % of the picture."
+            f" it draw scenes of its own. Of {SAMPLES} samples at temperature"
+            f" {TEMPERATURE:g}, {shown.sacc_estimate:.0%} are plausible stacks by the S-Acc"
+            " estimate."
         ),
         facts=[
-            ("recognisable objects", f"{shown.recognisable} of {SAMPLES} samples"),
+            ("S-Acc estimate", f"{shown.sacc_estimate:.0%} of {SAMPLES} samples"),
             ("this run of the demo took", duration(shown.seconds)),
             ("processor", cpu_model()),
         ],

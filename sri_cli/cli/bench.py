@@ -269,29 +269,6 @@ def gpu_suite(
     show(result, suite_text, as_json)
 
 
-@command.command()
-@click.option("--run", metavar="RUN", help="Match what this run matches; left out: made-up means.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--batch", type=COUNT, default=32, show_default=True, help="Images at once.")
-@DEVICE
-@JSON
-@click.pass_obj
-def order(
-    workspace: Workspace, run: str | None, seed: int, batch: int, gpus: str, as_json: bool
-) -> None:
-    """Greedy against Hungarian matching of slots.
-
-    Their time, and how far they are apart. The excess is how much larger the greedy total distance
-    is than the least one.
-    """
-    from sri_cli.benchmarks.timing import machine_line
-    from sri_cli.device import one_device_for
-    from sri_cli.metrics.bench_matching import bench_order, words
-
-    result = bench_order(workspace, run, batch, seed, one_device_for(gpus))
-    show(result, lambda found: words(found, machine_line(found)), as_json)
-
-
 def show(result: dict[str, Any], text: Callable[[dict[str, Any]], str], as_json: bool) -> None:
     """One JSON object, or what `text` makes of it."""
     click.echo(json.dumps(result) if as_json else text(result))

@@ -80,7 +80,7 @@ def test_too_few_scenes_for_a_batch_are_told_before_the_work(tmp_path: Path, sce
 
 
 @pytest.mark.slow
-def test_samples_of_the_whole_demo_are_recognisable(tmp_path: Path) -> None:
+def test_whole_demo_draws_plausible_stacks(tmp_path: Path) -> None:
     _, shown = run_demo(tmp_path / "out")
-    assert shown.recognisable >= 60
+    assert shown.sacc_estimate >= 0.5
     assert shown.trained.step == shown.plan.recipe.train.steps
