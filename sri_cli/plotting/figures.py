@@ -1,0 +1,576 @@
+"""Figures drawn with matplotlib: panels of images, charts and tables, as PNG or vector PDF.
+
+`draw` gives every block axes of a fixed size, measures the text around them and moves them to whole
+pixels. So image pixels stay squares of one size, and no text runs into another. Sizes are in points
+(1/72 inch) unless a name says otherwise; a PNG has `scale` pixels to a point.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.textpath import text_to_path
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, StrMethodFormatter
+from numpy.typing import NDArray
+
+from sri_cli.errors import SriError
+from sri_cli.plotting.palette import slot_colours
+
+Pixels = NDArray[np.uint8]  # [H,W,3]
+Points = Sequence[tuple[float, float | None]]  # (step, value)
+
+STYLE: Any = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so the same on every machine
+    "text.parse_math": False,  # a `$` in the name of a run is a `$`
+    "pdf.fonttype": 42,  # text can be searched and copied
+    "image.composite_image": False,
+    "path.simplify": False,
+}
+TITLE, CAPTION, LABEL, NOTE = 13.0, 10.5, 9.0, 8.5  # font sizes
+LEADING = 1.25  # line height over font size
+INK, FAINT, GOAL = "#282828", "#e1e1e1", "#787878"
+
+MARGIN, BLOCK_GAP = 10, 22
+PAGE = (1640, 2320)  # the largest figure that is still readable in print
+MAX_SIDE_PX = 20_000
+CELL = 64  # the least side of an image
+GAP, BREAK = 2, 12  # between images
+SWATCH = 4  # height of a bar in the colour of a slot
+ROW_NAME_WIDTH = 108
+CHART = (320, 180)
+LINE_SLOTS = (4, 0, 2, 5, 6, 7, 8)  # slot colours that show well as lines on white
+DASHES = ("-", (0, (4, 1.6)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)))
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Images of one size in rows and columns.
+
+    Attributes:
+        cells: rows of uint8 images [H,W,3]; None leaves a place empty.
+        caption: a heading above all.
+        rows, columns: a name for each row and each column.
+        names: a line of text below each image.
+        slots: for each column the slots that it is about, shown as a bar in their colours.
+        breaks: columns with a wider gap before them.
+        together: so many rows at a time stand close, as images above their masks.
+    """
+
+    cells: Sequence[Sequence[Pixels | None]]
+    caption: str = ""
+    rows: Sequence[str] = ()
+    columns: Sequence[str] = ()
+    names: Sequence[Sequence[str]] = ()
+    slots: Sequence[tuple[int, ...]] = ()
+    breaks: frozenset[int] = frozenset()
+    together: int = 1
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines over training steps; a value that is None or not finite leaves a gap.
+
+    `goals` are dashed horizontal lines. A line has the colour of its place in `keys`, so that it
+    is the same in every chart of a figure.
+    """
+
+    lines: Mapping[str, Points]
+    keys: Sequence[str]
+    caption: str = ""
+    goals: Sequence[float] = ()
+    log_y: bool = False
+
+
+@dataclass(frozen=True)
+class Legend:
+    """Which line is which, for all charts of a figure."""
+
+    keys: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A bar for each number from the least to the largest: the share of all that it counts."""
+
+    counts: Mapping[int, int]
+    caption: str
+    x_label: str
+    width: float = 560
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of text, the header first; the first `words` columns are no numbers.
+
+    `spans` holds a heading for each column ('' for none) that equal neighbours share; rows with
+    an index in `marked` stand out (0 is the header).
+    """
+
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+    spans: Sequence[str] = ()
+    words: int = 1
+    marked: frozenset[int] = frozenset()
+    notes: Sequence[str] = ()
+
+
+Block = Panel | Chart | Legend | Bars | Table
+
+
+class DoesNotFitError(SriError):
+    """More images than one page shows."""
+
+
+def draw(
+    rows: Sequence[Sequence[Block | None]],
+    title: str = "",
+    notes: Sequence[str] = (),
+    scale: float = 2.0,
+    captions: bool = True,
+) -> Figure:
+    """A figure of blocks in rows and columns; None leaves a place empty.
+
+    Images are enlarged by a whole number of pixels, the nearest to `scale`. Without `captions`
+    no text stands around images.
+
+    Raises:
+        SriError: for a PNG of more than 20,000 pixels a side.
+    """
+    with rc_context(STYLE):
+        figure = Figure(figsize=(1, 1), dpi=72 * scale, facecolor="white")
+        FigureCanvasAgg(figure)
+        axes = [
+            [None if block is None else _axes_of(block, figure, scale, captions) for block in row]
+            for row in rows
+        ]
+        _arrange(figure, axes, title if captions else "", notes if captions else (), scale)
+    return figure
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """The PNG file; the same figure gives the same bytes."""
+    return _file(figure, "png", {"Software": None})
+
+
+def pdf_bytes(figure: Figure) -> bytes:
+    """The PDF file: text and lines are vectors, images are embedded pixel by pixel."""
+    return _file(figure, "pdf", dict.fromkeys(("Creator", "Producer", "CreationDate")))
+
+
+def cell_side(side_px: int) -> int:
+    """The side at which images of `side_px` pixels are drawn at scale 1: a whole multiple."""
+    return side_px * math.ceil(CELL / side_px)
+
+
+def images_that_fit(side_px: int) -> tuple[int, int]:
+    """How many images stand side by side, and how many below each other, on one page."""
+    step = cell_side(side_px) + GAP
+    return (PAGE[0] - ROW_NAME_WIDTH - 2 * MARGIN) // step, (PAGE[1] - 120 - 2 * MARGIN) // step
+
+
+def flowed(blocks: Sequence[Block], width: float) -> list[list[Block | None]]:
+    """Blocks of `width` row by row, as many side by side as a page holds; few fill all rows."""
+    most = max(1, int((PAGE[0] - 2 * MARGIN + BLOCK_GAP) // (width + BLOCK_GAP)))
+    even = next(n for n in range(min(most, len(blocks)), 0, -1) if len(blocks) % n == 0)
+    across = even if len(blocks) <= 5 else most
+    return [list(blocks[i : i + across]) for i in range(0, len(blocks), across)]
+
+
+# Blocks to axes. Until `_arrange` moves them, all axes have their lower left corner at 0, 0.
+
+
+def _axes_of(block: Block, figure: Figure, scale: float, captions: bool) -> Axes:
+    if isinstance(block, Panel):
+        return _panel(block, figure, scale, captions)
+    if isinstance(block, Chart):
+        return _chart(block, figure)
+    if isinstance(block, Legend):
+        return _legend(block, figure)
+    return _bars(block, figure) if isinstance(block, Bars) else _table(block, figure, captions)
+
+
+def _new_axes(figure: Figure, width: float, height: float) -> Axes:
+    """Axes of a size, while the figure measures one inch."""
+    return figure.add_axes((0, 0, width / 72, height / 72))
+
+
+def _panel(panel: Panel, figure: Figure, scale: float, captions: bool) -> Axes:
+    height, width = next(c for row in panel.cells for c in row if c is not None).shape[:2]
+    times = max(1, round(cell_side(width) / width * scale))  # px of the PNG for a pixel
+    points = times / scale
+    step_x = width + max(1, round(GAP / points))
+    step_y = height + max(1, round(GAP / points))
+    wider = round((BREAK - GAP) / points)
+    names = math.ceil(LABEL * LEADING / points) if captions and panel.names else 0
+
+    columns = max(len(row) for row in panel.cells)
+    lefts = [j * step_x + wider * sum(b <= j for b in panel.breaks) for j in range(columns)]
+    tops = [
+        i * (step_y + names) + (i // panel.together) * wider * (panel.together > 1)
+        for i in range(len(panel.cells))
+    ]
+    mosaic = np.full((tops[-1] + height, lefts[-1] + width, 3), 255, np.uint8)
+    for top, row in zip(tops, panel.cells, strict=True):
+        for left, cell in zip(lefts, row, strict=False):
+            if cell is not None:
+                mosaic[top : top + height, left : left + width] = cell
+
+    axes = _new_axes(figure, mosaic.shape[1] * points, mosaic.shape[0] * points)
+    axes.set_axis_off()
+    # Row 0 at the top, and flipped twice on the way there, so that a PDF holds the image upright.
+    axes.imshow(
+        mosaic[::-1],
+        interpolation="none",
+        aspect="auto",
+        origin="lower",
+        extent=(0, mosaic.shape[1], mosaic.shape[0], 0),
+    )
+    above = _slot_bars(axes, panel.slots, lefts, width, points)
+    if not captions:
+        return axes
+    above += _headings(
+        axes, panel.columns, [left + width / 2 for left in lefts], width * points, above
+    )
+    _caption(axes, panel.caption, above + 5)
+    for name, top in zip(panel.rows, tops, strict=False):
+        text = "\n".join(_wrapped(name, LABEL, ROW_NAME_WIDTH))
+        _note(axes, text, (0, top + height / 2), (-7, 0), ha="right", va="center")
+    for row_names, top in zip(panel.names, tops, strict=False):
+        for name, left in zip(row_names, lefts, strict=False):
+            _note(axes, name, (left + width / 2, top + height), (0, -1.5), ha="center", va="top")
+    return axes
+
+
+def _slot_bars(
+    axes: Axes, slots: Sequence[tuple[int, ...]], lefts: Sequence[int], width: int, points: float
+) -> float:
+    """Bars in the colours of slots above the columns; the height that they take."""
+    if not any(slots):
+        return 0
+    bottom, height = -(SWATCH + GAP) / points, SWATCH / points
+    for own, left in zip(slots, lefts, strict=False):
+        for i, slot in enumerate(own):
+            corner = (left + i * width / len(own), bottom)
+            colour = slot_colours(slot + 1)[slot] / 255
+            bar = Rectangle(corner, width / len(own), height, color=colour, lw=0, clip_on=False)
+            axes.add_patch(bar)
+    return SWATCH + GAP
+
+
+def _headings(
+    axes: Axes, names: Sequence[str], centres: Sequence[float], width: float, above: float
+) -> float:
+    """Names above the columns; the height that they take."""
+    lines = [_wrapped(name, LABEL, width + 2 * GAP) for name in names]
+    for own, centre in zip(lines, centres, strict=False):
+        for k, line in enumerate(reversed(own)):
+            offset = (0, above + 4 + k * LABEL * LEADING)
+            _note(axes, line, (centre, 0), offset, ha="center")
+    return max((len(own) for own in lines), default=0) * LABEL * LEADING + 2 * bool(lines)
+
+
+def _caption(axes: Axes, text: str, above: float) -> None:
+    """A bold heading at the left upper corner of the axes."""
+    width = max(axes.get_position().width * 72, 260)
+    lines = "\n".join(_wrapped(text, CAPTION, width, "bold"))
+    _note(axes, lines, (0, 1), (0, above), "axes fraction", size=CAPTION, weight="bold")
+
+
+def _note(
+    axes: Axes,
+    text: str,
+    at: tuple[float, float],
+    offset: tuple[float, float],
+    coordinates: str = "data",
+    **look: Any,
+) -> None:
+    """Text at a place in data coordinates, moved by points."""
+    usual: Any = {"size": LABEL, "color": INK, "linespacing": LEADING, "va": "baseline"}
+    usual |= {"textcoords": "offset points", "annotation_clip": False}
+    axes.annotate(text, at, offset, coordinates, **usual | look)
+
+
+def _chart(chart: Chart, figure: Figure) -> Axes:
+    axes = _new_axes(figure, *CHART)
+    values = []
+    for name, line in chart.lines.items():
+        steps, drawn = np.array([(s, np.nan if v is None else v) for s, v in line], float).T
+        drawn[~np.isfinite(drawn) | (chart.log_y & (drawn <= 0))] = np.nan
+        values.append(drawn[np.isfinite(drawn)])
+        marker = "." if len(values[-1]) == 1 else ""
+        axes.plot(steps, drawn, marker=marker, **_line_look(chart.keys.index(name)))
+    for goal in chart.goals:
+        axes.axhline(goal, color=GOAL, lw=1, ls=(0, (4, 3)))
+    if chart.log_y:
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(*_y_range(np.concatenate(values), chart.goals))
+    _frame(axes)
+    axes.set_xlabel("step", size=LABEL, color=INK)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    if chart.log_y:
+        low, high = axes.get_ylim()
+        subs = (1.0,) if high / low > 30 else (1.0, 2.0, 5.0)
+        axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=6))
+        axes.yaxis.set_minor_locator(LogLocator(subs=()))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    _caption(axes, chart.caption, 6)
+    return axes
+
+
+def _y_range(values: NDArray[np.float64], goals: Sequence[float]) -> tuple[float, float]:
+    """The range of a linear axis; of many values the top 3 % may leave it, as the first do."""
+    if len(values) > 20:
+        values = np.sort(values)[: math.ceil(0.97 * len(values))]
+    shown = [*values.tolist(), *goals] or [0.0, 1.0]
+    margin = 0.06 * (max(shown) - min(shown)) or 0.5 * abs(max(shown)) or 0.5
+    return min(shown) - margin, max(shown) + margin
+
+
+def _line_look(index: int) -> dict[str, Any]:
+    """Colour, dashes and width of line number `index`: dashes change with every line, so that
+    lines can be told apart without colours."""
+    slot = LINE_SLOTS[index % len(LINE_SLOTS)]
+    dashes = DASHES[(index + index // len(LINE_SLOTS)) % len(DASHES)]
+    return {"color": slot_colours(slot + 1)[slot] / 255, "ls": dashes, "lw": 1.5}
+
+
+def _frame(axes: Axes) -> None:
+    """Faint horizontal and vertical lines, small numbers, no box."""
+    axes.grid(color=FAINT, lw=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=NOTE, labelcolor=INK, length=0)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _legend(legend: Legend, figure: Figure) -> Axes:
+    axes = _new_axes(figure, 1, 1)
+    axes.set_axis_off()
+    lines = [Line2D([], [], **_line_look(i)) for i in range(len(legend.keys))]
+    columns = max(1, min(len(lines), 4))
+    axes.legend(
+        lines,
+        legend.keys,
+        loc="lower left",
+        bbox_to_anchor=(0, 0),
+        borderaxespad=0,
+        borderpad=0,
+        frameon=False,
+        ncols=columns,
+        fontsize=LABEL,
+        handlelength=3,
+    )
+    return axes
+
+
+def _bars(bars: Bars, figure: Figure) -> Axes:
+    numbers = np.arange(min(bars.counts), max(bars.counts) + 1)
+    total = sum(bars.counts.values())
+    shares = np.array([100 * bars.counts.get(n, 0) / total for n in numbers.tolist()])
+    width = min(bars.width, 80.0 * len(numbers))
+    axes = _new_axes(figure, width, CHART[1])
+    slot = LINE_SLOTS[0]
+    axes.bar(numbers, shares, width=0.72, color=slot_colours(slot + 1)[slot] / 255)
+    _frame(axes)
+    axes.grid(visible=False, axis="x")
+    axes.set_xlabel(bars.x_label, size=LABEL, color=INK)
+    axes.xaxis.set_major_locator(MaxNLocator(max(1, int(width // 24)), integer=True))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+    axes.set_xlim(numbers[0] - 0.6, numbers[-1] + 0.6)
+    if width / len(numbers) >= 34:
+        for number, share in zip(numbers.tolist(), shares.tolist(), strict=True):
+            if share:
+                _note(axes, f"{share:.1f} %", (number, share), (0, 2), size=NOTE, ha="center")
+    _caption(axes, bars.caption, 14)
+    return axes
+
+
+PADDING, ROW_GAP = 14.0, 5.0  # between columns and between rows of a table
+NUMBERS_WIDTH, WORDS_WIDTH = 132.0, 190.0  # of a column, at most
+TINT = "#e8f1fa"
+
+
+def _table(table: Table, figure: Figure, captions: bool) -> Axes:
+    """As in print: rules above, under the header and below."""
+    cells = [
+        [
+            _wrapped(text, LABEL, WORDS_WIDTH if j < table.words else NUMBERS_WIDTH, _weight(i))
+            for j, text in enumerate(row)
+        ]
+        for i, row in enumerate(table.rows)
+    ]
+    widths = _column_widths(cells, table.spans)
+    lefts = np.cumsum([0.0, *(width + PADDING for width in widths)])
+    heights = [max(len(lines) for lines in row) * LABEL * LEADING + ROW_GAP for row in cells]
+    span_height = (LABEL * LEADING + ROW_GAP) * any(table.spans)
+    bottoms = span_height + ROW_GAP / 2 + np.cumsum(heights)
+
+    axes = _new_axes(figure, lefts[-1], bottoms[-1])
+    axes.set_axis_off()
+    axes.set(xlim=(0, lefts[-1]), ylim=(bottoms[-1], 0))
+    for level, weight in ((0.0, 1.2), (bottoms[0], 0.6), (bottoms[-1], 1.2)):
+        axes.plot((0, lefts[-1]), (level, level), color=INK, lw=weight, clip_on=False)
+    for name, left, right in _spans(table.spans, lefts):
+        centre = ((left + right) / 2, span_height - ROW_GAP)
+        _note(axes, name, centre, (0, 0), ha="center", weight="bold")
+        ends = (left + PADDING / 2, right - PADDING / 2)
+        axes.plot(ends, (span_height, span_height), color=INK, lw=0.6)
+    for i, (row, bottom, height) in enumerate(zip(cells, bottoms, heights, strict=True)):
+        if i in table.marked:
+            corner = (0, bottom - height)
+            axes.add_patch(Rectangle(corner, lefts[-1], height, color=TINT, lw=0))
+        for j, lines in enumerate(row):
+            x = lefts[j] + PADDING / 2 + widths[j] * (j >= table.words)
+            look: Any = {"ha": "left" if j < table.words else "right", "weight": _weight(i)}
+            for k, line in enumerate(lines):
+                baseline = bottom - height + ROW_GAP / 2 + (k * LEADING + 1) * LABEL
+                _note(axes, line, (x, baseline), (0, 0), **look)
+    if captions:
+        _caption(axes, table.caption, 6)
+        notes = [line for note in table.notes for line in _wrapped(note, NOTE, max(lefts[-1], 420))]
+        _note(axes, "\n".join(notes), (0, bottoms[-1]), (0, -8), va="top", size=NOTE)
+    return axes
+
+
+def _column_widths(cells: Sequence[Sequence[Sequence[str]]], spans: Sequence[str]) -> list[float]:
+    """Of the widest line of each column; wider where a heading of several columns needs it."""
+    widths = [
+        max(_width(line, LABEL, _weight(i)) for i, row in enumerate(cells) for line in row[j])
+        for j in range(len(cells[0]))
+    ]
+    for name in set(filter(None, spans)):
+        columns = [j for j, span in enumerate(spans) if span == name]
+        lacking = _width(name, LABEL, "bold") - sum(widths[j] + PADDING for j in columns)
+        for j in columns:
+            widths[j] += max(0.0, lacking) / len(columns)
+    return widths
+
+
+def _spans(spans: Sequence[str], lefts: NDArray[np.float64]) -> Iterator[tuple[str, float, float]]:
+    """Heading, left and right end of the neighbouring columns that share it."""
+    for name, group in groupby(enumerate(spans), lambda pair: pair[1]):
+        columns = [j for j, _ in group]
+        if name:
+            yield name, float(lefts[columns[0]]), float(lefts[columns[-1] + 1])
+
+
+def _weight(row: int) -> str:
+    return "bold" if row == 0 else "normal"
+
+
+# Text
+
+
+def _width(text: str, size: float, weight: str = "normal") -> float:
+    font = FontProperties(family=STYLE["font.family"], size=size, weight=weight)
+    return float(text_to_path.get_text_width_height_descent(text, font, False)[0])
+
+
+def _wrapped(text: str, size: float, width: float, weight: str = "normal") -> list[str]:
+    """Lines no wider than `width`, as far as single words allow."""
+    lines = [""]
+    for word in "".join(c if c.isprintable() else " " for c in text).split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and _width(longer, size, weight) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+# Layout
+
+
+def _arrange(
+    figure: Figure,
+    rows: Sequence[Sequence[Axes | None]],
+    title: str,
+    notes: Sequence[str],
+    scale: float,
+) -> None:
+    """Move axes to their places, in whole pixels, and give the figure its size.
+
+    Axes of one column share their left edge, axes of one row their upper edge. A row of a single
+    block does not widen the column of the others.
+    """
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    margin, gap = round(MARGIN * scale), round(BLOCK_GAP * scale)
+    room = {  # px left of, right of, below and above the left upper corner
+        axes: [math.ceil(max(0.0, v - 0.01)) for v in _extent(axes, renderer)]
+        for axes in (axes for row in rows for axes in row if axes is not None)
+    }
+
+    def most(axes: Sequence[Axes | None], side: int) -> int:
+        return max((room[a][side] for a in axes if a is not None), default=0)
+
+    several = max(len(row) for row in rows) > 1
+    columns = [
+        [row[j] for row in rows if j < len(row) and (len(row) > 1 or not several)]
+        for j in range(max(len(row) for row in rows))
+    ]
+    lefts, x = [], margin
+    for column in columns:
+        lefts.append(x + most(column, 0))
+        x = lefts[-1] + most(column, 1) + gap
+    alone = [lefts[0] + room[row[0]][1] for row in rows if len(row) == 1 and row[0] is not None]
+    width = max([x - gap, *alone, round(360 * scale) if title or notes else 0])
+
+    texts, y = [], margin  # y: px from the top
+    if title:
+        lines = _wrapped(title, TITLE, (width - margin) / scale, "bold")
+        texts.append((y, "\n".join(lines), TITLE, "bold"))
+        y += math.ceil((len(lines) * TITLE * LEADING + 6) * scale)
+    places: dict[Axes, tuple[int, int]] = {}
+    for row in rows:
+        y += most(row, 3)
+        places |= {axes: (left, y) for axes, left in zip(row, lefts, strict=False) if axes}
+        y += most(row, 2) + gap
+    y -= gap
+    lines = [line for note in notes for line in _wrapped(note, NOTE, (width - margin) / scale)]
+    if lines:
+        texts.append((y + round(10 * scale), "\n".join(lines), NOTE, "normal"))
+        y += math.ceil((10 + len(lines) * NOTE * LEADING) * scale)
+
+    width, height = width + margin, y + margin
+    if max(width, height) > MAX_SIDE_PX:
+        raise SriError(
+            f"--scale: {width} x {height} px are too many for a PNG ({MAX_SIDE_PX} a side)",
+            "choose a smaller --scale, or --out FILE.pdf",
+        )
+    sizes = {axes: (round(axes.bbox.width), round(axes.bbox.height)) for axes in places}
+    figure.set_size_inches(width / figure.dpi, height / figure.dpi)
+    for axes, (left, top) in places.items():
+        w, h = sizes[axes]
+        axes.set_position((left / width, 1 - (top + h) / height, w / width, h / height))
+    for top, text, size, weight in texts:
+        at = (margin / width, 1 - top / height)
+        look: Any = {"size": size, "weight": weight, "linespacing": LEADING}
+        figure.text(*at, text, va="top", color=INK, **look)
+
+
+def _extent(axes: Axes, renderer: Any) -> tuple[float, float, float, float]:
+    """How far axes and the text around them reach from the left upper corner of the axes."""
+    box, height = axes.get_tightbbox(renderer), round(axes.bbox.height)
+    assert box is not None
+    return -box.x0, box.x1, height - box.y0, box.y1 - height
+
+
+def _file(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
+    buffer = io.BytesIO()
+    with rc_context(STYLE):
+        figure.savefig(buffer, format=kind, dpi="figure", metadata=metadata)
+    return buffer.getvalue()
