@@ -15,8 +15,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 WEIGHTS, STATE, META = "model.safetensors", "state.pt", "meta.json"
-Notify = Callable[[str], None]
 
 
 class BrokenCheckpoint(SriError):
@@ -46,6 +45,7 @@ class Checkpoint:
     step: int
     recipe: dict[str, Any]
     extra: dict[str, Any]
+    skipped: tuple[BrokenCheckpoint, ...] = ()  # newer ones, which are not intact
 
     def weights(self) -> dict[str, Tensor]:
         """The model's state dict, on the CPU."""
@@ -63,11 +63,6 @@ class Checkpoint:
                 "train another: sri train --recipe NAME --run DIR",
             )
         return torch.load(self.path / STATE, map_location="cpu", weights_only=True)
-
-
-def tell_stderr(message: str) -> None:
-    """The default place for notes."""
-    print(message, file=sys.stderr)
 
 
 def checkpoint_path(run_dir: Path, step: int) -> Path:
@@ -121,28 +116,37 @@ def verify(path: Path) -> Checkpoint:
 
 
 def newest_good(
-    run_dir: Path, notify: Notify = tell_stderr, upto: Path | None = None
+    run_dir: Path, upto: Path | None = None, *, quiet: bool = False
 ) -> Checkpoint | None:
-    """The newest intact checkpoint (not after `upto`), or None; broken ones are told."""
-    found = checkpoints_in(run_dir)
-    if upto is not None:
-        found = [path for path in found if path.name <= upto.resolve().name]
-    for path in reversed(found):
+    """The newest intact checkpoint (not after `upto`); None for a run that has none at all.
+
+    Broken ones are noted on stderr unless `quiet`, and are in `Checkpoint.skipped`.
+
+    Raises:
+        SriError: there are checkpoints, but none is intact.
+    """
+    paths = checkpoints_in(run_dir)
+    skipped: list[BrokenCheckpoint] = []
+    for path in reversed(paths):
+        if upto is not None and path.name > upto.resolve().name:
+            continue
         try:
-            return verify(path)
+            return replace(verify(path), skipped=tuple(skipped))
         except BrokenCheckpoint as error:
-            notify(f"Note: {error.message}; going back to the checkpoint before")
+            skipped.append(error)
+            if not quiet:
+                note = f"Note: {error.message}; using the checkpoint before it"
+                print(note, file=sys.stderr, flush=True)
+    if paths:
+        raise SriError(
+            f"none of the {len(paths)} checkpoints of {run_dir} is intact",
+            "train again into another folder: sri train ... --run DIR",
+        )
     return None
 
 
-def no_intact(run_dir: Path) -> SriError:
-    """The error for a run none of whose checkpoints can be used."""
-    there = len(checkpoints_in(run_dir))
-    if there:
-        return SriError(
-            f"none of the {there} checkpoints of {run_dir} is intact",
-            "train again into another folder: sri train ... --run DIR",
-        )
+def no_checkpoint(run_dir: Path) -> SriError:
+    """The error for a run without any checkpoint."""
     return SriError(f"run {run_dir} has no checkpoint yet", "train it: sri train ...")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sri_cli.config.schema import Recipe
 from sri_cli.console import duration
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.sources.shapestacks import (
@@ -34,8 +35,8 @@ from sri_cli.metrics.stack_classifiers.judge import open_judge
 from sri_cli.plotting.grid import Picture
 from sri_cli.plotting.report_write import NAME
 from sri_cli.run import Workspace
-from sri_cli.training.loop import train
-from sri_cli.training.plan import Plan, make_plan
+from sri_cli.training.run_folder import resolve_run
+from sri_cli.training.trainer import train
 
 RECIPE = "sri-mog-tiny"
 ORDER_SCENES = 100
@@ -52,21 +53,28 @@ def run_demo(out: Path, steps: int | None = None, scenes: int | None = None) -> 
     command = shlex.join(["sri", *sys.argv[1:]])
     with other_folder_is_the_way_out():
         asked = AskedTowers(preset="demo", scenes=scenes)
-        plan = make_plan(workspace, RECIPE, steps=steps)  # bad numbers are told before the work
-        check_scenes(choose_towers(asked), plan.recipe.train.batch)
+        # Bad numbers are errors before the work.
+        overrides = [] if steps is None else [f"train.steps={steps}"]
+        recipe, _, run_dir = resolve_run(workspace, RECIPE, overrides=overrides)
+        check_scenes(choose_towers(asked), recipe.train.batch)
         tell(1, "towers of blocks, simulated")
         data = prepare_shapestacks(workspace, asked, command=command).data
         tell(2, f"training {RECIPE}")
-        train(plan.recipe, data, plan.run_dir, device=plan.device, command=command)
-    shown = look(workspace, plan, data, began, repeat_commands(out, steps, scenes))
+        train(recipe, data, run_dir, command=command)
+    shown = look(workspace, recipe, run_dir, data, began, repeat_commands(out, steps, scenes))
     return write_demo_report(workspace, shown, out / NAME), shown
 
 
 def look(
-    workspace: Workspace, plan: Plan, data: DataFile, began: float, commands: Sequence[str]
+    workspace: Workspace,
+    recipe: Recipe,
+    run_dir: Path,
+    data: DataFile,
+    began: float,
+    commands: Sequence[str],
 ) -> Shown:
     """Everything that comes after training."""
-    trained = open_run(workspace, str(plan.run_dir))
+    trained = open_run(workspace, str(run_dir))
     tell(3, "new scenes")
     samples = write_samples(trained, Request(num=SAMPLES, temperature=TEMPERATURE))
     tell(4, "the order of slots")
@@ -76,7 +84,7 @@ def look(
     tell(6, "measurements")
     evaluate_one(workspace, trained, Wanted())
     return Shown(
-        plan=plan,
+        recipe=recipe,
         trained=trained,
         samples=samples,
         sacc_estimate=estimate_sacc(read_pictures(samples / "images")),

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sri_cli.config.schema import Recipe
 from sri_cli.console import duration
 from sri_cli.device import cpu_model
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.plotting.report_runs import subject
 from sri_cli.plotting.report_write import About, write_report
 from sri_cli.run import Workspace
-from sri_cli.training.plan import Plan
 
 SAMPLES, TEMPERATURE = 64, 0.7
 
@@ -21,7 +21,7 @@ SAMPLES, TEMPERATURE = 64, 0.7
 class Shown:
     """What the demo has made."""
 
-    plan: Plan
+    recipe: Recipe
     trained: TrainedRun
     samples: Path  # folder
     sacc_estimate: float  # of SAMPLES, in [0,1]
@@ -34,7 +34,7 @@ def write_demo_report(workspace: Workspace, shown: Shown, path: Path) -> Path:
     about = About(
         title="From nothing to new scenes",
         lead=(
-            f"sri demo simulated towers of blocks, trained {shown.plan.recipe.name} on them and let"
+            f"sri demo simulated towers of blocks, trained {shown.recipe.name} on them and let"
             f" it draw scenes of its own. Of {SAMPLES} samples at temperature"
             f" {TEMPERATURE:g}, {shown.sacc_estimate:.0%} are plausible stacks by the S-Acc"
             " estimate."

@@ -11,15 +11,23 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if __name__ == "__main__":  # not in the processes that it starts
     from sri_cli.config.load import recipe_from_dict
+    from sri_cli.data.dataset import DataFile
     from sri_cli.errors import SriError
-    from sri_cli.training.launch import Job, launch
+    from sri_cli.training.launch import launch
 
     run, data, processes, steps = sys.argv[1:5]
     tree = json.loads(Path(run + ".recipe.json").read_text())
     tree["train"]["steps"] = int(steps)
-    job = Job(recipe_from_dict(tree), Path(data), Path(run), "cpu", False, "sri train --gpus 2")
     try:
-        print("step", launch(int(processes), job).step)
+        outcome = launch(
+            int(processes),
+            recipe_from_dict(tree),
+            DataFile(Path(data)),
+            Path(run),
+            device="cpu",
+            command="sri train --gpus 2",
+        )
+        print("step", outcome.step)
     except SriError as error:
         print(f"Error: {error.message}\n{error.hint}", file=sys.stderr)
         sys.exit(error.exit_code)

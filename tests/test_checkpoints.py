@@ -67,14 +67,15 @@ def test_channels_last_weights_keep_their_values(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["cut", "flipped", "empty", "gone"])
 @pytest.mark.parametrize("name", ["model.safetensors", "state.pt", "meta.json"])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
-    tmp_path: Path, name: str, how: str, damage: Damage
+    tmp_path: Path, name: str, how: str, damage: Damage, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save(tmp_path, 10)
     damage(save(tmp_path, 20) / name, how)
-    notes: list[str] = []
-    found = checkpoints.newest_good(tmp_path, notes.append)
+    found = checkpoints.newest_good(tmp_path)
     assert found is not None and found.step == 10
-    assert len(notes) == 1 and "step-000000020" in notes[0] and name in notes[0]
+    (broken,) = found.skipped
+    assert "step-000000020" in broken.message and name in broken.message
+    assert broken.message in capsys.readouterr().err
 
 
 def test_meta_of_another_format_is_not_read(tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ SAVE_FOR_EVER = """
 import os, sys
 from pathlib import Path
 import torch
-from sri_cli import checkpoints
+from sri_cli import checkpoint as checkpoints
 
 run = Path(sys.argv[1])
 for line in sys.stdin:
@@ -157,9 +158,8 @@ def test_kill_9_at_any_moment_leaves_a_loadable_checkpoint(tmp_path: Path) -> No
         time.sleep(rng.random() * 0.03)
         os.kill(child, signal.SIGKILL)
         assert forker.stdout.readline() == "gone\n"
-        notes: list[str] = []
-        found = checkpoints.newest_good(tmp_path, notes.append)
-        assert found is not None and found.step > step and not notes
+        found = checkpoints.newest_good(tmp_path)
+        assert found is not None and found.step > step and not found.skipped
         assert torch.equal(found.weights()["w"], weights(found.step, 100_000)["w"])
         step = found.step
     forker.communicate()
@@ -212,8 +212,9 @@ def test_a_named_checkpoint_that_is_broken_gives_way_to_an_older_one(
     assert "step-000000020" in capsys.readouterr().err
 
 
-def test_no_intact_checkpoint_is_told(tmp_path: Path, damage: Damage) -> None:
+def test_no_intact_checkpoint_is_an_error(tmp_path: Path, damage: Damage) -> None:
+    assert checkpoints.newest_good(tmp_path) is None
     damage(save(tmp_path, 10) / "meta.json", "cut")
-    with pytest.raises(SriError, match="none of the 1 checkpoints") as caught:
-        load_run(tmp_path, notify=lambda note: None)
-    assert caught.value.hint
+    with pytest.raises(SriError) as caught:
+        load_run(tmp_path)
+    assert caught.value.exit_code == 2 and caught.value.hint

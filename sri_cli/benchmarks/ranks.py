@@ -23,7 +23,7 @@ from sri_cli.errors import SriError, SriFailure
 from sri_cli.models.build import build_model
 from sri_cli.rng import draw_noise
 from sri_cli.training.distributed import joined
-from sri_cli.training.execution import Way
+from sri_cli.training.execution import ExecutionMode
 from sri_cli.training.step_timing import StepBench, machine, wait_for
 
 INPUT_STEPS, REDUCTIONS = 10, 10
@@ -114,7 +114,7 @@ def compute_seconds(
     """The median of a step with so many images, on one device."""
     found = {}
     for share in shares:
-        bench = StepBench(with_batch(recipe, share), device, way=way_of(recipe, asked.way, device))
+        bench = StepBench(with_batch(recipe, share), device, mode=way_of(recipe, asked.way, device))
         block = block_of(device, asked.steps)
         found[share] = statistics.median(bench.seconds(asked.steps // block, block))
         bench.close()
@@ -157,7 +157,7 @@ def in_process(recipe: Recipe, asked: Asked, device: str) -> tuple[float, float]
     """What each process does: the median of its steps, and of all-reduces of as many bytes."""
     with joined(device) as (ranks, place):
         way = way_of(recipe, asked.way, place)
-        bench = StepBench(recipe, place, way=way, ranks=ranks)
+        bench = StepBench(recipe, place, mode=way, ranks=ranks)
         block = block_of(place, asked.steps)
         step = statistics.median(bench.seconds(asked.steps // block, block))
         bench.close()
@@ -172,7 +172,7 @@ def in_process(recipe: Recipe, asked: Asked, device: str) -> tuple[float, float]
     return step, statistics.median(times[1:])
 
 
-def way_of(recipe: Recipe, name: str | None, device: torch.device) -> Way | None:
+def way_of(recipe: Recipe, name: str | None, device: torch.device) -> ExecutionMode | None:
     """The way of this name in the recipe's precision; None: the recipe's own."""
     precision = choose_precision(recipe.train.precision, device)
     return None if name is None else way_named(name, precision, device)

@@ -20,7 +20,7 @@ from sri_cli.data.dataset import DataFile
 from sri_cli.data.loader import Batches
 from sri_cli.device import Precision, choose_device, choose_precision
 from sri_cli.errors import SriError
-from sri_cli.training.execution import Way
+from sri_cli.training.execution import ExecutionMode
 from sri_cli.training.step_timing import StepBench, machine
 
 WAYS = ("eager", "graph", "compiled", "compiled+graph")
@@ -28,13 +28,13 @@ GPU_BLOCK = 10  # steps between two waits for a GPU: in training the host runs a
 IMAGES_OF_NOISE = "random noise"
 
 
-def way_named(name: str, precision: Precision, device: torch.device) -> Way:
+def way_named(name: str, precision: Precision, device: torch.device) -> ExecutionMode:
     """One of WAYS in this precision; SriError for a graph without a GPU."""
     parts = name.split("+")
     if "graph" in parts and device.type != "cuda":
         raise SriError(f"--way {name}: only a GPU has CUDA graphs", "--way eager, or compiled")
     compiled = "compiled" in parts
-    return Way(precision, compiled, "graph" in parts, must_compile=compiled)
+    return ExecutionMode(precision, compiled, "graph" in parts, must_compile=compiled)
 
 
 def bench_training(
@@ -68,7 +68,7 @@ def bench_training(
         profile = {} if trace is None else profiled(lambda: bench.timed(), place, trace)
         name, parameters = bench.precision, bench.parameters
         notes = [*bench.step.notes, *heard["notes"]]
-        used = bench.way
+        used = bench.mode
     work = computed(recipe, place, name) if counted else {}
     timed = Timed(
         "step",
@@ -130,7 +130,7 @@ def step_bench(
         batches = Batches(images, recipe.train.batch, recipe.train.seed, device)
     watch = MemoryWatch(device)
     chosen = None if way is None else way_named(way, precision, device)
-    bench = StepBench(recipe, device, way=chosen, batches=batches)
+    bench = StepBench(recipe, device, mode=chosen, batches=batches)
     try:
         yield bench, watch
     finally:
@@ -162,7 +162,7 @@ def outcome(bench: StepBench) -> dict[str, Any]:
 
 def counts_of(recipe: Recipe, device: torch.device, precision: Precision) -> dict[str, float]:
     """GFLOP, ATen calls and host reads of an eager step."""
-    bench = StepBench(recipe, device, way=Way(precision))
+    bench = StepBench(recipe, device, mode=ExecutionMode(precision))
     try:
         bench.run(0)
         return bench.counts()
@@ -181,7 +181,7 @@ def computed(recipe: Recipe, device: torch.device, precision: Precision) -> dict
     }
 
 
-def way_name(way: Way) -> str:
+def way_name(way: ExecutionMode) -> str:
     """The name in WAYS."""
     parts = ["compiled"] * way.compiled + ["graph"] * way.graphed
     return "+".join(parts) or "eager"

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--recipe", "recipe_name", required=True, metavar="NAME|FILE", help="What to train.")
+@click.option(
+    "--recipe", "recipe_name", required=True, metavar="NAME|FILE", help="Recipe to train."
+)
 @RECIPE_DATA
-@click.option("--run", metavar="DIR", help="Run folder; left out: runs/<recipe>-<data set>.")
-@click.option("--steps", type=int, help="Last step; a larger number trains a run on.")
+@click.option("--run", metavar="DIR", help="Run folder.  [default: runs/<recipe>-<data set>]")
+@click.option("--steps", type=int, help="Last step; a larger number trains a run further.")
 @click.option("--gpus", default="auto", metavar="N|auto", show_default=True, help="GPUs to use.")
-@click.option("--seed", type=int, help="Of weights, batches and noise.")
+@click.option("--seed", type=int, help="Seed for initialisation, data order and noise.")
 @click.option("--fresh", is_flag=True, help="Start over; refuses to overwrite a run.")
 @click.option("--dry-run", is_flag=True, help="Show recipe, size and time per step; train nothing.")
 @JSON
@@ -47,60 +49,56 @@ def command(
     KEY=VALUE changes a value of the recipe, as in train.lr=2e-4. SIGINT, SIGTERM and SIGUSR1 save
     a checkpoint and stop (exit code 75). Several machines: torchrun ... -m sri_cli train ...
     """
-    from sri_cli.training.plan import dry_run as do_dry_run
-    from sri_cli.training.plan import make_plan
+    from sri_cli.data.dataset import DataFile
+    from sri_cli.device import device_for, gpu_count
+    from sri_cli.training.distributed import is_first, is_launched
+    from sri_cli.training.run_folder import resolve_run
+    from sri_cli.training.trainer import train
 
-    plan = make_plan(
-        workspace,
-        recipe_name,
-        data=data,
-        run=run,
-        steps=steps,
-        seed=seed,
-        gpus=gpus,
-        overrides=overrides,
-    )
+    words = [*overrides]
+    words += [] if steps is None else [f"train.steps={steps}"]
+    words += [] if seed is None else [f"train.seed={seed}"]
+    recipe, data, run_dir = resolve_run(workspace, recipe_name, data=data, run=run, overrides=words)
+    device, count = device_for(gpus), gpu_count(gpus)
     if dry_run:
-        show_dry_run(do_dry_run(plan, workspace), plan.recipe, as_json)
-        return
-    from sri_cli.training.distributed import is_first
-    from sri_cli.training.launch import train_on
+        from sri_cli.training.step_timing import dry_run as measure
 
-    outcome = train_on(plan.gpus, plan.job(workspace, fresh, resume_command(sys.argv[1:])))
+        result = measure(workspace, recipe, data, run_dir, device)
+        show_dry_run(result, recipe, as_json)
+        return
+    file = DataFile(workspace.find_data(data, recipe.model.image_size))
+    resume = shlex.join(["sri", *(word for word in sys.argv[1:] if word != "--fresh")])
+    if count > 1 and not is_launched():
+        from sri_cli.training.launch import launch
+
+        outcome = launch(count, recipe, file, run_dir, device=device, fresh=fresh, command=resume)
+    else:
+        outcome = train(recipe, file, run_dir, device=device, fresh=fresh, command=resume)
     if is_first():
         show_outcome(outcome, as_json)
 
 
-def resume_command(words: list[str]) -> str:
-    """The command that goes on with the run."""
-    return shlex.join(["sri", *(word for word in words if word != "--fresh")])
-
-
 def show_outcome(outcome: Outcome, as_json: bool) -> None:
-    """The result: where the run stands and its last record."""
+    """Print the last step and its checkpoint; as JSON with the last record."""
+    from sri_cli.training.log import finite_or_none
+
     if as_json:
-        click.echo(json.dumps(outcome_dict(outcome)))
+        result = {
+            "run": str(outcome.run_dir),
+            "step": outcome.step,
+            "resumed_from": outcome.resumed_from,
+            "checkpoint": str(outcome.checkpoint),
+            "seconds": outcome.seconds,
+            "record": {name: finite_or_none(value) for name, value in outcome.record.items()},
+        }
+        click.echo(json.dumps(result))
         return
     click.echo(f"step {outcome.step}: {outcome.checkpoint}")
     click.echo(f"next: sri sample --run {shlex.quote(str(outcome.run_dir))}")
 
 
-def outcome_dict(outcome: Outcome) -> dict[str, Any]:
-    """The outcome as --json prints it."""
-    from sri_cli.training.log import finite_or_none
-
-    return {
-        "run": str(outcome.run_dir),
-        "step": outcome.step,
-        "resumed_from": outcome.resumed_from,
-        "checkpoint": str(outcome.checkpoint),
-        "seconds": outcome.seconds,
-        "record": {name: finite_or_none(value) for name, value in outcome.record.items()},
-    }
-
-
 def show_dry_run(result: dict[str, Any], recipe: Recipe, as_json: bool) -> None:
-    """What would be trained."""
+    """Print what would be trained, and how long it would take."""
     from sri_cli.config.load import recipe_to_yaml
     from sri_cli.console import duration
 

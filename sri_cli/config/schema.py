@@ -292,3 +292,14 @@ class Recipe(Section):
     def _only_what_it_trains_by(self, info: ValidationInfo) -> Recipe:
         refuse(self.train, without_effect(self.model.model_dump()), info, "train.")
         return self
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"train": {"lr": 1}} -> {"train.lr": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

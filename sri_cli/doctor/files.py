@@ -81,14 +81,14 @@ def runs(workspace: Workspace) -> Iterator[Finding]:
             yield note("runs", f"{path} has no checkpoint yet", "the same sri train command")
     intact = 0
     for path in with_checkpoints[:MOST_RUNS]:
-        told: list[str] = []
-        good = newest_good(path, told.append)
-        if good is None:
-            words = f"none of the checkpoints of {path} is intact"
-            yield problem("runs", words, "sri train ... --run DIR, into another folder")
-        elif told:
-            words = f"{told[0].removeprefix('Note: ').partition(';')[0]}; step {good.step:,} is"
-            yield problem("runs", words + " intact", _again(path))
+        try:
+            good = newest_good(path, quiet=True)
+        except SriError as error:
+            yield problem("runs", error.message, error.hint or "")
+            continue
+        if good is not None and good.skipped:
+            broken = good.skipped[0].message
+            yield problem("runs", f"{broken}; step {good.step:,} is intact", _again(path))
         else:
             intact += 1
     if intact:

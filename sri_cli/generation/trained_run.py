@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 
-from sri_cli.checkpoint import checkpoint_path, newest_good, no_intact, tell_stderr
+from sri_cli.checkpoint import checkpoint_path, newest_good, no_checkpoint
 from sri_cli.config.load import recipe_from_dict
 from sri_cli.config.schema import Recipe
 from sri_cli.data.dataset import DataFile
@@ -112,7 +111,6 @@ def load_run(
     ref: RunRef | Path,
     workspace: Workspace | None = None,
     device: str | torch.device = "cpu",
-    notify: Callable[[str], None] = tell_stderr,
 ) -> TrainedRun:
     """The newest intact checkpoint of a run folder, or the one that `ref` names or before it.
 
@@ -121,9 +119,9 @@ def load_run(
     """
     keep_freed_memory()
     ref = ref if isinstance(ref, RunRef) else RunRef(ref)
-    found = newest_good(ref.run_dir, notify, ref.checkpoint)
+    found = newest_good(ref.run_dir, ref.checkpoint)
     if found is None:
-        raise no_intact(ref.run_dir)
+        raise no_checkpoint(ref.run_dir)
     recipe = recipe_from_dict(found.recipe)
     model = build_model(**recipe.model.model_dump())
     model.load_state_dict(found.weights())

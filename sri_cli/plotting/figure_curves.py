@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sri_cli.checkpoint import newest_good, no_intact
+from sri_cli.checkpoint import newest_good, no_checkpoint
 from sri_cli.config.load import recipe_from_dict
 from sri_cli.errors import SriError
 from sri_cli.plotting.figure_scenes import system_name
@@ -61,7 +61,7 @@ def _open(workspace: Workspace, run: str | None) -> Logged:
         )
     checkpoint = newest_good(run_dir)
     if checkpoint is None:
-        raise no_intact(run_dir)
+        raise no_checkpoint(run_dir)
     recipe = recipe_from_dict(checkpoint.recipe)
     data = checkpoint.extra.get("source", {}).get("caption", recipe.data)
     name = f"{system_name(recipe.name, recipe.size)}: {data}"

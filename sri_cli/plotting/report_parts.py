@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sri_cli.config.load import recipe_to_yaml
-from sri_cli.config.schema import without_effect
+from sri_cli.config.schema import flatten, without_effect
 from sri_cli.metrics.records import read_records, run_subject
 from sri_cli.metrics.table import footnotes, table_rows
 from sri_cli.plotting.figure_curves import Logged, curve_blocks
@@ -14,7 +14,6 @@ from sri_cli.plotting.report import Section, Table
 from sri_cli.plotting.report_chart import SvgChart
 from sri_cli.plotting.report_runs import Subject
 from sri_cli.plotting.sheet import Chart, Legend
-from sri_cli.training.folder import flatten
 
 TABLE_RUNS = 4
 LIKELIHOODS = {"mog": "mixture of Gaussians", "gaussian": "Gaussian"}

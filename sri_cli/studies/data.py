@@ -13,7 +13,7 @@ from sri_cli.signals import StopFlag
 from sri_cli.studies.file import Study
 from sri_cli.studies.jobs import run_sri
 from sri_cli.studies.protocol import DataSection
-from sri_cli.training.loop import check_data
+from sri_cli.training.trainer import check_data
 
 
 def data_path(workspace: Workspace, section: DataSection) -> Path:

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from sri_cli.atomic import ensure_folder, lock_file, write_atomic
+from sri_cli.config.schema import flatten
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.studies.file import Study, as_now
 from sri_cli.studies.summary import data_of
-from sri_cli.training.folder import flatten
 
 KEPT = "study.json"
 LONGEST = 60  # signs of a value that is told

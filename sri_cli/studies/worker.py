@@ -58,7 +58,7 @@ def work(task: Task) -> None:
     """Train, or go on; then measure what metrics.jsonl lacks."""
     from sri_cli.config.load import recipe_from_dict
     from sri_cli.data.dataset import DataFile
-    from sri_cli.training.loop import train
+    from sri_cli.training.trainer import train
 
     run_dir = Path(task.run_dir)
     try:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Way:
+class ExecutionMode:
     """`must_compile`: a compiler that fails is an error and not a reason to do without."""
 
     precision: Precision = "fp32"
@@ -35,11 +35,11 @@ class Way:
         return self.precision + "".join(extras)
 
 
-def choose_way(settings: TrainSection, device: torch.device) -> Way:
+def choose_mode(settings: TrainSection, device: torch.device) -> ExecutionMode:
     """The recipe's `train.precision` and `train.compile` on this device."""
     on_gpu = device.type == "cuda"
     wanted = settings.compile
-    return Way(
+    return ExecutionMode(
         choose_precision(settings.precision, device),
         compiled=wanted == "on" or (wanted == "auto" and on_gpu),
         graphed=on_gpu and wanted != "off",

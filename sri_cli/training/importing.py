@@ -15,14 +15,14 @@ from sri_cli import checkpoint as checkpoints
 from sri_cli.atomic import cannot_write, ensure_folder, list_folder, sync_folder
 from sri_cli.config.load import data_sets, load_recipe
 from sri_cli.config.schema import Recipe
+from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace, is_path
-from sri_cli.training import folder
 from sri_cli.training.official_file import OfficialFile, read_official
 from sri_cli.training.official_match import Match, match, some, system_of, wanted_by
 from sri_cli.training.official_mend import mending_words, shapes_fit
 from sri_cli.training.official_state import take_up_state
-from sri_cli.training.plan import Plan, make_plan
+from sri_cli.training.run_folder import describe_run, resolve_run
 from sri_cli.training.step import TrainStep
 from sri_cli.training.trainer import new_step
 
@@ -71,23 +71,23 @@ def import_run(workspace: Workspace, order: Order, command: str = "sri import") 
     if system is None:
         raise unknown_system(official)
     name = order.recipe or USUAL_RECIPE[system]
-    plan = make_plan(
-        workspace, name, data=order.data, run=order.run, gpus="0", overrides=order.overrides
+    recipe, data, run_dir = resolve_run(
+        workspace, name, data=order.data, run=order.run, overrides=order.overrides
     )
-    check_system(plan.recipe, system, order)
-    run_dir = plan.run_dir if order.run else plan.run_dir.with_name(f"{plan.run_dir.name}-imported")
+    check_system(recipe, system, order)
+    run_dir = run_dir if order.run else run_dir.with_name(f"{run_dir.name}-imported")
     check_free(run_dir)
-    source = source_of(workspace, plan)
-    step = new_step(plan.recipe, torch.device("cpu"))
-    found = checked_match(official, system, step, plan.recipe, name, order)
-    notes = [] if order.recipe else [assumed(name, plan.recipe)]
+    source = source_of(workspace, recipe, data)
+    step = new_step(recipe, torch.device("cpu"))
+    found = checked_match(official, system, step, recipe, name, order)
+    notes = [] if order.recipe else [assumed(name, recipe)]
     notes += [f"left out: {some(found.unexpected)}"] if found.unexpected else []
     done = official.step or 0
     fill_weights(step, official, found)
     notes += take_up_state(step, official, found)
     step.follow_schedule(done)
     origin = {"file": order.file.name, "sha256": official.sha256, "system": system}
-    write_run(run_dir, plan.recipe, step, done, {"source": source, "imported": origin}, command)
+    write_run(run_dir, recipe, step, done, {"source": source, "imported": origin}, command)
     return Imported(
         run_dir,
         checkpoints.checkpoint_path(run_dir, done),
@@ -115,13 +115,13 @@ def check_free(run_dir: Path) -> None:
         raise SriError(f"{run_dir} is there already", "name another folder: --run DIR")
 
 
-def source_of(workspace: Workspace, plan: Plan) -> dict[str, str]:
+def source_of(workspace: Workspace, recipe: Recipe, data: str) -> dict[str, str]:
     """What figures call the run's data; its file only where one was named."""
-    if not is_path(plan.data):
-        return {"caption": f"{plan.recipe.data}, imported weights"}
-    data = plan.open_data(workspace)
-    data.check_size(plan.recipe.model.image_size)
-    return {"file": str(data.path.resolve()), "caption": f"{data.caption}, imported weights"}
+    if not is_path(data):
+        return {"caption": f"{recipe.data}, imported weights"}
+    file = DataFile(workspace.find_data(data, recipe.model.image_size))
+    file.check_size(recipe.model.image_size)
+    return {"file": str(file.path.resolve()), "caption": f"{file.caption}, imported weights"}
 
 
 def checked_match(
@@ -173,7 +173,7 @@ def write_run(
     ensure_folder(run_dir.parent)
     beside = run_dir.with_name(f".{run_dir.name}.{os.getpid()}.tmp")
     try:
-        folder.describe(beside, recipe, command)
+        describe_run(beside, recipe, command)
         state = {"step": step.state(), "attempt": 0}
         values = recipe.model_dump(mode="json")
         checkpoints.save(beside, done, step.model.state_dict(), values, state, extra)

@@ -1,7 +1,7 @@
-"""Several GPUs of one machine: PyTorch's elastic launcher, one process for each.
+"""Training on several GPUs of one machine: one process for each, under PyTorch's elastic launcher.
 
-A process that is lost takes the others with it; the launcher starts all of them again and they go
-on from the last checkpoint. Several machines: `torchrun -m sri_cli train`, the same launcher.
+When a process is lost, the launcher stops the others, starts all again, and they resume from the
+last checkpoint. Several machines use the same launcher: `torchrun ... -m sri_cli train ...`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,61 +27,64 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from sri_cli import checkpoint as checkpoints
 from sri_cli.config.schema import Recipe
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import Interrupted, SriError, SriFailure
-from sri_cli.training.distributed import is_launched
-from sri_cli.training.loop import check_data, train
-from sri_cli.training.trainer import Outcome
+from sri_cli.run import checkpoints_in
+from sri_cli.training.trainer import Outcome, check_data, train
 
 MAX_RESTARTS = 3
 PR_SET_PDEATHSIG = 1  # of prctl(2)
-PATIENCE_SEC = 3.0  # in which a launcher that is not stopping takes a result
-# The launcher would keep one store for all restarts, and processes started again would read the
-# addresses of the dead in it: so the first of them makes a new one each time.
+EXIT_AFTER_SEC = 3.0  # for a launcher that is not stopping to fetch the result
+# By default the launcher has one store for all restarts, in which restarted processes read the
+# addresses of dead ones. With this the first of them makes a new store each time.
 FRESH_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-STOPPING = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"  # passed on to the processes
+STOP_SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"  # passed on to the processes
 
 
-@dataclass(frozen=True)
-class Job:
-    """What `loop.train` is called with, in a form that travels to another process."""
+def launch(
+    count: int,
+    recipe: Recipe,
+    data: DataFile,
+    run_dir: Path,
+    *,
+    device: str = "auto",
+    fresh: bool = False,
+    command: str = "sri train",
+) -> Outcome:
+    """Train as `trainer.train` does, with `count` processes of this machine.
 
-    recipe: Recipe
-    data: Path
-    run_dir: Path
-    device: str
-    fresh: bool
-    command: str
-
-    def go(self) -> Outcome:
-        """Train in this process."""
-        return train(
-            self.recipe,
-            DataFile(self.data),
-            self.run_dir,
-            device=self.device,
-            fresh=self.fresh,
-            command=self.command,
-        )
-
-
-def train_on(count: int, job: Job) -> Outcome:
-    """Train with `count` processes: here for one, or for one that a launcher started.
-
-    Raises what `loop.train` raises, and SriFailure when processes are lost again and again.
+    Raises:
+        SriError: what `train` raises.
+        SriFailure: a process was lost once more than MAX_RESTARTS times.
     """
-    if count <= 1 or is_launched():
-        return job.go()
-    check_data(job.recipe, DataFile(job.data))
-    if job.device == "cuda":
+    check_data(recipe, data)
+    if device == "cuda":
         check_gpus(count)
-    return launch(count, job)
+    options = {"device": device, "fresh": fresh, "command": command}
+    try:
+        results = start_together(
+            count, MAX_RESTARTS, train_in_process, recipe, data.path, run_dir, options
+        )
+    except SignalException as stopped:
+        saved = checkpoints_in(run_dir)
+        where = f"saved in {saved[-1]}" if saved else "before the first checkpoint"
+        raise Interrupted(
+            f"stopped by {stopped.sigval.name}, {where}", f"resume with: {command}"
+        ) from stopped
+    except ChildFailedError as lost:
+        raise SriFailure(
+            f"a process was lost and {MAX_RESTARTS} restarts did not help: {first_reason(lost)}",
+            f"resume from the last checkpoint with: {command}",
+        ) from lost
+    outcome: Outcome | SriError = results[0]
+    if isinstance(outcome, SriError):
+        raise outcome
+    return outcome
 
 
 def check_gpus(count: int) -> None:
-    """SriError unless there are so many GPUs."""
+    """SriError unless this machine has `count` GPUs."""
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if there < count:
         raise SriError(
@@ -91,42 +93,26 @@ def check_gpus(count: int) -> None:
         )
 
 
-def launch(count: int, job: Job) -> Outcome:
-    """`count` processes of this machine train together; a lost one restarts them all."""
-    try:
-        results = start_together(count, MAX_RESTARTS, in_process, job)
-    except SignalException as stopped:
-        raise interrupted(job, stopped.sigval.name) from stopped
-    except ChildFailedError as lost:
-        raise SriFailure(
-            f"a process was lost and {MAX_RESTARTS} restarts did not help: {first_reason(lost)}",
-            f"go on from the last checkpoint: {job.command}",
-        ) from lost
-    outcome: Outcome | SriError = results[0]
-    if isinstance(outcome, SriError):
-        raise outcome
-    return outcome
-
-
 def start_together(
     count: int, restarts: int, work: Callable[..., Any], *args: Any
 ) -> dict[int, Any]:
-    """`work(*args)`, a module's function, in `count` processes; what each rank returned.
+    """Call `work(*args)`, a module's function, in `count` processes; returns results by rank.
 
-    Raises SignalException when this process is told to stop (it tells the others), and
-    ChildFailedError when one is lost once more than `restarts` times.
+    Raises:
+        SignalException: this process received a signal, and passed it on to the others.
+        ChildFailedError: a process was lost once more than `restarts` times.
     """
     os.environ.update(FRESH_STORE)
-    for talkative in ("torch.distributed", "torch.multiprocessing"):
-        logging.getLogger(talkative).setLevel(logging.CRITICAL)  # we tell it ourselves
-    with handlers_restored():
+    for name in ("torch.distributed", "torch.multiprocessing"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # we report failures ourselves
+    with signal_handlers_restored():
         return elastic_launch(launch_config(count, restarts), work)(*args)
 
 
 @contextmanager
-def handlers_restored() -> Iterator[None]:
-    """The launcher takes over the signals that stop it, and would keep them."""
-    numbers = [getattr(signal, name) for name in STOPPING.split(",") if hasattr(signal, name)]
+def signal_handlers_restored() -> Iterator[None]:
+    """Undo the launcher's handlers afterwards; it never does."""
+    numbers = [getattr(signal, name) for name in STOP_SIGNALS.split(",") if hasattr(signal, name)]
     if threading.current_thread() is not threading.main_thread():
         numbers = []
     before = {number: signal.signal(number, stop_launcher) for number in numbers}
@@ -138,15 +124,15 @@ def handlers_restored() -> Iterator[None]:
 
 
 def stop_launcher(number: int, _: FrameType | None) -> None:
-    """As the launcher's own handler; older ones know of no SIGUSR1."""
-    raise SignalException("told to stop", signal.Signals(number))
+    """As the launcher's own handler; the one of older versions ignores SIGUSR1."""
+    raise SignalException("stopped by a signal", signal.Signals(number))
 
 
 def launch_config(count: int, restarts: int) -> LaunchConfig:
     """One machine, any free port, restarts when a process is lost."""
     more: dict[str, Any] = {}
     if "signals_to_handle" in {field.name for field in dataclasses.fields(LaunchConfig)}:
-        more["signals_to_handle"] = STOPPING
+        more["signals_to_handle"] = STOP_SIGNALS
     return LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -160,42 +146,37 @@ def launch_config(count: int, restarts: int) -> LaunchConfig:
     )
 
 
-def in_process(job: Job) -> Outcome | SriError:
-    """What each process does. An error that a restart would only repeat is a result."""
-    end_with_parent()
+def train_in_process(
+    recipe: Recipe, data: Path, run_dir: Path, options: dict[str, Any]
+) -> Outcome | SriError:
+    """The work of one process. An error that a restart would only repeat is a result."""
+    stop_with_parent()
     try:
-        return job.go()
+        return train(recipe, DataFile(data), run_dir, **options)
     except Interrupted as error:
-        # A launcher that passed a signal on never asks for the result, and would wait 30 s.
-        threading.Thread(target=leave_soon, args=(error.exit_code,), daemon=True).start()
+        # A launcher that passed a signal on does not fetch the result, and would wait 30 s.
+        threading.Thread(target=exit_soon, args=(error.exit_code,), daemon=True).start()
         return error
     except SriError as error:
         return error
 
 
-def leave_soon(code: int) -> None:
-    """End this process, if nobody has done so before."""
-    time.sleep(PATIENCE_SEC)
+def exit_soon(code: int) -> None:
+    """End this process, if nothing else has by then."""
+    time.sleep(EXIT_AFTER_SEC)
     os._exit(code)
 
 
-def end_with_parent() -> None:
-    """Get SIGTERM when the launcher is killed, so that nobody trains on unseen; Linux alone can."""
+def stop_with_parent() -> None:
+    """Receive SIGTERM when the launcher is killed (Linux only), so that no process trains on."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL("libc.so.6").prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def interrupted(job: Job, signal_name: str) -> Interrupted:
-    """The processes got the signal, saved and ended."""
-    found = checkpoints.checkpoints_in(job.run_dir)
-    saved = f"saved in {found[-1]}" if found else "before anything was saved"
-    return Interrupted(f"stopped by {signal_name}, {saved}", f"go on: {job.command}")
-
-
 def first_reason(lost: ChildFailedError) -> str:
-    """What the process that failed first had to say, in one line."""
+    """The error of the process that failed first, in one line."""
     rank, failure = lost.get_first_failure()
-    told: Any = failure.message  # a dict with "message" where the process could still speak
-    message = told.get("message", told) if isinstance(told, dict) else told
+    message: Any = failure.message  # a dict with "message" where the process raised an exception
+    message = message.get("message", message) if isinstance(message, dict) else message
     return f"process {rank}: {' '.join(str(message).split())[:200]}"

@@ -84,6 +84,15 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return records
 
 
+def summary(record: Mapping[str, Any]) -> str:
+    """The most telling numbers of a record, for the progress line."""
+    error = record.get("nll_per_element")
+    parts = [] if error is None else [f"error {error:.4f}"]
+    kls = [v for k, v in record.items() if k.startswith("kl/") and v is not None]
+    parts += [f"KL {sum(kls):.1f}"] if kls else []
+    return "  ".join([*parts, f"{record['images_per_second']:.1f} images/s"])
+
+
 def finite_or_none(value: Any) -> Any:
     """NaN and infinities have no place in JSON."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

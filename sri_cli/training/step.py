@@ -18,7 +18,7 @@ from sri_cli.models.base import Losses
 from sri_cli.models.matching import hungarian_order
 from sri_cli.training.capture import CapturedStep, CaptureFailed
 from sri_cli.training.distributed import Ranks, spread_statistics
-from sri_cli.training.execution import Compiled, Way
+from sri_cli.training.execution import Compiled, ExecutionMode
 from sri_cli.training.geco import make_gecos
 from sri_cli.training.schedule import find_refinement, learning_rate, refinement_steps
 
@@ -42,20 +42,20 @@ class TrainStep:
         model: nn.Module,
         settings: TrainSection,
         device: torch.device | str = "cpu",
-        way: Way | None = None,
+        mode: ExecutionMode | None = None,
         ranks: Ranks | None = None,
     ) -> None:
         keep_freed_memory()
         self.device = torch.device(device)
         self.settings = settings
-        self.way, self.ranks = way or Way(), ranks or Ranks()
+        self.mode, self.ranks = mode or ExecutionMode(), ranks or Ranks()
         self.share = self.ranks.share_of(settings.batch)
         # to(memory_format=...) touches 4-d weights only, which are the convolutions'.
         self.model: Any = model.to(self.device).to(memory_format=torch.channels_last).train()
         self.notes: list[str] = []  # what a user should hear of
-        if self.way.compiled and not on_device(self.model):
+        if self.mode.compiled and not on_device(self.model):
             self.notes.append("Note: the host matches the slots: no compiled step, no CUDA graph")
-            self.way = Way(self.way.precision)
+            self.mode = ExecutionMode(self.mode.precision)
         spread_statistics(self.model, self.ranks)
         self.gecos = make_gecos(self.model, settings).to(self.device)
         self.refinement = find_refinement(self.model, settings)
@@ -67,13 +67,15 @@ class TrainStep:
         self.params = [p for p in self.model.parameters() if p.requires_grad]
         self.lr = torch.tensor(float(settings.lr), device=self.device)
         self.optimiser = torch.optim.Adam(
-            self.params, lr=self.lr, fused=True, capturable=self.way.graphed
+            self.params, lr=self.lr, fused=True, capturable=self.mode.graphed
         )
         # It would warn of the steps that run before the recording.
         self.optimiser._warned_capturable_if_run_uncaptured = True
         self.metrics = Metrics(self.device)
-        self.compiled = Compiled(self._explain, self._do_without) if self.way.compiled else None
-        self.captured = CapturedStep(self._body, self._drop_gradients) if self.way.graphed else None
+        self.compiled = Compiled(self._explain, self._do_without) if self.mode.compiled else None
+        self.captured = (
+            CapturedStep(self._body, self._drop_gradients) if self.mode.graphed else None
+        )
         self.replays = self.captured is not None
 
     def __call__(self, images: Tensor, noise: Mapping[str, Tensor], step: int) -> None:
@@ -133,7 +135,7 @@ class TrainStep:
 
     def forward(self, images: Tensor, noise: Mapping[str, Tensor]) -> Losses:
         """uint8 images -> the model's losses, in the precision of this run."""
-        bf16 = self.way.precision == "bf16"
+        bf16 = self.mode.precision == "bf16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
             return self.model(to_float(images, self.device), noise)
 
@@ -166,7 +168,7 @@ class TrainStep:
         self.gecos.load_state_dict(state["gecos"])
         self.optimiser.load_state_dict(state["optimiser"])
         for group in self.optimiser.param_groups:
-            group["lr"], group["capturable"] = self.lr, self.way.graphed
+            group["lr"], group["capturable"] = self.lr, self.mode.graphed
         self.metrics.load_state(state["metrics"])
         self._tell_weight()
 
@@ -201,7 +203,7 @@ class TrainStep:
         Ranks may differ in this: compiled or not, they come to the same sums.
         """
         reason = str(error).strip().partition("\n")[0]
-        if self.way.must_compile:
+        if self.mode.must_compile:
             raise SriFailure(f"train.compile=on: {reason}", "train.compile=off") from error
         self.notes.append(f"Note: not compiled: {reason}")
         self.compiled = None

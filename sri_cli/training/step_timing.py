@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,13 +14,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from sri_cli.config.schema import Recipe
+from sri_cli.data.dataset import DataFile
 from sri_cli.device import Precision, choose_device, cpu_model
+from sri_cli.errors import SriError
 from sri_cli.models.build import build_model
+from sri_cli.run import Workspace, is_path
 from sri_cli.training.capture import WARM_UP_STEPS
 from sri_cli.training.distributed import Ranks
-from sri_cli.training.execution import Way, choose_way
+from sri_cli.training.execution import ExecutionMode, choose_mode
 from sri_cli.training.feed import BatchSource, Feed
 from sri_cli.training.step import TrainStep
+from sri_cli.training.trainer import check_data
 
 HOST_READS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal"}
 
@@ -50,7 +56,7 @@ class SameBatch:
 class StepBench:
     """A recipe's training step as a run makes it, its input prepared one step ahead.
 
-    `precision` and `way` stand in for the recipe's own; `batches` for images of noise. With
+    `precision` and `mode` stand in for the recipe's own; `batches` for images of noise. With
     several `ranks` every process steps with its rows of the recipe's batch.
     """
 
@@ -60,16 +66,16 @@ class StepBench:
         device: str | torch.device = "auto",
         precision: str | None = None,
         *,
-        way: Way | None = None,
+        mode: ExecutionMode | None = None,
         ranks: Ranks | None = None,
         batches: BatchSource | None = None,
     ) -> None:
         self.recipe, self.ranks = recipe, ranks or Ranks()
         self.device = device if isinstance(device, torch.device) else choose_device(device)
         asked = {} if precision is None else {"precision": precision}
-        self.way = way or choose_way(recipe.train.model_copy(update=asked), self.device)
+        self.mode = mode or choose_mode(recipe.train.model_copy(update=asked), self.device)
         model = build_model(**recipe.model.model_dump())
-        self.step = TrainStep(model, recipe.train, self.device, self.way, self.ranks)
+        self.step = TrainStep(model, recipe.train, self.device, self.mode, self.ranks)
         self.rows = self.ranks.rows(recipe.train.batch)
         if batches is None:
             images = random_images(self.ranks.count(recipe.train.batch), recipe.model.image_size)
@@ -81,7 +87,7 @@ class StepBench:
     @property
     def precision(self) -> Precision:
         """fp32 or bf16."""
-        return self.way.precision
+        return self.mode.precision
 
     @property
     def parameters(self) -> int:
@@ -95,7 +101,7 @@ class StepBench:
 
     def warm_up(self) -> None:
         """As many steps as go before the first that is like all others."""
-        steps = WARM_UP_STEPS + 2 if self.way.graphed else 1 + self.way.compiled
+        steps = WARM_UP_STEPS + 2 if self.mode.graphed else 1 + self.mode.compiled
         for _ in range(steps):
             self._next()
         wait_for(self.device)
@@ -143,6 +149,40 @@ class StepBench:
         settings = self.recipe.train
         specs = self.step.model.training_noise()
         return Feed(self.batches, specs, settings.batch, settings.seed, self.device, self.rows)
+
+
+def dry_run(
+    workspace: Workspace, recipe: Recipe, data: str, run_dir: Path, device: str, steps: int = 3
+) -> dict[str, Any]:
+    """The run that would be trained, the time of a step measured here, and the expected total.
+
+    `missing` is a note about a data file that is not prepared yet. SriError for one that does not
+    fit the recipe.
+    """
+    missing = None
+    try:
+        path = workspace.find_data(data, recipe.model.image_size)
+    except SriError as error:
+        if is_path(data):
+            raise
+        missing = f"{error.message}; {error.hint}"
+    else:
+        check_data(recipe, DataFile(path))
+    bench = StepBench(recipe, device, recipe.train.precision)
+    try:
+        seconds = statistics.median(bench.seconds(steps))
+    finally:
+        bench.close()
+    return {
+        "recipe": recipe.model_dump(),
+        "run": str(run_dir),
+        "missing": missing,
+        "device": bench.device.type,
+        "precision": bench.precision,
+        "parameters": bench.parameters,
+        "seconds_per_step": seconds,
+        "expected_seconds": seconds * recipe.train.steps,
+    }
 
 
 def machine(device: torch.device) -> dict[str, Any]:

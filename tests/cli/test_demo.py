@@ -83,4 +83,4 @@ def test_too_few_scenes_for_a_batch_are_told_before_the_work(tmp_path: Path, sce
 def test_whole_demo_draws_plausible_stacks(tmp_path: Path) -> None:
     _, shown = run_demo(tmp_path / "out")
     assert shown.sacc_estimate >= 0.5
-    assert shown.trained.step == shown.plan.recipe.train.steps
+    assert shown.trained.step == shown.recipe.train.steps

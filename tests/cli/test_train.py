@@ -70,7 +70,7 @@ def test_train_then_train_on(place: Path) -> None:
         f"step 2: {run}/checkpoints/step-000000002",
         f"next: sri sample --run {run}",
     ]
-    assert "on cpu in fp32" in first.stderr
+    assert "cpu" in first.stderr and "fp32" in first.stderr
     again = sri(*words("--steps", "3", "--json"))
     result = json.loads(again.stdout)
     assert (result["resumed_from"], result["step"], result["run"]) == (2, 3, str(run))
@@ -165,7 +165,7 @@ def test_sigterm_exits_75_and_the_same_command_ends_as_if_nothing_had_been(place
     step = read_log(log)[-1]["step"]
     message, way_out = err.splitlines()[-2:]
     assert message.startswith(f"Error: stopped by SIGTERM at step {step}, saved in ")
-    assert way_out.startswith("go on: sri train --recipe sri-mog-tiny --steps 400 --run stopped")
+    assert "sri train --recipe sri-mog-tiny --steps 400 --run stopped" in way_out
     last = str(step + 2)
     both = [start(*words("--steps", last, "--run", run)) for run in ("stopped", "whole")]
     assert [done.communicate(timeout=60) and done.returncode for done in both] == [0, 0]

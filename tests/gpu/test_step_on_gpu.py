@@ -20,7 +20,7 @@ from sri_cli.models.build import build_model
 from sri_cli.rng import draw_noise
 from sri_cli.training.capture import WARM_UP_STEPS
 from sri_cli.training.distributed import Ranks
-from sri_cli.training.execution import Way
+from sri_cli.training.execution import ExecutionMode
 from sri_cli.training.feed import Feed
 from sri_cli.training.step import TrainStep
 from sri_cli.training.step_timing import random_images
@@ -31,10 +31,10 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 BATCH = 8
 GPU = "cuda"
 WAYS = {
-    "eager": Way(),
-    "graph": Way(graphed=True),
-    "compiled": Way(compiled=True, must_compile=True),
-    "compiled graph": Way(compiled=True, graphed=True, must_compile=True),
+    "eager": ExecutionMode(),
+    "graph": ExecutionMode(graphed=True),
+    "compiled": ExecutionMode(compiled=True, must_compile=True),
+    "compiled graph": ExecutionMode(compiled=True, graphed=True, must_compile=True),
 }
 SYSTEMS: dict[str, dict[str, Any]] = {
     "sri": {"scene_size": 16},
@@ -59,7 +59,7 @@ def alone_and_exact() -> Iterator[None]:
     torch.backends.cudnn.allow_tf32 = before
 
 
-def new_step(system: str, way: Way, **changes: Any) -> TrainStep:
+def new_step(system: str, way: ExecutionMode, **changes: Any) -> TrainStep:
     base = {"geco_target": 0.5, "batch": BATCH, "steps": 100, "lr": 1e-3}
     torch.manual_seed(0)
     model = build_model(system, image_size=32, slots=4, slot_size=16, **SYSTEMS[system])
@@ -138,7 +138,7 @@ def test_the_published_model_trains_in_8_gb() -> None:
     recipe = load_recipe("sri-mog")
     torch.manual_seed(0)
     model = build_model(**recipe.model.model_dump())
-    step = TrainStep(model, recipe.train, GPU, Way("bf16", compiled=True, graphed=True))
+    step = TrainStep(model, recipe.train, GPU, ExecutionMode("bf16", compiled=True, graphed=True))
     images = random_images(recipe.train.batch, 64).to(GPU)
     for number in range(WARM_UP_STEPS + 3):
         noise = on_gpu(draw_noise(model.training_noise(), recipe.train.batch, 0, number))
@@ -156,7 +156,7 @@ def test_batches_are_the_same_wherever_the_images_lie() -> None:
 
 def gradients(ranks: Ranks) -> list[torch.Tensor]:
     torch.cuda.set_device(ranks.local)
-    step = new_step("sri", Way())
+    step = new_step("sri", ExecutionMode())
     step.ranks, step.share = ranks, ranks.share_of(BATCH)
     rows = ranks.rows(BATCH)
     noise = on_gpu(draw_noise(step.model.training_noise(), BATCH, 0, 0, rows))

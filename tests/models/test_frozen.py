@@ -24,10 +24,10 @@ from sri_cli.models.exported import CannotRun, Program
 from sri_cli.models.exported_calls import function
 from sri_cli.models.pretrained_encoder import FrozenSegregation
 from sri_cli.rng import draw_noise
-from sri_cli.training.execution import Way
-from sri_cli.training.loop import train
+from sri_cli.training.execution import ExecutionMode
 from sri_cli.training.step import TrainStep
 from sri_cli.training.step_timing import CallCounter
+from sri_cli.training.trainer import train
 from tests.small_models import SIDE, SIZES, SLOTS, images, noise_for, small_sri
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -131,7 +131,7 @@ def test_sri_trains_on_a_frozen_encoder(name: str, precision: str, files) -> Non
     kept = {name: value.clone() for name, value in model.segregate.encoder.program.tensors.items()}
     before = {name: value.clone() for name, value in model.named_parameters()}
     settings = load_recipe("sri-mog").train.model_copy(update={"lr": 1e-3})
-    step = TrainStep(model, settings, way=Way(precision))
+    step = TrainStep(model, settings, mode=ExecutionMode(precision))
     errors = []
     for number in range(5):
         step((images(4) * 255).to(torch.uint8), noise_for(model, 4, number), number)

@@ -8,7 +8,7 @@ import torch
 from sri_cli.config.load import load_recipe
 from sri_cli.models.slot_attention import SlotAttention, SlotAttentionSegregation
 from sri_cli.rng import draw_noise
-from sri_cli.training.execution import Way
+from sri_cli.training.execution import ExecutionMode
 from sri_cli.training.step import TrainStep
 from tests.small_models import SIDE, SIZES, SLOT_SIZE, SLOTS, VARIANTS, images, noise_for
 
@@ -93,7 +93,7 @@ def test_it_learns_in_bf16_too() -> None:
     model = VARIANTS["sri-sa"]()
     settings = load_recipe("sri-mog").train.model_copy(update={"lr": 1e-3})
     pictures = (images(4) * 255).to(torch.uint8)
-    step = TrainStep(model, settings, way=Way("bf16"))
+    step = TrainStep(model, settings, mode=ExecutionMode("bf16"))
     errors = []
     for number in range(6):
         step(pictures, noise_for(model, 4, number), number)

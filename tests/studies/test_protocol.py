@@ -15,7 +15,7 @@ from sri_cli.errors import SriError
 from sri_cli.run import Workspace
 from sri_cli.studies.file import Study, read_study
 from sri_cli.studies.plan import plan_study, plan_words
-from sri_cli.training.plan import make_plan
+from sri_cli.training.run_folder import resolve_run
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -187,12 +187,11 @@ def test_a_run_of_a_study_is_the_run_that_its_command_makes(
     for cell in study.cells():
         words = shlex.split(study.command(cell, data))
         flags = dict(zip(words[2:10:2], words[3:10:2], strict=True))
-        plan = make_plan(
+        recipe, _, run_dir = resolve_run(
             Workspace(tmp_path / "data", tmp_path / "runs"),
             flags["--recipe"],
             data=flags["--data"],
             run=flags["--run"],
-            seed=int(flags["--seed"]),
-            overrides=words[10:],
+            overrides=[*words[10:], f"train.seed={flags['--seed']}"],
         )
-        assert (plan.recipe, plan.run_dir) == (cell.recipe, cell.run_dir)
+        assert (recipe, run_dir) == (cell.recipe, cell.run_dir)

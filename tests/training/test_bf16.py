@@ -11,7 +11,7 @@ import pytest
 from sri_cli.config.load import load_recipe
 from sri_cli.data.dataset import DataFile
 from sri_cli.training.log import read_log
-from sri_cli.training.loop import train
+from sri_cli.training.trainer import train
 
 SEEDS = (0, 1, 2)
 FLOOR = 0.5623  # nats an element: a perfect mixture of std 0.7, which no training gets below

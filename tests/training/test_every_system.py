@@ -15,7 +15,7 @@ from sri_cli.config.registry import recipe_names
 from sri_cli.config.schema import Recipe
 from sri_cli.data.dataset import DataFile
 from sri_cli.training.log import read_log
-from sri_cli.training.loop import train
+from sri_cli.training.trainer import train
 
 SMALL = [
     *("size=tiny", "model.slots=2", "model.slot_size=8", "train.batch=2"),

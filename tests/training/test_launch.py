@@ -21,7 +21,7 @@ from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.training.launch import check_gpus
 from sri_cli.training.log import read_log
-from sri_cli.training.loop import train
+from sri_cli.training.trainer import train
 
 ROOT = Path(__file__).parent.parent.parent
 RECIPE: dict[str, Any] = {
@@ -97,7 +97,7 @@ def test_two_processes_end_where_one_does_and_one_goes_on_with_their_run(
 ) -> None:
     train(recipe_from_dict(RECIPE), DataFile(data), tmp_path / "one")
     said = finish(start(tmp_path / "two", data, 4))
-    assert "step 4" in said and "2 processes of cpu" in said
+    assert "step 4" in said and "2 processes on cpu" in said
     assert said.count("to step 4") == 1  # one of them speaks
     train(recipe_from_dict(RECIPE), DataFile(data), tmp_path / "two")
     alone, together = losses(tmp_path / "one"), losses(tmp_path / "two")
@@ -128,7 +128,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path: Path, data: Path,
     (stopped, hint) = said.splitlines()[-2:]
     saved = checkpoints.checkpoints_in(run)[-1]
     assert stopped == f"Error: stopped by {name}, saved in {saved}"
-    assert hint == "go on: sri train --gpus 2"
+    assert "sri train --gpus 2" in hint
     step = int(saved.name[5:])
     assert losses(run)[-1][0] == step < LONG
     finish(start(run, data, step + 2))

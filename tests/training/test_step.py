@@ -12,7 +12,7 @@ from sri_cli.checkpoint import state_bytes
 from sri_cli.config.schema import TrainSection
 from sri_cli.models.build import build_model
 from sri_cli.rng import NoiseSpec, draw_noise, retry_seed
-from sri_cli.training.execution import Way
+from sri_cli.training.execution import ExecutionMode
 from sri_cli.training.schedule import learning_rate
 from sri_cli.training.step import TrainStep
 from sri_cli.training.step_timing import CallCounter, random_images
@@ -28,7 +28,7 @@ def settings(**changes: object) -> TrainSection:
 def small_step(precision: str = "fp32", system: str = "sri", **changes: object) -> TrainStep:
     torch.manual_seed(0)
     model = build_model(system, image_size=32, slots=3, slot_size=8, scene_size=8)
-    return TrainStep(model, settings(**changes), way=Way(precision))
+    return TrainStep(model, settings(**changes), mode=ExecutionMode(precision))
 
 
 def noise_for(step: TrainStep, number: int) -> dict[str, torch.Tensor]:

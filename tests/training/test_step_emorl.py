@@ -20,7 +20,7 @@ from sri_cli.models.genesis import Genesis
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.sri import SRI
 from sri_cli.rng import draw_noise
-from sri_cli.training.execution import Way
+from sri_cli.training.execution import ExecutionMode
 from sri_cli.training.geco_emorl import EmorlGeco
 from sri_cli.training.schedule import learning_rate, refinement_steps
 from sri_cli.training.step import TrainStep
@@ -39,7 +39,7 @@ def settings(**changes: Any) -> TrainSection:
 def emorl_step(precision: str = "fp32", **changes: Any) -> TrainStep:
     torch.manual_seed(0)
     model = Emorl(EmorlSegregation(**SIZES, likelihood=ImageLikelihood(*PIXELS)))
-    return TrainStep(model, settings(**changes), way=Way(precision))
+    return TrainStep(model, settings(**changes), mode=ExecutionMode(precision))
 
 
 def go(step: TrainStep, numbers: range) -> None:
