@@ -5,15 +5,16 @@ Axis legend: N pictures, S side in pixels.
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sri_cli.data.dataset import DataFile
-from sri_cli.data.simulate.flawed import FLAWS, Judged, JudgedSettings, simulate_judged
+from sri_cli.data.simulate.flaws import FLAWS, LabelledTower, simulate_labelled_tower
 from sri_cli.labeling.scenes import Card, Example, digest
 
 Look = Literal["original", "demo"]
@@ -64,24 +65,26 @@ def catch_trials(count: int, seed: int, size_px: int, look: Look, data: DataFile
 def _simulated(
     flawed: int, sound: int, seed: int, size_px: int, look: Look
 ) -> Iterator[tuple[NDArray[np.uint8], str, int]]:
-    settings = JudgedSettings(size_px, look, seed)
+    simulate = functools.partial(simulate_labelled_tower, size_px=size_px, preset=look, seed=seed)
     wanted = [_index(FLAWED[i % 2], i // 2) for i in range(flawed)] + [2 * i for i in range(sound)]
     for index in wanted:
-        judged = simulate_judged(settings, index)
+        judged = simulate(index)
         yield judged.images[0], judged.flaw or SOUND, index
 
 
 def _index(flaw: str, number: int) -> int:
-    """Which scene is the `number`-th with a flaw (flawed.py)."""
+    """Which scene is the `number`-th with a flaw (flaws.py)."""
     return 2 * (FLAWS.index(flaw) + len(FLAWS) * number) + 1
 
 
 def examples(size_px: int, look: Look) -> Examples:
     """Three plausible stacks, one of which would fall, and three that are none."""
-    settings = JudgedSettings(size_px, look, _EXAMPLES_SEED)
-    standing = _large(settings, None, stable=1)
-    falling = _large(settings, None, stable=0)
-    floating, gapped = (_large(settings, flaw) for flaw in FLAWED)
+    simulate = functools.partial(
+        simulate_labelled_tower, size_px=size_px, preset=look, seed=_EXAMPLES_SEED
+    )
+    standing = _large(simulate, None, stable=1)
+    falling = _large(simulate, None, stable=0)
+    floating, gapped = (_large(simulate, flaw) for flaw in FLAWED)
     found = [
         (next(standing), True, "all blocks touch"),
         (next(falling), True, "all blocks touch; that it would fall does not count"),
@@ -94,10 +97,12 @@ def examples(size_px: int, look: Look) -> Examples:
     return Examples(pictures, [Example(plausible, why) for _, plausible, why in found])
 
 
-def _large(settings: JudgedSettings, flaw: str | None, stable: int = -1) -> Iterator[Judged]:
+def _large(
+    simulate: Callable[[int], LabelledTower], flaw: str | None, stable: int = -1
+) -> Iterator[LabelledTower]:
     """Stacks that are no small thing in the picture; of sound ones those that stand (1) or would
     fall (0)."""
     for number in itertools.count(_EXAMPLES_FIRST):
-        judged = simulate_judged(settings, _index(flaw, number) if flaw else 2 * number)
+        judged = simulate(_index(flaw, number) if flaw else 2 * number)
         if judged.factors["stable"][0] == stable and (judged.masks > 0).mean() >= _LARGE:
             yield judged

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sri_cli.data.simulate.towers import TowerSettings, simulate_scenario
+from sri_cli.data.simulate.towers import simulate_tower
 from sri_cli.data.sources import shapestacks_raw as writing
 from sri_cli.data.sources.shapestacks import AskedTowers, choose_towers, prepare_shapestacks
 from sri_cli.data.sources.shapestacks_raw import raw_header, write_raw
@@ -89,7 +89,7 @@ def test_read_back_they_are_the_towers_simulated(
     assert train.masks is not None
     names = [name.decode() for name in train.factors["scenario"]]
     for index in range(TOWERS.train):
-        direct = simulate_scenario(TowerSettings(size_px, 2, "original", 5), index)
+        direct = simulate_tower(index, size_px=size_px, views=2, preset="original", seed=5)
         at = names.index(direct.name)
         images, masks = np.asarray(train.images[at : at + 2]), train.masks[at : at + 2]
         assert direct.masks is not None

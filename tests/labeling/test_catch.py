@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sri_cli.data.dataset import DataFile
-from sri_cli.data.simulate.flawed import JudgedSettings, simulate_judged
+from sri_cli.data.simulate.flaws import simulate_labelled_tower
 from sri_cli.labeling.catch import catch_trials, examples
 
 
@@ -34,7 +34,7 @@ def test_each_picture_is_what_its_index_says(data: DataFile) -> None:
         if card.catch == "real":
             expected = data.split("test").images[card.index]
         else:
-            judged = simulate_judged(JudgedSettings(16, "demo", 3), card.index)
+            judged = simulate_labelled_tower(card.index, size_px=16, preset="demo", seed=3)
             assert (judged.flaw or "sound") == card.catch
             assert judged.plausible == card.plausible
             expected = judged.images[0]

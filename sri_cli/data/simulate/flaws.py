@@ -1,167 +1,343 @@
-"""Sound towers, some of which would fall, and the four ways in which a tower is no stack.
+"""Towers whose structure is plausible or has a known flaw, to train and to test judges of S-Acc.
 
-Flaws are sized for the camera that sees them, in pixels of a picture of 64: from LEAST_PX, just
-visible, to MOST_PX, small ones oftener. At the distance of the axis a pixel is 0.12 to 0.13 m in
-the original's pictures and 0.063 m in the demo's, so that the least gaps are 0.25 m and 0.13 m. To
-a vertical gap comes what the far edge of the block below hides of it: up to 0.3 m where a camera
-looks down by 15 degrees, 0.5 m by 20 (demo), 1.3 m by 45.
+A *plausible* scene is a tower that stands on the floor and whose blocks all touch, whether it would
+stay upright or fall. Any other scene has one flaw, made so that the camera sees it:
+
+- floating: a block and all above it lifted; flaw size: the vertical gap, in metres
+- gapped: the same moved aside, off the block below; the horizontal gap, in metres
+- interpenetrating: the same sunk into the block below; share of the block's height, 0.3 to 0.6
+- missing-base: the lowest block or two removed; how high the others hang, in metres
+
+Flaws are sized in pixels of an image of 64: from MIN_FLAW_PX, just visible, to MAX_FLAW_PX, small
+ones more often. At the distance of the axis a pixel is 0.12 to 0.13 m in images of the original
+preset and 0.063 m in the demo's, so that the smallest gaps are 0.25 m and 0.13 m. A vertical gap is
+larger by what the far edge of the block below hides of it: up to 0.3 m where a camera looks down by
+15 degrees, 0.5 m by 20 (demo), 1.3 m by 45.
+
+Even indices are plausible, odd ones have the flaws in turn. Surroundings and colours are those of
+the towers; heights 2 to 6, or 2 and 3 of the demo. All blocks are completely inside the image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import mujoco
 import numpy as np
+from scipy import ndimage
 
-from sri_cli.data.simulate.blocks import SPHERE, Block
-from sri_cli.data.simulate.contact import bottom_m, connected, outline, overlap_m, top_m
-from sri_cli.data.simulate.raycast import Camera
-from sri_cli.data.simulate.stacking import Plan, draw_plan, stack
-from sri_cli.data.simulate.stages import draw_demo_blocks
+from sri_cli.data.simulate.contact import is_balanced, is_connected, outline, overlap_m
+from sri_cli.data.simulate.raycast import SUPERSAMPLING, Camera, trace
+from sri_cli.data.simulate.render import Sunlight
+from sri_cli.data.simulate.stacking import (
+    SPHERE,
+    Block,
+    Plan,
+    Preset,
+    build_model,
+    draw_blocks,
+    draw_plan,
+)
+from sri_cli.data.simulate.towers import Stage, draw_stage, tower_factors
+from sri_cli.data.source import Scenario
+from sri_cli.errors import SriFailure
 
-SEEN_PX = 64  # side of the picture that all sizes are meant for
-LEAST_PX, MOST_PX = 2.0, 8.0
-LEAST_SHARE, MOST_SHARE = 0.3, 0.6  # of the upper block's height, when it is sunk
+FLAWS = ("floating", "gapped", "interpenetrating", "missing-base")
+MAX_DRAWS = 2000
+_STREAM = 1  # separates these random numbers from those of the towers of the same seed and index
+
+SKETCH_PX = 64  # flaws are sized and checked at this size, whatever the size of the image
+MIN_FLAW_PX, MAX_FLAW_PX = 2.0, 8.0
+MIN_SUNK, MAX_SUNK = 0.3, 0.6  # share of the upper block's height
 MIN_OVERLAP_M = {"original": 0.2, "demo": 0.15}  # of two surfaces that touch: about 2 pixels
 _PUSHED = {"original": 0.3, "demo": 0.6}  # share of towers; half of the original's fall anyway
 _PUSH_M = (0.3, 0.9)
-_SIDEWAYS_DEG = 40.0  # a block moves aside by at most so much out of the picture's plane
-_OUT_M = 0.12  # both blocks of an interpenetrating pair stick out of each other so far
+_SIDEWAYS_DEG = 40.0  # largest angle between a shift aside and the image plane
+_STICK_OUT_M = 0.12  # both blocks of an interpenetrating pair stick out of each other so far
+
+MIN_CHANGED_PX = 12  # of 64 x 64: two rows of the smallest blocks, 6 pixels wide
+MIN_VISIBLE_PX = 5
+_BORDER_PX = 1.0
+_INSIDE_M = 0.03
+_CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
 
 
 @dataclass(frozen=True)
-class Spoilt:
-    """What became of a tower: `blocks` from the bottom; `place` of the first of the sound tower's
-    that is moved, or left; `size` of the flaw, in metres or a share."""
+class FlawedTower:
+    """A tower after a flaw was made: its blocks, the index `first` of the first block of the
+    original tower that is moved, or left, and the size of the flaw."""
 
     blocks: list[Block]
-    place: int
+    first: int
     size: float
 
 
-def draw_plan_of(preset: str, flaw: str | None, rng: np.random.Generator) -> Plan:
-    """What tower a scene has, drawn once, so that what is hard to show is no rarer. Without its
-    base, there are two blocks left at least."""
-    least = 3 if flaw == "missing-base" else 2
+@dataclass(frozen=True)
+class LabelledTower(Scenario):
+    """One view of a plausible or flawed tower.
+
+    Masks label the blocks there are from 1, from the bottom. Factors are those of a tower, but vcom
+    and vpsf are -1; `stable` is that of statics for plausible scenes and -1 for all others.
+    """
+
+    flaw: str | None = None  # None: plausible
+    flaw_size: float = 0.0
+
+    @property
+    def plausible(self) -> bool:
+        """Whether it has no flaw."""
+        return self.flaw is None
+
+
+def flaw_of(index: int) -> str | None:
+    """The flaw of scene `index`; None for a plausible one."""
+    return FLAWS[index // 2 % len(FLAWS)] if index % 2 else None
+
+
+def simulate_labelled_tower(
+    index: int, *, size_px: int, preset: Preset, seed: int
+) -> LabelledTower:
+    """Draw scene `index` until all of it is inside the image and its flaw is visible; render it.
+
+    SriFailure when that never happens.
+    """
+    rng = np.random.default_rng((seed, index, _STREAM))
+    flaw = flaw_of(index)
+    tower, stage, discarded = _draw_visible(preset, flaw, rng)
+    model, data = _build(tower.blocks, stage)
+    colours = [block.colour for block in tower.blocks]
+    images, masks = stage.render(model, data, colours, size_px, soft=preset == "original")
+    stable = -1 if flaw else int(is_balanced(tower.blocks))
+    return LabelledTower(
+        name=f"{flaw or 'plausible'}-v={index}",
+        images=images,
+        masks=masks,
+        factors=tower_factors(tower.blocks, stage, stable, vcom=-1, vpsf=-1),
+        discarded=discarded,
+        flaw=flaw,
+        flaw_size=tower.size,
+    )
+
+
+def _draw_visible(
+    preset: Preset, flaw: str | None, rng: np.random.Generator
+) -> tuple[FlawedTower, Stage, int]:
+    """A tower, its surroundings, and how many were discarded before it."""
+    plan = draw_plan_for(preset, flaw, rng)
+    for discarded in range(MAX_DRAWS):
+        sound = draw_connected_tower(preset, plan, rng)
+        stage = draw_stage(preset, rng, 1)
+        tower = _draw_flaw(flaw, sound, stage, rng)
+        if tower is not None:
+            return tower, stage, discarded
+    raise SriFailure(f"{flaw or 'plausible'}: none of {MAX_DRAWS} towers of {plan} was visible")
+
+
+def draw_plan_for(preset: Preset, flaw: str | None, rng: np.random.Generator) -> Plan:
+    """The kind of a scene's tower; it is drawn once, so that kinds whose flaw is hard to show are
+    not rarer. Without its base, at least two blocks are left."""
+    min_height = 3 if flaw == "missing-base" else 2
     if preset == "demo":
-        return Plan(int(rng.integers(least, 4)))
-    plan = draw_plan(rng)
-    while plan.height < least:
-        plan = draw_plan(rng)
+        return Plan(int(rng.integers(min_height, 4)))
+    plan = draw_plan(preset, rng)
+    while plan.height < min_height:
+        plan = draw_plan(preset, rng)
     return plan
 
 
-def draw_tower(preset: str, plan: Plan, rng: np.random.Generator) -> list[Block]:
-    """A connected tower as its preset has them, or pushed aside at one place. Its overlaps are
-    visible: it is drawn again until they are."""
-    demo = preset == "demo"
+def draw_connected_tower(preset: Preset, plan: Plan, rng: np.random.Generator) -> list[Block]:
+    """A tower of its preset, in some cases with a part pushed aside, drawn until its blocks overlap
+    visibly."""
     push = rng.random() < _PUSHED[preset]
     while True:
-        blocks = draw_demo_blocks(plan.height, rng) if demo else stack(plan, rng)
+        blocks = draw_blocks(preset, plan, rng)
         if push:
-            place = int(rng.integers(1, plan.height))
-            blocks = above_moved(blocks, place, *_sideways(rng.uniform(*_PUSH_M), rng))
-        if connected(blocks, MIN_OVERLAP_M[preset]):
+            first = int(rng.integers(1, plan.height))
+            length, angle = rng.uniform(*_PUSH_M), rng.uniform(0, 2 * np.pi)
+            x, y = length * float(np.cos(angle)), length * float(np.sin(angle))
+            blocks = move_upper(blocks, first, x, y, 0.0)
+        if is_connected(blocks, MIN_OVERLAP_M[preset]):
             return blocks
 
 
-def _sideways(length: float, rng: np.random.Generator) -> tuple[float, float, float]:
-    angle = rng.uniform(0, 2 * np.pi)
-    return length * float(np.cos(angle)), length * float(np.sin(angle)), 0.0
+def move_upper(blocks: list[Block], first: int, x: float, y: float, z: float) -> list[Block]:
+    """The tower with block `first` (0 is the lowest) and all above it moved together."""
+    return blocks[:first] + [block.moved(x, y, z) for block in blocks[first:]]
 
 
-def above_moved(blocks: list[Block], place: int, x: float, y: float, z: float) -> list[Block]:
-    """The tower with blocks `place` (0 is the lowest) and all above it moved along."""
-    return blocks[:place] + [block.moved(x, y, z) for block in blocks[place:]]
+def _draw_flaw(
+    flaw: str | None, sound: list[Block], stage: Stage, rng: np.random.Generator
+) -> FlawedTower | None:
+    """The tower with its flaw; None when the camera does not see what it should."""
+    camera = stage.cameras[0]
+    tower = _MAKE[flaw](sound, camera, rng) if flaw else FlawedTower(sound, 0, 0.0)
+    if tower is None or not is_inside_image(tower.blocks, camera):
+        return None
+    if flaw:
+        before, after = (Sketch(blocks, stage) for blocks in (sound, tower.blocks))
+        if not flaw_is_visible(flaw, before, after, tower, camera, stage.lights[0]):
+            return None
+    return tower
 
 
-class Sight:
-    """How `camera` sees one place: `away` and `right` [2] are horizontal, `slope` is the tangent
-    of the angle at which it looks down there, `pixel_m` the size of a pixel of 64."""
+def _build(blocks: list[Block], stage: Stage) -> tuple[mujoco.MjModel, mujoco.MjData]:
+    model = build_model(blocks, stage.planes)
+    data = mujoco.MjData(model)
+    mujoco.mj_kinematics(model, data)
+    return model, data
 
-    def __init__(self, camera: Camera, place: np.ndarray) -> None:
-        way = place - camera.position
-        level = float(np.hypot(way[0], way[1]))
-        self.away = way[:2] / level
+
+class _Joint:
+    """A random joint of a tower (index `first` and its block `upper`, the block `lower` below it)
+    and how the camera sees it: `away` and `right` [2] are horizontal unit vectors, `slope` is the
+    tangent of the angle by which the camera looks down there, `pixel_m` a pixel's size of 64."""
+
+    def __init__(self, blocks: list[Block], camera: Camera, rng: np.random.Generator) -> None:
+        self.first = int(rng.integers(1, len(blocks)))
+        self.lower, self.upper = blocks[self.first - 1 : self.first + 1]
+        border = np.array([*self.upper.position[:2], self.upper.bottom_m])
+        ray = border - camera.position
+        level = float(np.hypot(ray[0], ray[1]))
+        self.away = ray[:2] / level
         self.right = np.array([self.away[1], -self.away[0]])
-        self.slope = float(-way[2]) / level
-        self.pixel_m = 2 * camera.half_width * float(camera.turn[2] @ way) / SEEN_PX
+        self.slope = float(-ray[2]) / level
+        self.pixel_m = 2 * camera.half_width * float(camera.rotation[2] @ ray) / SKETCH_PX
 
 
-def _draw_place(
-    blocks: list[Block], camera: Camera, rng: np.random.Generator
-) -> tuple[int, Block, Block, Sight]:
-    """One above the lowest, the block below it and its own, and how their border is seen."""
-    place = int(rng.integers(1, len(blocks)))
-    lower, upper = blocks[place - 1], blocks[place]
-    border = np.array([*upper.position[:2], bottom_m(upper)])
-    return place, lower, upper, Sight(camera, border)
+def _draw_pixels(rng: np.random.Generator) -> float:
+    return MIN_FLAW_PX + (MAX_FLAW_PX - MIN_FLAW_PX) * float(rng.random()) ** 2
 
 
-def _pixels(rng: np.random.Generator) -> float:
-    return LEAST_PX + (MOST_PX - LEAST_PX) * float(rng.random()) ** 2
-
-
-def _floating(blocks: list[Block], camera: Camera, rng: np.random.Generator) -> Spoilt:
-    """Lifted: the size is the vertical gap (m)."""
-    place, lower, upper, sight = _draw_place(blocks, camera, rng)
+def _float(blocks: list[Block], camera: Camera, rng: np.random.Generator) -> FlawedTower:
+    """Lift; the size is the vertical gap (m)."""
+    joint = _Joint(blocks, camera, rng)
     # Seen from above the lower block's far edge hides the gap, from below the upper's.
-    far, near = (lower, upper) if sight.slope > 0 else (upper, lower)
-    away = sight.away[None]
-    hiding = np.subtract(far.position[:2], near.position[:2]) @ sight.away
-    hiding += outline(far).reach(away)[0] + outline(near).reach(away)[0]
-    steep = np.hypot(1, sight.slope)
-    visible = _pixels(rng) * sight.pixel_m * steep
-    gap = float(visible + max(0.0, hiding) * abs(sight.slope))
-    return Spoilt(above_moved(blocks, place, 0, 0, gap), place, gap)
+    pair = (joint.lower, joint.upper)
+    far, near = pair if joint.slope > 0 else reversed(pair)
+    away = joint.away[None]
+    hidden = np.subtract(far.position[:2], near.position[:2]) @ joint.away
+    hidden += outline(far).reach(away)[0] + outline(near).reach(away)[0]
+    visible = _draw_pixels(rng) * joint.pixel_m * np.hypot(1, joint.slope)
+    gap = float(visible + max(0.0, hidden) * abs(joint.slope))
+    return FlawedTower(move_upper(blocks, joint.first, 0, 0, gap), joint.first, gap)
 
 
-def _gapped(blocks: list[Block], camera: Camera, rng: np.random.Generator) -> Spoilt:
-    """Moved aside, left or right in the picture: the size is the horizontal gap (m)."""
-    place, lower, upper, sight = _draw_place(blocks, camera, rng)
-    side = float(rng.choice([-1.0, 1.0])) * sight.right
+def _set_apart(blocks: list[Block], camera: Camera, rng: np.random.Generator) -> FlawedTower:
+    """Move aside, left or right in the image; the size is the horizontal gap (m)."""
+    joint = _Joint(blocks, camera, rng)
+    lower, upper = joint.lower, joint.upper
+    side = float(rng.choice([-1.0, 1.0])) * joint.right
     turn = np.deg2rad(rng.uniform(-_SIDEWAYS_DEG, _SIDEWAYS_DEG))
     reach = sum(float(outline(block).reach(side[None])[0]) for block in (lower, upper))
     offset = float(np.subtract(upper.position[:2], lower.position[:2]) @ side)
-    visible = _pixels(rng) * sight.pixel_m
-    x, y = (visible + reach - offset) * (side + np.tan(turn) * sight.away)
-    moved = above_moved(blocks, place, float(x), float(y), 0)
-    return Spoilt(moved, place, -overlap_m(outline(lower), outline(moved[place])))
+    visible = _draw_pixels(rng) * joint.pixel_m
+    x, y = (visible + reach - offset) * (side + np.tan(turn) * joint.away)
+    moved = move_upper(blocks, joint.first, float(x), float(y), 0)
+    gap = -overlap_m(outline(lower), outline(moved[joint.first]))
+    return FlawedTower(moved, joint.first, gap)
 
 
-def _interpenetrating(
-    blocks: list[Block], camera: Camera, rng: np.random.Generator
-) -> Spoilt | None:
-    """Sunk: the size is the share of the upper block's height that is inside the lower.
+def _sink(blocks: list[Block], camera: Camera, rng: np.random.Generator) -> FlawedTower | None:
+    """Sink; the size is the share of the upper block's height that is inside the lower.
 
-    A block sunk whole looks like a lower block that rests: both must stick out of each other on the
-    camera's side. Only of a ball on top is it plain that a part is missing."""
-    place, lower, upper, sight = _draw_place(blocks, camera, rng)
-    share = float(rng.uniform(LEAST_SHARE, MOST_SHARE))
+    A block that is sunk completely looks like a lower block that rests: both must stick out of each
+    other on the camera's side. Only a ball on top always shows that a part is missing.
+    """
+    joint = _Joint(blocks, camera, rng)
+    lower, upper = joint.lower, joint.upper
+    share = float(rng.uniform(MIN_SUNK, MAX_SUNK))
     depth = share * upper.height_m
     if depth > 0.8 * lower.height_m:
         return None
     if upper.shape != SPHERE:
         angles = np.deg2rad(np.arange(-80, 81, 10))[:, None]
-        facing = np.sin(angles) * sight.right - np.cos(angles) * sight.away
+        facing = np.sin(angles) * joint.right - np.cos(angles) * joint.away
         offset = facing @ np.subtract(upper.position[:2], lower.position[:2])
         out = offset + outline(upper).reach(facing) - outline(lower).reach(facing)
-        if out.max() < _OUT_M or -out.min() < _OUT_M:
+        if out.max() < _STICK_OUT_M or -out.min() < _STICK_OUT_M:
             return None
-    return Spoilt(above_moved(blocks, place, 0, 0, -depth), place, share)
+    return FlawedTower(move_upper(blocks, joint.first, 0, 0, -depth), joint.first, share)
 
 
-def _missing_base(blocks: list[Block], camera: Camera, rng: np.random.Generator) -> Spoilt:
-    """The lowest block away, or of four and more the lowest two, as often: the size is how high
-    the others hang (m)."""
+def _remove_base(blocks: list[Block], _: Camera, rng: np.random.Generator) -> FlawedTower:
+    """Remove the lowest block, or with equal chance the lowest two of four and more; the size is
+    how high the others hang (m)."""
     count = int(rng.integers(1, 3)) if len(blocks) > 3 else 1
-    return Spoilt(blocks[count:], count, top_m(blocks[count - 1]))
+    return FlawedTower(blocks[count:], count, blocks[count - 1].top_m)
 
 
-SPOIL: dict[str, Callable[[list[Block], Camera, np.random.Generator], Spoilt | None]] = {
-    "floating": _floating,
-    "gapped": _gapped,
-    "interpenetrating": _interpenetrating,
-    "missing-base": _missing_base,
+_MAKE: dict[str, Callable[[list[Block], Camera, np.random.Generator], FlawedTower | None]] = {
+    "floating": _float,
+    "gapped": _set_apart,
+    "interpenetrating": _sink,
+    "missing-base": _remove_base,
 }
+
+
+def is_inside_image(blocks: Sequence[Block], camera: Camera) -> bool:
+    """Whether the bounding boxes of all blocks keep a pixel from the image's border."""
+    level = [outline(block).reach(np.eye(2)) for block in blocks]
+    half = np.array([(x, y, b.height_m / 2) for (x, y), b in zip(level, blocks, strict=True)])
+    corners = np.array([block.position for block in blocks])[:, None] + half[:, None] * _CORNERS
+    at = camera.project(corners.reshape(-1, 3), SKETCH_PX)
+    return bool((at > _BORDER_PX).all() and (at < SKETCH_PX - _BORDER_PX).all())
+
+
+class Sketch:
+    """What a stage's first camera sees at 64 px, one ray per pixel: `labels` [64, 64] (0
+    background, 1 .. the blocks) and `height_m` [64, 64] above the floor."""
+
+    def __init__(self, blocks: list[Block], stage: Stage) -> None:
+        model, data = _build(blocks, stage)
+        hits = trace(model, data, stage.cameras[0], SKETCH_PX // SUPERSAMPLING)
+        side = (SKETCH_PX, SKETCH_PX)
+        self.labels = np.maximum(hits.geom - (stage.num_planes - 1), 0).reshape(side)
+        self.height_m = hits.points[:, 2].reshape(side)
+
+
+def flaw_is_visible(
+    flaw: str, before: Sketch, after: Sketch, tower: FlawedTower, camera: Camera, light: Sunlight
+) -> bool:
+    """Whether the flaw changes the image by MIN_CHANGED_PX and can be seen:
+
+    - floating, gapped: no pixel of the upper part is next to one of the lower part, so that the
+      background is visible between them all along;
+    - interpenetrating: MIN_VISIBLE_PX of the upper block below the lower one's top, and as many of
+      the lower above the upper one's bottom (not needed for a ball on top: it is not round);
+    - missing-base: the lowest block's shadow on the floor is visible, apart from the block.
+    """
+    labels = after.labels
+    if flaw == "missing-base":  # its labels begin at the lowest block that is left
+        labels = np.where(labels > 0, labels + tower.first, 0)
+    if int((labels != before.labels).sum()) < MIN_CHANGED_PX:
+        return False
+    if flaw == "missing-base":
+        return _shadow_is_visible(labels, tower.blocks[0], camera, light)
+    if flaw == "interpenetrating":
+        return _both_stick_out(after, tower)
+    above, below = labels > tower.first, (labels > 0) & (labels <= tower.first)
+    enough = min(int(above.sum()), int(below.sum())) >= MIN_VISIBLE_PX
+    beside = ndimage.binary_dilation(above, np.ones((3, 3), bool))
+    return enough and not (beside & below).any()
+
+
+def _both_stick_out(sketch: Sketch, tower: FlawedTower) -> bool:
+    lower, upper = tower.blocks[tower.first - 1 : tower.first + 1]
+    if upper.shape == SPHERE:
+        return True
+    labels, height_m = sketch.labels, sketch.height_m
+    upper_low = (labels == tower.first + 1) & (height_m < lower.top_m - _INSIDE_M)
+    lower_high = (labels == tower.first) & (height_m > upper.bottom_m + _INSIDE_M)
+    return min(int(upper_low.sum()), int(lower_high.sum())) >= MIN_VISIBLE_PX
+
+
+def _shadow_is_visible(labels: np.ndarray, lowest: Block, camera: Camera, light: Sunlight) -> bool:
+    """Whether the centre of the block's shadow and the pixels around it show the floor."""
+    towards = light.towards[0]
+    x, y, _ = lowest.position
+    below = np.array([x, y, 0.0]) - towards / towards[2] * lowest.bottom_m
+    below[2] = 0.0
+    column, row = (int(v) for v in np.floor(camera.project(below[None], SKETCH_PX)[0]))
+    inside = 0 < column < SKETCH_PX - 1 and 0 < row < SKETCH_PX - 1
+    return inside and not labels[row - 1 : row + 2, column - 1 : column + 2].any()

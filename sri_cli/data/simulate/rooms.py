@@ -1,35 +1,35 @@
-"""Rooms like those of Objects Room: floor, two walls, sky, and one to three objects on the floor.
+"""Simulated Objects Room: floor, two walls, sky, and one to three objects on the floor.
 
 Mask labels: 0 floor, 1 sky, 2 and 3 the two walls (left and right of their corner), 4 .. 6 the
-objects. A room is discarded when no object is seen well in its first view. Everything of scenario
-`index` comes from (seed, index). Axes: V views, P = 3 places for objects.
+objects. A room is discarded when no object is clearly visible in its first view.
+Axes: V views, P = 3 objects (-1 or 0 where there is none).
 """
 
 from __future__ import annotations
 
 import colorsys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from sri_cli.data.simulate.raycast import Camera, trace
-from sri_cli.data.simulate.scenario import Scenario, check_pictures, in_every_view
-from sri_cli.data.simulate.shadows import Lamp
+from sri_cli.data.simulate import object_factor
+from sri_cli.data.simulate.raycast import SUPERSAMPLING, Camera, Lamp
+from sri_cli.data.simulate.render import Materials, Studio, render_studio
 from sri_cli.data.simulate.solids import BOX, CAPSULE, SHAPES, SPHERE, Solid, build_scene, gap
-from sri_cli.data.simulate.studio import Studio, Surfaces, render_studio
+from sri_cli.data.source import Scenario
 from sri_cli.errors import SriFailure
 
-BACKGROUND_LABELS = 4
-FLOOR, SKY, LEFT_WALL, RIGHT_WALL = range(BACKGROUND_LABELS)
+FLOOR, SKY, LEFT_WALL, RIGHT_WALL = range(4)
+FIRST_OBJECT = 4
 MAX_OBJECTS = 3
 MAX_DRAWS = 1000
-PROBE_PX = 32  # the picture, whatever its size, is judged on one of this size
-LEAST_SEEN = 0.004  # of the picture
+PROBE_PX = 32  # visibility is measured at this size whatever the size of the images
+MIN_VISIBLE_RAYS = 0.004 * (PROBE_PX * SUPERSAMPLING) ** 2
 
 WALL_M = 4.5  # distance of the walls from the centre
 WALL_HEIGHT_M = 3.0
 FLOOR_M = 1.7  # objects stay within this circle
-_FAR = 60.0  # the walls go on beyond what a camera sees
+_FAR = 60.0  # the walls extend beyond what a camera sees
 _SURROUNDINGS = (
     '<geom type="plane" size="100 100 1"/>'
     f'<geom type="box" size="{_FAR} .1 {WALL_HEIGHT_M / 2}" '
@@ -37,50 +37,95 @@ _SURROUNDINGS = (
     f'<geom type="box" size=".1 {_FAR} {WALL_HEIGHT_M / 2}" '
     f'pos="{WALL_M + 0.1} {WALL_M - _FAR} {WALL_HEIGHT_M / 2}"/>'
 )
-_HALF_WIDTH = float(np.tan(np.deg2rad(30)))
+HALF_WIDTH = float(np.tan(np.deg2rad(30)))
 _SATURATION, _VALUE = 0.8, 0.92
-
-
-@dataclass(frozen=True)
-class RoomSettings:
-    """What is simulated; with a scenario's index it fixes every byte of that scenario."""
-
-    size_px: int = 64
-    views: int = 1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_pictures(self.size_px, self.views, self.seed, "rooms")
+# A large lamp above, and two without shadows that make the walls differ.
+_LAMPS = (
+    Lamp(np.array([-3.5, -1.0, 8.0]), 0.31, 0.9),
+    Lamp(np.array([1.5, -9.0, 6.0]), 0.27),
+    Lamp(np.array([-9.0, -4.0, 4.0]), 0.18),
+)
+_AMBIENT = 0.38
 
 
 @dataclass(frozen=True)
 class Room:
-    """One room. Hues are in 0..1; `hues` are those of the objects."""
+    """One room; hues are in 0..1, `hues` those of the objects."""
 
     solids: list[Solid]
     hues: list[float]
     floor_hue: float
     sky_hue: float
     wall_hues: tuple[float, float]
-    cameras: list[Camera] = field(repr=False)
+    cameras: list[Camera]
 
-    @property
-    def surfaces(self) -> Surfaces:
-        """Floor, left wall, right wall, then the objects."""
+    def studio(self) -> Studio:
+        """The scene to render: floor, left wall, right wall, then the objects."""
         hues = [self.floor_hue, *self.wall_hues, *self.hues]
-        objects = len(self.hues)
-        return Surfaces(
-            colour=np.array([rgb(hue) for hue in hues]),
-            label=np.array([FLOOR, LEFT_WALL, RIGHT_WALL, *range(4, 4 + objects)]),
+        objects = len(self.solids)
+        materials = Materials(
+            colour=np.array([_rgb(hue) for hue in hues]),
+            label=np.array(
+                [FLOOR, LEFT_WALL, RIGHT_WALL, *range(FIRST_OBJECT, FIRST_OBJECT + objects)]
+            ),
             gloss=np.array([0.0] * 3 + [0.25] * objects),
             sharpness=np.full(len(hues), 20.0),
             mirror=np.zeros(len(hues)),
         )
+        model, data = build_scene(_SURROUNDINGS, self.solids)
+        return Studio(model, data, materials, objects, _LAMPS, _AMBIENT, _rgb(self.sky_hue), SKY)
 
 
-def rgb(hue: float) -> tuple[float, float, float]:
-    """The plain saturated colour of a hue in 0..1."""
-    return colorsys.hsv_to_rgb(hue, _SATURATION, _VALUE)
+def simulate_room(index: int, *, size_px: int = 64, views: int = 1, seed: int = 0) -> Scenario:
+    """Draw room `index` until an object is visible, and render every view.
+
+    SriFailure when none ever is.
+    """
+    rng = np.random.default_rng((seed, index))
+    room, studio, discarded = _draw_visible(rng, views)
+    rendered = [render_studio(studio, camera, size_px) for camera in room.cameras]
+    return Scenario(
+        name=f"room-objects={len(room.solids)}-v={index}",
+        images=np.stack([image for image, _ in rendered]),
+        masks=np.stack([mask for _, mask in rendered]),
+        factors=_factors(room),
+        discarded=discarded,
+    )
+
+
+def _draw_visible(rng: np.random.Generator, views: int) -> tuple[Room, Studio, int]:
+    """A room, its scene, and how many were discarded before it."""
+    count = int(rng.integers(1, MAX_OBJECTS + 1))
+    for discarded in range(MAX_DRAWS):
+        room = _draw_room(rng, count, views)
+        studio = room.studio()
+        if studio.rays_on_objects(room.cameras[0], PROBE_PX).max() >= MIN_VISIBLE_RAYS:
+            return room, studio, discarded
+    raise SriFailure(f"no object was visible in {MAX_DRAWS} rooms")
+
+
+def _draw_room(rng: np.random.Generator, count: int, views: int) -> Room:
+    floor, sky, left, right, *hues = (float(hue) for hue in rng.random(4 + count))
+    cameras = [_draw_camera(rng) for _ in range(views)]
+    return Room(_draw_solids(rng, count), hues, floor, sky, (left, right), cameras)
+
+
+def _draw_camera(rng: np.random.Generator) -> Camera:
+    """On a ring, on the side away from the corner, looking roughly at the centre."""
+    around = np.deg2rad(225 + rng.uniform(-32, 32))
+    height = rng.uniform(2.1, 2.9)
+    eye = np.array([5.2 * np.cos(around), 5.2 * np.sin(around), height])
+    azimuth = float(np.rad2deg(around)) - 180 + rng.uniform(-4, 4)
+    return Camera.at(eye, azimuth, 14 + rng.uniform(-2, 2), HALF_WIDTH)
+
+
+def _draw_solids(rng: np.random.Generator, count: int) -> list[Solid]:
+    """`count` objects that do not touch."""
+    while True:
+        solids = [_draw_solid(rng) for _ in range(count)]
+        pairs = [(a, b) for i, a in enumerate(solids) for b in solids[:i]]
+        if all(gap(a, b) > 0.05 for a, b in pairs):
+            return solids
 
 
 def _draw_solid(rng: np.random.Generator) -> Solid:
@@ -95,86 +140,22 @@ def _draw_solid(rng: np.random.Generator) -> Solid:
     elif shape == BOX:
         width *= 0.85  # its diagonal counts too
     radius, angle = FLOOR_M * np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
-    place = (float(radius * np.cos(angle)), float(radius * np.sin(angle)))
-    return Solid(shape, (width, width, height), place, float(rng.uniform(0, 90)))
+    floor_xy = (float(radius * np.cos(angle)), float(radius * np.sin(angle)))
+    return Solid(shape, (width, width, height), floor_xy, float(rng.uniform(0, 90)))
 
 
-def _draw_solids(rng: np.random.Generator, count: int) -> list[Solid]:
-    """`count` objects that do not touch."""
-    while True:
-        solids = [_draw_solid(rng) for _ in range(count)]
-        pairs = [(a, b) for i, a in enumerate(solids) for b in solids[:i]]
-        if all(gap(a, b) > 0.05 for a, b in pairs):
-            return solids
-
-
-def _draw_camera(rng: np.random.Generator) -> Camera:
-    """On a ring, on the side away from the corner, looking at the centre or nearly so."""
-    around = np.deg2rad(225 + rng.uniform(-32, 32))
-    height = rng.uniform(2.1, 2.9)
-    eye = np.array([5.2 * np.cos(around), 5.2 * np.sin(around), height])
-    azimuth = float(np.rad2deg(around)) - 180 + rng.uniform(-4, 4)
-    return Camera.at(eye, azimuth, 14 + rng.uniform(-2, 2), _HALF_WIDTH)
-
-
-def _draw_room(rng: np.random.Generator, count: int, views: int) -> Room:
-    floor, sky, left, right, *hues = (float(hue) for hue in rng.random(4 + count))
-    cameras = [_draw_camera(rng) for _ in range(views)]
-    return Room(_draw_solids(rng, count), hues, floor, sky, (left, right), cameras)
-
-
-def _studio(room: Room) -> Studio:
-    """A large lamp above, and two without shadows that make the walls differ."""
-    lamps = [
-        Lamp(np.array([-3.5, -1.0, 8.0]), 0.31, 0.9),
-        Lamp(np.array([1.5, -9.0, 6.0]), 0.27),
-        Lamp(np.array([-9.0, -4.0, 4.0]), 0.18),
-    ]
-    model, data = build_scene(_SURROUNDINGS, room.solids)
-    objects = len(room.solids)
-    return Studio(model, data, room.surfaces, objects, lamps, 0.38, rgb(room.sky_hue), SKY)
-
-
-def _is_seen(studio: Studio, camera: Camera) -> bool:
-    """Whether an object covers enough of the picture."""
-    geom = trace(studio.model, studio.data, camera, PROBE_PX).geom
-    rays = [np.count_nonzero(geom == i) for i in studio.object_ids]
-    return bool(max(rays) >= LEAST_SEEN * len(geom))
-
-
-def _draw_seen(rng: np.random.Generator, views: int) -> tuple[Room, Studio, int]:
-    """A room whose objects are seen, and how many were not before it."""
-    count = int(rng.integers(1, MAX_OBJECTS + 1))
-    for discarded in range(MAX_DRAWS):
-        room = _draw_room(rng, count, views)
-        studio = _studio(room)
-        if _is_seen(studio, room.cameras[0]):
-            return room, studio, discarded
-    raise SriFailure(f"no object was seen in {MAX_DRAWS} rooms")
-
-
-def simulate_room(settings: RoomSettings, index: int) -> Scenario:
-    """Scenario `index`: draw until an object is seen, render every view."""
-    rng = np.random.default_rng((settings.seed, index))
-    room, studio, discarded = _draw_seen(rng, settings.views)
-    views = [render_studio(studio, camera, settings.size_px) for camera in room.cameras]
-    return Scenario(
-        name=f"room-objects={len(room.solids)}-v={index}",
-        images=np.stack([picture for picture, _ in views]),
-        masks=np.stack([mask for _, mask in views]),
-        factors=_factors(room),
-        discarded=discarded,
-    )
+def _rgb(hue: float) -> tuple[float, float, float]:
+    return colorsys.hsv_to_rgb(hue, _SATURATION, _VALUE)
 
 
 def _factors(room: Room) -> dict[str, np.ndarray]:
-    """Count and hues of the background [V] (walls [V, 2]); of the objects shapes and hues [V, P]
-    (-1: none), positions and sizes [V, P, 3] (metres; sizes are full extents), yaw [V, P]
-    (degrees); camera position [V, 3]."""
+    """Count and hues of the background [V] (walls [V, 2]); of the objects shapes and hues [V, P],
+    positions and sizes [V, P, 3] (metres; sizes are full extents), yaw [V, P] (degrees); camera
+    position [V, 3]."""
     views, solids = len(room.cameras), room.solids
 
-    def places(values: list, empty: float, dtype: type = np.float32) -> np.ndarray:
-        return in_every_view(values, views, MAX_OBJECTS, empty, dtype)
+    def per_object(values: list, empty: float, dtype: type = np.float32) -> np.ndarray:
+        return object_factor(values, views, MAX_OBJECTS, empty, dtype)
 
     return {
         "objects": np.full(views, len(solids), np.int16),
@@ -182,9 +163,9 @@ def _factors(room: Room) -> dict[str, np.ndarray]:
         "sky_hue": np.full(views, room.sky_hue, np.float32),
         "wall_hues": np.tile(np.array(room.wall_hues, np.float32), (views, 1)),
         "camera_position": np.stack([c.position for c in room.cameras]).astype(np.float32),
-        "shapes": places([s.shape for s in solids], -1, np.int16),
-        "hues": places(room.hues, -1),
-        "positions": places([s.position for s in solids], 0),
-        "sizes": places([s.extent for s in solids], 0),
-        "rotations": places([s.yaw_deg for s in solids], 0),
+        "shapes": per_object([s.shape for s in solids], -1, np.int16),
+        "hues": per_object(room.hues, -1),
+        "positions": per_object([s.position for s in solids], 0),
+        "sizes": per_object([s.extent for s in solids], 0),
+        "rotations": per_object([s.yaw_deg for s in solids], 0),
     }

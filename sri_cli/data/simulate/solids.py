@@ -1,6 +1,6 @@
-"""Solid objects that rest on the floor, and scenes of them as MuJoCo models.
+"""Solid objects that rest on the floor, and their scenes as MuJoCo models.
 
-Lengths in metres (a table's: the units of CLEVR), angles in degrees, z up, floor at z = 0.
+Lengths in metres (of tables: the units of CLEVR), angles in degrees, z up, floor at z = 0.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ SHAPES = ("sphere", "box", "cylinder", "capsule")
 
 @dataclass(frozen=True)
 class Solid:
-    """One object. `extent`: full lengths (x, y, z) along its own axes, z upwards; `place`: where
-    on the floor its centre is, (x, y)."""
+    """One object. `extent`: full lengths (x, y, z) along its own axes, z upwards; `floor_xy`: the
+    point of the floor below its centre."""
 
     shape: int
     extent: tuple[float, float, float]
-    place: tuple[float, float]
+    floor_xy: tuple[float, float]
     yaw_deg: float = 0.0
 
     @property
     def position(self) -> tuple[float, float, float]:
-        """Of its centre: it rests on the floor."""
-        return (*self.place, self.extent[2] / 2)
+        """Its centre."""
+        return (*self.floor_xy, self.extent[2] / 2)
 
     @property
     def reach(self) -> float:
@@ -38,7 +38,7 @@ class Solid:
 
     @property
     def geom(self) -> str:
-        """As MJCF."""
+        """The object as MJCF."""
         x, y, z = (float(e) / 2 for e in self.extent)
         size = {SPHERE: f"{x!r}", BOX: f"{x!r} {y!r} {z!r}", CYLINDER: f"{x!r} {z!r}"}
         half = size.get(self.shape, f"{x!r} {z - x!r}")  # a capsule's excludes its round ends
@@ -50,13 +50,13 @@ class Solid:
 
 
 def gap(one: Solid, other: Solid) -> float:
-    """Between the two circles on the floor; below 0 the objects may touch."""
-    apart = np.hypot(one.place[0] - other.place[0], one.place[1] - other.place[1])
-    return float(apart) - one.reach - other.reach
+    """Distance between the two circles on the floor; below 0 the objects may touch."""
+    (ax, ay), (bx, by) = one.floor_xy, other.floor_xy
+    return float(np.hypot(ax - bx, ay - by)) - one.reach - other.reach
 
 
 def build_scene(surroundings: str, solids: Sequence[Solid]) -> tuple[mujoco.MjModel, mujoco.MjData]:
-    """Geoms of `surroundings` (MJCF) first, then one per solid."""
+    """A model of the geoms of `surroundings` (MJCF) and then one geom per solid."""
     geoms = surroundings + "".join(solid.geom for solid in solids)
     model = mujoco.MjModel.from_xml_string(f"<mujoco><worldbody>{geoms}</worldbody></mujoco>")
     data = mujoco.MjData(model)

@@ -116,9 +116,9 @@ def simulated_job(kind: RecordSet, asked: Options) -> Source:
 def simulator(name: str, size_px: int, views: int, seed: int) -> Any:
     """What makes a scene of its index; picklable."""
     if name == "objects-room":
-        from sri_cli.data.simulate.rooms import RoomSettings, simulate_room
+        from sri_cli.data.simulate.rooms import simulate_room
 
-        return functools.partial(simulate_room, RoomSettings(size_px, views, seed))
-    from sri_cli.data.simulate.tables import TableSettings, simulate_table
+        return functools.partial(simulate_room, size_px=size_px, views=views, seed=seed)
+    from sri_cli.data.simulate.tables import simulate_table
 
-    return functools.partial(simulate_table, TableSettings(size_px, views, seed))
+    return functools.partial(simulate_table, size_px=size_px, views=views, seed=seed)

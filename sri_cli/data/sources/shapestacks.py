@@ -72,9 +72,8 @@ def choose_towers(asked: AskedTowers) -> Towers:
 
 def towers_job(towers: Towers) -> Source:
     """What `prepare` makes of these numbers."""
-    from sri_cli.data.simulate.towers import TowerSettings, simulate_scenario
+    from sri_cli.data.simulate.towers import simulate_tower
 
-    settings = TowerSettings(towers.size_px, towers.views, towers.preset, towers.seed)
     parameters = {key: value for key, value in asdict(towers).items() if key != "size_px"}
     header = Header(
         name=towers.name,
@@ -84,7 +83,13 @@ def towers_job(towers: Towers) -> Source:
         parameters=parameters,
         preprocessing="none: rendered at this size",
     )
-    make = functools.partial(simulate_scenario, settings)
+    make = functools.partial(
+        simulate_tower,
+        size_px=towers.size_px,
+        views=towers.views,
+        preset=towers.preset,
+        seed=towers.seed,
+    )
     return Simulation(header, towers.scenarios(), towers.views, make)
 
 

@@ -36,7 +36,6 @@ from sri_cli.errors import Interrupted, SriError
 from sri_cli.signals import stop_on_signal
 
 if TYPE_CHECKING:
-    from sri_cli.data.simulate.towers import TowerSettings
     from sri_cli.data.source import Scenario
     from sri_cli.data.sources.shapestacks import Towers
 
@@ -86,21 +85,13 @@ def raw_header(towers: Towers) -> Header:
     return header_of(Lists("default", scenarios, {}), resizing, True, None, raw_parameters(towers))
 
 
-def settings_of(towers: Towers) -> TowerSettings:
-    """What is rendered: the whole pictures."""
-    from sri_cli.data.simulate.towers import TowerSettings
-
-    return TowerSettings(SIDE_PX, towers.views, towers.preset, towers.seed, full_view=True)
-
-
 def scenario_names(towers: Towers) -> dict[str, dict[int, str]]:
     """The scenarios of each split, index -> name; an index, and so a name, is there once."""
-    from sri_cli.data.simulate.towers import scenario_name
+    from sri_cli.data.simulate.towers import tower_name
 
-    settings = settings_of(towers)
     return {
         split: {
-            index: scenario_name(settings, index)
+            index: tower_name(index, preset=towers.preset, seed=towers.seed)
             for index in range(FIRST_SCENARIO[split], FIRST_SCENARIO[split] + number)
         }
         for split, number in towers.scenarios().items()
@@ -143,7 +134,7 @@ def write_scenarios(
         return
     total, done = len(every) * towers.views, (len(every) - len(missing)) * towers.views
     check_space(recordings, len(missing) * towers.views * VIEW_BYTES)
-    write = functools.partial(write_scenario, settings_of(towers), recordings)
+    write = functools.partial(write_scenario, towers, recordings)
     with (
         Progress(total, 0, "write towers", "view") as progress,
         stop_on_signal() as stop,
@@ -174,11 +165,18 @@ def opening(recordings: Path, done: int, total: int, workers: int) -> str:
     return f"{what}\nresuming after {done:,} of {total:,} views" if done else what
 
 
-def write_scenario(settings: TowerSettings, recordings: Path, index: int) -> None:
+def write_scenario(towers: Towers, recordings: Path, index: int) -> None:
     """In a worker: simulate one scenario and write its folder, whole or not at all."""
-    from sri_cli.data.simulate.towers import simulate_scenario
+    from sri_cli.data.simulate.towers import simulate_tower
 
-    scenario = simulate_scenario(settings, index)
+    scenario = simulate_tower(
+        index,
+        size_px=SIDE_PX,
+        views=towers.views,
+        preset=towers.preset,
+        seed=towers.seed,
+        full_view=True,
+    )
     beside = recordings / f"{scenario.name}{UNFINISHED}"
     try:
         shutil.rmtree(beside, ignore_errors=True)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sri_cli.data.simulate.flawed import FLAWS
+from sri_cli.data.simulate.flaws import FLAWS
 from sri_cli.generation.sample import to_tensor
 from sri_cli.metrics.frechet import Moments, Statistics, frechet_distance, with_root
 from sri_cli.metrics.stack_classifiers.corruptions import (

@@ -13,7 +13,7 @@ from sri_cli import __version__
 from sri_cli.atomic import write_atomic
 from sri_cli.console import Progress, counting
 from sri_cli.data.parallel import available_cores
-from sri_cli.data.simulate.flawed import FLAWS
+from sri_cli.data.simulate.flaws import FLAWS
 from sri_cli.errors import SriError
 from sri_cli.metrics.inception import random_inception
 from sri_cli.metrics.stack_classifiers.checking import (

@@ -30,7 +30,7 @@ FACTORS = {
     "colours": PLACES * (COLOURS + 1),
     "stable": 2,
 }
-# The verdict, and why: nothing, one of simulate/flawed.py's four, or mush.
+# The verdict, and why: nothing, one of simulate/flaws.py's four, or mush.
 TOUCHING = {"plausible": 2, "flaw": 6}
 HEADS = {"factors": FACTORS, "touching": TOUCHING}
 # SHA-256 of the shipped files: measurements name them, and other weights are refused.

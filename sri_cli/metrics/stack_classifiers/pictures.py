@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sri_cli.data.parallel import parallel_map
-from sri_cli.data.simulate.flawed import FLAWS, Judged, JudgedSettings, simulate_judged
-from sri_cli.data.simulate.scenario import Scenario
-from sri_cli.data.simulate.towers import TowerSettings, simulate_scenario
+from sri_cli.data.simulate.flaws import FLAWS, LabelledTower, simulate_labelled_tower
+from sri_cli.data.simulate.towers import simulate_tower
+from sri_cli.data.source import Scenario
 from sri_cli.metrics.stack_classifiers.network import COLOURS, PLACES, SHAPES, SIDE
 from sri_cli.metrics.stack_classifiers.training import IGNORED, Pictures
 
@@ -43,7 +43,7 @@ def touching_pictures(
 ) -> Pictures:
     """`count` pictures of stacks, half of them whole and half with a flaw of each kind in turn."""
     looks = [(look, i) for look in ("original", "demo") for i in range(count // 2)]
-    made: list[Judged] = _made(_Stack(seed), looks, workers, advance)
+    made: list[LabelledTower] = _made(_Stack(seed), looks, workers, advance)
     flaws = [0 if scene.flaw is None else 1 + FLAWS.index(scene.flaw) for scene in made]
     return Pictures(
         np.concatenate([scene.images for scene in made]),
@@ -73,7 +73,7 @@ class _Tower:
     def __call__(self, item: tuple[Look, int]) -> Scenario:
         look, index = item
         views = VIEWS if look == "original" else 1
-        return simulate_scenario(TowerSettings(SIDE, views, look, self.seed), index)
+        return simulate_tower(index, size_px=SIDE, views=views, preset=look, seed=self.seed)
 
 
 class _Stack:
@@ -82,9 +82,9 @@ class _Stack:
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def __call__(self, item: tuple[Look, int]) -> Judged:
+    def __call__(self, item: tuple[Look, int]) -> LabelledTower:
         look, index = item
-        return simulate_judged(JudgedSettings(SIDE, look, self.seed), index)
+        return simulate_labelled_tower(index, size_px=SIDE, preset=look, seed=self.seed)
 
 
 def factor_targets(factors: dict[str, NDArray[Any]]) -> dict[str, NDArray[np.int64]]:

@@ -7,7 +7,7 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from sri_cli.data.simulate.flawed import JudgedSettings, simulate_judged
+from sri_cli.data.simulate.flaws import simulate_labelled_tower
 from sri_cli.errors import SriFailure
 from sri_cli.metrics.frechet import Moments, frechet_distance
 from sri_cli.metrics.stack_classifiers import network
@@ -25,7 +25,10 @@ COUNT = 200
 
 @pytest.fixture(scope="module")
 def stacks():
-    scenes = [simulate_judged(JudgedSettings(64, "original", 5), 2 * i) for i in range(2 * COUNT)]
+    scenes = [
+        simulate_labelled_tower(2 * i, size_px=64, preset="original", seed=5)
+        for i in range(2 * COUNT)
+    ]
     images = np.concatenate([scene.images for scene in scenes])
     return images, np.concatenate([scene.masks for scene in scenes])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sri_cli.data.simulate.flawed import JudgedSettings, simulate_judged
+from sri_cli.data.simulate.flaws import simulate_labelled_tower
 from sri_cli.metrics.stack_classifiers.checking import Verdicts, coverage
 from sri_cli.metrics.stack_classifiers.judge import Rates, corrected_share, open_judge
 
@@ -56,7 +56,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
 @pytest.mark.parametrize("look", ["original", "demo"])
 @pytest.mark.parametrize("side", [64, 32])
 def test_the_shipped_judge_tells_whole_stacks_from_flawed_ones(look, side):
-    scenes = [simulate_judged(JudgedSettings(side, look, 77), i) for i in range(96)]
+    scenes = [simulate_labelled_tower(i, size_px=side, preset=look, seed=77) for i in range(96)]
     belief = open_judge().plausible(np.concatenate([scene.images for scene in scenes]))
     truth = np.array([scene.plausible for scene in scenes])
     assert ((belief > 0.5) == truth).mean() > 0.75

@@ -1,3 +1,5 @@
+"""Rooms: masks, hues and positions agree with the factors."""
+
 from __future__ import annotations
 
 import colorsys
@@ -7,17 +9,16 @@ import numpy as np
 import pytest
 
 from sri_cli.data.simulate import rooms
-from sri_cli.data.simulate.rooms import RoomSettings, simulate_room
-from sri_cli.data.simulate.scenario import Scenario
+from sri_cli.data.simulate.rooms import simulate_room
 from sri_cli.data.simulate.solids import SHAPES, SPHERE, Solid
-from sri_cli.errors import SriError
+from sri_cli.data.source import Scenario
 
 FLOOR, SKY, LEFT, RIGHT = range(4)
 
 
 @pytest.fixture(scope="module")
 def scenes() -> list[Scenario]:
-    return [simulate_room(RoomSettings(64, 2, 3), i) for i in range(32)]
+    return [simulate_room(i, size_px=64, views=2, seed=3) for i in range(32)]
 
 
 def core(mask: np.ndarray, label: int) -> np.ndarray:
@@ -35,27 +36,10 @@ def solids(scene: Scenario) -> list[Solid]:
     ]
 
 
-def test_a_room_depends_on_seed_and_index_only(scenes: list[Scenario]) -> None:
-    again = simulate_room(RoomSettings(64, 2, 3), 5)
-    assert again.name == scenes[5].name
-    assert again.images.tobytes() == scenes[5].images.tobytes()
-    assert again.masks.tobytes() == scenes[5].masks.tobytes()
-    for key, value in again.factors.items():
-        assert np.array_equal(value, scenes[5].factors[key]), key
-    assert again.images.tobytes() != scenes[6].images.tobytes()
-    other = simulate_room(RoomSettings(64, 2, 4), 5)
-    assert other.images.tobytes() != again.images.tobytes()
-    small = simulate_room(RoomSettings(32, 2, 3), 5)  # the same room at any size
-    assert np.array_equal(small.factors["positions"], again.factors["positions"])
-
-
-def test_shapes_and_factors(scenes: list[Scenario]) -> None:
+def test_factors_and_labels(scenes: list[Scenario]) -> None:
     assert len({scene.name for scene in scenes}) == len(scenes)
     for scene in scenes:
         f = scene.factors
-        assert scene.images.shape == (2, 64, 64, 3) and scene.masks.shape == (2, 64, 64)
-        assert scene.images.dtype == scene.masks.dtype == np.uint8
-        assert all(len(value) == 2 for value in f.values())
         count = f["objects"][0]
         assert 1 <= count <= 3 and set(np.unique(scene.masks)) <= set(range(4 + count))
         assert (f["shapes"][:, :count] >= 0).all() and (f["shapes"][:, count:] == -1).all()
@@ -103,25 +87,25 @@ def test_objects_rest_on_the_floor_and_do_not_touch(scenes: list[Scenario]) -> N
         assert f["positions"][..., 2] == pytest.approx(f["sizes"][..., 2] / 2)
         found = solids(scene)
         for k, one in enumerate(found):
-            assert np.hypot(*one.place) + one.reach < rooms.WALL_M
+            assert np.hypot(*one.floor_xy) + one.reach < rooms.WALL_M
             for other in found[:k]:
-                distance = np.hypot(*np.subtract(one.place, other.place))
+                distance = np.hypot(*np.subtract(one.floor_xy, other.floor_xy))
                 assert distance > one.reach + other.reach
 
 
 def test_a_ball_is_masked_where_geometry_puts_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A red ball on a green floor, seen from 5 m off, in the middle of the picture."""
+    """A red ball on a green floor, seen from 5 m off, in the middle of the image."""
     eye = np.array([-3.0, -4.0, 0.5])
-    camera = rooms.Camera.facing(eye, np.array([0.0, 0.0, 0.5]), rooms._HALF_WIDTH)
+    camera = rooms.Camera.facing(eye, np.array([0.0, 0.0, 0.5]), rooms.HALF_WIDTH)
     ball = Solid(SPHERE, (1.0, 1.0, 1.0), (0.0, 0.0))
     room = rooms.Room([ball], [0.0], 1 / 3, 2 / 3, (0.5, 0.5), [camera])
     monkeypatch.setattr(rooms, "_draw_room", lambda rng, count, views: room)
-    scene = simulate_room(RoomSettings(192, 1, 0), 0)
+    scene = simulate_room(0, size_px=192)
     mask, image = scene.masks[0], scene.images[0].astype(int)
     assert (mask[95:97, 95:97] == 4).all()
-    radius = 0.5 / np.sqrt(25 - 0.25) * 96 / rooms._HALF_WIDTH  # of the cone that touches it
+    radius = 0.5 / np.sqrt(25 - 0.25) * 96 / rooms.HALF_WIDTH  # of the cone that touches it
     assert (mask == 4).sum() == pytest.approx(np.pi * radius**2, rel=0.03)
-    # Picture and mask share their border: one pixel off it all is red inside, nothing outside.
+    # Image and mask share their border: one pixel off it all is red inside, nothing outside.
     red = (image[..., 0] > image[..., 1]) & (image[..., 0] > image[..., 2])
     assert red[core(mask == 4, True)].all() and not red[core(mask == 4, False)].any()
 
@@ -134,18 +118,8 @@ def test_a_room_without_a_visible_object_is_drawn_again(monkeypatch: pytest.Monk
         calls.append(count)
         if len(calls) > 2:
             return room
-        return replace(room, solids=[replace(s, place=(-30.0, -30.0)) for s in room.solids])
+        return replace(room, solids=[replace(s, floor_xy=(-30.0, -30.0)) for s in room.solids])
 
     monkeypatch.setattr(rooms, "_draw_room", away_first)
-    scene = simulate_room(RoomSettings(16, 1, 0), 0)
+    scene = simulate_room(0, size_px=16)
     assert scene.discarded == 2 and (scene.masks >= 4).any()
-
-
-def test_settings_say_what_is_wrong() -> None:
-    for views in (0, 17):
-        with pytest.raises(SriError, match="rooms have 1 to 16"):
-            RoomSettings(views=views)
-    with pytest.raises(SriError, match="too small"):
-        RoomSettings(size_px=4)
-    with pytest.raises(SriError, match="negative"):
-        RoomSettings(seed=-1)
