@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sri_cli.config.schema import Recipe
 from sri_cli.data.dataset import DataFile
+from sri_cli.data.loader import BatchSource, Prefetcher
 from sri_cli.device import Precision, choose_device, cpu_model
 from sri_cli.errors import SriError
 from sri_cli.models.build import build_model
@@ -22,7 +23,6 @@ from sri_cli.run import Workspace, is_path
 from sri_cli.training.capture import WARM_UP_STEPS
 from sri_cli.training.distributed import Ranks
 from sri_cli.training.execution import ExecutionMode, choose_mode
-from sri_cli.training.feed import BatchSource, Feed
 from sri_cli.training.step import TrainStep
 from sri_cli.training.trainer import check_data
 
@@ -145,10 +145,12 @@ class StepBench:
         self.run(self.done)
         self.done += 1
 
-    def _new_feed(self) -> Feed:
+    def _new_feed(self) -> Prefetcher:
         settings = self.recipe.train
         specs = self.step.model.training_noise()
-        return Feed(self.batches, specs, settings.batch, settings.seed, self.device, self.rows)
+        return Prefetcher(
+            self.batches, specs, settings.batch, settings.seed, self.device, self.rows
+        )
 
 
 def dry_run(

@@ -19,7 +19,7 @@ from sri_cli.checkpoint import Checkpoint
 from sri_cli.config.schema import Recipe
 from sri_cli.console import Progress
 from sri_cli.data.dataset import DataFile
-from sri_cli.data.loader import Batches
+from sri_cli.data.loader import Batches, Prefetcher
 from sri_cli.errors import Diverged, Interrupted, SriError
 from sri_cli.models.build import build_model
 from sri_cli.rng import retry_seed
@@ -27,7 +27,6 @@ from sri_cli.signals import StopFlag, stop_on_signal
 from sri_cli.training.distributed import Ranks, joined, processes_here, was_restarted
 from sri_cli.training.divergence import DivergenceDetector
 from sri_cli.training.execution import ExecutionMode, choose_mode
-from sri_cli.training.feed import Feed
 from sri_cli.training.log import RunLog, summary
 from sri_cli.training.run_folder import describe_run, find_checkpoint, forget_after, open_run
 from sri_cli.training.schedule import learning_rate
@@ -105,7 +104,7 @@ class Trainer:
     """
 
     step: TrainStep
-    feed: Feed | None = None
+    feed: Prefetcher | None = None
     detector: DivergenceDetector
     timed: float  # when the last record was made, in seconds, and after which step
     timed_at: int
@@ -285,7 +284,7 @@ class Trainer:
         self.ranks.from_first(lambda: forget_after(self.run_dir, self.log, self.saved))
         self.detector = DivergenceDetector(self.num_elements)
         self.timed, self.timed_at = time.monotonic(), self.done
-        self.feed = Feed(
+        self.feed = Prefetcher(
             self.batches,
             self.step.model.training_noise(),
             self.settings.batch,

@@ -14,14 +14,13 @@ import torch
 
 from sri_cli.config.load import load_recipe
 from sri_cli.config.schema import TrainSection
-from sri_cli.data.loader import Batches
+from sri_cli.data.loader import Batches, Prefetcher
 from sri_cli.device import to_device
 from sri_cli.models.build import build_model
 from sri_cli.rng import draw_noise
 from sri_cli.training.capture import WARM_UP_STEPS
 from sri_cli.training.distributed import Ranks
 from sri_cli.training.execution import ExecutionMode
-from sri_cli.training.feed import Feed
 from sri_cli.training.step import TrainStep
 from sri_cli.training.step_timing import random_images
 from tests.ranks import on_ranks
@@ -99,7 +98,7 @@ def test_fifty_steps_never_wait_for_the_gpu(way: str) -> None:
     step = TrainStep(model, recipe.train, GPU, WAYS[way])
     images = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), np.uint8)
     batches = Batches(images, recipe.train.batch, 0, GPU)
-    feed = Feed(batches, model.training_noise(), recipe.train.batch, 0, torch.device(GPU))
+    feed = Prefetcher(batches, model.training_noise(), recipe.train.batch, 0, torch.device(GPU))
     try:
         for number in range(WARM_UP_STEPS + 2):
             step(*feed.at(number), number)

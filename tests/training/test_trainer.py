@@ -16,9 +16,10 @@ import torch
 from sri_cli import checkpoint as checkpoints
 from sri_cli.config.load import recipe_from_dict
 from sri_cli.config.schema import Recipe
+from sri_cli.data import loader
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import Diverged, Interrupted, SriError, SriFailure
-from sri_cli.training import feed, run_folder
+from sri_cli.training import run_folder
 from sri_cli.training.log import read_log
 from sri_cli.training.trainer import train
 
@@ -213,7 +214,7 @@ def test_fewer_images_than_a_batch(tmp_path: Path, data: DataFile) -> None:
 
 def poison(monkeypatch: pytest.MonkeyPatch, wanted: Any) -> None:
     """NaN in the noise of every (seed, step) that `wanted` accepts."""
-    draw = feed.draw_noise
+    draw = loader.draw_noise
 
     def poisoned(specs: Any, batch: int, seed: int, step: int, rows: slice | None = None) -> Any:
         noise = draw(specs, batch, seed, step, rows)
@@ -221,7 +222,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, wanted: Any) -> None:
             noise["posterior"][0] = math.nan
         return noise
 
-    monkeypatch.setattr(feed, "draw_noise", poisoned)
+    monkeypatch.setattr(loader, "draw_noise", poisoned)
 
 
 def test_one_bad_step_is_skipped(
