@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 from pathlib import Path
 
 import click
 
-from sri_cli.cli.options import PICTURE_FOLDERS, seed_option
+from sri_cli.cli.options import JSON, PICTURE_FOLDERS, RUNS, seed_option
 from sri_cli.run import Workspace
 
 
 @click.command(name="label-sacc")
-@click.option("--run", "runs", multiple=True, metavar="RUN", help="Repeat for several runs.")
+@RUNS
 @PICTURE_FOLDERS
 @click.option("--num", type=int, default=100, show_default=True, help="Scenes of each model.")
-@seed_option("Of scenes, catch trials and orders.")
-@click.option("--rater", metavar="NAME", help="Who judges; left out: the login name.")
+@seed_option("Seed for scenes, catch trials and orders.")
+@click.option("--rater", metavar="NAME", help="Who judges.  [default: your login name]")
 @click.option(
     "--catch",
     type=click.IntRange(min=0),
     default=10,
     show_default=True,
-    help="Pictures mixed in whose verdict is known.",
+    help="Number of images with a known verdict mixed in.",
 )
 @click.option(
-    "--data", metavar="NAME|FILE", help="Real pictures among these; left out: of the run's data."
+    "--data", metavar="NAME|FILE", help="Real images among these.  [default: the data of the run]"
 )
 @click.option(
-    "--port", type=click.IntRange(0, 65535), help="Left out: 8765, or the next that is free."
+    "--port", type=click.IntRange(0, 65535), help="[default: 8765, or the next free port]"
 )
-@click.option("--no-browser", is_flag=True, help="Open no browser; the address is printed.")
-@click.option("--terminal", is_flag=True, help="No web page: pictures and keys in this terminal.")
-@click.option("--summary", is_flag=True, help="Judge nothing; show what was judged.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+@click.option("--no-browser", is_flag=True, help="Print the address, open no browser.")
+@click.option("--summary", is_flag=True, help="Show the results so far instead of labelling.")
+@JSON
 @click.pass_obj
 def command(
     workspace: Workspace,
@@ -46,25 +46,27 @@ def command(
     data: str | None,
     port: int | None,
     no_browser: bool,
-    terminal: bool,
     summary: bool,
     as_json: bool,
 ) -> None:
-    """Judge by eye whether the stacks of new scenes are plausible: S-Acc.
+    """Judge by eye whether the stacks in generated scenes are plausible (S-Acc).
 
-    Scenes of all models named (left out: of the latest run) come in one shuffled order, and nothing
-    tells whose they are. Every answer is kept at once; the same command goes on where it stopped.
+    A web page shows the scenes of all models in one shuffled order and does not say which model a
+    scene is from. Each answer is saved at once; run the same command again to continue.
     """
-    from sri_cli.labeling import rate
-    from sri_cli.labeling.sources import Wanted
-    from sri_cli.labeling.words import words
+    from sri_cli.labeling.session import check_rater, open_session, read_session
+    from sri_cli.labeling.statistics import run_weights, summarise, summary_text
 
-    judge = rate.summary if summary else rate.label
-    facts = judge(
-        workspace,
-        runs,
-        folders,
-        Wanted(num, seed, catch, data),
-        rate.Way(rater, terminal, port, no_browser),
-    )
-    click.echo(json.dumps(facts) if as_json else words(facts))
+    if summary:
+        weights = run_weights(workspace, runs)
+    else:
+        from sri_cli.labeling.app import serve
+        from sri_cli.labeling.scenes import prepare_session
+
+        rater = check_rater(rater or getpass.getuser())
+        folder = prepare_session(workspace, runs, folders, num, seed, catch, data)
+        click.echo(f"rater {rater}, session {folder}", err=True)
+        serve(open_session(folder, rater), port, not no_browser)
+        weights, folders = [model.weights for model in read_session(folder).models], ()
+    facts = summarise(workspace, weights, folders)
+    click.echo(json.dumps(facts) if as_json else summary_text(facts))

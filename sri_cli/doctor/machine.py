@@ -129,11 +129,11 @@ def video() -> Iterator[Finding]:
 
 def display(environment: Mapping[str, str] = os.environ) -> Iterator[Finding]:
     """Whether `sri label-sacc` can open a browser here."""
-    from sri_cli.labeling.server import far_from_browser
+    from sri_cli.labeling.app import far_from_browser
 
     if far_from_browser(environment):
-        words = "no screen here: sri label-sacc prints the address and the tunnel to it"
-        yield note("display", words, "sri label-sacc --terminal, to judge without a browser")
+        words = "no browser on this machine"
+        yield note("display", words, "sri label-sacc prints the ssh command that forwards its page")
     else:
         yield ok("display", "sri label-sacc can open a browser")
 

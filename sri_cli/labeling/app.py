@@ -1,167 +1,348 @@
-"""The labelling page as an application: who is let in, the page itself, pictures by number.
+"""The labelling page: a Flask app for one session and rater, and its server on 127.0.0.1.
 
-Everything that leaves here is the same for all pictures but their pixels: no name, no size of a
-file and no cache tells which model a picture is of.
+Any web page that the rater has open can send requests to 127.0.0.1, and any program on the
+machine can connect to it. Therefore
+- each start makes a new random token; the printed address carries it, and the browser exchanges
+  it for a signed cookie;
+- the Host header must be exact, port included (DNS rebinding);
+- requests that write must come from the page itself, by Origin and Sec-Fetch-Site (CSRF).
+
+Responses are the same for all images but for the pixels: images are numbered by position, have no
+metadata, and PNG files of one size in bytes.
 """
 
 from __future__ import annotations
 
+import errno
+import getpass
+import hmac
 import io
-from collections.abc import Callable
-from importlib import resources
+import os
+import secrets
+import socket
+import sys
+import threading
+import webbrowser
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from flask import Flask, Response, abort, redirect, render_template, request
+from flask import Flask, Response, abort, jsonify, redirect, render_template, request
+from flask import session as cookie
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import HTTPException
-from werkzeug.wrappers import Response as Reply
+from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
-from sri_cli.errors import SriError
-from sri_cli.labeling.access import HEADERS, RESTARTED, Access
-from sri_cli.labeling.api import add_api, as_json
-from sri_cli.labeling.bodies import MOST_AT_ONCE
-from sri_cli.labeling.keys import KEYS
+from sri_cli.errors import Interrupted, SriError
 from sri_cli.labeling.session import DEFINITION, Session
+from sri_cli.signals import stop_on_signal
 
-MOST_BYTES = 16 * 1024  # of a request; twenty answers take 1,500
-FILES = {  # what needs no cookie: the page's own code and looks
-    "page.js": "text/javascript",
-    "single.js": "text/javascript",
-    "grid.js": "text/javascript",
-    "talk.js": "text/javascript",
-    "page.css": "text/css",
-    "icon.svg": "image/svg+xml",
+ADDRESS = "127.0.0.1"
+PORT, PORTS_TRIED = 8765, 100
+GRID_IMAGES = 20  # answers in one request
+MOST_BYTES = 16 * 1024  # in a request
+NOT_VALID = (
+    "This address is not valid any more: each start of the server makes a new one. Open the"
+    " address that `sri label-sacc` printed last. All answers are saved."
+)
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
 }
-SIGNS = {"ArrowLeft": "←", "ArrowRight": "→"}  # of keys with long names
-DOES = {
-    "plausible": "plausible",
-    "implausible": "not plausible",
-    "unsure": "unsure",
-    "undo": "take back the last answer; in the grid, all that were saved together",
-    "back": "look at the picture before",
-    "forward": "look at the picture after",
-    "zoom": "twice as large, and back; arrows then move the picture",
-    "grid": "twenty pictures at a time, and back",
-    "examples": "simulated examples",
-    "help": "this help",
-}
 
 
-def make_app(
-    session: Session, access: Access, finish: Callable[[], None], say: Callable[[str], None]
-) -> Flask:
-    """The application of one session. `finish` is called when the rater is done, after the
-    answer to that request was sent; `say` takes a line for the terminal."""
-    app = Flask(__name__, static_folder=None, template_folder="page")
-    app.config.update(MAX_CONTENT_LENGTH=MOST_BYTES, TRUSTED_HOSTS=access.hosts)
-    _add_guards(app, access)
-    _add_refusals(app, say)
-    _add_page(app, session, access)
-    _add_pictures(app, session)
-    add_api(app, session, finish)
+class Body(BaseModel):
+    """JSON from the page; `version` is that of the state it shows."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    version: int
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+    position: Annotated[int, Field(ge=0)]
+    verdict: Literal["plausible", "implausible", "unsure"]
+
+
+class Answers(Body):
+    answers: Annotated[list[Answer], Field(min_length=1, max_length=GRID_IMAGES)]
+    seconds: Annotated[float, Field(ge=0, le=86_400)] | None = None  # for each
+
+
+class Undo(Body):
+    count: Annotated[int, Field(ge=1, le=GRID_IMAGES)]
+
+
+class LabelServer(ThreadedWSGIServer):
+    """Serves `session` at `port` or the next free one (0: any), a thread per request.
+
+    `url` is the address with its token; `finished` is set once the rater pressed "Finish".
+    """
+
+    def __init__(self, session: Session, port: int) -> None:
+        self.session = session
+        self.finished = threading.Event()
+        self.token, self.token_once = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+        with listen(port) as listener:
+            port = listener.getsockname()[1]
+            self.hosts = [f"{ADDRESS}:{port}", f"localhost:{port}"]
+            super().__init__(ADDRESS, port, make_app(self), _Handler, fd=listener.fileno())
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.hosts[0]}/?token={self.token}"
+
+    @property
+    def url_once(self) -> str:
+        """Valid for one visit: the process list shows the address that opens a browser."""
+        return f"http://{self.hosts[0]}/?token={self.token_once}"
+
+    def accepts(self, token: str) -> bool:
+        """Whether `token` is that of `url`, or that of `url_once` on its first visit."""
+        for own in (self.token, self.token_once):
+            if hmac.compare_digest(token.encode("utf-8", "replace"), own.encode()):
+                if own == self.token_once:
+                    self.token_once = secrets.token_urlsafe(32)
+                return True
+        return False
+
+    def finish(self) -> None:
+        """Stop serving; returns at once."""
+        self.finished.set()
+        threading.Thread(target=self.shutdown, daemon=True).start()
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = 60  # seconds for a request to arrive
+
+    def log(self, *_: Any) -> None:
+        """Requests are not logged."""
+
+
+def serve(session: Session, port: int | None, open_browser: bool) -> None:
+    """Serve the page until all images are judged and the rater presses "Finish".
+
+    Args:
+        port: None: PORT or the next free one.
+
+    Raises:
+        Interrupted: stopped by a signal with images left. All answers are on disk by then.
+        SriError: no free port.
+    """
+    with stop_on_signal() as stop:
+        server = LabelServer(session, PORT if port is None else port)
+        announce(server, open_browser)
+        with suppress(KeyboardInterrupt):
+            stop.at_once = True  # there is nothing to finish first
+            if stop.name is None:
+                server.serve_forever(0.05)
+        server.server_close()
+    left = session.verdicts().count(None)
+    if left:
+        raise Interrupted(
+            f"{session.total - left} of {session.total} images are judged",
+            "run the same command again to continue",
+        )
+
+
+def announce(server: LabelServer, open_browser: bool) -> None:
+    """Print the address, and open it where there is a browser."""
+    session, remote = server.session, far_from_browser(os.environ)
+    judged = session.total - session.verdicts().count(None)
+    lines = [
+        f"{session.rater}: {judged} of {session.total} images are judged",
+        f"open {server.url}",
+    ]
+    if remote:
+        lines.append(f"first, on your own computer: {tunnel(server.port)}")
+    lines.append("each answer is saved at once; Ctrl-C stops, the same command continues")
+    print("\n".join(lines), file=sys.stderr, flush=True)
+    if open_browser and not remote:
+        threading.Thread(target=webbrowser.open, args=(server.url_once,), daemon=True).start()
+
+
+def say(line: str) -> None:
+    """A line for the terminal."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def listen(port: int) -> socket.socket:
+    """A listening socket at `port` or the next free one; 0: any."""
+    last = min(port + PORTS_TRIED, 65_535) if port else 0
+    for candidate in range(port, last + 1):
+        try:
+            return socket.create_server((ADDRESS, candidate), backlog=128)
+        except PermissionError as error:
+            raise SriError(f"port {candidate} is reserved", f"--port {PORT}") from error
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+    raise SriError(f"ports {port} to {last} are all in use", "--port 0 takes any free port")
+
+
+def far_from_browser(environment: Mapping[str, str]) -> bool:
+    """Whether this machine has no screen or is used over ssh."""
+    if "SSH_CONNECTION" in environment:
+        return True
+    screens = ("DISPLAY", "WAYLAND_DISPLAY")
+    return sys.platform.startswith("linux") and not any(environment.get(one) for one in screens)
+
+
+def tunnel(port: int) -> str:
+    """The command that forwards the page to the rater's own computer."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        user = "USER"
+    return f"ssh -N -L {port}:{ADDRESS}:{port} {user}@{socket.gethostname()}"
+
+
+def make_app(server: LabelServer) -> Flask:
+    """The page and its API for `server.session`."""
+    app = Flask(__name__, static_folder="page/static", template_folder="page")
+    app.config.update(
+        SECRET_KEY=secrets.token_bytes(32),  # new at each start: older cookies are refused
+        # All ports of a host share their cookies: two servers need two names. Lax, not Strict:
+        # the address may be clicked in a terminal that is itself a web page.
+        SESSION_COOKIE_NAME=f"sri-label-{server.hosts[0].rpartition(':')[2]}",
+        SESSION_COOKIE_SAMESITE="Lax",
+        MAX_CONTENT_LENGTH=MOST_BYTES,
+    )
+    _add_guards(app, server)
+    _add_page(app, server)
+    _add_api(app, server)
     return app
 
 
-def png(picture: NDArray[np.uint8]) -> bytes:
-    """Picture [H,W,3] as a file without metadata, not compressed: all are of the same length."""
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture)).save(file, "PNG", compress_level=0)
-    return file.getvalue()
-
-
-def _add_guards(app: Flask, access: Access) -> None:
+def _add_guards(app: Flask, server: LabelServer) -> None:
     @app.before_request
     def guard() -> None:
-        # TRUSTED_HOSTS looks at the name alone; another port of it is another site.
-        if not access.trusts_host(request.headers.get("Host")):
-            abort(400, f"the address must begin with http://{access.hosts[0]}/")
-        if request.method not in ("GET", "HEAD") and not access.trusts_writer(request.headers):
+        host, site = request.headers.get("Host"), request.headers.get("Sec-Fetch-Site")
+        writes = request.method not in ("GET", "HEAD")
+        is_ours = site in (None, "same-origin") or (site == "none" and not writes)
+        if host not in server.hosts:
+            abort(400, f"the address must begin with http://{server.hosts[0]}/")
+        if writes and request.headers.get("Origin") != f"http://{host}":
             abort(403, "the request comes from another page")
-        if request.endpoint in ("page", "file"):
-            return
-        if request.headers.get("Sec-Fetch-Site") not in (None, "same-origin", "none"):
-            abort(403, "the request comes from another page")
-        if not access.knows(request.cookies.get(access.cookie_name)):
-            abort(403, RESTARTED)
+        if request.endpoint not in ("page", "static"):
+            if not is_ours:
+                abort(403, "the request comes from another page")
+            if "rater" not in cookie:
+                abort(403, NOT_VALID)
 
     @app.after_request
-    def dress(response: Response) -> Response:
+    def close(response: Response) -> Response:
         response.headers.update(HEADERS)
         return response
 
-
-def _add_refusals(app: Flask, say: Callable[[str], None]) -> None:
     @app.errorhandler(HTTPException)
-    def refuse(error: HTTPException) -> Reply:
-        words, code = error.description or error.name, error.code or 500
+    def refuse(error: HTTPException) -> tuple[Response | str, int]:
+        message, code = error.description or error.name, error.code or 500
         if request.path == "/":
-            return Response(render_template("refused.html", words=words), code)
-        return as_json({"error": words}, code)
+            return render_template("refused.html", message=message), code
+        return jsonify(error=message), code
 
-    @app.errorhandler(Exception)
-    def fail(error: Exception) -> Reply:
-        words = error.message if isinstance(error, SriError) else f"{type(error).__name__}: {error}"
-        say(words)
-        return as_json({"error": words}, 500)
+    @app.errorhandler(SriError)
+    def fail(error: SriError) -> tuple[Response, int]:
+        say(error.message)
+        return jsonify(error=error.message), 500
 
 
-def _add_page(app: Flask, session: Session, access: Access) -> None:
-    examples = [(sound, why) for _, sound, why in session.examples()]
-    words = {
-        "rater": session.rater,
-        "total": session.total,
-        "definition": DEFINITION,
-        "examples": examples,
-        "at_once": MOST_AT_ONCE,
-        "keys": KEYS,
-        "shortcuts": [
-            ([SIGNS.get(key, key) for key in KEYS[deed]], does) for deed, does in DOES.items()
-        ],
-    }
+def _add_page(app: Flask, server: LabelServer) -> None:
+    session = server.session
+    examples = session.examples()
 
-    @app.get("/", provide_automatic_options=False)
-    def page() -> Reply | str:
+    @app.get("/")
+    def page() -> Any:
         if "token" in request.args:
-            return _exchange(access, request.args["token"])
-        if access.knows(request.cookies.get(access.cookie_name)):
-            return render_template("index.html", **words)
-        if request.headers.get("Sec-Fetch-Site") == "cross-site":
-            # The address was clicked in another site's page (a terminal in the browser, say):
-            # the cookie just set is withheld from this redirect. Our own page may go on.
-            return render_template("onward.html")
-        abort(403, RESTARTED)
+            if not server.accepts(request.args["token"]):
+                abort(403, NOT_VALID)
+            cookie["rater"] = session.rater
+            return redirect("/", 303)  # takes the token out of the address
+        if "rater" not in cookie:
+            abort(403, NOT_VALID)
+        return render_template(
+            "index.html",
+            rater=session.rater,
+            total=session.total,
+            grid_images=GRID_IMAGES,
+            definition=DEFINITION,
+            examples=[shown for _, shown in examples],
+        )
 
-    @app.get("/<name>", provide_automatic_options=False)
-    def file(name: str) -> Reply:
-        if name not in FILES:
-            abort(404)
-        body = (resources.files("sri_cli.labeling") / "page" / name).read_bytes()
-        return Response(body, mimetype=FILES[name])
+    @app.get("/images/<int:position>.png")
+    def image(position: int) -> Response:
+        return _png(session.image, position, session.total)
 
-
-def _exchange(access: Access, token: str) -> Reply:
-    """A cookie for the token, which a redirect takes out of the address."""
-    if not access.takes(token):
-        abort(403, RESTARTED)
-    response = redirect("/", 303)
-    response.set_cookie(
-        access.cookie_name, access.cookie, path="/", httponly=True, samesite="Strict"
-    )
-    return response
+    @app.get("/examples/<int:number>.png")
+    def example(number: int) -> Response:
+        return _png(lambda i: examples[i][0], number, len(examples))
 
 
-def _add_pictures(app: Flask, session: Session) -> None:
-    examples = [picture for picture, _, _ in session.examples()]
+def _png(image: Callable[[int], NDArray[np.uint8]], number: int, count: int) -> Response:
+    if number >= count:
+        abort(404)
+    return Response(png_bytes(image(number)), mimetype="image/png")
 
-    @app.get("/pictures/<int:place>.png", provide_automatic_options=False)
-    def picture(place: int) -> Reply:
-        if place >= session.total:
-            abort(404)
-        return Response(png(session.picture(place)), mimetype="image/png")
 
-    @app.get("/examples/<int:number>.png", provide_automatic_options=False)
-    def example(number: int) -> Reply:
-        if number >= len(examples):
-            abort(404)
-        return Response(png(examples[number]), mimetype="image/png")
+def png_bytes(image: NDArray[np.uint8]) -> bytes:
+    """Image [S,S,3] as PNG without metadata or compression: all files have the same length."""
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(file, "PNG", compress_level=0)
+    return file.getvalue()
+
+
+def _add_api(app: Flask, server: LabelServer) -> None:
+    """Answers are on disk before the response is sent. 409: the state has changed in another tab;
+    nothing was done, and the response has the state as it is."""
+    session = server.session
+
+    @app.get("/api/state")
+    def state() -> Response:
+        return jsonify(session.state())
+
+    @app.post("/api/answers")
+    def answers() -> tuple[Response, int]:
+        body = _read(Answers)
+        verdicts = {one.position: one.verdict for one in body.answers}
+        if max(verdicts) >= session.total:
+            abort(400, f"position: 0 to {session.total - 1}")
+        saved = session.answer(verdicts, body.seconds, body.version)
+        return jsonify(session.state()), 200 if saved else 409
+
+    @app.post("/api/undo")
+    def undo() -> tuple[Response, int]:
+        body = _read(Undo)
+        undone = session.undo(body.count, body.version)
+        return jsonify(session.state() | {"undone": undone or []}), 409 if undone is None else 200
+
+    @app.post("/api/finish")
+    def finish() -> tuple[Response, int]:
+        state = session.state()
+        response = jsonify(state)
+        if None in state["verdicts"]:
+            return response, 409
+        response.call_on_close(server.finish)  # after the response is sent
+        return response, 200
+
+
+def _read(kind: type[Any]) -> Any:
+    """The request's JSON as a `kind`; status 400, 413 or 415 where it is something else."""
+    if not request.is_json:
+        abort(415)
+    try:
+        return kind.model_validate_json(request.get_data())
+    except ValidationError as error:
+        first = error.errors()[0]
+        abort(400, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")

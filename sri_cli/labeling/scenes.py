@@ -1,230 +1,262 @@
-"""The pictures of a session as they lie on disk, and what each of them is.
+"""The images of a labelling session: scenes of runs, images of folders, and catch trials.
 
-A session is a folder `labels/<id>/` among the runs: it may hold scenes of several models, so that
-it belongs to none of their folders, and it moves with them.
-
-  session.json    what was asked for, the models, and per picture its hash, seed and index
-  pictures.npz    `pictures` uint8 [N,S,S,3] and `examples` uint8 [E,S,S,3]
-  answers.jsonl   store.py
-
-Axis legend: N pictures, E examples, S side in pixels.
+Axis legend: N images, S side in pixels.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import io
-import json
-import os
-import shutil
-import zipfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+import itertools
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sri_cli import __version__
-from sri_cli.atomic import cannot_write, ensure_folder, list_folder, sync_folder, write_atomic
+from sri_cli.console import counting
+from sri_cli.data.dataset import DataFile
+from sri_cli.data.simulate.flaws import FLAWS, LabelledTower, simulate_labelled_tower
 from sri_cli.errors import SriError
-from sri_cli.labeling.store import SCHEMA, AnswerLog, check_schema
+from sri_cli.generation.sample import check_request, quantise, sample_scenes
+from sri_cli.generation.trained_run import TrainedRun
+from sri_cli.labeling.session import (
+    FOLDER,
+    Example,
+    Images,
+    Item,
+    Model,
+    image_hash,
+    read_sessions,
+    write_session,
+)
+from sri_cli.metrics.evaluate_runs import open_runs
+from sri_cli.metrics.generated import DEMO, TOWERS, no_towers
+from sri_cli.metrics.picture_folder import open_folder
+from sri_cli.metrics.records import data_facts, run_subject
+from sri_cli.run import Workspace
 
-FOLDER = "labels"  # of the runs folder
-FACTS, PICTURES, ANSWERS = "session.json", "pictures.npz", "answers.jsonl"
-
-Pictures = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Model:
-    """Whose scenes are judged. `weights` tells models apart wherever they lie: a hash of the
-    model, or of a folder's pictures; `subject` and `data` are as in a measurement. `seed` is None
-    for pictures that another tool drew."""
-
-    name: str
-    weights: str
-    subject: dict[str, Any]
-    data: dict[str, Any] | None = None
-    seed: int | None = None
-    slots: int | None = None
-    temperature: float | None = None
-
-
-@dataclass(frozen=True)
-class Card:
-    """One picture: scene `index` of model number `model`, or a catch trial (`model` None), of
-    which it is known whether it is plausible."""
-
-    id: str
-    sha256: str
-    index: int
-    model: int | None
-    catch: str | None = None  # real, sound, floating, gapped
-    plausible: bool | None = None
+Look = Literal["original", "demo"]
+TEMPERATURE = 1.0  # of the S-Acc protocol
+SPLIT = "test"  # real images among the catch trials
+REAL, SOUND = "real", "sound"
+FLAWED = ("floating", "gapped")
+CATCH_STREAM = 2  # keeps the choice of real images apart from other random numbers of the seed
+EXAMPLES_SEED, EXAMPLES_FIRST = 1_000_003, 10_000  # no catch trial has these
+EXAMPLES_SHARE = 0.05  # least share of an example's pixels that show blocks
 
 
 @dataclass(frozen=True)
-class Example:
-    """Why a simulated picture is plausible, or is not."""
+class Source:
+    """A run or folder: `draw()` gives its images uint8 [N,S,S,3], numbered by `indices`."""
 
-    plausible: bool
-    why: str
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What makes two commands mean the same session; `weights` in alphabetical order, `data` the
-    hash of a data file that was named for the catch trials."""
-
-    weights: tuple[str, ...]
-    seed: int
-    num: int
-    catch: int
-    data: str | None = None
+    model: Model
+    size: int  # px
+    indices: Sequence[int]
+    draw: Callable[[], Images]
+    data: DataFile | None = None
 
 
-@dataclass(frozen=True)
-class Deck:
-    """All pictures of a session in the order of the file, which no rater sees."""
+def prepare_session(
+    workspace: Workspace,
+    runs: Sequence[str],
+    folders: Sequence[Path],
+    num: int = 100,
+    seed: int = 0,
+    catch: int = 10,
+    data: str | None = None,
+) -> Path:
+    """The folder of the session with these settings, begun before or drawn now.
 
-    asked: Asked
-    models: tuple[Model, ...]
-    cards: tuple[Card, ...]
-    pictures: Pictures
-    examples: tuple[Example, ...]
-    example_pictures: Pictures
+    Args:
+        runs, folders: whose scenes to judge, in any order; neither: the latest run.
+        num: scenes of each.
+        seed: of the scenes, the catch trials and the raters' orders.
+        catch: number of catch trials.
+        data: name or file that the real images come from; None: the data of the run.
 
-    @property
-    def id(self) -> str:
-        """Hash of the models' weights, seed, number and all pictures."""
-        hashes = sorted(card.sha256 for card in self.cards)
-        words = json.dumps([self.asked.weights, self.asked.seed, self.asked.num, hashes])
-        return hashlib.sha256(words.encode()).hexdigest()[:12]
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A session folder's session.json, read."""
-
-    folder: Path
-    time: str  # of its beginning, UTC
-    asked: Asked
-    models: tuple[Model, ...]
-    cards: tuple[Card, ...]
-    examples: tuple[Example, ...]
-
-    @property
-    def id(self) -> str:
-        return self.folder.name
-
-    @property
-    def log(self) -> AnswerLog:
-        """Its answers."""
-        return AnswerLog(self.folder / ANSWERS)
-
-
-def digest(picture: Pictures) -> str:
-    """SHA-256 of a picture's pixels, row by row."""
-    return hashlib.sha256(np.ascontiguousarray(picture).tobytes()).hexdigest()
-
-
-def save(labels: Path, deck: Deck) -> Path:
-    """Write the session's folder whole, or leave the one that is there already."""
-    folder = labels / deck.id
-    ensure_folder(labels)
-    beside = labels / f".{deck.id}.{os.getpid()}.tmp"
-    try:
-        beside.mkdir()
-        write_atomic(beside / PICTURES, _archive(deck))
-        write_atomic(beside / FACTS, (json.dumps(_facts(deck), indent=1) + "\n").encode())
-        os.rename(beside, folder)
-        sync_folder(labels)
-    except OSError as error:
-        # Another command with the same pictures was faster.
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise cannot_write(folder, error) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return folder
-
-
-def _archive(deck: Deck) -> bytes:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, pictures=deck.pictures, examples=deck.example_pictures)
-    return buffer.getvalue()
-
-
-def _facts(deck: Deck) -> dict[str, Any]:
-    return {
-        "schema": SCHEMA,
-        "session": deck.id,
-        "sri": __version__,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "asked": asdict(deck.asked),
-        "models": [asdict(model) for model in deck.models],
-        "pictures": [asdict(card) for card in deck.cards],
-        "examples": [asdict(example) for example in deck.examples],
+    Raises:
+        SriError: for runs, folders or data that cannot be opened or judged together; nothing has
+            been written then.
+    """
+    check_request(num, 1, TEMPERATURE, seed)
+    sources = [run_source(run, num, seed, data) for run in open_runs(workspace, runs, folders)]
+    sources += [folder_source(workspace, folder, num, seed, data) for folder in folders]
+    check_sources(sources)
+    sources.sort(key=lambda source: source.model.weights)
+    named = next((source.data for source in sources if data is not None and source.data), None)
+    settings = {
+        "weights": [source.model.weights for source in sources],
+        "seed": seed,
+        "num": num,
+        "catch": catch,
+        "data": None if named is None else str(named.attrs["sha256"]),
     }
+    labels = workspace.runs_root / FOLDER
+    for deck in read_sessions(labels):
+        if deck.settings == settings:
+            return deck.folder
+    return draw_session(labels, settings, sources)
 
 
-def read(folder: Path) -> Kept:
-    """A session's facts. SriError for a file that is damaged or of a newer sri."""
-    path = folder / FACTS
-    try:
-        facts = json.loads(path.read_bytes())
-        check_schema(path, int(facts["schema"]))
-        asked = {**facts["asked"], "weights": tuple(facts["asked"]["weights"])}
-        return Kept(
-            folder,
-            str(facts["time"]),
-            Asked(**asked),
-            tuple(Model(**model) for model in facts["models"]),
-            tuple(Card(**card) for card in facts["pictures"]),
-            tuple(Example(**example) for example in facts["examples"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder, f"{FACTS} cannot be read") from error
-
-
-def sessions(labels: Path) -> list[Kept]:
-    """All sessions of a workspace, the oldest first."""
-    folders = [path for path in list_folder(labels) if not path.name.startswith(".")]
-    kept = [read(folder) for folder in folders if (folder / FACTS).exists()]
-    return sorted(kept, key=lambda one: one.time)
-
-
-def find(labels: Path, asked: Asked) -> Kept | None:
-    """The session that was begun by a command that asked for the same."""
-    return next((kept for kept in sessions(labels) if kept.asked == asked), None)
-
-
-def load(folder: Path) -> Deck:
-    """A session with its pictures, every one of them checked by its hash."""
-    kept = read(folder)
-    try:
-        with np.load(folder / PICTURES, allow_pickle=False) as file:
-            pictures, examples = file["pictures"], file["examples"]
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise _damaged(folder, f"{PICTURES} cannot be read") from error
-    if [digest(picture) for picture in pictures] != [card.sha256 for card in kept.cards]:
-        raise _damaged(folder, "its pictures are not those that were judged")
-    return Deck(kept.asked, kept.models, kept.cards, pictures, kept.examples, examples)
-
-
-def cards_of(pictures: Pictures, model: int, indices: Sequence[int]) -> list[Card]:
-    """What the scenes of one model are."""
-    return [
-        Card(f"m{model}-{index}", digest(picture), int(index), model)
-        for picture, index in zip(pictures, indices, strict=True)
+def draw_session(labels: Path, settings: dict[str, Any], sources: Sequence[Source]) -> Path:
+    """Draw all images and write them; the new folder."""
+    size, models = sources[0].size, [source.model for source in sources]
+    names = Counter(model.name for model in models)
+    for model in models:
+        if names[model.name] > 1:
+            model.name += f" ({model.weights[:8]})"
+    data = next((s.data for s in sources if s.data is not None and s.data.name in TOWERS), None)
+    look: Look = "demo" if data is not None and data.name == DEMO else "original"
+    drawn = [source.draw() for source in sources]
+    items = [
+        Item(id=f"m{number}-{index}", sha256=image_hash(image), index=int(index), model=number)
+        for number, (source, images) in enumerate(zip(sources, drawn, strict=True))
+        for image, index in zip(images, source.indices, strict=True)
     ]
+    trials, trial_images = catch_trials(settings["catch"], settings["seed"], size, look, data)
+    examples, example_images = make_examples(size, look)
+    images = np.concatenate([*drawn, trial_images])
+    return write_session(labels, settings, models, items + trials, images, examples, example_images)
 
 
-def _damaged(folder: Path, what: str) -> SriError:
-    return SriError(
-        f"the session {folder} is damaged: {what}",
-        "its answers are kept; move the folder away to begin anew",
+def run_source(trained: TrainedRun, num: int, seed: int, data: str | None) -> Source:
+    """New scenes of a model, at temperature 1 and with the number of slots of its training."""
+    slots, size = trained.model.num_slots, trained.model.image_size
+    subject = run_subject(trained)
+    try:
+        file = trained.open_data(data)
+    except SriError:
+        if data is not None:
+            raise
+        file = None  # drawing needs no data, but tables show its name
+    facts = {"name": trained.data_name, "image_size": size, "source": "unknown", "split": SPLIT}
+    facts = facts | {"sha256": None} if file is None else data_facts(file, SPLIT)
+    if file is not None and (warning := no_towers("S-Acc", file)):
+        print(f"Warning: {warning}", file=sys.stderr)
+    name = f"{trained.run_dir.resolve().name}, step {trained.step:,}"
+    model = Model(
+        name=name,
+        weights=subject["model"],
+        subject=subject,
+        data=facts,
+        seed=seed,
+        slots=slots,
+        temperature=TEMPERATURE,
     )
+
+    def draw() -> Images:
+        chunks = []
+        with counting("drawing", num) as advance:
+            for scene in sample_scenes(trained.model, num, slots, TEMPERATURE, seed):
+                chunks.append(quantise(scene.image))
+                advance(len(chunks[-1]))
+        return np.concatenate(chunks)
+
+    return Source(model, size, range(num), draw, file)
+
+
+def folder_source(
+    workspace: Workspace, path: Path, num: int, seed: int, data: str | None
+) -> Source:
+    """`num` images of a folder, chosen by the seed, or all where there are fewer."""
+    folder = open_folder(path)
+    count = min(num, folder.count)
+    if count < num:
+        print(f"Note: --images {path} holds only {count} images; using all", file=sys.stderr)
+    chosen = np.sort(np.random.default_rng(seed).choice(folder.count, count, replace=False))
+    images = np.concatenate([folder.read(int(i), int(i) + 1) for i in chosen])
+    weights, path = image_hash(images), path.resolve()
+    subject = {"kind": "images", "images": str(path), "count": count, "sha256": weights}
+    model = Model(name=path.name, weights=weights, subject=subject)
+    file = None if data is None else DataFile(workspace.find_data(data, folder.size))
+    return Source(model, folder.size, chosen.tolist(), lambda: images, file)
+
+
+def check_sources(sources: Sequence[Source]) -> None:
+    """Raises SriError for images of several sizes, or the same model twice."""
+    first = sources[0]
+    for i, source in enumerate(sources):
+        if source.size != first.size:
+            raise SriError(
+                f"{first.model.name} has images of {first.size} px, {source.model.name} of"
+                f" {source.size} px: the size would give away the model",
+                "judge images of one size together",
+            )
+        if source.model.weights in [other.model.weights for other in sources[:i]]:
+            raise SriError(
+                f"{source.model.name} is the same model as another one", "name each model once"
+            )
+        if source.data is not None:
+            source.data.check_size(first.size)
+
+
+def catch_trials(
+    count: int, seed: int, size: int, look: Look, data: DataFile | None
+) -> tuple[list[Item], Images]:
+    """Images whose verdict is known, about as many plausible as not; (seed, index) fix each.
+
+    Of ten, five are simulated stacks with a block that floats or lies beside the stack, one is a
+    sound simulated stack, and four are test images of `data` (None: sound simulated stacks), so
+    that neither look gives away the verdict.
+    """
+    flawed = count // 2
+    real = 0 if data is None else min((count - flawed) * 4 // 5, data.counts[SPLIT])
+    indices = [flawed_index(FLAWED[i % 2], i // 2) for i in range(flawed)]
+    indices += [2 * i for i in range(count - flawed - real)]
+    trials = []
+    for index in indices:
+        tower = simulate_labelled_tower(index, size, look, seed)
+        trials.append((tower.images[0], tower.flaw or SOUND, index))
+    if data is not None:
+        random = np.random.default_rng((seed, CATCH_STREAM))
+        for index in np.sort(random.choice(data.counts[SPLIT], real, replace=False)).tolist():
+            trials.append((np.array(data.split(SPLIT).images[index]), REAL, index))
+    items = [
+        Item(
+            id=f"catch-{kind}-{index}",
+            sha256=image_hash(image),
+            index=index,
+            model=None,
+            catch=kind,
+            plausible=kind not in FLAWED,
+        )
+        for image, kind, index in trials
+    ]
+    images = np.array([image for image, _, _ in trials], np.uint8)
+    return items, images.reshape(count, size, size, 3)
+
+
+def flawed_index(flaw: str, number: int) -> int:
+    """The index of the `number`-th simulated scene with a flaw; even indices are sound."""
+    return 2 * (FLAWS.index(flaw) + len(FLAWS) * number) + 1
+
+
+def make_examples(size: int, look: Look) -> tuple[list[Example], Images]:
+    """Three plausible stacks, one of which would fall, and three that are not plausible."""
+    standing = _large_towers(size, look, None, stable=1)
+    falling = _large_towers(size, look, None, stable=0)
+    floating, gapped = (_large_towers(size, look, flaw) for flaw in FLAWED)
+    chosen = [
+        (next(standing), True, "all blocks touch"),
+        (next(falling), True, "all blocks touch; that it would fall does not count"),
+        (next(standing), True, "all blocks touch"),
+        (next(floating), False, "a block floats above the one below it"),
+        (next(gapped), False, "a block is beside the one below it, with a gap"),
+        (next(floating), False, "a block floats above the one below it"),
+    ]
+    shown = [Example(plausible=plausible, why=why) for _, plausible, why in chosen]
+    return shown, np.stack([tower.images[0] for tower, _, _ in chosen])
+
+
+def _large_towers(
+    size: int, look: Look, flaw: str | None, stable: int = -1
+) -> Iterator[LabelledTower]:
+    """Simulated stacks that fill enough of the image; `stable`: 1 stands, 0 would fall."""
+    for number in itertools.count(EXAMPLES_FIRST):
+        index = flawed_index(flaw, number) if flaw else 2 * number
+        tower = simulate_labelled_tower(index, size, look, EXAMPLES_SEED)
+        large = (tower.masks > 0).mean() >= EXAMPLES_SHARE
+        if large and tower.factors["stable"][0] == stable:
+            yield tower

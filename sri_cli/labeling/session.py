@@ -1,167 +1,247 @@
-"""One rater's way through the pictures of a session: shuffled, and nothing told of what they are.
+"""A labelling session on disk, and the view that one rater has of it: blind and shuffled.
 
-Whatever the page or the terminal may know is public here; which model a picture is of, and whether
-it is a catch trial, is not.
+A session may hold scenes of several models, so it belongs to no run. It is a folder
+`runs/labels/<id>/` (file names and keys are those of version 0.1):
+
+  session.json    settings, models, and the hash, seed and index of every image
+  pictures.npz    `pictures` uint8 [N,S,S,3] and `examples` uint8 [E,S,S,3]
+  answers.jsonl   one line per answer or undo, of all raters; lines are only ever added
+
+Axis legend: N images, E examples, S side in pixels.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import json
+import os
+import re
 import unicodedata
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field
 
+from sri_cli import __version__
+from sri_cli.atomic import cannot_write, ensure_folder, list_folder, sync_folder, write_atomic
 from sri_cli.errors import SriError
-from sri_cli.labeling.scenes import ANSWERS, Card, Deck, load
-from sri_cli.labeling.store import AnswerLog, Record
 
+SCHEMA = 1
+FOLDER = "labels"  # in the runs folder
+FACTS, IMAGES, ANSWERS = "session.json", "pictures.npz", "answers.jsonl"
 VERDICTS = ("plausible", "implausible", "unsure")
 DEFINITION = (
-    "A stack is plausible when all of its blocks touch each other. Touching is what counts, not"
+    "A stack is plausible when all of its blocks touch each other. Only touching counts, not"
     " whether the stack would stand."
 )
 LONGEST_NAME = 64
 
+Images = NDArray[np.uint8]
+Record = dict[str, Any]
 
-class Session:
-    """The pictures of a session in the order of one rater; places are 0 .. total-1.
 
-    Any number of threads and processes may have the same one open: what counts is on disk.
+class Model(BaseModel):
+    """A model, or a folder of images, whose scenes are judged.
+
+    `weights` is a hash of the model (or of the folder's images) and identifies it wherever it
+    lies; `subject` and `data` are those of a measurement. `seed` is None for a folder.
     """
 
-    def __init__(self, deck: Deck, log: AnswerLog, rater: str) -> None:
-        self.rater, self.total = rater, len(deck.cards)
-        self._deck, self._log = deck, log
-        self._order = shuffled(self.total, deck.asked.seed, rater)
-        self._place = {deck.cards[card].id: place for place, card in enumerate(self._order)}
+    name: str
+    weights: str
+    subject: dict[str, Any]
+    data: dict[str, Any] | None = None
+    seed: int | None = None
+    slots: int | None = None
+    temperature: float | None = None
 
-    def picture(self, place: int) -> NDArray[np.uint8]:
-        """[S,S,3]."""
-        return self._deck.pictures[self._order[place]]
 
-    def verdicts(self) -> list[str | None]:
-        """By place, read anew from the disk; None where there is no answer."""
-        return self._verdicts(self._answers())
+class Item(BaseModel):
+    """One image: scene `index` of model number `model`, or a catch trial (`model` None).
 
-    def answer(
-        self,
-        place: int,
-        verdict: str,
-        seconds: float | None = None,
-        expected: str | None = "unset",
-    ) -> bool:
-        """Keep an answer; it is on the disk when this returns.
+    `catch` is the kind of catch trial, and `plausible` its known verdict.
+    """
 
-        `expected`: the verdict that the caller saw at that place (None: no answer). Where another
-        tab has changed it since, nothing is written and the answer is False; "unset" asks for no
-        such check. A verdict that stands already is not written again.
-        """
-        if verdict not in VERDICTS:
-            raise ValueError(f"{verdict!r} is none of {VERDICTS}")
-        card = self._card(place)
-        fits = True
+    id: str
+    sha256: str
+    index: int
+    model: int | None
+    catch: str | None = None
+    plausible: bool | None = None
 
-        def make(records: list[Record]) -> Record | None:
-            nonlocal fits
-            stands = self._verdicts(live(records, self.rater))[place]
-            fits = expected in ("unset", stands)
-            if not fits or stands == verdict:
-                return None
-            return self._record("answer", card, verdict=verdict, seconds=seconds)
 
-        self._log.append(make)
-        return fits
+class Example(BaseModel):
+    """What a simulated example shows."""
 
-    def undo(self) -> int | None:
-        """Take back the last answer of this rater, whichever tab it came from: what stood at its
-        place before stands again. Its place; None when there is nothing left to take back."""
-        undone = None
+    plausible: bool
+    why: str
 
-        def make(records: list[Record]) -> Record | None:
-            nonlocal undone
-            answers = live(records, self.rater)
-            if not answers:
-                return None
-            undone = self._place[answers[-1]["picture"]]
-            return self._record("undo", self._card(undone), verdict=answers[-1]["verdict"])
 
-        self._log.append(make)
-        return undone
+class Deck(BaseModel):
+    """The content of session.json. Two commands with the same settings mean the same session."""
 
-    def next_place(self) -> int | None:
-        """The first picture without an answer; None when all is done."""
-        verdicts = self.verdicts()
-        return verdicts.index(None) if None in verdicts else None
+    folder: Path = Field(exclude=True)
+    schema_version: int = Field(SCHEMA, alias="schema")
+    sri: str = __version__
+    time: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    settings: dict[str, Any] = Field(alias="asked")
+    models: list[Model]
+    items: list[Item] = Field(alias="pictures")
+    examples: list[Example]
 
-    def seconds_left(self) -> float | None:
-        """By the median time of an answer so far; None while there is none."""
-        answers = self._answers()
-        known = [answer["seconds"] for answer in answers if answer.get("seconds") is not None]
-        return median(known) * self._verdicts(answers).count(None) if known else None
+    def load_images(self) -> tuple[Images, Images]:
+        """Images and examples. Raises SriError unless every image has the hash of its item."""
+        try:
+            with np.load(self.folder / IMAGES, allow_pickle=False) as file:
+                images, examples = file["pictures"], file["examples"]
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise _damaged(self.folder, f"{IMAGES} cannot be read") from error
+        if [image_hash(image) for image in images] != [item.sha256 for item in self.items]:
+            raise _damaged(self.folder, f"{IMAGES} does not match {FACTS}")
+        return images, examples
 
-    def examples(self) -> list[tuple[NDArray[np.uint8], bool, str]]:
-        """Six simulated pictures [S,S,3], each with whether it is plausible and why, in words."""
-        pairs = zip(self._deck.example_pictures, self._deck.examples, strict=True)
-        return [(picture, example.plausible, example.why) for picture, example in pairs]
+    @property
+    def log(self) -> AnswerLog:
+        """The answers of all raters."""
+        return AnswerLog(self.folder / ANSWERS)
 
-    def _card(self, place: int) -> Card:
-        if not 0 <= place < self.total:
-            raise IndexError(f"place {place} of {self.total}")
-        return self._deck.cards[self._order[place]]
 
-    def _answers(self) -> list[Record]:
-        return live(self._log.read(), self.rater)
+def image_hash(image: Images) -> str:
+    """SHA-256 of the pixels, row by row."""
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
 
-    def _verdicts(self, answers: list[Record]) -> list[str | None]:
-        found: list[str | None] = [None] * self.total
-        for answer in answers:
-            found[self._place[answer["picture"]]] = answer["verdict"]
-        return found
 
-    def _record(self, kind: str, card: Card, **what: object) -> Record:
-        """A line that can be understood without session.json."""
-        model = None if card.model is None else self._deck.models[card.model]
-        return {
-            "kind": kind,
-            "session": self._deck.id,
-            "rater": self.rater,
-            "picture": card.id,
-            "sha256": card.sha256,
-            "model": model and model.name,
-            "weights": model and model.weights,
-            "seed": self._deck.asked.seed if model is None else model.seed,
-            "index": card.index,
-            "catch": card.catch,
-            "plausible": card.plausible,
-            **what,
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+def write_session(
+    labels: Path,
+    settings: dict[str, Any],
+    models: list[Model],
+    items: list[Item],
+    images: Images,
+    examples: list[Example],
+    example_images: Images,
+) -> Path:
+    """Write a session's folder, or leave it as it is where it exists already."""
+    hashes = sorted(item.sha256 for item in items)
+    named = json.dumps([settings["weights"], settings["seed"], settings["num"], hashes])
+    folder = labels / hashlib.sha256(named.encode()).hexdigest()[:12]
+    if not (folder / FACTS).exists():
+        buffer = BytesIO()
+        np.savez_compressed(buffer, pictures=images, examples=example_images)
+        write_atomic(folder / IMAGES, buffer.getvalue())
+        facts: dict[str, Any] = {
+            "asked": settings,
+            "models": models,
+            "pictures": items,
+            "examples": examples,
         }
+        text = Deck(folder=folder, **facts).model_dump_json(indent=1, by_alias=True)
+        write_atomic(folder / FACTS, f"{text}\n".encode())  # last: without it there is no session
+    return folder
 
 
-def open_session(folder: Path, rater: str) -> Session:
-    """The session in `folder` as `rater` sees it, with what was answered before.
+def read_session(folder: Path) -> Deck:
+    """Raises SriError where session.json is damaged or was written by a newer version."""
+    try:
+        facts = json.loads((folder / FACTS).read_bytes())
+        _check_schema(folder / FACTS, int(facts["schema"]))
+        return Deck(folder=folder, **facts)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder, f"{FACTS} cannot be read") from error
 
-    SriError for a folder that is damaged or of a newer sri, or a name that cannot be kept.
+
+def read_sessions(labels: Path) -> list[Deck]:
+    """All sessions in the folder `labels`, the oldest first."""
+    decks = [read_session(path) for path in list_folder(labels) if (path / FACTS).exists()]
+    return sorted(decks, key=lambda deck: deck.time)
+
+
+class AnswerLog:
+    """JSON lines that are only ever added, each synced to disk before the call returns.
+
+    Any number of threads and processes may add lines to the same file. The last line of a file
+    that a crash cut short is skipped on reading and removed before the next line is added.
     """
-    session = Session(load(folder), AnswerLog(folder / ANSWERS), checked_rater(rater))
-    session.verdicts()  # a file that cannot be read is told now
-    return session
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> list[Record]:
+        """All complete records, the oldest first."""
+        try:
+            return self._parse(self.path.read_bytes())
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise SriError(f"{self.path} cannot be read: {error.strerror}") from error
+
+    def append(self, make: Callable[[list[Record]], list[Record]]) -> None:
+        """Add the records that `make` returns for those in the file, in one write.
+
+        Nobody else writes in between. Raises SriFailure when the disk refuses; the file is then
+        as it was.
+        """
+        try:
+            with self._locked() as file:
+                data = file.read()
+                whole = data[: data.rfind(b"\n") + 1]
+                records = make(self._parse(whole))
+                lines = "".join(json.dumps({"schema": SCHEMA, **new}) + "\n" for new in records)
+                if lines:
+                    _write(file, len(whole), lines.encode())
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    @contextmanager
+    def _locked(self) -> Iterator[Any]:
+        """The open file, locked against other threads and processes."""
+        is_new = not self.path.exists()
+        ensure_folder(self.path.parent)
+        # Unbuffered: a buffer would try to write a refused line again when the file is closed.
+        with open(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if is_new:
+                sync_folder(self.path.parent)
+            yield file
+
+    def _parse(self, data: bytes) -> list[Record]:
+        records = []
+        for line in data[: data.rfind(b"\n") + 1].splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue  # left by a power cut; the other lines are intact
+            if isinstance(record, dict) and isinstance(record.get("schema"), int):
+                _check_schema(self.path, record["schema"])
+                records.append(record)
+        return records
 
 
-def shuffled(total: int, seed: int, rater: str) -> list[int]:
-    """Which picture of the file each place shows: raters see the same ones in different orders."""
-    words = hashlib.sha256(rater.encode()).digest()
-    random = np.random.default_rng((seed, *np.frombuffer(words, np.uint32).tolist()))
-    return [int(card) for card in random.permutation(total)]
+def _write(file: Any, start: int, data: bytes) -> None:
+    """Write all of `data` at byte `start` and sync it, or restore the file."""
+    try:
+        file.truncate(start)
+        file.seek(start)
+        while data:
+            data = data[file.write(data) :]
+        os.fsync(file.fileno())
+    except OSError:
+        with suppress(OSError):
+            file.truncate(start)
+        raise
 
 
-def live(records: list[Record], rater: str) -> list[Record]:
-    """The answers of a rater that were not taken back, oldest first; a later one of the same
-    picture stands for an earlier."""
+def standing_answers(records: Sequence[Record], rater: str) -> list[Record]:
+    """The answers of a rater that were not undone, the oldest first; of two answers for the same
+    image the later one counts."""
     answers: list[Record] = []
     for record in records:
         if record.get("rater") != rater:
@@ -173,18 +253,171 @@ def live(records: list[Record], rater: str) -> list[Record]:
     return answers
 
 
-def checked_rater(name: str) -> str:
-    """The name as it is kept; SriError for one that could be taken for another."""
+class Session:
+    """A session as one rater sees it: images by position 0 .. total-1 in the rater's own order.
+
+    Everything public here may reach the page: nothing of it depends on which model an image is
+    of or on whether it is a catch trial. Any number of threads and processes may have the same
+    session open; the state is on disk.
+    """
+
+    def __init__(self, deck: Deck, rater: str) -> None:
+        self.rater, self.total = rater, len(deck.items)
+        self._deck = deck
+        self._images, self._example_images = deck.load_images()
+        self._order = shuffled(self.total, deck.settings["seed"], rater)
+        self._position = {deck.items[item].id: i for i, item in enumerate(self._order)}
+
+    def image(self, position: int) -> Images:
+        """[S,S,3]."""
+        return self._images[self._order[position]]
+
+    def examples(self) -> list[tuple[Images, Example]]:
+        """Simulated images [S,S,3] and what they show."""
+        return list(zip(self._example_images, self._deck.examples, strict=True))
+
+    def verdicts(self) -> list[str | None]:
+        """The verdict at each position, None where there is none; read from disk."""
+        return self._verdicts(standing_answers(self._deck.log.read(), self.rater))
+
+    def state(self) -> dict[str, Any]:
+        """`verdicts`; `version`, which changes with every answer and undo; `seconds_left`,
+        estimated from the median time per answer (None before the first answer)."""
+        records = self._deck.log.read()
+        answers = standing_answers(records, self.rater)
+        verdicts = self._verdicts(answers)
+        seconds = [one["seconds"] for one in answers if one.get("seconds") is not None]
+        left = median(seconds) * verdicts.count(None) if seconds else None
+        return {"verdicts": verdicts, "version": self._version(records), "seconds_left": left}
+
+    def answer(
+        self,
+        verdicts: Mapping[int, str],
+        seconds: float | None = None,
+        version: int | None = None,
+    ) -> bool:
+        """Save verdicts by position; they are on disk when this returns.
+
+        Args:
+            verdicts: position -> one of VERDICTS. A verdict that stands already is not written
+                again.
+            seconds: time that each of the answers took.
+            version: the `version` of the state that the rater saw. If it has changed since (in
+                another tab), nothing is written and the result is False. None: no check.
+        """
+        if not all(0 <= position < self.total for position in verdicts):
+            raise IndexError(f"positions are 0 .. {self.total - 1}")
+        if not set(verdicts.values()) <= set(VERDICTS):
+            raise ValueError(f"verdicts are {VERDICTS}")
+        is_current = True
+
+        def make(records: list[Record]) -> list[Record]:
+            nonlocal is_current
+            standing = self._verdicts(standing_answers(records, self.rater))
+            new = {at: verdict for at, verdict in verdicts.items() if standing[at] != verdict}
+            is_current = not new or version in (None, self._version(records))
+            if not is_current:
+                return []
+            return [self._record("answer", at, new[at], seconds=seconds) for at in new]
+
+        self._deck.log.append(make)
+        return is_current
+
+    def undo(self, count: int = 1, version: int | None = None) -> list[int] | None:
+        """Take back the rater's last answers; the verdicts before them stand again.
+
+        Returns the positions, the last answer first (fewer than `count` when no answers are
+        left), or None where `version` is no longer current.
+        """
+        positions: list[int] | None = None
+
+        def make(records: list[Record]) -> list[Record]:
+            nonlocal positions
+            if version not in (None, self._version(records)):
+                return []
+            last = standing_answers(records, self.rater)[::-1][:count]
+            positions = [self._position[one["picture"]] for one in last]
+            return [
+                self._record("undo", position, one["verdict"])
+                for position, one in zip(positions, last, strict=True)
+            ]
+
+        self._deck.log.append(make)
+        return positions
+
+    def _verdicts(self, answers: Sequence[Record]) -> list[str | None]:
+        verdicts: list[str | None] = [None] * self.total
+        for answer in answers:
+            verdicts[self._position[answer["picture"]]] = answer["verdict"]
+        return verdicts
+
+    def _version(self, records: Sequence[Record]) -> int:
+        return sum(record.get("rater") == self.rater for record in records)
+
+    def _record(self, kind: str, position: int, verdict: str, **more: Any) -> Record:
+        """A line that can be understood without session.json."""
+        item = self._item(position)
+        model = None if item.model is None else self._deck.models[item.model]
+        return {
+            "kind": kind,
+            "session": self._deck.folder.name,
+            "rater": self.rater,
+            "picture": item.id,
+            "sha256": item.sha256,
+            "model": model and model.name,
+            "weights": model and model.weights,
+            "seed": self._deck.settings["seed"] if model is None else model.seed,
+            "index": item.index,
+            "catch": item.catch,
+            "plausible": item.plausible,
+            "verdict": verdict,
+            **more,
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        }
+
+    def _item(self, position: int) -> Item:
+        return self._deck.items[self._order[position]]
+
+
+def open_session(folder: Path, rater: str) -> Session:
+    """The session in `folder` for `rater`, with the answers so far.
+
+    Raises SriError for a damaged folder, one of a newer version, or a rater name that is not
+    allowed.
+    """
+    session = Session(read_session(folder), check_rater(rater))
+    session.verdicts()  # raises here if the answers cannot be read
+    return session
+
+
+def shuffled(total: int, seed: int, rater: str) -> list[int]:
+    """Which item each position shows: all raters see the same images, each in another order."""
+    words = hashlib.sha256(rater.encode()).digest()
+    random = np.random.default_rng((seed, *np.frombuffer(words, np.uint32).tolist()))
+    return [int(item) for item in random.permutation(total)]
+
+
+def check_rater(name: str) -> str:
+    """The normalised name. Raises SriError for one that could be confused with another."""
     name = unicodedata.normalize("NFC", name)
-    wrong = None
-    if not name or name != " ".join(name.split()):
-        wrong = "is empty, or has blanks at an end or in a row"
-    elif len(name) > LONGEST_NAME:
-        wrong = f"has {len(name)} characters, {LONGEST_NAME} at most"
-    elif odd := sorted({sign for sign in name if not (sign.isalnum() or sign in " ._-@+'")}):
-        wrong = f"has {', '.join(ascii(sign) for sign in odd)} in it"
-    if wrong is None:
+    if len(name) <= LONGEST_NAME and re.fullmatch(r"[\w.@+'-]+( [\w.@+'-]+)*", name):
         return name
     raise SriError(
-        f"--rater {name!r}: the name {wrong}", "letters, digits, blanks and . _ - @ + ' are taken"
+        f"--rater {name!r} is not a valid name",
+        f"use 1 to {LONGEST_NAME} letters, digits, single spaces and . _ - @ + '",
+    )
+
+
+def _check_schema(path: Path, schema: int) -> None:
+    if schema > SCHEMA:
+        raise SriError(
+            f"{path} was written by a newer sri (schema {schema}, this version reads {SCHEMA})",
+            "pip install --upgrade sri-cli",
+        )
+
+
+def _damaged(folder: Path, what: str) -> SriError:
+    return SriError(
+        f"the session {folder} is damaged: {what}",
+        "its answers are still there; move the folder away to start a new session",
     )

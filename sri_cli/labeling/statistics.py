@@ -1,142 +1,446 @@
-"""What raters said, gathered from all sessions of a workspace and counted."""
+"""What raters answered in all sessions of a workspace: counts, statistics, and S-Acc of the runs.
+
+Shares and intervals lie in [0,1]. The tests and intervals themselves are in metrics/sacc.py.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import Any
 
-from sri_cli.labeling.scenes import Card, Kept, Model
-from sri_cli.labeling.session import live
+from sri_cli.errors import SriError
+from sri_cli.generation.trained_run import open_run
+from sri_cli.labeling.session import (
+    DEFINITION,
+    FOLDER,
+    VERDICTS,
+    Deck,
+    Images,
+    Model,
+    read_sessions,
+    standing_answers,
+)
+from sri_cli.metrics.records import (
+    Context,
+    Estimate,
+    Measurement,
+    append_records,
+    model_digest,
+    read_records,
+)
+from sri_cli.metrics.sacc import (
+    agreement,
+    cohen_kappa,
+    difference,
+    fisher,
+    fleiss_kappa,
+    wilson,
+)
+from sri_cli.metrics.table import estimate_words
+from sri_cli.metrics.tabular import aligned
+from sri_cli.run import Workspace
 
-Scene = tuple[int | None, int, str]  # seed, index, SHA-256 of the picture
-Answers = dict[str, dict[str, "Answer"]]  # rater -> picture
+PROTOCOL_SCENES = 100  # with fewer, the figure is not called plain "S-Acc"
+PROTOCOL = "judged by eye, blind: do all blocks of the stack touch; unsure left out"
+RELIABLE = 0.8  # a rater with a lower share of correct catch trials is named in a warning
+
+Facts = dict[str, Any]
+Scene = tuple[int | None, int, str]  # seed, index, SHA-256 of the image
+Answer = tuple[str, str]  # time (UTC), verdict
+Tally = Counter[str]  # number of each verdict
+CATCH = Model(name="catch trials", weights="catch", subject={"kind": "catch"})
 
 
-class Answer(NamedTuple):
-    """What stands at a picture, and since when (UTC, in an order that text keeps)."""
+@dataclass
+class Ratings:
+    """All answers about one model.
 
-    time: str
-    verdict: str
-
-
-class Tally(NamedTuple):
-    """Counts of one rater's verdicts."""
-
-    plausible: int = 0
-    implausible: int = 0
-    unsure: int = 0
-
-    @property
-    def decided(self) -> int:
-        return self.plausible + self.implausible
-
-    @property
-    def judged(self) -> int:
-        return self.decided + self.unsure
-
-
-class Judged:
-    """All that was said of one model's scenes, in whatever sessions.
-
-    A scene that a rater met in several sessions counts once, as it was judged last. Two scenes that
-    look the same are still two: they differ in seed or index.
+    A scene that a rater judged in several sessions counts once, with the last answer. Scenes that
+    look the same but differ in seed or index are different scenes.
     """
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
-        self.scenes = 0  # of its largest session
-        self._finished: dict[str, int] = {}  # rater -> scenes of the largest session judged whole
-        self._answers: dict[str, dict[Scene, Answer]] = {}
-
-    def add(
-        self, model: Model, cards: Sequence[Card], answers: dict[str, dict[str, Answer]]
-    ) -> None:
-        """A session later than those before: `model` is as it was then, `cards` are its scenes."""
-        self.model = model
-        self.scenes = max(self.scenes, len(cards))
-        for rater, said in answers.items():
-            here = [card for card in cards if card.id in said]
-            if here:
-                self._keep(self._answers.setdefault(rater, {}), here, said)
-            if len(here) == len(cards):
-                self._finished[rater] = max(self._finished.get(rater, 0), len(cards))
-
-    def _keep(
-        self, mine: dict[Scene, Answer], cards: Sequence[Card], said: dict[str, Answer]
-    ) -> None:
-        for card in cards:
-            scene = (self.model.seed, card.index, card.sha256)
-            mine[scene] = max(mine.get(scene, said[card.id]), said[card.id])
-
-    @property
-    def raters(self) -> list[str]:
-        """Who judged any of the scenes."""
-        return sorted(self._answers)
+    model: Model
+    scenes: int = 0  # in its largest session
+    answers: dict[str, dict[Scene, Answer]] = field(default_factory=dict)  # by rater
+    # Rater -> number of scenes in the largest session in which the rater judged all of them.
+    completed: dict[str, int] = field(default_factory=dict)
 
     @property
     def finished(self) -> list[str]:
-        """Who judged a whole session, as large as anybody did: their figures make the model's. One
-        that only tried a few scenes spoils no figure of a hundred."""
-        most = max(self._finished.values(), default=0)
-        return sorted(rater for rater, scenes in self._finished.items() if scenes == most)
+        """The raters whose mean is the model's figure: those who completed the most scenes, so
+        that one who tried a few does not change a figure of a hundred."""
+        most = max(self.completed.values(), default=0)
+        return sorted(rater for rater, scenes in self.completed.items() if scenes == most)
 
     def verdicts(self, rater: str) -> dict[Scene, str]:
-        """What one rater said of each scene."""
-        return {scene: answer.verdict for scene, answer in self._answers[rater].items()}
+        return {scene: verdict for scene, (_, verdict) in self.answers.get(rater, {}).items()}
 
     def tally(self, rater: str) -> Tally:
-        """The same counted."""
-        return Tally(**Counter(self.verdicts(rater).values()))
+        return Counter(self.verdicts(rater).values())
 
 
-def judged_models(sessions: Sequence[Kept]) -> dict[str, Judged]:
-    """Weights -> what was said of that model; `sessions` follow one another in time."""
-    found: dict[str, Judged] = {}
-    for kept in sessions:
-        answers = answers_of(kept)
-        for number, model in enumerate(kept.models):
-            cards = [card for card in kept.cards if card.model == number]
-            found.setdefault(model.weights, Judged(model)).add(model, cards, answers)
-    return {weights: judged for weights, judged in found.items() if judged.raters}
+def collect_ratings(decks: Iterable[Deck]) -> dict[str, Ratings]:
+    """Weights -> answers of every model with at least one; `decks` are in order of time.
 
-
-def answers_of(kept: Kept) -> Answers:
-    """What stands in a session."""
-    records = kept.log.read()
-    return {
-        rater: {
-            answer["picture"]: Answer(answer["time"], answer["verdict"])
-            for answer in live(records, rater)
+    Catch trials are collected under CATCH.
+    """
+    found: dict[str, Ratings] = {}
+    for deck in decks:
+        records = deck.log.read()
+        raters = dict.fromkeys(record["rater"] for record in records)
+        given = {
+            rater: {
+                one["picture"]: (one["time"], one["verdict"])
+                for one in standing_answers(records, rater)
+            }
+            for rater in raters
         }
-        for rater in dict.fromkeys(record["rater"] for record in records)
+        for number, model in [*enumerate(deck.models), (None, CATCH)]:
+            items = [item for item in deck.items if item.model == number]
+            ratings = found.setdefault(model.weights, Ratings(model))
+            ratings.model, ratings.scenes = model, max(ratings.scenes, len(items))
+            for rater, answers in given.items():
+                judged = [item for item in items if item.id in answers]
+                if len(judged) == len(items):
+                    completed = max(len(items), ratings.completed.get(rater, 0))
+                    ratings.completed[rater] = completed
+                for item in judged:
+                    scene, new = (model.seed, item.index, item.sha256), answers[item.id]
+                    known = ratings.answers.setdefault(rater, {})
+                    known[scene] = max(known.get(scene, new), new)  # by time
+    return {weights: ratings for weights, ratings in found.items() if ratings.answers}
+
+
+@dataclass(frozen=True)
+class RatedScene:
+    """A scene of a model, image uint8 [S,S,3], with the verdict of each rater who judged it."""
+
+    index: int
+    image: Images
+    verdicts: dict[str, str]
+
+
+def rated_scenes(labels: Path, weights: str) -> list[RatedScene]:
+    """The scenes of a model that any rater judged, by seed and index."""
+    decks = [d for d in read_sessions(labels) if any(m.weights == weights for m in d.models)]
+    ratings = collect_ratings(decks).get(weights)
+    images = {}
+    for deck in decks:
+        for item, image in zip(deck.items, deck.load_images()[0], strict=True):
+            if item.model is not None and deck.models[item.model].weights == weights:
+                images[deck.models[item.model].seed, item.index, item.sha256] = image
+    found = []
+    for scene in sorted(images, key=lambda scene: (scene[0] or 0, *scene[1:])):
+        given = ratings.answers if ratings else {}
+        verdicts = {rater: mine[scene][1] for rater, mine in given.items() if scene in mine}
+        if verdicts:
+            found.append(RatedScene(scene[1], images[scene], verdicts))
+    return found
+
+
+def summarise(
+    workspace: Workspace,
+    weights: Collection[str] = (),
+    folders: Sequence[Path] = (),
+) -> Facts:
+    """The summary of models by weights and of image folders (neither: of all that were judged),
+    as --json prints it. S-Acc of finished models is added to the metrics.jsonl of their runs.
+
+    Raises SriError where nothing was judged.
+    """
+    labels = workspace.runs_root / FOLDER
+    decks = read_sessions(labels)
+    found = collect_ratings(decks)
+    if weights or folders:
+        chosen = set(_chosen(found, weights, folders))
+        decks = [deck for deck in decks if any(m.weights in chosen for m in deck.models)]
+        found = {w: r for w, r in collect_ratings(decks).items() if w in {*chosen, CATCH.weights}}
+    catch = catch_facts(found.pop(CATCH.weights, Ratings(CATCH)), decks)
+    if not found:
+        raise SriError(f"no scenes were judged in {labels} yet", "sri label-sacc")
+    ratings = list(found.values())
+    models = [model_facts(one) for one in ratings]
+    paths = [
+        record(workspace, one, model["together"], catch)
+        for one, model in zip(ratings, models, strict=True)
+    ]
+    return {
+        "definition": DEFINITION,
+        "models": models,
+        "agreement": agreement_facts(ratings),
+        "comparison": comparison_facts(*ratings) if len(ratings) == 2 else None,
+        "catch": catch,
+        "recorded": [str(path) for path in paths if path is not None],
     }
 
 
-class Caught(NamedTuple):
-    """How one rater did on pictures whose verdict is known."""
-
-    right: int
-    wrong: int
-    unsure: int
+def run_weights(workspace: Workspace, runs: Sequence[str]) -> list[str]:
+    """The weights by which the newest checkpoints of runs are known in sessions."""
+    return [model_digest(open_run(workspace, run)) for run in runs]
 
 
-def caught(sessions: Sequence[Kept]) -> dict[str, Caught]:
-    """Rater -> catch trials, each picture once, as it was judged last."""
-    found: dict[str, dict[str, tuple[Answer, bool]]] = {}
-    for kept in sessions:
-        trials = {card.id: card for card in kept.cards if card.model is None}
-        for rater, said in answers_of(kept).items():
-            for picture in said.keys() & trials.keys():
-                card, answer = trials[picture], said[picture]
-                wanted = "plausible" if card.plausible else "implausible"
-                now = (answer, answer.verdict == wanted)
-                mine = found.setdefault(rater, {})
-                mine[card.sha256] = max(mine.get(card.sha256, now), now)
-    return {rater: _caught(list(mine.values())) for rater, mine in found.items()}
+def _chosen(
+    found: dict[str, Ratings], weights: Collection[str], folders: Sequence[Path]
+) -> Iterator[str]:
+    for one in weights:
+        if one not in found:
+            raise SriError(f"no scenes of the model {one[:12]} were judged yet", "sri label-sacc")
+        yield one
+    for folder in folders:
+        path = str(folder.resolve())
+        here = [w for w, r in found.items() if r.model.subject.get("images") == path]
+        if not here:
+            raise SriError(
+                f"no images of {folder} were judged yet", f"sri label-sacc --images {folder}"
+            )
+        yield from here
 
 
-def _caught(answers: Sequence[tuple[Answer, bool]]) -> Caught:
-    right = sum(is_right for _, is_right in answers)
-    unsure = sum(answer.verdict == "unsure" for answer, _ in answers)
-    return Caught(right, len(answers) - right - unsure, unsure)
+def catch_facts(ratings: Ratings, decks: Sequence[Deck]) -> list[Facts]:
+    """How each rater did on catch trials."""
+    right = {
+        item.sha256: "plausible" if item.plausible else "implausible"
+        for deck in decks
+        for item in deck.items
+        if item.model is None
+    }
+    facts = []
+    for rater in sorted(ratings.answers):
+        given = ratings.verdicts(rater)
+        counts = Counter(
+            "unsure" if verdict == "unsure" else "right" if verdict == right[sha256] else "wrong"
+            for (_, _, sha256), verdict in given.items()
+        )
+        facts.append({"rater": rater} | {key: counts[key] for key in ("right", "wrong", "unsure")})
+    return facts
+
+
+def model_facts(ratings: Ratings) -> Facts:
+    """Each rater's figures, and the mean over the raters that finished."""
+    raters = [
+        {"rater": rater, "finished": rater in ratings.finished, **tally_facts(ratings.tally(rater))}
+        for rater in sorted(ratings.answers)
+    ]
+    return {
+        "name": ratings.model.name,
+        "weights": ratings.model.weights,
+        "subject": ratings.model.subject,
+        "scenes": ratings.scenes,
+        "raters": raters,
+        "together": mean_facts([ratings.tally(rater) for rater in ratings.finished]),
+    }
+
+
+def tally_facts(tally: Tally) -> Facts:
+    """The share of plausible among decided scenes with its 95 % Wilson interval, and the least
+    and the most it could be if the unsure scenes were decided."""
+    decided, judged = count_decided(tally), tally.total() or None
+    low, high = wilson(tally["plausible"], decided) or (None, None)
+    return {
+        "judged": tally.total(),
+        **{verdict: tally[verdict] for verdict in VERDICTS},
+        "value": tally["plausible"] / decided if decided else None,
+        "low": low,
+        "high": high,
+        "least": judged and tally["plausible"] / judged,
+        "most": judged and (tally["plausible"] + tally["unsure"]) / judged,
+    }
+
+
+def count_decided(tally: Tally) -> int:
+    """Scenes judged plausible or not."""
+    return tally["plausible"] + tally["implausible"]
+
+
+def mean_facts(tallies: Sequence[Tally]) -> Facts | None:
+    """The mean of the raters' shares.
+
+    The interval is that of the number of scenes that one rater decided on average: several raters
+    who judge the same scenes are not more scenes.
+    """
+    known = [tally for tally in tallies if count_decided(tally)]
+    if not known:
+        return None
+    value = mean(tally["plausible"] / count_decided(tally) for tally in known)
+    decided = mean(count_decided(tally) for tally in known)
+    low, high = wilson(value * decided, decided) or (None, None)
+    how = "95 % Wilson" if len(known) == 1 else "95 % Wilson at the raters' mean"
+    return {"raters": len(known), "value": value, "low": low, "high": high, "interval": how}
+
+
+def agreement_facts(models: Sequence[Ratings]) -> Facts | None:
+    """Cohen's kappa of two raters or Fleiss' of more, over the scenes that all of them judged.
+    "Unsure" is a category of its own. None for a single rater."""
+    raters = sorted({rater for ratings in models for rater in ratings.answers})
+    if len(raters) < 2:
+        return None
+    common = []  # one list of verdicts per scene, in the order of the raters
+    for ratings in models:
+        given = [ratings.verdicts(rater) for rater in raters]
+        scenes = [scene for scene in given[0] if all(scene in verdicts for verdicts in given)]
+        common += [[verdicts[scene] for verdicts in given] for scene in scenes]
+    alike = kappa = None
+    if common and len(raters) == 2:
+        first, second = zip(*common, strict=True)
+        alike, kappa = agreement(first, second), cohen_kappa(first, second)
+    elif common:
+        alike = mean(len({*verdicts}) == 1 for verdicts in common)
+        kappa = fleiss_kappa([[verdicts.count(kind) for kind in VERDICTS] for verdicts in common])
+    method = "Cohen's kappa" if len(raters) == 2 else "Fleiss' kappa"
+    return {
+        "raters": raters, "scenes": len(common), "alike": alike, "kappa": kappa, "method": method
+    }  # fmt: skip
+
+
+def comparison_facts(one: Ratings, other: Ratings) -> Facts | None:
+    """Two models compared by each rater who judged both, and by the majority of several raters
+    (`rater` None). None where nobody judged both."""
+    both = sorted(one.answers.keys() & other.answers.keys())
+    tests = [{"rater": r, **compare_tallies(one.tally(r), other.tally(r))} for r in both]
+    if len(both) > 1:
+        votes = [majority(ratings, both) for ratings in (one, other)]
+        tests.append({"rater": None, **compare_tallies(*votes)})
+    return {"models": [one.model.name, other.model.name], "tests": tests} if tests else None
+
+
+def majority(ratings: Ratings, raters: Sequence[str]) -> Tally:
+    """The verdict of most raters on each scene; a tie counts for nothing."""
+    votes: Counter[Scene] = Counter()  # plausible minus implausible
+    for rater in raters:
+        for scene, verdict in ratings.verdicts(rater).items():
+            votes[scene] += (verdict == "plausible") - (verdict == "implausible")
+    return Counter("plausible" if n > 0 else "implausible" for n in votes.values() if n)
+
+
+def compare_tallies(one: Tally, other: Tally) -> Facts:
+    """Difference of the shares with Newcombe's interval, and p of Fisher's exact test."""
+    first, second = (
+        (one["plausible"], one["implausible"]),
+        (other["plausible"], other["implausible"]),
+    )
+    found = difference(first[0], sum(first), second[0], sum(second))
+    if found is None:
+        return {"difference": None, "low": None, "high": None, "p": None}
+    value, (low, high) = found
+    return {"difference": value, "low": low, "high": high, "p": fisher(*first, *second)}
+
+
+def record(
+    workspace: Workspace, ratings: Ratings, together: Facts | None, catch: Sequence[Facts]
+) -> Path | None:
+    """Add a finished model's S-Acc to the run's metrics.jsonl unless it is there already."""
+    subject = ratings.model.subject
+    if subject["kind"] != "run" or together is None:
+        return None
+    candidates = [Path(subject["run"]), workspace.runs_root / Path(subject["run"]).name]
+    run_dir = next((path for path in candidates if (path / "checkpoints").is_dir()), None)
+    if run_dir is None:
+        print(f"Note: no run {subject['run']}, so S-Acc is not recorded", file=sys.stderr)
+        return None
+    new = measurement(ratings, {**subject, "run": str(run_dir)}, together, catch)
+    same_kind = [
+        known
+        for known in read_records(run_dir)
+        if (known["metric"], known["name"]) == (new["metric"], new["name"])
+        and known["subject"].get("model") == new["subject"]["model"]
+    ]
+    compared = ("value", "low", "high", "counts", "data", "warning")
+    if same_kind and all(same_kind[-1].get(key) == new[key] for key in compared):
+        return None
+    return append_records(run_dir, [new])
+
+
+def measurement(
+    ratings: Ratings, subject: Facts, together: Facts, catch: Sequence[Facts]
+) -> Measurement:
+    """S-Acc as a line of metrics.jsonl: the mean of the raters that finished."""
+    model, tallies = ratings.model, [ratings.tally(rater) for rater in ratings.finished]
+    scenes = min(tally.total() for tally in tallies)
+    doubts = [
+        f"{one['rater']} was right on {one['right']} of {one['right'] + one['wrong']} catch trials"
+        for one in catch
+        if one["rater"] in ratings.finished
+        and one["right"] < RELIABLE * (one["right"] + one["wrong"])
+    ]
+    return Context(subject, model.data, model.seed or 0).measurement(
+        "sacc",
+        "S-Acc" if scenes >= PROTOCOL_SCENES else f"S-Acc of {scenes} scenes",
+        Estimate(together["value"], together["low"], together["high"], together["interval"]),
+        counts={
+            "scenes": scenes,
+            "raters": len(tallies),
+            "plausible": sum(tally["plausible"] for tally in tallies),
+            "not_plausible": sum(tally["implausible"] for tally in tallies),
+            "unsure": sum(tally["unsure"] for tally in tallies),
+        },
+        protocol=PROTOCOL,
+        slots=model.slots,
+        temperature=model.temperature,
+        warning="; ".join(doubts) or None,
+    )
+
+
+def summary_text(facts: Facts) -> str:
+    """The summary for reading; shares in percent."""
+    rows = [["", "rater", "judged", "unsure", "S-Acc, %", "if the unsure were decided, %"]]
+    for model in facts["models"]:
+        for rater in model["raters"]:
+            of = "" if rater["finished"] else f" of {model['scenes']}"
+            bounds = f"{100 * rater['least']:.1f} to {100 * rater['most']:.1f}"
+            row = [model["name"], rater["rater"], f"{rater['judged']}{of}", str(rater["unsure"])]
+            rows.append([*row, _percent(rater), bounds if rater["unsure"] else "-"])
+        mean_row = model["together"]
+        if mean_row and mean_row["raters"] > 1:
+            who = f"mean of {mean_row['raters']}"
+            rows.append([model["name"], who, "", "", _percent(mean_row), ""])
+    lines = [facts["definition"], "", aligned(rows, words=2), ""]
+    lines.append("[low, high]: 95 % Wilson interval over decided scenes.")
+    lines += [*_agreement_lines(facts["agreement"]), *_comparison_lines(facts["comparison"])]
+    for one in facts["catch"]:
+        unsure = f", unsure of {one['unsure']}" if one["unsure"] else ""
+        decided = one["right"] + one["wrong"]
+        lines.append(f"Catch trials: {one['rater']} {one['right']} of {decided} correct{unsure}.")
+    names = [m["name"] for m in facts["models"] if not any(r["finished"] for r in m["raters"])]
+    if names:
+        lines.append(f"Not recorded, because no rater has judged all scenes: {', '.join(names)}.")
+    return "\n".join(lines)
+
+
+def _percent(facts: Facts) -> str:
+    value, low, high = (
+        None if facts[key] is None else 100 * facts[key] for key in ("value", "low", "high")
+    )
+    return estimate_words(value, low, high, 1)
+
+
+def _agreement_lines(facts: Facts | None) -> list[str]:
+    if facts is None:
+        return []
+    who = f"Agreement of {', '.join(facts['raters'])}"
+    if not facts["scenes"]:
+        return [f"{who}: no scene was judged by all of them."]
+    kappa = facts["kappa"]
+    value = "is undefined (all verdicts are the same)" if kappa is None else f"{kappa:.2f}"
+    share = f"{100 * facts['alike']:.1f} % the same"
+    return [f"{who} on {facts['scenes']} scenes: {share}, {facts['method']} {value}."]
+
+
+def _comparison_lines(facts: Facts | None) -> list[str]:
+    if facts is None:
+        return []
+    first, second = facts["models"]
+    lines = [f"{first} minus {second}, in percentage points with Newcombe's 95 % interval:"]
+    for test in facts["tests"]:
+        who = "majority" if test["rater"] is None else test["rater"]
+        if test["difference"] is None:
+            lines.append(f"  {who}: no decided scenes")
+            continue
+        value, low, high = (100 * test[key] for key in ("difference", "low", "high"))
+        p = f"p = {test['p']:.3f}" if test["p"] >= 0.001 else "p < 0.001"
+        lines.append(f"  {who}: {value:+.1f} [{low:+.1f}, {high:+.1f}], Fisher's exact test {p}")
+    return lines

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import TrainedRun, open_run
-from sri_cli.labeling.scenes import FOLDER
+from sri_cli.labeling.session import FOLDER
 from sri_cli.plotting import figure_scenes as scenes
 from sri_cli.plotting.figure_curves import curve_blocks, open_logs
 from sri_cli.plotting.figure_failures import Judged, failure_block, judged, notes_of

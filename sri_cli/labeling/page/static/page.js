@@ -1,0 +1,348 @@
+// The labelling page: one image at a time or a grid of them, by keyboard, mouse or touch.
+
+import { ask, enlarge, loadImage, preload } from "./server.js";
+
+const byId = (id) => document.getElementById(id);
+const { total, gridImages } = JSON.parse(document.body.dataset.setup);
+const NAMES = { plausible: "Plausible", implausible: "Not plausible", unsure: "Unsure" };
+const MARKS = { plausible: "✓", implausible: "✕", unsure: "?" };
+const TURN = { plausible: "implausible", implausible: "unsure", unsure: "plausible" };
+const KEYS = {
+  y: "plausible", n: "implausible", u: "unsure", b: "undo", Backspace: "undo", ArrowLeft: "back",
+  ArrowRight: "forward", z: "zoom", g: "grid", e: "examples", "?": "help",
+};
+const SECTIONS = ["single", "grid", "end", "stopped"];
+const TOOLS_IN = { back: ["single", "end"], forward: ["single"], zoom: ["single"], grid: ["single", "grid"] };
+const WIDE = window.matchMedia("(min-width: 60rem)"); // room for examples beside the image
+const EXAMPLE_PX = 144;
+const PAN_PX = 80;
+const TILE_PX = 150; // least size of an image in the grid, so that a gap can be seen
+const FRAME_PX = 8, GAP_PX = 8, MOST_COLUMNS = 7;
+const CONFLICT = "The answers were changed in another tab; nothing was saved now. Check and answer again.";
+
+let state; // of the server: verdicts by position, version, seconds_left
+let mode = "single";
+let busy = false;
+let since; // when the image or the grid appeared
+const single = { position: null, image: null, zoomed: false };
+// `flipped`: position -> verdict, kept over undo; `saved`: the last batch, for undo.
+const grid = { positions: [], columns: 2, flipped: new Map(), saved: {} };
+
+const shown = (id) => !byId(id).hidden;
+const unanswered = () => state.verdicts.flatMap((verdict, i) => (verdict === null ? [i] : []));
+const secondsEach = (count) => Math.min((performance.now() - since) / 1000 / count, 86400);
+
+// ---- State, progress and messages
+
+// Do one thing at a time. After an error nothing has changed, and the action can be tried again.
+async function run(action) {
+  if (busy) return;
+  busy = true;
+  document.body.setAttribute("aria-busy", "true");
+  byId("alert").replaceChildren();
+  try {
+    await action();
+  } catch (error) {
+    alertWith(error.message, () => run(action));
+  } finally {
+    busy = false;
+    document.body.removeAttribute("aria-busy");
+  }
+}
+
+// Post `body`; null, with a message, where another tab was faster.
+async function send(path, body) {
+  const reply = await ask(path, { ...body, version: state?.version });
+  takeState(reply);
+  if (!reply.conflict) return reply;
+  await (shown("single") ? showSingle(single.position) : showNext());
+  alertWith(CONFLICT);
+  return null;
+}
+
+function takeState(reply) {
+  state = reply;
+  const done = total - unanswered().length;
+  byId("progress").value = done;
+  byId("progress-words").textContent = `${done} of ${total} judged${timeLeft(done)}`;
+}
+
+function timeLeft(done) {
+  const seconds = state.seconds_left;
+  if (seconds === null || done === total) return "";
+  if (seconds < 60) return ", less than a minute left";
+  const minutes = Math.round(seconds / 60);
+  return minutes < 100 ? `, about ${minutes} min left` : `, about ${Math.round(minutes / 60)} h left`;
+}
+
+function reveal(name) {
+  const before = SECTIONS.find(shown);
+  for (const id of SECTIONS) byId(id).hidden = id !== name;
+  setPressed("grid", name === "grid");
+  document.body.classList.toggle("wide", name === "grid");
+  for (const [tool, sections] of Object.entries(TOOLS_IN))
+    document.querySelector(`[data-action="${tool}"]`).hidden = !sections.includes(name);
+  if (name !== before) byId(name).querySelector("h2")?.focus();
+}
+
+// Show the first images without an answer, or the end. `message` is for screen readers.
+async function showNext(message = "") {
+  const next = unanswered()[0];
+  if (next === undefined) reveal("end");
+  else await (mode === "grid" ? showGrid() : showSingle(next));
+  if (next === undefined) announce("All images are judged. Thank you.");
+  else announce(`${message} ${byId("announcement").textContent}`.trim());
+}
+
+function announce(message) {
+  byId("announcement").textContent = message;
+}
+
+function alertWith(message, again) {
+  const text = document.createElement("p");
+  text.textContent = message;
+  byId("alert").replaceChildren(text);
+  byId("alert").scrollIntoView({ block: "nearest" });
+  if (!again) return;
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = "Try again";
+  button.addEventListener("click", again);
+  byId("alert").append(button);
+}
+
+function setPressed(action, on) {
+  document.querySelector(`[data-action="${action}"]`).setAttribute("aria-pressed", String(on));
+}
+
+// ---- One image at a time
+
+// Nothing changes before the image is loaded.
+async function showSingle(position) {
+  const image = await loadImage(position, total);
+  const verdict = state.verdicts[position];
+  const answer = verdict ? `, your answer: ${NAMES[verdict].toLowerCase()}` : "";
+  Object.assign(single, { position, image });
+  byId("stage").replaceChildren(image);
+  byId("caption").textContent = `Image ${position + 1}${answer}`;
+  for (const button of document.querySelectorAll("#single [data-action]"))
+    button.setAttribute("aria-pressed", String(button.dataset.action === verdict));
+  since = performance.now();
+  reveal("single");
+  setZoom(false);
+  announce(`Image ${position + 1} of ${total}${answer}.`);
+  preload(unanswered().filter((other) => other !== position).slice(0, 2), total);
+}
+
+async function answerSingle(verdict) {
+  const answers = [{ position: single.position, verdict }];
+  const saved = await send("/api/answers", { answers, seconds: secondsEach(1) });
+  if (saved) await showNext(`Saved: ${NAMES[verdict].toLowerCase()}.`);
+}
+
+// Look at the image before or after, not beyond the first without an answer.
+function look(step) {
+  const position = (shown("end") ? total : single.position) + step;
+  const last = unanswered()[0] ?? total;
+  if (position < 0 || position > last) return;
+  run(() => (position === total ? showNext() : showSingle(position)));
+}
+
+function setZoom(on) {
+  const stage = byId("stage");
+  single.zoomed = on;
+  setPressed("zoom", on);
+  stage.classList.toggle("zoomed", on);
+  stage.tabIndex = on ? 0 : -1; // what scrolls must be reachable by keyboard
+  fitSingle();
+  stage.scrollTo((stage.scrollWidth - stage.clientWidth) / 2, (stage.scrollHeight - stage.clientHeight) / 2);
+}
+
+function fitSingle() {
+  const { clientWidth, clientHeight } = byId("stage");
+  if (single.image && clientWidth) enlarge(single.image, clientWidth, clientHeight, single.zoomed ? 2 : 1);
+}
+
+// ---- The grid: all images are plausible unless flipped, and saved together
+
+async function showGrid() {
+  const left = unanswered();
+  grid.positions = left.slice(0, gridImages);
+  const images = await Promise.all(grid.positions.map((position) => loadImage(position, total)));
+  byId("tiles").replaceChildren(...grid.positions.map((position, i) => makeTile(position, images[i])));
+  byId("save").textContent = `Save these ${grid.positions.length}`;
+  since = performance.now();
+  reveal("grid");
+  fitGrid();
+  window.scrollTo(0, 0);
+  byId("tiles").firstElementChild.tabIndex = 0;
+  byId("tiles").firstElementChild.focus({ preventScroll: true });
+  announce(`${grid.positions.length} images, from ${grid.positions[0] + 1} to ${grid.positions.at(-1) + 1}.`);
+  preload(left.slice(grid.positions.length, 2 * gridImages), total);
+}
+
+function makeTile(position, image) {
+  const tile = document.createElement("button");
+  tile.type = "button";
+  tile.className = "tile";
+  tile.tabIndex = -1;
+  tile.dataset.position = position;
+  tile.append(image, document.createElement("span"));
+  markTile(tile, grid.flipped.get(position) ?? "plausible");
+  return tile;
+}
+
+function markTile(tile, verdict) {
+  tile.dataset.verdict = verdict;
+  tile.lastElementChild.textContent = `${MARKS[verdict]} ${NAMES[verdict]}`;
+  tile.setAttribute("aria-label", `Image ${Number(tile.dataset.position) + 1}: ${NAMES[verdict].toLowerCase()}`);
+}
+
+function flip(tile, verdict) {
+  if (busy) return;
+  grid.flipped.set(Number(tile.dataset.position), verdict);
+  markTile(tile, verdict);
+  announce(tile.getAttribute("aria-label"));
+}
+
+// Move the focus in the grid.
+function moveFocus(columns, rows) {
+  const tiles = [...byId("tiles").children];
+  const from = tiles.indexOf(document.activeElement);
+  const to = tiles[from + columns + rows * grid.columns];
+  if (from < 0 || !to) return;
+  tiles[from].tabIndex = -1;
+  to.tabIndex = 0;
+  to.focus();
+}
+
+async function saveGrid() {
+  const count = grid.positions.length;
+  const answers = grid.positions.map((position) => ({ position, verdict: grid.flipped.get(position) ?? "plausible" }));
+  const saved = await send("/api/answers", { answers, seconds: secondsEach(count) });
+  if (!saved) return;
+  grid.saved = { count, version: saved.version };
+  await showNext(`Saved: ${count} images.`);
+}
+
+function fitGrid() {
+  const tiles = byId("tiles");
+  const width = tiles.clientWidth + GAP_PX;
+  const images = [...tiles.querySelectorAll("img")];
+  if (!tiles.clientWidth || !images.length) return;
+  const side = images[0].naturalWidth;
+  const least = side * Math.ceil(TILE_PX / side) + FRAME_PX + GAP_PX;
+  grid.columns = Math.max(2, Math.min(MOST_COLUMNS, Math.floor(width / least)));
+  tiles.style.gridTemplateColumns = `repeat(${grid.columns}, 1fr)`;
+  const inside = width / grid.columns - GAP_PX - FRAME_PX;
+  for (const image of images) enlarge(image, inside, inside);
+}
+
+// ---- Actions of keys and buttons
+
+const judge = (verdict) => () => {
+  if (shown("single")) run(() => answerSingle(verdict));
+  const tile = document.activeElement.closest(".tile");
+  if (!shown("grid") || !tile) return;
+  flip(tile, verdict);
+  moveFocus(1, 0);
+};
+
+const actions = {
+  plausible: judge("plausible"),
+  implausible: judge("implausible"),
+  unsure: judge("unsure"),
+  undo: () => run(undo),
+  back: () => shown("grid") || look(-1),
+  forward: () => shown("single") && look(1),
+  zoom: () => shown("single") && setZoom(!single.zoomed),
+  grid: () => shown("end") || run(changeMode),
+  examples: toggleExamples,
+  help: () => (byId("help").open ? byId("help").close() : byId("help").showModal()),
+  finish: () => run(finish),
+};
+
+// Take back the last answer; in the grid, all of the last batch if nothing came after it.
+async function undo() {
+  const whole = shown("grid") && grid.saved.version === state.version;
+  const reply = await send("/api/undo", { count: whole ? grid.saved.count : 1 });
+  if (!reply) return;
+  const { undone } = reply;
+  if (!undone.length) return announce("There is nothing to undo.");
+  await (shown("grid") ? showGrid() : showSingle(undone.at(-1)));
+  announce(`Undone: ${undone.length}. ${byId("announcement").textContent}`);
+}
+
+async function changeMode() {
+  mode = shown("grid") ? "single" : "grid";
+  await showNext();
+}
+
+async function finish() {
+  if (!(await send("/api/finish", {}))) return;
+  byId("tools").hidden = true;
+  reveal("stopped");
+}
+
+// Beside the image where there is room, over it elsewhere.
+function toggleExamples() {
+  const panel = byId("examples");
+  if (panel.open) panel.close();
+  else if (WIDE.matches) panel.show();
+  else panel.showModal();
+  layOutExamples();
+}
+
+function layOutExamples() {
+  const { open } = byId("examples");
+  for (const image of byId("examples").querySelectorAll("img"))
+    image.decode().then(() => enlarge(image, EXAMPLE_PX, EXAMPLE_PX), () => {});
+  document.body.classList.toggle("beside", open && WIDE.matches);
+  document.querySelector('[data-action="examples"]').setAttribute("aria-expanded", String(open));
+}
+
+function onKey(event) {
+  if (event.ctrlKey || event.altKey || event.metaKey || shown("stopped")) return;
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  const modal = document.querySelector("dialog:modal");
+  if (key === "Escape" && byId("examples").open) return toggleExamples();
+  if (!modal && onArrow(key)) return event.preventDefault();
+  if (event.repeat || (key.length === 1 && !byId("letters").checked)) return;
+  const tile = document.activeElement.closest(".tile");
+  const action = key === "Enter" && tile && !modal ? "save" : KEYS[key];
+  if (!action || (modal && modal.id !== action)) return;
+  event.preventDefault();
+  if (action === "save") run(saveGrid);
+  else actions[action]();
+}
+
+// In a zoomed image and in the grid, arrows move. True: this key did.
+function onArrow(key) {
+  const x = { ArrowLeft: -1, ArrowRight: 1 }[key] ?? 0;
+  const y = { ArrowUp: -1, ArrowDown: 1 }[key] ?? 0;
+  if (!x && !y) return false;
+  if (shown("single") && single.zoomed) byId("stage").scrollBy(x * PAN_PX, y * PAN_PX);
+  else if (shown("grid") && byId("tiles").contains(document.activeElement)) moveFocus(x, y);
+  else return false;
+  return true;
+}
+
+document.addEventListener("keydown", onKey);
+WIDE.addEventListener("change", () => byId("examples").open && toggleExamples());
+byId("examples").addEventListener("close", layOutExamples);
+byId("save").addEventListener("click", () => run(saveGrid));
+byId("tiles").addEventListener("click", ({ target }) => {
+  const tile = target.closest(".tile");
+  if (tile) flip(tile, TURN[tile.dataset.verdict]);
+});
+for (const button of document.querySelectorAll("[data-action]"))
+  button.addEventListener("click", () => actions[button.dataset.action]());
+for (const button of document.querySelectorAll("[data-close]"))
+  button.addEventListener("click", () => button.closest("dialog").close());
+new ResizeObserver(fitSingle).observe(byId("stage"));
+new ResizeObserver(fitGrid).observe(byId("grid"));
+
+run(async () => {
+  takeState(await ask("/api/state"));
+  await showNext();
+});
