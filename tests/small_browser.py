@@ -1,4 +1,4 @@
-"""A real Chromium, without a window, that reads and works the labelling page as a rater would."""
+"""A real Chromium without a window, for tests of the pages that sri makes."""
 
 from __future__ import annotations
 
@@ -148,27 +148,6 @@ class Page:
         """Does it show?"""
         code = "return document.querySelector(arguments[0])?.checkVisibility() ?? false"
         return self.js(code, selector)
-
-    def at(self, place: int) -> None:
-        """Wait until the picture at `place` shows."""
-        words = f"Picture {place + 1}"
-        self.until(lambda: self.text("#caption").split(",")[0] == words, f"{words} does not show")
-
-    def pressed(self) -> list[str]:
-        """The answers that are marked as given."""
-        code = "return [...document.querySelectorAll('#single [aria-pressed=true]')]"
-        return self.js(f"{code}.map((button) => button.dataset.verdict)")
-
-    def tiles(self) -> list[str]:
-        """The answers of the grid."""
-        return self.js(
-            "return [...document.querySelectorAll('.tile')].map((t) => t.dataset.verdict)"
-        )
-
-    def deafen(self) -> None:
-        """Let the tab not hear that it has the focus: two windows side by side."""
-        for event in ("focus", "visibilitychange"):
-            self.js(f"addEventListener('{event}', (e) => e.stopImmediatePropagation(), true)")
 
     def complaints(self) -> list[str]:
         """What went to the console since the last look: violations of the policy among it."""

@@ -338,9 +338,11 @@ def _add_api(app: Flask, server: LabelServer) -> None:
 
 
 def _read(kind: type[Any]) -> Any:
-    """The request's JSON as a `kind`; status 400, 413 or 415 where it is something else."""
+    """The request's JSON as a `kind`; status 400, 411, 413 or 415 where it is something else."""
     if not request.is_json:
         abort(415)
+    if request.content_length is None or "Transfer-Encoding" in request.headers:
+        abort(411)  # MAX_CONTENT_LENGTH does not cover chunks
     try:
         return kind.model_validate_json(request.get_data())
     except ValidationError as error:

@@ -207,7 +207,7 @@ def catch_trials(
     indices += [2 * i for i in range(count - flawed - real)]
     trials = []
     for index in indices:
-        tower = simulate_labelled_tower(index, size, look, seed)
+        tower = simulate_labelled_tower(index, size_px=size, preset=look, seed=seed)
         trials.append((tower.images[0], tower.flaw or SOUND, index))
     if data is not None:
         random = np.random.default_rng((seed, CATCH_STREAM))
@@ -256,7 +256,7 @@ def _large_towers(
     """Simulated stacks that fill enough of the image; `stable`: 1 stands, 0 would fall."""
     for number in itertools.count(EXAMPLES_FIRST):
         index = flawed_index(flaw, number) if flaw else 2 * number
-        tower = simulate_labelled_tower(index, size, look, EXAMPLES_SEED)
+        tower = simulate_labelled_tower(index, size_px=size, preset=look, seed=EXAMPLES_SEED)
         large = (tower.masks > 0).mean() >= EXAMPLES_SHARE
         if large and tower.factors["stable"][0] == stable:
             yield tower

@@ -1,222 +1,248 @@
-"""A rater's way through a session: blind, shuffled, taken up again, taken back."""
+"""A session on disk: blind, shuffled, and no answer lost or counted twice, whatever happens."""
 
 from __future__ import annotations
 
 import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sri_cli.errors import SriError
-from sri_cli.labeling.scenes import find, load, read, save
-from sri_cli.labeling.session import DEFINITION, Session, open_session
-from tests.labeling.conftest import small_deck
+from sri_cli.errors import SriError, SriFailure
+from sri_cli.labeling.session import VERDICTS, Session, check_rater, open_session, read_session
+from tests.labeling.conftest import small_session
 
-Open = Callable[[str], Session]
+ROOT = Path(__file__).parents[2]
+# Answers one position after the other, for ever, and prints each answer once it is saved.
+ANSWERING = """
+import sys, itertools
+from pathlib import Path
+from sri_cli.labeling.session import VERDICTS, open_session
+session = open_session(Path(sys.argv[1]), "Ann")
+for n in itertools.count(int(sys.argv[2])):
+    position, verdict = n % session.total, VERDICTS[n // session.total % 3]
+    session.answer({position: verdict}, 1.0)
+    print(position, verdict, flush=True)
+"""
 
 
-def test_raters_see_the_same_pictures_in_different_orders(open_as: Open) -> None:
+@pytest.fixture
+def session(folder: Path) -> Session:
+    return open_session(folder, "Ann")
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "answers.jsonl").read_bytes().splitlines()]
+
+
+def test_raters_see_the_same_images_in_different_orders(folder: Path) -> None:
     shown = {
-        rater: [open_as(rater).picture(place).tobytes() for place in range(15)]
+        rater: [open_session(folder, rater).image(i).tobytes() for i in range(15)]
         for rater in ("Ann", "Bert")
     }
-    assert shown["Ann"] != shown["Bert"]
+    assert shown["Ann"] != shown["Bert"] and len(set(shown["Ann"])) == 15
     assert sorted(shown["Ann"]) == sorted(shown["Bert"])
-    assert len(set(shown["Ann"])) == 15
+    assert [open_session(folder, "Ann").image(i).tobytes() for i in range(15)] == shown["Ann"]
 
 
-def test_a_session_goes_on_with_the_very_same_pictures(open_as: Open) -> None:
-    before = open_as("Ann")
-    shown = [before.picture(place).copy() for place in range(before.total)]
-    for place in (0, 1, 2, 4):
-        before.answer(place, "plausible")
-    after = open_as("Ann")
-    for place, picture in enumerate(shown):
-        np.testing.assert_array_equal(after.picture(place), picture)
-    assert after.next_place() == 3
-    assert after.verdicts() == before.verdicts()
-
-
-def test_models_and_catch_trials_are_mixed(session_folder: Path) -> None:
-    # Of 60 scenes of each model, no third of the way holds nearly all or nearly none of one.
-    deck = small_deck(num=60)
-    session = Session(deck, read(session_folder).log, "Ann")
-    models = [session._card(place).model for place in range(session.total)]
-    for start in (0, 41, 82):
+def test_models_and_catch_trials_are_mixed(tmp_path: Path) -> None:
+    session = open_session(small_session(tmp_path, num=60), "Ann")
+    models = [session._item(i).model for i in range(session.total)]
+    for start in (0, 41, 82):  # no third holds nearly all or nearly none of one model
         part = models[start : start + 41]
         assert 8 < part.count(0) < 33 and 8 < part.count(1) < 33
 
 
-def test_nothing_public_tells_what_a_picture_is(open_as: Open) -> None:
-    session = open_as("Ann")
-    assert {name for name in vars(session) if not name.startswith("_")} == {"rater", "total"}
-    session.answer(0, "plausible", 1.0)
-    told = [session.verdicts(), session.next_place(), session.seconds_left(), session.undo()]
-    told += [session.rater, session.total, repr(session), str(session), DEFINITION]
-    told += [words for _, *words in session.examples()]
+def test_nothing_public_depends_on_what_an_image_is(session: Session) -> None:
     public = {name for name in dir(session) if not name.startswith("_")}
     assert public == {
-        *("rater", "total", "picture", "verdicts", "answer", "undo"),
-        *("next_place", "seconds_left", "examples"),
+        *("rater", "total", "image", "examples", "verdicts", "state", "answer", "undo")
     }
+    session.answer({0: "plausible"}, 1.0)
+    shown = json.dumps([session.state(), session.undo(), str(session)])
     for secret in ("secret", "weights", "catch", "floating", "gapped", "real", "m0", "m1"):
-        assert secret not in json.dumps(told)
-    assert all(
-        type(session.picture(place)) is np.ndarray and session.picture(place).shape == (16, 16, 3)
-        for place in range(session.total)
-    )
+        assert secret not in shown
 
 
-def test_undo_takes_back_one_answer_after_another(open_as: Open) -> None:
-    session = open_as("Ann")
-    session.answer(3, "plausible")
-    session.answer(5, "unsure")
-    session.answer(3, "implausible")
-    assert session.undo() == 3
-    assert session.verdicts()[3] == "plausible"  # what stood there before
-    assert session.undo() == 5
-    assert session.verdicts()[5] is None
-    assert session.undo() == 3
-    assert session.undo() is None
-    assert set(session.verdicts()) == {None}
+def test_undo_restores_the_verdict_before(session: Session, folder: Path) -> None:
+    session.answer({3: "plausible"})
+    session.answer({5: "unsure"})
+    session.answer({3: "implausible"})
+    before = (folder / "answers.jsonl").read_bytes()
+    assert session.undo() == [3]
+    assert (folder / "answers.jsonl").read_bytes().startswith(before)
+    assert [line["kind"] for line in lines(folder)] == ["answer"] * 3 + ["undo"]
+    assert session.verdicts()[3] == "plausible"
+    assert session.undo(20) == [5, 3]
+    assert session.undo() == [] and set(session.verdicts()) == {None}
 
 
-def test_undo_is_a_line_of_its_own(open_as: Open, session_folder: Path) -> None:
-    session = open_as("Ann")
-    session.answer(3, "plausible")
-    before = (session_folder / "answers.jsonl").read_bytes()
-    session.undo()
-    after = (session_folder / "answers.jsonl").read_bytes()
-    assert after.startswith(before)
-    kinds = [json.loads(line)["kind"] for line in after.splitlines()]
-    assert kinds == ["answer", "undo"]
-
-
-def test_undo_reaches_answers_of_another_tab_but_of_no_other_rater(open_as: Open) -> None:
-    tab, other_tab, other = open_as("Ann"), open_as("Ann"), open_as("Bert")
-    tab.answer(0, "plausible")
-    other_tab.answer(1, "plausible")
-    other.answer(2, "plausible")
-    assert tab.undo() == 1
-    assert tab.undo() == 0
-    assert tab.undo() is None
+def test_undo_reaches_other_tabs_but_no_other_rater(session: Session, folder: Path) -> None:
+    other_tab, other = open_session(folder, "Ann"), open_session(folder, "Bert")
+    session.answer({0: "plausible"})
+    other_tab.answer({1: "plausible"})
+    other.answer({2: "plausible"})
+    assert session.undo(3) == [1, 0]
     assert other.verdicts()[2] == "plausible"
 
 
-def test_a_stale_tab_changes_nothing(open_as: Open) -> None:
-    tab, stale = open_as("Ann"), open_as("Ann")
-    assert tab.answer(0, "plausible", 1.0, None)
-    assert not stale.answer(0, "implausible", 1.0, None)
-    assert stale.verdicts()[0] == "plausible"
-    assert stale.answer(0, "implausible", 1.0, "plausible")
-    assert not tab.answer(0, "unsure", 1.0, "plausible")
-    assert tab.verdicts()[0] == "implausible"
+def test_a_stale_tab_changes_nothing(session: Session) -> None:
+    version = session.state()["version"]
+    assert session.answer({0: "plausible"}, 1.0, version)
+    assert not session.answer({0: "implausible", 1: "unsure"}, 1.0, version)
+    assert session.undo(1, version) is None
+    assert session.verdicts()[:2] == ["plausible", None]
+    assert session.answer({0: "implausible"}, 1.0, session.state()["version"])
 
 
-def test_a_verdict_that_stands_is_not_kept_twice(open_as: Open, session_folder: Path) -> None:
-    session = open_as("Ann")
-    for _ in range(3):
-        assert session.answer(0, "plausible")
-    assert len((session_folder / "answers.jsonl").read_bytes().splitlines()) == 1
+def test_an_answer_sent_twice_is_saved_once(session: Session, folder: Path) -> None:
+    version = session.state()["version"]
+    for _ in range(2):  # the response to the first was lost
+        assert session.answer({0: "plausible"}, 1.0, version)
+    assert len(lines(folder)) == 1
 
 
-def test_an_answer_is_a_line_that_stands_for_itself(open_as: Open, session_folder: Path) -> None:
-    session = open_as("Béa O'Neill")
-    session.answer(0, "plausible", 2.5)
-    (line,) = (session_folder / "answers.jsonl").read_text().splitlines()
-    record = json.loads(line)
-    assert record["schema"] == 1 and record["session"] == session_folder.name
-    assert record["rater"] == "Béa O'Neill" and record["verdict"] == "plausible"
-    assert record["seconds"] == 2.5 and record["time"].endswith("+00:00")
-    card = next(card for card in read(session_folder).cards if card.id == record["picture"])
-    assert (record["sha256"], record["index"]) == (card.sha256, card.index)
-    if card.model is not None:
-        assert record["weights"] == f"weights-{card.model}" and record["seed"] == 0
-    else:
-        assert record["catch"] == card.catch
+def test_time_left_is_estimated_by_the_median(session: Session) -> None:
+    assert session.state()["seconds_left"] is None
+    for position, seconds in enumerate((1, 2, 90)):
+        session.answer({position: "plausible"}, seconds)
+    assert session.state()["seconds_left"] == 2 * 12
 
 
-def test_time_left_is_by_the_median(open_as: Open) -> None:
-    session = open_as("Ann")
-    assert session.seconds_left() is None
-    for place, seconds in enumerate((2.0, 3.0, 600.0)):  # the rater had a coffee
-        session.answer(place, "plausible", seconds)
-    assert session.seconds_left() == 3.0 * 12
-
-
-def test_verdicts_and_places_that_there_are_not(open_as: Open, session_folder: Path) -> None:
-    session = open_as("Ann")
-    with pytest.raises(ValueError, match="maybe"):
-        session.answer(0, "maybe")
-    for place in (-1, 15):
-        with pytest.raises(IndexError):
-            session.answer(place, "plausible")
-    assert not (session_folder / "answers.jsonl").exists()
+def test_a_process_killed_at_any_moment_has_saved_what_it_acknowledged(folder: Path) -> None:
+    moments, acknowledged = random.Random(0), []
+    for _ in range(8):
+        count = len(acknowledged)
+        process = subprocess.Popen(
+            [sys.executable, "-c", ANSWERING, str(folder), str(count)],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        time.sleep(moments.uniform(0, 0.03))
+        process.send_signal(signal.SIGKILL)
+        printed = (first + process.communicate()[0]).splitlines()
+        acknowledged += [line.split() for line in printed if line.count(" ") == 1]
+        session = open_session(folder, "Ann")
+        found = [
+            [str(session._position[one["picture"]]), one["verdict"]]
+            for one in session._deck.log.read()
+        ]
+        # One more answer may be saved but not printed yet.
+        assert found[: len(acknowledged)] == acknowledged
+        assert len(found) - len(acknowledged) in (0, 1)
+        acknowledged = found
+    assert len(acknowledged) > 15
 
 
 @pytest.mark.parametrize(
-    ("name", "wrong"),
-    [
-        ("", "empty"),
-        (" Ann", "blanks"),
-        ("Ann  B", "blanks"),
-        ("Ann\n", "blanks"),
-        ("../Ann", "'/'"),
-        ("Ann\x00", "x00"),
-        ("<b>", "'<', '>'"),
-        ("Ann\N{RIGHT-TO-LEFT OVERRIDE}", "u202e"),
-        ("\udcff", "udcff"),
-        ("A" * 65, "65 characters"),
-    ],
+    "torn", [b"{", b'{"schema": 1, "kind": "ans', b"\x00\x00\x00", b"\x00\x00\n[1]\n"]
 )
-def test_odd_names_are_told(session_folder: Path, name: str, wrong: str) -> None:
-    with pytest.raises(SriError, match="--rater") as told:
-        open_session(session_folder, name)
-    assert wrong in told.value.message
+def test_a_torn_line_is_skipped(session: Session, folder: Path, torn: bytes) -> None:
+    session.answer({0: "plausible"})
+    path = folder / "answers.jsonl"
+    path.write_bytes(path.read_bytes() + torn)
+    assert session.verdicts()[0] == "plausible"
+    session.answer({1: "unsure"})
+    assert session.verdicts()[:2] == ["plausible", "unsure"]
 
 
-def test_one_name_written_in_two_ways_is_one_rater(open_as: Open) -> None:
-    open_as("Jos\N{LATIN SMALL LETTER E WITH ACUTE}").answer(0, "plausible")
-    assert open_as("Jose\N{COMBINING ACUTE ACCENT}").verdicts()[0] == "plausible"
+def test_an_answer_without_its_line_end_does_not_count(session: Session, folder: Path) -> None:
+    session.answer({0: "plausible"})
+    session.answer({1: "unsure"})
+    path = folder / "answers.jsonl"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert session.verdicts()[:2] == ["plausible", None]
+    session.answer({1: "implausible"})
+    assert [one["verdict"] for one in lines(folder)] == ["plausible", "implausible"]
 
 
-def test_pictures_that_were_changed_are_refused(session_folder: Path) -> None:
-    with np.load(session_folder / "pictures.npz") as file:
-        pictures, examples = file["pictures"], file["examples"]
-    pictures[4, 3, 2, 1] ^= 1
-    np.savez(session_folder / "pictures.npz", pictures=pictures, examples=examples)
-    with pytest.raises(SriError, match="not those that were judged"):
-        open_session(session_folder, "Ann")
+def test_threads_and_raters_share_a_file(folder: Path) -> None:
+    won: list[tuple[str, int, str]] = []
+
+    def judge_all(rater: str, verdict: str) -> None:
+        session = open_session(folder, rater)
+        while None in (state := session.state())["verdicts"]:
+            position = state["verdicts"].index(None)
+            if session.answer({position: verdict}, 0.1, state["version"]):
+                won.append((rater, position, verdict))
+
+    pairs = [("Ann", "plausible"), ("Ann", "unsure"), ("Bert", "implausible")]
+    threads = [threading.Thread(target=judge_all, args=pair) for pair in pairs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(lines(folder)) == 30
+    for rater in ("Ann", "Bert"):
+        mine = {position: verdict for who, position, verdict in won if who == rater}
+        assert open_session(folder, rater).verdicts() == [mine[i] for i in range(15)]
+
+
+def test_a_full_disk_loses_nothing(
+    session: Session, folder: Path, largest_file: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    session.answer({0: "plausible"})
+    before = (folder / "answers.jsonl").read_bytes()
+    with largest_file(len(before) + 100), pytest.raises(SriFailure, match=r"answers\.jsonl"):
+        session.answer({1: "plausible"})
+    assert (folder / "answers.jsonl").read_bytes() == before
+    assert session.answer({1: "plausible"})
+
+
+@pytest.mark.parametrize("name", ["answers.jsonl", "session.json"])
+def test_files_of_a_newer_version_are_left_alone(folder: Path, name: str) -> None:
+    open_session(folder, "Ann").answer({0: "plausible"})
+    path = folder / name
+    path.write_text(path.read_text().replace('"schema":', '"schema": 2, "was":', 1))
+    before = path.read_bytes()
+    with pytest.raises(SriError, match=name):
+        open_session(folder, "Ann").answer({1: "plausible"})
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["pictures.npz", "session.json"])
 @pytest.mark.parametrize("how", ["cut", "empty", "gone"])
-def test_a_damaged_session_is_told(
-    session_folder: Path, damage: Callable[[Path, str], None], name: str, how: str
+def test_a_damaged_session_is_refused(
+    folder: Path, damage: Callable[[Path, str], None], name: str, how: str
 ) -> None:
-    damage(session_folder / name, how)
+    damage(folder / name, how)
     with pytest.raises(SriError, match="damaged"):
-        open_session(session_folder, "Ann")
+        open_session(folder, "Ann")
 
 
-def test_a_session_is_found_by_what_was_asked(tmp_path: Path) -> None:
-    labels = tmp_path / "labels"
-    folders = [save(labels, small_deck(seed=seed)) for seed in (0, 1)]
-    assert len(set(folders)) == 2
-    for seed, folder in enumerate(folders):
-        found = find(labels, small_deck(seed=seed).asked)
-        assert found is not None and found.folder == folder
-    assert find(labels, small_deck(num=5).asked) is None
-    assert find(labels, small_deck(models=1).asked) is None
+def test_changed_pixels_are_refused(folder: Path) -> None:
+    images, examples = read_session(folder).load_images()
+    images[4, 3, 2, 1] ^= 1
+    np.savez(folder / "pictures.npz", pictures=images, examples=examples)
+    with pytest.raises(SriError, match="does not match"):
+        open_session(folder, "Ann")
 
 
-def test_the_same_session_begun_twice_is_one(tmp_path: Path) -> None:
-    labels = tmp_path / "labels"
-    folder = save(labels, small_deck())
-    open_session(folder, "Ann").answer(0, "plausible")
-    assert save(labels, small_deck()) == folder
-    assert open_session(folder, "Ann").verdicts()[0] == "plausible"
-    assert [path.name for path in labels.iterdir()] == [folder.name]
-    assert load(folder).id == folder.name
+def test_writing_the_same_session_again_keeps_its_answers(folder: Path) -> None:
+    open_session(folder, "Ann").answer({0: VERDICTS[1]})
+    assert small_session(folder.parent) == folder
+    assert open_session(folder, "Ann").verdicts()[0] == VERDICTS[1]
+
+
+@pytest.mark.parametrize("name", ["Béa", "o'neil@x.org", "Ann B. C", "x" * 64])
+def test_rater_names(name: str) -> None:
+    assert check_rater(name) == name
+    assert check_rater("Be\u0301a") == "Béa"  # composed and decomposed are one name
+
+
+@pytest.mark.parametrize("name", ["", " Ann", "A  B", "a/b", "a\nb", "a\u200bb", "x" * 65])
+def test_names_that_could_be_confused_are_refused(name: str) -> None:
+    with pytest.raises(SriError, match="--rater"):
+        check_rater(name)

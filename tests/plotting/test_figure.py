@@ -18,9 +18,7 @@ from PIL import Image
 from sri_cli.cli.main import cli
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import open_run
-from sri_cli.labeling import scenes
-from sri_cli.labeling.scenes import Card, Deck, Model, cards_of, digest
-from sri_cli.labeling.session import open_session
+from sri_cli.labeling.session import FOLDER, Item, Model, image_hash, open_session, write_session
 from sri_cli.metrics.records import append_records, run_subject
 from sri_cli.plotting.figure_draw import Request, figure_of_runs
 from sri_cli.plotting.figure_make import make
@@ -215,24 +213,24 @@ def test_failures_by_raters_come_before_those_of_the_estimate(workspace: Workspa
     subject = run_subject(trained)
     side, num = trained.model.image_size, 6
     pictures = np.random.default_rng(0).integers(0, 256, (num + 1, side, side, 3), np.uint8)
-    cards = (
-        *cards_of(pictures[:num], 0, range(num)),
-        Card("catch-0", digest(pictures[num]), 0, None, "floating", plausible=False),
-    )
-    model = Model("tiny", subject["model"], subject, None, 0, 3, 1.0)
-    asked = scenes.Asked((subject["model"],), 0, num, 1)
-    deck = Deck(asked, (model,), cards, pictures, (), pictures[:0])
-    labels = workspace.runs_root / scenes.FOLDER
-    folder = scenes.save(labels, deck)
+    items = [
+        Item(id=f"m0-{i}", sha256=image_hash(picture), index=i, model=None if i == num else 0)
+        for i, picture in enumerate(pictures)
+    ]
+    weights = subject["model"]
+    model = Model(name="tiny", weights=weights, subject=subject, seed=0)
+    settings = {"weights": [weights], "seed": 0, "num": num, "catch": 1, "data": None}
+    labels = workspace.runs_root / FOLDER
+    folder = write_session(labels, settings, [model], items, pictures, [], pictures[:0])
     assert judged_by_raters(labels, trained) is None
     said = {"ada": "nnyuny", "bob": "nyyuyy"}  # of scenes 0 to 5; the catch trial is judged, too
     words = {"y": "plausible", "n": "implausible", "u": "unsure"}
     for rater, answers in said.items():
         session = open_session(folder, rater)
         for place in range(session.total):
-            shown = session.picture(place)
+            shown = session.image(place)
             index = next(i for i, picture in enumerate(pictures) if np.array_equal(picture, shown))
-            assert session.answer(place, words[(answers + "n")[index]])
+            assert session.answer({place: words[(answers + "n")[index]]})
     found = judged_by_raters(labels, trained)
     assert found is not None
     assert found.told == ["0: 2 of 2", "1: 1 of 2", "2: 0 of 2", "4: 1 of 2", "5: 0 of 2"]

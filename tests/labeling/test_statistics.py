@@ -1,0 +1,249 @@
+"""Answers counted over sessions and raters: S-Acc, agreement, comparison, metrics.jsonl."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from sri_cli.cli.main import cli
+from sri_cli.labeling.scenes import prepare_session
+from sri_cli.labeling.session import Item, Model, open_session, read_sessions
+from sri_cli.labeling.statistics import collect_ratings, rated_scenes, summarise, summary_text
+from sri_cli.metrics.sacc import wilson
+from sri_cli.run import Workspace
+from tests.labeling.conftest import judge, small_session
+from tests.small_measurements import measured, printed
+
+Verdict = Callable[[Item], str]
+
+
+def session(workspace: Workspace, *names: str, num: int = 100, seed: int = 0) -> Path:
+    """A session of these runs, without catch trials; the runs' folders are made, too."""
+    models = {}
+    for i, name in enumerate(names):
+        (workspace.runs_root / name / "checkpoints").mkdir(parents=True, exist_ok=True)
+        line = measured(
+            "sacc", "S-Acc", 0.5, run=f"runs/{name}", model=f"weights of {name}", training_seed=i
+        )
+        facts = {"subject": line["subject"], "data": line["data"], "seed": seed, "slots": 9}
+        models[i] = Model(name=name, weights=f"weights of {name}", temperature=1.0, **facts)
+    labels = workspace.runs_root / "labels"
+    return small_session(labels, num, seed, len(names), catch=0, subjects=models)
+
+
+def first(*counts: int) -> Verdict:
+    """The first scenes of each model are plausible, the others not."""
+    return lambda item: "plausible" if item.index < counts[item.model or 0] else "implausible"
+
+
+def records(workspace: Workspace, name: str) -> list[dict[str, Any]]:
+    path = workspace.runs_root / name / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    monkeypatch.chdir(tmp_path)
+    return Workspace(Path("data"), Path("runs"))
+
+
+def test_figures_of_one_rater(empty: Workspace) -> None:
+    def verdict(item: Item) -> str:
+        return "plausible" if item.index < 63 else "unsure" if item.index < 73 else "implausible"
+
+    judge(session(empty, "a"), "Ann", verdict)
+    facts = summarise(empty)
+    (ann,) = facts["models"][0]["raters"]
+    assert [ann[k] for k in ("judged", "plausible", "implausible", "unsure")] == [100, 63, 27, 10]
+    assert ann["value"] == pytest.approx(0.7)  # of 90 decided
+    assert (ann["low"], ann["high"]) == pytest.approx(wilson(63, 90))
+    assert (ann["least"], ann["most"]) == pytest.approx((0.63, 0.73))
+    assert facts["agreement"] is None and facts["comparison"] is None
+    text = summary_text(facts)
+    assert "70.0 [59.9, 78.5]" in text and "63.0 to 73.0" in text
+
+
+def test_it_is_recorded_once_and_again_when_it_changes(empty: Workspace) -> None:
+    folder = session(empty, "a")
+    judge(folder, "Ann", first(72))
+    assert summarise(empty)["recorded"] == ["runs/a/metrics.jsonl"]
+    assert summarise(empty)["recorded"] == []
+    (record,) = records(empty, "a")
+    assert (record["metric"], record["name"], record["value"]) == ("sacc", "S-Acc", 0.72)
+    assert (record["low"], record["high"]) == pytest.approx((0.6251, 0.7986), abs=1e-4)
+    assert (record["counts"]["scenes"], record["counts"]["raters"]) == (100, 1)
+    assert record["data"]["name"] == "shapestacks" and record["temperature"] == 1.0
+    table = printed([record])
+    assert "72.0 [62.5, 79.9]" in table
+    judge(folder, "Bert", first(80))
+    assert summarise(empty)["recorded"] == ["runs/a/metrics.jsonl"]
+    assert records(empty, "a")[-1]["value"] == pytest.approx(0.76)
+
+
+def test_only_raters_who_judged_all_scenes_count(empty: Workspace) -> None:
+    folder = session(empty, "a")
+    judge(folder, "Ann", lambda item: "plausible" if item.index < 99 else "")
+    facts = summarise(empty)
+    assert facts["recorded"] == [] and records(empty, "a") == []
+    assert "99 of 100" in summary_text(facts)
+    judge(folder, "Bert", first(50))
+    judge(session(empty, "a", num=5, seed=1), "Cleo", first(0))  # a small session of the same run
+    facts = summarise(empty)
+    assert [(r["rater"], r["finished"]) for r in facts["models"][0]["raters"]] == [
+        ("Ann", False),
+        ("Bert", True),
+        ("Cleo", False),
+    ]
+    assert records(empty, "a")[-1]["value"] == 0.5
+
+
+def test_several_raters_are_not_more_scenes(empty: Workspace) -> None:
+    folder = session(empty, "a")
+    for rater in ("Ann", "Bert", "Cleo"):
+        judge(folder, rater, first(72))
+    together = summarise(empty)["models"][0]["together"]
+    assert together["value"] == pytest.approx(0.72)
+    assert (together["low"], together["high"]) == pytest.approx(wilson(72, 100))
+
+
+def test_a_figure_of_fewer_scenes_has_another_name(empty: Workspace) -> None:
+    judge(session(empty, "a", num=20), "Ann", first(10))
+    summarise(empty)
+    assert records(empty, "a")[0]["name"] == "S-Acc of 20 scenes"
+
+
+def test_two_raters_agree_as_counted_by_hand(empty: Workspace) -> None:
+    folder = session(empty, "a", num=50)
+    judge(folder, "Ann", first(25))
+    # 20 both plausible, 5 and 10 apart, 15 both not: kappa is 0.4.
+    plausible = {*range(20), *range(25, 35)}
+    judge(folder, "Bert", lambda i: "plausible" if i.index in plausible else "implausible")
+    facts = summarise(empty)["agreement"]
+    assert facts["scenes"] == 50 and "Cohen" in facts["method"]
+    assert facts["alike"] == pytest.approx(0.7) and facts["kappa"] == pytest.approx(0.4)
+
+
+def test_three_raters_are_compared_on_scenes_that_all_judged(empty: Workspace) -> None:
+    folder = session(empty, "a", num=4)
+    judge(folder, "Ann", first(2))
+    judge(folder, "Bert", first(2))
+    judge(folder, "Cleo", lambda i: ["plausible", "implausible", "implausible", ""][i.index])
+    facts = summarise(empty)["agreement"]
+    assert facts["scenes"] == 3 and "Fleiss" in facts["method"]
+    # Of (3, 0), (2, 1), (0, 3): observed 7/9, by chance (5/9)^2 + (4/9)^2.
+    assert facts["kappa"] == pytest.approx((7 / 9 - 41 / 81) / (40 / 81))
+    assert facts["alike"] == pytest.approx(2 / 3)
+
+
+def test_kappa_of_constant_verdicts_is_undefined(empty: Workspace) -> None:
+    folder = session(empty, "a", num=4)
+    for rater in ("Ann", "Bert"):
+        judge(folder, rater, first(4))
+    facts = summarise(empty)
+    assert facts["agreement"]["kappa"] is None and facts["agreement"]["alike"] == 1
+    assert "undefined" in summary_text(facts)
+
+
+def test_two_models_are_compared_by_each_rater_and_by_majority(empty: Workspace) -> None:
+    folder = session(empty, "a", "b", num=4)
+    judge(folder, "Ann", first(3, 1))
+    (ann,) = summarise(empty)["comparison"]["tests"]
+    assert ann["difference"] == pytest.approx(0.5) and ann["p"] == pytest.approx(34 / 70)
+    assert ann["low"] < 0.5 < ann["high"]
+    judge(folder, "Ann", first(4, 0))
+    judge(folder, "Bert", first(4, 0))
+    judge(folder, "Cleo", first(0, 4))
+    facts = summarise(empty)
+    most = facts["comparison"]["tests"][-1]
+    assert most["rater"] is None and most["difference"] == pytest.approx(1)
+    assert most["p"] == pytest.approx(2 / 70)  # of 4 and 4 scenes, not of 12 and 12
+    assert "p = 0.029" in summary_text(facts)
+
+
+def test_a_summary_of_chosen_models(empty: Workspace) -> None:
+    judge(session(empty, "a", "b", "c", num=4), "Ann", first(1, 2, 3))
+    assert summarise(empty)["comparison"] is None
+    facts = summarise(empty, ["weights of a", "weights of c"])
+    assert facts["comparison"]["models"] == ["a", "c"]
+
+
+def test_undone_answers_do_not_count(empty: Workspace) -> None:
+    folder = session(empty, "a", num=4)
+    mine = judge(folder, "Ann", first(0))
+    mine.undo(4)
+    assert collect_ratings(read_sessions(folder.parent)) == {}
+
+
+def test_a_scene_of_two_sessions_counts_once_with_its_last_answer(empty: Workspace) -> None:
+    together, alone = session(empty, "a", "b", num=4), session(empty, "a", num=4)
+    # The same four scenes of "a" lie in both.
+    judge(together, "Ann", first(0, 0))
+    judge(alone, "Ann", first(4))
+    tally = collect_ratings(read_sessions(alone.parent))["weights of a"].tally("Ann")
+    assert tally == {"plausible": 4}
+    judge(session(empty, "a", num=4, seed=1), "Ann", first(4))
+    tally = collect_ratings(read_sessions(alone.parent))["weights of a"].tally("Ann")
+    assert tally == {"plausible": 8}, "other scenes of the model add up"
+
+
+def test_rated_scenes_for_figures(tmp_path: Path) -> None:
+    folder = small_session(tmp_path)
+    assert rated_scenes(tmp_path, "weights-0") == []
+    judge(folder, "Ann", lambda item: "unsure" if item.model == 0 and item.index else "")
+    judge(folder, "Bert", lambda item: "plausible")
+    scenes = rated_scenes(tmp_path, "weights-0")
+    assert [scene.index for scene in scenes] == list(range(6))
+    assert scenes[0].verdicts == {"Bert": "plausible"}
+    assert scenes[1].verdicts == {"Ann": "unsure", "Bert": "plausible"}
+    assert scenes[5].image.shape == (16, 16, 3)
+
+
+def test_catch_trials_warn_of_a_careless_rater(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = prepare_session(workspace, ["tiny", "other"], (), num=3, catch=10)
+    for rater, is_right in (("Ann", True), ("Bert", False)):
+        session = open_session(folder, rater)
+        for position in range(session.total):
+            plausible = session._item(position).plausible is not False
+            session.answer({position: "plausible" if plausible == is_right else "implausible"})
+    result = CliRunner().invoke(cli, ["label-sacc", "--summary", "--run", "tiny", "--json"])
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert facts["catch"] == [
+        {"rater": "Ann", "right": 10, "wrong": 0, "unsure": 0},
+        {"rater": "Bert", "right": 0, "wrong": 10, "unsure": 0},
+    ]
+    assert [model["name"] for model in facts["models"]] == ["tiny, step 10"]
+    (record,) = records(workspace, "tiny")
+    assert "Bert" in record["warning"] and "Ann" not in record["warning"]
+    assert records(workspace, "other") == []
+    assert "Ann" in CliRunner().invoke(cli, ["label-sacc", "--summary"]).stdout
+
+
+def test_folders_are_summarised_and_nothing_is_written_there(
+    empty: Workspace, tmp_path: Path
+) -> None:
+    (tmp_path / "theirs").mkdir()
+    subject = {"kind": "images", "images": str(tmp_path / "theirs"), "count": 4, "sha256": "x"}
+    model = Model(name="theirs", weights="x", subject=subject)
+    labels = empty.runs_root / "labels"
+    judge(small_session(labels, 4, 0, 1, 0, {0: model}), "Ann", first(3))
+    facts = summarise(empty, folders=[Path("theirs")])
+    assert facts["models"][0]["raters"][0]["value"] == 0.75
+    assert facts["recorded"] == [] and list((tmp_path / "theirs").iterdir()) == []
+
+
+def test_a_run_that_is_gone_is_not_recorded(
+    empty: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge(session(empty, "a", num=4), "Ann", first(3))
+    (empty.runs_root / "a" / "checkpoints").rmdir()
+    assert summarise(empty)["recorded"] == []
+    assert "runs/a" in capsys.readouterr().err
