@@ -1,132 +1,216 @@
-"""A file from the web, whole or not at all: resumed, verified, and patient where it may help.
+"""Download a file whole or not at all: retried, resumed, checked against a known SHA-256.
 
-`NAME.part` holds what came so far; `NAME.part.json` says of which version, so that a file that
-changed on the server is begun anew and never a mixture. `NAME.sha256` remembers what a finished
-file hashed to, so that 30 GB are not read again at each use.
+`NAME.part` holds the bytes so far. That they are all of one version of the file, only a hash can
+tell: pass it, or check the contents (TFRecords have checksums of their own).
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import os
+import re
+import time
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from sri_cli.atomic import write_atomic
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
+from urllib3.util import Retry
+
+from sri_cli import __version__
+from sri_cli.atomic import cannot_write, ensure_folder, lock_file, sync_folder
 from sri_cli.console import Progress
-from sri_cli.data.part import PartFile
-from sri_cli.data.transfer import Remote, Transfer, kept
+from sri_cli.data.writer import check_space
 from sri_cli.errors import Interrupted, SriError, SriFailure
-from sri_cli.signals import StopFlag, stop_on_signal
+from sri_cli.signals import stop_on_signal
 
-HASH_BLOCK_BYTES = 2**20
+BLOCK_BYTES = 2**18
+TIMEOUT_SEC = 60.0  # without a single byte
+MAX_FAILURES = 6  # in a row, without a new byte
+BACKOFF_SEC = 1.0  # doubles with every failure
+SPARE_BYTES = 64 * 2**20  # to leave free on the disk
+BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses that may pass
+CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-\d{1,18}|\*)/(\d{1,18})")
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file on the web, with its SHA-256 where it is known."""
+
+    url: str
+    sha256: str | None = None
 
 
 def download(remote: Remote, path: Path, *, instead: str, offline: bool = False) -> Path:
-    """Fetch `remote` to `path`, or go on with it; a file that is there already is kept.
+    """Fetch `remote` to `path`, or resume fetching it; a file that exists is only checked.
 
-    `instead` says what to do where the host does not help. Raises SriError when the file there
-    has another hash, when there is none and `offline`, or when another process is at it;
-    SriFailure when it cannot be had or written; Interrupted (75) after a signal. What came is
-    kept, and the same call goes on.
+    `instead` says what the user can do if the host does not deliver.
+
+    Raises:
+        SriError: The existing file has another SHA-256, there is no file and `offline`, or
+            another process is downloading it.
+        SriFailure: The file cannot be fetched or written.
+        Interrupted: A signal came; the same call resumes.
     """
-    progress = Progress(0, 0, path.name, "MB")  # a bar only once something is fetched
-    with stop_on_signal() as stop:
-        stop.at_once = True  # what has come is always good, so nothing needs finishing
+    if path.exists():
+        return check_existing(path, remote.sha256)
+    if offline:
+        raise SriError(
+            f"--offline: {path} does not exist", f"download {remote.url} to {path}; or {instead}"
+        )
+    ensure_folder(path.parent)
+    part = path.with_name(path.name + ".part")
+    with stop_on_signal() as stop, Progress(0, 0, path.name, "MB") as progress:
+        stop.at_once = True  # the bytes so far are valid: there is nothing to finish
         try:
-            if path.exists():
-                return verified(remote, path, progress)
-            if offline:
-                raise SriError(
-                    f"--offline: {path.name} is not here ({remote.url})",
-                    f"put the file at {path}; or {instead}",
-                )
-            with PartFile(path) as part:
-                if path.exists():  # another process has finished it meanwhile
-                    return verified(remote, path, progress)
-                with progress:
-                    Transfer(remote, part, instead, progress, stop).run()
-                    seal(remote, part, instead, progress)
+            lock = lock_file(part, "downloading", "wait for it to finish")
+            try:
+                if not path.exists():  # else another process has just finished it
+                    fetch(remote.url, part, instead, progress)
+                    seal(remote, part, path, instead)
+            finally:
+                if os.fstat(lock).st_size == 0:
+                    part.unlink(missing_ok=True)
+                os.close(lock)
         except KeyboardInterrupt:
-            raise stopped(stop, path) from None
+            raise Interrupted(
+                f"stopped by {stop.name or 'Ctrl-C'} while downloading {path.name}{saved(part)}",
+                "run the same command again to resume",
+            ) from None
+        except OSError as error:
+            raise cannot_write(part, error) from error
     return path
 
 
-def seal(remote: Remote, part: PartFile, instead: str, progress: Progress) -> None:
-    """Give the file its name if its hash is as known; otherwise nothing stays, and SriFailure."""
-    part.sync()
-    if remote.sha256 is not None:
-        progress.note(f"{part.target.name}: checking its SHA-256")
-        found = sha256_of(part.path)
-        if found != remote.sha256:
-            part.discard()
-            raise SriFailure(
-                f"{remote.url} came damaged or is another file: SHA-256 {found},"
-                f" {remote.sha256} expected",
-                f"the same command tries again from the beginning; or {instead}",
-            )
-    part.finish()
-    if remote.sha256 is not None:
-        remember(part.target, remote.sha256)
+def fetch(url: str, part: Path, instead: str, progress: Progress) -> None:
+    """Fetch what is missing, in as many requests as it takes; SriFailure when it cannot be had."""
+    host = urlsplit(url).hostname or url
+    progress.note(f"downloading {part.stem} from {host}{saved(part)}")
+    farthest, failures = part.stat().st_size, 0
+    with new_session() as session:
+        while failures <= MAX_FAILURES:
+            try:
+                if fetch_rest(session, url, part, progress):
+                    return
+                reason = "the connection broke"
+            except requests.RequestException as error:  # after the retries of urllib3
+                reason, failures = reason_of(error), MAX_FAILURES
+            # Only new bytes count, so a host that always starts over comes to an end, too.
+            size = part.stat().st_size
+            failures = 0 if size > farthest else failures + 1
+            farthest = max(farthest, size)
+            if failures <= MAX_FAILURES:
+                time.sleep(BACKOFF_SEC * 2**failures)
+    raise SriFailure(
+        f"could not download {part.stem} from {host}: {reason}{saved(part)}",
+        f"run the same command again; or {instead}",
+    )
 
 
-def verified(remote: Remote, path: Path, progress: Progress) -> Path:
-    """`path`, if it is a file and has the known hash; SriError otherwise."""
-    if not path.is_file():
-        raise SriError(f"{path} is no file", "move it away, or choose another folder")
-    if remote.sha256 is None or remembered(path) == remote.sha256:
-        return path
-    progress.note(f"{path.name}: checking its SHA-256")
-    found = sha256_of(path)
-    if found != remote.sha256:
-        raise SriError(
-            f"{path} is damaged or another file: SHA-256 {found}, {remote.sha256} expected",
-            f"delete {path}, then the same command fetches it anew",
+def new_session() -> requests.Session:
+    """Retries refused connections and busy hosts; answers that break off are resumed by `fetch`."""
+    session = requests.Session()
+    retry = Retry(
+        MAX_FAILURES,
+        connect=2,
+        status_forcelist=BUSY,
+        backoff_factor=BACKOFF_SEC,
+        raise_on_status=False,
+    )
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(max_retries=retry))
+    session.headers.update({"User-Agent": f"sri/{__version__}", "Accept-Encoding": "identity"})
+    return session
+
+
+def fetch_rest(session: requests.Session, url: str, part: Path, progress: Progress) -> bool:
+    """Request what is missing and append it; True when the file is complete then."""
+    size = part.stat().st_size
+    headers = {"Range": f"bytes={size}-"} if size else {}
+    with session.get(url, headers=headers, stream=True, timeout=TIMEOUT_SEC) as response:
+        if response.status_code in (206, 416):
+            span = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+            total = int(span[2]) if span else None
+            if response.status_code == 416 and total == size:
+                return True
+            if span is None or span[1] != str(size):
+                os.truncate(part, 0)  # not the part that was requested
+                return False
+        else:
+            response.raise_for_status()
+            length = response.headers.get("Content-Length", "")
+            total = int(length) if length.isdigit() else None
+            os.truncate(part, 0)
+        if total is not None:
+            check_space(part, total - part.stat().st_size + SPARE_BYTES)
+            progress.expect(-(-total // 10**6))
+        progress.start_at(part.stat().st_size // 10**6)
+        whole = append(response, part, progress)
+    return whole and total in (None, part.stat().st_size)
+
+
+def append(response: requests.Response, part: Path, progress: Progress) -> bool:
+    """Write the body as it comes; False when the connection breaks."""
+    with open(part, "ab", buffering=0) as file:
+        while True:
+            try:
+                # Unlike iter_content, which drops a block that the connection breaks off.
+                block = response.raw.read1(BLOCK_BYTES)
+            except HTTPError:
+                return False
+            if not block:
+                return True
+            while block:
+                block = block[file.write(block) :]
+            if file.tell() // 10**6 > progress.done:
+                progress.reach(file.tell() // 10**6)
+
+
+def seal(remote: Remote, part: Path, path: Path, instead: str) -> None:
+    """Give a complete file its name; SriFailure, and nothing stays, if its hash is wrong."""
+    actual = sha256_of(part) if remote.sha256 else None
+    if actual != remote.sha256:
+        os.truncate(part, 0)
+        raise SriFailure(
+            f"{remote.url} is damaged or another file: SHA-256 {actual}, expected {remote.sha256}",
+            f"run the same command again to start over; or {instead}",
         )
-    remember(path, found)
+    with open(part, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
+    sync_folder(path.parent)
+
+
+def check_existing(path: Path, sha256: str | None) -> Path:
+    """`path` if it is a file and has the known hash; SriError otherwise."""
+    if not path.is_file():
+        raise SriError(f"{path} is not a file", "move it, or choose another folder")
+    actual = sha256_of(path) if sha256 else None
+    if actual != sha256:
+        raise SriError(
+            f"{path} is damaged or another file: SHA-256 {actual}, expected {sha256}",
+            f"delete {path} and run the same command again to download it",
+        )
     return path
 
 
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, lower-case hex."""
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(HASH_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def remembered(path: Path) -> str | None:
-    """The hash that was found when the file was as large and as old as it is now."""
-    try:
-        digest, *stand = beside(path).read_text("ascii").split()
-    except (OSError, ValueError):
-        return None
-    return digest if stand == stand_of(path) else None
-
-
-def remember(path: Path, digest: str) -> None:
-    """Note what the file hashes to. A folder that takes no notes costs another hashing, only."""
-    with contextlib.suppress(SriFailure):
-        write_atomic(beside(path), " ".join([digest, *stand_of(path), "\n"]).encode())
-
-
-def stand_of(path: Path) -> list[str]:
-    """Size in bytes and time of the last change in ns."""
-    stat = path.stat()
-    return [str(stat.st_size), str(stat.st_mtime_ns)]
-
-
-def beside(path: Path) -> Path:
-    """Where the hash of `path` is noted."""
-    return path.with_name(path.name + ".sha256")
-
-
-def stopped(stop: StopFlag, path: Path) -> Interrupted:
-    """What a signal leaves behind."""
-    part = path.with_name(path.name + ".part")
+def saved(part: Path) -> str:
+    """`; 12.0 MB are in NAME.part`, or nothing."""
     size = part.stat().st_size if part.exists() else 0
-    what = f"; {kept(size, None)} are kept in {part}" if size else ""
-    return Interrupted(
-        f"stopped by {stop.name or 'Ctrl-C'} while fetching {path.name}{what}",
-        "go on: the same command again",
-    )
+    return f"; {size / 1e6:,.1f} MB are in {part}" if size else ""
+
+
+def reason_of(error: requests.RequestException) -> str:
+    """The reason inside the chain of exceptions that requests wraps around it."""
+    if error.response is not None:
+        return f"{error.response.status_code} {error.response.reason}".strip()
+    cause = getattr(error.args[0], "reason", error) if error.args else error
+    return str(cause).rpartition(": ")[2] or type(error).__name__

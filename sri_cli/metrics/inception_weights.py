@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sri_cli.data.download import download
-from sri_cli.data.transfer import Remote
+from sri_cli.data.download import Remote, download
 from sri_cli.errors import SriError
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"

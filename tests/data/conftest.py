@@ -6,8 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from sri_cli.data import transfer
+from sri_cli.data import download
 from tests.small_server import DATA, FileServer, serving
+
+
+@pytest.fixture(autouse=True)
+def direct_and_without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy, and no waiting before another try."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(download, "BACKOFF_SEC", 0.0)
 
 
 @pytest.fixture
@@ -15,13 +23,3 @@ def server() -> Iterator[FileServer]:
     """Serves DATA."""
     with serving(DATA) as running:
         yield running
-
-
-@pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses that a download asked for, none of them made; and no proxy."""
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "https_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    asked: list[float] = []
-    monkeypatch.setattr(transfer, "pause", asked.append)
-    return asked

@@ -128,7 +128,7 @@ def test_factors_are_numbers_of_every_image_and_not_too_many(tmp_path: Path, sou
 
 
 def test_prepare_fetches_verifies_and_then_needs_the_file_no_more(
-    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_towers(source, 6, "gzip")
     workspace = Workspace(tmp_path / "data", tmp_path / "runs")
@@ -137,7 +137,7 @@ def test_prepare_fetches_verifies_and_then_needs_the_file_no_more(
     asked = Options(scenes=3)
     with serving(source.read_bytes()) as server:
         monkeypatch.setenv("SRI_MIRROR", server.url.rpartition("/")[0] + "/")
-        with pytest.raises(SriError, match="--offline: towers.hdf5 is not here"):
+        with pytest.raises(SriError, match="--offline: .*towers.hdf5"):
             prepare_mirror(workspace, "shapestacks", asked, offline=True)
         done = prepare_mirror(workspace, "shapestacks", asked, workers=1)
         assert len(server.ranges) == 1
@@ -165,7 +165,7 @@ def test_prepare_from_a_copy(tmp_path: Path, source: Path) -> None:
 
 
 def test_another_file_of_that_name_is_not_taken(
-    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_towers(source, 3)
     workspace = Workspace(tmp_path / "data", tmp_path / "runs")

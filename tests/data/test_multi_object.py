@@ -20,7 +20,7 @@ FEW = ("--val-scenes", "2", "--test-scenes", "1")
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]) -> Path:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -74,7 +74,7 @@ def test_from_the_bucket_then_offline(place: Path, monkeypatch: pytest.MonkeyPat
     again = sri(*words, "--offline")  # a finished file does not need its source any more
     assert again.exit_code == 0 and "up to date" in again.stderr
     gone = sri(*words, "--offline", "--force")
-    assert gone.exit_code == 2 and "objects_room_train.tfrecords is not here" in gone.stderr
+    assert gone.exit_code == 2 and "objects_room_train.tfrecords" in gone.stderr
     assert "--from simulate" in gone.stderr and greys("data/objects-room-64.h5") == IN_ORDER
 
 

@@ -127,7 +127,7 @@ def nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     """No weights in the environment or torch's hub, no proxy, and a host that refuses."""
     for name in (VARIABLE, "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("sri_cli.data.transfer.pause", lambda seconds: None)
+    monkeypatch.setattr("sri_cli.data.download.BACKOFF_SEC", 0.0)
     _known_as(monkeypatch, b"", "http://127.0.0.1:1/")
     before = torch.hub.get_dir()
     torch.hub.set_dir(str(tmp_path / "hub"))
