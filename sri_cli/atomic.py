@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sri_cli.errors import SriError, SriFailure
@@ -26,21 +28,34 @@ def ensure_folder(path: Path) -> Path:
     return path
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write `path` whole or leave it as it was: a file beside it, fsync, rename, fsync folder."""
+@contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; when the block ends, it becomes `path`.
+
+    The file is flushed to disk before it is renamed, and the folder after, so that a crash leaves
+    the old file or the new one. Any error in the block removes the temporary file.
+
+    Raises:
+        SriFailure: when the disk refuses (OSError in the block included).
+    """
     ensure_folder(path.parent)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(beside, "wb") as file:
-            file.write(data)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `path` whole or leave it as it was; see `replace_file`."""
+    with replace_file(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def lock_file(

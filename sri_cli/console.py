@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -117,6 +118,28 @@ def make_bar() -> Any:
         TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
     )
+
+
+def format_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A plain table, the same on a terminal and in a pipe: two spaces between columns.
+
+    The first `left` columns are aligned left, the others right. An empty `header` prints none.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    lines = [list(row) for row in rows]
+    columns = max((len(line) for line in [list(header), *lines]), default=0)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=bool(header))
+    for i in range(columns):
+        title = Text(header[i]) if i < len(header) else ""
+        table.add_column(title, justify="left" if i < left else "right", no_wrap=True)
+    for line in lines:
+        table.add_row(*(Text(cell) for cell in line))
+    output = io.StringIO()
+    Console(file=output, width=100_000, color_system=None).print(table)
+    return "\n".join(line.rstrip() for line in output.getvalue().splitlines())
 
 
 def counted(number: int, noun: str) -> str:

@@ -1,88 +1,100 @@
-"""`sri bench sample`: how fast scenes are drawn from an untrained model."""
+"""`sri bench sample`: images per second that an untrained model samples."""
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from sri_cli.benchmarks.memory import MemoryWatch
-from sri_cli.benchmarks.peak import measured_peak
-from sri_cli.benchmarks.profile import check_trace, profile_text, profiled
-from sri_cli.benchmarks.timing import Attention, Timed, digits, machine_line, repeat, timing_table
+from sri_cli.benchmarks.measure import (
+    PeakMemory,
+    SharedCores,
+    check_trace_path,
+    machine_text,
+    measure,
+    peak_flop_per_second,
+    profile_once,
+    profile_text,
+    shared_cores_note,
+    summary,
+)
 from sri_cli.config.schema import Recipe
 from sri_cli.device import choose_device, choose_precision
 from sri_cli.generation.sample import chunk_size, sample_scenes
+from sri_cli.models.base import SlotVAE
 from sri_cli.models.build import build_model
 from sri_cli.training.step_timing import machine
 
-PAPERS_COUNT = 10_000  # scenes of an FID
+DEFAULT_NUM = 64
+DEFAULT_SECONDS = 5.0
+FID_COUNT = 10_000  # scenes of the papers' FID
 
 
 def bench_sampling(
     recipe: Recipe,
-    num: int = 64,
-    repeats: int = 3,
+    num: int = DEFAULT_NUM,
     device: str = "auto",
-    *,
+    seconds: float = DEFAULT_SECONDS,
     trace: Path | None = None,
 ) -> dict[str, Any]:
-    """Times drawing `num` scenes and fetching their images; ready for JSON.
+    """Time sampling `num` scenes and fetching their images, again and again for `seconds`.
 
-    Every repeat draws other scenes. `trace`: where a profile of one chunk goes.
+    Args:
+        trace: where a profile of one chunk of scenes is written.
+
+    Returns:
+        A JSON object; `images_per_second` follows from the median run.
+
+    Raises:
+        SriError: for a GPU that does not exist or a trace name that no viewer opens.
     """
     if trace is not None:
-        check_trace(trace)
-    place = choose_device(device)
-    dtype = choose_precision(recipe.train.precision, place)
-    watch = MemoryWatch(place)
-    model: Any = build_model(**recipe.model.model_dump()).to(place).eval()
-    slots = recipe.model.slots
-    chunk = chunk_size(slots, recipe.model.image_size, place)
+        check_trace_path(trace)
+    chosen = choose_device(device)
+    dtype = choose_precision(recipe.train.precision, chosen)
+    memory, cores = PeakMemory(chosen), SharedCores()
+    model = build_model(**recipe.model.model_dump()).to(chosen).eval()
+    slots, seeds = recipe.model.slots, count()
+    chunk = chunk_size(slots, recipe.model.image_size, chosen)
 
-    def draw(seed: int, count: int = num) -> None:
-        for scene in sample_scenes(model, count, slots, 1.0, abs(seed), precision=dtype):
+    def draw(images: int = num) -> None:
+        for scene in sample_scenes(model, images, slots, seed=next(seeds), precision=dtype):
             scene.image.cpu()
 
-    draw(0, min(num, chunk))  # a warm-up need not be all of it
-    attention = Attention()
-    times = repeat(draw, repeats, place, warm_ups=0)
-    heard = attention.report()
-    memory = watch.report()
-    profile = {} if trace is None else profiled(lambda: draw(0, min(num, chunk)), place, trace)
+    draw(min(num, chunk))  # a warm-up need not be all of it
+    timing = measure(draw, seconds)
+    found = {**memory.report(), **cores.report()}
+    profiled = {}
+    if trace is not None:
+        profiled = profile_once(lambda: draw(min(num, chunk)), chosen, trace)
     flop = num * flop_per_scene(model, slots)
-    timed = Timed(
-        "sampling", "images", num, times, flop, measured_peak(place, dtype).flop_per_second
-    )
-    median, low, first, third, high = timed.spread
+    peak = peak_flop_per_second(chosen, dtype)
+    images = summary(timing, num, "images")
     return {
         "recipe": recipe.name,
-        **machine(place),
+        **machine(chosen),
         "dtype": dtype,
         "num": num,
         "slots": slots,
         "chunk": chunk,
-        "repeats": repeats,
-        "images_per_second": num / median,
-        "images_per_second_min": num / high,
-        "images_per_second_q1": num / third,
-        "images_per_second_q3": num / first,
-        "images_per_second_max": num / low,
-        "timed": [timed.record()],
-        "seconds_for_10000": PAPERS_COUNT * median / num,
+        "repeats": images["repeats"],
+        "seconds_median": images["seconds_median"],
+        "seconds_iqr": images["seconds_iqr"],
+        "images_per_second": images["per_second"],
+        "seconds_for_10000": FID_COUNT / images["per_second"],
         "gflop_per_image": flop / num / 1e9,
-        "share_of_peak": timed.share_of_peak,
-        "peak_flop_per_second": timed.peak,
-        **memory,
-        **heard,
-        **profile,
+        "peak_flop_per_second": peak,
+        "share_of_peak": flop / timing.median / peak,
+        **found,
+        **profiled,
     }
 
 
-def flop_per_scene(model: Any, slots: int) -> float:
-    """Floating-point operations of one scene, of two that are counted."""
+def flop_per_scene(model: SlotVAE, slots: int) -> float:
+    """Floating-point operations of one scene."""
     flops = FlopCounterMode(display=False)
     with torch.no_grad(), flops:
         for scene in sample_scenes(model, 2, slots, precision="fp32"):
@@ -91,17 +103,17 @@ def flop_per_scene(model: Any, slots: int) -> float:
 
 
 def sampling_text(result: dict[str, Any]) -> str:
-    """The figures for people."""
-    exact = result["num"] == PAPERS_COUNT
+    """The result of `bench_sampling` for people."""
     lines = [
-        machine_line(result),
+        machine_text(result),
         f"{result['recipe']}: {result['slots']} slots, {result['chunk']} scenes at once,"
         f" {result['dtype']}, an untrained model",
-        timing_table(result["timed"]),
-        f"{result['images_per_second']:.1f} images/s; 10,000 scenes:"
-        f" {digits(result['seconds_for_10000'])} s"
-        + ("" if exact else f" (from {result['num']:,})"),
-        f"memory: {result['memory_mb']:,.0f} MB at most ({result['memory_of']})",
-        *(f"Note: {note}" for note in result["notes"]),
+        f"{result['images_per_second']:.1f} images/s ({result['num']} in"
+        f" {result['seconds_median']:.3f} s, median of {result['repeats']}, interquartile range"
+        f" {result['seconds_iqr']:.3f}); 10,000 take {result['seconds_for_10000']:.0f} s",
+        f"{result['gflop_per_image']:.2f} GFLOP per image, {result['share_of_peak']:.0%} of the"
+        f" {result['peak_flop_per_second'] / 1e9:,.0f} GFLOP/s that this machine reaches",
+        f"memory: {result['memory_mb']:,.0f} MB at the peak",
+        *shared_cores_note(result),
     ]
     return "\n".join([*lines, *([profile_text(result)] if "trace" in result else [])])
