@@ -105,6 +105,6 @@ def data_text(result: dict[str, Any]) -> str:
             f"{result['images']}: {result['image_count']:,} images, {result['megabytes']:.0f} MB;"
             f" batches of {result['batch']}; {result['recipe']}, {result['dtype']}",
             format_table(header, rows),
-            f"batch and noise, prepared beside the step, take of its time: {shares_text}",
+            f"batch and noise, prepared beside the step, take of its time: {shares}",
         ]
     )
