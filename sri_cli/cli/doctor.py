@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from dataclasses import asdict
 
 import click
 
@@ -14,14 +16,25 @@ from sri_cli.run import Workspace
 @JSON
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """Look at this machine, its packages, data and runs, and say what mends what is wrong.
+    """Check this machine, its packages, data and runs.
 
-    Nothing is changed. Exit code 2: something essential is missing.
+    Each line that is not ok names the command that fixes it. Nothing is changed. Exit code 2 means
+    that something essential is missing.
     """
-    from sri_cli.doctor.examine import examine
-    from sri_cli.doctor.findings import exit_code, facts, words
+    from sri_cli.doctor import examine
 
     assert isinstance(ctx.obj, Workspace)
-    found = examine(ctx.obj)
-    click.echo(json.dumps(facts(found)) if as_json else words(found))
-    ctx.exit(exit_code(found))
+    findings = examine(ctx.obj)
+    exit_code = 2 if any(finding.essential for finding in findings) else 0
+    if as_json:
+        records = [asdict(finding) for finding in findings]
+        click.echo(json.dumps({"exit_code": exit_code, "findings": records}))
+        ctx.exit(exit_code)
+    width = max(len(finding.topic) for finding in findings)
+    for finding in findings:
+        fix = f"  ->  {finding.fix}" if finding.fix else ""
+        text = " ".join(finding.text.split())
+        click.echo(f"{finding.level:<8} {finding.topic:<{width}}  {text}{fix}")
+    counts = Counter(finding.level for finding in findings)
+    click.echo(f"\n{counts['problem']} problems, {counts['note']} notes")
+    ctx.exit(exit_code)
