@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from sri_cli.models.decoders import BroadcastDecoder
-from sri_cli.models.genesis_v2 import GenesisV2
-from sri_cli.models.genesis_v2_segregation import GenesisV2Segregation
+from sri_cli.models.genesis_v2 import GenesisV2, GenesisV2Segregation
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.slot_attention import SlotAttentionSegregation
 from sri_cli.models.sri import SRI

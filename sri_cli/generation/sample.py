@@ -126,7 +126,7 @@ def chunk_size(slots: int, image_size: int, device: torch.device) -> int:
 
 def device_of(model: SlotVAE) -> torch.device:
     """Where the model's parameters lie."""
-    return next(model.parameters()).device  # type: ignore[attr-defined]
+    return next(model.parameters()).device
 
 
 def quantise(image: Tensor) -> NDArray[np.uint8]:

@@ -15,6 +15,7 @@ from sri_cli.config.schema import Recipe
 from sri_cli.data.dataset import DataFile
 from sri_cli.device import choose_device, keep_freed_memory
 from sri_cli.errors import SriError
+from sri_cli.models.base import SlotVAE
 from sri_cli.models.build import build_model
 from sri_cli.run import RunRef, Workspace
 
@@ -26,7 +27,7 @@ class TrainedRun:
     `extra` is what the checkpoint records besides: data set, precision, origin.
     """
 
-    model: Any  # models.base.SlotVAE
+    model: SlotVAE
     recipe: Recipe
     step: int
     run_dir: Path
@@ -97,13 +98,13 @@ def open_run(
     """
     trained = load_run(workspace.find_run(run), workspace, choose_device())
     if dynamic_slots:
-        stage: Any = getattr(trained.model, "segregate", None)
-        if not hasattr(stage, "dynamic_slots"):
+        try:
+            trained.model.use_dynamic_slots()
+        except ValueError as error:
             raise SriError(
-                f"--dynamic-slots: {trained.recipe.name} does not infer slots one after another",
+                f"--dynamic-slots: {trained.recipe.name}: {error}",
                 "leave it out, or name a run of GENESIS-v2, or of SRI on it",
-            )
-        stage.dynamic_slots = True
+            ) from error
     return trained
 
 

@@ -172,7 +172,7 @@ def segmentation_scores(
                 mean_estimate(score),
                 counts={"images": len(score), "without_foreground": empty},
                 protocol=f"strongest {'attention' if 'attention' in key else 'decoded'} mask"
-                + "; dynamic slots" * _dynamic(task.model),
+                + "; dynamic slots" * task.model.dynamic_slots,
                 slots=task.model.num_slots,
             )
         )
@@ -209,7 +209,10 @@ def bound_scores(task: Task, context: Context) -> list[Measurement]:
         counts={"images": len(task.chosen)},
         slots=task.model.num_slots,
     )
-    how = "one posterior sample an image, every weight 1" + "; dynamic slots" * _dynamic(task.model)
+    how = (
+        "one posterior sample an image, every weight 1"
+        + "; dynamic slots" * task.model.dynamic_slots
+    )
     found = []
     for name in chunks[0]:
         nats = mean_estimate(torch.cat([chunk[name].double() for chunk in chunks]).cpu().numpy())
@@ -273,8 +276,3 @@ def fitting_split(loaded: TrainedRun, data: DataFile, metrics: Sequence[str], sp
 
 def _order_scenes(num: int) -> int:
     return min(max(num, order.MIN_SCENES), MAX_ORDER_SCENES)
-
-
-def _dynamic(model: Any) -> bool:
-    """Whether images get as many slots as they want."""
-    return bool(getattr(getattr(model, "segregate", None), "dynamic_slots", False))

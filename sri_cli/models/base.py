@@ -1,23 +1,27 @@
-"""What every slot VAE takes and returns; metrics, figures and commands know only this.
+"""The interface of all models, and what they take and return.
 
 Axis legend: B batch, K slots, D slot size, S scene size, H W image rows and columns, C = 3.
-Every per-image quantity is [B], in nats; averaging over the batch is the caller's.
+Every per-image quantity is [B], in nats; averaging over the batch is up to the caller.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from sri_cli.models.distributions import Gaussian
 from sri_cli.rng import NoiseSpec
 
 if TYPE_CHECKING:
+    from sri_cli.models.emorl import Refinement
     from sri_cli.models.likelihood import ImageLikelihood
 
 Noise = Mapping[str, Tensor]
+EMPTY_LOG_MASK = -1e10  # of a slot that holds nothing: a mask of 0, without infinities
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,24 @@ class Scene:
         """The blend sum_k mask_k rgb_k, [B,3,H,W] in [0,1]."""
         return (self.masks * self.rgb).sum(dim=1)
 
+    def without(self, empty: Tensor | None) -> Scene:
+        """The scene without its `empty` [B,K] slots; at least one slot per image must be left.
+
+        The softmax over all slots, masked and normalised once more, is the softmax over those
+        left, so that no decoder need know of empty slots.
+        """
+        if empty is None:
+            return self
+        log_masks = self.log_masks.masked_fill(empty[:, :, None, None, None], EMPTY_LOG_MASK)
+        return Scene(self.rgb, log_masks.log_softmax(dim=1))
+
 
 @dataclass(frozen=True)
 class Objective:
     """One constrained objective for GECO: keep `error` at its goal while `kl` falls. Both [B].
 
-    `earlier`: the same pair of every pass before the last, for models that refine what they
-    found; EMORL's GECO weighs them in (`Geco` does not).
+    `earlier` holds the same pair for every pass before the last, in models that refine their
+    posterior; EMORL's GECO weighs them in (`Geco` does not).
     """
 
     name: str
@@ -61,7 +76,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Losses:
-    """What one training step sees.
+    """What one training step minimises and logs.
 
     `objectives` are minimised, each under a GECO of its own. `terms` are [B] values for the
     log and for evaluation; `nll` and the names in `bound` add up to -ELBO.
@@ -69,24 +84,26 @@ class Losses:
 
     objectives: tuple[Objective, ...]
     terms: dict[str, Tensor]
-    bound: tuple[str, ...] = field(default=("nll", "kl"))
+    bound: tuple[str, ...] = ("nll", "kl")
 
     def __post_init__(self) -> None:
         batch = self.objectives[0].error.shape
         for name, value in self.terms.items():
             if value.shape != batch or len(batch) != 1:
-                raise ValueError(f"loss term {name} has shape {tuple(value.shape)}, wanted [B]")
+                raise ValueError(f"loss term {name} has shape {tuple(value.shape)}, not [B]")
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """An image as the model sees it again.
+    """An image as the model reconstructs it.
 
-    `scene` is the model's own reconstruction; `attention` [B,K,1,H,W] the segregation masks, in
-    the same slot order as `scene`; `imagined` a rollout of the slot prior from the image's scene
-    latent (None for systems without one); `order` [B,K] the segregation slot at each place.
-    `slots` [B,K,D] are what `decode` makes `scene` of, and `latent` [B,S] the image's scene
-    latent (None for systems without one).
+    Attributes:
+        scene: The model's own reconstruction.
+        attention: Segregation masks [B,K,1,H,W], in the slot order of `scene`.
+        imagined: A rollout of the slot prior from the image's scene latent, in systems with one.
+        order: The segregation slot at each position [B,K], in systems that match slots.
+        slots: The slots [B,K,D] that `decode` turns into `scene`.
+        latent: The image's scene latent [B,S], in systems with a scene variable.
     """
 
     scene: Scene
@@ -97,49 +114,199 @@ class Reconstruction:
     latent: Tensor | None = None
 
 
-class SlotVAE(Protocol):
-    """Images in, losses and scenes out. Also an `nn.Module` whose forward is `losses`.
+@dataclass(frozen=True)
+class Segregated:
+    """An image segregated into slots.
 
-    Random numbers come from outside (`noise`), so that they may belong to (seed, step) or
-    (seed, image index) and never to process state. Names and shapes: `training_noise`,
-    `sampling_noise`.
+    Attributes:
+        posterior: Independent slot posterior [B,K,D].
+        slots: A sample of it [B,K,D].
+        log_masks: Attention [B,K,1,H,W].
+        scene: The slots decoded; None for a stage without a loss of its own, as the next two.
+        nll: -log p(image | slots) [B].
+        kl: Posterior to the stage's prior inside SRI [B].
+        earlier: (nll, kl) of the passes before the last, for a stage that refines.
+        empty: Slots that hold nothing [B,K] (dynamic slots); None if all hold something.
     """
 
-    num_slots: int
-    image_size: int
-    likelihood: ImageLikelihood
+    posterior: Gaussian
+    slots: Tensor
+    log_masks: Tensor
+    scene: Scene | None = None
+    nll: Tensor | None = None
+    kl: Tensor | None = None
+    earlier: tuple[tuple[Tensor, Tensor], ...] = ()
+    empty: Tensor | None = None
+
+
+class Segregation(nn.Module):
+    """First stage of a model: images to a slot posterior. What it can do is declared here.
+
+    Attributes:
+        end_to_end: True: the stage has no loss of its own, and SRI's losses train it. False: it
+            has one, and what SRI builds on it is detached.
+        ordered: Whether its slots keep an order of their own. If not, SRI matches them.
+        geco: The kind of GECO that its losses are balanced with.
+        can_vary_slots: Whether it can infer the number of slots of an image (dynamic slots).
+        dynamic_slots: Whether it does; for inference only.
+    """
+
+    end_to_end = False
+    ordered = False
+    geco: Literal["genesis", "emorl"] = "genesis"
+    can_vary_slots = False
+    dynamic_slots = False
+
+    @property
+    def refinement(self) -> Refinement | None:
+        """The part that refines slot posteriors by gradients (EMORL); None without one."""
+        return None
+
+    def noise(self) -> dict[str, NoiseSpec]:
+        """The random draws that the forward pass takes, per image."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor, noise: Noise, gaussian_likelihood: bool) -> Segregated:
+        """images [B,3,H,W] in [0,1]; `gaussian_likelihood` as in `SlotVAE.losses`."""
+        raise NotImplementedError
+
+
+class SlotVAE(nn.Module):
+    """A generative model of images made of slots: losses, reconstructions and new scenes.
+
+    Random numbers come from outside (`noise`), so that they are functions of (seed, step) or
+    (seed, image index), never of process state. `training_noise` and `sampling_noise` name them.
+
+    Attributes:
+        objective_names: The names of `Losses.objectives`.
+        scene_size: S, or None without a scene variable.
+        matches_on_host: Whether a step needs the CPU (Hungarian matching): then it cannot be
+            compiled or recorded as a CUDA graph.
+        segregate: The first stage, if the model has a separate one.
+    """
+
+    objective_names: tuple[str, ...]
+    matches_on_host = False
+    segregate: Segregation | None
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        slots: int,
+        slot_size: int,
+        likelihood: ImageLikelihood,
+        scene_size: int | None = None,
+        segregation: Segregation | None = None,
+    ) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.num_slots = slots
+        self.slot_size = slot_size
+        self.likelihood = likelihood
+        self.scene_size = scene_size
+        self.segregate = segregation
+
+    @property
+    def has_scene(self) -> bool:
+        """Whether the model has a scene variable."""
+        return self.scene_size is not None
+
+    @property
+    def geco(self) -> Literal["genesis", "emorl"]:
+        """The kind of GECO that its objectives are balanced with."""
+        return "genesis" if self.segregate is None else self.segregate.geco
+
+    @property
+    def refinement(self) -> Refinement | None:
+        """The part that refines slot posteriors by gradients (EMORL); None without one."""
+        return None if self.segregate is None else self.segregate.refinement
+
+    @property
+    def dynamic_slots(self) -> bool:
+        """Whether each image gets as many slots as it needs."""
+        return self.segregate is not None and self.segregate.dynamic_slots
+
+    def use_dynamic_slots(self) -> None:
+        """Infer as many slots per image as it needs, at most those of training.
+
+        Raises:
+            ValueError: for a model that cannot.
+        """
+        if self.segregate is None or not self.segregate.can_vary_slots:
+            raise ValueError("this model does not infer its slots one after another")
+        self.segregate.dynamic_slots = True
 
     def training_noise(self) -> dict[str, NoiseSpec]:
-        """The draws that `losses` and `reconstruct` want, per image."""
-        ...
+        """The draws that `losses` and `reconstruct` take, per image."""
+        raise NotImplementedError
 
     def sampling_noise(self, slots: int) -> dict[str, NoiseSpec]:
-        """The draws that `sample` wants per image; fewer slots use a prefix of more.
+        """The draws that `slots` and `sample` take per image; fewer slots use a prefix of more.
 
-        "scene" [S] is the scene variable's, for systems that have one; every other draw has the
-        slots as its first axis, in the order in which they are drawn.
+        "scene" [S] belongs to the scene variable, in systems that have one; every other draw has
+        the slots as its first axis, in the order in which they are drawn.
         """
-        ...
+        return {**self.scene_noise(), "slots": NoiseSpec((slots, self.slot_size))}
 
-    def losses(self, images: Tensor, noise: Noise) -> Losses:
-        """images [B,3,H,W] in [0,1]."""
-        ...
+    def scene_noise(self) -> dict[str, NoiseSpec]:
+        """The draw of the scene variable; none without one."""
+        return {} if self.scene_size is None else {"scene": NoiseSpec((self.scene_size,))}
+
+    def losses(self, images: Tensor, noise: Noise, gaussian_likelihood: bool = False) -> Losses:
+        """images [B,3,H,W] in [0,1].
+
+        `gaussian_likelihood` is the warm-up of training (departure from the paper): a mixture
+        makes every slot explain its pixels alone and learns colours slowly from scratch, so
+        training may begin with the Gaussian of the blended image, whatever the model's own kind.
+        """
+        raise NotImplementedError
+
+    def forward(self, images: Tensor, noise: Noise, gaussian_likelihood: bool = False) -> Losses:
+        return self.losses(images, noise, gaussian_likelihood)
 
     def reconstruct(self, images: Tensor, noise: Noise) -> Reconstruction:
-        """images [B,3,H,W] in [0,1]."""
-        ...
+        """images [B,3,H,W] in [0,1]; noise as for `losses`."""
+        raise NotImplementedError
 
-    def slots(self, noise: Noise, temperature: float = 1.0, given: Tensor | None = None) -> Tensor:
-        """New slots [B,K,D] from the prior; the noise fixes batch and number of slots.
+    def slots(
+        self,
+        noise: Noise,
+        temperature: float = 1.0,
+        scene: Tensor | None = None,
+        given: Tensor | None = None,
+    ) -> Tensor:
+        """New slots [B,K,D] from the prior.
 
-        `given` [B,J,D], J <= K: these are the first slots, and the prior draws the rest.
+        Args:
+            noise: As `sampling_noise` names it; it fixes the batch and the number of slots.
+            temperature: Factor of every standard deviation, the scene variable's included.
+            scene: Scene latents [B,S] to use instead of drawing them; not affected by the
+                temperature.
+            given: The first slots [B,J,D], J <= K; the prior draws the rest.
         """
-        ...
+        raise NotImplementedError
+
+    def drawn_scene(self, noise: Noise, temperature: float, scene: Tensor | None) -> Tensor | None:
+        """The scene latent [B,S]: `scene`, or drawn from N(0, t^2 I); None without a variable."""
+        if self.scene_size is None or scene is not None:
+            return scene
+        return temperature * noise["scene"]
 
     def decode(self, slots: Tensor) -> Scene:
-        """Slots [B,K,D], of `slots` or of a `Reconstruction`, to pixels; any K."""
-        ...
+        """Slots [B,K,D], from `slots` or from a `Reconstruction`, to images; any K."""
+        raise NotImplementedError
 
-    def sample(self, noise: Noise, temperature: float = 1.0) -> Scene:
+    def sample(self, noise: Noise, temperature: float = 1.0, scene: Tensor | None = None) -> Scene:
         """New scenes: `slots`, then `decode`."""
-        ...
+        return self.decode(self.slots(noise, temperature, scene))
+
+
+def given_first(given: Tensor | None, slots: Tensor) -> Tensor:
+    """`slots` [B,K,D] with `given` [B,J,D] as the first J."""
+    return slots if given is None else torch.cat([given, slots[:, given.shape[1] :]], dim=1)
+
+
+def sum_slots(kls: Tensor, empty: Tensor | None) -> Tensor:
+    """Sum of KLs [B,K] over the slots that are not `empty` [B,K], [B]."""
+    return (kls if empty is None else kls.masked_fill(empty, 0.0)).sum(dim=1)

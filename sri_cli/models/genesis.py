@@ -1,9 +1,12 @@
-"""GENESIS: an image is taken apart by autoregressive masks, and every mask has its component.
+"""GENESIS (Engelcke et al., 2020): autoregressive masks, and a component behind every mask.
 
 p(x | z, c) prod_k p(z_k | z_<k) p(c_k | z_k), with mask latents z and component latents c; with a
 scene variable (SRI paper, Table 4) p(s) prod_k p(z_k | z_<k, s) p(c_k | z_k).
-Axis legend: B batch, K slots, D mask latent size, C component latent size, S scene size, H W
-pixels.
+
+`Genesis` is the model, `MaskAttention` infers and decodes the mask latents, `ComponentVAE` the
+component latents.
+Axis legend: B batch, K slots, N = B*K, D mask latent size, C component latent size, S scene size,
+F = 256 features, H W pixels.
 """
 
 from __future__ import annotations
@@ -12,19 +15,246 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from sri_cli.models.base import Losses, Noise, Objective, Reconstruction, Scene
-from sri_cli.models.distributions import Gaussian, kl_to_standard, squashed_prior
-from sri_cli.models.genesis_attention import MaskAttention
-from sri_cli.models.genesis_components import ComponentVAE
-from sri_cli.models.genesis_v2 import GenesisV2Prior
-from sri_cli.models.layers import full_precision
+from sri_cli.models.base import (
+    Losses,
+    Noise,
+    Objective,
+    Reconstruction,
+    Scene,
+    SlotVAE,
+    given_first,
+)
+from sri_cli.models.decoders import in_parts
+from sri_cli.models.distributions import (
+    Gaussian,
+    kl_to_standard,
+    shifted_softplus,
+    squashed_prior,
+)
+from sri_cli.models.layers import BatchNorm2d, Lstm, coordinate_grid, full_precision
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.scene_encoder import SceneEncoder
-from sri_cli.models.slot_prior import SlotPrior
+from sri_cli.models.slot_prior import GenesisPrior, SlotPrior, stack_slots
 from sri_cli.rng import NoiseSpec
 
+# Attention.
+FEATURES = 256
+ENCODER_CHANNELS = (32, 32, 64, 64, 64)
+DECODER_CHANNELS = (64, 32, 32, 32, 32)  # after the 64 that a latent is first broadcast to
+BROADCAST_CHANNELS = 64
+HIDDEN_PER_LATENT_SIZE = 2
+STRIDES = {  # of the encoder; the decoder undoes them from the last to the first
+    32: (1, 2, 1, 2, 1),
+    64: (1, 2, 1, 2, 1),
+    96: (1, 2, 1, 2, 1),
+    128: (2, 2, 2, 1, 1),
+}
+# Components.
+HALVINGS = 4
+MLP_WIDTH = 256
+MLP_LAYERS = 4  # at the end of the encoder, after its convolutions
+DECODER_LAYERS = 4  # valid 3x3 convolutions, each of which takes a pixel off every border
+# Priors.
 PRIOR_WIDTH = 256
+
+
+class Transposed5(nn.ConvTranspose2d):
+    """A transposed 5x5 convolution that multiplies the side by its stride.
+
+    At stride 1 it is an ordinary convolution with the kernel turned round: same parameters, same
+    numbers, and a bf16 backward pass on the CPU in half the time.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__(inputs, outputs, 5, stride, padding=2, output_padding=stride - 1)
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if self.stride != (1, 1):
+            return super().forward(input, output_size)
+        weight = self.weight.flip(2, 3).transpose(0, 1)
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        return F.conv2d(input, weight, self.bias, padding=2)
+
+
+class Gated(nn.Module):
+    """A convolution to twice the channels [h ; g], each half normed on its own: h * sigmoid(g)."""
+
+    def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d, norm: bool = True) -> None:
+        super().__init__()
+        channels = conv.out_channels // 2
+        self.conv = conv
+        self.h_norm = BatchNorm2d(channels) if norm else nn.Identity()
+        self.g_norm = BatchNorm2d(channels) if norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        halves = self.conv(x).chunk(2, dim=1)
+        # Halves of the channels lie scattered, and there the CPU's BatchNorm is 6 times slower.
+        h, g = (half.contiguous(memory_format=torch.channels_last) for half in halves)
+        return self.h_norm(h) * self.g_norm(g).sigmoid()
+
+
+def gated_encoder(image_size: int) -> nn.Sequential:
+    """Images [B,3,H,W] to features [B,F,1,1]."""
+    strides = STRIDES[image_size]
+    channels = (3, *ENCODER_CHANNELS)
+    layers = [
+        Gated(nn.Conv2d(channels[i], 2 * channels[i + 1], 5, stride=strides[i], padding=2))
+        for i in range(len(strides))
+    ]
+    whole = nn.Conv2d(channels[-1], 2 * FEATURES, remaining_size(image_size))
+    return nn.Sequential(*layers, Gated(whole, norm=False))
+
+
+def gated_decoder(image_size: int, latent_size: int) -> nn.Sequential:
+    """Latents [N,D,1,1] to [N,32,H,W]."""
+    strides = STRIDES[image_size][::-1]
+    channels = (BROADCAST_CHANNELS, *DECODER_CHANNELS)
+    whole = nn.ConvTranspose2d(latent_size, 2 * BROADCAST_CHANNELS, remaining_size(image_size))
+    layers = [
+        Gated(Transposed5(channels[i], 2 * channels[i + 1], strides[i]))
+        for i in range(len(strides))
+    ]
+    return nn.Sequential(Gated(whole, norm=False), *layers)
+
+
+def remaining_size(image_size: int) -> int:
+    """What the strides leave of a side: 8 of 32, 16 of 64, 24 of 96, 16 of 128."""
+    for stride in STRIDES[image_size]:
+        image_size //= stride
+    return image_size
+
+
+def stick_breaking(logits: Tensor) -> Tensor:
+    """Mask logits [B,K,...] to log-masks that sum to 1 over K.
+
+    mask_k = sigmoid(a_k) prod_j<k sigmoid(-a_j): each slot takes its share of the scope that the
+    slots before it left, and the last one all that remains: its logits go unused.
+    """
+    taken, left = F.logsigmoid(logits[:, :-1]), F.logsigmoid(-logits[:, :-1])
+    nothing = torch.zeros_like(logits[:, :1])
+    log_scope = torch.cat([nothing, left.cumsum(dim=1)], dim=1)
+    return log_scope + torch.cat([taken, nothing], dim=1)
+
+
+class MaskAttention(nn.Module):
+    """q(z | x), autoregressive, and the latents' masks."""
+
+    def __init__(self, image_size: int, latent_size: int) -> None:
+        """Raises ValueError for an `image_size` that the convolutions are not made for."""
+        super().__init__()
+        if image_size not in STRIDES:
+            raise ValueError(f"no GENESIS for images of {image_size} pixels: use 32, 64, 96 or 128")
+        self.encoder = gated_encoder(image_size)
+        self.mean = nn.Linear(FEATURES, latent_size)
+        self.spread = nn.Linear(FEATURES, latent_size)
+        hidden = HIDDEN_PER_LATENT_SIZE * latent_size
+        self.lstm = Lstm(FEATURES + latent_size, hidden)
+        self.linear = nn.Linear(hidden, 2 * latent_size)
+        self.decoder = gated_decoder(image_size, latent_size)
+        self.logits = nn.Conv2d(DECODER_CHANNELS[-1], 1, 1)
+
+    def infer(self, images: Tensor, noise: Tensor) -> tuple[Gaussian, Tensor]:
+        """images [B,3,H,W], noise [B,K,D] to q(z_k | z_<k, x) and its samples z, [B,K,D].
+
+        The image is read once; every later latent sees its features and the latents before.
+        """
+        features = self.encoder(images.contiguous(memory_format=torch.channels_last)).flatten(1)
+        features = features.float()
+        with full_precision(features):
+            first = Gaussian(self.mean(features), shifted_softplus(self.spread(features)))
+            posteriors, draws = [first], [first.sample(noise[:, 0])]
+            state = self.lstm.start(len(features), features)
+            for step_noise in noise[:, 1:].unbind(dim=1):
+                state = self.lstm.step(torch.cat([features, draws[-1]], dim=1), state)
+                mean, u = self.linear(state[0]).chunk(2, dim=1)
+                posteriors.append(Gaussian(mean, shifted_softplus(u)))
+                draws.append(posteriors[-1].sample(step_noise))
+            return stack_slots(posteriors), torch.stack(draws, dim=1)
+
+    def log_masks(self, latents: Tensor) -> Tensor:
+        """Latents [B,K,D] to log-masks [B,K,1,H,W], for any K.
+
+        All K latents are one batch, that of the last slot too: batch statistics run over them all.
+        """
+        flat = latents.flatten(0, 1)
+        logits = self._logits(flat) if self.training else in_parts(self._logits, flat)
+        return stick_breaking(logits.unflatten(0, latents.shape[:2]))
+
+    def _logits(self, latents: Tensor) -> Tensor:
+        """[N,D] -> [N,1,H,W] in float32."""
+        pixels = latents[..., None, None].contiguous(memory_format=torch.channels_last)
+        return self.logits(self.decoder(pixels)).float()
+
+
+class BroadcastConvolutions(nn.Module):
+    """Component latents [N,C] to colours [N,3,H,W] in [0,1], in float32.
+
+    The latent is broadcast to a grid of H+8 with its coordinates, [c ; row ; column], and convolved
+    without padding. The first convolution sees the same latent at every pixel and the same grid in
+    every image, so it is applied to each once and the two are added.
+    """
+
+    grid: Tensor
+
+    def __init__(self, image_size: int, latent_size: int, channels: int) -> None:
+        super().__init__()
+        self.latent_size = latent_size
+        layers: list[nn.Module] = []
+        for inputs in (latent_size + 2, *(channels for _ in range(DECODER_LAYERS - 1))):
+            layers += [nn.Conv2d(inputs, channels, 3), nn.ELU()]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(channels, 3, 1))
+        side = image_size + 2 * DECODER_LAYERS
+        self.register_buffer("grid", coordinate_grid(side), persistent=False)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        weight, bias = self.layers[0].parameters()
+        constant = F.linear(latents, weight[:, : self.latent_size].sum(dim=(2, 3)), bias)
+        positions = F.conv2d(self.grid[None], weight[:, self.latent_size :])
+        x = constant[..., None, None] + positions
+        x = x.contiguous(memory_format=torch.channels_last)
+        return self.layers[1:](x).float().sigmoid()
+
+
+def component_encoder(image_size: int, latent_size: int, channels: int) -> nn.Sequential:
+    """[log-mask ; image] [N,4,H,W] to [mean ; u] [N,2C]; widths c, c, 2c, 2c."""
+    widths = (4, channels, channels, 2 * channels, 2 * channels)
+    layers: list[nn.Module] = []
+    for i in range(HALVINGS):
+        layers += [nn.Conv2d(widths[i], widths[i + 1], 3, stride=2, padding=1), nn.ELU()]
+    flat = widths[-1] * (image_size // 2**HALVINGS) ** 2
+    return nn.Sequential(
+        *layers,
+        nn.Flatten(),
+        nn.Linear(flat, MLP_WIDTH),
+        nn.ELU(),
+        nn.Linear(MLP_WIDTH, 2 * latent_size),
+    )
+
+
+class ComponentVAE(nn.Module):
+    """q(c_k | x, mask_k) and the colours of a component, the same for every slot."""
+
+    def __init__(self, image_size: int, latent_size: int, channels: int) -> None:
+        super().__init__()
+        self.encoder = component_encoder(image_size, latent_size, channels)
+        self.decoder = BroadcastConvolutions(image_size, latent_size, channels)
+
+    def infer(self, images: Tensor, log_masks: Tensor) -> Gaussian:
+        """images [B,3,H,W], log_masks [B,K,1,H,W] to a Gaussian [B,K,C]."""
+        b, k = log_masks.shape[:2]
+        repeated = images[:, None].expand(-1, k, -1, -1, -1)
+        x = torch.cat([log_masks, repeated], dim=2).flatten(0, 1)
+        x = self.encoder[:-MLP_LAYERS](x.contiguous(memory_format=torch.channels_last))
+        with full_precision(x):
+            parameters = self.encoder[-MLP_LAYERS:](x.float()).unflatten(0, (b, k))
+            mean, u = parameters.chunk(2, dim=-1)
+            return Gaussian(mean, shifted_softplus(u))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents [B,K,C] to colours [B,K,3,H,W] in [0,1]; any K."""
+        return in_parts(self.decoder, latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
 
 
 class ComponentPrior(nn.Sequential):
@@ -45,7 +275,7 @@ class ComponentPrior(nn.Sequential):
 
 
 class Inference(NamedTuple):
-    """Everything that GENESIS infers from one image."""
+    """Everything that GENESIS infers from an image."""
 
     mask_posterior: Gaussian  # [B,K,D]
     mask_latents: Tensor  # [B,K,D]
@@ -54,7 +284,7 @@ class Inference(NamedTuple):
     scene: Scene  # the components' colours, blended by the attention masks
 
 
-class Genesis(nn.Module):
+class Genesis(SlotVAE):
     """The complete generative model, with a scene variable where `scene_size` is given."""
 
     objective_names = ("genesis",)
@@ -71,30 +301,30 @@ class Genesis(nn.Module):
         scene_size: int | None = None,
     ) -> None:
         """Raises ValueError for an `image_size` other than 32, 64, 96 and 128."""
-        super().__init__()
-        self.image_size = image_size
-        self.num_slots = slots
-        self.slot_size = slot_size
+        super().__init__(
+            image_size=image_size,
+            slots=slots,
+            slot_size=slot_size,
+            likelihood=likelihood,
+            scene_size=scene_size,
+        )
         self.component_size = component_size
-        self.scene_size = scene_size
-        self.likelihood = likelihood
         self.attention = MaskAttention(image_size, slot_size)
         self.components = ComponentVAE(image_size, component_size, component_channels)
         self.component_prior = ComponentPrior(slot_size, component_size)
-        self.prior: GenesisV2Prior | SlotPrior
-        if scene_size is None:
-            self.prior = GenesisV2Prior(slot_size, PRIOR_WIDTH)
-        else:
-            self.relate = SceneEncoder(slot_size, scene_size)
-            self.prior = SlotPrior(slot_size, scene_size)
+        self.relate = None if scene_size is None else SceneEncoder(slot_size, scene_size)
+        self.prior: GenesisPrior | SlotPrior = (
+            GenesisPrior(slot_size, PRIOR_WIDTH)
+            if scene_size is None
+            else SlotPrior(slot_size, scene_size)
+        )
 
     def training_noise(self) -> dict[str, NoiseSpec]:
         return self.sampling_noise(self.num_slots)
 
     def sampling_noise(self, slots: int) -> dict[str, NoiseSpec]:
-        scene = {} if self.scene_size is None else {"scene": NoiseSpec((self.scene_size,))}
         return {
-            **scene,
+            **self.scene_noise(),
             "mask": NoiseSpec((slots, self.slot_size)),
             "component": NoiseSpec((slots, self.component_size)),
         }
@@ -110,30 +340,25 @@ class Genesis(nn.Module):
             mask_posterior, mask_latents, component_posterior, component_latents, scene
         )
 
-    def mask_prior(self, latents: Tensor, noise: Noise) -> tuple[Gaussian, dict[str, Tensor]]:
-        """The prior of every mask latent [B,K,D] given those before it, and the KLs it costs.
+    def losses(self, images: Tensor, noise: Noise, gaussian_likelihood: bool = False) -> Losses:
+        """-ELBO = nll + kl_mask + kl_component (+ kl_scene), KLs estimated from one sample:
 
-        With a scene variable the latents, in their order, give q(s | z), and one sample of it the
-        prior.
+        kl_mask      = sum_k log q(z_k | z_<k, x) - log p(z_k | z_<k, s)
+        kl_component = sum_k log q(c_k | x, mask_k) - log p(c_k | z_k)
+        kl_scene     = KL(q(s | z) || N(0, I)), in closed form, with a scene variable.
         """
-        if isinstance(self.prior, GenesisV2Prior):
-            return self.prior.teacher_forced(latents), {}
-        posterior = self.relate(latents)
-        prior = self.prior.teacher_forced(posterior.sample(noise["scene"]), latents)
-        return prior, {"kl_scene": kl_to_standard(posterior)}
-
-    def slot_kls(self, found: Inference, mask_prior: Gaussian) -> tuple[Tensor, Tensor]:
-        """One-sample Monte-Carlo KLs per slot of masks and of components, both [B,K]."""
-        z, c = found.mask_latents, found.component_latents
-        masks = found.mask_posterior.log_prob(z) - mask_prior.log_prob(z)
+        inferred = self.infer(images, noise)
+        z, c = inferred.mask_latents, inferred.component_latents
+        nll = self.likelihood.nll(images, inferred.scene, gaussian_likelihood)
+        kls, scene = {}, None
+        if self.relate is not None:
+            scene_posterior = self.relate(z)
+            scene = scene_posterior.sample(noise["scene"])
+            kls["kl_scene"] = kl_to_standard(scene_posterior)
+        prior = self.prior.teacher_forced(z, scene)
+        kl_mask = inferred.mask_posterior.log_prob(z) - prior.log_prob(z)
         component_prior = self.component_prior(z)
-        return masks, found.component_posterior.log_prob(c) - component_prior.log_prob(c)
-
-    def losses(self, images: Tensor, noise: Noise) -> Losses:
-        found = self.infer(images, noise)
-        nll = self.likelihood.nll(images, found.scene)
-        prior, kls = self.mask_prior(found.mask_latents, noise)
-        kl_mask, kl_component = self.slot_kls(found, prior)
+        kl_component = inferred.component_posterior.log_prob(c) - component_prior.log_prob(c)
         kls |= {"kl_mask": kl_mask.sum(dim=1), "kl_component": kl_component.sum(dim=1)}
         kl = torch.stack(list(kls.values())).sum(dim=0)
         return Losses(
@@ -142,43 +367,35 @@ class Genesis(nn.Module):
             bound=("nll", *kls),
         )
 
-    forward = losses
-
     def reconstruct(self, images: Tensor, noise: Noise) -> Reconstruction:
-        found = self.infer(images, noise)
+        inferred = self.infer(images, noise)
         latent = None
-        if self.scene_size is not None:
-            latent = self.relate(found.mask_latents).sample(noise["scene"])
+        if self.relate is not None:
+            latent = self.relate(inferred.mask_latents).sample(noise["scene"])
         return Reconstruction(
-            scene=found.scene,
-            attention=found.scene.masks,
-            slots=torch.cat([found.mask_latents, found.component_latents], dim=2),
+            scene=inferred.scene,
+            attention=inferred.scene.masks,
+            slots=torch.cat([inferred.mask_latents, inferred.component_latents], dim=2),
             latent=latent,
         )
 
-    def slots(self, noise: Noise, temperature: float = 1.0, given: Tensor | None = None) -> Tensor:
-        """Masks from their prior, then each mask's component; every deviation times t.
+    def slots(
+        self,
+        noise: Noise,
+        temperature: float = 1.0,
+        scene: Tensor | None = None,
+        given: Tensor | None = None,
+    ) -> Tensor:
+        """Masks from their prior, then each mask's component.
 
         A slot is [mask latent ; component latent], [B,K,D+C]: the two belong together.
         """
-        given_masks = None if given is None else given[..., : self.slot_size]
-        latents = self.sample_masks(noise, temperature, given_masks)
+        scene = self.drawn_scene(noise, temperature, scene)
+        masks = None if given is None else given[..., : self.slot_size]
+        latents = self.prior.rollout(noise["mask"], scene, temperature, masks)[1]
         components = self.component_prior(latents).sample(noise["component"], temperature)
-        slots = torch.cat([latents, components], dim=2)
-        return slots if given is None else torch.cat([given, slots[:, given.shape[1] :]], dim=1)
+        return given_first(given, torch.cat([latents, components], dim=2))
 
     def decode(self, slots: Tensor) -> Scene:
         latents, components = slots.split([self.slot_size, self.component_size], dim=2)
         return Scene(self.components.decode(components), self.attention.log_masks(latents))
-
-    def sample(self, noise: Noise, temperature: float = 1.0) -> Scene:
-        return self.decode(self.slots(noise, temperature))
-
-    def sample_masks(
-        self, noise: Noise, temperature: float = 1.0, given: Tensor | None = None
-    ) -> Tensor:
-        """Mask latents [B,K,D], as many as the noise holds; a scene variable is N(0, t^2 I)."""
-        if isinstance(self.prior, GenesisV2Prior):
-            return self.prior.rollout(noise["mask"], temperature, given)
-        scene = temperature * noise["scene"]
-        return self.prior.rollout(scene, noise["mask"], temperature, given)[1]

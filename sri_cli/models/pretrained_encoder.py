@@ -1,9 +1,7 @@
-"""A pretrained encoder that stays as it is, with Slot Attention on its features.
+"""A pretrained encoder from timm, frozen, with Slot Attention on its features (future work of
+the paper). SRI's losses train what comes after the encoder.
 
-Any module from images [B,3,H,W] in [0,1] to a feature map [B,C,h,w], written to a file by
-`torch.export.save` (the paper's future work). What it wants of its images, such as other colours or
-another size, is part of the module. SRI's losses train what stands behind it.
-Axis legend: B batch, K slots, D slot size, C channels and h w places of the feature map,
+Axis legend: B batch, K slots, D slot size, C channels and h w pixels of the feature map,
 F features, H W pixels.
 """
 
@@ -16,113 +14,145 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sri_cli.errors import SriError
-from sri_cli.models.base import Noise
-from sri_cli.models.convolution import FEATURES
-from sri_cli.models.exported import CannotRun, Program
-from sri_cli.models.layers import coordinate_grid
-from sri_cli.models.segregation import Segregated
-from sri_cli.models.slot_attention import SlotAttention, attention_noise
+from sri_cli.errors import SriError, did_you_mean
+from sri_cli.models.base import Noise, Segregated, Segregation
+from sri_cli.models.layers import FEATURES, coordinate_grid, pixel_mlp
+from sri_cli.models.slot_attention import SlotAttention
 from sri_cli.rng import NoiseSpec
 
-HINT = "torch.export.save(torch.export.export(module.eval(), (images,), dynamic_shapes=...), FILE)"
+PREFIX = "timm/"
+HINT = "model.encoder=timm/NAME, or timm/NAME@FILE with weights of your own"
+
+
+def create_encoder(spec: str) -> nn.Module:
+    """The timm model of "timm/NAME" with timm's weights, or of "timm/NAME@FILE" with a file's.
+
+    The file is a state dict, as safetensors or from torch.save (read with weights_only=True);
+    tensors that the encoder does not have, such as a classifier's, are ignored.
+
+    Raises:
+        SriError: if timm, the model or its weights are missing or do not fit.
+    """
+    if not spec.startswith(PREFIX):
+        raise SriError(f"encoder {spec}: not a timm model", HINT)
+    try:
+        import timm
+    except ImportError as error:
+        raise SriError(f"encoder {spec} needs the package timm", "pip install timm") from error
+    name, _, file = spec.removeprefix(PREFIX).partition("@")
+    if not timm.is_model(name):
+        near = did_you_mean(name, timm.list_models())
+        raise SriError(f"encoder {spec}: timm has no model {name}{near}", HINT)
+    if file:
+        model = timm.create_model(name, pretrained=False, num_classes=0)
+        load_weights(model, spec, Path(file))
+        return model
+    try:
+        return timm.create_model(name, pretrained=True, num_classes=0)
+    except Exception as error:  # whatever timm and its download raise
+        reason = str(error).partition("\n")[0]
+        raise SriError(f"encoder {spec}: no pretrained weights ({reason})", HINT) from error
+
+
+def load_weights(model: nn.Module, spec: str, file: Path) -> None:
+    """Load a state dict file; SriError if it cannot be read or lacks a tensor of the model."""
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            weights: dict[str, Any] = load_file(file)
+        else:
+            weights = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle's, zipfile's, safetensors' and the system's
+        reason = str(error).partition("\n")[0]
+        raise SriError(f"encoder {spec}: {file} cannot be read ({reason})", HINT) from error
+    weights = weights.get("state_dict", weights)
+    try:
+        missing = model.load_state_dict(weights, strict=False).missing_keys
+    except RuntimeError as error:  # a tensor of another shape
+        reason = str(error).partition("\n")[2].strip()
+        raise SriError(f"encoder {spec}: {file} does not fit ({reason})", HINT) from error
+    if missing:
+        raise SriError(f"encoder {spec}: {file} has no tensor {missing[0]}", HINT)
 
 
 class FrozenEncoder(nn.Module):
-    """The program in a file: no parameters, no gradient, nothing of it in a state dict.
+    """Images [B,3,H,W] in [0,1] to features [B,C,h,w], by a model without gradient.
 
-    What a state dict holds is the SHA-256 of the file, and loading one made with another file is
-    refused.
+    The encoder resizes and normalises images as it was trained. Its weights are no parameters and
+    not in the state dict, which holds their SHA-256; loading one made with others is refused.
     """
 
     sha256: Tensor
+    mean: Tensor
+    std: Tensor
 
-    def __init__(self, file: str | Path, image_size: int) -> None:
-        """Raises SriError for a file that is no such encoder."""
+    def __init__(self, spec: str, image_size: int) -> None:
         super().__init__()
-        self.file = str(file)
-        try:
-            data = Path(file).read_bytes()
-            self.program = Program(data)
-        except OSError as error:
-            raise SriError(f"encoder {file} cannot be read ({error.strerror})", HINT) from error
-        except CannotRun as error:
-            raise SriError(f"encoder {file}: {error}", HINT) from error
-        digest = hashlib.sha256(data).digest()
-        self.register_buffer("sha256", torch.tensor(list(digest), dtype=torch.uint8))
-        self.shape = self._probe(image_size)
+        self.spec = spec
+        encoder: Any = create_encoder(spec).eval().requires_grad_(False)
+        self.hidden = (encoder,)  # in a tuple, so that it is not registered as a submodule
+        config = encoder.pretrained_cfg
+        self.size = tuple(config["input_size"][1:])
+        self.prefix_tokens = getattr(encoder, "num_prefix_tokens", 0)
+        for name in ("mean", "std"):
+            value = torch.tensor(config[name]).view(3, 1, 1)
+            self.register_buffer(name, value, persistent=False)
+        digest = hashlib.sha256()
+        for name, value in sorted(encoder.state_dict().items()):
+            digest.update(name.encode() + value.contiguous().numpy().tobytes())
+        self.register_buffer("sha256", torch.tensor(list(digest.digest()), dtype=torch.uint8))
+        self.shape = tuple(self(torch.rand(1, 3, image_size, image_size)).shape[1:])
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """images [B,3,H,W] in [0,1] to features [B,C,h,w] in float32."""
-        return self.program(images).float()
+        images = nn.functional.interpolate(images, self.size, mode="bilinear", antialias=True)
+        (encoder,) = self.hidden
+        features = encoder.forward_features((images - self.mean) / self.std).float()
+        if features.ndim == 3:  # tokens [B,N,C] of a transformer, class and register tokens first
+            patches = features[:, self.prefix_tokens :]
+            side = round(patches.shape[1] ** 0.5)
+            return patches.transpose(1, 2).unflatten(2, (side, -1))
+        if features.shape[1] != encoder.num_features:  # [B,h,w,C]
+            return features.permute(0, 3, 1, 2)
+        return features
 
-    def _probe(self, image_size: int) -> tuple[int, int, int]:
-        """(C, h, w), after seeing that an image's features are its own and always the same."""
-        draw = torch.Generator().manual_seed(0)
-        images = torch.rand(3, 3, image_size, image_size, generator=draw)
-        try:
-            together, alone = self(images), self(images[:1])
-        except (RuntimeError, TypeError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            raise SriError(
-                f"encoder {self.file} fails on {image_size} px, or on another number of images"
-                f" than it was exported with ({reason})",
-                HINT,
-            ) from error
-        if together.ndim != 4 or len(together) != 3:
-            raise SriError(
-                f"encoder {self.file} gives {list(together.shape)} for 3 images, not [3,C,h,w]",
-                HINT,
-            )
-        if not torch.allclose(together[:1], alone, rtol=1e-3, atol=1e-3 * float(alone.std())):
-            raise SriError(
-                f"encoder {self.file} sees an image differently beside others or a second time:"
-                " it was exported in training mode",
-                HINT,
-            )
-        c, h, w = together.shape[1:]
-        return c, h, w
+    def train(self, mode: bool = True) -> FrozenEncoder:
+        # Never in training mode: dropout and batch statistics would change the features.
+        return super().train(False)
 
     def _apply(self, fn: Any, recurse: bool = True) -> FrozenEncoder:
-        # The weights are no buffers, but follow the module to its device all the same.
+        # To another device with the module, though the weights are not registered.
         super()._apply(fn, recurse)
-        tensors = self.program.tensors
-        tensors.update({name: fn(tensor) for name, tensor in tensors.items()})
+        self.hidden[0]._apply(fn)
         return self
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         stored = state_dict.get(f"{prefix}sha256")
         if stored is not None and stored.tolist() != self.sha256.tolist():
             raise SriError(
-                f"encoder {self.file} is not the file that this model was trained with"
+                f"encoder {self.spec}: other weights than this model was trained with"
                 f" (SHA-256 {bytes(stored.tolist()).hex()[:16]}...)",
-                "put that file back in its place",
+                "use the weights of the training: model.encoder=timm/NAME@FILE",
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-class FrozenSegregation(nn.Module):
+class FrozenSegregation(Segregation):
     """Frozen features, then Slot Attention; slots start alike, so their order means nothing."""
 
-    trained_by_sri = True
-    ordered = False
+    end_to_end = True
 
-    def __init__(self, *, image_size: int, slots: int, slot_size: int, encoder: str | Path) -> None:
-        """`encoder` is the file."""
+    def __init__(self, *, image_size: int, slots: int, slot_size: int, encoder: str) -> None:
+        """`encoder` as in `create_encoder`; raises SriError as that does."""
         super().__init__()
-        self.slots, self.slot_size, self.image_size = slots, slot_size, image_size
+        self.shape, self.image_size = (slots, slot_size), image_size
         self.encoder = FrozenEncoder(encoder, image_size)
         channels, self.rows, self.columns = self.encoder.shape
         # Pretrained features have any scale.
         self.project = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, FEATURES))
         self.position = nn.Linear(2, FEATURES)
-        self.head = nn.Sequential(
-            nn.LayerNorm(FEATURES),
-            nn.Linear(FEATURES, FEATURES),
-            nn.ReLU(),
-            nn.Linear(FEATURES, FEATURES),
-        )
+        self.head = pixel_mlp(FEATURES)
         self.attention = SlotAttention(1, slot_size)
         grid = coordinate_grid(self.rows, self.columns).flatten(1).T
         self.register_buffer("grid", grid, persistent=False)
@@ -130,17 +160,19 @@ class FrozenSegregation(nn.Module):
     grid: Tensor  # [h*w,2]
 
     def noise(self) -> dict[str, NoiseSpec]:
-        return attention_noise(self.slots, self.slot_size)
+        return {"initial": NoiseSpec(self.shape), "segregation": NoiseSpec(self.shape)}
 
-    def forward(self, images: Tensor, noise: Noise) -> Segregated:
+    def forward(
+        self, images: Tensor, noise: Noise, gaussian_likelihood: bool = False
+    ) -> Segregated:
         features = self.encoder(images).flatten(2).transpose(1, 2)
         features = self.head(self.project(features) + self.position(self.grid))
         posterior, log_attention = self.attention(features, noise["initial"])
-        log_masks = self._upsampled(log_attention)
-        return Segregated(posterior, posterior.sample(noise["segregation"]), log_masks)
+        slots = posterior.sample(noise["segregation"])
+        return Segregated(posterior, slots, self._upsampled(log_attention))
 
     def _upsampled(self, log_attention: Tensor) -> Tensor:
-        """[B,K,h*w] to log-masks [B,K,1,H,W]; normalised again, as interpolation of logs is not."""
+        """[B,K,h*w] to log-masks [B,K,1,H,W], normalised again after the interpolation of logs."""
         grid = log_attention.unflatten(2, (self.rows, self.columns))
         side = (self.image_size, self.image_size)
         pixels = nn.functional.interpolate(grid, side, mode="bilinear")

@@ -1,4 +1,4 @@
-"""Relate: the segregated slots to one scene posterior (paper, section 3.2).
+"""Relate: q(s | z_1:K), the scene posterior of segregated slots (paper, section 3.2).
 
 Axis legend: B batch, K slots (indices i, j), D slot size, S scene size. No positional encoding:
 the result does not depend on the order of the slots.
@@ -16,7 +16,11 @@ SET_LAYERS = 3
 
 
 class SetAttention(nn.Module):
-    """Attention whose values are relations: v_ij reads slot i and its difference to slot j."""
+    """Attention whose values are relations between two slots:
+
+    v_ij = MLP([x_i ; x_i - x_j]),  a_ij = softmax_j(q_i . k_j / sqrt(D)),  y_i = sum_j a_ij v_ij,
+    out = x + MLP(LayerNorm(x + y)).
+    """
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -27,7 +31,7 @@ class SetAttention(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(size, size), nn.GELU(), nn.Linear(size, size))
 
     def forward(self, x: Tensor, empty: Tensor | None = None) -> Tensor:
-        """[B,K,D] to [B,K,D]; no slot looks at those that are `empty` [B,K]."""
+        """[B,K,D] to [B,K,D]; `empty` slots [B,K] are not attended to."""
         k, d = x.shape[1:]
         own = x[:, :, None].expand(-1, -1, k, -1)
         values = self.relation(torch.cat([own, own - x[:, None]], dim=-1))
@@ -39,7 +43,7 @@ class SetAttention(nn.Module):
 
 
 class SceneEncoder(nn.Module):
-    """q(s | z): sampled slots [B,K,D] to a Gaussian over the scene variable [B,S]."""
+    """q(s | z) = N(mean(h), sqrt_softplus(spread(h))^2), h = GELU(W sum_k SetAttention(z)_k)."""
 
     def __init__(self, slot_size: int, scene_size: int) -> None:
         super().__init__()
@@ -50,7 +54,7 @@ class SceneEncoder(nn.Module):
         init_small(self)
 
     def forward(self, slots: Tensor, empty: Tensor | None = None) -> Gaussian:
-        """Slots that are `empty` [B,K] count as not there."""
+        """Sampled slots [B,K,D] to a Gaussian [B,S]; `empty` slots [B,K] do not count."""
         with full_precision(slots):
             for block in self.blocks:
                 slots = block(slots, empty)

@@ -1,7 +1,8 @@
-"""Slot Attention as a segregation model without a loss of its own (SRI-SA*).
+"""Slot Attention as a first stage of SRI without a loss of its own (SRI-SA*).
 
-Every slot starts from a learned Gaussian of its own, so that it may specialise and keep its place.
-Axis legend: B batch, K slots, D slot size, F features, N places of a feature map, H W pixels.
+Every slot starts from a learned Gaussian of its own, so that it may specialise and keep its
+position.
+Axis legend: B batch, K slots, D slot size, F features, N pixels of a feature map, H W pixels.
 """
 
 from __future__ import annotations
@@ -9,11 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sri_cli.models.base import Noise
-from sri_cli.models.convolution import FEATURES, ConvEncoder
+from sri_cli.models.base import Noise, Segregated, Segregation
 from sri_cli.models.distributions import Gaussian, sqrt_softplus
-from sri_cli.models.layers import full_precision, init_default
-from sri_cli.models.segregation import Segregated
+from sri_cli.models.layers import FEATURES, ConvEncoder, full_precision, init_default
 from sri_cli.rng import NoiseSpec
 
 ITERATIONS = 3
@@ -22,13 +21,14 @@ ATTENTION_EPSILON = 1e-8
 
 
 class SlotAttention(nn.Module):
-    """Slots compete for the places of a feature map; what each has won becomes its posterior.
+    """Slots compete for the pixels of a feature map; what each gathers becomes its posterior.
 
-    `starts`: how many learned initial Gaussians there are: one for each of the slots, or one for
-    all of them (1), which makes slots alike but for their noise.
+    a = softmax_k(q_k . k_n / sqrt(D)), then for ITERATIONS times
+    slot_k <- GRU(sum_n a_kn v_n / sum_n a_kn, slot_k), slot_k += MLP(slot_k).
     """
 
     def __init__(self, starts: int, slot_size: int, features: int = FEATURES) -> None:
+        """`starts`: number of learned initial Gaussians: one per slot, or 1 for all of them."""
         super().__init__()
         # Far enough apart that slots with a start of their own differ from the first step.
         self.initial_mean = nn.Parameter(torch.randn(starts, slot_size))
@@ -56,9 +56,8 @@ class SlotAttention(nn.Module):
         with full_precision(noise):
             features = self.input_norm(features.float())
             keys, values = self.key(features).transpose(1, 2), self.value(features)
-            initial = Gaussian(self.initial_mean, sqrt_softplus(self.initial_u))
-            slots, log_attention = self._iterate(initial.sample(noise), keys, values)
-            for _ in range(ITERATIONS - 1):
+            slots = Gaussian(self.initial_mean, sqrt_softplus(self.initial_u)).sample(noise)
+            for _ in range(ITERATIONS):
                 slots, log_attention = self._iterate(slots, keys, values)
             mean, u = self.head(slots).chunk(2, dim=-1)
             return Gaussian(mean, sqrt_softplus(u)), log_attention
@@ -73,31 +72,27 @@ class SlotAttention(nn.Module):
         return updated + self.mlp(updated), log_attention
 
 
-def attention_noise(slots: int, slot_size: int) -> dict[str, NoiseSpec]:
-    """Where the slots start, and their sample."""
-    spec = NoiseSpec((slots, slot_size))
-    return {"initial": spec, "segregation": spec}
-
-
-class SlotAttentionSegregation(nn.Module):
+class SlotAttentionSegregation(Segregation):
     """EMORL's convolutional encoder, then Slot Attention; SRI's losses train both."""
 
-    trained_by_sri = True
+    end_to_end = True
     ordered = True
 
     def __init__(self, *, image_size: int, slots: int, slot_size: int) -> None:
         super().__init__()
-        self.slots, self.slot_size, self.image_size = slots, slot_size, image_size
+        self.shape, self.image_size = (slots, slot_size), image_size
         self.encoder = ConvEncoder(image_size)
-        # EMORL's small weights leave 1e-7 of the image beside the position code, less than what
-        # float32 keeps of their sum; here, with PyTorch's own, slots see the image at once.
+        # EMORL's small weights leave 1e-7 of the image beside the position code, less than float32
+        # resolves of their sum; with PyTorch's own, slots see the image at once.
         init_default(self.encoder)
         self.attention = SlotAttention(slots, slot_size)
 
     def noise(self) -> dict[str, NoiseSpec]:
-        return attention_noise(self.slots, self.slot_size)
+        return {"initial": NoiseSpec(self.shape), "segregation": NoiseSpec(self.shape)}
 
-    def forward(self, images: Tensor, noise: Noise) -> Segregated:
+    def forward(
+        self, images: Tensor, noise: Noise, gaussian_likelihood: bool = False
+    ) -> Segregated:
         posterior, log_attention = self.attention(self.encoder(images), noise["initial"])
         log_masks = log_attention.unflatten(2, (1, self.image_size, self.image_size))
         return Segregated(posterior, posterior.sample(noise["segregation"]), log_masks)

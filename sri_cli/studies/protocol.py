@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from sri_cli.config.load import faults_of
+from sri_cli.config.complaints import complaints
 from sri_cli.config.schema import Count, Section
 from sri_cli.errors import did_you_mean
 from sri_cli.metrics.evaluate import ALL, MAX_ORDER_SCENES
@@ -106,7 +106,7 @@ def read_protocol(tree: Mapping[str, Any]) -> tuple[Protocol | None, list[str]]:
     try:
         protocol = Protocol.model_validate(tree)
     except ValidationError as error:
-        faults = faults_of(error, Protocol)
+        faults = complaints(error, Protocol)
     # These look at what is there, whatever else is wrong.
     return protocol, [*faults, *_wrong_metrics(tree), *_wrong_overrides(tree), *_wrong_claims(tree)]
 

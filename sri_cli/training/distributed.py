@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from sri_cli.device import choose_device
 from sri_cli.errors import SriError
-from sri_cli.models.norm import BatchNorm2d
+from sri_cli.models.layers import BatchNorm2d
 
 Result = TypeVar("Result")
 PATIENCE = timedelta(minutes=10)  # a rank that is this late counts as lost
@@ -185,4 +185,4 @@ def spread_statistics(model: nn.Module, ranks: Ranks) -> None:
     """Let the batch statistics of training span all ranks."""
     for part in model.modules():
         if isinstance(part, BatchNorm2d):
-            part.spread = ranks.world > 1
+            part.over_ranks = ranks.world > 1

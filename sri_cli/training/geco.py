@@ -80,10 +80,9 @@ def make_gecos(model: Any, settings: TrainSection) -> nn.ModuleDict:
 
     A GECO is called with its objective for the loss, and told the error afterwards by `move`:
     with several processes the error is that of all of them.
-    Its kind is what the model or a part of it wants: `geco` = "emorl", else GENESIS'.
+    The model declares its kind.
     """
-    kinds = {getattr(part, "geco", None) for part in model.modules()}
-    make = emorl_geco if "emorl" in kinds else genesis_geco
+    make = emorl_geco if model.geco == "emorl" else genesis_geco
     names = model.objective_names
     return nn.ModuleDict({name: make(settings, model.image_size) for name in names})
 

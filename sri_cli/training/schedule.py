@@ -8,10 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from torch import nn
-
 from sri_cli.errors import SriError
-from sri_cli.models.refinement import Refinement
 
 if TYPE_CHECKING:
     from sri_cli.config.schema import TrainSection
@@ -35,16 +32,13 @@ def learning_rate(settings: TrainSection, step: int) -> float:
     return settings.lr * warm * (LOWEST_LR_SHARE + (1 - LOWEST_LR_SHARE) * cosine)
 
 
-def find_refinement(model: nn.Module, settings: TrainSection) -> Refinement | None:
-    """The part of the model that refines; SriError when the settings ask for what it has not."""
-    found = next((part for part in model.modules() if isinstance(part, Refinement)), None)
-    most = 0 if found is None else found.most
+def check_refinements(most: int, settings: TrainSection) -> None:
+    """SriError when the settings name more refinement steps than the `most` of the model."""
     if settings.late_refinements is not None and settings.late_refinements > most:
         raise SriError(
             f"train.late_refinements={settings.late_refinements}: this model has {most} steps",
             "it can only lower their number; leave it out for a model that does not refine",
         )
-    return found
 
 
 def refinement_steps(settings: TrainSection, step: int, most: int) -> int:

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from sri_cli.device import keep_freed_memory
 from sri_cli.errors import SriFailure
-from sri_cli.models.base import Losses
-from sri_cli.models.matching import hungarian_order
+from sri_cli.models.base import Losses, SlotVAE
 from sri_cli.training.capture import CapturedStep, CaptureFailed
 from sri_cli.training.distributed import Ranks, spread_statistics
 from sri_cli.training.execution import Compiled, ExecutionMode
 from sri_cli.training.geco import make_gecos
-from sri_cli.training.schedule import find_refinement, learning_rate, refinement_steps
+from sri_cli.training.schedule import check_refinements, learning_rate, refinement_steps
 
 if TYPE_CHECKING:
     from sri_cli.config.schema import TrainSection
@@ -39,7 +38,7 @@ class TrainStep:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: SlotVAE,
         settings: TrainSection,
         device: torch.device | str = "cpu",
         mode: ExecutionMode | None = None,
@@ -51,14 +50,16 @@ class TrainStep:
         self.mode, self.ranks = mode or ExecutionMode(), ranks or Ranks()
         self.share = self.ranks.share_of(settings.batch)
         # to(memory_format=...) touches 4-d weights only, which are the convolutions'.
-        self.model: Any = model.to(self.device).to(memory_format=torch.channels_last).train()
+        self.model = model.to(self.device).to(memory_format=torch.channels_last).train()
         self.notes: list[str] = []  # what a user should hear of
-        if self.mode.compiled and not on_device(self.model):
+        if self.mode.compiled and self.model.matches_on_host:
             self.notes.append("Note: the host matches the slots: no compiled step, no CUDA graph")
             self.mode = ExecutionMode(self.mode.precision)
         spread_statistics(self.model, self.ranks)
         self.gecos = make_gecos(self.model, settings).to(self.device)
-        self.refinement = find_refinement(self.model, settings)
+        self.refinement = self.model.refinement
+        check_refinements(self.refinement.most if self.refinement else 0, settings)
+        self.gaussian_likelihood = False  # of the warm-up
         self._tell_weight()
         # All that a step may move and that is no parameter: multipliers, running statistics.
         kept = self.model.state_dict().keys()
@@ -137,7 +138,7 @@ class TrainStep:
         """uint8 images -> the model's losses, in the precision of this run."""
         bf16 = self.mode.precision == "bf16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
-            return self.model(to_float(images, self.device), noise)
+            return self.model(to_float(images, self.device), noise, self.gaussian_likelihood)
 
     def constrained_loss(self, losses: Losses) -> Tensor:
         """The sum of every objective under its GECO."""
@@ -174,13 +175,12 @@ class TrainStep:
 
     def follow_schedule(self, step: int) -> Phase:
         """What a recipe changes in the model in the course of a training, as of this step."""
-        blending = step < self.settings.gaussian_warmup_steps
-        self.model.likelihood.stand_in = "gaussian" if blending else None
+        self.gaussian_likelihood = step < self.settings.gaussian_warmup_steps
         if self.refinement is None:
-            return blending, 0
+            return self.gaussian_likelihood, 0
         self.refinement.steps = refinement_steps(self.settings, step, self.refinement.most)
         self.refinement.batch = self.settings.batch
-        return blending, self.refinement.steps
+        return self.gaussian_likelihood, self.refinement.steps
 
     @torch.no_grad()
     def _tell_weight(self) -> None:
@@ -271,11 +271,6 @@ class Metrics:
         self.good.zero_()
         self.steps = 0
         return means | {"skipped": skipped}
-
-
-def on_device(model: Any) -> bool:
-    """Whether a step of the model never asks the host; Hungarian matching does."""
-    return getattr(model, "match", None) is not hungarian_order
 
 
 def to_float(images: Tensor, device: torch.device | str) -> Tensor:

@@ -11,10 +11,9 @@ from torch import nn
 
 from sri_cli.config.load import load_recipe
 from sri_cli.models.build import build_model
-from sri_cli.models.decoders import BroadcastDecoder
-from sri_cli.models.emorl_decoders import BigDecoder, IodineDecoder
-from sri_cli.models.genesis_attention import STRIDES
-from sri_cli.models.genesis_v2_segregation import initial_log_sigma
+from sri_cli.models.decoders import BigDecoder, BroadcastDecoder, IodineDecoder
+from sri_cli.models.genesis import STRIDES
+from sri_cli.models.genesis_v2 import initial_log_sigma
 from sri_cli.models.matching import MATCHINGS
 
 KERNELS = ("gaussian", "laplacian", "epanechnikov")

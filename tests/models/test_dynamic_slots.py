@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from sri_cli.models.base import EMPTY_LOG_MASK
 from sri_cli.models.distributions import Gaussian
-from sri_cli.models.genesis_v2_segregation import FEWEST_PIXELS, stop_early
+from sri_cli.models.genesis_v2 import FEWEST_PIXELS, stop_early
 from sri_cli.models.scene_encoder import SceneEncoder
-from sri_cli.models.segregation import EMPTY_LOG_MASK
 from sri_cli.training.step_timing import CallCounter
 from tests.small_models import SIDE, SLOT_SIZE, SLOTS, VARIANTS, images, noise_for
 

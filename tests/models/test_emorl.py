@@ -9,11 +9,9 @@ import pytest
 import torch
 
 from sri_cli.models.base import Losses
-from sri_cli.models.convolution import ConvEncoder, position_code
-from sri_cli.models.emorl import Emorl
-from sri_cli.models.emorl_decoders import DECODERS, IodineDecoder, PositionedDecoder
-from sri_cli.models.emorl_layers import DualGru, Parameters
-from sri_cli.models.emorl_segregation import EmorlSegregation
+from sri_cli.models.decoders import DECODERS, IodineDecoder, PositionedDecoder
+from sri_cli.models.emorl import DualGru, Emorl, EmorlSegregation, Parameters
+from sri_cli.models.layers import ConvEncoder, position_code
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.sri import SRI
 from sri_cli.rng import draw_noise

@@ -9,9 +9,7 @@ from torch import Tensor
 from sri_cli.config.load import load_recipe
 from sri_cli.models import decoders
 from sri_cli.models.distributions import Gaussian
-from sri_cli.models.genesis import Genesis
-from sri_cli.models.genesis_attention import Transposed5, stick_breaking
-from sri_cli.models.genesis_components import BroadcastConvolutions
+from sri_cli.models.genesis import BroadcastConvolutions, Genesis, Transposed5, stick_breaking
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.rng import draw_noise
 from sri_cli.training.step import TrainStep

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from sri_cli.models.emorl import Emorl
-from sri_cli.models.emorl_segregation import EmorlSegregation
+from sri_cli.models.emorl import Emorl, EmorlSegregation
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.official import our_name
 from sri_cli.training.geco_emorl import EmorlGeco

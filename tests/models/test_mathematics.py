@@ -13,13 +13,11 @@ from sri_cli.models import distributions as gaussians
 from sri_cli.models.base import Scene
 from sri_cli.models.build import build_model
 from sri_cli.models.distributions import Gaussian
-from sri_cli.models.genesis_v2_segregation import InstanceColouring
-from sri_cli.models.layers import Lstm
+from sri_cli.models.genesis_v2 import InstanceColouring, UNet
+from sri_cli.models.layers import GroupNorm, Lstm
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.matching import greedy_order, hungarian_order, reorder
-from sri_cli.models.norm import GroupNorm
 from sri_cli.models.scene_encoder import SceneEncoder
-from sri_cli.models.unet import UNet
 from sri_cli.rng import draw_noise
 
 SMALL = {"image_size": 32, "slots": 4, "slot_size": 16, "scene_size": 24}

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from sri_cli.generation.sample import sample_noise
-from sri_cli.models.base import Noise
+from sri_cli.models.base import Noise, Segregated
 from sri_cli.models.distributions import Gaussian
 from sri_cli.models.matching import reorder
-from sri_cli.models.segregation import Segregated
 from sri_cli.rng import NoiseSpec
 from sri_cli.training.step_timing import CallCounter
 from tests.small_models import (
@@ -155,7 +154,7 @@ def test_upper_stages_send_no_gradient_into_a_stage_with_its_own_loss(name: str)
 class Shuffled(nn.Module):
     """A segregation model whose slots come out in another order."""
 
-    trained_by_sri = False
+    end_to_end = False
     ordered = False
 
     def __init__(self, stage: nn.Module, permutation: list[int]) -> None:

@@ -74,11 +74,11 @@ def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
         ],
     )
     for part in (
-        "did you mean batch?",
-        "data.size: ",
-        "data.preparing: unknown key",
-        "steps: ",
-        "systems.sri-mog.recip: unknown key",
+        "batches: unknown key (did you mean batch?)",
+        "data.size: wants one of 32, 64, 96, 128, not 48",
+        "data.preparing: unknown key (did you mean prepare?)",
+        "steps: must be at least 1, not 0",
+        "systems.sri-mog.recip: unknown key (did you mean recipe?)",
         "systems.genesis-v2-mog.overrides: train.seed is the study's own",
         "metrics.elbow: unknown metric (did you mean elbo?)",
         "metrics.order: at most 256 scenes",
@@ -105,8 +105,8 @@ def test_all_faults_of_all_recipes(tmp_path: Path) -> None:
         ({"seeds": [0]}, "a claim wants two or more"),
         ({"seeds": []}, "seeds: "),
         ({"systems": {}}, "systems: "),
-        ({"systems": ["sri-mog"]}, "systems: should be a section"),
-        ({"claims": {}}, "claims: "),
+        ({"systems": ["sri-mog"]}, "systems: wants a section of keys"),
+        ({"claims": {}}, "claims: wants a list"),
         ({"name": "a/b"}, "name: "),
     ],
 )

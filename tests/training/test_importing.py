@@ -10,8 +10,7 @@ import torch
 
 from sri_cli import checkpoint as checkpoints
 from sri_cli.generation.trained_run import TrainedRun, load_run
-from sri_cli.models.emorl import Emorl
-from sri_cli.models.emorl_segregation import EmorlSegregation
+from sri_cli.models.emorl import Emorl, EmorlSegregation
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.official import TABLES, official_name, our_name
 from sri_cli.run import Workspace

@@ -13,9 +13,8 @@ from safetensors.torch import load
 from sri_cli.checkpoint import state_bytes, weights_bytes
 from sri_cli.config.schema import TrainSection
 from sri_cli.errors import SriError
-from sri_cli.models.emorl import Emorl
-from sri_cli.models.emorl_decoders import IodineDecoder
-from sri_cli.models.emorl_segregation import EmorlSegregation
+from sri_cli.models.decoders import IodineDecoder
+from sri_cli.models.emorl import Emorl, EmorlSegregation
 from sri_cli.models.genesis import Genesis
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.sri import SRI
