@@ -375,7 +375,7 @@ def probe() -> dict[str, Any]:
         read_weights(path)
         facts["weights"] = str(path)
     except SriError as error:
-        facts["weights_error"] = error.message
+        facts["weights_error"] = error.message.removeprefix("--offline: ")
     return facts
 
 

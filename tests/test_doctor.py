@@ -224,5 +224,4 @@ def test_gpus(gpus: list[dict], driver: str | None, cuda: str | None, level: str
 
 def test_a_check_that_fails_is_a_finding(tmp_path: Path) -> None:
     too_long = tmp_path / ("n" * 300)
-    checks = doctor.guarded("data", lambda: doctor.check_folder("data", "--data-root", too_long))
-    assert only(checks).level == "problem"
+    assert only(doctor.guarded("data", lambda: doctor.check_data(too_long))).level == "problem"
