@@ -33,7 +33,7 @@ from sri_cli.metrics.evaluate_runs import evaluate_one
 from sri_cli.metrics.picture_metrics import Wanted
 from sri_cli.metrics.stack_classifiers.judge import open_judge
 from sri_cli.plotting.grid import Picture
-from sri_cli.plotting.report_write import NAME
+from sri_cli.plotting.report import NAME
 from sri_cli.run import Workspace
 from sri_cli.training.run_folder import resolve_run
 from sri_cli.training.trainer import train

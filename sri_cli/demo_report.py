@@ -10,8 +10,7 @@ from sri_cli.config.schema import Recipe
 from sri_cli.console import duration
 from sri_cli.device import cpu_model
 from sri_cli.generation.trained_run import TrainedRun
-from sri_cli.plotting.report_runs import subject
-from sri_cli.plotting.report_write import About, write_report
+from sri_cli.plotting.report import make_subjects, write_report
 from sri_cli.run import Workspace
 
 SAMPLES, TEMPERATURE = 64, 0.7
@@ -31,7 +30,10 @@ class Shown:
 
 def write_demo_report(workspace: Workspace, shown: Shown, path: Path) -> Path:
     """The report of the demo's run, as `sri report` makes it."""
-    about = About(
+    return write_report(
+        workspace,
+        make_subjects([shown.trained]),
+        path,
         title="From nothing to new scenes",
         lead=(
             f"sri demo simulated towers of blocks, trained {shown.recipe.name} on them and let"
@@ -46,4 +48,3 @@ def write_demo_report(workspace: Workspace, shown: Shown, path: Path) -> Path:
         ],
         commands=shown.commands,
     )
-    return write_report(workspace, [subject(workspace, shown.trained)], path, about)

@@ -16,14 +16,14 @@ from sri_cli.run import Workspace
     "--out",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Left out: report.html in the run's folder, or here for several runs.",
+    help="[default: report.html in the run's folder, or here for several runs]",
 )
 @click.pass_obj
 def command(workspace: Workspace, runs: tuple[str, ...], out: Path | None) -> None:
-    """Gather all about runs in one HTML page: recipe, data, training, measurements, pictures.
+    """Write one HTML page about runs: recipe, data, training, measurements, images.
 
-    The page is one file that needs nothing from outside. Nothing is measured by it.
+    The page is a single file that loads nothing. It shows what was measured before.
     """
-    from sri_cli.plotting.report_write import report_of_runs
+    from sri_cli.plotting.report import report_of_runs
 
-    click.echo(f"look: {report_of_runs(workspace, runs, out)}")
+    click.echo(report_of_runs(workspace, runs, out))

@@ -1,132 +1,492 @@
-"""One self-contained HTML page: pictures and charts inside it, no script, nothing fetched."""
+"""`sri report`: one HTML page about one or several runs.
+
+The page shows what was recorded before and what the newest checkpoints draw. It measures nothing;
+what is missing is named with the command that makes it. It is one file without scripts: style and
+images are inside, and nothing is loaded.
+
+The template `report.html` renders plain data. A page has `title`, `lead`, `facts` and `sections`;
+a section has a `title` and any of
+    text, notes     a paragraph, and smaller ones below
+    facts           pairs of name and value
+    figures         see `image_figure`
+    tables          header, rows and caption; the first column names the row
+    code, folded    code, and the words that unfold it
+    parts           sections of their own
+
+Axis legend: N images, K slots, H W pixels.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import re
-from collections.abc import Sequence
+import io
+import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup, escape
+from jinja2 import Environment
+from PIL import Image
 
-from sri_cli.plotting.grid import Picture, png_bytes
-from sri_cli.plotting.report_chart import SvgChart, legend_marks
+from sri_cli.atomic import list_folder, write_atomic
+from sri_cli.config.load import recipe_to_yaml
+from sri_cli.config.schema import flatten, without_effect
+from sri_cli.data.dataset import DataFile
+from sri_cli.data.description import picked_masks
+from sri_cli.data.listing import counts_text, masks_cell, parameters_text
+from sri_cli.errors import SriError
+from sri_cli.generation.reconstruct import seen
+from sri_cli.generation.trained_run import TrainedRun, open_run
+from sri_cli.metrics.evaluate_runs import recorded
+from sri_cli.metrics.measured import newest
+from sri_cli.metrics.records import Measurement, read_records, run_subject
+from sri_cli.metrics.table import footnotes, table_rows
+from sri_cli.plotting.blocks import (
+    TrainingLog,
+    grid_panel,
+    order_panel,
+    reconstruction_panel,
+    training_charts,
+)
+from sri_cli.plotting.figure_scenes import drawn
+from sri_cli.plotting.figures import Block, Chart, Panel, draw, png_bytes
+from sri_cli.plotting.palette import slot_colours
+from sri_cli.plotting.report_commands import repeat_commands
+from sri_cli.run import Workspace
+from sri_cli.training.log import LOG_NAME, read_log
 
-TEMPLATE, STYLE = "report.html", "report.css"
+NAME = "report.html"
+ENDINGS = (".html", ".htm")
+TEMPERATURES = (1.0, 0.7)
+SAMPLES, SAMPLE_COLUMNS, ORDER_SCENES, TEST_IMAGES = 32, 8, 6, 8
+DATA_IMAGES, DATA_COLUMNS = 12, 6
+FEW_RUNS = 2  # with more, half as many scenes of each
+TABLE_RUNS = 4  # columns of one table: more do not fit a sheet of paper
+TITLE_RUNS = 3
+FILMS, FILM_BYTES = 3, 3_000_000  # of the walks in a run's folder, inside the page
+PNG_SCALE = 2.0  # pixels per point: sharp on a phone
+LIKELIHOODS = {"mog": "mixture of Gaussians", "gaussian": "Gaussian"}
+
+Section = dict[str, Any]
+Facts = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Film:
-    """A GIF, shown where it is asked for: what moves by itself cannot be read beside."""
+class Subject:
+    """A run of the report. `name` is unique; `data` is its data file, or why there is none."""
 
-    gif: bytes
-    words: str
-    alt: str
+    name: str
+    trained: TrainedRun
+    data: DataFile | SriError
 
-    @property
-    def source(self) -> str:
-        return data_uri(self.gif, "gif")
+    @cached_property
+    def log(self) -> list[dict[str, Any]]:
+        """The records of its training, the oldest first; an imported run has none."""
+        run_dir = self.trained.run_dir
+        return read_log(run_dir) if (run_dir / LOG_NAME).is_file() else []
+
+    @cached_property
+    def measured(self) -> list[Measurement]:
+        """What was measured of this checkpoint, the newest of each kind."""
+        return newest(recorded(self.trained))
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A picture with its caption; `alt` says what it shows to those who cannot see it.
+def report_of_runs(workspace: Workspace, runs: Sequence[str], out: Path | None = None) -> Path:
+    """Write the page of runs (none: the latest) to `out`, and return its path.
 
-    Every pixel is shown as `scale` x `scale`, where the page is wide enough.
+    `out` is by default report.html in the run's folder, or in the current one for several runs.
+
+    Raises:
+        SriError: for a run without an intact checkpoint, or an `out` that cannot be a page;
+            nothing has been drawn then.
     """
-
-    picture: Picture
-    caption: str
-    alt: str
-    scale: int = 1
-    film: Film | None = None
-
-    @property
-    def source(self) -> str:
-        return data_uri(png_bytes(self.picture), "png")
-
-    @property
-    def width(self) -> int:
-        return self.picture.shape[1] * self.scale
-
-    @property
-    def height(self) -> int:
-        return self.picture.shape[0] * self.scale
+    if out is not None and out.is_dir():
+        raise SriError(f"--out {out} is a folder", f"name a file: --out {out / NAME}")
+    if out is not None and out.suffix.lower() not in ENDINGS:
+        raise SriError(f"--out {out} is not an HTML file", f"--out {out.with_suffix('.html')}")
+    for run in runs:
+        workspace.find_run(run)  # misspelt names are reported before any model is loaded
+    opened = [open_run(workspace, run) for run in runs or (None,)]
+    unique = {(one.run_dir.resolve(), one.step): one for one in opened}
+    subjects = make_subjects(list(unique.values()))
+    path = out or (subjects[0].trained.run_dir if len(subjects) == 1 else Path()) / NAME
+    return write_report(workspace, subjects, path)
 
 
-@dataclass(frozen=True)
-class Table:
-    """Cells as text; the first column names the row. What stands in brackets at a cell's end is
-    less loud: `0.5 [0.4, 0.6]`."""
+def make_subjects(runs: Sequence[TrainedRun]) -> list[Subject]:
+    """Runs with unique names (their folders, or as much more as is needed) and data files."""
+    subjects = []
+    for one in runs:
+        same_name = [other for other in runs if other.run_dir.name == one.run_dir.name]
+        name = one.run_dir.resolve().name if len(same_name) == 1 else str(one.run_dir)
+        if sum(other.run_dir.resolve() == one.run_dir.resolve() for other in runs) > 1:
+            name += f", step {one.step:,}"
+        try:
+            data: DataFile | SriError = one.open_data()
+        except SriError as error:
+            data = error
+        subjects.append(Subject(name, one, data))
+    return subjects
 
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    caption: str = ""
 
+def write_report(
+    workspace: Workspace,
+    subjects: Sequence[Subject],
+    path: Path,
+    title: str = "",
+    lead: str = "",
+    facts: Facts = (),
+    commands: Sequence[str] = (),
+) -> Path:
+    """Write the page to `path`, completely or not at all.
 
-@dataclass(frozen=True)
-class Section:
-    """A heading with what belongs under it, in this order; `parts` have headings of their own.
-
-    `stacked` figures stand one below the other; `folded` code is opened by who wants it.
+    `title`, `lead` and `commands` replace those of the runs, `facts` come first.
     """
+    captions = list(dict.fromkeys(one.trained.caption for one in subjects))
+    what = f"{len(subjects)} runs" if len(subjects) > 1 else "A run"
+    runs = [(one.trained, one.measured) for one in subjects]
+    page = {
+        "title": title or page_title([one.name for one in subjects]),
+        "lead": lead
+        or f"{what} trained on {' and on '.join(captions)}. All scenes are drawn from the newest"
+        " intact checkpoint.",
+        "facts": facts,
+        "sections": [
+            overview(subjects),
+            *([differences(subjects)] if len(subjects) > 1 else []),
+            measurements(subjects),
+            of_each(subjects, "Samples", samples, SAMPLES_TEXT),
+            of_each(subjects, "The order of slots", order, ORDER_TEXT),
+            of_each(subjects, "Test images", reconstructions),
+            of_each(subjects, "Latent walks", walks),
+            training(subjects),
+            data_section(subjects),
+            recipes(subjects),
+            {
+                "title": "Commands",
+                "text": "The commands that made what is shown here, from the data on.",
+                "code": "\n".join(commands or repeat_commands(workspace, runs)),
+            },
+        ],
+    }
+    write_atomic(path, render(page))
+    return path
 
-    title: str
-    words: str = ""
-    facts: Sequence[tuple[str, str]] = ()
-    figures: Sequence[Figure] = ()
-    stacked: bool = False
-    legend: Sequence[str] = ()
-    charts: Sequence[SvgChart] = ()
-    tables: Sequence[Table] = ()
-    notes: Sequence[str] = ()
-    code: str = ""
-    folded: str = ""
-    parts: Sequence[Section] = ()
 
-    @property
-    def legend_marks(self) -> list[tuple[object, str]]:
-        return list(legend_marks(self.legend))
+def render(page: dict[str, Any]) -> bytes:
+    """The page as HTML; every text is escaped, and only the page's own style is allowed."""
+    folder = files("sri_cli.plotting")
+    style = folder.joinpath("report.css").read_text("utf-8").strip()
+    digest = base64.b64encode(hashlib.sha256(f"\n{style}\n".encode()).digest()).decode()
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(folder.joinpath("report.html").read_text("utf-8"))
+    text = template.render(page=page, style=style, digest=digest)
+    return text.encode("utf-8", "replace")  # names of files may not be valid text
 
 
-@dataclass(frozen=True)
-class Page:
-    """A whole report; `facts` are name and value, shown at the top."""
+def page_title(names: Sequence[str]) -> str:
+    """a, b and c; of many runs the first ones."""
+    if len(names) > TITLE_RUNS:
+        names = [*names[: TITLE_RUNS - 1], f"{len(names) - TITLE_RUNS + 1} others"]
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
-    title: str
-    lead: str
-    facts: Sequence[tuple[str, str]] = ()
-    sections: Sequence[Section] = ()
+
+def of_each(
+    subjects: Sequence[Subject],
+    title: str,
+    make: Callable[[Subject, bool], Section],
+    text: str = "",
+) -> Section:
+    """The section that `make` gives for a single run, or one with a part for each run."""
+    parts = [make(one, len(subjects) > FEW_RUNS) for one in subjects]
+    if len(parts) == 1:
+        text = " ".join(filter(None, [text, parts[0].get("text", "")]))
+        return {**parts[0], "title": title, "text": text}
+    parts = [{"title": one.name, **part} for one, part in zip(subjects, parts, strict=True)]
+    return {"title": title, "text": text, "parts": parts}
+
+
+def image_figure(block: Block, caption: str, alt: str, captions: bool = False) -> dict[str, Any]:
+    """A figure: `source`, `width` and `height` in px, `caption`, and `alt` for screen readers."""
+    png = png_bytes(draw([[block]], scale=PNG_SCALE, captions=captions))
+    with Image.open(io.BytesIO(png)) as image:
+        width, height = (round(side / PNG_SCALE) for side in image.size)
+    source = data_uri(png, "png")
+    return {"source": source, "width": width, "height": height, "caption": caption, "alt": alt}
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """A picture inside the page."""
+    """An image inside the page."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def parted(cell: str) -> tuple[str, str]:
-    """`0.5 [0.4, 0.6]` or `0.5 (0.1)` as the value and what stands in brackets, or ''."""
-    found = re.fullmatch(r"(\S+) (\[[^\[]*\]|\([^(]*\))", cell)
-    return (found[1], found[2]) if found else (cell, "")
+def run_tables(
+    header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = ""
+) -> list[dict[str, Any]]:
+    """Tables of at most TABLE_RUNS columns of runs, one after the other."""
+    parts = [slice(start, start + TABLE_RUNS) for start in range(1, len(header), TABLE_RUNS)]
+    return [
+        {
+            "header": [header[0], *header[part]],
+            "rows": [[row[0], *row[part]] for row in rows],
+            "caption": caption,
+        }
+        for part in parts
+    ]
 
 
-def breakable(text: str) -> Markup:
-    """Escaped; a long key may be broken behind its dots and underscores."""
-    return Markup(re.sub(r"[._](?=\w)", r"\g<0><wbr>", str(escape(text))))
+def not_shown(error: SriError) -> Section:
+    """A section for something that cannot be shown, and the fix."""
+    return {"text": f"Not shown: {error.message}.", "notes": [error.hint] if error.hint else []}
 
 
-def render(page: Page) -> bytes:
-    """The page as HTML in UTF-8; every text is escaped, and no style but the page's own counts."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+# Runs, measurements and training
+
+
+def overview(subjects: Sequence[Subject]) -> Section:
+    """What each run is."""
+    facts = [run_facts(one) for one in subjects]
+    if len(subjects) == 1:
+        return {"title": "The run", "facts": list(facts[0].items())}
+    rows = [[name, *(own[name] for own in facts)] for name in facts[0]]
+    return {"title": "The runs", "tables": run_tables(["", *(s.name for s in subjects)], rows)}
+
+
+def run_facts(one: Subject) -> dict[str, str]:
+    """The most important settings of a run."""
+    trained = one.trained
+    recipe, time = trained.recipe, one.log[-1].get("time") if one.log else None
+    size = "" if recipe.size == "paper" else f", size {recipe.size}"
+    return {
+        "recipe": f"{recipe.name}{size}",
+        "description": recipe.description,
+        "trained on": f"{trained.caption}, {recipe.model.image_size} px",
+        "training steps": f"{trained.step:,} of {recipe.train.steps:,}",
+        "batch": f"{recipe.train.batch:,} images",
+        "slots": str(trained.model.num_slots),
+        "likelihood": f"{LIKELIHOODS[recipe.model.likelihood]}, std {recipe.model.std:g}",
+        "parameters": f"{sum(p.numel() for p in trained.model.parameters()):,}",
+        "training seed": str(recipe.train.seed),
+        "last log record": f"{time[:10]} {time[11:16]} UTC" if isinstance(time, str) else "none",
+        "weights (SHA-256)": run_subject(trained)["model"][:16],
+    }
+
+
+def differences(subjects: Sequence[Subject]) -> Section:
+    """Where the recipes of several runs differ; a dash where a setting has no effect."""
+    settings = [effective_settings(one.trained.recipe.model_dump(mode="json")) for one in subjects]
+    keys = dict.fromkeys(key for own in settings for key in own)
+    rows = [[key, *(own.get(key, "-") for own in settings)] for key in keys]
+    rows = [row for row in rows if len(set(row[1:])) > 1]
+    same = len(keys) - len(rows)
+    return {
+        "title": "Differences between the recipes",
+        "text": f"{same} of {len(keys)} settings are the same." if rows else "There are none.",
+        "tables": run_tables(["", *(one.name for one in subjects)], rows) if rows else [],
+    }
+
+
+def effective_settings(recipe: dict[str, Any]) -> dict[str, str]:
+    """`section.key` -> value of the settings that have an effect."""
+    idle = {"description", *without_effect(recipe["model"])}
+    return {
+        key: "none" if value is None else str(value)
+        for key, value in flatten(recipe).items()
+        if key.partition(".")[2] not in idle and key not in idle
+    }
+
+
+def measurements(subjects: Sequence[Subject]) -> Section:
+    """What is recorded of these checkpoints, with intervals, and how it was measured."""
+    section: Section = {"title": "Measurements", "notes": []}
+    for one in subjects:
+        if not one.measured:
+            earlier = len(read_records(one.trained.run_dir))
+            others = f" ({earlier} of other checkpoints)" if earlier else ""
+            command = shlex.join(["sri", "eval", "--run", str(one.trained.run_dir)])
+            section["notes"].append(
+                f"{one.name}: no measurements of this checkpoint{others}; run {command}"
+            )
+    records = [
+        {**record, "subject": {**record["subject"], "run": one.name}}
+        for one in subjects
+        for record in one.measured
+    ]
+    if records:
+        header, *rows = table_rows(records)
+        section["text"] = "Read from metrics.jsonl; nothing is measured for this page."
+        section["tables"] = run_tables(header, rows, "Values with 95 % intervals")
+        lines = footnotes(records)  # indented below the split that they are about
+        section["notes"] += [line.strip() if line.startswith(" ") else f"{line}:" for line in lines]
+        warnings = dict.fromkeys(r["warning"] for r in records if r.get("warning"))
+        section["notes"] += [f"Warning: {warning}" for warning in warnings]
+    return section
+
+
+def training(subjects: Sequence[Subject]) -> Section:
+    """Errors, KLs and their weights over the steps."""
+    logs = []
+    for one in subjects:
+        recipe = one.trained.recipe
+        about = (one.trained.run_dir, recipe.model.normalised, recipe.train.geco_target)
+        if one.log:
+            logs.append(TrainingLog(one.name, *about, one.log))
+    notes = [f"{one.name} has no training log." for one in subjects if not one.log]
+    if not logs:
+        return {"title": "Training", "notes": notes}
+    legend, charts = training_charts(logs)
+    figures = [image_figure(legend, "", "Legend")] if len(logs) > 1 else []
+    figures += [image_figure(chart, "", chart_text(chart), True) for chart in charts]
+    text = (
+        "GECO holds the error at its target (dashed) while the KL falls; each objective has its own"
+        " weight."
     )
-    environment.filters |= {"parted": parted, "breakable": breakable}
-    folder = files("sri_cli.plotting")
-    style = folder.joinpath(STYLE).read_text("utf-8").strip()
-    digest = base64.b64encode(hashlib.sha256(f"\n{style}\n".encode()).digest()).decode()
-    template = environment.from_string(folder.joinpath(TEMPLATE).read_text("utf-8"))
-    text = template.render(page=page, style=style, digest=digest)
-    return text.encode("utf-8", "replace")  # names of files need not be text
+    return {"title": "Training", "text": text, "figures": figures, "notes": notes}
+
+
+def chart_text(chart: Chart) -> str:
+    """The chart in words: the first and last value of each line."""
+    lines = []
+    for name, line in chart.lines.items():
+        known = [(step, value) for step, value in line if value is not None]
+        ends = [f"{value:.4g} at step {step:,}" for step, value in (known[:1] + known[-1:])]
+        lines.append(f"{name}: {' to '.join(ends) or 'no values'}")
+    return f"{chart.caption}. {'; '.join(lines)}."
+
+
+def recipes(subjects: Sequence[Subject]) -> Section:
+    """Every setting of every run."""
+    yaml = [recipe_to_yaml(one.trained.recipe) for one in subjects]
+    if len(yaml) == 1:
+        return {"title": "Recipe", "code": yaml[0]}
+    parts = [
+        {"title": one.name, "code": code, "folded": "All settings"}
+        for one, code in zip(subjects, yaml, strict=True)
+    ]
+    return {"title": "Recipes", "parts": parts}
+
+
+# Images
+
+SAMPLES_TEXT = (
+    "Scenes that the model generates slot by slot, with as many slots as in training. The"
+    " temperature scales the noise; measurements are at temperature 1. Both grids have the same"
+    " noise, and no scene was selected."
+)
+ORDER_TEXT = "A model has learned an order if a slot draws the same kind of thing in every scene."
+
+
+def samples(one: Subject, many: bool) -> Section:
+    """New scenes at two temperatures."""
+    num, slots = SAMPLES // 2 if many else SAMPLES, one.trained.model.num_slots
+    figures = []
+    for temperature in TEMPERATURES:
+        images = drawn(one.trained, num, slots, temperature, seed=0).images
+        what = f"{num} scenes at temperature {temperature:g}, seed 0"
+        panel = grid_panel(images, columns=SAMPLE_COLUMNS)
+        figures.append(image_figure(panel, what, f"{what}, generated by {one.name}"))
+    return {"figures": figures}
+
+
+def order(one: Subject, many: bool) -> Section:
+    """Scenes and the contributions of their slots."""
+    num, slots = ORDER_SCENES // 2 if many else ORDER_SCENES, one.trained.model.num_slots
+    scenes = drawn(one.trained, num, slots, temperature=1.0, seed=0)
+    panel = order_panel(scenes.images, scenes.rgb, scenes.masks)
+    caption = f"{num} scenes with their masks and what each of {slots} slots adds"
+    return {"figures": [image_figure(panel, caption, f"{caption}, of {one.name}", True)]}
+
+
+def reconstructions(one: Subject, _: bool) -> Section:
+    """Test images, their reconstructions, and rollouts where the model has a scene variable."""
+    if isinstance(one.data, SriError):
+        return not_shown(one.data)
+    try:
+        found = seen(one.trained, one.data, num=TEST_IMAGES)
+    except SriError as error:
+        return not_shown(error)
+    panel = reconstruction_panel(
+        found.inputs, found.attention, found.pictures, found.masks, found.imagined
+    )
+    caption = f"{len(found.inputs)} images of the test split of {one.data.caption}"
+    section: Section = {"figures": [image_figure(panel, caption, f"{caption}, {one.name}", True)]}
+    if found.imagined is None:
+        section["text"] = "There is no rollout: this model has no scene variable."
+    return section
+
+
+def walks(one: Subject, _: bool) -> Section:
+    """The GIFs that `sri walk` has left in the run's folder."""
+    folder = one.trained.run_dir / "figures"
+    films = [path for path in list_folder(folder) if path.match("walk*.gif")]
+    command = shlex.join(["sri", "walk", "--run", str(one.trained.run_dir), "--format", "gif"])
+    if not films:
+        return {"text": f"There is no GIF of a walk in {folder}; to make one: {command}"}
+    figures, notes = [], [f"{path} is not shown." for path in films[FILMS:]]
+    newest_time = one.trained.checkpoint.stat().st_mtime
+    for path in films[:FILMS]:
+        try:
+            with Image.open(path) as film:
+                still, size = io.BytesIO(), film.size
+                film.convert("RGB").save(still, "PNG")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            notes.append(f"{path} cannot be read as a GIF; to make it again: {command}")
+            continue
+        old = ", older than the checkpoint" if path.stat().st_mtime < newest_time else ""
+        content, alt = path.read_bytes(), f"The first frame of a walk of {one.name}"
+        figure = {"source": data_uri(still.getvalue(), "png"), "width": size[0], "height": size[1]}
+        figure |= {"caption": f"{path.name}, first frame{old}", "alt": alt}
+        if len(content) <= FILM_BYTES:
+            figure["film"] = data_uri(content, "gif")
+        else:
+            notes.append(f"{path} is too large to be included; open the file.")
+        figures.append(figure)
+    return {"figures": figures, "notes": notes}
+
+
+def data_section(subjects: Sequence[Subject]) -> Section:
+    """Each data file once, with a contact sheet; or why it is not there."""
+    parts: dict[str, Section] = {}
+    for one in subjects:
+        if isinstance(one.data, SriError):
+            missing = {"title": one.trained.caption, **not_shown(one.data)}
+            parts.setdefault(one.data.message, missing)
+        elif (key := str(one.data.attrs["sha256"])) not in parts:
+            parts[key] = data_part(one.data)
+    if len(parts) == 1:
+        return {**next(iter(parts.values())), "title": "Data"}
+    return {"title": "Data", "parts": list(parts.values())}
+
+
+def data_part(data: DataFile) -> Section:
+    """How a data file was made, and some of its images."""
+    section: Section = {
+        "title": data.caption,
+        "facts": [
+            ("data set", data.caption),
+            ("file", str(data.path)),
+            ("images", counts_text(data)),
+            ("source", data.source),
+            ("seed", str(data.attrs.get("seed", "none"))),
+            ("made with", parameters_text(data.attrs["parameters"])),
+            ("masks", masks_cell(data)),
+            ("images (SHA-256)", str(data.attrs["sha256"])[:16]),
+        ],
+    }
+    try:
+        split = data.split("train")
+        picked = split.pick(DATA_IMAGES)
+        images, masks = split.images[picked], picked_masks(split, picked)
+    except SriError as error:  # damaged beyond its header
+        return section | not_shown(error)
+    text, rows = f"{len(images)} training images of {data.caption}", [images]
+    if masks is not None:
+        text += " above their masks"
+        rows.append(slot_colours(int(masks.max()) + 1)[masks])
+    starts = range(0, len(images), DATA_COLUMNS)
+    cells = [list(row[i : i + DATA_COLUMNS]) for i in starts for row in rows]
+    return section | {"figures": [image_figure(Panel(cells, together=len(rows)), text, text)]}

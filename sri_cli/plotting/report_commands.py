@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.mending import number_words, what_words
 from sri_cli.errors import SriError
+from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics.evaluate import ALL
 from sri_cli.metrics.records import Measurement
-from sri_cli.plotting.report_runs import Subject
 from sri_cli.run import Workspace
 
 COMMAND = "command.txt"
-# How the keys of measurements begin -> the word of `sri eval --metrics` that asks for them.
-ASKED = {
+# How the keys of measurements begin -> the name of the metric in `sri eval --metrics`.
+METRICS = {
     "ari_fg": "ari",
     "msc_fg": "msc",
     "negative_elbo": "elbo",
@@ -27,65 +27,50 @@ ASKED = {
     "sacc_estimate": "sacc-estimate",
     "fid": "fid",
 }
-COUNTED = ("images", "scenes", "generated")  # counts that --num asked for
+NUM_COUNTS = ("images", "scenes", "generated")  # counts that --num sets
 
 
-def repeat_commands(workspace: Workspace, found: Sequence[Subject]) -> list[str]:
-    """Lines for a shell; what is not known is said behind a #."""
-    sri = " ".join(_sri(workspace))
-    lines = list(dict.fromkeys(_prepare(workspace, one, sri) for one in found))
-    for one in found:
-        lines += ["", f"# {one.name}", *_train(one)]
-        run = f"--run {_run_word(workspace, one)}"
-        lines += [f"{sri} {verb} {run}" for verb in ("sample", "order", "reconstruct")]
-        lines += [f"{sri} {words}" for words in eval_words(one.measured, run)]
-        if any(record["metric"] == "sacc" for record in one.measured):
+def repeat_commands(
+    workspace: Workspace, runs: Sequence[tuple[TrainedRun, Sequence[Measurement]]]
+) -> list[str]:
+    """Lines for a shell that make the runs, their figures and measurements, and the report.
+
+    What is unknown is a comment.
+    """
+    sri = "sri"
+    for option, root in (("data", workspace.data_root), ("runs", workspace.runs_root)):
+        if root != Path(option):
+            sri += f" --{option}-root {shlex.quote(str(root))}"
+    lines = list(dict.fromkeys(_prepare(workspace, trained, sri) for trained, _ in runs))
+    for trained, measured in runs:
+        run = _run_option(workspace, trained)
+        lines += ["", f"# {trained.run_dir.name}", *_train(trained.run_dir)]
+        verbs = ("sample", "order", "figure reconstructions")
+        lines += [f"{sri} {verb} {run}" for verb in verbs]
+        lines += [f"{sri} {words}" for words in eval_words(measured, run)]
+        if any(record["metric"] == "sacc" for record in measured):
             lines.append(f"{sri} label-sacc {run}")
-    runs = " ".join(f"--run {_run_word(workspace, one)}" for one in found)
-    return [*lines, "", f"{sri} report {runs}"]
+    options = " ".join(_run_option(workspace, trained) for trained, _ in runs)
+    return [*lines, "", f"{sri} report {options}"]
 
 
 def eval_words(records: Iterable[Measurement], run: str) -> list[str]:
-    """`eval --run RUN --metrics ...` for all that was measured alike."""
-    asked: dict[str, set[str]] = {}
+    """`eval --run RUN --metrics ...` for all values that were measured with the same options."""
+    metrics: dict[str, set[str]] = {}
     for record in records:
-        metric = next((word for key, word in ASKED.items() if record["metric"].startswith(key)), "")
-        if metric:
-            asked.setdefault(_how(record), set()).add(metric)
+        names = [word for key, word in METRICS.items() if record["metric"].startswith(key)]
+        if names:
+            counts = [record["counts"][key] for key in NUM_COUNTS if key in record["counts"]]
+            split = (record.get("data") or {}).get("split", "test")
+            options = f" --num {counts[0]}" if counts else ""
+            options += "" if split == "test" else f" --split {split}"
+            options += f" --seed {record['seed']}" if record["seed"] else ""
+            options += " --features random" if record["name"].startswith("FD-random") else ""
+            metrics.setdefault(options, set()).add(names[0])
     return [
-        f"eval {run} --metrics {','.join(metric for metric in ALL if metric in metrics)}{how}"
-        for how, metrics in asked.items()
+        f"eval {run} --metrics {','.join(name for name in ALL if name in names)}{options}"
+        for options, names in metrics.items()
     ]
-
-
-def _how(record: Measurement) -> str:
-    """The flags of one evaluation."""
-    counts = [record["counts"][name] for name in COUNTED if name in record["counts"]]
-    split = (record.get("data") or {}).get("split", "test")
-    return "".join(
-        [
-            f" --num {counts[0]}" if counts else "",
-            "" if split == "test" else f" --split {split}",
-            f" --seed {record['seed']}" if record["seed"] else "",
-            " --features random" if record["name"].startswith("FD-random") else "",
-        ]
-    )
-
-
-def _sri(workspace: Workspace) -> Iterator[str]:
-    """The program, and where it works if that is not the usual place."""
-    yield "sri"
-    usual = {"data": workspace.data_root, "runs": workspace.runs_root}
-    for name, folder in usual.items():
-        if folder != Path(name):
-            yield f"--{name}-root {shlex.quote(str(folder))}"
-
-
-def _prepare(workspace: Workspace, one: Subject, sri: str) -> str:
-    if isinstance(one.data, SriError):
-        return f"# {one.data.message}" + (f"; {one.data.hint}" if one.data.hint else "")
-    words = prepare_words(workspace, one.data)
-    return f"{sri} {words}" if words else f"# {one.data.path}: by a command that is not known"
 
 
 def prepare_words(workspace: Workspace, data: DataFile) -> str | None:
@@ -97,21 +82,30 @@ def prepare_words(workspace: Workspace, data: DataFile) -> str | None:
     usual, path = workspace.data_path(data.name, data.size), data.path
     if path.resolve().parent == usual.parent.resolve():
         path = usual.with_name(path.name)  # however it was found: the command is for any machine
-    place = [] if path == usual else ["--out", shlex.quote(str(path))]
-    return " ".join(["prepare", words, f"--size {data.size}", *number_words(parameters), *place])
+    out = [] if path == usual else ["--out", shlex.quote(str(path))]
+    return " ".join(["prepare", words, f"--size {data.size}", *number_words(parameters), *out])
 
 
-def _train(one: Subject) -> list[str]:
-    """As it was typed, in the folder where it was."""
+def _prepare(workspace: Workspace, trained: TrainedRun, sri: str) -> str:
     try:
-        text = (one.run_dir / COMMAND).read_text("utf-8", "replace")
+        data = trained.open_data()
+    except SriError as error:
+        return "; ".join(filter(None, [f"# {error.message}", error.hint]))
+    words = prepare_words(workspace, data)
+    return f"{sri} {words}" if words else f"# {data.path}: the command that made it is unknown"
+
+
+def _train(run_dir: Path) -> list[str]:
+    """The command as it was typed."""
+    try:
+        lines = (run_dir / COMMAND).read_text("utf-8", "replace").splitlines()
     except OSError:
-        return [f"# {COMMAND} is missing: how it was trained is not known"]
-    return text.splitlines() or [f"# {COMMAND} is empty: how it was trained is not known"]
+        lines = []
+    return lines or [f"# no {COMMAND}: the command that trained it is unknown"]
 
 
-def _run_word(workspace: Workspace, one: Subject) -> str:
-    """The run as --run takes it: by its name if that means it."""
-    named = workspace.runs_root / one.run_dir.name
-    same = one.run_dir.name and named.resolve() == one.run_dir.resolve()
-    return shlex.quote(one.run_dir.name if same else str(one.run_dir))
+def _run_option(workspace: Workspace, trained: TrainedRun) -> str:
+    """--run with the name of the run, or with its path where the name means another."""
+    path = trained.run_dir
+    same = path.name and (workspace.runs_root / path.name).resolve() == path.resolve()
+    return f"--run {shlex.quote(path.name if same else str(path))}"

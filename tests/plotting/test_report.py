@@ -1,31 +1,42 @@
-"""The report is one file: nothing outside it, no script, every text escaped, headings in order."""
+"""`sri report`: one file, nothing outside it, no script; what is missing is named."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import io
+import json
 import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from html import unescape
 from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
-from sri_cli.plotting.report import Figure, Film, Page, Section, Table, parted, render
-from sri_cli.plotting.report_chart import MOST_POINTS, SvgChart, thinned
-from sri_cli.plotting.report_film import BROKEN, shrunk_gif, still_frames
-from sri_cli.plotting.sheet import Chart
-from sri_cli.plotting.video import gif_bytes
+from sri_cli.cli.main import cli
+from sri_cli.config.load import load_recipe, recipe_to_yaml
+from sri_cli.data.dataset import DataFile
+from sri_cli.errors import SriError, SriFailure
+from sri_cli.generation.trained_run import open_run
+from sri_cli.metrics.records import Context, Estimate, append_records, data_facts, run_subject
+from sri_cli.plotting.report import FILM_BYTES, render, report_of_runs
+from sri_cli.plotting.report_commands import eval_words
+from sri_cli.run import Workspace
+from tests.small_browser import CONTRAST, DESKTOP, PHONE, Page, chromium
 
-PICTURE = np.random.default_rng(0).integers(0, 255, (8, 12, 3), dtype=np.uint8)
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror='alert(2)'>{{ 7 * 7 }}"
+ENOUGH = 4.5  # WCAG AA, of text of this size
 
 
 class Tags(HTMLParser):
     """Collects tags and checks that they close in order."""
-
-    VOID = {"meta", "img", "br", "wbr"}
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -36,40 +47,86 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list) -> None:
         self.seen.append((tag, dict(attrs)))
-        if tag not in self.VOID:
+        if tag not in {"meta", "img"}:
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
 
-def page(text: str = "A <demo>") -> Page:
-    """Every element, with `text` wherever text goes."""
-    film = Film(gif_bytes([PICTURE[:, :4], PICTURE[:, 4:8]], 2), text, text)
-    chart = SvgChart(Chart({text: [(0, 1.0), (5, None), (9, 3.0)]}, text, (2.0,)))
-    section = Section(
-        text,
-        text,
-        facts=[(text, text)],
-        figures=[Figure(PICTURE, text, text, 2, film)],
-        legend=[text, "b"],
-        charts=[chart],
-        tables=[Table(["", text], [[text, text]], text)],
-        notes=[text],
-        code=text,
-        folded=text,
+def write_log(run_dir: Path, steps: int = 40) -> None:
+    """A log as training leaves it."""
+    keys = ("error_per_element/segregation", "error_per_element/imagination", "kl/imagination")
+    lines = [
+        json.dumps({"step": s, "time": "2026-01-02T03:04:05+00:00"} | dict.fromkeys(keys, 1 / s))
+        for s in range(1, steps + 1)
+    ]
+    (run_dir / "log.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def record(workspace: Workspace, run: str, value: float = 0.5) -> None:
+    """ARI-FG of the run's newest checkpoint."""
+    trained = open_run(workspace, run)
+    data = data_facts(DataFile(workspace.data_path("demo-towers", 32)), "test")
+    line = Context(run_subject(trained), data, 0).measurement(
+        "ari_fg",
+        "ARI-FG",
+        Estimate(value, value - 0.1, value + 0.1, "95 %"),
+        counts={"images": 12},
+        protocol="strongest decoded mask",
+        warning="few images",
     )
-    again = Section(text, parts=[Section(text, code=text)])
-    return Page(text, text, facts=[(text, text)], sections=[section, again])
+    append_records(trained.run_dir, [line])
+
+
+def write_walk(run_dir: Path, name: str = "walk.gif") -> None:
+    """A short film, as `sri walk` leaves it."""
+    (run_dir / "figures").mkdir(exist_ok=True)
+    frames = [Image.fromarray(np.full((40, 60, 3), 20 * i, np.uint8)) for i in range(8)]
+    path = run_dir / "figures" / name
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
+
+
+def words(path: Path) -> str:
+    """The page without its markup."""
+    html = path.read_text("utf-8").split("</style>")[1]
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", html)).split())
+
+
+def images(path: Path) -> list[dict[str, Any]]:
+    return [a for tag, a in Tags(path.read_text("utf-8")).seen if tag == "img"]
+
+
+def sri(*args: str) -> Any:
+    return CliRunner().invoke(cli, ["report", *args])
+
+
+@pytest.fixture
+def tiny(workspace: Workspace) -> Path:
+    """A run with everything that a report can show."""
+    run = workspace.runs_root / "tiny"
+    write_log(run)
+    record(workspace, "tiny")
+    write_walk(run)
+    (run / "command.txt").write_text("sri train --recipe sri-mog-tiny\n")
+    return run
 
 
 @pytest.mark.parametrize("text", ["A <demo>", HOSTILE, "</style></title>\x00\ud800&amp;"])
-def test_whatever_the_texts_are_nothing_runs_and_nothing_is_fetched(text: str) -> None:
-    html = render(page(text)).decode()
-    plain = Tags(render(page("plain")).decode()).seen
+def test_no_text_can_run_or_load_anything(text: str) -> None:
+    def page(text: str) -> str:
+        figure = dict.fromkeys(("caption", "alt"), text) | {"source": "data:image/png;base64,AA"}
+        part = {"title": text, "text": text, "facts": [(text, text)], "notes": [text]}
+        part |= {"figures": [figure | {"width": 1, "height": 1, "film": "data:image/gif;base64,"}]}
+        part |= {"tables": [{"header": ["", text], "rows": [[text, text]], "caption": text}]}
+        part |= {"code": text, "folded": text}
+        sections = [{**part, "parts": [part]}]
+        top = {"title": text, "lead": text, "facts": [(text, text)], "sections": sections}
+        return render(top).decode()
+
+    html = page(text)
     tags = Tags(html).seen
-    drawn = ("polyline", "text")
-    assert [t for t, _ in tags if t not in drawn] == [t for t, _ in plain if t not in drawn]
+    assert [tag for tag, _ in tags] == [tag for tag, _ in Tags(page("plain")).seen]
     for tag, attributes in tags:
         assert tag not in {"script", "link", "iframe", "object", "base", "form"}
         assert not any(name.startswith("on") or name == "style" for name in attributes)
@@ -79,93 +136,217 @@ def test_whatever_the_texts_are_nothing_runs_and_nothing_is_fetched(text: str) -
     assert ("{{ 7 * 7 }}" in html) == ("{{" in text)
 
 
-def test_the_policy_allows_this_style_and_no_other() -> None:
-    html = render(page()).decode()
+def test_only_the_style_of_the_page_is_allowed() -> None:
+    html = render({"title": "x", "sections": []}).decode()
     style = re.search(r"<style>(.*?)</style>", html, re.S)
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', html)
     assert style and policy and policy[1].startswith("default-src 'none'; img-src data:; ")
     digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
-    assert f"style-src 'sha256-{digest}'" in policy[1]
-    assert "unsafe" not in policy[1]
+    assert f"style-src 'sha256-{digest}'" in policy[1] and "unsafe" not in policy[1]
 
 
-def test_pictures_are_inside_unchanged() -> None:
-    still, film = [a for tag, a in Tags(render(page("x")).decode()).seen if tag == "img"]
-    assert still["alt"] == "x" and (still["width"], still["height"]) == ("24", "16")
-    data = base64.b64decode(str(still["src"]).removeprefix("data:image/png;base64,"))
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), PICTURE)
-    assert str(film["src"]).startswith("data:image/gif;base64,")
+def test_a_whole_report(workspace: Workspace, tiny: Path) -> None:
+    path = report_of_runs(workspace, ["tiny"])
+    assert path == tiny / "report.html"
+    shown = images(path)
+    # Two grids of samples, the order, test images, a walk and its film, three charts, the data.
+    assert len(shown) == 10 and all(image["alt"] for image in shown)
+    for image in shown:
+        data = base64.b64decode(str(image["src"]).partition(",")[2])
+        with Image.open(io.BytesIO(data)) as inside:
+            assert inside.width in (int(image.get("width") or 60), 2 * int(image.get("width") or 0))
+    text = words(path)
+    for needed in (
+        *("0.500 [0.400, 0.600]", "few images", "strongest decoded mask", "12 images"),
+        *("sri train --recipe sri-mog-tiny", "eval --run tiny --metrics ari --num 12"),
+        *("figure reconstructions --run tiny", "prepare shapestacks --preset demo"),
+        *("2026-01-02 03:04 UTC", "10 of", "0.025 at step 40"),
+    ):
+        assert needed in text or any(needed in image["alt"] for image in shown), needed
+    levels = [int(tag[1]) for tag, _ in Tags(path.read_text()).seen if re.fullmatch(r"h\d", tag)]
+    assert levels[0] == 1 and all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+    code = unescape(re.findall(r"<pre><code>(.*?)</code></pre>", path.read_text(), re.S)[0])
+    (tiny / "again.yaml").write_text(code)
+    again = load_recipe(str(tiny / "again.yaml"))
+    assert recipe_to_yaml(again) == recipe_to_yaml(open_run(workspace, "tiny").recipe)
 
 
-def test_headings_are_in_order_and_the_contents_lead_to_them() -> None:
-    tags = Tags(render(page("x")).decode()).seen
-    levels = [int(tag[1]) for tag, _ in tags if re.fullmatch(r"h\d", tag)]
-    assert levels == [1, 2, 2, 3]
-    targets = {str(a["id"]) for _, a in tags if "id" in a}
-    assert {str(a["href"])[1:] for tag, a in tags if tag == "a"} == targets
+def test_what_is_missing_is_named_with_its_command(workspace: Workspace) -> None:
+    workspace.data_path("demo-towers", 32).unlink()
+    path = report_of_runs(workspace, ["other"])
+    text = words(path)
+    for needed in ("sri eval --run", "sri walk --run", "sri prepare shapestacks", "command.txt"):
+        assert needed in text, needed
+    assert len(images(path)) == 3
 
 
-def test_a_chart_says_in_words_where_its_lines_go_and_leaves_gaps() -> None:
-    line = [(0, 1.0), (1, 2.0), (2, None), (3, float("inf")), (4, 4.0), (5, 5.0)]
-    chart = SvgChart(Chart({"run": line}, "error", (3.0,)))
-    assert chart.alt == "error. run: 1 at step 0, 5 at step 5."
-    looks = [mark.look for mark in chart.lines]
-    assert looks.count("line-0") == 2 and looks.count("goal") == 1
-    assert SvgChart(Chart({"run": [(0, None)]}, "error")).texts[0].text == "no values recorded"
+def test_damaged_files_are_named(
+    workspace: Workspace, tiny: Path, damage: Callable[[Path, str], None]
+) -> None:
+    (tiny / "figures" / "walk-slot-2.gif").write_bytes(b"GIF89a")
+    (tiny / "figures" / "walk-large.gif").write_bytes(
+        (tiny / "figures" / "walk.gif").read_bytes() + b"\0" * FILM_BYTES
+    )
+    damage(workspace.data_path("demo-towers", 32), "cut")
+    for name in ("log.jsonl", "metrics.jsonl"):
+        with open(tiny / name, "a") as file:
+            file.write('{"step": 4')
+    path = report_of_runs(workspace, ["tiny"])
+    text = words(path)
+    for needed in ("walk-slot-2.gif", "walk-large.gif", "demo-towers-32.h5", "0.500", "2026-01-02"):
+        assert needed in text, needed
+    assert path.stat().st_size < FILM_BYTES
 
 
-def test_a_long_line_is_thinned_and_keeps_its_spikes() -> None:
-    values = np.zeros(20_000)
-    values[12_345], values[777] = 9.0, -9.0
-    line = [(float(step), float(value)) for step, value in enumerate(values)]
-    thin = thinned(line)
-    assert len(thin) <= MOST_POINTS + 2
-    assert {(12_345.0, 9.0), (777.0, -9.0)} <= set(thin)
-    assert [step for step, _ in thin] == sorted(step for step, _ in thin)
-    assert thinned(line[:MOST_POINTS]) == line[:MOST_POINTS]
-    assert all(value is None for _, value in thinned([(s, None) for s, _ in line]))
+def test_measurements_of_other_weights_are_not_shown(
+    workspace: Workspace, tiny: Path, write_run: Callable[..., None]
+) -> None:
+    write_run(tiny, "genesis-v2", step=20)
+    text = words(report_of_runs(workspace, ["tiny"]))
+    assert "20 of" in text and "0.500" not in text and "(1 of other checkpoints)" in text
+
+
+def test_several_runs_and_their_differences(
+    workspace: Workspace, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    record(workspace, "other", 0.25)
+    path = report_of_runs(workspace, ["tiny", "other", "tiny"])
+    assert path == Path("report.html")
+    text = words(path)
+    assert text.startswith("tiny and other")
+    assert "model.system sri genesis-v2" in text
+    assert "model.cross_order True -" in text  # GENESIS-v2 has none
+    assert "model.slots " not in text  # the same in both
+    assert "ARI-FG 0.500 [0.400, 0.600] 0.250 [0.150, 0.350]" in text
+    assert sum("training images" in image["alt"] for image in images(path)) == 1
+
+
+def test_many_runs_have_unique_names_and_tables_that_fit_a_sheet(
+    workspace: Workspace, tiny: Path, tmp_path: Path
+) -> None:
+    again = tmp_path / "elsewhere" / "tiny"
+    shutil.copytree(tiny, again)
+    names = [f"run-{i}" for i in range(4)]
+    for name in names:
+        shutil.copytree(tiny, workspace.runs_root / name)
+    path = report_of_runs(workspace, ["tiny", str(again), *names], tmp_path / "all.html")
+    heads = re.findall(r"<thead>(.*?)</thead>", path.read_text("utf-8"), re.S)
+    columns = [re.findall(r"<th scope=\"col\">([^<,]+)", head) for head in heads]
+    assert columns[:2] == [[str(tiny), str(again), *names[:2]], names[2:]]
+    assert "and 4 others" in words(path)
+
+
+def test_a_run_with_a_hostile_name(workspace: Workspace, tiny: Path) -> None:
+    name = "<script>alert('1')<"
+    tiny.rename(workspace.runs_root / name)
+    path = report_of_runs(workspace, [name])
+    html = path.read_text("utf-8")
+    assert "<script" not in html and name in unescape(html)
+    assert "--run '<script>alert('\"'\"'1'\"'\"')<'" in unescape(html)
+
+
+def test_eval_commands_repeat_the_options() -> None:
+    def one(metric: str, count: dict[str, int], split: str = "test", seed: int = 0) -> dict:
+        name = "FD-random-inception" if metric == "fid" else metric
+        data = {"split": split}
+        return {"metric": metric, "name": name, "counts": count, "data": data, "seed": seed}
+
+    records = [
+        one("term_nll", {"images": 320}),
+        one("ari_fg_attention", {"images": 320}),
+        one("order_iou_shuffled", {"scenes": 50}, seed=3),
+        one("fid", {"real": 9, "generated": 10}, "val"),
+        one("sacc", {"scenes": 100}),
+    ]
+    assert eval_words(records, "--run x") == [
+        "eval --run x --metrics ari,elbo --num 320",
+        "eval --run x --metrics order --num 50 --seed 3",
+        "eval --run x --metrics fid --num 10 --split val --features random",
+    ]
+
+
+def test_the_command_prints_the_path(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = sri("--out", "new/a.html")
+    assert (result.exit_code, result.stdout) == (0, "new/a.html\n"), result.output
+    assert [path.name for path in Path("new").iterdir()] == ["a.html"]
 
 
 @pytest.mark.parametrize(
-    ("cell", "parts"),
+    ("args", "named"),
     [
-        ("0.5 [0.4, 0.6]", ("0.5", "[0.4, 0.6]")),
-        ("-3.1 (0.1)", ("-3.1", "(0.1)")),
-        ("a run [1]", ("a run [1]", "")),
-        ("-", ("-", "")),
+        (["--run", "tinny"], "tiny"),
+        (["--run", "tiny", "--run", "otter"], "other"),
+        (["--out", "runs"], "runs"),
+        (["--out", "runs/tiny/log.jsonl"], "log.jsonl"),
     ],
 )
-def test_cells_with_intervals(cell: str, parts: tuple[str, str]) -> None:
-    assert parted(cell) == parts
+def test_user_errors_write_nothing(
+    workspace: Workspace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    args: list[str],
+    named: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(Path().rglob("*"))
+    result = sri(*args)
+    assert result.exit_code == 2 and result.stdout == ""
+    assert len(result.stderr.splitlines()) == 2 and named in result.stderr
+    assert sorted(Path().rglob("*")) == before
 
 
-def test_a_large_film_is_made_smaller_and_lasts_as_long() -> None:
-    rng = np.random.default_rng(0)
-    frames = [rng.integers(0, 255, (64, 64, 3), dtype=np.uint8) for _ in range(20)]
-    gif = gif_bytes(frames, 10)
-    assert shrunk_gif(gif, len(gif)) is gif
-    small = shrunk_gif(gif, len(gif) // 3)
-    assert len(small) <= len(gif) // 3
-    with Image.open(io.BytesIO(small)) as film:
-        lasts = []
-        for index in range(film.n_frames):
-            film.seek(index)
-            lasts.append(film.info["duration"])
-    assert abs(sum(lasts) - 2000) < 100
-    assert len(still_frames(gif, 6)) == 6 and len(still_frames(small, 99)) <= 10
+def test_failures_leave_the_report_before_as_it_was(
+    workspace: Workspace,
+    damage: Callable[[Path, str], None],
+    largest_file: Callable[[int], AbstractContextManager[None]],
+) -> None:
+    path = report_of_runs(workspace, ["tiny"])
+    before, around = path.read_bytes(), sorted(path.parent.iterdir())
+    with largest_file(1000), pytest.raises(SriFailure, match=r"report\.html"):
+        report_of_runs(workspace, ["tiny"])
+    damage(next(path.parent.glob("checkpoints/*/model.safetensors")), "cut")
+    with pytest.raises(SriError, match="tiny"):
+        report_of_runs(workspace, ["tiny"])
+    assert path.read_bytes() == before and sorted(path.parent.iterdir()) == around
 
 
-@pytest.mark.parametrize("content", [b"", b"GIF89a", b"\x89PNG no gif at all"])
-def test_a_broken_film_is_told_as_such(content: bytes) -> None:
-    with pytest.raises(BROKEN):
-        still_frames(content, 6)
+@pytest.fixture(scope="module")
+def driver() -> Iterator[Any]:
+    with chromium() as started:
+        yield started
 
 
-def test_phone_print_and_dark() -> None:
-    html = render(page()).decode()
-    for needed in ("width=device-width", "@media print", "prefers-color-scheme: dark"):
-        assert needed in html
-
-
-def test_an_empty_page_renders() -> None:
-    assert b"<h1>x</h1>" in render(Page("x", ""))
+def test_the_page_in_a_browser(driver: Any, workspace: Workspace, tiny: Path) -> None:
+    """On a desk, on a phone, in dark mode and in print."""
+    long = "a_very_long_name_without_blanks" * 4
+    shutil.copytree(tiny, workspace.runs_root / long)
+    path = report_of_runs(workspace, ["tiny", "other", long], tiny / "all.html")
+    beyond = """return [...document.querySelectorAll("body *")]
+      .filter((element) => !element.closest(".scroll") && element.getBoundingClientRect().right
+        > document.documentElement.clientWidth + 1).map((e) => e.outerHTML.slice(0, 100))"""
+    for size in (DESKTOP, PHONE):
+        for dark in (False, True):
+            page = Page(driver).open(path.as_uri(), size, dark)
+            assert page.js("return document.documentElement.scrollWidth") <= size[0]
+            assert page.js(beyond) == []
+            assert page.js("return [...document.images].every((i) => i.naturalWidth > 0)")
+            assert page.js(CONTRAST)[0] >= ENOUGH
+            assert page.complaints() == []
+    links = "return [...document.links].every((link) => document.querySelector(link.hash))"
+    assert page.js(links)
+    assert not page.shown(".film img")
+    page.click(".film summary")
+    assert page.shown(".film img")
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        background = "return getComputedStyle(document.body).backgroundColor"
+        assert page.js(background) == "rgb(255, 255, 255)" and page.js(CONTRAST)[0] >= ENOUGH
+        assert page.shown("details:not(.film) pre") and not page.shown("nav")
+        printed = driver.execute_cdp_cmd("Page.printToPDF", {})["data"]
+        assert base64.b64decode(printed).startswith(b"%PDF")
+    finally:
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
