@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and locks on files in progress."""
+"""Files that are complete or absent, and locks on files in progress."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from sri_cli.errors import SriError, SriFailure
 
 
 def list_folder(folder: Path) -> list[Path]:
-    """What lies in `folder`; nothing when it is not there."""
+    """The sorted contents of `folder`; empty when it does not exist."""
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def ensure_folder(path: Path) -> Path:
-    """Make `path` a folder that can be written to; SriFailure when the machine will not."""
+    """Create the folder `path`; SriFailure when it cannot be created or written to."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(path, error) from error
     if not os.access(path, os.W_OK | os.X_OK):
-        raise SriFailure(f"could not write to {path}: not writable", "choose another folder")
+        raise SriFailure(f"{path} is not writable", "choose another folder")
     return path
 
 
@@ -53,7 +53,7 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write `path` whole or leave it as it was; see `replace_file`."""
+    """Write `data` to `path`, or leave `path` as it was; see `replace_file`."""
     with replace_file(path) as temporary:
         temporary.write_bytes(data)
 
@@ -61,9 +61,13 @@ def write_atomic(path: Path, data: bytes) -> None:
 def lock_file(
     path: Path, doing: str = "preparing", hint: str = "wait for it, or choose another: --out FILE"
 ) -> int:
-    """Hold the unfinished file `path` (made when missing) for this process; its descriptor.
+    """Lock the unfinished file `path` (created when missing) for this process.
 
-    SriError when another process has it: it is `doing` (preparing, downloading) that file.
+    Returns:
+        The descriptor that holds the lock.
+
+    Raises:
+        SriError: when another process is `doing` (preparing, downloading) this file.
     """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -72,7 +76,7 @@ def lock_file(
         except OSError as error:
             os.close(descriptor)
             raise SriError(f"another sri is {doing} {path.with_suffix('').name}", hint) from error
-        # The other may have finished and renamed the file between our two calls.
+        # Another process may have finished and renamed the file between our two calls.
         with contextlib.suppress(FileNotFoundError):
             if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
                 return descriptor
@@ -89,7 +93,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> SriFailure:
-    """The failure to raise when writing `path` ended with `error`."""
+    """The SriFailure for an OSError while writing `path`."""
     return SriFailure(
         f"could not write {path}: {error.strerror or error}",
         "free some space or choose another folder",

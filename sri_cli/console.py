@@ -1,4 +1,4 @@
-"""How long work shows itself: a bar on a terminal, plain lines elsewhere; always on stderr."""
+"""Progress and tables: a bar on a terminal, plain lines elsewhere. Progress goes to stderr."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ PLAIN_EVERY_SEC = 15.0
 
 
 class Progress:
-    """Tells how far the work is, its rate and ETA, and notes. A context manager around it.
+    """Progress of long work with rate and ETA; a context manager.
 
-    A `total` of 0 is not known (yet): `expect` says it later. A `quiet` one says nothing, for one
-    of several processes speaks for all.
+    Args:
+        total: Number of units; 0 while it is unknown (see `expect`).
+        done: Units that were done before; they do not count for the rate.
+        unit: Singular noun; the rate of a "step" is not shown, training notes images per second.
+        quiet: Print nothing, as on all ranks but the first.
     """
 
     def __init__(
         self, total: int, done: int, label: str, unit: str = "step", quiet: bool = False
     ) -> None:
         self.total, self.label, self.unit, self.quiet = total, label, unit, quiet
-        self.tells_rate = unit != "step"  # training notes its images a second itself
+        self.shows_rate = unit != "step"
         self.bar: Any = None
         self.start_at(done)
-        self.told -= PLAIN_EVERY_SEC  # the first record is told at once
+        self.shown_at -= PLAIN_EVERY_SEC  # show the first record immediately
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty() and not self.quiet:
@@ -44,19 +47,19 @@ class Progress:
             self.bar.stop()
 
     def start_at(self, done: int) -> None:
-        """So much was done before: no part of the rate."""
-        self.started = self.told = time.monotonic()
-        self.first, self.told_end = done, False
+        """Continue from `done` units, which do not count for the rate."""
+        self.started = self.shown_at = time.monotonic()
+        self.first, self.end_shown = done, False
         self.advance(done)
 
     def expect(self, total: int) -> None:
-        """So much it is in all."""
+        """Set the total."""
         self.total = total
         if self.bar is not None:
             self.bar.update(self.task, total=total or None)
 
     def advance(self, done: int) -> None:
-        """The work stands at `done`; a step back is a roll-back."""
+        """Set the number of finished units; it may decrease after a roll-back."""
         self.done = done
         if self.bar is not None:
             self.bar.update(self.task, completed=done, rate=self._rate())
@@ -67,30 +70,30 @@ class Progress:
         self.tell()
 
     def tell(self, note: str = "") -> None:
-        """Show `note` beside the bar, or a plain line now and then."""
+        """Show `note` beside the bar, or print a plain line if the last one is long enough ago."""
         if self.bar is not None:
             self.bar.update(self.task, note=note)
-        elif time.monotonic() - self.told >= PLAIN_EVERY_SEC or self._has_ended():
-            self.told, self.told_end = time.monotonic(), self._has_ended()
+        elif time.monotonic() - self.shown_at >= PLAIN_EVERY_SEC or self._end_is_new():
+            self.shown_at, self.end_shown = time.monotonic(), self._end_is_new()
             of = f"/{self.total}" if self.total else ""
             stand = f"{self.label}: {self.unit} {self.done}{of}"
             parts = [stand, note, self._rate(), self._eta()]
             self.note("  ".join(part for part in parts if part))
 
     def note(self, message: str) -> None:
-        """A line of its own."""
+        """Print a line."""
         if self.bar is not None:
             self.bar.console.print(message, markup=False, highlight=False)
         elif not self.quiet:
             print(message, file=sys.stderr, flush=True)
 
-    def _has_ended(self) -> bool:
-        """Whether all is done and nobody was told yet."""
-        return 0 < self.total <= self.done and not self.told_end
+    def _end_is_new(self) -> bool:
+        """Whether all is done and no line has said so."""
+        return 0 < self.total <= self.done and not self.end_shown
 
     def _rate(self) -> str:
         run, seconds = self.done - self.first, time.monotonic() - self.started
-        if not self.tells_rate or run <= 0 or seconds <= 0:
+        if not self.shows_rate or run <= 0 or seconds <= 0:
             return ""
         rate = run / seconds
         return f"{rate:.{0 if rate >= 10 else 1}f} {self.unit}/s"
@@ -104,7 +107,7 @@ class Progress:
 
 
 def make_bar() -> Any:
-    """The rich progress bar with rate and ETA."""
+    """A rich progress bar with rate and ETA."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
@@ -148,7 +151,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 45 s, 12 min, 3 h 20 min, 2 d 4 h."""
+    """A readable duration: 45 s, 12 min, 3 h 20 min, 2 d 4 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -158,12 +161,12 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
-KEPT_SEC = 1e-4  # per image
+CACHED_SEC = 1e-4  # per image; faster ones come from a cache
 
 
 @contextmanager
 def counting(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yields advance(more); everything goes to stderr."""
+    """Progress over `total` images: yields advance(number of further images)."""
     with Progress(total, 0, label, "image") as progress:
         last = time.monotonic()
 
@@ -171,9 +174,9 @@ def counting(label: str, total: int) -> Iterator[Callable[[int], None]]:
             nonlocal last
             before, last = last, time.monotonic()
             done = progress.done + more
-            # A block so fast is no network's work: it was kept from before, and would spoil rate
-            # and ETA. Single images come in bursts from worker processes.
-            if more > 1 and last - before < more * KEPT_SEC:
+            # Images from a cache would spoil rate and ETA. (Single images come in bursts from
+            # worker processes.)
+            if more > 1 and last - before < more * CACHED_SEC:
                 progress.start_at(done)
             else:
                 progress.advance(done)

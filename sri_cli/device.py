@@ -1,4 +1,4 @@
-"""Which device and which arithmetic a step runs with."""
+"""The device and precision of a computation, and what the CPU can do."""
 
 from __future__ import annotations
 
@@ -16,60 +16,60 @@ Precision = Literal["fp32", "bf16"]
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """`auto` takes a GPU when there is one. Raises SriError for a GPU that is not there."""
+    """The device of a name; `auto` is a GPU where there is one. SriError for a missing GPU."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise SriError("PyTorch sees no GPU here", "leave --gpus out, or give --gpus 0")
+        raise SriError("PyTorch sees no GPU", "leave out --gpus, or use --gpus 0")
     return torch.device(name)
 
 
 def device_for(gpus: str) -> str:
-    """--gpus to a device name: auto, cpu for 0, cuda for any number of GPUs."""
+    """The device name of --gpus: auto, cpu for 0, cuda for any other number."""
     return gpus if gpus == "auto" else "cuda" if gpu_count(gpus) else "cpu"
 
 
 def gpu_count(gpus: str) -> int:
-    """How many GPUs --gpus asks for; auto is one, if there is one. SriError for a wrong word."""
+    """The number of GPUs of --gpus; auto is one, if there is one. SriError for anything else."""
     if gpus == "auto":
         return int(torch.cuda.is_available())
     if not gpus.isdecimal():
-        raise SriError(f"--gpus {gpus}: not a number of GPUs", "--gpus auto, or a number from 0")
+        raise SriError(f"--gpus {gpus} is not a number of GPUs", "use --gpus auto, 0, 1, ...")
     return int(gpus)
 
 
 def one_device_for(gpus: str) -> str:
-    """--gpus of a verb that runs on one device; SriError for more."""
+    """The device name of --gpus where only one device is used; SriError for more."""
     if gpu_count(gpus) > 1:
-        raise SriError(f"--gpus {gpus}: only sri train runs on several GPUs", "--gpus 1")
+        raise SriError(f"--gpus {gpus}: only `sri train` uses several GPUs", "use --gpus 1")
     return device_for(gpus)
 
 
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """A CPU tensor on the device; to a GPU by way of pinned memory, so that nobody waits."""
+    """Move a CPU tensor to the device; to a GPU through pinned memory, without waiting."""
     if torch.device(device).type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
-def choose_precision(wanted: str, device: torch.device) -> Precision:
+def choose_precision(name: str, device: torch.device) -> Precision:
     """`auto` is bf16 where the device computes it natively, else fp32."""
-    if wanted == "auto":
+    if name == "auto":
         return "bf16" if has_native_bf16(device) else "fp32"
-    if wanted not in ("fp32", "bf16"):
-        raise SriError(f"unknown precision {wanted!r}", "use auto, fp32 or bf16")
-    return "fp32" if wanted == "fp32" else "bf16"
+    if name not in ("fp32", "bf16"):
+        raise SriError(f"unknown precision {name!r}", "use auto, fp32 or bf16")
+    return "fp32" if name == "fp32" else "bf16"
 
 
 def has_native_bf16(device: torch.device) -> bool:
-    """Emulated bf16 is slower than float32, so only native support counts."""
+    """Whether the device computes bf16 natively; emulated it is slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and bool({"avx512_bf16", "amx_bf16"} & cpu_flags())
 
 
 def cpu_flags() -> set[str]:
-    """The processor's feature flags as Linux names them; empty where it does not say."""
+    """The processor's feature flags as Linux names them; empty on other systems."""
     for line in cpu_info():
         if line.startswith("flags"):
             return set(line.partition(":")[2].split())
@@ -95,8 +95,8 @@ def cpu_info() -> list[str]:
         return []
 
 
-# glibc gives each large freed block back to the kernel and waits for zeroed pages: one SRI-MoG
-# step of 32 images at 64 px took 5.5 s in float32 so, and 2.9 s with the memory kept (2 cores).
+# By default glibc returns each large freed block to the kernel and waits for zeroed pages later.
+# One SRI-MoG step of 32 images at 64 px in float32 takes 5.5 s that way, 2.9 s otherwise (2 cores).
 # Names and numbers from glibc's malloc.h.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
 LARGEST_INT = 2**31 - 1
@@ -105,7 +105,7 @@ TOP_PAD_BYTES = 2**28
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """For the rest of this process; False where the C library is not glibc. Changes no number."""
+    """Keep freed memory for the rest of this process; False where the C library is not glibc."""
     if sys.platform != "linux":
         return False
     try:

@@ -1,4 +1,4 @@
-"""Where data and runs live, which run is the latest, how a file is written whole or not at all."""
+"""The folders of data and runs: which file a name means, which run is the latest."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sri_cli.errors import SriError, did_you_mean
 
 CHECKPOINT_NAME = re.compile(r"step-\d+")
 RESERVED_RUN = "pretrained"
-MEASUREMENTS = "metrics.jsonl"  # of a run; every evaluation adds to it
+MEASUREMENTS = "metrics.jsonl"  # in a run folder; every evaluation appends to it
 SHIPPED = Path(__file__).parent / RESERVED_RUN
-# What `sri prepare` makes: the name of a data set and the words that ask for it.
+# Data set name -> the arguments of `sri prepare` that make it.
 PREPARED_AS = {
     "shapestacks": "shapestacks",
     "demo-towers": "shapestacks --preset demo",
@@ -24,7 +24,7 @@ PREPARED_AS = {
 
 
 def prepare_hint(how: str, name: str, size: int | str) -> str:
-    """The command that makes a data set, or what else to do where none makes it."""
+    """The hint that names the command for a data set, or another file if there is no command."""
     if name not in PREPARED_AS:
         return "name another file: --data FILE"
     return f"{how}: sri prepare {PREPARED_AS[name]} --size {size}"
@@ -32,7 +32,7 @@ def prepare_hint(how: str, name: str, size: int | str) -> str:
 
 @dataclass(frozen=True)
 class RunRef:
-    """A run, and the checkpoint that was asked for (None: the newest good one)."""
+    """A run and a checkpoint of it (None: the newest valid one)."""
 
     run_dir: Path
     checkpoint: Path | None = None
@@ -40,27 +40,27 @@ class RunRef:
 
 @dataclass(frozen=True)
 class Workspace:
-    """The two folders that every verb works in."""
+    """The folders of data and runs that all commands share."""
 
     data_root: Path
     runs_root: Path
 
     def data_path(self, name: str, size: int) -> Path:
-        """Where the data set `name` at `size` px belongs."""
+        """The file of the data set `name` at `size` px."""
         return self.data_root / f"{name}-{size}.h5"
 
     def find_data(self, name_or_file: str, size: int) -> Path:
-        """The data file of a name (at `size` px) or a path; SriError when there is none."""
+        """The data file of a name (at `size` px) or a path; SriError when it does not exist."""
         if is_path(name_or_file):
             return self._existing_file(Path(name_or_file))
         path = self.data_path(name_or_file, size)
         if path.is_file():
             return path
         others = sorted(self.data_root.glob(f"{name_or_file}-*.h5"))
-        there = f"; there is {', '.join(str(other) for other in others)}" if others else ""
+        there = f", but {', '.join(str(other) for other in others)} exists" if others else ""
         raise SriError(
             f"no data file {path}{there}",
-            prepare_hint("make it", name_or_file, size),
+            prepare_hint("make it with", name_or_file, size),
         )
 
     @staticmethod
@@ -71,18 +71,21 @@ class Workspace:
         raise SriError(f"data file {path} {wrong}", "`sri prepare --list` lists the data files")
 
     def run_dir(self, name_or_path: str) -> Path:
-        """The folder of a run to be made: a bare name lies in the runs folder."""
+        """The folder of a new run, given by path or name; SriError for `pretrained`."""
         if name_or_path == RESERVED_RUN:
             raise SriError(
-                f"{RESERVED_RUN} names the shipped model, not a run", "choose another name"
+                f"{RESERVED_RUN} is the name of the shipped model", "choose another name"
             )
         return Path(name_or_path) if is_path(name_or_path) else self.runs_root / name_or_path
 
     def find_run(self, arg: str | None = None) -> RunRef:
-        """The run that `arg` names: folder, name, or a checkpoint inside; None: the latest.
+        """The run that `arg` names: a folder, a name or a checkpoint; None: the latest run.
 
-        `pretrained` is the shipped model, put into the runs folder, where its samples and figures
-        will lie. Raises SriError when there is no such run, or none with a checkpoint.
+        `pretrained` is the shipped model. It is copied to the runs folder, where its samples and
+        figures will be.
+
+        Raises:
+            SriError: when there is no such run, or it has no checkpoint.
         """
         if arg is None:
             return self._latest_run()
@@ -100,13 +103,13 @@ class Workspace:
             return RunRef(path.parent.parent, path)
         if not checkpoints_in(path):
             raise SriError(
-                f"run {path} has no checkpoint yet",
-                "train it on (the same `sri train` command), or choose another with --run",
+                f"run {path} has no checkpoint",
+                "run its `sri train` command again, or choose another run with --run",
             )
         return RunRef(path)
 
     def run_names(self) -> list[str]:
-        """The user's runs that have a checkpoint, latest first."""
+        """All runs with a checkpoint but the shipped one, latest first."""
         own = (run for run in list_folder(self.runs_root) if run.name != RESERVED_RUN)
         folders = [run for run in own if checkpoints_in(run)]
         return [run.name for run in sorted(folders, key=newest_time, reverse=True)]
@@ -128,8 +131,8 @@ class Workspace:
         if names:
             return f"trained runs: {', '.join(names)}"
         return (
-            "train one: sri train --recipe sri-mog (or sri demo), or take the shipped model:"
-            f" --run {RESERVED_RUN}"
+            f"use the shipped model with --run {RESERVED_RUN}, or train one with"
+            " `sri train --recipe sri-mog`"
         )
 
 
@@ -139,7 +142,7 @@ def is_path(text: str) -> bool:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether `path` is a checkpoint folder by its name (an unfinished one is named otherwise)."""
+    """Whether `path` is named as a finished checkpoint folder."""
     return bool(CHECKPOINT_NAME.fullmatch(path.resolve().name)) and path.is_dir()
 
 
@@ -150,13 +153,12 @@ def checkpoints_in(run_dir: Path) -> list[Path]:
 
 
 def newest_time(run_dir: Path) -> float:
-    """When the run's newest checkpoint was written, in seconds."""
+    """The modification time of the run's newest checkpoint, in seconds."""
     return max(path.stat().st_mtime for path in checkpoints_in(run_dir))
 
 
 def _put_shipped(file: Path, target: Path) -> None:
-    """Copy `file` where it is missing or differs; measurements of one's own stay beside those
-    that are shipped."""
+    """Copy `file` where it is missing or differs; add its measurements to existing ones."""
     data = file.read_bytes()
     there = target.read_bytes() if target.is_file() else b""
     if file.name == MEASUREMENTS:

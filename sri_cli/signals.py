@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: noted at once, obeyed between two steps."""
+"""Stopping on SIGINT, SIGTERM and SIGUSR1, between two steps of the work."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-WANTED = ("SIGINT", "SIGTERM", "SIGUSR1")
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
 
 
 class StopFlag:
-    """Holds the name of the signal that came, if any.
+    """The name of the signal that was received, if any.
 
-    A `patient` one lets further signals pass: a launcher and a terminal may both send one.
+    A `patient` flag ignores further signals: a launcher and a terminal may both send one.
     """
 
     def __init__(self, patient: bool = False) -> None:
         self.name: str | None = None
         self.patient = patient
-        self.at_once = False  # set where nothing needs finishing: raise in the midst of waiting
+        self.at_once = False  # set while nothing needs finishing: raise immediately
 
     @property
     def number(self) -> int:
-        """The signal's number; 0: none came."""
+        """The number of the signal, 0 for none."""
         return signal.Signals[self.name].value if self.name else 0
 
     def handle(self, number: int, _: FrameType | None) -> None:
-        """First signal: finish the step and save. A second one ends at once."""
+        """Note the first signal, so that the step is finished and saved; raise at a second one."""
         again = self.name is not None and not self.patient
         self.name = self.name or signal.Signals(number).name
         if again or self.at_once:
@@ -37,9 +37,9 @@ class StopFlag:
 
 @contextmanager
 def stop_on_signal(patient: bool = False) -> Iterator[StopFlag]:
-    """Catch the stopping signals inside the block; only possible in the main thread."""
+    """Catch the stop signals inside the block. Outside the main thread nothing is caught."""
     flag = StopFlag(patient)
-    numbers = [getattr(signal, name) for name in WANTED if hasattr(signal, name)]
+    numbers = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
     if threading.current_thread() is not threading.main_thread():
         numbers = []
     before = {number: signal.signal(number, flag.handle) for number in numbers}
