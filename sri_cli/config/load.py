@@ -189,12 +189,14 @@ def _parse(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _anchor(keys: Any, key: str, folder: Path) -> None:
-    """Make a file's path absolute, so that a run finds it from any folder.
+    """Make the path of an encoder's weights absolute (timm/NAME@FILE), for any current folder.
 
     One that a recipe names is beside the recipe, one of the command line in the current folder.
     """
     if isinstance(keys, dict) and isinstance(keys.get(key), str):
-        keys[key] = os.path.abspath(folder / Path(keys[key]).expanduser())
+        encoder, at, file = keys[key].partition("@")
+        if at:
+            keys[key] = f"{encoder}@{os.path.abspath(folder / Path(file).expanduser())}"
 
 
 def _resolve(

@@ -123,7 +123,9 @@ class ModelSection(Section):
         "genesis-v2", description="first stage of sri"
     )
     encoder: str | None = Field(
-        None, description="file of the frozen encoder (segregation frozen), beside the recipe"
+        None,
+        description="frozen encoder (segregation frozen): timm/NAME, or timm/NAME@FILE with weights"
+        " from a state dict beside the recipe",
     )
     order: Literal["greedy", "hungarian"] = Field(
         "greedy", description="how slots are matched to the slot prior of sri"
@@ -161,7 +163,7 @@ class ModelSection(Section):
         if "emorl" in (self.system, self.segregation) and self.decoder == "broadcast":
             raise ValueError("decoder: EMORL has iodine or big")
         if (self.encoder is None) == (self.segregation == "frozen"):
-            raise ValueError("encoder: segregation frozen wants a file, the others have none")
+            raise ValueError("encoder: segregation frozen needs timm/NAME, the others have none")
         return self
 
 

@@ -38,7 +38,10 @@ def create_encoder(spec: str) -> nn.Module:
     try:
         import timm
     except ImportError as error:
-        raise SriError(f"encoder {spec} needs the package timm", "pip install timm") from error
+        raise SriError(
+            f"encoder {spec} needs the package timm",
+            "pip install 'sri-cli[timm]', or pip install timm",
+        ) from error
     name, _, file = spec.removeprefix(PREFIX).partition("@")
     if not timm.is_model(name):
         near = did_you_mean(name, timm.list_models())

@@ -226,15 +226,19 @@ def test_an_encoder_is_found_from_any_folder(
     recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beside the recipe that names it, or in the folder where the command was given."""
-    frozen = ["model.segregation=frozen", "model.encoder=mine.pt2"]
+    frozen = ["model.segregation=frozen", "model.encoder=timm/test_vit@mine.pt"]
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
     recipe = load_recipe(str(recipe_file), None, frozen)
-    assert recipe.model.encoder == str(elsewhere / "mine.pt2")
-    changed(recipe_file, "system: sri", "system: sri, segregation: frozen, encoder: mine.pt2")
+    assert recipe.model.encoder == f"timm/test_vit@{elsewhere / 'mine.pt'}"
+    changed(
+        recipe_file,
+        "system: sri",
+        "system: sri, segregation: frozen, encoder: timm/test_vit@mine.pt",
+    )
     recipe = load_recipe(str(recipe_file))
-    assert recipe.model.encoder == str(tmp_path / "mine.pt2")
+    assert recipe.model.encoder == f"timm/test_vit@{tmp_path / 'mine.pt'}"
 
 
 def test_unknown_data_set(recipe_file: Path) -> None:

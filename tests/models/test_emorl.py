@@ -205,17 +205,17 @@ def test_fewer_refinements_are_a_prefix_of_more() -> None:
     images, noise = given(model)
     (objective,) = model(images, noise).objectives
     assert len(objective.earlier) == 2
-    model.refinements = 1
+    model.segregate.refine.steps = 1
     assert model.training_noise()["refinement"].shape[0] == 2  # a resume draws the same noise
     fewer = model(images, noise)
     assert torch.equal(fewer.objectives[0].error, objective.earlier[1][0])
     assert torch.equal(fewer.objectives[0].kl, objective.earlier[1][1])
-    model.refinements = 0
+    model.segregate.refine.steps = 0
     none = model(images, noise)
     assert torch.equal(none.terms["nll"], none.terms["nll_first"])
     assert none.terms.keys() == fewer.terms.keys()
     with pytest.raises(ValueError, match="0 to 2"):
-        model.refinements = 3
+        model.segregate.refine.steps = 3
 
 
 def test_the_bound_counts_the_kl_of_every_layer() -> None:
@@ -225,18 +225,18 @@ def test_the_bound_counts_the_kl_of_every_layer() -> None:
     assert set(losses.bound) == {"nll", "kl", "kl_upper"}
     assert (losses.terms["kl_upper"] > 0).all()
     assert (losses.terms["kl_upper"] < losses.terms["kl_first"]).all()
-    model.refinements = 0
+    model.segregate.refine.steps = 0
     first = model(images, noise)
     torch.testing.assert_close(first.terms["kl"] + first.terms["kl_upper"], first.terms["kl_first"])
 
 
 def test_what_refinement_depends_on_travels_with_the_weights() -> None:
     model, other = small(), small()
-    model.refinements = 1
+    model.segregate.refine.steps = 1
     model.segregate.refine.batch = 5
     model.segregate.refine.error_weight.fill_(1.3)
     other.load_state_dict(model.state_dict())
-    assert other.refinements == 1
+    assert other.segregate.refine.steps == 1
     assert other.segregate.refine.batch == 5
     images, noise = given(model)
     assert_same(model(images, noise), other(images, noise), rtol=0, atol=0)

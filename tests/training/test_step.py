@@ -138,8 +138,8 @@ def test_the_step_reads_nothing_back(precision: str) -> None:
 
 def test_gaussian_warmup_steps_trains_the_blend_first_and_the_mixture_after() -> None:
     step, images = small_step(gaussian_warmup_steps=1), random_images(BATCH, 32)
-    kinds = []
+    gaussian = []
     for number in range(2):
         step(images, noise_for(step, number), number)
-        kinds.append(step.model.likelihood.stand_in or step.model.likelihood.kind)
-    assert kinds == ["gaussian", "mog"]
+        gaussian.append(step.gaussian_likelihood)
+    assert gaussian == [True, False]

@@ -80,9 +80,9 @@ def test_refinements_fall_at_the_step_that_the_recipe_names() -> None:
     assert refinement_steps(settings(), 5000, 3) == 3
     step = emorl_step(late_refinements=1, late_refinements_from=1)
     go(step, range(1))
-    assert step.model.refinements == 3
+    assert step.model.segregate.refine.steps == 3
     go(step, range(1, 2))
-    assert step.model.refinements == 1
+    assert step.model.segregate.refine.steps == 1
 
 
 def test_more_refinements_than_the_model_has_are_refused() -> None:
@@ -213,6 +213,6 @@ def test_a_loaded_model_evaluates_as_the_trained_one() -> None:
     images = torch.rand(BATCH, 3, 16, 16)
     with torch.inference_mode():
         ours, theirs = loaded.eval()(images, noise), step.model.eval()(images, noise)
-    assert loaded.refinements == 1
+    assert loaded.segregate.refine.steps == 1
     for name, value in ours.terms.items():
         torch.testing.assert_close(value, theirs.terms[name])

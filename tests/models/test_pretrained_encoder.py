@@ -1,0 +1,188 @@
+"""A frozen timm encoder: features, training on it, checkpoints without its weights, bad input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from sri_cli.config.load import load_recipe
+from sri_cli.data.dataset import DataFile
+from sri_cli.errors import SriError
+from sri_cli.generation.trained_run import load_run
+from sri_cli.models.pretrained_encoder import FrozenSegregation
+from sri_cli.rng import draw_noise
+from sri_cli.training.execution import ExecutionMode
+from sri_cli.training.step import TrainStep
+from sri_cli.training.trainer import train
+from tests.small_models import SIDE, SIZES, SLOTS, images, noise_for, small_sri
+
+timm = pytest.importorskip("timm")
+
+# A transformer, whose features are tokens, and a convolutional network.
+NAMES = {"test_vit": (64, 10, 10), "test_resnet": (96, 5, 5)}
+
+
+def weights_file(name: str, path: Path, seed: int = 4) -> Path:
+    torch.manual_seed(seed)
+    weights = timm.create_model(name, pretrained=False).state_dict()  # with a classifier
+    (save_file if path.suffix == ".safetensors" else torch.save)(weights, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def specs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("encoders")
+    files = {name: weights_file(name, folder / f"{name}.safetensors") for name in NAMES}
+    return {name: f"timm/{name}@{file}" for name, file in files.items()}
+
+
+def frozen(spec: str) -> FrozenSegregation:
+    torch.manual_seed(5)
+    return FrozenSegregation(**SIZES, encoder=spec)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_features_are_those_of_the_model(name: str, specs: dict[str, str]) -> None:
+    stage = frozen(specs[name]).train()
+    torch.manual_seed(4)
+    model = timm.create_model(name, pretrained=False).eval()
+    side = model.pretrained_cfg["input_size"][-1]
+    inputs = torch.nn.functional.interpolate(
+        images(3), (side, side), mode="bilinear", antialias=True
+    )
+    mean, std = (torch.tensor(model.pretrained_cfg[k]).view(3, 1, 1) for k in ("mean", "std"))
+    with torch.no_grad():
+        expected = model.forward_features((inputs - mean) / std)
+    if expected.ndim == 3:
+        expected = expected[:, 1:].transpose(1, 2).unflatten(2, (10, 10))
+    features = stage.encoder(images(3))
+    assert features.shape[1:] == NAMES[name] and not features.requires_grad
+    torch.testing.assert_close(features, expected)
+
+
+def test_channels_come_first_whatever_the_model(tmp_path: Path) -> None:
+    name = "swin_tiny_patch4_window7_224"
+    file = weights_file(name, tmp_path / "swin.safetensors")
+    assert frozen(f"timm/{name}@{file}").encoder.shape == (768, 7, 7)
+
+
+@pytest.mark.parametrize(("name", "precision"), [("test_vit", "bf16"), ("test_resnet", "fp32")])
+def test_training_moves_all_but_the_encoder(
+    name: str, precision: str, specs: dict[str, str]
+) -> None:
+    model = small_sri(frozen(specs[name]))
+    assert model.objective_names == ("imagination",)
+    (encoder,) = model.segregate.encoder.hidden
+    kept = {name: value.clone() for name, value in encoder.state_dict().items()}
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    settings = load_recipe("sri-mog").train.model_copy(update={"lr": 1e-3})
+    step = TrainStep(model, settings, mode=ExecutionMode(precision))
+    errors = []
+    for number in range(5):
+        step((images(4) * 255).to(torch.uint8), noise_for(model, 4, number), number)
+        errors.append(step.read_metrics()["error/imagination"])
+    assert errors[-1] < errors[0]
+    for key, value in encoder.state_dict().items():  # running statistics too
+        assert torch.equal(value, kept[key]), key
+    assert all(not torch.equal(value, before[key]) for key, value in model.named_parameters())
+
+
+def test_slots_are_matched_and_masks_cover_the_image(specs: dict[str, str]) -> None:
+    model = small_sri(frozen(specs["test_vit"])).eval()
+    reconstruction = model.reconstruct(images(), noise_for(model))
+    assert reconstruction.attention.shape == (2, SLOTS, 1, SIDE, SIDE)
+    torch.testing.assert_close(reconstruction.attention.sum(dim=1), torch.ones(2, 1, SIDE, SIDE))
+    assert (reconstruction.order.sort(dim=1).values == torch.arange(SLOTS)).all()
+
+
+def test_attention_is_where_the_features_are(specs: dict[str, str]) -> None:
+    stage = frozen(specs["test_resnet"])
+    noise = draw_noise(stage.noise(), 1, 0, 0)
+    image = torch.zeros(1, 3, SIDE, SIDE)
+    image[..., :8, -8:] = 1
+    masks = stage(image, noise).log_masks.exp()[0, :, 0]
+    blank = stage(torch.zeros_like(image), noise).log_masks.exp()[0, :, 0]
+    change = (masks - blank).abs().sum(dim=0)
+    assert change[:8, -8:].mean() > 2 * change[-8:, :8].mean()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_compiles_as_one_graph(name: str, specs: dict[str, str]) -> None:
+    model = small_sri(frozen(specs[name]))
+    noise = noise_for(model)
+    torch.compiler.reset()  # or graphs of other models count against a limit
+    compiled = torch.compile(model, fullgraph=True, backend="eager")(images(), noise)
+    for term, value in model(images(), noise).terms.items():
+        torch.testing.assert_close(compiled.terms[term], value, rtol=1e-4, atol=1e-4)
+
+
+def test_a_checkpoint_holds_the_hash_and_not_the_weights(
+    specs: dict[str, str], tmp_path: Path
+) -> None:
+    weights = small_sri(frozen(specs["test_vit"])).state_dict()
+    assert [name for name in weights if "encoder" in name] == ["segregate.encoder.sha256"]
+    moved = weights_file("test_vit", tmp_path / "copy.pt")  # another format, the same weights
+    small_sri(frozen(f"timm/test_vit@{moved}")).load_state_dict(weights)
+    other = weights_file("test_vit", tmp_path / "other.pt", seed=9)
+    with pytest.raises(SriError, match="SHA-256"):
+        small_sri(frozen(f"timm/test_vit@{other}")).load_state_dict(weights)
+
+
+def test_a_run_finds_its_encoder_from_another_folder(
+    tmp_path: Path,
+    write_small_data: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = DataFile(write_small_data(tmp_path / "towers-32.h5"))
+    weights_file("test_vit", tmp_path / "vit.safetensors")
+    changes = ["segregation=frozen", "encoder=timm/test_vit@vit.safetensors", "slot_size=8"]
+    words = [f"model.{change}" for change in changes]
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe("sri-mog", None, [*words, "size=tiny", "train.batch=2", "train.steps=1"])
+    train(recipe, data, tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load_run(tmp_path / "run").step == 1
+
+
+def test_the_encoder_follows_its_model(specs: dict[str, str]) -> None:
+    stage = frozen(specs["test_vit"]).to(torch.float64)
+    (encoder,) = stage.encoder.hidden
+    assert {p.dtype for p in encoder.parameters()} == {torch.float64}
+    assert stage.encoder.sha256.dtype == torch.uint8
+    moved = stage.to("meta")
+    assert moved.encoder(images().to("meta", torch.float64)).device.type == "meta"
+
+
+class NotWeights:
+    """What weights_only=True refuses."""
+
+
+def test_what_is_no_encoder_is_refused(tmp_path: Path) -> None:
+    files = {name: tmp_path / name for name in ("object.pt", "text.safetensors", "other.pt")}
+    torch.save({"weight": NotWeights()}, files["object.pt"])
+    files["text.safetensors"].write_text("no weights")
+    torch.save(nn.Linear(2, 2).state_dict(), files["other.pt"])
+    small = tmp_path / "small.pt"
+    weights = timm.create_model("test_vit", pretrained=False).state_dict()
+    torch.save(weights | {"norm.weight": torch.ones(3)}, small)
+    bad = ["mine.pt2", "timm/tset_vit", "timm/test_vit@missing.pt"]
+    bad += [f"timm/test_vit@{file}" for file in (*files.values(), small)]
+    for spec in bad:
+        with pytest.raises(SriError) as error:
+            frozen(spec)
+        assert spec in error.value.message, spec
+
+
+def test_weights_that_cannot_be_had_are_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(SriError, match="timm/test_vit.*no network"):
+        frozen("timm/test_vit")
