@@ -16,12 +16,9 @@ from PIL import Image
 from sri_cli.config.schema import Recipe
 from sri_cli.console import duration
 from sri_cli.data.dataset import DataFile
-from sri_cli.data.sources.shapestacks import (
-    AskedTowers,
-    Towers,
-    choose_towers,
-    prepare_shapestacks,
-)
+from sri_cli.data.prepare import OtherSettings
+from sri_cli.data.source import Options, Simulation
+from sri_cli.data.sources.shapestacks import prepare_shapestacks, simulated_towers
 from sri_cli.demo_report import SAMPLES, TEMPERATURE, Shown, write_demo_report
 from sri_cli.errors import SriError
 from sri_cli.generation.order import write_order
@@ -35,7 +32,7 @@ from sri_cli.metrics.stack_classifiers.judge import open_judge
 from sri_cli.plotting.grid import Picture
 from sri_cli.plotting.report import NAME
 from sri_cli.run import Workspace
-from sri_cli.training.run_folder import resolve_run
+from sri_cli.training.run_folder import RunChanged, resolve_run
 from sri_cli.training.trainer import train
 
 RECIPE = "sri-mog-tiny"
@@ -52,13 +49,13 @@ def run_demo(out: Path, steps: int | None = None, scenes: int | None = None) -> 
     workspace = Workspace(out / "data", out / "runs")
     command = shlex.join(["sri", *sys.argv[1:]])
     with other_folder_is_the_way_out():
-        asked = AskedTowers(preset="demo", scenes=scenes)
+        options = Options(scenes=scenes)
         # Bad numbers are errors before the work.
         overrides = [] if steps is None else [f"train.steps={steps}"]
         recipe, _, run_dir = resolve_run(workspace, RECIPE, overrides=overrides)
-        check_scenes(choose_towers(asked), recipe.train.batch)
+        check_scenes(simulated_towers(options, "demo"), recipe.train.batch)
         tell(1, "towers of blocks, simulated")
-        data = prepare_shapestacks(workspace, asked, command=command).data
+        data = prepare_shapestacks(workspace, options, preset="demo", command=command).data
         tell(2, f"training {RECIPE}")
         train(recipe, data, run_dir, command=command)
     shown = look(workspace, recipe, run_dir, data, began, repeat_commands(out, steps, scenes))
@@ -93,12 +90,13 @@ def look(
     )
 
 
-def check_scenes(towers: Towers, batch: int) -> None:
+def check_scenes(towers: Simulation, batch: int) -> None:
     """SriError unless the training images fill a batch."""
-    images = towers.train * towers.views
+    scenes = towers.scenes["train"]
+    images = scenes * towers.views
     if images < batch:
         raise SriError(
-            f"--scenes {towers.train}: {images} training images are fewer than a batch of {batch}",
+            f"--scenes {scenes}: {images} training images are fewer than a batch of {batch}",
             f"--scenes {math.ceil(batch / towers.views)}",
         )
 
@@ -108,9 +106,7 @@ def other_folder_is_the_way_out() -> Iterator[None]:
     """What lies in the folder was made with other numbers: the demo's own way out of that."""
     try:
         yield
-    except SriError as error:
-        if "otherwise" not in error.message:
-            raise
+    except (OtherSettings, RunChanged) as error:
         hint = "start afresh in another folder: sri demo --out DIR"
         raise SriError(error.message, hint) from error
 

@@ -1,4 +1,4 @@
-"""A few files in the layout of ShapeStacks, drawn by hand with Pillow; and their archives.
+"""A few files in the layout of ShapeStacks, drawn by hand with Pillow.
 
 Every picture has a frame of 14 px that the centre crop of 196 takes away. What is left is one
 colour on its left half and another on its right half. A map marks a quarter of the crop's side
@@ -7,9 +7,6 @@ squared, rows 49 to 97 and columns 49 to 97 of it: rows and columns 16 to 31 at 
 
 from __future__ import annotations
 
-import io
-import random
-import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,8 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from sri_cli.data.prepare import Prepared
-from sri_cli.data.sources.shapestacks import AskedTowers, prepare_shapestacks
+from sri_cli.data.source import Options
+from sri_cli.data.sources.shapestacks import prepare_shapestacks
 from sri_cli.run import Workspace
 
 FRAME = (255, 0, 255)
@@ -98,45 +96,8 @@ def write_maps(room: Path, cameras: Sequence[int], mode: str = "RGB") -> None:
         label_map(1 + camera % 6, mode).save(file, "PNG")
 
 
-def write_archives(root: Path, place: Path, seed: int = 0, kinds: str = "meta rgb iseg") -> Path:
-    """The archives of the files in `root`, their members in any order."""
-    place.mkdir(parents=True, exist_ok=True)
-    every = sorted(path for path in root.rglob("*") if path.is_file())
-    random.Random(seed).shuffle(every)
-    ending = {"meta": (".txt", ".json"), "rgb": (".png", "log.txt"), "iseg": (".map",)}
-    for kind in kinds.split():
-        with tarfile.open(place / f"shapestacks-{kind}.tar.gz", "w:gz", compresslevel=1) as tar:
-            for path in every:
-                meta = "recordings" not in path.parts and "iseg" not in path.parts
-                if path.name.endswith(ending[kind]) and meta == (kind == "meta"):
-                    tar.add(path, str(path.relative_to(root.parent)))
-    return place
-
-
-def add_member(
-    archive: Path, name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE
-) -> None:
-    """Write an archive anew with one more member in front."""
-    with tarfile.open(archive) as old:
-        members = [(info, old.extractfile(info)) for info in old.getmembers()]
-        kept = [(info, file.read()) for info, file in members if file is not None]
-    extra = tarfile.TarInfo(name)
-    extra.size, extra.type = len(content), kind
-    extra.linkname = "/etc/passwd" if kind == tarfile.SYMTYPE else ""
-    with tarfile.open(archive, "w:gz", compresslevel=1) as new:
-        for info, data in [(extra, content), *kept]:
-            new.addfile(info, io.BytesIO(data))
-
-
-def png(image: Image.Image) -> bytes:
-    """As a file's content."""
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
-
-
-def prepare_from(place: Path, out: Path, asked: AskedTowers | None = None, **how: Any) -> Prepared:
+def prepare_from(place: Path, out: Path, options: Options | None = None, **how: Any) -> Prepared:
     """`sri prepare shapestacks --from PLACE --out OUT`."""
     workspace = Workspace(out.parent / "data", out.parent / "runs")
     how = {"workers": 1} | how
-    return prepare_shapestacks(workspace, asked or AskedTowers(), source=str(place), out=out, **how)
+    return prepare_shapestacks(workspace, options or Options(), source=str(place), out=out, **how)

@@ -124,9 +124,10 @@ def shapestacks(workspace: Workspace, **options: Any) -> None:
 
     The same command again resumes.
     """
-    from sri_cli.data.sources.shapestacks import AskedTowers, prepare_shapestacks
+    from sri_cli.data.source import Options
+    from sri_cli.data.sources.shapestacks import prepare_shapestacks
 
-    asked, how = split_options(AskedTowers, options)
+    asked, how = split_options(Options, options)
     show_prepared(prepare_shapestacks(workspace, asked, **how))
 
 

@@ -26,6 +26,10 @@ from sri_cli.signals import stop_on_signal
 ROWS_PER_FLUSH = 1000
 
 
+class OtherSettings(SriError):
+    """The data file that exists was made with other settings."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """The result of `prepare`; `made` counts the images of this call (0: the file existed)."""
@@ -57,7 +61,8 @@ def prepare(
         command: What the user typed, for hints.
 
     Raises:
-        SriError: Another file is at `path` and not `force`, or the source is faulty.
+        OtherSettings: Another file is at `path`, and not `force`.
+        SriError: The source is faulty.
         Interrupted: A signal came; the rows so far are saved.
         SriFailure: The file cannot be written.
     """
@@ -100,7 +105,7 @@ def matching_file(header: Header, path: Path) -> DataFile:
     data = DataFile(path)
     changed = differences(data, header)
     if changed:
-        raise SriError(
+        raise OtherSettings(
             f"{path} was made with other settings: {'; '.join(changed)}",
             "write another file with --out FILE, or replace this one with --force",
         )

@@ -57,7 +57,7 @@ def test_again_it_goes_on_where_it_stopped(folder: Path, first: Result) -> None:
 
 
 def test_other_numbers_want_another_folder(folder: Path, first: Result) -> None:
-    with pytest.raises(SriError, match="otherwise") as caught:
+    with pytest.raises(SriError, match="train 8 -> 9") as caught:
         run_demo(folder / "out", steps=2, scenes=9)
     assert "sri demo --out" in str(caught.value.hint)
 

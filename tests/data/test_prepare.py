@@ -18,14 +18,14 @@ from sri_cli.data import prepare as preparing
 from sri_cli.data.dataset import SPLITS, DataFile
 from sri_cli.data.parallel import parallel_map
 from sri_cli.data.prepare import prepare
-from sri_cli.data.source import FIRST_SCENARIO, MAX_SCENARIOS, Survey
-from sri_cli.data.sources.shapestacks import AskedTowers, Towers, choose_towers, towers_job
+from sri_cli.data.source import FIRST_SCENARIO, MAX_SCENARIOS, Options, Survey
+from sri_cli.data.sources.shapestacks import simulated_towers
 from sri_cli.data.writer import lock_file
 from sri_cli.errors import Interrupted, SriError, SriFailure
 from tests.small_data import RandomScenario, changed, random_scenario, small_job
 
 ROOT = Path(__file__).parent.parent.parent
-TOWERS = Towers("original", size_px=16, train=6, val=2, test=2, views=3)
+OPTIONS = Options(size_px=16, scenes=6, val_scenes=2, test_scenes=2, views=3)
 
 
 @pytest.fixture
@@ -60,16 +60,16 @@ def same(a: Path, b: Path) -> bool:
 
 @pytest.mark.parametrize("preset", ["original", "demo"])
 def test_byte_for_byte_the_same_at_one_and_four_workers(tmp_path: Path, preset: str) -> None:
-    towers = replace(TOWERS, preset=preset)  # type: ignore[arg-type]
+    towers = simulated_towers(OPTIONS, preset)  # type: ignore[arg-type]
     one, four = tmp_path / "one-16.h5", tmp_path / "four-16.h5"
-    prepare(towers_job(towers), one, workers=1)
-    prepare(towers_job(towers), four, workers=4)
+    prepare(towers, one, workers=1)
+    prepare(towers, four, workers=4)
     assert one.read_bytes() == four.read_bytes()
     assert sorted(tmp_path.iterdir()) == [four, one]
 
 
 def test_no_scenario_is_in_two_splits(path: Path) -> None:
-    data = prepare(towers_job(TOWERS), path, workers=1).data
+    data = prepare(simulated_towers(OPTIONS), path, workers=1).data
     names = [name for split in SPLITS for name in set(data.split(split).factors["scenario"])]
     assert len(names) == len(set(names)) == 10
     starts = sorted(FIRST_SCENARIO.values())
@@ -303,20 +303,19 @@ def test_two_preparations_of_one_file(path: Path) -> None:
         os.close(held)
 
 
-def test_numbers_of_scenarios() -> None:
-    original, demo = choose_towers(AskedTowers()), choose_towers(AskedTowers(preset="demo"))
-    assert original.scenarios() == {"train": 1000, "val": 160, "test": 640}
-    assert (original.size_px, original.views, demo.size_px) == (64, 16, 32)
-    assert choose_towers(AskedTowers(scenes=60)).scenarios() == {"train": 60, "val": 10, "test": 10}
-    assert choose_towers(AskedTowers(scenes=1)).scenarios() == {"train": 1, "val": 2, "test": 2}
-    few = choose_towers(AskedTowers(scenes=60, val_scenes=3, test_scenes=4))
-    assert few.scenarios() == {"train": 60, "val": 3, "test": 4}
+def test_numbers_of_scenes() -> None:
+    def scenes(**options: int) -> list[int]:
+        return list(simulated_towers(Options(**options)).scenes.values())
+
+    assert scenes() == [1000, 160, 640]
+    assert scenes(scenes=60) == [60, 10, 10] and scenes(scenes=1) == [1, 2, 2]
+    assert scenes(scenes=60, val_scenes=3, test_scenes=4) == [60, 3, 4]
 
 
 @pytest.mark.parametrize(
     "wrong", [{"scenes": 0}, {"views": 17}, {"size_px": 4}, {"val_scenes": -1}, {"seed": -1}]
 )
 def test_numbers_that_make_no_data_set(wrong: dict[str, int]) -> None:
-    with pytest.raises(SriError, match="out of range") as caught:
-        choose_towers(AskedTowers(**wrong))
-    assert caught.value.hint and caught.value.hint.startswith("choose ")
+    with pytest.raises(SriError) as caught:
+        simulated_towers(Options(**wrong))
+    assert str(*wrong.values()) in caught.value.message and caught.value.hint

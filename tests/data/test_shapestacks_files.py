@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sri_cli.data.dataset import SPLITS
-from sri_cli.data.sources.shapestacks import AskedTowers
+from sri_cli.data.source import Options
 from sri_cli.errors import SriError
 from tests.small_shapestacks import (
     CAMERAS,
@@ -100,7 +101,7 @@ def test_lists_as_they_come(tmp_path: Path, out: Path, ending: str) -> None:
 
 def test_fewer_scenarios_and_views(tmp_path: Path, out: Path) -> None:
     root = write_files(tmp_path)
-    few = prepare_from(root, out, AskedTowers(size_px=32, scenes=2, test_scenes=1, views=2)).data
+    few = prepare_from(root, out, Options(size_px=32, scenes=2, test_scenes=1, views=2)).data
     assert few.counts == {"train": 4, "val": 2, "test": 2} and few.size == 32
     assert few.split("train").factors["camera"].tolist() == [1, 2, 1, 2]
     parameters = few.attrs["parameters"]
@@ -112,7 +113,7 @@ def test_fewer_scenarios_and_views(tmp_path: Path, out: Path) -> None:
         "views": 2,
     }
     with pytest.raises(SriError, match="train 2 -> not given"):
-        prepare_from(root, out, AskedTowers(size_px=32, views=2))
+        prepare_from(root, out, Options(size_px=32, views=2))
 
 
 def test_other_lists_make_another_file(tmp_path: Path, out: Path) -> None:
@@ -125,9 +126,9 @@ def test_other_lists_make_another_file(tmp_path: Path, out: Path) -> None:
     other = root / "splits" / "ccs_all"
     shutil.copytree(root / "splits" / "default", other)
     with pytest.raises(SriError, match="split default -> ccs_all"):
-        prepare_from(root, out, AskedTowers(split="ccs_all"))
+        prepare_from(root, out, split="ccs_all")
     with pytest.raises(SriError, match=r"did you mean ccs_all\?") as caught:
-        prepare_from(root, out, AskedTowers(split="cc_all"))
+        prepare_from(root, out, split="cc_all")
     assert caught.value.hint == "there is ccs_all, default"
 
 
@@ -178,62 +179,54 @@ def cut_picture(root: Path) -> None:
 
 
 PICTURE = "rgb-w=5-f=2-l=1-c=unique-cam_2-mono-0.png"
-MAP = "iseg-w=0-f=0-l=0-c=original-cam_2-mono-0.map"
-CUT = (cut_picture, rf"{B}/{PICTURE} cannot be read")
 FAULTS: list[tuple[Callable[[Path], None], str]] = [
-    CUT,
+    (cut_picture, f"{B}/{PICTURE}"),
     (edit("eval.txt", ""), r"eval\.txt is empty"),
     (edit("eval.txt", " \r\n\n"), r"eval\.txt is empty"),
-    (edit("test.txt", "../../etc"), r"test\.txt line 1 is no scenario's name: '../../etc'"),
-    (edit("test.txt", "a\x00b"), r"test\.txt line 1 is no scenario's name"),
+    (edit("test.txt", "../../etc"), r"test\.txt line 1 .*'../../etc'"),
+    (edit("test.txt", "a\x00b"), r"test\.txt line 1 "),
     (edit("eval.txt", A), rf"{A} is in two lists of .*: train\.txt and eval\.txt"),
     (remove("splits/default/eval.txt"), r"no split list .*eval\.txt"),
     (remove("splits/default"), r"no split list .*train\.txt"),
-    (remove(f"recordings/{B}"), rf"1 of 6 listed scenarios have no pictures in .*: .* {B}"),
-    (remove(f"recordings/{A}/*cam_2*.png"), rf"{A} has pictures of 2 cameras, others of 3"),
-    (remove(f"iseg/{C}"), rf"1 of 6 listed scenarios lack instance maps in .*: .* {C}"),
+    (remove(f"recordings/{B}"), rf"1 of 6 .* {B}"),
+    (remove(f"recordings/{A}/*cam_2*.png"), rf"{A} has images of 2 cameras, others of 3"),
+    (remove(f"iseg/{C}"), rf"1 of 6 .* instance maps .* {C}"),
     (remove(f"iseg/{C}/*cam_10*"), rf"{C} has no instance map of camera 10"),
-    (zero_maps, rf"maps mark no object: .*{A}/iseg-.*cam_1-mono-0\.map is 0 everywhere"),
-    (small_integers, r"maps mark no object: .*\.map is 0 everywhere"),
+    (zero_maps, rf"mark no object: .*{A}/iseg-.*cam_1-mono-0\.map"),
+    (small_integers, r"mark no object: .*\.map"),
     (save(picture(2, side=192), f"recordings/{A}", PICTURE), "has 192x192 px, .* 224x224"),
-    (save(picture(2, side=448), f"recordings/{A}", PICTURE), "has 448x448 px, .* 224x224"),
-    (save(picture(2, "L"), f"recordings/{A}", PICTURE), "is a PNG of kind L"),
-    (save(picture(2), f"recordings/{A}", "rgb-w=0-cam_2-x.png"), "has two files of camera 2"),
-    (save(picture(2), f"recordings/{A}", "rgb-w=0-cam_99-x.png"), "is of camera 99"),
-    (save(picture(2, "1"), f"iseg/{C}", MAP), "is a PNG of kind 1"),
+    (save(picture(2), f"recordings/{A}", "rgb-w=0-cam_2-x.png"), "two files of camera 2"),
 ]
 
 
-@pytest.mark.parametrize(
-    ("spoil", "message", "workers"), [(*fault, 1) for fault in FAULTS] + [(*CUT, 2)]
-)
-def test_faults_are_told_in_one_line_with_a_way_out(
-    tmp_path: Path, out: Path, spoil: Callable[[Path], None], message: str, workers: int
+@pytest.mark.parametrize(("spoil", "message"), FAULTS)
+def test_faults_name_the_file_and_leave_nothing(
+    tmp_path: Path, out: Path, spoil: Callable[[Path], None], message: str
 ) -> None:
     root = write_files(tmp_path)
     spoil(root)
     with pytest.raises(SriError, match=message) as caught:
-        prepare_from(root, out, workers=workers)
+        prepare_from(root, out, workers=2)
     assert caught.value.exit_code == 2 and caught.value.hint
     assert "\n" not in caught.value.message and not out.exists()
     assert not list(tmp_path.glob("*.partial"))
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("options", "message"),
     [
-        (AskedTowers(scenes=4), r"--scenes 4: train\.txt names 3 scenarios"),
-        (AskedTowers(test_scenes=3), r"--test-scenes 3: test\.txt names 2 scenarios"),
-        (AskedTowers(views=4), r"--views 4: there are 3 cameras"),
-        (AskedTowers(size_px=4), r"--size 4 is out of range"),
-        (AskedTowers(preset="demo"), r"--preset demo is simulated only"),
+        (Options(scenes=4), r"--scenes 4: train\.txt .* 3 "),
+        (Options(test_scenes=3), r"--test-scenes 3: test\.txt .* 2 "),
+        (Options(views=4), r"--views 4: .* 3 "),
+        (Options(size_px=4), r"--size 4 "),
+        (Options(seed=4), r"--seed 4 "),
     ],
 )
 def test_numbers_that_these_files_do_not_have(
-    tmp_path: Path, out: Path, asked: AskedTowers, message: str
+    tmp_path: Path, out: Path, options: Options, message: str
 ) -> None:
     with pytest.raises(SriError, match=message) as caught:
-        prepare_from(write_files(tmp_path), out, asked)
+        prepare_from(write_files(tmp_path), out, options)
     assert caught.value.hint and not out.exists()
 
 
@@ -247,42 +240,47 @@ def test_of_some_scenarios_all_kinds_are_taken(tmp_path: Path, out: Path) -> Non
     write_lists(root, {"train": names, **others})
     heights, chosen = set(), []
     for number in (10, 20):
-        asked = AskedTowers(scenes=number, val_scenes=1, test_scenes=2)
-        factors = prepare_from(root, out, asked, force=True).data.split("train").factors
+        options = Options(scenes=number, val_scenes=1, test_scenes=2)
+        factors = prepare_from(root, out, options, force=True).data.split("train").factors
         heights = set(factors["height"].tolist())
         chosen.append(set(factors["scenario"].tolist()))
         assert len(heights) >= 4 and len(chosen[-1]) == number
     assert chosen[0] < chosen[1]
 
 
-@pytest.mark.parametrize(
-    ("source", "message", "hint"),
-    [
-        ("bucket", "not in that bucket", "--from simulate, --from mirror, or --from DIR"),
-        ("nowhere", "no folder nowhere", "simulate, mirror"),
-        ("mirorr", "did you mean mirror", "simulate, mirror"),
-        ("old/shapestacks-rgb.tar.gz", "is one archive", "--from old"),
-        ("empty", "holds no ShapeStacks", "sri prepare folder"),
-        ("mirrors", "is a folder of data files", "--from mirrors/a.hdf5"),
-        ("lists", r"shapestacks has splits/ but no recordings/", "shapestacks-rgb.tar.gz"),
-    ],
-)
+@pytest.mark.parametrize("source", ["bucket", "nowhere", "mirorr", "empty", "lists"])
 def test_sources_that_are_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, message: str, hint: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
-    Path("mirrors").mkdir()
-    Path("mirrors/a.hdf5").write_bytes(b"")
     write_lists(Path("lists/shapestacks"), LISTS)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(SriError, match=message) as caught:
+    with pytest.raises(SriError) as caught:
         prepare_from(Path(source), tmp_path / "out-64.h5")
-    assert hint in (caught.value.hint or "")
+    assert caught.value.exit_code == 2 and caught.value.hint
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_the_same_scenarios_in_no_two_splits(tmp_path: Path, out: Path) -> None:
-    data = prepare_from(write_files(tmp_path), out).data
-    names = [set(data.split(split).factors["scenario"].tolist()) for split in SPLITS]
-    assert sum(map(len, names)) == len(set.union(*names)) == len(EVERYONE)
+def test_the_error_for_archives_is_the_commands_that_unpack_them(tmp_path: Path, out: Path) -> None:
+    root = write_files(tmp_path / "files")
+    place = tmp_path / "archives"
+    place.mkdir()
+    parts = {"meta": ["splits"], "rgb": ["recordings"], "iseg": ["iseg"]}
+    for kind, folders in parts.items():
+        with tarfile.open(place / f"shapestacks-{kind}.tar.gz", "w:gz", compresslevel=1) as tar:
+            for folder in folders:
+                tar.add(root / folder, f"shapestacks/{folder}")
+    with pytest.raises(SriError, match="not unpacked") as caught:
+        prepare_from(place, out)
+    assert caught.value.hint is not None
+    commands = caught.value.hint.split(" && ")
+    assert len(commands) == 3
+    for command in commands[:2]:
+        subprocess.run(command, shell=True, check=True)
+    with pytest.raises(SriError, match="instance maps are not") as caught:
+        prepare_from(place, out)
+    assert caught.value.hint == commands[2]
+    subprocess.run(commands[2], shell=True, check=True)
+    unpacked = prepare_from(place, out).data.path.read_bytes()
+    assert prepare_from(root, tmp_path / "again-64.h5").data.path.read_bytes() == unpacked

@@ -15,22 +15,30 @@ import pytest
 from PIL import Image
 
 from sri_cli.data.simulate.towers import simulate_tower
+from sri_cli.data.source import Options, Simulation
 from sri_cli.data.sources import shapestacks_raw as writing
-from sri_cli.data.sources.shapestacks import AskedTowers, choose_towers, prepare_shapestacks
-from sri_cli.data.sources.shapestacks_raw import raw_header, write_raw
+from sri_cli.data.sources.shapestacks import prepare_shapestacks, simulated_towers
+from sri_cli.data.sources.shapestacks_raw import RawTowers
+from sri_cli.data.sources.shapestacks_raw import write_raw as write_raw_files
 from sri_cli.errors import Interrupted, SriError, SriFailure
 from sri_cli.run import Workspace
 from tests.small_shapestacks import prepare_from, write_files
 
-ASKED = AskedTowers(64, scenes=3, val_scenes=1, test_scenes=1, views=2, seed=5)
-TOWERS = choose_towers(ASKED)
+OPTIONS = Options(64, scenes=3, val_scenes=1, test_scenes=1, views=2, seed=5)
+TOWERS = simulated_towers(OPTIONS)
+
+
+def write_raw(
+    towers: Simulation, folder: Path, workers: int = 1, command: str = "the command"
+) -> None:
+    write_raw_files(towers, folder, workers, command)
 
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The towers' files, written once; not to be changed."""
     folder = tmp_path_factory.mktemp("raw")
-    write_raw(TOWERS, folder, workers=1)
+    write_raw(TOWERS, folder)
     return folder
 
 
@@ -82,13 +90,13 @@ def test_read_back_they_are_the_towers_simulated(
     least_iou: float,
     most_apart: float,
 ) -> None:
-    data = prepare_from(raw, tmp_path / "back.h5", AskedTowers(size_px=size_px)).data
+    data = prepare_from(raw, tmp_path / "back.h5", Options(size_px=size_px)).data
     assert data.source == "simulated" and data.caption == "shapestacks, simulated"
     assert data.attrs["seed"] == 5 and data.attrs["parameters"]["preset"] == "original"
     train = data.split("train")
     assert train.masks is not None
     names = [name.decode() for name in train.factors["scenario"]]
-    for index in range(TOWERS.train):
+    for index in range(TOWERS.scenes["train"]):
         direct = simulate_tower(index, size_px=size_px, views=2, preset="original", seed=5)
         at = names.index(direct.name)
         images, masks = np.asarray(train.images[at : at + 2]), train.masks[at : at + 2]
@@ -111,19 +119,19 @@ def test_the_same_bytes_by_any_number_of_workers(raw: Path, tmp_path: Path) -> N
 def test_one_command_writes_reads_and_keeps(raw: Path, tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "data", tmp_path / "runs")
     folder = tmp_path / "raw"
-    made = prepare_shapestacks(workspace, ASKED, raw=folder, workers=2)
+    made = prepare_shapestacks(workspace, OPTIONS, raw=folder, workers=2)
     assert made.made == 10 and tree(folder) == tree(raw)
     path = workspace.data_path("shapestacks", 64)
     assert path.read_bytes() == prepare_from(raw, tmp_path / "from-64.h5").data.path.read_bytes()
     before = {place: place.stat().st_mtime_ns for place in folder.rglob("*.png")}
-    assert prepare_shapestacks(workspace, ASKED, raw=folder).made == 0
+    assert prepare_shapestacks(workspace, OPTIONS, raw=folder).made == 0
     assert before == {place: place.stat().st_mtime_ns for place in folder.rglob("*.png")}
 
 
 def test_what_the_header_will_be_is_known_before(raw: Path, tmp_path: Path) -> None:
     data = prepare_from(raw, tmp_path / "back-64.h5").data
-    assert dict(raw_header(TOWERS).parameters) == data.attrs["parameters"]
-    other = replace(ASKED, seed=6)
+    assert dict(RawTowers(TOWERS, raw).header.parameters) == data.attrs["parameters"]
+    other = replace(OPTIONS, seed=6)
     place = Workspace(tmp_path, tmp_path)
     with pytest.raises(SriError, match="seed 5 -> 6"):
         prepare_shapestacks(place, other, raw=tmp_path / "new", out=data.path)
@@ -147,62 +155,54 @@ def test_a_stopped_writing_goes_on(
     monkeypatch.setattr(writing, "write_scenario", stopping)
     with pytest.raises(Interrupted, match="stopped by SIGTERM after 4 of 10 views") as caught:
         write_raw(TOWERS, tmp_path, workers=1, command="the command")
-    assert caught.value.hint == "go on: the command"
+    assert caught.value.hint == "resume: the command"
     with pytest.raises(SriError, match="no split list") as cut:
         (tmp_path / "shapestacks" / "splits").mkdir()
         prepare_from(tmp_path, tmp_path / "x-64.h5")
     assert "--raw" in (cut.value.hint or "")
     with pytest.raises(SriError, match="no split list") as other:
         (tmp_path / "shapestacks" / "splits" / "default").mkdir()
-        prepare_from(tmp_path, tmp_path / "x-64.h5", AskedTowers(split="ccs_all"))
+        prepare_from(tmp_path, tmp_path / "x-64.h5", split="ccs_all")
     assert other.value.hint == "there is default"
     # A scenario that was cut short is written anew.
     whole = next((tmp_path / "shapestacks" / "recordings").iterdir())
     half = whole.rename(whole.with_name(f"{whole.name}.unfinished"))
     next(half.glob("*.png")).unlink()
-    write_raw(TOWERS, tmp_path, workers=1)
+    write_raw(TOWERS, tmp_path)
     assert len(made) == 6 and len(set(made)) == 5 and not half.exists()
     assert tree(tmp_path) == tree(raw)
 
 
 def test_a_folder_that_holds_other_things(tmp_path: Path) -> None:
     write_files(tmp_path / "original", names=[])
-    with pytest.raises(SriError, match="not of `--raw`: shapestacks"):
-        write_raw(TOWERS, tmp_path / "original", workers=1)
+    with pytest.raises(SriError, match="other files: shapestacks"):
+        write_raw(TOWERS, tmp_path / "original")
     (tmp_path / "packed").mkdir()
     (tmp_path / "packed" / "shapestacks-rgb.tar.gz").write_bytes(b"")
-    with pytest.raises(SriError, match="not of `--raw`: shapestacks-rgb"):
-        write_raw(TOWERS, tmp_path / "packed", workers=1)
+    with pytest.raises(SriError, match="shapestacks-rgb"):
+        write_raw(TOWERS, tmp_path / "packed")
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(SriError, match="is a file"):
-        write_raw(TOWERS, tmp_path / "file", workers=1)
+        write_raw(TOWERS, tmp_path / "file")
 
 
 def test_towers_of_other_numbers_are_not_mixed(raw: Path) -> None:
     before = tree(raw)
-    with pytest.raises(SriError, match="simulated with other numbers") as caught:
-        write_raw(replace(TOWERS, seed=6), raw, workers=1)
+    with pytest.raises(SriError, match="other parameters") as caught:
+        write_raw(simulated_towers(replace(OPTIONS, seed=6)), raw)
     assert "--raw DIR" in (caught.value.hint or "")
     # The size of the data file is no number of theirs.
-    write_raw(replace(TOWERS, size_px=32), raw, workers=1)
+    write_raw(simulated_towers(replace(OPTIONS, size_px=32)), raw)
     assert tree(raw) == before
     record = json.loads((raw / "shapestacks" / "simulated.json").read_text())
     assert record["parameters"]["views"] == 2 and "size_px" not in record["parameters"]
 
 
-@pytest.mark.parametrize(
-    ("asked", "source", "message"),
-    [
-        (AskedTowers(preset="demo"), "simulate", "not --preset demo"),
-        (AskedTowers(), "mirror", "--raw writes simulated towers"),
-    ],
-)
-def test_raw_is_for_simulated_towers_of_the_original(
-    tmp_path: Path, asked: AskedTowers, source: str, message: str
-) -> None:
+@pytest.mark.parametrize("wrong", [{"preset": "demo"}, {"source": "mirror"}])
+def test_raw_is_for_simulated_towers_of_the_original(tmp_path: Path, wrong: dict[str, str]) -> None:
     place = Workspace(tmp_path, tmp_path)
-    with pytest.raises(SriError, match=message):
-        prepare_shapestacks(place, asked, source=source, raw=tmp_path / "raw")
+    with pytest.raises(SriError, match="--raw"):
+        prepare_shapestacks(place, Options(), raw=tmp_path / "raw", **wrong)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -212,4 +212,4 @@ def test_a_disk_without_room_is_told_before_the_work(
     full = os.statvfs_result((4096, 4096, 10, 1, 1, 10, 1, 1, 0, 255))
     monkeypatch.setattr("os.statvfs", lambda _: full)
     with pytest.raises(SriFailure, match="MB are needed"):
-        write_raw(TOWERS, tmp_path / "raw", workers=1)
+        write_raw(TOWERS, tmp_path / "raw")

@@ -1,103 +1,103 @@
-"""ShapeStacks: towers of blocks, simulated by the original's own rules, or read from its files."""
+"""ShapeStacks, towers of blocks: simulated by the original's rules, or read from its files.
+
+    DIR/shapestacks/splits/<default|blocks_all|ccs_all>/{train,eval,test}.txt
+    DIR/shapestacks/recordings/<scenario>/rgb-*cam_N*.png
+    iseg-*cam_N*.map beside the images, or in DIR/shapestacks/iseg/<scenario>/
+
+A scenario is named env_<ccs|blocks>-<easy|hard>-h=H-vcom=A-vpsf=B-v=V: its height, and the block
+that violates the centre-of-mass or the planar-surface rule (0: none; such a tower is stable).
+Splits are by scenario and listings are sorted, so the order of the file system changes nothing.
+Axis: V views.
+"""
 
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import os
-import time
-from dataclasses import asdict, dataclass, replace
+import re
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import h5py
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
-from sri_cli.data.prepare import Prepared, matching_file, prepare
-from sri_cli.data.source import Options, Simulation, Source
+from sri_cli.console import Progress
+from sri_cli.data.dataset import SPLITS
+from sri_cli.data.prepare import Prepared, prepare
+from sri_cli.data.source import Options, Rows, Scenario, Simulation, Source, Survey, sixth
+from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError, did_you_mean
 from sri_cli.run import Workspace
 
-Preset = Literal["original", "demo"]
 NAME = "shapestacks"
+LIST_FILES = {"train": "train.txt", "val": "eval.txt", "test": "test.txt"}
+SIMULATED = "simulated.json"  # beside splits/ in files written by `--raw`: their parameters
+SIZE_PX, IMAGE_PX, CROP_PX = 64, 224, 196  # as GENESIS-v2 and SRI; of the files; their crop
+LABEL_STEP, UNASSIGNED = 32, 7  # of instance maps, see `read_labels`
+NUM_FIRST_MAPS = 3  # checked before the long work begins
+SCENARIO = re.compile(
+    r"env_(?:ccs|blocks)-(?:easy|hard)-h=([0-9]{1,2})-vcom=([0-9]{1,2})-vpsf=([0-9]{1,2})-v=[0-9]{1,9}"
+)
+# Images and maps name different textures: only the camera agrees.
+IMAGE = re.compile(r"rgb-.*cam_([0-9]{1,4})(?![0-9]).*\.png")
+MAP = re.compile(r"iseg-.*cam_([0-9]{1,4})(?![0-9]).*\.map")
+DECODING_ERRORS = (
+    OSError,
+    SyntaxError,  # what Pillow raises for a broken PNG
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+Preset = Literal["original", "demo"]
+Scenarios = Mapping[str, Sequence[str]]  # names by split, sorted
 
 
-@dataclass(frozen=True)
-class Towers:
-    """How many towers, from how many cameras, how large. Scenarios are counted by split."""
-
-    preset: Preset = "original"
-    size_px: int = 64
-    train: int = 1000
-    val: int = 160
-    test: int = 640  # x 16 views: the 10,000 test images that FID wants
-    views: int = 16
-    seed: int = 0
-
-    @property
-    def name(self) -> str:
-        """The data set's name."""
-        return NAME if self.preset == "original" else "demo-towers"
-
-    def scenarios(self) -> dict[str, int]:
-        """Scenarios in each split."""
-        return {"train": self.train, "val": self.val, "test": self.test}
-
-
-DEFAULTS: dict[Preset, Towers] = {
-    "original": Towers(),
-    "demo": Towers("demo", size_px=32, train=1500, val=250, test=250, views=4),
+# Name, image size, views and scenes in train, val, test; 640 x 16 views are enough for FID.
+PRESETS: Mapping[Preset, tuple[str, int, int, tuple[int, int, int]]] = {
+    "original": (NAME, 64, 16, (1000, 160, 640)),
+    "demo": ("demo-towers", 32, 4, (1500, 250, 250)),
 }
 
 
-@dataclass(frozen=True)
-class AskedTowers(Options):
-    """Numbers given on the command line; for files, what is left out means all there is."""
-
-    preset: Preset = "original"
-    split: str = "default"  # which lists of the original
-
-
-def choose_towers(asked: AskedTowers) -> Towers:
-    """The preset's numbers and what is asked for instead; SriError for those that make no set."""
-    asked.check()
-    usual = DEFAULTS[asked.preset]
-    return Towers(
-        asked.preset,
-        asked.size_px or usual.size_px,
-        **asked.numbers(**usual.scenarios()),
-        views=asked.views or usual.views,
-        seed=asked.seed,
-    )
-
-
-def towers_job(towers: Towers) -> Source:
-    """What `prepare` makes of these numbers."""
+def simulated_towers(options: Options, preset: Preset = "original") -> Simulation:
+    """Towers simulated here; SriError for numbers out of range."""
     from sri_cli.data.simulate.towers import simulate_tower
 
-    parameters = {key: value for key, value in asdict(towers).items() if key != "size_px"}
+    options.check()
+    name, size, views, numbers = PRESETS[preset]
+    size, views, scenes = options.size_px or size, options.views or views, options.numbers(*numbers)
     header = Header(
-        name=towers.name,
-        size=towers.size_px,
+        name=name,
+        size=size,
         source="simulated",
         background_labels=1,
-        parameters=parameters,
+        parameters={"preset": preset, **scenes, "views": views, "seed": options.seed},
         preprocessing="none: rendered at this size",
     )
     make = functools.partial(
-        simulate_tower,
-        size_px=towers.size_px,
-        views=towers.views,
-        preset=towers.preset,
-        seed=towers.seed,
+        simulate_tower, size_px=size, views=views, preset=preset, seed=options.seed
     )
-    return Simulation(header, towers.scenarios(), towers.views, make)
+    return Simulation(header, scenes, views, make)
 
 
 def prepare_shapestacks(
     workspace: Workspace,
-    asked: AskedTowers,
+    options: Options,
     *,
     source: str = "simulate",
+    preset: Preset = "original",
+    split: str = "default",
     raw: Path | None = None,
     offline: bool = False,
     out: Path | None = None,
@@ -105,112 +105,370 @@ def prepare_shapestacks(
     force: bool = False,
     command: str = "sri prepare shapestacks",
 ) -> Prepared:
-    """Make the data file of towers, by default at its place in the workspace; see `prepare`.
+    """Make the data file of towers, by default at its path in the workspace; see `prepare`.
 
-    `source` is simulate, mirror, a folder of original files or of their archives, or a mirror's
-    file. `raw`: write the simulated towers as original files there, then read those.
+    `source` is simulate, mirror, a file of the mirror, or a folder of original files. `raw`: write
+    the simulated towers as original files there first, then read those.
     """
-    how: dict[str, Any] = {"workers": workers, "force": force, "command": command}
-    if source == "simulate":
-        check_split(asked, "simulated towers have none")
-        chosen = choose_towers(asked)
-        path = out or workspace.data_path(chosen.name, chosen.size_px)
-        if raw is not None:
-            return prepare_raw(chosen, raw, path, how)
-        return prepare(towers_job(chosen), path, **how)
-    check_asked(asked, source, raw)
-    place = Path(source).expanduser()
-    if source == "mirror" or place.is_file():
-        check_split(asked, "the mirror has none of them")
+    path = Path(source).expanduser()
+    from_mirror = source == "mirror" or path.is_file()
+    check_options(source, options, preset, split, raw)
+    if from_mirror:
         from sri_cli.data.sources.mirror import prepare_mirror
 
         return prepare_mirror(
             workspace,
             NAME,
-            asked,
-            source=None if source == "mirror" else place,
+            options,
+            source=None if source == "mirror" else path,
             offline=offline,
             out=out,
-            **how,
+            workers=workers,
+            force=force,
+            command=command,
         )
-    return prepare_originals(workspace, place, asked, out, how)
+    towers: Source
+    if source != "simulate":
+        towers = OriginalFiles(find_root(path), options, split)
+    else:
+        towers = simulated_towers(options, preset)
+        if raw is not None:
+            from sri_cli.data.sources.shapestacks_raw import RawTowers
+
+            towers = RawTowers(towers, raw)
+    target = out or workspace.data_path(towers.header.name, towers.header.size)
+    return prepare(towers, target, workers=workers, force=force, command=command)
 
 
-def check_asked(asked: AskedTowers, source: str, raw: Path | None) -> None:
-    """SriError for what only simulated towers can be, and for a source that is none."""
-    simulated = "sri prepare shapestacks --from simulate"
-    if asked.preset != "original":
-        raise SriError(
-            f"--preset {asked.preset} is simulated only, not read from {source}",
-            f"{simulated} --preset {asked.preset}",
-        )
-    if raw is not None:
-        raise SriError(
-            "--raw writes simulated towers as files; there is nothing to write of others",
-            f"{simulated} --raw {raw}",
-        )
+def check_options(
+    source: str, options: Options, preset: Preset, split: str, raw: Path | None
+) -> None:
+    """SriError for options that do not go together, and for a source that does not exist."""
+    path = Path(source).expanduser()
+    simulated, from_mirror = source == "simulate", source == "mirror" or path.is_file()
     if source == "bucket":
         raise SriError(
-            "ShapeStacks is not in that bucket, and its own server has been gone since 2026",
+            "ShapeStacks is not in that bucket, and its own server is gone",
             "--from simulate, --from mirror, or --from DIR with files of your own",
         )
-    place = Path(source).expanduser()
-    if place.name.endswith((".tar.gz", ".tgz", ".tar", ".zip")):
-        raise SriError(
-            f"--from {source} is one archive, the data set has several",
-            f"name the folder that holds them: --from {place.parent}",
-        )
-    if source != "mirror" and not place.exists():
+    if not (simulated or from_mirror or path.is_dir()):
         near = did_you_mean(source, ("simulate", "mirror"))
-        raise SriError(f"no folder {source}{near}", "--from simulate, mirror, or a folder's path")
-    if place.is_file() and os.access(place, os.R_OK) and not h5py.is_hdf5(place):
+        raise SriError(f"no folder {source}{near}", "--from simulate, mirror, or a folder")
+    if not simulated and (preset != "original" or raw is not None):
+        option = f"--preset {preset}" if raw is None else f"--raw {raw}"
         raise SriError(
-            f"--from {source} is not an HDF5 file, as the mirror's is",
-            "of shapestacks --from takes that file, or a folder with the original's files or"
-            " archives: --from DIR",
+            f"{option} is for simulated towers, not for --from {source}",
+            f"sri prepare shapestacks --from simulate {option}",
         )
-    if asked.views is not None and (source == "mirror" or place.is_file()):
+    if raw is not None and preset != "original":
+        raise SriError(f"--raw cannot write --preset {preset}", "leave out one of them")
+    if split != "default" and (simulated or from_mirror):
+        raise SriError(
+            f"--split {split} is a split list of the original files, which --from {source} lacks",
+            "leave it out, or --from DIR with the original files",
+        )
+    if options.views is not None and from_mirror:
         raise SriError(f"--views cannot be chosen with --from {source}", "leave it out")
-    asked.check()
 
 
-def check_split(asked: AskedTowers, why: str) -> None:
-    """SriError for lists of the original where there are none."""
-    if asked.split != "default":
-        raise SriError(
-            f"--split {asked.split} names lists of the original's files; {why}",
-            "leave it out, or --from DIR with the original's files",
+class OriginalFiles(Source):
+    """The files of the data set, unpacked, or those that `--raw` writes; see `find_root`."""
+
+    def __init__(self, root: Path, options: Options, split: str = "default") -> None:
+        """Reads the split lists and the first scenario's folder; SriError for faulty lists."""
+        options.check()
+        options.refuse_seed()
+        self.root, self.options, self.split = root, options, split
+        self.resizing = Resizing(options.size_px or SIZE_PX, "bilinear", centre=CROP_PX)
+        scenarios = self.read_scenarios()
+        cameras, maps = self.files_of(scenarios["train"][0])
+        self.views = max(1, len(list(cameras)[: options.views]))
+        self.header = files_header(
+            scenarios, options, split, masks=bool(maps), simulated=read_simulated(root)
         )
 
+    def read_scenarios(self) -> Scenarios:
+        """The scenarios of the split lists, as many as the options say.
 
-def prepare_originals(
-    workspace: Workspace, folder: Path, asked: AskedTowers, out: Path | None, how: dict[str, Any]
-) -> Prepared:
-    """The data file of a folder of the original's files or of their archives."""
-    from sri_cli.data.sources.shapestacks_files import files_job, resizing_of
-    from sri_cli.data.sources.shapestacks_places import find_originals
+        SriError for an empty list, a line that is not a scenario, or a scenario in two lists.
+        """
+        folder = self.root / "splits" / self.split
+        names: dict[str, list[str]] = {}
+        lists: dict[str, str] = {}  # scenario -> its list
+        for split, file in LIST_FILES.items():
+            names[split] = read_list(folder / file)
+            for name in names[split]:
+                if name in lists:
+                    raise SriError(
+                        f"{name} is in two lists of {folder}: {lists[name]} and {file}",
+                        "unpack shapestacks-meta.tar.gz again",
+                    )
+                lists[name] = file
+        limits = scenario_limits(self.options)
+        return {split: choose(names[split], split, limits, self.options) for split in SPLITS}
 
-    asked.refuse_seed()
-    path = out or workspace.data_path(NAME, resizing_of(asked).size)
-    root = find_originals(folder)
-    return prepare(files_job(root, asked, asked.split), path, **how)
+    def survey(self) -> Survey:
+        """List every scenario's folder and compare them."""
+        scenarios = self.read_scenarios()
+        everyone = [name for split in SPLITS for name in scenarios[split]]
+        numbers: dict[str, int] = {}
+        first_maps: dict[str, Path | None] = {}
+        for name in everyone:
+            images, maps = self.files_of(name)
+            numbers[name], first_maps[name] = len(images), next(iter(maps.values()), None)
+            missing = images.keys() - maps.keys()
+            if maps and missing:
+                raise SriError(
+                    f"{name} has no instance map of camera {min(missing)}",
+                    "unpack shapestacks-iseg.tar.gz again",
+                )
+        check_cameras(numbers, self.options.views)
+        self.check_maps(first_maps)
+        counts = {split: len(scenarios[split]) * self.views for split in SPLITS}
+        return Survey(counts, plan=scenarios)
 
+    def check_maps(self, first_maps: Mapping[str, Path | None]) -> None:
+        """SriError unless all scenarios or none have maps, and the maps mark objects."""
+        without = [name for name, path in first_maps.items() if path is None]
+        if len(without) == len(first_maps):
+            for folder in (self.root.parent, self.root):
+                archive = folder / "shapestacks-iseg.tar.gz"
+                if archive.exists():
+                    raise SriError(
+                        f"the images in {self.root} are unpacked, the instance maps are not",
+                        f"tar -xzf {archive} -C {self.root.parent}",
+                    )
+            note = "Note: there are no instance maps; ARI cannot be measured on this file"
+            Progress(0, 0, NAME).note(note)
+            return
+        if without:
+            raise SriError(
+                f"{len(without):,} of {len(first_maps):,} listed scenarios have no instance maps in"
+                f" {self.root}: the first is {without[0]}",
+                "unpack shapestacks-iseg.tar.gz again, or remove all maps to prepare without masks",
+            )
+        paths = [path for path in first_maps.values() if path is not None][:NUM_FIRST_MAPS]
+        if not any(read_labels(path).any() for path in paths):
+            raise SriError(
+                f"the instance maps mark no object: {paths[0]} is 0 everywhere (first channel"
+                f" // {LABEL_STEP})",
+                "use the original maps, or remove all maps to prepare without masks",
+            )
 
-def prepare_raw(towers: Towers, folder: Path, path: Path, how: dict[str, Any]) -> Prepared:
-    """Write the towers' files, as far as they are missing, and the data file that they make."""
-    from sri_cli.data.sources.shapestacks_files import files_job
-    from sri_cli.data.sources.shapestacks_raw import raw_header, write_raw
+    def items(self, survey: Survey, rows: Rows) -> Iterator[tuple[str, str]]:
+        for split in SPLITS:
+            for name in survey.plan[split][rows[split] // self.views :]:
+                yield split, name
 
-    if towers.preset != "original":
-        raise SriError(
-            f"--raw writes towers as the original's files, not --preset {towers.preset}",
-            "leave out --raw, or --preset",
+    def make(self, item: str) -> Scenario:
+        images, maps = self.files_of(item)
+        cameras = list(images)[: self.views]
+        masks = [self.resizing.labels(read_labels(maps[camera])) for camera in cameras if maps]
+        return Scenario(
+            item,
+            np.stack([self.resizing.picture(read_image(images[camera])) for camera in cameras]),
+            np.stack(masks) if masks else None,
+            name_factors(item, cameras),
         )
-    if path.suffix != ".h5":
-        return prepare(towers_job(towers), path)  # which refuses the name, before the rendering
-    if path.exists() and not how["force"]:
-        matching_file(raw_header(towers), path)
-    began = time.monotonic()
-    root = write_raw(towers, folder, how["workers"], how["command"])
-    prepared = prepare(files_job(root, Options(size_px=towers.size_px)), path, **how)
-    return replace(prepared, seconds=time.monotonic() - began)  # the rendering is most of it
+
+    def files_of(self, name: str) -> tuple[dict[int, Path], dict[int, Path]]:
+        """The images and the instance maps of a scenario, by camera."""
+        recordings, iseg = self.root / "recordings" / name, self.root / "iseg" / name
+        maps = files_by_camera(recordings, MAP) or files_by_camera(iseg, MAP)
+        return files_by_camera(recordings, IMAGE), maps
+
+
+def find_root(folder: Path) -> Path:
+    """The folder with splits/ and recordings/: `folder`, or shapestacks/ in it.
+
+    SriError with the commands that unpack the archives, where those are not unpacked.
+    """
+    for root in (folder / "shapestacks", folder):
+        if (root / "splits").is_dir() and (root / "recordings").is_dir():
+            return root
+    archives = [folder / f"shapestacks-{kind}.tar.gz" for kind in ("meta", "rgb", "iseg")]
+    existing = [path for path in archives if path.exists()]
+    if existing:
+        missing = [path.name for path in archives[:2] if not path.exists()]
+        lacking = f" ({' and '.join(missing)} is missing)" if missing else ""
+        commands = " && ".join(f"tar -xzf {path} -C {folder}" for path in existing)
+        raise SriError(f"the archives in {folder} are not unpacked{lacking}", commands)
+    raise SriError(
+        f"{folder} has no files of ShapeStacks: no splits/ and recordings/ in it or in"
+        f" {folder / 'shapestacks'}",
+        "name the folder where the original archives were unpacked; for images of your own, use"
+        " sri prepare folder",
+    )
+
+
+def read_list(path: Path) -> list[str]:
+    """The scenarios of a split list, sorted, each once; SriError for a list that is damaged."""
+    again = "unpack shapestacks-meta.tar.gz again"
+    try:
+        lines = path.read_text("utf-8-sig", "replace").splitlines()
+    except OSError as error:
+        near, hint, lists = "", again, path.parent.parent
+        if (lists.parent / SIMULATED).exists() and path.parent.name == "default":
+            hint = "writing these files was interrupted: run the same --raw command again"
+        elif not path.parent.is_dir():
+            known = sorted(place.name for place in lists.iterdir() if place.is_dir())
+            near = did_you_mean(path.parent.name, known)
+            hint = f"there is {', '.join(known) or 'none'}"
+        raise SriError(f"no split list {path}{near}", hint) from error
+    names = set()
+    for number, line in enumerate(map(str.strip, lines), 1):
+        name = line if line.startswith("env_") else f"env_{line}"
+        if line and not SCENARIO.fullmatch(name):
+            raise SriError(f"{path} line {number} is not a scenario: {line[:60]!r}", again)
+        if line:
+            names.add(name)
+    if not names:
+        raise SriError(f"{path} is empty", again)
+    return sorted(names)
+
+
+def scenario_limits(options: Options) -> dict[str, int]:
+    """How many scenarios of a split the options ask for."""
+    numbers = zip(SPLITS, (options.scenes, options.val_scenes, options.test_scenes), strict=True)
+    return {split: number for split, number in numbers if number is not None}
+
+
+def choose(
+    names: Sequence[str], split: str, limits: Mapping[str, int], options: Options
+) -> list[str]:
+    """As many of a split's scenarios as the options ask for; beside --scenes a sixth.
+
+    They are chosen by their hashes, so that all kinds are among them: the first in alphabetical
+    order are the lowest towers.
+    """
+    limit = limits.get(split)
+    if limit is not None and limit > len(names):
+        flag = "--scenes" if split == "train" else f"--{split}-scenes"
+        raise SriError(
+            f"{flag} {limit}: {LIST_FILES[split]} has {len(names):,} scenarios",
+            f"{flag} {len(names)}, or leave it out for all of them",
+        )
+    if limit is None:
+        limit = len(names) if options.scenes is None else sixth(options.scenes)
+    by_hash = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+    return sorted(by_hash[:limit])
+
+
+def files_header(
+    scenarios: Scenarios,
+    options: Options,
+    split: str,
+    *,
+    masks: bool,
+    simulated: Mapping[str, Any] | None,
+) -> Header:
+    """The header of a data file made from files; `simulated`: the parameters of our own files."""
+    text = "".join(f"{part}\n{name}\n" for part in SPLITS for name in scenarios[part])
+    limits = scenario_limits(options)
+    if options.scenes is not None:
+        limits = {part: len(scenarios[part]) for part in SPLITS}
+    parameters: dict[str, Any] = {
+        **(simulated or {}),
+        "split": split,
+        "scenarios_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "masks": masks,
+        **limits,
+    }
+    if options.views is not None:
+        parameters["views"] = options.views
+    resizing = Resizing(options.size_px or SIZE_PX, "bilinear", centre=CROP_PX)
+    return Header(
+        name=NAME,
+        size=resizing.size,
+        source="original" if simulated is None else "simulated",
+        background_labels=1,
+        parameters=parameters,
+        preprocessing=resizing.words(),
+    )
+
+
+def read_simulated(root: Path) -> dict[str, Any] | None:
+    """The parameters of files that `--raw` wrote; None for the original's."""
+    path = root / SIMULATED
+    if not path.exists():
+        return None
+    try:
+        parameters = json.loads(path.read_bytes())["parameters"]
+        return dict(parameters)
+    except (ValueError, KeyError, TypeError) as error:
+        raise SriError(f"{path} is damaged", "write the files again: --raw DIR") from error
+
+
+def files_by_camera(folder: Path, pattern: re.Pattern[str]) -> dict[int, Path]:
+    """The files of a scenario that match, by camera, in order; {} where there is no folder."""
+    found: dict[int, Path] = {}
+    for file in sorted(os.listdir(folder)) if folder.is_dir() else []:
+        match = pattern.fullmatch(file)
+        if match is None:
+            continue
+        camera = int(match[1])
+        if camera in found:
+            raise SriError(
+                f"{folder} has two files of camera {camera}: {found[camera].name} and {file}",
+                "remove one of them",
+            )
+        found[camera] = folder / file
+    return dict(sorted(found.items()))
+
+
+def check_cameras(numbers: Mapping[str, int], views: int | None) -> None:
+    """SriError unless all scenarios have images of equally many cameras, at least `views`.
+
+    Simulated towers do not all have the same cameras.
+    """
+    again = "unpack shapestacks-rgb.tar.gz again: files are missing"
+    empty = [name for name, number in numbers.items() if not number]
+    if empty:
+        raise SriError(
+            f"{len(empty):,} of {len(numbers):,} listed scenarios have no images: the first is"
+            f" {empty[0]}",
+            again,
+        )
+    usual = Counter(numbers.values()).most_common(1)[0][0]
+    odd = next((name for name, number in numbers.items() if number != usual), None)
+    if odd is not None:
+        raise SriError(f"{odd} has images of {numbers[odd]} cameras, others of {usual}", again)
+    if views is not None and views > usual:
+        raise SriError(f"--views {views}: there are {usual} cameras", f"--views {usual}")
+
+
+def name_factors(name: str, cameras: Sequence[int]) -> dict[str, NDArray[np.int16]]:
+    """What a scenario's name says about every view, [V], and the camera in the file's name."""
+    match = SCENARIO.fullmatch(name)
+    assert match is not None  # the lists were checked
+    height, vcom, vpsf = map(int, match.groups())
+    values = {"height": height, "stable": int(vcom == vpsf == 0), "vcom": vcom, "vpsf": vpsf}
+    factors = {key: np.full(len(cameras), value, np.int16) for key, value in values.items()}
+    return factors | {"camera": np.asarray(cameras, np.int16)}
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """A PNG, uint8 [224,224,3]; SriError when it cannot be read or has another size."""
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            if image.size != (IMAGE_PX, IMAGE_PX):
+                raise SriError(
+                    f"{path} has {image.width}x{image.height} px, ShapeStacks has"
+                    f" {IMAGE_PX}x{IMAGE_PX}",
+                    "for other images, use sri prepare folder DIR",
+                )
+            return np.asarray(image.convert("RGB"))
+    except DECODING_ERRORS as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise SriError(f"{path} cannot be read: {reason}", "unpack its archive again") from error
+
+
+def read_labels(path: Path) -> NDArray[np.uint8]:
+    """The labels of an instance map, uint8 [224,224]: 0 background, 1 to 6 from the bottom.
+
+    A map is a PNG whose first channel // 32 is the label; 7 (unassigned) becomes background. The
+    official loader reads maps with matplotlib, which gives fractions of 1 today where it gave
+    integers once, and every mask becomes zero; Pillow gives the integers.
+    """
+    labels = read_image(path)[..., 0] // LABEL_STEP
+    return np.where(labels == UNASSIGNED, 0, labels).astype(np.uint8)
