@@ -80,7 +80,8 @@ def continued(
     def compute(start: int, count: int) -> Tensor:
         rows = slice(start, start + count)
         fresh = {name: value[rows].to(device) for name, value in noise.items()}
-        return model.slots(fresh, temperature, None if given is None else given[rows]).float()
+        first = None if given is None else given[rows]
+        return model.slots(fresh, temperature, given=first).float()
 
     return torch.cat(list(in_chunks(compute, num, num, device)))
 
