@@ -339,7 +339,7 @@ def training(subjects: Sequence[Subject]) -> Section:
     if not logs:
         return {"title": "Training", "notes": notes}
     legend, charts = training_charts(logs)
-    figures = [image_figure(legend, "", "Legend")] if len(logs) > 1 else []
+    figures = [image_figure(legend, "", "Legend") | {"alone": True}] if len(logs) > 1 else []
     figures += [image_figure(chart, "", chart_text(chart), True) for chart in charts]
     text = (
         "GECO holds the error at its target (dashed) while the KL falls; each objective has its own"
@@ -483,10 +483,11 @@ def data_part(data: DataFile) -> Section:
         images, masks = split.images[picked], picked_masks(split, picked)
     except SriError as error:  # damaged beyond its header
         return section | not_shown(error)
-    text, rows = f"{len(images)} training images of {data.caption}", [images]
+    text, rows = f"{len(images)} training images", [images]
     if masks is not None:
         text += " above their masks"
         rows.append(slot_colours(int(masks.max()) + 1)[masks])
     starts = range(0, len(images), DATA_COLUMNS)
     cells = [list(row[i : i + DATA_COLUMNS]) for i in starts for row in rows]
-    return section | {"figures": [image_figure(Panel(cells, together=len(rows)), text, text)]}
+    panel = Panel(cells, together=len(rows))
+    return section | {"figures": [image_figure(panel, text, f"{text}, {data.caption}")]}
