@@ -38,6 +38,11 @@ class Client:
     server: LabelServer
     cookie: str = ""
 
+    @property
+    def url(self) -> str:
+        """The address as it is printed."""
+        return self.server.url(self.server.token)
+
     def send(
         self,
         method: str,
@@ -81,7 +86,7 @@ class Client:
 
     def enter(self, url: str | None = None) -> Reply:
         """Exchange the token of the printed address for a cookie."""
-        parts = urlsplit(url or self.server.url)
+        parts = urlsplit(url or self.url)
         reply = self.get(f"{parts.path}?{parts.query}", Sec_Fetch_Site="none")
         self.cookie = (reply.headers["Set-Cookie"] or "").partition(";")[0]
         return reply

@@ -14,7 +14,6 @@ metadata, and PNG files of one size in bytes.
 from __future__ import annotations
 
 import errno
-import getpass
 import hmac
 import io
 import os
@@ -23,16 +22,15 @@ import socket
 import sys
 import threading
 import webbrowser
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import numpy as np
 from flask import Flask, Response, abort, jsonify, redirect, render_template, request
 from flask import session as cookie
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import HTTPException
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
@@ -62,64 +60,32 @@ HEADERS = {
 }
 
 
-class Body(BaseModel):
-    """JSON from the page; `version` is that of the state it shows."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-    version: int
-
-
-class Answer(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
-    position: Annotated[int, Field(ge=0)]
-    verdict: Literal["plausible", "implausible", "unsure"]
-
-
-class Answers(Body):
-    answers: Annotated[list[Answer], Field(min_length=1, max_length=GRID_IMAGES)]
-    seconds: Annotated[float, Field(ge=0, le=86_400)] | None = None  # for each
-
-
-class Undo(Body):
-    count: Annotated[int, Field(ge=1, le=GRID_IMAGES)]
-
-
 class LabelServer(ThreadedWSGIServer):
-    """Serves `session` at `port` or the next free one (0: any), a thread per request.
-
-    `url` is the address with its token; `finished` is set once the rater pressed "Finish".
-    """
+    """Serves `session` at `port` or the next free one (0: any), a thread per request."""
 
     def __init__(self, session: Session, port: int) -> None:
         self.session = session
-        self.finished = threading.Event()
         self.token, self.token_once = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         with listen(port) as listener:
             port = listener.getsockname()[1]
             self.hosts = [f"{ADDRESS}:{port}", f"localhost:{port}"]
             super().__init__(ADDRESS, port, make_app(self), _Handler, fd=listener.fileno())
 
-    @property
-    def url(self) -> str:
-        return f"http://{self.hosts[0]}/?token={self.token}"
-
-    @property
-    def url_once(self) -> str:
-        """Valid for one visit: the process list shows the address that opens a browser."""
-        return f"http://{self.hosts[0]}/?token={self.token_once}"
+    def url(self, token: str) -> str:
+        """The address of the page."""
+        return f"http://{self.hosts[0]}/?token={token}"
 
     def accepts(self, token: str) -> bool:
-        """Whether `token` is that of `url`, or that of `url_once` on its first visit."""
-        for own in (self.token, self.token_once):
-            if hmac.compare_digest(token.encode("utf-8", "replace"), own.encode()):
-                if own == self.token_once:
-                    self.token_once = secrets.token_urlsafe(32)
-                return True
-        return False
+        """Whether the token is right. `token_once` is good for one visit: it opens the browser,
+        and the process list shows it."""
+        given = token.encode("utf-8", "replace")
+        is_once = hmac.compare_digest(given, self.token_once.encode())
+        if is_once:
+            self.token_once = secrets.token_urlsafe(32)
+        return is_once or hmac.compare_digest(given, self.token.encode())
 
     def finish(self) -> None:
         """Stop serving; returns at once."""
-        self.finished.set()
         threading.Thread(target=self.shutdown, daemon=True).start()
 
 
@@ -159,22 +125,17 @@ def serve(session: Session, port: int | None, open_browser: bool) -> None:
 def announce(server: LabelServer, open_browser: bool) -> None:
     """Print the address, and open it where there is a browser."""
     session, remote = server.session, far_from_browser(os.environ)
-    judged = session.total - session.verdicts().count(None)
-    lines = [
-        f"{session.rater}: {judged} of {session.total} images are judged",
-        f"open {server.url}",
-    ]
+    judged, url = session.total - session.verdicts().count(None), server.url(server.token)
+    lines = [f"{session.rater}: {judged} of {session.total} images are judged", f"open {url}"]
     if remote:
-        lines.append(f"first, on your own computer: {tunnel(server.port)}")
+        host = f"{os.environ.get('USER', 'USER')}@{socket.gethostname()}"
+        forward = f"{server.port}:{ADDRESS}:{server.port}"
+        lines.append(f"first, on your own computer: ssh -N -L {forward} {host}")
     lines.append("each answer is saved at once; Ctrl-C stops, the same command continues")
     print("\n".join(lines), file=sys.stderr, flush=True)
     if open_browser and not remote:
-        threading.Thread(target=webbrowser.open, args=(server.url_once,), daemon=True).start()
-
-
-def say(line: str) -> None:
-    """A line for the terminal."""
-    print(line, file=sys.stderr, flush=True)
+        args = (server.url(server.token_once),)
+        threading.Thread(target=webbrowser.open, args=args, daemon=True).start()
 
 
 def listen(port: int) -> socket.socket:
@@ -197,15 +158,6 @@ def far_from_browser(environment: Mapping[str, str]) -> bool:
         return True
     screens = ("DISPLAY", "WAYLAND_DISPLAY")
     return sys.platform.startswith("linux") and not any(environment.get(one) for one in screens)
-
-
-def tunnel(port: int) -> str:
-    """The command that forwards the page to the rater's own computer."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # a container's user may have no name
-        user = "USER"
-    return f"ssh -N -L {port}:{ADDRESS}:{port} {user}@{socket.gethostname()}"
 
 
 def make_app(server: LabelServer) -> Flask:
@@ -247,21 +199,20 @@ def _add_guards(app: Flask, server: LabelServer) -> None:
         return response
 
     @app.errorhandler(HTTPException)
-    def refuse(error: HTTPException) -> tuple[Response | str, int]:
+    def refuse(error: HTTPException) -> tuple[Response | str, int, dict[str, str]]:
         message, code = error.description or error.name, error.code or 500
         if request.path == "/":
-            return render_template("refused.html", message=message), code
-        return jsonify(error=message), code
+            return message, code, {"Content-Type": "text/plain; charset=utf-8"}
+        return jsonify(error=message), code, {}
 
     @app.errorhandler(SriError)
     def fail(error: SriError) -> tuple[Response, int]:
-        say(error.message)
+        print(error.message, file=sys.stderr, flush=True)
         return jsonify(error=error.message), 500
 
 
 def _add_page(app: Flask, server: LabelServer) -> None:
     session = server.session
-    examples = session.examples()
 
     @app.get("/")
     def page() -> Any:
@@ -272,28 +223,14 @@ def _add_page(app: Flask, server: LabelServer) -> None:
             return redirect("/", 303)  # takes the token out of the address
         if "rater" not in cookie:
             abort(403, NOT_VALID)
-        return render_template(
-            "index.html",
-            rater=session.rater,
-            total=session.total,
-            grid_images=GRID_IMAGES,
-            definition=DEFINITION,
-            examples=[shown for _, shown in examples],
-        )
+        about = {"rater": session.rater, "total": session.total, "grid_images": GRID_IMAGES}
+        return render_template("index.html", **about, definition=DEFINITION)
 
     @app.get("/images/<int:position>.png")
     def image(position: int) -> Response:
-        return _png(session.image, position, session.total)
-
-    @app.get("/examples/<int:number>.png")
-    def example(number: int) -> Response:
-        return _png(lambda i: examples[i][0], number, len(examples))
-
-
-def _png(image: Callable[[int], NDArray[np.uint8]], number: int, count: int) -> Response:
-    if number >= count:
-        abort(404)
-    return Response(png_bytes(image(number)), mimetype="image/png")
+        if position >= session.total:
+            abort(404)
+        return Response(png_bytes(session.image(position)), mimetype="image/png")
 
 
 def png_bytes(image: NDArray[np.uint8]) -> bytes:
@@ -314,17 +251,19 @@ def _add_api(app: Flask, server: LabelServer) -> None:
 
     @app.post("/api/answers")
     def answers() -> tuple[Response, int]:
-        body = _read(Answers)
-        verdicts = {one.position: one.verdict for one in body.answers}
-        if max(verdicts) >= session.total:
-            abort(400, f"position: 0 to {session.total - 1}")
-        saved = session.answer(verdicts, body.seconds, body.version)
+        """{"answers": [{"position": 0, "verdict": "unsure"}], "seconds": 1.5, "version": 0}"""
+        with bad_request_on_error():
+            body = json_body()
+            verdicts = {one["position"]: one["verdict"] for one in body["answers"]}
+            saved = session.answer(verdicts, body["seconds"], int(body["version"]))
         return jsonify(session.state()), 200 if saved else 409
 
     @app.post("/api/undo")
     def undo() -> tuple[Response, int]:
-        body = _read(Undo)
-        undone = session.undo(body.count, body.version)
+        """{"count": 1, "version": 0}"""
+        with bad_request_on_error():
+            body = json_body()
+            undone = session.undo(body["count"], int(body["version"]))
         return jsonify(session.state() | {"undone": undone or []}), 409 if undone is None else 200
 
     @app.post("/api/finish")
@@ -337,14 +276,17 @@ def _add_api(app: Flask, server: LabelServer) -> None:
         return response, 200
 
 
-def _read(kind: type[Any]) -> Any:
-    """The request's JSON as a `kind`; status 400, 411, 413 or 415 where it is something else."""
-    if not request.is_json:
-        abort(415)
-    if request.content_length is None or "Transfer-Encoding" in request.headers:
-        abort(411)  # MAX_CONTENT_LENGTH does not cover chunks
+def json_body() -> Any:
+    """The request's JSON; MAX_CONTENT_LENGTH does not cover chunks."""
+    if "Transfer-Encoding" in request.headers:
+        abort(411)
+    return request.get_json()
+
+
+@contextmanager
+def bad_request_on_error() -> Iterator[None]:
+    """Status 400 for JSON of another form."""
     try:
-        return kind.model_validate_json(request.get_data())
-    except ValidationError as error:
-        first = error.errors()[0]
-        abort(400, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        yield
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
+        abort(400, f"{type(error).__name__}: {error}")

@@ -5,10 +5,9 @@ Axis legend: N images, S side in pixels.
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,13 +16,12 @@ import numpy as np
 
 from sri_cli.console import counting
 from sri_cli.data.dataset import DataFile
-from sri_cli.data.simulate.flaws import FLAWS, LabelledTower, simulate_labelled_tower
+from sri_cli.data.simulate.flaws import FLAWS, simulate_labelled_tower
 from sri_cli.errors import SriError
 from sri_cli.generation.sample import check_request, quantise, sample_scenes
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.labeling.session import (
     FOLDER,
-    Example,
     Images,
     Item,
     Model,
@@ -43,8 +41,6 @@ SPLIT = "test"  # real images among the catch trials
 REAL, SOUND = "real", "sound"
 FLAWED = ("floating", "gapped")
 CATCH_STREAM = 2  # keeps the choice of real images apart from other random numbers of the seed
-EXAMPLES_SEED, EXAMPLES_FIRST = 1_000_003, 10_000  # no catch trial has these
-EXAMPLES_SHARE = 0.05  # least share of an example's pixels that show blocks
 
 
 @dataclass(frozen=True)
@@ -116,9 +112,8 @@ def draw_session(labels: Path, settings: dict[str, Any], sources: Sequence[Sourc
         for image, index in zip(images, source.indices, strict=True)
     ]
     trials, trial_images = catch_trials(settings["catch"], settings["seed"], size, look, data)
-    examples, example_images = make_examples(size, look)
     images = np.concatenate([*drawn, trial_images])
-    return write_session(labels, settings, models, items + trials, images, examples, example_images)
+    return write_session(labels, settings, models, items + trials, images)
 
 
 def run_source(trained: TrainedRun, num: int, seed: int, data: str | None) -> Source:
@@ -231,32 +226,3 @@ def catch_trials(
 def flawed_index(flaw: str, number: int) -> int:
     """The index of the `number`-th simulated scene with a flaw; even indices are sound."""
     return 2 * (FLAWS.index(flaw) + len(FLAWS) * number) + 1
-
-
-def make_examples(size: int, look: Look) -> tuple[list[Example], Images]:
-    """Three plausible stacks, one of which would fall, and three that are not plausible."""
-    standing = _large_towers(size, look, None, stable=1)
-    falling = _large_towers(size, look, None, stable=0)
-    floating, gapped = (_large_towers(size, look, flaw) for flaw in FLAWED)
-    chosen = [
-        (next(standing), True, "all blocks touch"),
-        (next(falling), True, "all blocks touch; that it would fall does not count"),
-        (next(standing), True, "all blocks touch"),
-        (next(floating), False, "a block floats above the one below it"),
-        (next(gapped), False, "a block is beside the one below it, with a gap"),
-        (next(floating), False, "a block floats above the one below it"),
-    ]
-    shown = [Example(plausible=plausible, why=why) for _, plausible, why in chosen]
-    return shown, np.stack([tower.images[0] for tower, _, _ in chosen])
-
-
-def _large_towers(
-    size: int, look: Look, flaw: str | None, stable: int = -1
-) -> Iterator[LabelledTower]:
-    """Simulated stacks that fill enough of the image; `stable`: 1 stands, 0 would fall."""
-    for number in itertools.count(EXAMPLES_FIRST):
-        index = flawed_index(flaw, number) if flaw else 2 * number
-        tower = simulate_labelled_tower(index, size_px=size, preset=look, seed=EXAMPLES_SEED)
-        large = (tower.masks > 0).mean() >= EXAMPLES_SHARE
-        if large and tower.factors["stable"][0] == stable:
-            yield tower

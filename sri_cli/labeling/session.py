@@ -4,10 +4,10 @@ A session may hold scenes of several models, so it belongs to no run. It is a fo
 `runs/labels/<id>/` (file names and keys are those of version 0.1):
 
   session.json    settings, models, and the hash, seed and index of every image
-  pictures.npz    `pictures` uint8 [N,S,S,3] and `examples` uint8 [E,S,S,3]
+  pictures.npz    `pictures` uint8 [N,S,S,3]
   answers.jsonl   one line per answer or undo, of all raters; lines are only ever added
 
-Axis legend: N images, E examples, S side in pixels.
+Axis legend: N images, S side in pixels.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -43,7 +42,7 @@ DEFINITION = (
     "A stack is plausible when all of its blocks touch each other. Only touching counts, not"
     " whether the stack would stand."
 )
-LONGEST_NAME = 64
+LONGEST_NAME, LONGEST_SEC = 64, 86_400
 
 Images = NDArray[np.uint8]
 Record = dict[str, Any]
@@ -79,13 +78,6 @@ class Item(BaseModel):
     plausible: bool | None = None
 
 
-class Example(BaseModel):
-    """What a simulated example shows."""
-
-    plausible: bool
-    why: str
-
-
 class Deck(BaseModel):
     """The content of session.json. Two commands with the same settings mean the same session."""
 
@@ -96,18 +88,17 @@ class Deck(BaseModel):
     settings: dict[str, Any] = Field(alias="asked")
     models: list[Model]
     items: list[Item] = Field(alias="pictures")
-    examples: list[Example]
 
-    def load_images(self) -> tuple[Images, Images]:
-        """Images and examples. Raises SriError unless every image has the hash of its item."""
+    def load_images(self) -> Images:
+        """Raises SriError unless every image has the hash of its item."""
         try:
             with np.load(self.folder / IMAGES, allow_pickle=False) as file:
-                images, examples = file["pictures"], file["examples"]
+                images: Images = file["pictures"]
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise _damaged(self.folder, f"{IMAGES} cannot be read") from error
         if [image_hash(image) for image in images] != [item.sha256 for item in self.items]:
             raise _damaged(self.folder, f"{IMAGES} does not match {FACTS}")
-        return images, examples
+        return images
 
     @property
     def log(self) -> AnswerLog:
@@ -121,13 +112,7 @@ def image_hash(image: Images) -> str:
 
 
 def write_session(
-    labels: Path,
-    settings: dict[str, Any],
-    models: list[Model],
-    items: list[Item],
-    images: Images,
-    examples: list[Example],
-    example_images: Images,
+    labels: Path, settings: dict[str, Any], models: list[Model], items: list[Item], images: Images
 ) -> Path:
     """Write a session's folder, or leave it as it is where it exists already."""
     hashes = sorted(item.sha256 for item in items)
@@ -135,14 +120,9 @@ def write_session(
     folder = labels / hashlib.sha256(named.encode()).hexdigest()[:12]
     if not (folder / FACTS).exists():
         buffer = BytesIO()
-        np.savez_compressed(buffer, pictures=images, examples=example_images)
+        np.savez_compressed(buffer, pictures=images)
         write_atomic(folder / IMAGES, buffer.getvalue())
-        facts: dict[str, Any] = {
-            "asked": settings,
-            "models": models,
-            "pictures": items,
-            "examples": examples,
-        }
+        facts: dict[str, Any] = {"asked": settings, "models": models, "pictures": items}
         text = Deck(folder=folder, **facts).model_dump_json(indent=1, by_alias=True)
         write_atomic(folder / FACTS, f"{text}\n".encode())  # last: without it there is no session
     return folder
@@ -152,7 +132,11 @@ def read_session(folder: Path) -> Deck:
     """Raises SriError where session.json is damaged or was written by a newer version."""
     try:
         facts = json.loads((folder / FACTS).read_bytes())
-        _check_schema(folder / FACTS, int(facts["schema"]))
+        if facts["schema"] > SCHEMA:
+            raise SriError(
+                f"{folder / FACTS} was written by a newer sri (schema {facts['schema']})",
+                "pip install --upgrade sri-cli",
+            )
         return Deck(folder=folder, **facts)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(folder, f"{FACTS} cannot be read") from error
@@ -219,8 +203,7 @@ class AnswerLog:
                 record = json.loads(line)
             except ValueError:
                 continue  # left by a power cut; the other lines are intact
-            if isinstance(record, dict) and isinstance(record.get("schema"), int):
-                _check_schema(self.path, record["schema"])
+            if isinstance(record, dict):
                 records.append(record)
         return records
 
@@ -264,7 +247,7 @@ class Session:
     def __init__(self, deck: Deck, rater: str) -> None:
         self.rater, self.total = rater, len(deck.items)
         self._deck = deck
-        self._images, self._example_images = deck.load_images()
+        self._images = deck.load_images()
         self._order = shuffled(self.total, deck.settings["seed"], rater)
         self._position = {deck.items[item].id: i for i, item in enumerate(self._order)}
 
@@ -272,23 +255,15 @@ class Session:
         """[S,S,3]."""
         return self._images[self._order[position]]
 
-    def examples(self) -> list[tuple[Images, Example]]:
-        """Simulated images [S,S,3] and what they show."""
-        return list(zip(self._example_images, self._deck.examples, strict=True))
-
     def verdicts(self) -> list[str | None]:
         """The verdict at each position, None where there is none; read from disk."""
         return self._verdicts(standing_answers(self._deck.log.read(), self.rater))
 
     def state(self) -> dict[str, Any]:
-        """`verdicts`; `version`, which changes with every answer and undo; `seconds_left`,
-        estimated from the median time per answer (None before the first answer)."""
+        """`verdicts`, and `version`, which changes with every answer and undo."""
         records = self._deck.log.read()
-        answers = standing_answers(records, self.rater)
-        verdicts = self._verdicts(answers)
-        seconds = [one["seconds"] for one in answers if one.get("seconds") is not None]
-        left = median(seconds) * verdicts.count(None) if seconds else None
-        return {"verdicts": verdicts, "version": self._version(records), "seconds_left": left}
+        verdicts = self._verdicts(standing_answers(records, self.rater))
+        return {"verdicts": verdicts, "version": self._version(records)}
 
     def answer(
         self,
@@ -304,11 +279,16 @@ class Session:
             seconds: time that each of the answers took.
             version: the `version` of the state that the rater saw. If it has changed since (in
                 another tab), nothing is written and the result is False. None: no check.
+
+        Raises:
+            IndexError, TypeError, ValueError: for arguments that are out of range.
         """
         if not all(0 <= position < self.total for position in verdicts):
             raise IndexError(f"positions are 0 .. {self.total - 1}")
         if not set(verdicts.values()) <= set(VERDICTS):
-            raise ValueError(f"verdicts are {VERDICTS}")
+            raise ValueError(f"verdicts are {', '.join(VERDICTS)}")
+        if seconds is not None and not 0 <= seconds <= LONGEST_SEC:
+            raise ValueError(f"seconds are 0 .. {LONGEST_SEC}")
         is_current = True
 
         def make(records: list[Record]) -> list[Record]:
@@ -329,6 +309,8 @@ class Session:
         Returns the positions, the last answer first (fewer than `count` when no answers are
         left), or None where `version` is no longer current.
         """
+        if count < 1:
+            raise ValueError("count is at least 1")
         positions: list[int] | None = None
 
         def make(records: list[Record]) -> list[Record]:
@@ -406,14 +388,6 @@ def check_rater(name: str) -> str:
         f"--rater {name!r} is not a valid name",
         f"use 1 to {LONGEST_NAME} letters, digits, single spaces and . _ - @ + '",
     )
-
-
-def _check_schema(path: Path, schema: int) -> None:
-    if schema > SCHEMA:
-        raise SriError(
-            f"{path} was written by a newer sri (schema {schema}, this version reads {SCHEMA})",
-            "pip install --upgrade sri-cli",
-        )
 
 
 def _damaged(folder: Path, what: str) -> SriError:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from sri_cli.console import format_table
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import open_run
 from sri_cli.labeling.session import (
@@ -42,7 +43,6 @@ from sri_cli.metrics.sacc import (
     wilson,
 )
 from sri_cli.metrics.table import estimate_words
-from sri_cli.metrics.tabular import aligned
 from sri_cli.run import Workspace
 
 PROTOCOL_SCENES = 100  # with fewer, the figure is not called plain "S-Acc"
@@ -131,7 +131,7 @@ def rated_scenes(labels: Path, weights: str) -> list[RatedScene]:
     ratings = collect_ratings(decks).get(weights)
     images = {}
     for deck in decks:
-        for item, image in zip(deck.items, deck.load_images()[0], strict=True):
+        for item, image in zip(deck.items, deck.load_images(), strict=True):
             if item.model is not None and deck.models[item.model].weights == weights:
                 images[deck.models[item.model].seed, item.index, item.sha256] = image
     found = []
@@ -155,15 +155,18 @@ def summarise(
     """
     labels = workspace.runs_root / FOLDER
     decks = read_sessions(labels)
+    wanted = {*weights, *(str(folder.resolve()) for folder in folders)}
+    if wanted:
+        names = {m.weights: m.subject.get("images", m.weights) for d in decks for m in d.models}
+        for name in wanted - {*names, *names.values()}:
+            raise SriError(f"no scenes of {name} were judged yet", "sri label-sacc")
+        wanted = {own for own, name in names.items() if own in wanted or name in wanted}
+        decks = [deck for deck in decks if any(m.weights in wanted for m in deck.models)]
     found = collect_ratings(decks)
-    if weights or folders:
-        chosen = set(_chosen(found, weights, folders))
-        decks = [deck for deck in decks if any(m.weights in chosen for m in deck.models)]
-        found = {w: r for w, r in collect_ratings(decks).items() if w in {*chosen, CATCH.weights}}
     catch = catch_facts(found.pop(CATCH.weights, Ratings(CATCH)), decks)
-    if not found:
+    ratings = [found[own] for own in found if not wanted or own in wanted]
+    if not ratings:
         raise SriError(f"no scenes were judged in {labels} yet", "sri label-sacc")
-    ratings = list(found.values())
     models = [model_facts(one) for one in ratings]
     paths = [
         record(workspace, one, model["together"], catch)
@@ -182,23 +185,6 @@ def summarise(
 def run_weights(workspace: Workspace, runs: Sequence[str]) -> list[str]:
     """The weights by which the newest checkpoints of runs are known in sessions."""
     return [model_digest(open_run(workspace, run)) for run in runs]
-
-
-def _chosen(
-    found: dict[str, Ratings], weights: Collection[str], folders: Sequence[Path]
-) -> Iterator[str]:
-    for one in weights:
-        if one not in found:
-            raise SriError(f"no scenes of the model {one[:12]} were judged yet", "sri label-sacc")
-        yield one
-    for folder in folders:
-        path = str(folder.resolve())
-        here = [w for w, r in found.items() if r.model.subject.get("images") == path]
-        if not here:
-            raise SriError(
-                f"no images of {folder} were judged yet", f"sri label-sacc --images {folder}"
-            )
-        yield from here
 
 
 def catch_facts(ratings: Ratings, decks: Sequence[Deck]) -> list[Facts]:
@@ -237,9 +223,8 @@ def model_facts(ratings: Ratings) -> Facts:
 
 
 def tally_facts(tally: Tally) -> Facts:
-    """The share of plausible among decided scenes with its 95 % Wilson interval, and the least
-    and the most it could be if the unsure scenes were decided."""
-    decided, judged = count_decided(tally), tally.total() or None
+    """Counts, and the share of plausible among decided scenes with its 95 % Wilson interval."""
+    decided = count_decided(tally)
     low, high = wilson(tally["plausible"], decided) or (None, None)
     return {
         "judged": tally.total(),
@@ -247,8 +232,6 @@ def tally_facts(tally: Tally) -> Facts:
         "value": tally["plausible"] / decided if decided else None,
         "low": low,
         "high": high,
-        "least": judged and tally["plausible"] / judged,
-        "most": judged and (tally["plausible"] + tally["unsure"]) / judged,
     }
 
 
@@ -298,36 +281,20 @@ def agreement_facts(models: Sequence[Ratings]) -> Facts | None:
 
 
 def comparison_facts(one: Ratings, other: Ratings) -> Facts | None:
-    """Two models compared by each rater who judged both, and by the majority of several raters
-    (`rater` None). None where nobody judged both."""
+    """Two models compared by each rater who judged both; None where nobody did."""
     both = sorted(one.answers.keys() & other.answers.keys())
     tests = [{"rater": r, **compare_tallies(one.tally(r), other.tally(r))} for r in both]
-    if len(both) > 1:
-        votes = [majority(ratings, both) for ratings in (one, other)]
-        tests.append({"rater": None, **compare_tallies(*votes)})
     return {"models": [one.model.name, other.model.name], "tests": tests} if tests else None
-
-
-def majority(ratings: Ratings, raters: Sequence[str]) -> Tally:
-    """The verdict of most raters on each scene; a tie counts for nothing."""
-    votes: Counter[Scene] = Counter()  # plausible minus implausible
-    for rater in raters:
-        for scene, verdict in ratings.verdicts(rater).items():
-            votes[scene] += (verdict == "plausible") - (verdict == "implausible")
-    return Counter("plausible" if n > 0 else "implausible" for n in votes.values() if n)
 
 
 def compare_tallies(one: Tally, other: Tally) -> Facts:
     """Difference of the shares with Newcombe's interval, and p of Fisher's exact test."""
-    first, second = (
-        (one["plausible"], one["implausible"]),
-        (other["plausible"], other["implausible"]),
-    )
-    found = difference(first[0], sum(first), second[0], sum(second))
+    counts = [tally[verdict] for tally in (one, other) for verdict in VERDICTS[:2]]
+    found = difference(counts[0], sum(counts[:2]), counts[2], sum(counts[2:]))
     if found is None:
         return {"difference": None, "low": None, "high": None, "p": None}
     value, (low, high) = found
-    return {"difference": value, "low": low, "high": high, "p": fisher(*first, *second)}
+    return {"difference": value, "low": low, "high": high, "p": fisher(*counts)}
 
 
 def record(
@@ -387,18 +354,18 @@ def measurement(
 
 def summary_text(facts: Facts) -> str:
     """The summary for reading; shares in percent."""
-    rows = [["", "rater", "judged", "unsure", "S-Acc, %", "if the unsure were decided, %"]]
+    header = ["", "rater", "judged", "unsure", "S-Acc, %"]
+    rows = []
     for model in facts["models"]:
         for rater in model["raters"]:
             of = "" if rater["finished"] else f" of {model['scenes']}"
-            bounds = f"{100 * rater['least']:.1f} to {100 * rater['most']:.1f}"
             row = [model["name"], rater["rater"], f"{rater['judged']}{of}", str(rater["unsure"])]
-            rows.append([*row, _percent(rater), bounds if rater["unsure"] else "-"])
+            rows.append([*row, _percent(rater)])
         mean_row = model["together"]
         if mean_row and mean_row["raters"] > 1:
             who = f"mean of {mean_row['raters']}"
-            rows.append([model["name"], who, "", "", _percent(mean_row), ""])
-    lines = [facts["definition"], "", aligned(rows, words=2), ""]
+            rows.append([model["name"], who, "", "", _percent(mean_row)])
+    lines = [facts["definition"], "", format_table(header, rows, left=2), ""]
     lines.append("[low, high]: 95 % Wilson interval over decided scenes.")
     lines += [*_agreement_lines(facts["agreement"]), *_comparison_lines(facts["comparison"])]
     for one in facts["catch"]:
@@ -436,7 +403,7 @@ def _comparison_lines(facts: Facts | None) -> list[str]:
     first, second = facts["models"]
     lines = [f"{first} minus {second}, in percentage points with Newcombe's 95 % interval:"]
     for test in facts["tests"]:
-        who = "majority" if test["rater"] is None else test["rater"]
+        who = test["rater"]
         if test["difference"] is None:
             lines.append(f"  {who}: no decided scenes")
             continue

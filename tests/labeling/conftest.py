@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from sri_cli.labeling.session import (
-    Example,
     Item,
     Model,
     Session,
@@ -49,8 +48,6 @@ def small_session(
         [named[i] for i in range(models)],
         items,
         images,
-        [Example(plausible=i < 3, why=f"because of {i}") for i in range(6)],
-        random.integers(0, 256, (6, SIDE, SIDE, 3), dtype=np.uint8),
     )
 
 

@@ -19,11 +19,12 @@ import pytest
 from PIL import Image
 
 from sri_cli.errors import Interrupted, SriError
-from sri_cli.labeling.app import LabelServer, far_from_browser, png_bytes, serve, tunnel
+from sri_cli.labeling.app import LabelServer, far_from_browser, png_bytes, serve
 from sri_cli.labeling.session import VERDICTS, open_session
 from tests.small_client import Client, Process, answers_on_disk, serving
 
 ONE = {"position": 0, "verdict": "plausible"}
+GOOD = {"answers": [ONE], "seconds": 1, "version": 0}
 SECRETS = (b"secret-", b"weights-", b"catch", b"floating", b"gapped", b"m0-", b"m1-")
 CLOSED = {
     "X-Content-Type-Options": "nosniff",
@@ -48,11 +49,11 @@ def test_the_token_becomes_a_cookie_and_leaves_the_address(stranger: Client) -> 
 def test_a_wrong_token_is_refused(stranger: Client, token: str) -> None:
     reply = stranger.get(f"/?token={quote(token)}")
     assert reply.status == 403 and "Set-Cookie" not in reply.headers
-    assert b"<h1>" in reply.body
+    assert reply.headers["Content-Type"].startswith("text/plain")
 
 
 def test_the_address_for_the_browser_is_valid_for_one_visit(stranger: Client) -> None:
-    once = stranger.server.url_once
+    once = stranger.server.url(stranger.server.token_once)
     assert stranger.enter(once).status == 303 and stranger.get("/").status == 200
     assert stranger.enter(once).status == 403
     assert stranger.enter().status == 303, "the printed one stays valid"
@@ -60,7 +61,7 @@ def test_the_address_for_the_browser_is_valid_for_one_visit(stranger: Client) ->
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/api/state", "/images/0.png", "/examples/0.png", "/nothing/here"]
+    ["/", "/api/state", "/images/0.png", "/nothing/here"]
     + ["/api/answers", "/api/undo", "/api/finish"],
 )
 def test_nothing_without_the_cookie(stranger: Client, folder: Path, path: str) -> None:
@@ -69,7 +70,7 @@ def test_nothing_without_the_cookie(stranger: Client, folder: Path, path: str) -
     name = f"sri-label-{stranger.server.port}"
     for cookie in ("", f"{name}=", f"{name}=x", f"{name}={other.cookie.partition('=')[2]}"):
         stranger.cookie = cookie
-        body = json.dumps({"answers": [ONE], "version": 0}).encode()
+        body = json.dumps(GOOD).encode()
         method = "POST" if path in ("/api/answers", "/api/undo", "/api/finish") else "GET"
         assert stranger.send(method, path, body).status == 403, cookie
     assert answers_on_disk(folder) == 0
@@ -105,7 +106,7 @@ def test_hosts_in_odd_forms_are_refused(client: Client) -> None:
 
 def test_localhost_is_its_own_origin(client: Client) -> None:
     host = client.server.hosts[1]
-    body = {"answers": [ONE], "version": 0}
+    body = {"answers": [ONE], "seconds": None, "version": 0}
     assert client.post("/api/answers", body, Host=host).status == 403
     assert client.post("/api/answers", body, Host=host, Origin=f"http://{host}").status == 200
 
@@ -135,7 +136,7 @@ def test_no_other_page_can_write(client: Client, folder: Path, headers: dict[str
     assert answers_on_disk(folder) == 1
 
 
-@pytest.mark.parametrize("path", ["/images/0.png", "/examples/0.png", "/api/state"])
+@pytest.mark.parametrize("path", ["/images/0.png", "/api/state"])
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 def test_no_other_page_can_read(client: Client, path: str, site: str) -> None:
     assert client.get(path, Sec_Fetch_Site=site).status == 403
@@ -147,13 +148,13 @@ def test_no_other_page_can_read(client: Client, path: str, site: str) -> None:
     + ["application/jsonp", ""],
 )
 def test_only_json_is_read(client: Client, folder: Path, kind: str) -> None:
-    body = {"answers": [ONE], "version": 0}
+    body = {"answers": [ONE], "seconds": None, "version": 0}
     assert client.post("/api/answers", body, Content_Type=kind).status == 415
     assert answers_on_disk(folder) == 0
 
 
 def test_long_bodies_are_refused(client: Client, folder: Path) -> None:
-    long = json.dumps({"answers": [ONE], "version": 0}).encode() + b" " * 100_000
+    long = json.dumps(GOOD).encode() + b" " * 100_000
     assert client.send("POST", "/api/answers", long).status == 413
     chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(long), long)
     assert client.send("POST", "/api/answers", chunked, Transfer_Encoding="chunked").status == 411
@@ -162,25 +163,20 @@ def test_long_bodies_are_refused(client: Client, folder: Path) -> None:
 
 BAD_BODIES = [
     *(("answers", body) for body in (b"", b"{", b"\xff", b"[]", b"null", b"[" * 10_000)),
-    ("answers", {"version": 0}),
-    ("answers", {"answers": [ONE]}),
-    *(("answers", {"answers": bad, "version": 0}) for bad in ([], {}, [1], [ONE] * 21)),
-    ("answers", {"answers": [ONE], "version": 0, "rater": "eve"}),
+    *(("answers", {k: v for k, v in GOOD.items() if k != key}) for key in GOOD),
+    *(("answers", {**GOOD, "answers": bad}) for bad in ([1], [{}], [ONE, None], 3)),
     *(
-        ("answers", {"answers": [{**ONE, "position": bad}], "version": 0})
-        for bad in (-1, 15, "0", 0.0, True, None)
+        ("answers", {**GOOD, "answers": [{**ONE, "position": bad}]})
+        for bad in (-1, 15, "0", 0.5, None)
     ),
     *(
-        ("answers", {"answers": [{**ONE, "verdict": bad}], "version": 0})
+        ("answers", {**GOOD, "answers": [{**ONE, "verdict": bad}]})
         for bad in ("", "Unsure", None, 1, [])
     ),
-    *(
-        ("answers", {"answers": [ONE], "version": 0, "seconds": bad})
-        for bad in (-1, 1e9, "1", True, [])
-    ),
-    *(("undo", {"count": bad, "version": 0}) for bad in (0, 21, -1, "1", None, True, 1.0)),
+    *(("answers", {**GOOD, "seconds": bad}) for bad in (-1, 1e9, "1", [])),
+    *(("undo", {"count": bad, "version": 0}) for bad in (0, -1, "1", None, 1.5)),
     ("undo", {"count": 1}),
-    ("undo", {"count": 1, "version": "0"}),
+    ("undo", {"count": 1, "version": "x"}),
 ]
 
 
@@ -195,7 +191,7 @@ def test_bad_bodies_change_nothing(client: Client, folder: Path, path: str, body
 @pytest.mark.parametrize(
     "path",
     ["/images/15.png", "/images/-1.png", "/images/0", "/images/0.jpg", "/images/1e0.png"]
-    + ["/images/99999999999999999999.png", "/images/%2e%2e/session.json", "/examples/6.png"]
+    + ["/images/99999999999999999999.png", "/images/%2e%2e/session.json"]
     + ["/images/../answers.jsonl", "/static/../app.py", "/static/%2e%2e/index.html"]
     + ["/static/..%2f..%2fapp.py", "/..%2fapp.py", "/index.html", "//etc/passwd", "/static/"],
 )
@@ -333,4 +329,3 @@ def test_a_browser_needs_a_screen() -> None:
     assert far_from_browser({"SSH_CONNECTION": "a b c d", "DISPLAY": "localhost:10.0"})
     assert not far_from_browser({"DISPLAY": ":0"})
     assert not far_from_browser({"WAYLAND_DISPLAY": "wayland-0"})
-    assert tunnel(8765).startswith("ssh -N -L 8765:127.0.0.1:8765 ")

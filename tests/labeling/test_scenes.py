@@ -17,7 +17,7 @@ from sri_cli.data.simulate.flaws import simulate_labelled_tower
 from sri_cli.errors import SriError
 from sri_cli.generation.sample import quantise, sample_scenes
 from sri_cli.generation.trained_run import TrainedRun
-from sri_cli.labeling.scenes import catch_trials, make_examples, prepare_session
+from sri_cli.labeling.scenes import catch_trials, prepare_session
 from sri_cli.labeling.session import Deck, read_session
 from sri_cli.run import Workspace
 
@@ -28,7 +28,7 @@ def begin(workspace: Workspace, *runs: str, folders: tuple[Path, ...] = (), **ho
 
 def drawn(workspace: Workspace, *runs: str, **how) -> tuple[Deck, np.ndarray]:
     deck = read_session(begin(workspace, *runs, **how))
-    return deck, deck.load_images()[0]
+    return deck, deck.load_images()
 
 
 def write_images(folder: Path, count: int, size: int = 32, seed: int = 0) -> Path:
@@ -124,7 +124,7 @@ def test_other_data_than_stacks_gives_a_warning(
         (["--data", "nowhere.h5"], "nowhere.h5"),
         (["--run", "young"], "young"),
         (["--summary"], "labels"),
-        (["--summary", "--run", "tiny"], "model"),
+        (["--summary", "--run", "tiny"], "no scenes"),
         (["--summary", "--images", "empty"], "empty"),
     ],
 )
@@ -181,12 +181,3 @@ def test_any_number_of_catch_trials(data: DataFile, count: int) -> None:
     items, images = catch_trials(count, 0, 16, "demo", data)
     assert images.shape == (count, 16, 16, 3) and images.dtype == np.uint8
     assert len({item.id for item in items}) == count
-
-
-@pytest.mark.parametrize("look", ["original", "demo"])
-def test_examples_are_of_both_kinds_and_no_catch_trials(look: str) -> None:
-    examples, images = make_examples(32, look)  # type: ignore[arg-type]
-    assert images.shape == (6, 32, 32, 3)
-    assert [one.plausible for one in examples] == [True] * 3 + [False] * 3
-    _, trials = catch_trials(10, 0, 32, look, None)  # type: ignore[arg-type]
-    assert len({image.tobytes() for image in [*images, *trials]}) == 16

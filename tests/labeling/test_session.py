@@ -64,9 +64,7 @@ def test_models_and_catch_trials_are_mixed(tmp_path: Path) -> None:
 
 def test_nothing_public_depends_on_what_an_image_is(session: Session) -> None:
     public = {name for name in dir(session) if not name.startswith("_")}
-    assert public == {
-        *("rater", "total", "image", "examples", "verdicts", "state", "answer", "undo")
-    }
+    assert public == {*("rater", "total", "image", "verdicts", "state", "answer", "undo")}
     session.answer({0: "plausible"}, 1.0)
     shown = json.dumps([session.state(), session.undo(), str(session)])
     for secret in ("secret", "weights", "catch", "floating", "gapped", "real", "m0", "m1"):
@@ -111,11 +109,17 @@ def test_an_answer_sent_twice_is_saved_once(session: Session, folder: Path) -> N
     assert len(lines(folder)) == 1
 
 
-def test_time_left_is_estimated_by_the_median(session: Session) -> None:
-    assert session.state()["seconds_left"] is None
-    for position, seconds in enumerate((1, 2, 90)):
-        session.answer({position: "plausible"}, seconds)
-    assert session.state()["seconds_left"] == 2 * 12
+@pytest.mark.parametrize(
+    ("verdicts", "seconds"),
+    [({15: "unsure"}, 1), ({-1: "unsure"}, 1), ({0: "Unsure"}, 1), ({0: "unsure"}, -1)]
+    + [({0: "unsure"}, float("nan")), ({0: "unsure"}, 1e9)],
+)
+def test_arguments_out_of_range_are_refused(
+    session: Session, verdicts: dict[int, str], seconds: float
+) -> None:
+    with pytest.raises((IndexError, ValueError)):
+        session.answer(verdicts, seconds)
+    assert session.state()["version"] == 0
 
 
 def test_a_process_killed_at_any_moment_has_saved_what_it_acknowledged(folder: Path) -> None:
@@ -201,15 +205,11 @@ def test_a_full_disk_loses_nothing(
     assert session.answer({1: "plausible"})
 
 
-@pytest.mark.parametrize("name", ["answers.jsonl", "session.json"])
-def test_files_of_a_newer_version_are_left_alone(folder: Path, name: str) -> None:
-    open_session(folder, "Ann").answer({0: "plausible"})
-    path = folder / name
-    path.write_text(path.read_text().replace('"schema":', '"schema": 2, "was":', 1))
-    before = path.read_bytes()
-    with pytest.raises(SriError, match=name):
-        open_session(folder, "Ann").answer({1: "plausible"})
-    assert path.read_bytes() == before
+def test_a_session_of_a_newer_version_is_refused(folder: Path) -> None:
+    path = folder / "session.json"
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
+    with pytest.raises(SriError, match=r"session\.json"):
+        open_session(folder, "Ann")
 
 
 @pytest.mark.parametrize("name", ["pictures.npz", "session.json"])
@@ -223,9 +223,9 @@ def test_a_damaged_session_is_refused(
 
 
 def test_changed_pixels_are_refused(folder: Path) -> None:
-    images, examples = read_session(folder).load_images()
+    images = read_session(folder).load_images()
     images[4, 3, 2, 1] ^= 1
-    np.savez(folder / "pictures.npz", pictures=images, examples=examples)
+    np.savez(folder / "pictures.npz", pictures=images)
     with pytest.raises(SriError, match="does not match"):
         open_session(folder, "Ann")
 

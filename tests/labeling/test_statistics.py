@@ -62,10 +62,8 @@ def test_figures_of_one_rater(empty: Workspace) -> None:
     assert [ann[k] for k in ("judged", "plausible", "implausible", "unsure")] == [100, 63, 27, 10]
     assert ann["value"] == pytest.approx(0.7)  # of 90 decided
     assert (ann["low"], ann["high"]) == pytest.approx(wilson(63, 90))
-    assert (ann["least"], ann["most"]) == pytest.approx((0.63, 0.73))
     assert facts["agreement"] is None and facts["comparison"] is None
-    text = summary_text(facts)
-    assert "70.0 [59.9, 78.5]" in text and "63.0 to 73.0" in text
+    assert "70.0 [59.9, 78.5]" in summary_text(facts)
 
 
 def test_it_is_recorded_once_and_again_when_it_changes(empty: Workspace) -> None:
@@ -149,19 +147,15 @@ def test_kappa_of_constant_verdicts_is_undefined(empty: Workspace) -> None:
     assert "undefined" in summary_text(facts)
 
 
-def test_two_models_are_compared_by_each_rater_and_by_majority(empty: Workspace) -> None:
+def test_two_models_are_compared_by_each_rater(empty: Workspace) -> None:
     folder = session(empty, "a", "b", num=4)
     judge(folder, "Ann", first(3, 1))
-    (ann,) = summarise(empty)["comparison"]["tests"]
+    judge(folder, "Bert", first(4, 0))
+    facts = summarise(empty)
+    ann, bert = facts["comparison"]["tests"]
     assert ann["difference"] == pytest.approx(0.5) and ann["p"] == pytest.approx(34 / 70)
     assert ann["low"] < 0.5 < ann["high"]
-    judge(folder, "Ann", first(4, 0))
-    judge(folder, "Bert", first(4, 0))
-    judge(folder, "Cleo", first(0, 4))
-    facts = summarise(empty)
-    most = facts["comparison"]["tests"][-1]
-    assert most["rater"] is None and most["difference"] == pytest.approx(1)
-    assert most["p"] == pytest.approx(2 / 70)  # of 4 and 4 scenes, not of 12 and 12
+    assert bert["difference"] == pytest.approx(1) and bert["p"] == pytest.approx(2 / 70)
     assert "p = 0.029" in summary_text(facts)
 
 

@@ -221,7 +221,7 @@ def test_failures_by_raters_come_before_those_of_the_estimate(workspace: Workspa
     model = Model(name="tiny", weights=weights, subject=subject, seed=0)
     settings = {"weights": [weights], "seed": 0, "num": num, "catch": 1, "data": None}
     labels = workspace.runs_root / FOLDER
-    folder = write_session(labels, settings, [model], items, pictures, [], pictures[:0])
+    folder = write_session(labels, settings, [model], items, pictures)
     assert judged_by_raters(labels, trained) is None
     said = {"ada": "nnyuny", "bob": "nyyuyy"}  # of scenes 0 to 5; the catch trial is judged, too
     words = {"y": "plausible", "n": "implausible", "u": "unsure"}

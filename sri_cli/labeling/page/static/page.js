@@ -9,22 +9,19 @@ const MARKS = { plausible: "✓", implausible: "✕", unsure: "?" };
 const TURN = { plausible: "implausible", implausible: "unsure", unsure: "plausible" };
 const KEYS = {
   y: "plausible", n: "implausible", u: "unsure", b: "undo", Backspace: "undo", ArrowLeft: "back",
-  ArrowRight: "forward", z: "zoom", g: "grid", e: "examples", "?": "help",
+  ArrowRight: "forward", g: "grid", "?": "help",
 };
 const SECTIONS = ["single", "grid", "end", "stopped"];
-const TOOLS_IN = { back: ["single", "end"], forward: ["single"], zoom: ["single"], grid: ["single", "grid"] };
-const WIDE = window.matchMedia("(min-width: 60rem)"); // room for examples beside the image
-const EXAMPLE_PX = 144;
-const PAN_PX = 80;
+const TOOLS_IN = { back: ["single", "end"], forward: ["single"], grid: ["single", "grid"] };
 const TILE_PX = 150; // least size of an image in the grid, so that a gap can be seen
 const FRAME_PX = 8, GAP_PX = 8, MOST_COLUMNS = 7;
 const CONFLICT = "The answers were changed in another tab; nothing was saved now. Check and answer again.";
 
-let state; // of the server: verdicts by position, version, seconds_left
+let state; // of the server: verdicts by position, and version
 let mode = "single";
 let busy = false;
 let since; // when the image or the grid appeared
-const single = { position: null, image: null, zoomed: false };
+const single = { position: null, image: null };
 // `flipped`: position -> verdict, kept over undo; `saved`: the last batch, for undo.
 const grid = { positions: [], columns: 2, flipped: new Map(), saved: {} };
 
@@ -64,15 +61,7 @@ function takeState(reply) {
   state = reply;
   const done = total - unanswered().length;
   byId("progress").value = done;
-  byId("progress-words").textContent = `${done} of ${total} judged${timeLeft(done)}`;
-}
-
-function timeLeft(done) {
-  const seconds = state.seconds_left;
-  if (seconds === null || done === total) return "";
-  if (seconds < 60) return ", less than a minute left";
-  const minutes = Math.round(seconds / 60);
-  return minutes < 100 ? `, about ${minutes} min left` : `, about ${Math.round(minutes / 60)} h left`;
+  byId("progress-words").textContent = `${done} of ${total} judged`;
 }
 
 function reveal(name) {
@@ -129,7 +118,7 @@ async function showSingle(position) {
     button.setAttribute("aria-pressed", String(button.dataset.action === verdict));
   since = performance.now();
   reveal("single");
-  setZoom(false);
+  fitSingle();
   announce(`Image ${position + 1} of ${total}${answer}.`);
   preload(unanswered().filter((other) => other !== position).slice(0, 2), total);
 }
@@ -148,19 +137,9 @@ function look(step) {
   run(() => (position === total ? showNext() : showSingle(position)));
 }
 
-function setZoom(on) {
-  const stage = byId("stage");
-  single.zoomed = on;
-  setPressed("zoom", on);
-  stage.classList.toggle("zoomed", on);
-  stage.tabIndex = on ? 0 : -1; // what scrolls must be reachable by keyboard
-  fitSingle();
-  stage.scrollTo((stage.scrollWidth - stage.clientWidth) / 2, (stage.scrollHeight - stage.clientHeight) / 2);
-}
-
 function fitSingle() {
   const { clientWidth, clientHeight } = byId("stage");
-  if (single.image && clientWidth) enlarge(single.image, clientWidth, clientHeight, single.zoomed ? 2 : 1);
+  if (single.image && clientWidth) enlarge(single.image, clientWidth, clientHeight);
 }
 
 // ---- The grid: all images are plausible unless flipped, and saved together
@@ -255,9 +234,7 @@ const actions = {
   undo: () => run(undo),
   back: () => shown("grid") || look(-1),
   forward: () => shown("single") && look(1),
-  zoom: () => shown("single") && setZoom(!single.zoomed),
   grid: () => shown("end") || run(changeMode),
-  examples: toggleExamples,
   help: () => (byId("help").open ? byId("help").close() : byId("help").showModal()),
   finish: () => run(finish),
 };
@@ -284,28 +261,10 @@ async function finish() {
   reveal("stopped");
 }
 
-// Beside the image where there is room, over it elsewhere.
-function toggleExamples() {
-  const panel = byId("examples");
-  if (panel.open) panel.close();
-  else if (WIDE.matches) panel.show();
-  else panel.showModal();
-  layOutExamples();
-}
-
-function layOutExamples() {
-  const { open } = byId("examples");
-  for (const image of byId("examples").querySelectorAll("img"))
-    image.decode().then(() => enlarge(image, EXAMPLE_PX, EXAMPLE_PX), () => {});
-  document.body.classList.toggle("beside", open && WIDE.matches);
-  document.querySelector('[data-action="examples"]').setAttribute("aria-expanded", String(open));
-}
-
 function onKey(event) {
   if (event.ctrlKey || event.altKey || event.metaKey || shown("stopped")) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const modal = document.querySelector("dialog:modal");
-  if (key === "Escape" && byId("examples").open) return toggleExamples();
   if (!modal && onArrow(key)) return event.preventDefault();
   if (event.repeat || (key.length === 1 && !byId("letters").checked)) return;
   const tile = document.activeElement.closest(".tile");
@@ -316,20 +275,16 @@ function onKey(event) {
   else actions[action]();
 }
 
-// In a zoomed image and in the grid, arrows move. True: this key did.
+// Arrows move the focus in the grid. True: this key did.
 function onArrow(key) {
   const x = { ArrowLeft: -1, ArrowRight: 1 }[key] ?? 0;
   const y = { ArrowUp: -1, ArrowDown: 1 }[key] ?? 0;
-  if (!x && !y) return false;
-  if (shown("single") && single.zoomed) byId("stage").scrollBy(x * PAN_PX, y * PAN_PX);
-  else if (shown("grid") && byId("tiles").contains(document.activeElement)) moveFocus(x, y);
-  else return false;
+  if ((!x && !y) || !shown("grid") || !byId("tiles").contains(document.activeElement)) return false;
+  moveFocus(x, y);
   return true;
 }
 
 document.addEventListener("keydown", onKey);
-WIDE.addEventListener("change", () => byId("examples").open && toggleExamples());
-byId("examples").addEventListener("close", layOutExamples);
 byId("save").addEventListener("click", () => run(saveGrid));
 byId("tiles").addEventListener("click", ({ target }) => {
   const tile = target.closest(".tile");

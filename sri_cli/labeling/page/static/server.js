@@ -57,11 +57,11 @@ export function preload(positions, total) {
 }
 
 // Size `image` to the largest integer multiple of its pixels that fits in width x height (CSS px),
-// times `zoom`, in device pixels: then all of its pixels have the same size.
-export function enlarge(image, width, height, zoom = 1) {
+// in device pixels: then all of its pixels have the same size.
+export function enlarge(image, width, height) {
   const ratio = window.devicePixelRatio || 1;
   const fits = Math.min((width * ratio) / image.naturalWidth, (height * ratio) / image.naturalHeight);
-  const scale = zoom * (fits >= 1 ? Math.floor(fits) : fits);
+  const scale = fits >= 1 ? Math.floor(fits) : fits;
   image.classList.toggle("shrunk", scale < 1);
   image.style.width = `${(image.naturalWidth * scale) / ratio}px`;
   image.style.height = `${(image.naturalHeight * scale) / ratio}px`;
