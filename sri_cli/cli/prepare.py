@@ -182,9 +182,9 @@ def folder(workspace: Workspace, folder: Path, **options: Any) -> None:
 
     Integer-label PNGs of the same names in masks/ are their masks. The same command again resumes.
     """
-    from sri_cli.data.sources.folder import FolderSettings, prepare_folder
+    from sri_cli.data.sources.folder import FolderOptions, prepare_folder
 
-    settings, how = split_options(FolderSettings, options)
+    settings, how = split_options(FolderOptions, options)
     show_prepared(prepare_folder(workspace, folder, settings, **how))
 
 

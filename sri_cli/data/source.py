@@ -151,6 +151,31 @@ class Options:
                 "leave it out",
             )
 
+    @property
+    def given(self) -> dict[str, int | None]:
+        """The number of each split, None where it is not given."""
+        return {"train": self.scenes, "val": self.val_scenes, "test": self.test_scenes}
+
+    def divide(self, count: int, share: int, noun: str) -> dict[str, int]:
+        """The number of each split out of `count`.
+
+        Without a given number, validation and test get `share`, but at most a sixth of given
+        training scenes, and training gets the rest. SriError if `count` is too small.
+        """
+        if count < len(SPLITS):
+            raise SriError(f"too few {noun} ({count}): each split needs one", "add more")
+        default = share if self.scenes is None else min(share, sixth(self.scenes))
+        val = default if self.val_scenes is None else self.val_scenes
+        test = default if self.test_scenes is None else self.test_scenes
+        train = max(1, count - val - test) if self.scenes is None else self.scenes
+        if train + val + test > count:
+            raise SriError(
+                f"{train:,} train, {val:,} val and {test:,} test {noun} are more than the"
+                f" {count:,} that exist",
+                "choose smaller numbers: --scenes N --val-scenes V --test-scenes T",
+            )
+        return {"train": train, "val": val, "test": test}
+
     def numbers(self, train: int, val: int, test: int) -> dict[str, int]:
         """Scenes in each split: those given, else these defaults.
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sri_cli.data.sources.folder_pictures import Unreadable, read_pair, size_of
+from sri_cli.data.sources.folder import Unreadable, decode_image
 from sri_cli.data.transforms import Resizing
 from sri_cli.errors import SriError
 from sri_cli.generation.sample import (
@@ -148,8 +148,7 @@ def read_image(trained: TrainedRun, path: Path) -> tuple[Picture, str | None]:
         what = "is a folder" if path.is_dir() else "does not exist"
         raise SriError(f"--image {path} {what}", "name a picture, or a test image with --index 0")
     try:
-        picture, _ = read_pair(path, None, Resizing(size), path.resolve().parent)
-        width, height = size_of(path)
+        picture, (width, height) = decode_image(path, Resizing(size))
     except Unreadable as error:
         raise SriError(f"--image {path}: {error}", "any PNG or JPEG will do") from error
     if (width, height) == (size, size):

@@ -1,8 +1,12 @@
-"""A folder of one's own images, with integer-label PNGs of the same names in masks/ or without.
+"""A folder of your own images, with or without integer-label PNGs of the same names in masks/.
 
-Where images, masks and splits may lie is told in folder_files.py. Every file is decoded once
-before anything is written: what cannot be used is left out and told, or is an error (`strict`).
-When some images have a mask, those without count among what cannot be used.
+    DIR/**/NAME.jpg                   its mask: DIR/masks/**/NAME.png
+    DIR/images/**/NAME.jpg            DIR/masks/**/NAME.png
+    DIR/{train,val,test}/**/NAME.jpg  DIR/masks/{train,val,test}/**, DIR/{train,val,test}/masks/**
+
+An image and a mask belong together if their paths are equal without folders called images or masks.
+Every file is decoded once before anything is written: unusable ones are reported and left out, or
+are an error (`strict`). If some images have a mask, those without one are unusable.
 """
 
 from __future__ import annotations
@@ -12,32 +16,52 @@ import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from sri_cli.console import Progress, counted
 from sri_cli.data.dataset import SPLITS
-from sri_cli.data.parallel import available_cores
+from sri_cli.data.parallel import available_cores, parallel_map
 from sri_cli.data.prepare import Prepared, prepare
-from sri_cli.data.source import Options, Rows, Scenario, Survey
-from sri_cli.data.sources.asked import Job
-from sri_cli.data.sources.folder_files import Entry, Listing, list_images
-from sri_cli.data.sources.folder_pictures import Unreadable, read_pair
-from sri_cli.data.sources.folder_survey import FILES_PER_TASK, Found, short, survey
+from sri_cli.data.source import Options, Rows, Scenario, Source, Survey, sixth
 from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError
 from sri_cli.run import PREPARED_AS, Workspace
 
 DEFAULT_PX = 64
-NAME_BYTES = 64  # of a scenario's name in a data file
-FILES_PER_WORKER = 32  # a worker takes a second to start
-NO_NAME = re.compile(r"[^A-Za-z0-9_-]+")
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
+SPLIT_FOLDERS = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "eval": "val",
+    "test": "test",
+}
+SHUFFLE_STREAM = 2  # separates this permutation from others of the same seed
+FILES_PER_TASK = 4
+FILES_PER_WORKER = 32  # starting a worker takes a second
+NAME_BYTES, SKIPPED_NAME_BYTES = 64, 160  # in a data file
+MAX_REPORTED = 3  # unusable files in a message
+MAX_PIXELS = 89_478_485  # Pillow's own limit against decompression bombs
+DEEP_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class FolderSettings(Options):
-    """What is asked for; `crop` in pixels, None for the largest centred square."""
+class FolderOptions(Options):
+    """`crop`: a centred square of so many pixels; None: the largest one. `strict`: unusable files
+    are an error."""
 
     name: str | None = None
     crop: int | None = None
@@ -48,119 +72,372 @@ class FolderSettings(Options):
 def prepare_folder(
     workspace: Workspace,
     folder: Path,
-    settings: FolderSettings,
+    options: FolderOptions,
     *,
     out: Path | None = None,
     workers: int | None = None,
     force: bool = False,
     command: str = "sri prepare folder",
 ) -> Prepared:
-    """Make the data file of a folder, by default at its name's place; see `prepare`.
+    """Make the data file of a folder, by default in the workspace; see `prepare`.
 
-    Raises SriError for a folder without images, for numbers that its images cannot fill, and
-    with `strict` for a file that cannot be read.
+    Raises:
+        SriError: No images, too few for the numbers, or with `strict` an unusable file.
     """
-    job = folder_job(folder, settings, workers)
-    path = out or workspace.data_path(job.header.name, job.header.size)
-    return prepare(job, path, workers=workers, force=force, command=command)
+    source = FolderSource(folder, options, workers)
+    path = out or workspace.data_path(source.header.name, source.header.size)
+    return prepare(source, path, workers=workers, force=force, command=command)
 
 
-def folder_job(folder: Path, settings: FolderSettings, workers: int | None = None) -> Job:
-    """The job of a folder; its files are listed here and read in the survey."""
-    check(settings)
-    name = name_of(folder, settings)
-    listing = list_images(folder)
-    resizing = Resizing(settings.size_px or DEFAULT_PX, "bilinear", centre=settings.crop)
-    worth = min(available_cores(), 1 + len(listing.entries) // FILES_PER_WORKER)
-    header = Header(
-        name=name,
-        size=resizing.size,
-        source="folder",
-        background_labels=settings.background_labels,
-        parameters=parameters(listing, settings),
-        preprocessing=f"upright by EXIF; transparency over black; {resizing.words()}",
-    )
-    return Job(
-        header,
-        survey=functools.partial(
-            survey, listing, settings, settings.strict, resizing, workers or worth
-        ),
-        items=missing,
-        make=functools.partial(make, resizing, folder),
-        items_per_task=FILES_PER_TASK,
-        survey_again=True,
-        workers=worth,
-    )
+class Unreadable(Exception):
+    """Why a file is not an image, or not a mask."""
 
 
-def check(settings: FolderSettings) -> None:
-    """SriError for numbers that make no data set."""
-    settings.check()
-    if settings.crop is not None and settings.crop < 1:
-        raise SriError(f"--crop {settings.crop} is out of range", "choose 1 or more")
-    if not 0 <= settings.background_labels <= 255:
+def decode_image(path: Path, resizing: Resizing) -> tuple[Pixels, tuple[int, int]]:
+    """An image file of any kind as uint8 [S,S,3], and its width and height in pixels.
+
+    It is turned as its EXIF says; transparency is black, 16 bits become 8. Raises Unreadable.
+    """
+    with _problems():
+        image = _decode(path)
+        with suppress(Exception):  # damaged EXIF means nothing
+            image = ImageOps.exif_transpose(image)
+        return resizing.picture(np.asarray(_to_rgb(image))), image.size
+
+
+def decode_labels(path: Path, size: tuple[int, int], resizing: Resizing) -> Pixels:
+    """A PNG of integer labels as uint8 [S,S]; Unreadable unless its width and height are `size`."""
+    with _problems("its mask "):
+        mask = _decode(path)
+        if mask.size != size:
+            raise Unreadable(f"has {mask.width}x{mask.height} px, the image {size[0]}x{size[1]}")
+        labels = np.asarray(mask)
+        if labels.ndim == 3:
+            colours = labels[..., :-1] if mask.mode in WITH_ALPHA else labels
+            labels = colours[..., 0]
+            if not (colours == labels[..., None]).all():
+                raise Unreadable("is coloured, not integer labels")
+        if labels.dtype.kind == "f" or int(labels.max()) > 255 or int(labels.min()) < 0:
+            raise Unreadable("has labels outside of 0 to 255")
+        return resizing.labels(labels.astype(np.uint8) // _grey_step(path))
+
+
+def _decode(path: Path) -> Image.Image:
+    """The whole image; the first of several."""
+    with open(path, "rb") as file:
+        image = Image.open(file)
+        if image.width * image.height > MAX_PIXELS:
+            raise Unreadable(f"more than {MAX_PIXELS:,} pixels")
+        image.load()
+    return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in DEEP_GREY:
+        deep = np.asarray(image)
+        if int(deep.min()) < 0 or int(deep.max()) > 65535:
+            raise Unreadable("has values outside of 16 bits")
+        image = Image.fromarray(((deep.astype(np.uint32) + 128) // 257).astype(np.uint8))
+    if image.mode == "F":
+        raise Unreadable("holds fractions, not 8 or 16 bits a value")
+    if image.mode in WITH_ALPHA or "transparency" in image.info:
+        image = image.convert("RGBA")
+        black = Image.new("RGB", image.size)
+        black.paste(image, mask=image.getchannel("A"))
+        return black
+    return image.convert("RGB")
+
+
+def _grey_step(path: Path) -> int:
+    """By how much Pillow multiplies the grey values of a PNG of 2 or 4 bits."""
+    with open(path, "rb") as file:
+        head = file.read(26)  # byte 24: bits a value; 25: kind, 0 is grey
+    return {2: 85, 4: 17}.get(head[24], 1) if head[25] == 0 else 1
+
+
+@contextmanager
+def _problems(subject: str = "") -> Iterator[None]:
+    """Turn whatever a damaged file causes into Unreadable."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged EXIF and the like
+            yield
+    except MemoryError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise Unreadable(f"{subject}more than {MAX_PIXELS:,} pixels") from error
+    except (Unreadable, ValueError) as error:  # ValueError: smaller than the crop
+        raise Unreadable(f"{subject}{error}") from error
+    except Exception as error:  # Pillow's decoders raise all kinds
+        reason = getattr(error, "strerror", None) or "damaged, or not an image"
+        raise Unreadable(f"{subject}{reason}") from error
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An image, named by its path without suffix; its mask and its split if known."""
+
+    name: str
+    image: Path
+    mask: Path | None
+    split: str | None
+
+    def read(self, resizing: Resizing) -> tuple[Pixels, Pixels | None]:
+        """uint8 [S,S,3] and the mask uint8 [S,S]; raises Unreadable."""
+        pixels, size = decode_image(self.image, resizing)
+        return pixels, None if self.mask is None else decode_labels(self.mask, size, resizing)
+
+
+def list_images(folder: Path) -> list[Entry]:
+    """Every image below `folder`, sorted; only names are read.
+
+    Raises:
+        SriError: No folder or no image, two images of one name, or masks of other images.
+    """
+    if not folder.is_dir():
+        problem = "is not a folder" if folder.exists() else "does not exist"
+        raise SriError(f"{folder} {problem}", "name the folder of your images")
+    images: dict[tuple[str, ...], Path] = {}
+    masks: dict[tuple[str, ...], Path] = {}
+    num_masks = 0
+    for path in _files(folder):
+        parts = path.relative_to(folder).with_suffix("").parts
+        key = (*(part for part in parts[:-1] if part.lower() not in ("images", "masks")), parts[-1])
+        if any(part.lower() == "masks" for part in parts[:-1]):
+            num_masks += 1
+            if path.suffix.lower() == ".png":
+                masks[key] = path
+        elif key in images:
+            raise SriError(
+                f"{folder} has two images of the same name: {images[key]} and {path}", "rename one"
+            )
+        else:
+            images[key] = path
+    if not images:
+        raise SriError(f"{folder} contains no images", f"known: {', '.join(sorted(SUFFIXES))}")
+    if num_masks and not masks.keys() & images.keys():
         raise SriError(
-            f"--background {settings.background_labels} is out of range", "choose 0 to 255"
+            f"{folder} has {counted(num_masks, 'mask')}, but none has the name of an image",
+            "give each image a PNG of the same name in masks/, or remove that folder",
+        )
+    return [
+        Entry(
+            _printable("/".join(key)),
+            path,
+            masks.get(key),
+            SPLIT_FOLDERS.get(key[0].lower()) if len(key) > 1 else None,
+        )
+        for key, path in sorted(images.items())
+    ]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Image files, links followed; no hidden ones, and no contact sheets of data files."""
+    seen = set()
+    for here, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:  # a link into a folder above would never end
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(here, name)
+            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+                continue
+            is_sheet = path.suffix == ".png" and path.with_suffix(".h5").exists()
+            # A broken link is an image that cannot be read; a pipe would block.
+            if not is_sheet and (path.is_file() or path.is_symlink()):
+                yield path
+
+
+def _refuse(error: OSError) -> NoReturn:
+    """For os.walk, which would skip the folder."""
+    raise SriError(f"{error.filename} cannot be read: {error.strerror}", "make it readable")
+
+
+def _printable(name: str) -> str:
+    text = os.fsencode(name).decode(errors="replace")
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _short(name: str, max_bytes: int) -> str:
+    """At most so many bytes of UTF-8, still unique: long names differ mostly at their ends."""
+    raw = name.encode()
+    if len(raw) <= max_bytes:
+        return name
+    digest = hashlib.sha256(raw).hexdigest()[:8]
+    return f"{digest}~{raw[len(digest) + 1 - max_bytes :].decode(errors='ignore')}"
+
+
+class FolderSource(Source):
+    """The images of a folder; names are listed here, files are read in the survey."""
+
+    items_per_task = FILES_PER_TASK
+
+    def __init__(self, folder: Path, options: FolderOptions, workers: int | None = None) -> None:
+        options.check()
+        self.folder, self.options = folder, options
+        self.resizing = Resizing(options.size_px or DEFAULT_PX, centre=options.crop)
+        name = _name_of(folder, options)
+        entries = list_images(folder)
+        self.has_masks = any(entry.mask for entry in entries)
+        self.is_split = has_splits(folder, entries)
+        self.entries = [entry for entry in entries if entry.split or not self.is_split]
+        self.num_outside = len(entries) - len(self.entries)
+        self.max_workers = min(available_cores(), 1 + len(self.entries) // FILES_PER_WORKER)
+        self.survey_workers = workers or self.max_workers
+        self.header = Header(
+            name=name,
+            size=self.resizing.size,
+            source="folder",
+            background_labels=options.background_labels,
+            parameters=self._parameters(),
+            preprocessing=f"upright by EXIF; transparency over black; {self.resizing.words()}",
         )
 
+    def _parameters(self) -> dict[str, object]:
+        """The files by path and size in bytes, and the options.
 
-def name_of(folder: Path, settings: FolderSettings) -> str:
-    """The data set's name; SriError for one that means another set."""
-    plain = unicodedata.normalize("NFKD", folder.resolve().name)
-    ascii_only = plain.encode("ascii", "ignore").decode()
-    name = settings.name or NO_NAME.sub("-", ascii_only).strip("-")
-    if not name or NO_NAME.search(name) or name.startswith("-"):
+        A file that was changed without changing its size is not noticed.
+        """
+        digest = hashlib.sha256()
+        for entry in self.entries:
+            for path in (entry.image, *([entry.mask] if entry.mask else [])):
+                num_bytes = path.stat().st_size if path.exists() else -1  # a broken link
+                digest.update(os.fsencode(path.relative_to(self.folder)))
+                digest.update(b"\0%d\n" % num_bytes)
+        options = self.options
+        return {
+            "files": len(self.entries),
+            "listing": digest.hexdigest()[:16],
+            "split": "the folder's own" if self.is_split else "shuffled",
+            "crop": options.crop or "largest square",
+            "background": options.background_labels,
+            **{s: "by default" if n is None else n for s, n in options.given.items()},
+            "seed": options.seed,
+        }
+
+    def survey(self) -> Survey:
+        """Decode every file once and split the usable ones."""
+        entries, options = self.entries, self.options
+        split_entries(entries, self.is_split, options)  # wrong numbers are reported before reading
+        usable, problems = [], []
+        find = functools.partial(_problem_of, self.resizing, self.has_masks)
+        items = ((entry, entry) for entry in entries)
+        with (
+            Progress(len(entries), 0, f"check {self.folder}", "image") as progress,
+            closing(parallel_map(find, items, self.survey_workers, FILES_PER_TASK)) as found,
+        ):
+            if self.num_outside:
+                outside = counted(self.num_outside, "image")
+                progress.note(f"Note: {outside} outside of train/, val/ and test/ left out")
+            for entry, problem in found:
+                if problem is None:
+                    usable.append(entry)
+                else:
+                    problems.append((entry, problem))
+                progress.reach(len(usable) + len(problems))
+            if problems:
+                self._report(problems, progress, refuse=options.strict or not usable)
+        plan = split_entries(usable, self.is_split, options)
+        skipped = tuple(_short(entry.name, SKIPPED_NAME_BYTES) for entry, _ in problems)
+        return Survey({split: len(plan[split]) for split in SPLITS}, skipped, plan=plan)
+
+    def _report(self, problems: list[tuple[Entry, str]], progress: Progress, refuse: bool) -> None:
+        """Note which files are left out, or SriError."""
+        reported = "; ".join(f"{entry.name}: {why}" for entry, why in problems[:MAX_REPORTED])
+        more = len(problems) - MAX_REPORTED
+        message = f"{len(problems):,} of {counted(len(self.entries), 'image')} cannot be used:"
+        message += f" {reported}" + f"; and {more:,} more" * (more > 0)
+        if refuse:
+            raise SriError(message, "repair them" + ", or omit --strict" * self.options.strict)
+        progress.note(f"Note: {message}; they are left out")
+
+    def items(self, survey: Survey, rows: Rows) -> Iterator[tuple[str, Entry]]:
+        for split in SPLITS:
+            for entry in survey.plan[split][rows[split] :]:
+                yield split, entry
+
+    def make(self, item: Entry) -> Scenario:
+        try:
+            image, mask = item.read(self.resizing)
+        except Unreadable as error:
+            raise SriError(
+                f"{item.image} has changed since the survey: {error}", "run the same command again"
+            ) from error
+        name = _short(item.name, NAME_BYTES)
+        return Scenario(name, image[None], None if mask is None else mask[None])
+
+
+def _problem_of(resizing: Resizing, has_masks: bool, entry: Entry) -> str | None:
+    """In a worker: why an image or its mask cannot be used; None if they can."""
+    if has_masks and entry.mask is None:
+        return "it has no mask, others have"
+    try:
+        entry.read(resizing)
+    except Unreadable as error:
+        return str(error)
+    return None
+
+
+def _name_of(folder: Path, options: FolderOptions) -> str:
+    """The data set's name; SriError for a name of another data set."""
+    plain = unicodedata.normalize("NFKD", folder.resolve().name).encode("ascii", "ignore").decode()
+    name = options.name or re.sub(r"[^A-Za-z0-9_-]+", "-", plain).strip("-")
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):
         raise SriError(
-            f"{name or folder} is no name for a data set", "--name with letters, digits, - and _"
+            f"{name or folder} is not a name for a data set", "--name with letters, digits, - and _"
         )
     if name.lower() in PREPARED_AS:
-        raise SriError(f"{name} is a data set of its own", f"--name my-{name}")
+        raise SriError(f"{name} is another data set", f"--name my-{name}")
     return name
 
 
-def parameters(listing: Listing, settings: FolderSettings) -> dict[str, object]:
-    """For the data file's record: which files, by path and size in bytes, and what was asked for.
-
-    A file that was changed and has as many bytes as before goes unnoticed.
-    """
-    digest = hashlib.sha256()
-    for entry in listing.entries:
-        for path in (entry.image, *([entry.mask] if entry.mask else [])):
-            digest.update(os.fsencode(path.relative_to(listing.folder)))
-            digest.update(b"\0%d\n" % num_bytes(path))
-    numbers = (settings.scenes, settings.val_scenes, settings.test_scenes)
-    return {
-        "files": len(listing.entries),
-        "listing": digest.hexdigest()[:16],
-        "split": "the folder's own" if listing.split else "shuffled",
-        "crop": settings.crop or "largest square",
-        "background": settings.background_labels,
-        **{name: "by default" if n is None else n for name, n in zip(SPLITS, numbers, strict=True)},
-        "seed": settings.seed,
-    }
-
-
-def num_bytes(path: Path) -> int:
-    """-1 for a link to nothing."""
-    return path.stat().st_size if path.exists() else -1
-
-
-def missing(found: Survey, rows: Rows) -> Iterator[tuple[str, Entry]]:
-    """The images after `rows`, split by split."""
-    assert isinstance(found, Found)
-    for split in SPLITS:
-        for entry in found.entries[split][rows[split] :]:
-            yield split, entry
-
-
-def make(resizing: Resizing, folder: Path, entry: Entry) -> Scenario:
-    """In a worker: one image's row; SriError when it can no longer be read."""
-    try:
-        image, mask = read_pair(entry.image, entry.mask, resizing, folder)
-    except Unreadable as error:
+def has_splits(folder: Path, entries: Sequence[Entry]) -> bool:
+    """Whether the folder has splits of its own; SriError if one of three is missing: test images
+    could then be mixed with those for training."""
+    existing = {entry.split for entry in entries} & set(SPLITS)
+    if "train" in existing and len(existing) == 2:
+        (missing,) = set(SPLITS) - existing
         raise SriError(
-            f"{entry.image} has changed since it was looked at: {error}",
-            "run the same command again",
-        ) from error
-    name = short(entry.stem, NAME_BYTES)
-    return Scenario(name, image[None], None if mask is None else mask[None])
+            f"{folder} has {' and '.join(sorted(existing))} images but no folder {missing}/",
+            f"add images to {missing}/, or rename the folders for a new split",
+        )
+    return len(existing) == len(SPLITS)
+
+
+def split_entries(
+    entries: Sequence[Entry], is_split: bool, options: Options
+) -> Mapping[str, list[Entry]]:
+    """The entries of each split, sorted by path, chosen by a seeded permutation.
+
+    A folder's own splits are never mixed, even if nothing in one of them is readable; with
+    `--scenes` alone, at most a sixth of it is taken for validation and for test. SriError if there
+    are too few images.
+    """
+    rng = np.random.default_rng((options.seed, SHUFFLE_STREAM))
+    if is_split:
+        own = {split: [entry for entry in entries if entry.split == split] for split in SPLITS}
+        for split, number in options.given.items():
+            if number is not None and number > len(own[split]):
+                raise SriError(
+                    f"{number:,} {split} images are more than the {len(own[split]):,} that exist",
+                    "choose smaller numbers: --scenes N --val-scenes V --test-scenes T",
+                )
+        most = None if options.scenes is None else sixth(options.scenes)
+        return {
+            split: _chosen(own[split], rng.permutation(len(own[split]))[: number or most])
+            for split, number in options.given.items()
+        }
+    numbers = options.divide(len(entries), max(1, len(entries) // 10), "images")
+    order = rng.permutation(len(entries))
+    plan, begin = {}, 0
+    for split in ("test", "val", "train"):
+        plan[split] = _chosen(entries, order[begin : begin + numbers[split]])
+        begin += numbers[split]
+    return plan
+
+
+def _chosen(entries: Sequence[Entry], which: NDArray[np.int64]) -> list[Entry]:
+    return [entries[index] for index in sorted(which.tolist())]

@@ -1,254 +1,408 @@
-"""Rows of other people's HDF5 files, in order and in blocks, however a file is chunked.
+"""Data sets that others publish as HDF5: the files of a mirror, and EfficientMORL's.
 
-h5py chunks by itself across many rows and few pixels, such as (31250, 2, 4, 1) of a million
-pictures: read row by row, every row costs the whole file's share of that many. So rows are read in
-blocks that end where chunks end, and blocks too large for memory in tiles of pixels.
+The mirror (Objects Room, CLEVR, ShapeStacks) has `image` uint8 [N,H,W,3], `mask` integers [N,H,W,1]
+or [N,H,W] and factors [N,...]. EfficientMORL (Objects Room, CLEVR) has groups train, val and test,
+each with `imgs` uint8 [N,H,W,3] and `masks` uint8 [N,E,H,W,C], 0 or 255.
+
+Axes: N images, H, W rows and columns, E entities, background first, C copies of a mask (1 or 3).
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from sri_cli.data.dataset import reason_of
-from sri_cli.data.transforms import Box
+from sri_cli.console import Progress, counted
+from sri_cli.data.dataset import SPLITS
+from sri_cli.data.download import Remote, download
+from sri_cli.data.source import Options, Rows, Survey
+from sri_cli.data.sources.published import SIMULATE_INSTEAD, ImageSource, Item, PublishedSet
+from sri_cli.data.transforms import Resizing
+from sri_cli.data.writer import Header
 from sri_cli.errors import SriError
 
-BLOCK_BYTES = 64 * 2**20  # read at once where chunks allow it
-NUMBERS_BYTES = 4 * 2**20  # the same, of each factor
-BAND_BYTES = 400 * 2**20  # the rows of one chunk, as they are kept; 360 MB of a million of 64 px
-CACHE_BYTES = 16 * 2**20  # of chunks; one at least must fit, or HDF5 reads byte by byte
-NEAR_ROWS = 16  # wanted rows no further apart are read together
-FACTOR_BYTES = 4096  # an image
-ANEW = "get the file again from where it comes from"
-FAULTS = (OSError, RuntimeError, KeyError, ValueError)  # h5py's, for damaged files
+MIRROR = "https://data-download.compute.dtu.dk/multi_object_datasets/"
+IMAGE, MASK = ("image", "images", "imgs"), ("mask", "masks")
+SPLIT_OPTIONS = {"train": "--scenes", "val": "--val-scenes", "test": "--test-scenes"}
 
-Array = NDArray[Any]
-Rows = NDArray[np.int64]  # increasing
-Convert = Callable[[Array], Array]
+# Scenes of the mirror's ShapeStacks. The file is shuffled and does not say which images show the
+# same scene, but images of a training scene must not be in the test split.
+VIEWS = 16
+NUM_SCENES, NUM_EVALUATION_SCENES = 19_450, 2_916  # published; the latter for val and test each
+# Factors that do not depend on the camera, unlike `visibility` and `pixel_coords`.
+SCENE_FACTORS = ("com", "rgba", "shape", "size")
+IMAGES_PER_SCENE = (12, 20)  # on average; outside this range the factors do not identify scenes
+SHUFFLE = 0x5CE4E5  # separates this permutation from others of the same seed
+
+BLOCK_BYTES = 64 * 2**20  # read at once
+FACTOR_BLOCK_BYTES = 4 * 2**20
+MAX_CHUNK_ROW_BYTES = 2**30  # rows that share a chunk are read at once up to this size
+CACHE_BYTES = 16 * 2**20  # of chunks; one must fit, or HDF5 reads byte by byte
+MAX_FACTOR_BYTES = 4096  # per image
+PROGRESS_ROWS = 256
+ANOTHER_FILE = "choose a file of this data set: --from FILE"
+
+
+class Plan(NamedTuple):
+    """What to take from a group: `splits` int8 [N], the index of each image's split in SPLITS or
+    -1; `names` [N] of scenes, after a prefix."""
+
+    splits: NDArray[np.int8]
+    names: NDArray[np.int64]
+    prefix: str
+
+
+class Hdf5Source(ImageSource):
+    """A file of the mirror or of EfficientMORL; `remote`: downloaded from the mirror to `path`."""
+
+    def __init__(
+        self,
+        kind: PublishedSet,
+        path: Path,
+        options: Options,
+        *,
+        remote: bool = False,
+        offline: bool = False,
+    ) -> None:
+        super().__init__(kind, path, options)
+        self.remote, self.offline = remote, offline
+        self.groups = ("/",) if remote or has_images(path) else SPLITS
+        self.header = Header(
+            name=kind.name,
+            size=self.resizing.size,
+            source="mirror" if self.groups == ("/",) else "original",
+            background_labels=kind.background_labels,
+            parameters={"file": path.name, **self._split_parameters()},
+            preprocessing="",  # depends on the file
+        )
+
+    def _split_parameters(self) -> dict[str, Any]:
+        given = self.options.given
+        if self.groups == SPLITS:
+            limits = {split: "all" if n is None else n for split, n in given.items()}
+            return {"kept": self.kind.kept, "split": "groups of the file", **limits}
+        if self.kind.split is not None:
+            split = self.kind.split.changed_by(self.options)
+            return {"kept": self.kind.kept, **split.parameters()}
+        scaled = {split: "as published, to scale" if n is None else n for split, n in given.items()}
+        rule = "scenes, shuffled by the seed; not the official lists"
+        return {"split": rule, **scaled, "seed": self.options.seed}
+
+    def fetch(self, workers: int, command: str) -> None:
+        if self.remote:
+            root = os.environ.get("SRI_MIRROR", MIRROR).rstrip("/")
+            remote = Remote(f"{root}/{self.path.name}", self.kind.mirror_sha256)
+            download(remote, self.path, instead=SIMULATE_INSTEAD, offline=self.offline)
+        with open_hdf5(self.path) as file:
+            image, _ = self._datasets(file, self.groups[0])
+            kind, size, px = self.kind, self.resizing.size, self.kind.mirror_px
+            if image.shape[1:3] != (px, px):
+                preprocessing = Resizing(size, kind.filter, kind.crop).words()
+            else:
+                whose = ", the mirror's own crop, not the published one" if kind.crop else ""
+                resize = f"; resize to {size} (Pillow {kind.filter}); masks nearest"
+                preprocessing = f"{px}x{px} as in the file{whose}" + resize * (size != px)
+        self.header = replace(self.header, preprocessing=preprocessing)
+
+    def _datasets(self, file: h5py.File, name: str) -> tuple[h5py.Dataset, h5py.Dataset]:
+        """Images and masks of a group; SriError if they are missing or of another type or shape."""
+        kind = self.kind
+        if not isinstance(file.get(name), h5py.Group):
+            content = ", ".join(itertools.islice(file, 8)) or "nothing"
+            raise SriError(
+                f"{self.path} has neither images nor a group `{name}`, but {content}", ANOTHER_FILE
+            )
+        group = file[name]
+        if kind.name != "shapestacks" and "com" in group:  # rooms have the same size
+            raise SriError(f"{self.path} is of shapestacks, not of {kind.name}", ANOTHER_FILE)
+        image, mask = _find(group, IMAGE), _find(group, MASK)
+        sides = image.shape[1:3]
+        allowed = {(kind.height, kind.width), (kind.mirror_px, kind.mirror_px)}
+        if (
+            image.dtype != np.uint8
+            or image.shape[3:] != (3,)
+            or sides not in allowed
+            or not len(image)
+        ):
+            expected = " or ".join(f"[N, {h}, {w}, 3]" for h, w in sorted(allowed))
+            raise _unexpected(image, f"uint8 {expected}")
+        by_label = mask.dtype.kind in "iub" and mask.shape in (
+            image.shape[:3],
+            (*image.shape[:3], 1),
+        )
+        by_entity = (
+            mask.dtype in (np.uint8, np.bool_)
+            and (mask.ndim, mask.shape[0], *mask.shape[2:4]) == (5, *image.shape[:3])
+            and 1 <= mask.shape[1] <= 255
+        )
+        if not by_label and not by_entity:
+            n, h, w = image.shape[:3]
+            raise _unexpected(mask, f"integers [{n}, {h}, {w}, 1] or [{n}, entities, {h}, {w}, 1]")
+        return image, mask
+
+    def survey(self) -> Survey:
+        """Assign images to splits; reads factors, and masks only where the filter needs them."""
+        rule = ""
+        with (
+            open_hdf5(self.path) as file,
+            Progress(0, 0, f"check {self.path.name}", "image") as progress,
+        ):
+            if self.groups == SPLITS:
+                plan = {split: self._take_group(file, split, progress) for split in SPLITS}
+            else:
+                image, mask = self._datasets(file, "/")
+                if self.kind.split is None:
+                    scenes, rule = group_scenes(file, len(image), progress)
+                    splits = split_scenes(scenes, self.options)
+                    plan = {"/": Plan(splits, scenes, "scene")}
+                else:
+                    split = self.kind.split.changed_by(self.options)
+                    splits = np.full(len(image), -1, np.int8)
+                    for name, row in split.assign(enumerate(self._kept(file, mask, progress))):
+                        splits[row] = SPLITS.index(name) if name else -1
+                    split.check(self.path, len(image), _counts([splits]))
+                    plan = {"/": Plan(splits, np.arange(len(image)), "image")}
+        return Survey(_counts([group.splits for group in plan.values()]), (), rule, plan)
+
+    def _take_group(self, file: h5py.File, split: str, progress: Progress) -> Plan:
+        """The first images of a group that pass the filter, as many as wanted."""
+        _, mask = self._datasets(file, split)
+        limit = self.options.given[split]
+        kept = (row for row, keep in enumerate(self._kept(file, mask, progress)) if keep)
+        rows = list(itertools.islice(kept, limit))
+        if limit is not None and len(rows) < limit:
+            option = SPLIT_OPTIONS[split]
+            raise SriError(
+                f"{option} {limit}: {self.path} has {len(mask):,} images in {split},"
+                f" {len(rows):,} of them kept",
+                f"{option} {len(rows)}, or leave it out for all of them",
+            )
+        splits = np.full(len(mask), -1, np.int8)
+        splits[rows] = SPLITS.index(split)
+        return Plan(splits, np.arange(len(mask)), split)
+
+    def _kept(self, file: h5py.File, mask: h5py.Dataset, progress: Progress) -> Iterator[bool]:
+        """Whether each image passes the filter, by its visibility factor or its mask."""
+        if self.kind.max_entities is None:
+            yield from itertools.repeat(True, len(mask))
+            return
+        known = _factors(mask.parent, len(mask)).get("visibility")
+        before = progress.done
+        progress.expect(before + len(mask))
+        for row, values in enumerate(read_rows(mask if known is None else known)):
+            if known is not None:
+                visible = values.sum(dtype=np.float64)
+            elif values.ndim == 4:
+                visible = np.count_nonzero(values.any(axis=(1, 2, 3)))
+            else:
+                visible = len(np.unique(values))
+            if row % PROGRESS_ROWS == 0:
+                progress.reach(before + row)
+            yield bool(visible <= self.kind.max_entities)
+        progress.advance(before + len(mask))
+
+    def items(self, survey: Survey, rows: Rows) -> Iterator[tuple[str, Item]]:
+        """In the order of the file, group by group."""
+        with open_hdf5(self.path) as file:
+            for name, plan in survey.plan.items():
+                image, mask = self._datasets(file, name)
+                uncropped = image.shape[1:3] == (self.kind.height, self.kind.width)
+                crop = Resizing(self.resizing.size, box=self.kind.crop if uncropped else None).crop
+                missing = [
+                    np.flatnonzero(plan.splits == i)[rows[s] :] for i, s in enumerate(SPLITS)
+                ]
+                wanted = np.sort(np.concatenate(missing))
+                known = _factors(file[name], len(image))
+                columns = [read_rows(known[key], wanted, FACTOR_BLOCK_BYTES) for key in known]
+                columns = [read_rows(image, wanted), read_rows(mask, wanted), *columns]
+                for row, pixels, labels, *values in zip(wanted, *columns, strict=True):
+                    item = Item(
+                        f"{plan.prefix}-{plan.names[row]}",
+                        np.ascontiguousarray(crop(pixels)),
+                        np.ascontiguousarray(crop(self._labels(labels))),
+                        dict(zip(known, map(_as_factor, values), strict=True)),
+                    )
+                    yield SPLITS[plan.splits[row]], item
+
+    def _labels(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
+        """A mask [H,W,1], [H,W] or [E,H,W,C] (the first entity that is set) as uint8 [H,W]."""
+        if mask.ndim == 4:
+            labels = np.zeros(mask.shape[1:3], np.uint8)
+            for entity in reversed(range(len(mask))):
+                labels[mask[entity].any(axis=-1)] = entity
+            return labels
+        low, high = int(mask.min()), int(mask.max())
+        if low < 0 or high > 255:
+            raise SriError(
+                f"{self.path}: a mask has labels from {low} to {high}, not from 0 to 255",
+                ANOTHER_FILE,
+            )
+        labels = mask.reshape(mask.shape[:2]).astype(np.uint8)
+        if self.kind.unassigned_label is not None:
+            labels[labels == self.kind.unassigned_label] = 0
+        return labels
+
+
+def _counts(splits: list[NDArray[np.int8]]) -> dict[str, int]:
+    together = np.concatenate(splits)
+    return {name: int((together == index).sum()) for index, name in enumerate(SPLITS)}
+
+
+def group_scenes(
+    file: h5py.File, num_images: int, progress: Progress
+) -> tuple[NDArray[np.int64], str]:
+    """The scene of each image of ShapeStacks int64 [N], numbered by first appearance, and the rule:
+    images with equal scene factors show the same scene.
+
+    SriError if the factors do not identify scenes.
+    """
+    names = [
+        name
+        for name in SCENE_FACTORS
+        if name in file
+        and file[name].dtype.kind in "iufbS"
+        and file[name].shape[:1] == (num_images,)
+    ]
+    reason = f"it has none of the factors {', '.join(SCENE_FACTORS)}"
+    if names:
+        known: dict[bytes, int] = {}
+        scenes = np.empty(num_images, np.int64)
+        progress.expect(num_images)
+        readers = [read_rows(file[name], block_bytes=FACTOR_BLOCK_BYTES) for name in names]
+        for row, values in enumerate(zip(*readers, strict=True)):
+            digest = hashlib.blake2b(digest_size=16)
+            for value in values:
+                # -0.0 equals 0.0, but its bytes do not.
+                digest.update((value + 0.0 if value.dtype.kind == "f" else value).tobytes())
+            scenes[row] = known.setdefault(digest.digest(), len(known))
+            if row % PROGRESS_ROWS == 0:
+                progress.reach(row)
+        low, high = IMAGES_PER_SCENE
+        if low <= num_images / len(known) <= high:
+            return scenes, f"images of equal {', '.join(names)}"
+        reason = (
+            f"by {', '.join(names)} its {num_images:,} images show"
+            f" {counted(len(known), 'scene')}, not {VIEWS} images each"
+        )
+    raise SriError(
+        f"{file.filename}: its images cannot be grouped by scene: {reason}",
+        "choose the mirror's file of ShapeStacks, or simulate: sri prepare shapestacks",
+    )
+
+
+def split_scenes(scenes: NDArray[np.int64], options: Options) -> NDArray[np.int8]:
+    """The index in SPLITS of each image's split, -1 for none: int8 [N], by shuffled scenes.
+
+    Scenes for test and validation come first, so that the number of training scenes does not change
+    them.
+    """
+    count = int(scenes.max()) + 1
+    share = max(1, round(count * NUM_EVALUATION_SCENES / NUM_SCENES))
+    numbers = options.divide(count, share, "scenes")
+    order = np.random.default_rng((options.seed, SHUFFLE)).permutation(count)
+    split_of_scene, begin = np.full(count, -1, np.int8), 0
+    for split in ("test", "val", "train"):
+        split_of_scene[order[begin : begin + numbers[split]]] = SPLITS.index(split)
+        begin += numbers[split]
+    return split_of_scene[scenes]
+
+
+def has_images(path: Path) -> bool:
+    """Whether an HDF5 file has images in its root, as the mirror's files have."""
+    with open_hdf5(path) as file:
+        return any(isinstance(file.get(name), h5py.Dataset) for name in IMAGE)
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[h5py.File]:
-    """The file; SriError when it is not there, no HDF5, cut off or not to be read."""
+def open_hdf5(path: Path) -> Iterator[h5py.File]:
+    """The file; SriError if it does not exist, is not HDF5, or is damaged where it is read."""
     if not path.is_file():
-        what = "is no file" if path.exists() else "does not exist"
-        raise SriError(f"{path} {what}", "name a file that is there: --from FILE")
-    if not os.access(path, os.R_OK):
-        raise SriError(f"{path} cannot be read: no permission", f"chmod u+r {path}")
-    if not h5py.is_hdf5(path):
-        raise SriError(f"{path} is not an HDF5 file", ANEW)
+        problem = "is not a file" if path.exists() else "does not exist"
+        raise SriError(f"{path} {problem}", "choose an existing file: --from FILE")
+    cache = {"rdcc_nbytes": CACHE_BYTES, "rdcc_nslots": 100_003}
     try:
-        file = h5py.File(path, "r", locking=False, rdcc_nbytes=CACHE_BYTES, rdcc_nslots=100_003)
-    except FAULTS as error:
-        raise SriError(f"{path} {fault_of(error)}", ANEW) from error
-    with file:
-        yield file
-
-
-def fault_of(error: Exception) -> str:
-    """What is wrong with a file that cannot be opened."""
-    if "truncated" in str(error):
-        return "is cut off: it ends before its data does"
-    return f"cannot be read: {reason_of(error) if isinstance(error, OSError) else error}"
-
-
-def has(group: h5py.Group, name: str, kind: type) -> bool:
-    """Whether there is such a data set or group; links into other files are none."""
-    try:
-        return isinstance(group.get(name, getlink=True), h5py.HardLink) and isinstance(
-            group.get(name), kind
-        )
-    except FAULTS:
-        return False
-
-
-def find(group: h5py.Group, names: tuple[str, ...]) -> h5py.Dataset:
-    """The data set that has one of these names; SriError when there is none."""
-    for name in names:
-        if has(group, name, h5py.Dataset):
-            return group[name]
-    where = "" if group.name == "/" else f" in its group {group.name.strip('/')}"
-    there = ", ".join(itertools.islice(group, 8)) or "nothing"
-    raise SriError(
-        f"{group.file.filename} has no data set `{names[0]}`{where}; there is {there}",
-        "name a file of this data set: --from FILE",
-    )
-
-
-def wrong(dataset: h5py.Dataset, wanted: str) -> SriError:
-    """The complaint about a data set of another type or shape."""
-    name = dataset.name.strip("/")
-    return SriError(
-        f"{dataset.file.filename}: `{name}` is {dataset.dtype} {list(dataset.shape)},"
-        f" {wanted} is wanted",
-        "name a file of this data set: --from FILE",
-    )
+        with h5py.File(path, "r", locking=False, **cache) as file:
+            yield file
+    except (OSError, RuntimeError) as error:  # of h5py, for damaged files
+        raise SriError(
+            f"{path} cannot be read: {error}", "download or copy the file again"
+        ) from error
 
 
 def read_rows(
     dataset: h5py.Dataset,
-    rows: Rows,
-    convert: Convert = lambda tile: tile,
-    *,
-    axes: tuple[int, int] | None = None,
-    box: Box | None = None,
-) -> Iterator[Array]:
-    """Each of `rows`, converted. `convert` takes some rows, and of their pixels a tile.
+    rows: NDArray[np.int64] | None = None,
+    block_bytes: int = BLOCK_BYTES,
+) -> Iterator[NDArray[Any]]:
+    """Each of the increasing `rows` (None: all), read in blocks that end where chunks end.
 
-    `axes`: which axes are pictures' rows and columns; those of what `convert` returns are 1 and
-    2. `box`: the crop. SriError when the file is damaged there.
+    h5py's automatic chunks hold few pixels of many images: read one by one, every image would cost
+    as much as all of these.
     """
-    for block in blocks(dataset, rows, axes, box):
-        whole = assembled(dataset, block, convert, axes, box)
-        for row in block - block[0]:
-            yield whole[row].copy()  # so that a row that waits does not hold its block
-        del whole  # before the next one is read
-
-
-def assembled(
-    dataset: h5py.Dataset,
-    block: Rows,
-    convert: Convert,
-    axes: tuple[int, int] | None,
-    box: Box | None,
-) -> Array:
-    """All rows from the first to the last of a block, converted."""
-    whole: Array | None = None
-    for top, left, tile in tiles(dataset, block, axes, box):
-        part = convert(tile)
-        if axes is None:
-            return part
-        sides = cropped_sides(dataset, axes, box)
-        if part.shape[1:3] == sides:
-            return part
-        if whole is None:
-            whole = np.empty((len(part), *sides, *part.shape[3:]), part.dtype)
-        whole[:, top : top + part.shape[1], left : left + part.shape[2]] = part
-    assert whole is not None
-    return whole
-
-
-def read_present(
-    dataset: h5py.Dataset, rows: Rows, present: Convert, axes: tuple[int, int]
-) -> Iterator[NDArray[np.bool_]]:
-    """For each of `rows` bool [K]: what `present` (rows of a tile -> bool [rows, K]) finds in any
-    tile of the picture."""
-    for block in blocks(dataset, rows, axes, None):
-        parts = (present(tile) for _, _, tile in tiles(dataset, block, axes, None))
-        found = next(parts)
-        for part in parts:
-            found |= part
-        yield from found[block - block[0]]
-
-
-def blocks(
-    dataset: h5py.Dataset, rows: Rows, axes: tuple[int, int] | None, box: Box | None
-) -> Iterator[Rows]:
-    """The rows in groups that are read at once; none needs a chunk that another one needs, unless
-    the rows of a chunk are more than memory holds."""
-    if not len(rows):
-        return
-    chunk, row_bytes = chunk_of(dataset)[0], bytes_of(dataset.shape[1:], dataset)
-    size = max(1, (NUMBERS_BYTES if axes is None else BLOCK_BYTES) // row_bytes)
+    row_bytes = max(1, math.prod(dataset.shape[1:]) * dataset.dtype.itemsize)
+    size, chunk = max(1, block_bytes // row_bytes), dataset.chunks[0] if dataset.chunks else 1
     if chunk <= size:
         size -= size % chunk
-        numbers = rows // size
-    else:
-        kept = row_bytes if axes is None else 3 * math.prod(cropped_sides(dataset, axes, box))
-        parts = math.ceil(chunk / max(1, BAND_BYTES // kept))
-        size = math.ceil(chunk / parts)
-        numbers = rows // chunk * parts + rows % chunk // size
-    far = np.diff(rows) > max(NEAR_ROWS, chunk)
-    yield from np.split(rows, np.flatnonzero(far | (np.diff(numbers) > 0)) + 1)
+    elif chunk * row_bytes <= MAX_CHUNK_ROW_BYTES:
+        size = chunk
+    every = range(len(dataset)) if rows is None else rows.tolist()
+    for _, group in itertools.groupby(every, lambda row: row // size):
+        wanted = list(group)
+        block = dataset[wanted[0] : wanted[-1] + 1]
+        for row in wanted:
+            yield block[row - wanted[0]].copy()  # a row in a queue does not keep its block
+        del block
 
 
-def tiles(
-    dataset: h5py.Dataset, block: Rows, axes: tuple[int, int] | None, box: Box | None
-) -> Iterator[tuple[int, int, Array]]:
-    """(first row, first column, pixels) within the crop, of all rows from the first to the last of
-    a block: at once where it fits, else in tiles as large as chunks."""
-    start, stop = int(block[0]), int(block[-1]) + 1
-    where = [slice(start, stop), *(slice(None) for _ in dataset.shape[1:])]
-    if axes is None:
-        yield 0, 0, read(dataset, where)
-        return
-    top, left = box[:2] if box else (0, 0)
-    steps = height, width = cropped_sides(dataset, axes, box)
-    if (stop - start) * bytes_of(dataset.shape[1:], dataset) > BLOCK_BYTES:
-        steps = tuple(chunk_of(dataset)[axis] for axis in axes)  # type: ignore[assignment]
-    # The first tile ends where a chunk ends, too.
-    for y, x in itertools.product(
-        pieces(top, top + height, steps[0]), pieces(left, left + width, steps[1])
-    ):
-        where[axes[0]], where[axes[1]] = y, x
-        yield y.start - top, x.start - left, read(dataset, where)
+def _find(group: h5py.Group, names: tuple[str, ...]) -> h5py.Dataset:
+    """The dataset that has one of these names; SriError if there is none."""
+    for name in names:
+        if isinstance(group.get(name), h5py.Dataset):
+            return group[name]
+    content = ", ".join(itertools.islice(group, 8)) or "nothing"
+    raise SriError(
+        f"{group.file.filename}: `{group.name}` has no dataset `{names[0]}`, but {content}",
+        ANOTHER_FILE,
+    )
 
 
-def pieces(start: int, stop: int, step: int) -> list[slice]:
-    """start..stop, cut at the multiples of `step`; whole when it is not longer than a step."""
-    if stop - start <= step:
-        return [slice(start, stop)]
-    cuts = [start, *range(start - start % step + step, stop, step), stop]
-    return [slice(a, b) for a, b in itertools.pairwise(cuts)]
+def _unexpected(dataset: h5py.Dataset, expected: str) -> SriError:
+    return SriError(
+        f"{dataset.file.filename}: `{dataset.name}` is {dataset.dtype} {list(dataset.shape)},"
+        f" not {expected}",
+        ANOTHER_FILE,
+    )
 
 
-def read(dataset: h5py.Dataset, where: list[slice]) -> Array:
-    """A part of a data set; SriError when the file is damaged there."""
-    try:
-        part: Array = dataset[tuple(where)]
-    except FAULTS as error:
-        first, last = where[0].start, where[0].stop - 1
-        raise SriError(
-            f"{dataset.file.filename} is damaged: `{dataset.name.strip('/')}` of images"
-            f" {first:,} to {last:,} cannot be read",
-            ANEW,
-        ) from error
-    return part
-
-
-def chunk_of(dataset: h5py.Dataset) -> tuple[int, ...]:
-    """The chunk's shape; of a contiguous data set, a row's."""
-    return tuple(dataset.chunks or (1, *dataset.shape[1:]))
-
-
-def bytes_of(shape: tuple[int, ...], dataset: h5py.Dataset) -> int:
-    """What an array of this shape takes."""
-    return math.prod(shape) * dataset.dtype.itemsize or 1
-
-
-def cropped_sides(dataset: h5py.Dataset, axes: tuple[int, int], box: Box | None) -> tuple[int, int]:
-    """Height and width of the crop."""
-    return (box[2], box[3]) if box else (dataset.shape[axes[0]], dataset.shape[axes[1]])
-
-
-def factors_of(file: h5py.File, num_images: int, without: set[str]) -> dict[str, h5py.Dataset]:
-    """The numbers that are known of each image, by name, as far as 4 KB an image go."""
+def _factors(group: h5py.Group, num_images: int) -> dict[str, h5py.Dataset]:
+    """The numeric factors of each image by name, up to 4 KB per image."""
     found: dict[str, h5py.Dataset] = {}
-    room = FACTOR_BYTES
-    for name in sorted(set(file) - without):
-        if not has(file, name, h5py.Dataset):
+    room = MAX_FACTOR_BYTES
+    for name in sorted(set(group) - {*IMAGE, *MASK, "scenario"}):
+        dataset = group.get(name)
+        if not isinstance(dataset, h5py.Dataset) or dataset.shape[:1] != (num_images,):
             continue
-        dataset = file[name]
-        row_bytes = bytes_of(dataset.shape[1:], dataset)
-        is_numeric = dataset.dtype.kind in "iufb" and dataset.dtype.itemsize <= 8
-        if is_numeric and dataset.shape[:1] == (num_images,) and row_bytes <= room:
+        row_bytes = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
+        numeric = dataset.dtype.kind in "iufb" and dataset.dtype.itemsize <= 8
+        if numeric and row_bytes <= room:
             room -= row_bytes
             found[name] = dataset
     return found
 
 
-def as_factor(values: Array) -> Array:
-    """Floats as float32, truth values as bytes, integers as they are, in this machine's order."""
+def _as_factor(values: NDArray[Any]) -> NDArray[Any]:
+    """Floats as float32, booleans as bytes, integers as they are, in native byte order."""
     if values.dtype.kind == "f":
         return values.astype(np.float32)
     return values.astype(np.uint8 if values.dtype.kind == "b" else values.dtype.newbyteorder("="))

@@ -1,98 +1,106 @@
-"""TFRecord files, read as a stream: no TensorFlow, no protobuf, constant memory.
+"""TFRecord files, read as a stream without TensorFlow: GZIP or plain, in constant memory.
 
-A file is GZIP-compressed (or plain) records `u64 length | u32 crc(length) | data | u32 crc(data)`,
-little endian, with masked CRC-32C; each data is a tf.train.Example, whose features are read here
-too. Every message names the record, counted from 1.
+A record is `u64 length | u32 crc(length) | data | u32 crc(data)`, little endian, with masked
+CRC-32C; the data is a tf.train.Example. Error messages count records from 1.
 """
 
 from __future__ import annotations
 
-import queue
+import contextlib
+import gzip
 import struct
-import threading
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import google_crc32c
 import numpy as np
+from isal import igzip_threaded, isal_zlib
 from numpy.typing import NDArray
 
 from sri_cli.errors import SriError
 
-try:  # several times faster than zlib at this
-    from isal import isal_zlib as zlib
-except ImportError:  # no wheel for this machine
-    import zlib  # type: ignore[no-redef]
-
-READ_BYTES = 2**18  # of the compressed file at once
-INFLATE_BYTES = 2**20  # at most so much comes out at once, whatever goes in
-PIECES_AHEAD = 8
-LARGEST_RECORD = 2**28
-NO_LENGTH = "its length does not fit its checksum"
 GZIP_MAGIC = b"\x1f\x8b"
-FOREIGN = {
-    b"PK\x03\x04": "a zip archive",
-    b"BZh": "compressed with bzip2",
-    b"\xfd7zXZ": "compressed with xz",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd",
-    b"\x89HDF": "an HDF5 file",
-    b"x\x01": "compressed with zlib, without the header of gzip",
-    b"x\x9c": "compressed with zlib, without the header of gzip",
-    b"x\xda": "compressed with zlib, without the header of gzip",
-}
-HEADER = struct.Struct("<QI")
-CRC = struct.Struct("<I")
+# Inflated ahead by a thread. When a stream ends too early, as much as this is lost: less than a
+# record of the published files.
+INFLATE_BYTES = 2**16
+MAX_RECORD_BYTES = 2**28
+HEADER, CRC = struct.Struct("<QI"), struct.Struct("<I")
 
 
-class Faulty(Exception):
-    """What is wrong with a record; `located` says of which. `hint`: what to do if it is the
-    first, and all are like it."""
+class BadRecord(Exception):
+    """What is wrong with a record; `hint` is the fix if the first record has this fault."""
 
-    def __init__(self, what: str, hint: str | None = None) -> None:
-        super().__init__(what)
-        self.what, self.hint = what, hint
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    def located(self, path: Path, number: int) -> SriError:
+        """The error of record `number` of a file."""
+        good = number - 1
+        again = f"{good:,} records before it are good; get the file again"
+        hint = again if good or self.hint is None else self.hint
+        return SriError(f"{path}: record {number:,}: {self}", hint)
 
 
 def read_records(
-    path: Path, tell: Callable[[int], None] | None = None, expected: int | None = None
+    path: Path,
+    progress: Callable[[int], None] = lambda num_bytes: None,
+    expected: int | None = None,
 ) -> Iterator[bytes]:
-    """The data of each record, both CRCs checked.
+    """The data of each record, both checksums checked.
 
-    `tell` gets the bytes of the file read so far, now and then. Raises SriError, with the number
-    of the record, for a file that is cut off, damaged, or no TFRecord; `expected` records are told
-    as missing.
+    Args:
+        progress: Called with the bytes of the file that are read, after each record.
+        expected: Records of the complete file, to report how many a truncated one lacks.
+
+    Raises:
+        SriError: The file is truncated, damaged or not a TFRecord file.
     """
-    number = 0
+    number = 1
     try:
-        with open(path, "rb") as file, closing(ahead(inflated(file, path, tell))) as pieces:
-            stream = Stream(pieces)
-            while True:
+        with open(path, "rb") as file, _inflate(file) as stream:
+            while header := stream.read(HEADER.size):
+                yield _read_record(stream, header)
                 number += 1
-                if stream.has_ended():
-                    return
-                yield next_record(stream)
+                progress(file.tell())
     except EOFError as error:
-        raise cut_off(path, number, expected) from error
-    except Faulty as error:
-        if number <= 1 and error.what == NO_LENGTH:
-            raise foreign(path, "no TFRecord file") from error
-        raise damaged(path, number, error) from error
+        raise _truncated(path, number, expected) from error
+    except (gzip.BadGzipFile, isal_zlib.error) as error:
+        raise BadRecord("the gzip stream is damaged here").located(path, number) from error
+    except BadRecord as error:
+        raise error.located(path, number) from error
     except OSError as error:
         raise SriError(f"{path} cannot be read: {error.strerror}", "name another file") from error
+    if number == 1:
+        raise SriError(f"{path} is empty", "get the file again, or name another one")
 
 
-def next_record(stream: Stream) -> bytes:
-    """The data of the record that begins here."""
-    header = stream.take(HEADER.size)
+def _inflate(file: BinaryIO) -> Any:
+    """A context manager of the stream of records."""
+    magic = file.read(len(GZIP_MAGIC))
+    file.seek(0)
+    if magic != GZIP_MAGIC:
+        return contextlib.nullcontext(file)
+    return igzip_threaded.open(file, "rb", block_size=INFLATE_BYTES)
+
+
+def _read_record(stream: BinaryIO, header: bytes) -> bytes:
+    if len(header) < HEADER.size:
+        raise EOFError
     length, crc = HEADER.unpack(header)
     if masked_crc(header[:8]) != crc:
-        raise Faulty(NO_LENGTH)
-    if length > LARGEST_RECORD:
-        raise Faulty(f"its length {length:,} is absurd")
-    data = stream.take(length)
-    if masked_crc(data) != CRC.unpack(stream.take(CRC.size))[0]:
-        raise Faulty("its data does not fit its checksum")
+        raise BadRecord(
+            "its length does not match its checksum",
+            "choose a TFRecord file, compressed with gzip as published or not compressed",
+        )
+    if length > MAX_RECORD_BYTES:
+        raise BadRecord(f"its length of {length:,} bytes is too large")
+    data, end = stream.read(length), stream.read(CRC.size)
+    if len(data) + len(end) < length + CRC.size:
+        raise EOFError
+    if masked_crc(data) != CRC.unpack(end)[0]:
+        raise BadRecord("its data does not match its checksum")
     return data
 
 
@@ -102,130 +110,12 @@ def masked_crc(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-class Stream:
-    """Bytes on demand out of pieces."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self.pieces = pieces
-        self.piece, self.at = memoryview(b""), 0
-
-    def has_ended(self) -> bool:
-        """Whether nothing follows."""
-        return self.at == len(self.piece) and not self._next()
-
-    def take(self, count: int) -> bytes:
-        """The next `count` bytes; EOFError when there are fewer."""
-        parts = []
-        while count:
-            if self.has_ended():
-                raise EOFError
-            part = self.piece[self.at : self.at + count]
-            parts.append(part)
-            self.at += len(part)
-            count -= len(part)
-        return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
-
-    def _next(self) -> bool:
-        piece = next((piece for piece in self.pieces if piece), b"")
-        self.piece, self.at = memoryview(piece), 0
-        return bool(piece)
-
-
-def ahead(pieces: Iterator[bytes]) -> Generator[bytes, None, None]:
-    """The same, made by a thread a few pieces ahead: inflating takes half of the time, and other
-    threads can run meanwhile. Its errors are raised here."""
-    ready: queue.Queue[bytes | Exception | None] = queue.Queue(PIECES_AHEAD)
-    left = threading.Event()
-
-    def make() -> None:
-        end: Exception | None = None
-        try:
-            for piece in pieces:
-                ready.put(piece)
-                if left.is_set():
-                    return
-        except Exception as error:
-            end = error
-        ready.put(end)
-
-    thread = threading.Thread(target=make, daemon=True)
-    thread.start()
-    try:
-        while (piece := ready.get()) is not None:
-            if isinstance(piece, Exception):
-                raise piece
-            yield piece
-    finally:
-        left.set()
-        while thread.is_alive():  # it may wait for room
-            with suppress(queue.Empty):
-                ready.get(timeout=0.01)
-
-
-def inflated(file, path: Path, tell: Callable[[int], None] | None) -> Iterator[bytes]:  # type: ignore[no-untyped-def]
-    """The contents of a gzip file (of one member or more) or of a plain one, piece by piece."""
-    start = file.read(READ_BYTES)
-    if not start:
-        raise SriError(f"{path} is empty", "get the file again, or name another")
-    for magic, what in FOREIGN.items():
-        if start.startswith(magic):
-            raise foreign(path, what)
-    plain = not start.startswith(GZIP_MAGIC)
-    inflate = None if plain else zlib.decompressobj(wbits=31)
-    while start:
-        if tell is not None:
-            tell(file.tell())
-        if inflate is None:
-            yield start
-            start = file.read(READ_BYTES)
-            continue
-        try:
-            yield inflate.decompress(start, INFLATE_BYTES)
-        except zlib.error as error:  # type: ignore[misc]
-            raise Faulty("the gzip stream is damaged here") from error
-        if inflate.eof:
-            start = inflate.unused_data or file.read(READ_BYTES)
-            if not start.startswith(GZIP_MAGIC[: len(start)]):
-                raise Faulty("something that is not gzip follows here")
-            inflate = zlib.decompressobj(wbits=31)
-        else:
-            start = inflate.unconsumed_tail or file.read(READ_BYTES)
-            if not start:
-                raise EOFError  # gzip's own end has not come
-
-
-@contextmanager
-def located(path: Path, number: int) -> Iterator[None]:
-    """Faulty, in the work with record `number`, as SriError."""
-    try:
-        yield
-    except Faulty as error:
-        raise damaged(path, number, error) from error
-
-
-def damaged(path: Path, number: int, error: Faulty) -> SriError:
-    """What is wrong with record `number`."""
-    good = max(number - 1, 0)
-    again = f"{good:,} records before it are good; get the file again"
-    hint = again if good or error.hint is None else error.hint
-    return SriError(f"{path}: record {good + 1:,}: {error.what}", hint)
-
-
-def cut_off(path: Path, number: int, expected: int | None) -> SriError:
-    """The file ends within record `number`, or within gzip's own end after it."""
-    good = max(number - 1, 0)
+def _truncated(path: Path, number: int, expected: int | None) -> SriError:
+    good = number - 1
     missing = f", {expected - good:,} of {expected:,} are missing" if expected else ""
     return SriError(
-        f"{path} is cut off in record {max(number, 1):,}: {good:,} records were read{missing}",
-        "get the rest of the file (a download goes on with the same command)",
-    )
-
-
-def foreign(path: Path, what: str) -> SriError:
-    """A file of another kind."""
-    return SriError(
-        f"{path}: record 1: this is {what}",
-        "a TFRecord file is wanted, compressed with gzip as published, or not at all",
+        f"{path} is truncated in record {number:,}: {good:,} records were read{missing}",
+        "get the rest of the file: the same command resumes a download",
     )
 
 
@@ -233,33 +123,85 @@ Features = dict[str, memoryview]
 
 
 def parse_example(data: bytes) -> Features:
-    """The features of a tf.train.Example, each as its undecoded list; Faulty when it is none."""
+    """The features of a tf.train.Example, each as its encoded list; BadRecord if it is none."""
     features = {}
-    for number, body in fields(memoryview(data)):
-        for inner, entry in fields(body) if number == 1 else ():
-            parts = dict(fields(entry)) if inner == 1 else {}
+    for number, body in _fields(memoryview(data)):
+        for inner, entry in _fields(body) if number == 1 else ():
+            parts = dict(_fields(entry)) if inner == 1 else {}
             if 1 in parts and 2 in parts:
                 features[bytes(parts[1]).decode("utf-8", "replace")] = parts[2]
     if not features:
-        raise Faulty("it is no tf.train.Example: it has no features")
+        raise BadRecord("it is not a tf.train.Example: it has no features")
     return features
 
 
-def fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Number and content of a message's length-delimited fields, the only ones used here."""
+def bytes_of(features: Features, name: str) -> NDArray[np.uint8]:
+    """The bytes of a BytesList: each a one-byte entry (`0a 01 xx`), or all in one long entry."""
+    content = _list_of(features, name, kind=1)
+    if (start := _start_of_string(content)) is not None:
+        return np.frombuffer(content[start:], np.uint8)
+    if len(content) % 3 == 0:
+        entries = np.frombuffer(content, np.uint8).reshape(-1, 3)
+        if (entries[:, 0] == 0x0A).all() and (entries[:, 1] == 1).all():
+            return entries[:, 2]
+    raise BadRecord(f"feature {name} has entries that are longer than one byte")
+
+
+def num_bytes_of(features: Features, name: str) -> int:
+    """How many bytes `bytes_of` would return, without looking at each."""
+    content = _list_of(features, name, kind=1)
+    start = _start_of_string(content)
+    return len(content) // 3 if start is None else len(content) - start
+
+
+def floats_of(features: Features, name: str) -> NDArray[np.float32]:
+    """The numbers of a FloatList, packed (`0a length ...`) or one by one (`0d xx xx xx xx`)."""
+    content = _list_of(features, name, kind=2)
+    if content[:1] == b"\x0a":
+        values = b"".join(part for number, part in _fields(content) if number == 1)
+    elif len(content) % 5 == 0 and not bytes(content[::5]).strip(b"\x0d"):
+        values = np.frombuffer(content, np.uint8).reshape(-1, 5)[:, 1:].tobytes()
+    else:
+        raise BadRecord(f"feature {name} is not a list of floats")
+    if len(values) % 4:
+        raise BadRecord(f"feature {name} is not a list of floats")
+    return np.frombuffer(values, "<f4").astype(np.float32)
+
+
+def _list_of(features: Features, name: str, kind: int) -> memoryview:
+    """The list of a feature; kind 1: bytes, 2: floats."""
+    if name not in features:
+        raise BadRecord(f"it has no feature {name}, but {', '.join(sorted(features))}")
+    parts = dict(_fields(features[name]))
+    if kind not in parts:
+        raise BadRecord(f"feature {name} has another type")
+    return parts[kind]
+
+
+def _start_of_string(content: memoryview) -> int | None:
+    """Where the string begins in a BytesList of one entry; None for other lists."""
+    if content[:1] != b"\x0a":
+        return None
+    length, at = _varint(content, 1)
+    return at if at + length == len(content) else None
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Number and content of a protobuf message's length-delimited fields; an Example has no
+    others."""
     at = 0
     while at < len(message):
-        tag, at = varint(message, at)
+        tag, at = _varint(message, at)
         if tag & 7 != 2:
-            raise Faulty("it is no tf.train.Example")
-        length, at = varint(message, at)
+            raise BadRecord("it is not a tf.train.Example")
+        length, at = _varint(message, at)
         if at + length > len(message):
-            raise Faulty("it is no tf.train.Example: a field is longer than its record")
+            raise BadRecord("it is not a tf.train.Example: a field is longer than its record")
         yield tag >> 3, message[at : at + length]
         at += length
 
 
-def varint(message: memoryview, at: int) -> tuple[int, int]:
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
     """The number that begins at `at`, and where it ends."""
     value = shift = 0
     while at < len(message) and shift < 64:
@@ -269,54 +211,4 @@ def varint(message: memoryview, at: int) -> tuple[int, int]:
         if byte < 128:
             return value, at
         shift += 7
-    raise Faulty("it is no tf.train.Example: a number does not end")
-
-
-def bytes_of(features: Features, name: str) -> NDArray[np.uint8]:
-    """The bytes of a BytesList: each its own one-byte entry (`0a 01 xx`), or one long string."""
-    content = only_list(features, name, 1)
-    if (start := start_of_string(content)) is not None:
-        return np.frombuffer(content[start:], np.uint8)
-    if len(content) % 3 == 0:
-        entries = np.frombuffer(content, np.uint8).reshape(-1, 3)
-        if (entries[:, 0] == 0x0A).all() and (entries[:, 1] == 1).all():
-            return entries[:, 2]
-    raise Faulty(f"feature {name} is neither one string nor single bytes")
-
-
-def num_bytes_of(features: Features, name: str) -> int:
-    """How many bytes `bytes_of` would give, without a look at each."""
-    content = only_list(features, name, 1)
-    start = start_of_string(content)
-    return len(content) // 3 if start is None else len(content) - start
-
-
-def start_of_string(content: memoryview) -> int | None:
-    """Where the string begins in a BytesList that holds nothing else."""
-    first, at = varint(content, 0) if len(content) else (0, 0)
-    if first != 0x0A:
-        return None
-    length, at = varint(content, at)
-    return at if at + length == len(content) else None
-
-
-def floats_of(features: Features, name: str) -> NDArray[np.float32]:
-    """The numbers of a FloatList, packed or one by one."""
-    content = only_list(features, name, 2)
-    if len(content) and content[0] == 0x0A:
-        content = b"".join(part for number, part in fields(content) if number == 1)  # type: ignore[assignment]
-    elif len(content) % 5 == 0 and bytes(content[::5]).count(0x0D) == len(content) // 5:
-        content = np.frombuffer(content, np.uint8).reshape(-1, 5)[:, 1:].tobytes()  # type: ignore[assignment]
-    if len(content) % 4:
-        raise Faulty(f"feature {name} is no list of floats")
-    return np.frombuffer(content, "<f4").astype(np.float32)
-
-
-def only_list(features: Features, name: str, kind: int) -> memoryview:
-    """The list of a feature: 1 bytes, 2 floats."""
-    if name not in features:
-        raise Faulty(f"it has no feature {name}, but {', '.join(sorted(features))}")
-    parts = dict(fields(features[name]))
-    if kind not in parts:
-        raise Faulty(f"feature {name} is of another type")
-    return parts[kind]
+    raise BadRecord("it is not a tf.train.Example: a number does not end")

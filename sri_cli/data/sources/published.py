@@ -1,0 +1,189 @@
+"""How multi-object data sets are published: their files, shapes, crops and splits.
+
+Axes: H, W rows and columns of an image, E entities, background first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sri_cli.data.dataset import SPLITS
+from sri_cli.data.source import Options, Scenario, Source, sixth
+from sri_cli.data.transforms import Box, Filter, Resizing
+from sri_cli.errors import SriError
+
+T = TypeVar("T")
+SIMULATE_INSTEAD = "--from simulate makes similar images; --from FILE reads a local file"
+
+
+@dataclass(frozen=True)
+class PositionSplit:
+    """A split by position: the first `test` images, the next `val`, then `train` (None: the rest).
+
+    The published rule counts all images of a file, also those that a filter drops; a split with
+    other numbers counts only the images that are kept.
+    """
+
+    test: int
+    val: int
+    train: int | None
+    published: bool = True
+
+    def changed_by(self, options: Options) -> PositionSplit:
+        """The split with the user's numbers; the published one if there are none."""
+        train, val, test = (options.given[split] for split in SPLITS)
+        if train is None and val is None and test is None:
+            return self
+        default = val or test if train is None else sixth(train)
+        return PositionSplit(test or default, val or default, train, published=False)
+
+    def assign(self, images: Iterable[tuple[T, bool]]) -> Iterator[tuple[str | None, T]]:
+        """(split, image) of each (image, whether it is kept), up to the end of the split; None for
+        those that are not kept."""
+        position, first_train = 0, self.test + self.val
+        for image, keep in images:
+            if self.train is not None and position >= first_train + self.train:
+                return
+            evaluation = "test" if position < self.test else "val"
+            split = evaluation if position < first_train else "train"
+            yield split if keep else None, image
+            position += keep or self.published
+
+    def check(self, path: Path, num_images: int, counts: Mapping[str, int]) -> None:
+        """SriError if a file of `num_images` is too short for the split.
+
+        `counts`: the images of each split that are kept.
+        """
+        kept = sum(counts.values())
+        content = f"{path} has {num_images:,} images" + f" ({kept:,} kept)" * (kept < num_images)
+        needed = {"test": self.test, "val": self.val, "train": self.train or 1}
+        if self.published:
+            if num_images >= sum(needed.values()) and all(counts.values()):
+                return
+            rest = "the rest" if self.train is None else f"the next {self.train:,}"
+            raise SriError(
+                f"{content}; the published split takes the first {self.test:,} for test, the next"
+                f" {self.val:,} for validation and {rest} for training",
+                "choose another split: --test-scenes T --val-scenes V (the rest is for training)",
+            )
+        if any(counts[split] < number for split, number in needed.items()):
+            raise SriError(
+                f"{content}, too few for {self.test:,} test, {self.val:,} validation and"
+                f" {self.train or 1:,} training images",
+                "choose smaller numbers: --test-scenes T --val-scenes V --scenes N",
+            )
+
+    def parameters(self) -> dict[str, object]:
+        """The split as recorded in the data file."""
+        return {
+            "split": "as published" if self.published else "in order: test, val, train",
+            "test": self.test,
+            "val": self.val,
+            "train": "the rest" if self.train is None else self.train,
+        }
+
+
+@dataclass(frozen=True)
+class PublishedSet:
+    """A published data set: its files, the shape of its images, and how the paper uses them."""
+
+    name: str
+    mirror_file: str
+    mirror_sha256: str
+    mirror_px: int = 64
+    record_file: str = ""  # within the bucket; "": not published there
+    height: int = 64
+    width: int = 64
+    factors: tuple[str, ...] = ()  # of records, float32 [E]
+    background_labels: int = 1
+    unassigned_label: int | None = None  # of pixels that belong to nothing
+    split: PositionSplit | None = None  # None: by scene
+    max_entities: int | None = None  # visible ones, with the background; None: no filter
+    crop: Box | None = None
+    size_px: int = 64
+    filter: Filter = "bilinear"
+
+    @property
+    def kept(self) -> str:
+        """Which images are kept, as recorded in the data file."""
+        return "all" if self.max_entities is None else f"at most {self.max_entities} visible"
+
+
+# Splits as GENESIS made them (of CLEVR it takes the first 70,000); crop and filter of CLEVR6.
+# Beside the mirror's towers lies `shapestacks-metadata.npy`, a pickle: it can run code when it is
+# opened and only holds the types of the factors, so it is never downloaded.
+SETS = {
+    "shapestacks": PublishedSet(
+        name="shapestacks",
+        mirror_file="shapestacks-full.hdf5",
+        mirror_sha256="09433b2e629744fc2aaa81d5f922d8b0509500bcb0e49d884675f4f8d52c1928",
+        unassigned_label=7,
+    ),
+    "objects-room": PublishedSet(
+        name="objects-room",
+        mirror_file="objects_room_train-full.hdf5",
+        mirror_sha256="5bddda03ebb48dca426071317c3d3ed1fb1a6683fd20c5fdf57a0a8c04bf2444",
+        record_file="objects_room/objects_room_train.tfrecords",
+        background_labels=4,
+        split=PositionSplit(10_000, 10_000, None),
+    ),
+    "clevr6": PublishedSet(
+        name="clevr6",
+        mirror_file="clevr_10-full.hdf5",
+        mirror_sha256="419dd56bc7791541daaa246d4b60a00ab3d9c0b9a1330c8b8a015350130240c2",
+        mirror_px=128,
+        record_file="clevr_with_masks/clevr_with_masks_train.tfrecords",
+        height=240,
+        width=320,
+        factors=("x", "y", "z", "rotation", "visibility"),
+        split=PositionSplit(10_000, 10_000, 50_000),
+        max_entities=7,
+        crop=(29, 64, 192, 192),
+        size_px=96,
+        filter="bicubic",
+    ),
+}
+# Records of the files of the bucket, to report how many a truncated one lacks.
+NUM_RECORDS = {
+    "objects_room_train.tfrecords": 1_000_000,
+    "objects_room_test_empty_room.tfrecords": 922,
+    "objects_room_test_six_objects.tfrecords": 922,
+    "objects_room_test_identical_color.tfrecords": 922,
+    "clevr_with_masks_train.tfrecords": 100_000,
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image on its way to a worker: cropped, not yet resized; labels [H, W]."""
+
+    name: str
+    image: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    factors: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+
+class ImageSource(Source):
+    """A published file of single images: cropped where they are read, resized in the worker."""
+
+    items_per_task = 8
+    max_workers = 1  # reading is the bottleneck: more workers did not help
+
+    def __init__(self, kind: PublishedSet, path: Path, options: Options) -> None:
+        options.check()
+        self.kind, self.path, self.options = kind, path, options
+        self.resizing = Resizing(options.size_px or kind.size_px, kind.filter)
+
+    def make(self, item: Item) -> Scenario:
+        return Scenario(
+            name=item.name,
+            images=self.resizing.picture(item.image)[None],
+            masks=self.resizing.labels(item.labels)[None],
+            factors={name: np.asarray(values)[None] for name, values in item.factors.items()},
+        )
