@@ -181,7 +181,7 @@ def place_of(ranks: Ranks, device: str) -> torch.device:
     return torch.device("cuda", ranks.local)
 
 
-def spread_statistics(model: nn.Module, ranks: Ranks) -> None:
+def share_batch_statistics(model: nn.Module, ranks: Ranks) -> None:
     """Let the batch statistics of training span all ranks."""
     for part in model.modules():
         if isinstance(part, BatchNorm2d):

@@ -112,7 +112,7 @@ def import_run(
     step.model.load_state_dict(step.model.state_dict() | weights)
     notes += load_training_state(step, official, found)
     done = official.step or 0
-    step.follow_schedule(done)
+    step.set_phase(done)
     origin = {"file": path.name, "sha256": official.sha256, "system": system}
     write_run(run_dir, recipe, step, done, {"source": source, "imported": origin}, command)
     saved = checkpoints.checkpoint_path(run_dir, done)

@@ -1,12 +1,12 @@
-"""What a recipe changes in the course of a training, as functions of the step alone.
+"""What changes in the course of a training, as functions of the step alone.
 
-How long a run is to last does not change what it has done.
+The last step of a run is no argument: a run that is trained further repeats nothing.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sri_cli.errors import SriError
 
@@ -16,10 +16,18 @@ if TYPE_CHECKING:
 LOWEST_LR_SHARE = 0.01
 
 
-def learning_rate(settings: TrainSection, step: int) -> float:
-    """Linear warm-up over `lr_warmup` steps, then, if wanted, one of two ways down.
+class Phase(NamedTuple):
+    """How the model is run for a while: the likelihood of the warm-up, refinement steps."""
 
-    Half a cosine to a hundredth in `lr_decay_steps`, or halved every `lr_half_life` steps.
+    gaussian_likelihood: bool
+    refinements: int
+
+
+def learning_rate(settings: TrainSection, step: int) -> float:
+    """The rate of step t = 0, 1, ...: lr * min(1, (t+1)/W) * decay(u) with u = max(0, t - W).
+
+    W is `lr_warmup`. decay(u) is 0.5^(u/H) for `lr_half_life` H, or half a cosine from 1 to 0.01 in
+    `lr_decay_steps`, or 1.
     """
     warm = min(1.0, (step + 1) / settings.lr_warmup) if settings.lr_warmup else 1.0
     after = max(0, step - settings.lr_warmup)
@@ -32,17 +40,19 @@ def learning_rate(settings: TrainSection, step: int) -> float:
     return settings.lr * warm * (LOWEST_LR_SHARE + (1 - LOWEST_LR_SHARE) * cosine)
 
 
-def check_refinements(most: int, settings: TrainSection) -> None:
-    """SriError when the settings name more refinement steps than the `most` of the model."""
-    if settings.late_refinements is not None and settings.late_refinements > most:
+def phase_at(settings: TrainSection, step: int, most_refinements: int) -> Phase:
+    """The phase of a training step, for a model with up to `most_refinements`."""
+    late, begin = settings.late_refinements, settings.late_refinements_from
+    is_late = late is not None and begin is not None and step >= begin
+    refinements = late if is_late and late is not None else most_refinements
+    return Phase(step < settings.gaussian_warmup_steps, refinements)
+
+
+def check_refinements(settings: TrainSection, most_refinements: int) -> None:
+    """SriError when the settings name more refinement steps than the model has."""
+    if (settings.late_refinements or 0) > most_refinements:
         raise SriError(
-            f"train.late_refinements={settings.late_refinements}: this model has {most} steps",
-            "it can only lower their number; leave it out for a model that does not refine",
+            f"train.late_refinements={settings.late_refinements}: this model has"
+            f" {most_refinements} refinement steps",
+            "lower it, or leave it out for a model that does not refine",
         )
-
-
-def refinement_steps(settings: TrainSection, step: int, most: int) -> int:
-    """How many refinement steps a model of `most` takes in training step `step`."""
-    late = settings.late_refinements
-    begin = settings.late_refinements_from
-    return most if late is None or begin is None or step < begin else late

@@ -20,9 +20,8 @@ from sri_cli.device import Precision, choose_device, cpu_model
 from sri_cli.errors import SriError
 from sri_cli.models.build import build_model
 from sri_cli.run import Workspace, is_path
-from sri_cli.training.capture import WARM_UP_STEPS
 from sri_cli.training.distributed import Ranks
-from sri_cli.training.execution import ExecutionMode, choose_mode
+from sri_cli.training.execution import WARM_UP_STEPS, ExecutionMode, choose_mode
 from sri_cli.training.step import TrainStep
 from sri_cli.training.trainer import check_data
 

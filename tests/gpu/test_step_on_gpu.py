@@ -18,9 +18,8 @@ from sri_cli.data.loader import Batches, Prefetcher
 from sri_cli.device import to_device
 from sri_cli.models.build import build_model
 from sri_cli.rng import draw_noise
-from sri_cli.training.capture import WARM_UP_STEPS
 from sri_cli.training.distributed import Ranks
-from sri_cli.training.execution import ExecutionMode
+from sri_cli.training.execution import WARM_UP_STEPS, ExecutionMode
 from sri_cli.training.step import TrainStep
 from sri_cli.training.step_timing import random_images
 from tests.ranks import on_ranks

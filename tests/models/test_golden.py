@@ -61,7 +61,6 @@ def test_sri_losses_geco_and_gradients(sri) -> None:
     gecos = [
         Geco(
             config["geco_target_per_element"],
-            num_elements=3 * 32 * 32,
             image_size=32,
             lr=config["geco_lr"],
             speedup=config["geco_speedup"],
@@ -72,7 +71,7 @@ def test_sri_losses_geco_and_gradients(sri) -> None:
     check(total, golden["loss/total"], "total")
     total.backward()
     for geco, objective in zip(gecos, losses.objectives, strict=True):
-        geco.move(objective.error.detach().mean())
+        geco.update(objective.error.detach().mean())
     check(torch.stack([geco.beta for geco in gecos]), golden["geco/beta_after"], "beta")
     golden.check_gradients(model, zero=COLOUR_BIAS)
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from sri_cli.models.base import Objective
-from sri_cli.training.geco_emorl import EmorlGeco
+from sri_cli.training.geco import EmorlGeco
 
 GOAL = -2.206 * 3 * 16 * 16  # -1694.2
 WEIGHT = math.log1p(math.exp(0.55))  # softplus of where beta starts
 
 
 def geco(warmup: int = 0, lr: float = 1e-6) -> EmorlGeco:
-    return EmorlGeco(-2.206, 3 * 16 * 16, lr, warmup=warmup)
+    return EmorlGeco(-2.206, lr, 16, warmup=warmup)
 
 
 def objective(error: float, kl: float = 2.0, earlier: tuple[float, ...] = ()) -> Objective:
@@ -31,7 +31,7 @@ def objective(error: float, kl: float = 2.0, earlier: tuple[float, ...] = ()) ->
 def feed(running: EmorlGeco, given: Objective) -> torch.Tensor:
     """The loss; the multiplier moves after it."""
     loss = running(given)
-    running.move(given.error.detach().mean())
+    running.update(given.error.detach().mean())
     return loss
 
 

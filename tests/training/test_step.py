@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -136,10 +137,17 @@ def test_the_step_reads_nothing_back(precision: str) -> None:
     assert counter.host_reads > 0  # the counter does see reads
 
 
-def test_gaussian_warmup_steps_trains_the_blend_first_and_the_mixture_after() -> None:
-    step, images = small_step(gaussian_warmup_steps=1), random_images(BATCH, 32)
-    gaussian = []
+def test_the_warm_up_trains_with_the_gaussian_likelihood_and_then_with_the_mixture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    step, images, kinds = small_step(gaussian_warmup_steps=1), random_images(BATCH, 32), []
+    losses = step.model.losses
+
+    def spied(images: Any, noise: Any, gaussian_likelihood: bool) -> Any:
+        kinds.append(gaussian_likelihood)
+        return losses(images, noise, gaussian_likelihood)
+
+    monkeypatch.setattr(step.model, "losses", spied)
     for number in range(2):
         step(images, noise_for(step, number), number)
-        gaussian.append(step.gaussian_likelihood)
-    assert gaussian == [True, False]
+    assert kinds == [True, False]
