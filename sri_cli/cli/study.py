@@ -16,9 +16,9 @@ from sri_cli.run import Workspace
 
 @click.command()
 @click.argument("study", required=False, metavar="NAME|FILE")
-@click.option("--jobs", type=int, help="Runs at a time. Left out: one for each GPU, or one.")
-@click.option("--only", metavar="SYSTEM[,..]", help="Run only these systems now.")
-@click.option("--seeds", metavar="N[,..]", help="Run only these seeds now.")
+@click.option("--jobs", type=int, help="Runs at a time.  [default: one for each GPU, or one]")
+@click.option("--only", metavar="SYSTEM,...", help="Run only these systems now.")
+@click.option("--seeds", metavar="N,...", help="Run only these seeds now.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and its hours; run nothing.")
 @click.option(
     "--table",
@@ -26,13 +26,13 @@ from sri_cli.run import Workspace
     type=click.Choice(["text", "markdown", "latex"]),
     default="text",
     show_default=True,
-    help="How the result is printed.",
+    help="Format of the table.",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Table, summary and figures go there. Left out: the study's folder among the runs.",
+    help="Folder of table, summary and figures.  [default: the study's run folder]",
 )
 @JSON
 @click.pass_obj
@@ -47,44 +47,43 @@ def command(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Run a protocol of recipes and seeds; the same command again resumes.
+    """Run a study: recipes by seeds, measured, with a verdict on each claim.
 
-    Each run is trained, measured and kept; at the end mean and spread over seeds, and whether the
-    protocol's claims hold. SIGINT and SIGTERM save all runs and stop (exit code 75).
+    Run the same command again to resume. SIGINT and SIGTERM save all runs and stop (exit code 75).
     """
+    from sri_cli.studies.runner import plan_study, plan_text, run_study
+
     if study is None:
         from sri_cli.config.registry import study_names
 
-        raise SriError("which study?", f"a file, or a shipped one: {', '.join(study_names())}")
-    systems = None if only is None else words_of("--only", only)
-    numbers = None if seeds is None else seeds_of(seeds)
+        raise SriError("no study given", f"name a file, or one of {', '.join(study_names())}")
+    systems = None if only is None else split_names("--only", only)
+    numbers = None if seeds is None else split_seeds(seeds)
     if dry_run:
-        from sri_cli.studies.plan import plan_study, plan_words
-
         plan = plan_study(workspace, study, systems, numbers, jobs)
-        click.echo(json.dumps(plan) if as_json else plan_words(plan))
+        click.echo(json.dumps(plan) if as_json else plan_text(plan))
         return
-    from sri_cli.studies.runner import Asked, run_study
-
     again = shlex.join(["sri", *sys.argv[1:]])
-    result = run_study(workspace, Asked(study, systems, numbers, jobs, style, out, again))
-    click.echo(json.dumps(result.summary) if as_json else result.words)
-    if result.error is not None:  # told after the table: the other runs stand
-        raise result.error
+    text, summary, error = run_study(
+        workspace, study, systems, numbers, jobs, style=style, out=out, command=again
+    )
+    click.echo(json.dumps(summary) if as_json else text)
+    if error is not None:  # after the table: the other runs stand
+        raise error
 
 
-def words_of(flag: str, text: str) -> list[str]:
-    """'a,b' -> a and b; SriError when there is nothing between the commas."""
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    if not words:
-        raise SriError(f"{flag} names nothing", "leave it out for all of them")
-    return words
+def split_names(option: str, text: str) -> list[str]:
+    """The names of "a,b"; SriError when there are none."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise SriError(f"{option} names nothing", f"leave out {option} for all of them")
+    return names
 
 
-def seeds_of(text: str) -> list[int]:
-    """'0,1' -> 0 and 1; SriError for what is no seed."""
-    words = words_of("--seeds", text)
-    for word in words:
-        if not word.isdecimal():
-            raise SriError(f"--seeds {text}: {word} is no seed", "--seeds 0,1")
-    return [int(word) for word in words]
+def split_seeds(text: str) -> list[int]:
+    """The seeds of "0,1"; SriError for anything else."""
+    names = split_names("--seeds", text)
+    for name in names:
+        if not name.isdecimal():
+            raise SriError(f"--seeds {text}: {name} is not a seed", "use --seeds 0,1")
+    return [int(name) for name in names]

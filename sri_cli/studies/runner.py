@@ -1,185 +1,427 @@
-"""`sri study`: a protocol of recipes, seeds and data, run to its end, measured and judged.
+"""Run a study to its end: data, training, measurement, results.
 
-Every run goes on where it stands; what is trained or measured is not done again.
+Every run resumes where it is; nothing is trained or measured twice.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
+import statistics
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sri_cli.atomic import write_atomic
+from sri_cli.atomic import ensure_folder, lock_file, write_atomic
+from sri_cli.config.schema import flatten
+from sri_cli.console import Progress, duration, format_table
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import Diverged, Interrupted, SriError, SriFailure
 from sri_cli.run import Workspace
 from sri_cli.signals import StopFlag, stop_on_signal
-from sri_cli.studies.data import find_data
-from sri_cli.studies.file import Study, check_chosen, read_study
-from sri_cli.studies.jobs import Ended, Slots, choose_slots, failed, run_all
-from sri_cli.studies.kept import check_unchanged, held, keep
-from sri_cli.studies.progress import StudyProgress
-from sri_cli.studies.runs import DIVERGED, Stand, Way, is_done, stand_of, step_of, way_of
-from sri_cli.studies.summary import draw_figures, summary_of, write_summary
-from sri_cli.studies.table import ENDINGS, format_study, in_words
+from sri_cli.studies.processes import Ended, Slots, choose_slots, run_all, run_sri
+from sri_cli.studies.protocol import Study, StudyRun, content_now, read_study
+from sri_cli.studies.status import DIVERGED, RunStatus, records_of, status_of, step_of
+from sri_cli.studies.summary import data_facts, in_words, summary_of, write_results, write_summary
 from sri_cli.studies.worker import Task
 
-
-@dataclass(frozen=True)
-class Asked:
-    """The words of the command line; None: all systems, all seeds, as many jobs as fit."""
-
-    study: str
-    only: Sequence[str] | None = None
-    seeds: Sequence[int] | None = None
-    jobs: int | None = None
-    style: str = "text"
-    out: Path | None = None
-    command: str = "sri study"
+STUDY_FILE = "study.json"  # what the runs of the folder were made by
+LONGEST_VALUE = 60  # characters of a changed value in an error
+DRY_RUN_STEPS = 5
+READ_LOGS_SEC = 2.0
 
 
-@dataclass(frozen=True)
-class Result:
-    """Words for stdout, a summary for --json, and what went wrong in the end."""
+def run_study(
+    workspace: Workspace,
+    name_or_file: str,
+    systems: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    jobs: int | None = None,
+    *,
+    style: str = "text",
+    out: Path | None = None,
+    command: str = "sri study",
+) -> tuple[str, dict[str, Any], SriError | None]:
+    """Do everything that the protocol asks for and that is not done yet.
 
-    words: str
-    summary: dict[str, Any]
-    error: SriError | None = None
+    Args:
+        systems: the systems to run now, default all; `seeds` likewise.
+        jobs: runs at a time, default one for each GPU, or one.
+        style: of the table: text, markdown or latex.
+        out: the folder of the results, default the study's.
+        command: what resumes the study.
 
+    Returns:
+        Text for people, the summary for JSON, and the error of runs that failed or diverged (the
+        others are not affected).
 
-def run_study(workspace: Workspace, asked: Asked) -> Result:
-    """Everything that the protocol asks for and that is not there yet.
-
-    Raises SriError for a bad file, other data or a changed protocol, Interrupted (75) after a
-    signal with all runs saved. A run that diverges or fails does not keep the others: `error`.
+    Raises:
+        SriError: for a bad file, other data or a changed protocol.
+        Interrupted: after a signal, with all runs saved.
     """
-    study = read_study(workspace, asked.study)
-    check_chosen(study, asked.only, asked.seeds)
-    slots = choose_slots(asked.jobs)
+    study = read_study(workspace, name_or_file)
+    chosen = study.runs(systems, seeds)
+    slots = choose_slots(jobs)
     check_unchanged(study)
     with stop_on_signal() as stop:
-        data = find_data(workspace, study, stop, asked.command)
-        with held(study):
-            keep(study, data)
-            way = way_of(study, data)
-            chosen = [stand_of(cell, way) for cell in study.cells(asked.only, asked.seeds)]
-            ended = run_missing(workspace, study, chosen, data, way, slots, stop)
-            stands = [stand_of(cell, way) for cell in study.cells()]
-            names = {one.cell.name for one in chosen}
-            if stop.name and not all(is_done(one, way) for one in stands if one.cell.name in names):
-                write_summary(summary_of(study, stands, data), study.folder)
-                raise interrupted(stands, way, stop.name, asked.command)
-            return finish(workspace, study, stands, data, asked, ended)
+        data = find_data(workspace, study, stop, command)
+        with locked(study):
+            record_content(study, data)
+            ended = run_missing(workspace, study, chosen, data, slots, stop)
+            statuses = [status_of(study, run, data) for run in study.runs()]
+            now = [one for one in statuses if one.run in chosen]
+            if stop.name and not all(one.done for one in now):
+                write_summary(summary_of(study, statuses, data), study.folder)
+                done = sum(one.done for one in statuses)
+                raise Interrupted(
+                    f"stopped by {stop.name}: {done} of {len(statuses)} runs are done, those in"
+                    " progress are saved",
+                    f"resume with: {command}",
+                )
+            text, summary = write_results(
+                workspace, study, statuses, data, out or study.folder, style
+            )
+            return text, summary, failure(study, statuses, ended)
 
 
 def run_missing(
     workspace: Workspace,
     study: Study,
-    stands: Sequence[Stand],
+    runs: Sequence[StudyRun],
     data: DataFile,
-    way: Way,
     slots: Slots,
     stop: StopFlag,
 ) -> list[Ended]:
-    """Train and measure, seed by seed; how each run ended."""
-    todo = [one for one in stands if not is_done(one, way)]
-    steps = {  # of one that diverged no more will come
-        one.cell.name: one.cell.recipe.train.steps if one.diverged else one.step for one in stands
-    }
-    tasks = [(one.cell, task_of(workspace, study, one, data, way)) for one in todo]
-    with StudyProgress([one.cell for one in stands], steps, slots.jobs) as progress:
-        progress.note(opening(study, stands, len(todo), slots))
+    """Train and measure what is missing, seed by seed; how each run ended."""
+    statuses = [status_of(study, run, data) for run in runs]
+    todo = [one for one in statuses if not one.done]
+    tasks = [(one.run, task_of(workspace, study, one, data)) for one in todo]
+    with StudyProgress(statuses, slots.jobs) as progress:
+        done = f"{len(statuses) - len(todo)} of them done; " if len(todo) < len(statuses) else ""
+        progress.note(
+            f"study {study.protocol.name}: {len(statuses)} runs of {study.protocol.steps:,} steps"
+            f" in {study.folder}; {done}{slots}"
+        )
 
         def on_end(end: Ended) -> None:
             if end.code == 0:
-                stand = stand_of(end.cell, way)
-                progress.ends(end, f"is done: {in_words(stand.measured)}")
-                everything = [stand_of(cell, way) for cell in study.cells()]
+                measured = status_of(study, end.run, data).measured
+                progress.ends(end.run, f"done: {in_words(measured)}")
+                everything = [status_of(study, run, data) for run in study.runs()]
                 write_summary(summary_of(study, everything, data), study.folder)
             elif end.code == Interrupted.exit_code:
-                progress.ends(end, f"is saved at step {step_of(end.cell.run_dir):,}")
+                progress.ends(end.run, f"saved at step {step_of(end.run):,}")
             else:
-                progress.ends(end, f"ended: {end.said}")
+                progress.ends(end.run, end.error)
 
-        logs = study.folder / "logs"
-        return run_all(tasks, slots, logs, stop, progress.begins, progress.look, on_end)
+        return run_all(
+            tasks,
+            slots,
+            study.folder / "logs",
+            stop,
+            on_start=progress.begins,
+            on_poll=progress.poll,
+            on_end=on_end,
+        )
 
 
-def task_of(workspace: Workspace, study: Study, one: Stand, data: DataFile, way: Way) -> Task:
-    """What the run's process is told."""
-    cell = one.cell
+def task_of(workspace: Workspace, study: Study, status: RunStatus, data: DataFile) -> Task:
+    """What the process of a run has to do."""
     return Task(
-        recipe=cell.recipe.model_dump(mode="json"),
+        recipe=status.run.recipe.model_dump(mode="json"),
         data=str(data.path.resolve()),
         data_root=str(workspace.data_root),
-        run_dir=str(cell.run_dir.absolute()),
-        command=study.command(cell, data.path),
-        metrics=way.missing(one.measured),
-        split=way.split,
+        run_dir=str(status.run.run_dir.absolute()),
+        command=study.command(status.run, data.path),
+        metrics=dict(status.missing),
+        split=study.protocol.split,
     )
 
 
-def opening(study: Study, stands: Sequence[Stand], todo: int, slots: Slots) -> str:
-    """What is about to happen."""
-    protocol = study.protocol
-    there = f"{len(stands) - todo} of them done; " if len(stands) > todo else ""
-    return (
-        f"study {protocol.name}: {len(stands)} runs of {protocol.steps:,} steps into"
-        f" {study.folder}; {there}{slots.words}"
-    )
-
-
-def finish(
-    workspace: Workspace,
-    study: Study,
-    stands: Sequence[Stand],
-    data: DataFile,
-    asked: Asked,
-    ended: Sequence[Ended],
-) -> Result:
-    """Table, summary and figures."""
-    folder = asked.out or study.folder
-    table = format_study(study, stands, data.caption, asked.style)
-    summary = summary_of(study, stands, data)
-    write_atomic(folder / f"table.{ENDINGS[asked.style]}", f"{table}\n".encode())
-    kept = write_summary(summary, folder)
-    pictures, notes = draw_figures(workspace, study, stands, folder)
-    for note in notes:
-        print(note, file=sys.stderr)
-    words = "\n".join([table, "", *(f"look: {path}" for path in pictures), f"summary: {kept}"])
-    return Result(words, summary, what_went_wrong(study, stands, ended))
-
-
-def what_went_wrong(
-    study: Study, stands: Sequence[Stand], ended: Sequence[Ended]
-) -> SriError | None:
-    """Runs that failed, before those that diverged: they may be tried again."""
-    lost = failed(ended)
+def failure(study: Study, statuses: Sequence[RunStatus], ended: Sequence[Ended]) -> SriError | None:
+    """The error of runs that failed, else of those that diverged, else None."""
+    lost = [end for end in ended if end.failed]
     if lost:
-        told = "; ".join(f"{one.cell.words}: {one.said}" for one in lost)
-        logs = study.folder / "logs"
+        reasons = "; ".join(f"{end.run.title}: {end.error}" for end in lost)
         return SriFailure(
-            f"{len(lost)} run{'s' * (len(lost) > 1)} failed: {told}",
-            f"what they said is in {logs}; the same command tries them again",
+            f"{len(lost)} run{'s' * (len(lost) > 1)} failed: {reasons}",
+            f"see {study.folder / 'logs'}; the same command tries again",
         )
-    gone = [one for one in stands if one.diverged]
-    if gone:
-        told = "; ".join(f"{one.cell.words}: {one.diverged}" for one in gone)
+    diverged = [one for one in statuses if one.diverged]
+    if diverged:
+        reasons = "; ".join(f"{one.run.title}: {one.diverged}" for one in diverged)
+        again = shlex.join(["rm", str(diverged[0].run.run_dir / DIVERGED)])
         return Diverged(
-            f"{len(gone)} run{'s' * (len(gone) > 1)} diverged: {told}",
-            "that is a result, too, and stays; to try one again: rm "
-            + shlex.quote(str(gone[0].cell.run_dir / DIVERGED)),
+            f"{len(diverged)} run{'s' * (len(diverged) > 1)} diverged: {reasons}",
+            f"this is a result; to try a run again: {again}",
         )
     return None
 
 
-def interrupted(stands: Sequence[Stand], way: Way, signal_name: str, command: str) -> Interrupted:
-    """All runs are saved."""
-    done = sum(is_done(one, way) for one in stands)
-    return Interrupted(
-        f"stopped by {signal_name}: {done} of {len(stands)} runs are done, those in progress saved",
-        f"go on: {command}",
+def data_path(workspace: Workspace, study: Study) -> Path:
+    """The data file of the protocol, which may not exist yet."""
+    section = study.protocol.data
+    if section.file is None:
+        return workspace.data_path(section.name, section.size)
+    return workspace.data_root / section.file
+
+
+def find_data(workspace: Workspace, study: Study, stop: StopFlag, command: str) -> DataFile:
+    """The data file, prepared when it is missing.
+
+    Raises:
+        SriError: for a file that does not fit the protocol or its recipes.
+        SriFailure: when it could not be prepared. Interrupted: after a signal.
+    """
+    from sri_cli.training.trainer import check_data
+
+    section, path = study.protocol.data, data_path(workspace, study)
+    if not path.is_file() and section.prepare is not None:
+        words = ["--data-root", str(workspace.data_root), "prepare", *shlex.split(section.prepare)]
+        words += [] if section.file is None else ["--out", str(path)]
+        print(shlex.join(["sri", *words]), file=sys.stderr, flush=True)
+        code = run_sri(words, stop)
+        if stop.name:
+            message = f"stopped by {stop.name} while preparing the data"
+            raise Interrupted(message, f"resume with: {command}")
+        if code != 0:
+            raise SriFailure("the data could not be prepared", shlex.join(["sri", *words]))
+    data = DataFile(
+        workspace.find_data(section.name if section.file is None else str(path), section.size)
     )
+    if (data.name, data.size) != (section.name, section.size):
+        raise SriError(
+            f"{path} holds {data.name} at {data.size} px, not {section.name} at {section.size} px",
+            "move it away, or use another --data-root",
+        )
+    if not data.is_intact():
+        raise SriError(f"the images of {path} are damaged", f"rm {path}")
+    for recipe in study.recipes.values():
+        check_data(recipe, data)
+    masked = sorted({"ari", "msc"} & set(study.protocol.metrics))
+    if masked and not data.split(study.protocol.split).has_masks:
+        raise SriError(f"{path} has no masks for {', '.join(masked)}", "remove these metrics")
+    sha256 = str(data.attrs["sha256"])
+    if section.sha256 not in (None, sha256):
+        print(
+            f"Note: {path} holds other images ({sha256[:12]}) than the protocol names"
+            f" ({str(section.sha256)[:12]}); results may differ",
+            file=sys.stderr,
+        )
+    return data
+
+
+def check_unchanged(study: Study) -> None:
+    """SriError when the existing runs were made by another protocol."""
+    path = study.folder / STUDY_FILE
+    if not path.is_file():
+        return
+    stored = json.loads(path.read_text("utf-8"))
+    if stored["sha256"] == study.digest():
+        return
+    old, new = flatten(content_now(stored["asked"])), flatten(study.content())
+    changes = []
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            values = f"{old.get(key)} -> {new.get(key)}"
+            changes.append(f"{key} {values}" if len(values) <= LONGEST_VALUE else key)
+    if changes:
+        raise SriError(
+            f"the protocol changed after the runs in {study.folder}: {'; '.join(changes)}",
+            f"undo the change, or give the study another name in {study.path}",
+        )
+
+
+def record_content(study: Study, data: DataFile) -> None:
+    """Record protocol and data before the first run; SriError when the data changed since."""
+    path = study.folder / STUDY_FILE
+    if path.is_file():
+        if json.loads(path.read_text("utf-8"))["data"]["sha256"] != data.attrs["sha256"]:
+            raise SriError(
+                f"the runs in {study.folder} were made with other images than those of {data.path}",
+                f"restore that file, or move the runs away: mv {study.folder} ELSEWHERE",
+            )
+        return
+    stored = {
+        "sha256": study.digest(),
+        "data": data_facts(study, data),
+        "asked": study.content(),
+    }
+    write_atomic(path, (json.dumps(stored, indent=1) + "\n").encode())
+    write_atomic(study.folder / "protocol.yaml", study.path.read_bytes())
+
+
+@contextmanager
+def locked(study: Study) -> Iterator[None]:
+    """Let one process at a time write to the study's folder; SriError for a second one."""
+    path = ensure_folder(study.folder) / f"study-{study.protocol.name}.lock"
+    descriptor = lock_file(path, "running", "wait for it, or use another --runs-root")
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class StudyProgress(Progress):
+    """Steps of all runs; the time left follows from each system's own time per step."""
+
+    def __init__(self, statuses: Sequence[RunStatus], jobs: int) -> None:
+        self.runs = [one.run for one in statuses]
+        self.jobs = jobs
+        # A diverged run makes no more steps.
+        self.steps = {
+            one.run.name: one.run.recipe.train.steps if one.diverged else one.step
+            for one in statuses
+        }
+        self.polled = 0.0
+        self.seconds_per_step: dict[str, float] = {}
+        total = sum(run.recipe.train.steps for run in self.runs)
+        super().__init__(total, sum(self.steps.values()), "study")
+
+    def begins(self, run: StudyRun) -> None:
+        """Note the start of a run."""
+        step = self.steps[run.name]
+        self.note(f"{self._label(run)} begins" + f" at step {step:,}" * bool(step))
+
+    def ends(self, run: StudyRun, text: str) -> None:
+        """Note the end of a run."""
+        self.note(f"{self._label(run)} {text}")
+
+    def poll(self, running: Sequence[StudyRun]) -> None:
+        """Read from time to time how far the runs in progress are."""
+        if time.monotonic() - self.polled < READ_LOGS_SEC:
+            return
+        self.polled = time.monotonic()
+        for run in running:
+            records = records_of(run)
+            if records:
+                self.steps[run.name] = records[-1]["step"]
+                rates = [r["images_per_second"] for r in records[-20:] if r["images_per_second"]]
+                if rates:
+                    seconds = run.recipe.train.batch / statistics.median(rates)
+                    self.seconds_per_step[run.system] = seconds
+        self.advance(sum(self.steps.values()))
+        if running and self.done > self.first:
+            self.tell("; ".join(self._state(run) for run in running))
+
+    def _state(self, run: StudyRun) -> str:
+        step, steps = self.steps[run.name], run.recipe.train.steps
+        if step >= steps:
+            return f"{self._label(run)} measuring"
+        seconds = self.seconds_per_step.get(run.system)
+        rate = f", {seconds:.2g} s per step" if seconds else ""
+        return f"{self._label(run)} step {step:,} of {steps:,}{rate}"
+
+    def _label(self, run: StudyRun) -> str:
+        return f"[{self.runs.index(run) + 1}/{len(self.runs)}] {run.title}"
+
+    def _eta(self) -> str:
+        if not self.seconds_per_step:
+            return ""
+        usual = statistics.mean(self.seconds_per_step.values())
+        seconds = sum(
+            (run.recipe.train.steps - self.steps[run.name])
+            * self.seconds_per_step.get(run.system, usual)
+            for run in self.runs
+        )
+        return f"about {duration(seconds / self.jobs)} left"
+
+
+def plan_study(
+    workspace: Workspace,
+    name_or_file: str,
+    systems: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    jobs: int | None = None,
+    measure: bool = True,
+) -> dict[str, Any]:
+    """What `run_study` would do, for JSON; nothing is written.
+
+    `measure`: time a few steps of each system here, for the expected hours.
+    """
+    study = read_study(workspace, name_or_file)
+    statuses = [status_of(study, run) for run in study.runs(systems, seeds)]
+    slots = choose_slots(jobs)
+    check_unchanged(study)
+    protocol, data = study.protocol, data_path(workspace, study)
+    rows = {}
+    for system in protocol.systems:
+        left = [one.steps_left for one in statuses if one.run.system == system]
+        if left:
+            seconds = _seconds_per_step(study, system, slots) if measure and any(left) else None
+            rows[system] = {
+                "runs": len(left),
+                "steps_left": sum(left),
+                "seconds_per_step": seconds,
+                "hours": None if seconds is None else sum(left) * seconds / 3600,
+            }
+    hours = [row["hours"] for row in rows.values() if row["steps_left"]]
+    known = [value for value in hours if value is not None]
+    return {
+        "study": protocol.name,
+        "folder": str(study.folder),
+        "protocol_sha256": study.digest(),
+        "data": str(data),
+        "prepare": None if data.is_file() else protocol.data.prepared_by,
+        "data_missing": not data.is_file(),
+        "runs": len(statuses),
+        "trained": sum(one.trained for one in statuses),
+        "steps": protocol.steps,
+        "batch": protocol.batch,
+        "seeds": protocol.seeds,
+        "metrics": protocol.metrics,
+        "claims": sum(len(c.than) * len(c.by) for c in protocol.claims),
+        "jobs": slots.jobs,
+        "slots": str(slots),
+        "systems": rows,
+        "hours": sum(known) / slots.jobs if len(known) == len(hours) else None,
+        "order": [one.run.name for one in statuses],
+    }
+
+
+def _seconds_per_step(study: Study, system: str, slots: Slots) -> float:
+    import torch
+
+    from sri_cli.training.step_timing import StepBench
+
+    torch.set_num_threads(slots.threads)
+    bench = StepBench(study.recipes[system])
+    try:
+        return statistics.median(bench.seconds(DRY_RUN_STEPS))
+    finally:
+        bench.close()
+
+
+def plan_text(plan: Mapping[str, Any]) -> str:
+    """The plan for people."""
+    rows = [
+        [
+            system,
+            str(row["runs"]),
+            f"{row['steps_left']:,}",
+            "-" if row["seconds_per_step"] is None else f"{row['seconds_per_step']:.3f}",
+            "-" if row["hours"] is None else f"{row['hours']:.1f}",
+        ]
+        for system, row in plan["systems"].items()
+    ]
+    missing = (
+        f", will be made by: sri prepare {plan['prepare']}" if plan["prepare"] else ", missing"
+    )
+    metrics = ", ".join(f"{name} ({num:,})" for name, num in plan["metrics"].items())
+    lines = [
+        f"study {plan['study']}: {plan['runs']} runs, {plan['trained']} of them trained;"
+        f" {plan['steps']:,} steps of {plan['batch']} images each",
+        f"runs     {plan['folder']}, {plan['slots']}",
+        f"data     {plan['data']}{missing if plan['data_missing'] else ''}",
+        f"metrics  {metrics}",
+        f"claims   {plan['claims']}",
+        "",
+        format_table(["SYSTEM", "RUNS", "STEPS LEFT", "S/STEP", "HOURS"], rows),
+    ]
+    if plan["hours"] is not None:
+        lines += ["", f"about {duration(plan['hours'] * 3600)} of training, and the measuring"]
+    return "\n".join(lines)

@@ -1,41 +1,130 @@
-"""What a study leaves: a table, a small summary to keep, and two figures."""
+"""The results of a study: verdicts on its claims, a table, a small JSON summary, two figures."""
 
 from __future__ import annotations
 
 import json
 import platform
+import sys
+import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from sri_cli import __version__
 from sri_cli.atomic import write_atomic
+from sri_cli.console import format_table
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
+from sri_cli.metrics.measured import BEAR_NAMES, estimate, number, rounded
+from sri_cli.metrics.paper_text import WIDTH
+from sri_cli.metrics.records import Measurement
+from sri_cli.metrics.tabular import latex_table, latex_text, markdown_table, markdown_text
 from sri_cli.plotting.figure_draw import Request, figure_of_runs
 from sri_cli.run import Workspace
-from sri_cli.studies.file import Study
-from sri_cli.studies.runs import Stand
-from sri_cli.studies.table import values_of, verdicts_of
+from sri_cli.studies.protocol import MEASURES, Measure, Protocol, Study
+from sri_cli.studies.status import RunStatus
 from sri_cli.studies.worker import MACHINE
 
 SUMMARY = "summary.json"
-FIGURES = {"samples": (18, 12, 9, 6, 4, 2, 1), "order": (4, 3, 2, 1)}  # scenes, as many as fit
-VALUE = ("value", "low", "high")  # of a measurement: each run's own
-HOW = ("name", "counts", "protocol", "warning")  # told once, for all runs
+SUFFIXES = {"text": "txt", "markdown": "md", "latex": "tex"}
+FIGURES = {"samples": 12, "order": 2}  # scenes of each system
+VALUE_KEYS = ("value", "low", "high")  # of a measurement, different for every run
+PROTOCOL_KEYS = ("name", "counts", "protocol", "warning")  # the same for all runs, stored once
+CONFIRMED, REFUTED = "confirmed", "refuted"
+UNDECIDED, IN_FAVOUR = "undecided", "undecided, in favour"
+
+Values = Mapping[tuple[str, int], float | None]  # (system, seed) -> value, if it is measured
 
 
-def summary_of(study: Study, stands: Sequence[Stand], data: DataFile) -> dict[str, Any]:
-    """All that is worth keeping without the weights, as JSON."""
-    protocol = study.protocol
-    how = {key: {k: m[k] for k in HOW} for one in stands for key, m in one.measured.items()}
+@dataclass(frozen=True)
+class Verdict:
+    """The claim that `better` is better than `than` by `measure`, and both systems' values."""
+
+    better: str
+    than: str
+    measure: str
+    verdict: str
+    values: tuple[list[float | None], list[float | None]]
+
+
+def judge(protocol: Protocol, measured: Mapping[str, Values]) -> list[Verdict]:
+    """The verdict on every claim by each of its measures; `measured`: measure -> values."""
+    verdicts = []
+    for claim in protocol.claims:
+        for than in claim.than:
+            for measure in claim.by:
+                ours, theirs = (
+                    [measured[measure].get((system, seed)) for seed in protocol.seeds]
+                    for system in (claim.better, than)
+                )
+                verdict = compare(ours, theirs, MEASURES[measure].lower_is_better)
+                verdicts.append(Verdict(claim.better, than, measure, verdict, (ours, theirs)))
+    return verdicts
+
+
+def compare(
+    ours: Sequence[float | None], theirs: Sequence[float | None], lower_is_better: bool
+) -> str:
+    """Confirmed: the mean is better, and each of ours is better than each of theirs.
+
+    Undecided, in favour: only the mean is. Refuted: the mean is worse. Undecided: equal means.
+    Open: a value is missing (None).
+    """
+    sign = -1 if lower_is_better else 1
+    known = [[sign * value for value in side if value is not None] for side in (ours, theirs)]
+    if len(known[0]) < len(ours) or len(known[1]) < len(theirs):
+        return f"open: {min(map(len, known))} of {len(ours)} seeds"
+    if mean(known[0]) < mean(known[1]):
+        return REFUTED
+    if mean(known[0]) == mean(known[1]):
+        return UNDECIDED
+    return CONFIRMED if min(known[0]) > max(known[1]) else IN_FAVOUR
+
+
+def values_of(study: Study, statuses: Sequence[RunStatus]) -> dict[str, Values]:
+    """Each measure's value for every run that has one."""
+    return {
+        name: {
+            (one.run.system, one.run.seed): number(one.measured[measure.key])
+            for one in statuses
+            if measure.key in one.measured
+        }
+        for name, measure in study.protocol.measures().items()
+    }
+
+
+def write_results(
+    workspace: Workspace,
+    study: Study,
+    statuses: Sequence[RunStatus],
+    data: DataFile,
+    folder: Path,
+    style: str,
+) -> tuple[str, dict[str, Any]]:
+    """Write table, summary and figures to `folder`; text for people and the summary."""
+    table = format_study(study, statuses, data.caption, style)
+    write_atomic(folder / f"table.{SUFFIXES[style]}", f"{table}\n".encode())
+    summary = summary_of(study, statuses, data)
+    path = write_summary(summary, folder)
+    figures = draw_figures(workspace, study, statuses, folder)
+    lines = [table, "", *(f"figure: {figure}" for figure in figures), f"summary: {path}"]
+    return "\n".join(lines), summary
+
+
+def summary_of(study: Study, statuses: Sequence[RunStatus], data: DataFile) -> dict[str, Any]:
+    """All that is worth keeping without the weights, for JSON."""
+    protocol, values = study.protocol, values_of(study, statuses)
+    how = {
+        key: {k: m[k] for k in PROTOCOL_KEYS} for one in statuses for key, m in one.measured.items()
+    }
     return {
         "study": protocol.name,
         "protocol_sha256": study.digest(),
         "sri": __version__,
         "python": platform.python_version(),
-        "data": data_of(study, data),
+        "data": data_facts(study, data),
         "steps": protocol.steps,
         "batch": protocol.batch,
         "seeds": protocol.seeds,
@@ -43,21 +132,21 @@ def summary_of(study: Study, stands: Sequence[Stand], data: DataFile) -> dict[st
             system: {"recipe": study.sources[system], "recipe_sha256": study.recipe_digest(system)}
             for system in protocol.systems
         },
-        "runs": [_run(one, how) for one in stands],
+        "runs": [_run_summary(one, how) for one in statuses],
         "how": how,
         "values": {
             measure: {
-                system: [values.get((system, seed)) for seed in protocol.seeds]
+                system: [by_run.get((system, seed)) for seed in protocol.seeds]
                 for system in protocol.systems
             }
-            for measure, values in values_of(study, stands).items()
+            for measure, by_run in values.items()
         },
-        "claims": [asdict(one) for one in verdicts_of(study, stands)],
+        "claims": [asdict(one) for one in judge(protocol, values)],
     }
 
 
-def data_of(study: Study, data: DataFile) -> dict[str, Any]:
-    """The data file that was studied, and how it is made."""
+def data_facts(study: Study, data: DataFile) -> dict[str, Any]:
+    """The data file of the study, and how it is made."""
     return {
         "name": data.name,
         "size": data.size,
@@ -68,61 +157,154 @@ def data_of(study: Study, data: DataFile) -> dict[str, Any]:
     }
 
 
-def _run(one: Stand, how: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """`how`: what is the same for all runs, by key."""
-    path = one.cell.run_dir / MACHINE
+def _run_summary(status: RunStatus, how: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """One run; of its measurements only what differs from `how`, the protocol of all."""
+    path = status.run.run_dir / MACHINE
     metrics = {}
-    for key, m in one.measured.items():
-        others = {k: m[k] for k in HOW if m[k] != how[key][k]}
-        metrics[key] = {k: m[k] for k in VALUE if m[k] is not None} | others
+    for key, m in status.measured.items():
+        others = {k: m[k] for k in PROTOCOL_KEYS if m[k] != how[key][k]}
+        metrics[key] = {k: m[k] for k in VALUE_KEYS if m[k] is not None} | others
     return {
-        "system": one.cell.system,
-        "seed": one.cell.seed,
-        "step": one.step,
-        "train_seconds": round(one.seconds, 1),
-        "diverged": one.diverged,
+        "system": status.run.system,
+        "seed": status.run.seed,
+        "step": status.step,
+        "train_seconds": round(status.seconds, 1),
+        "diverged": status.diverged,
         "machine": json.loads(path.read_text("utf-8")) if path.is_file() else None,
-        "model": next((m["subject"]["model"] for m in one.measured.values()), None),
+        "model": next((m["subject"]["model"] for m in status.measured.values()), None),
         "metrics": metrics,
     }
 
 
 def write_summary(summary: dict[str, Any], folder: Path) -> Path:
-    """Whole or not at all."""
+    """Write the summary; its path."""
     path = folder / SUMMARY
     write_atomic(path, (json.dumps(summary, indent=1) + "\n").encode())
     return path
 
 
 def draw_figures(
-    workspace: Workspace, study: Study, stands: Sequence[Stand], folder: Path
-) -> tuple[list[Path], list[str]]:
-    """Samples and order of all systems side by side, of the first seed that has most of them.
+    workspace: Workspace, study: Study, statuses: Sequence[RunStatus], folder: Path
+) -> list[Path]:
+    """Samples and orders of all systems side by side, with the same noise; the files.
 
-    The same noise for all. The files, and what is to be said.
+    Of the first seed for which most systems are trained. A figure that cannot be drawn is noted.
     """
     by_seed: dict[int, list[str]] = {seed: [] for seed in study.protocol.seeds}
-    for one in stands:
+    for one in statuses:
         if one.trained:
-            by_seed[one.cell.seed].append(str(one.cell.run_dir))
+            by_seed[one.run.seed].append(str(one.run.run_dir))
     runs = max(by_seed.values(), key=len)
-    paths, notes = [], []
-    for name, numbers in FIGURES.items() if runs else ():
+    paths = []
+    for name, num in FIGURES.items() if runs else ():
         try:
-            paths.append(_draw(workspace, runs, name, numbers, folder / f"{name}.png"))
+            request = Request(name, num=num, seed=0)
+            paths.append(figure_of_runs(workspace, runs, request, folder / f"{name}.png").path)
         except SriError as error:
-            notes.append(f"no figure of {name}: {error.message}")
-    return paths, notes
+            print(f"Note: no figure of {name}: {error.message}", file=sys.stderr)
+    return paths
 
 
-def _draw(
-    workspace: Workspace, runs: Sequence[str], name: str, numbers: Sequence[int], out: Path
-) -> Path:
-    """With as many scenes as fit on a sheet."""
-    for num in numbers:
-        try:
-            return figure_of_runs(workspace, runs, Request(name, num=num, seed=0), out).path
-        except SriError as error:
-            if num == numbers[-1] or "fit" not in error.message:
-                raise
-    raise AssertionError("the last number returns or raises")
+def format_study(
+    study: Study, statuses: Sequence[RunStatus], caption: str, style: str = "text"
+) -> str:
+    """Title, table, verdicts and notes as text, markdown or latex; `caption` names the data."""
+    protocol = study.protocol
+    seeds = ", ".join(map(str, protocol.seeds))
+    title = (
+        f"{protocol.name}: {caption}, {protocol.data.size} px; {protocol.steps:,} steps of"
+        f" {protocol.batch} images, seed{'s' * (len(protocol.seeds) > 1)} {seeds}"
+    )
+    tables, notes = [result_rows(study, statuses)], notes_of(study, statuses)
+    if protocol.claims:
+        tables.append(verdict_rows(study, statuses))
+    left = (1, 5)  # columns aligned left
+    if style == "latex":
+        parts = [latex_table(rows, left[i]) for i, rows in enumerate(tables)]
+        lines = [latex_text(line) + r"\par" for line in (title, *notes)]
+        return "\n\n".join([lines[0], *parts, "\n".join(lines[1:])])
+    if style == "markdown":
+        parts = [markdown_table(rows, left[i]) for i, rows in enumerate(tables)]
+        listed = "\n".join(f"- {markdown_text(note)}" for note in notes)
+        return "\n\n".join([f"**{markdown_text(title)}**", *parts, listed])
+    parts = [format_table(rows[0], rows[1:], left[i]) for i, rows in enumerate(tables)]
+    wrapped = [textwrap.fill(note, WIDTH, subsequent_indent="  ") for note in notes]
+    return "\n\n".join([title, *parts, "\n".join(wrapped)])
+
+
+def result_rows(study: Study, statuses: Sequence[RunStatus]) -> list[list[str]]:
+    """The header, and a row for each system with mean and standard deviation over its seeds."""
+    measures = study.protocol.measures()
+    rows = [["system", "runs", *(_heading(m, statuses) for m in measures.values())]]
+    for system in study.protocol.systems:
+        own = [one for one in statuses if one.run.system == system]
+        trained = sum(one.trained for one in own)
+        cells = [_cell(own, measure.key, trained) for measure in measures.values()]
+        rows.append([system, f"{trained}/{len(study.protocol.seeds)}", *cells])
+    return rows
+
+
+def verdict_rows(study: Study, statuses: Sequence[RunStatus]) -> list[list[str]]:
+    """The header, and a row for each claim and measure."""
+    measures = study.protocol.measures()
+    rows = [["claim", "by", "verdict", "means", "values by seed"]]
+    for one in judge(study.protocol, values_of(study, statuses)):
+        measure = measures[one.measure]
+        means, values = [], []
+        for side in one.values:
+            known = [value for value in side if value is not None]
+            means.append(rounded(mean(known), measure.key) if known else "-")
+            values.append(", ".join(_text(v, measure.key) for v in side) if known else "-")
+        rows.append(
+            [
+                f"{one.better} better than {one.than}",
+                _heading(measure, statuses),
+                one.verdict,
+                " against ".join(means),
+                " against ".join(values),
+            ]
+        )
+    return rows
+
+
+def notes_of(study: Study, statuses: Sequence[RunStatus]) -> list[str]:
+    """How to read the numbers, warnings of the metrics, and the runs that diverged."""
+    measures = study.protocol.measures().values()
+    lower = [_heading(m, statuses) for m in measures if m.lower_is_better]
+    notes = ["mean ± standard deviation over seeds; for one seed the value [95 % interval]"]
+    if lower:
+        notes.append(f"lower is better: {', '.join(lower)}; for all others higher is")
+    if study.protocol.claims:
+        notes.append(
+            "confirmed: the mean is better, and every seed of the one is better than every seed of"
+            " the other; undecided, in favour: only the mean is; refuted: the mean is worse"
+        )
+    warnings: dict[str, str] = {}
+    for one in statuses:
+        warnings |= {m["warning"]: m["name"] for m in one.measured.values() if m.get("warning")}
+    notes += [f"{name}: {warning}" for warning, name in warnings.items()]
+    return [*notes, *(f"{one.run.title}: {one.diverged}" for one in statuses if one.diverged)]
+
+
+def in_words(measured: Mapping[str, Measurement]) -> str:
+    """The values of a run in a line."""
+    known = [(m, measured[m.key]) for m in MEASURES.values() if m.key in measured]
+    return ", ".join(f"{one.heading} {_text(number(m), one.key)}" for one, m in known)
+
+
+def _heading(measure: Measure, statuses: Sequence[RunStatus]) -> str:
+    """The measure's name; some measurements carry a name that says how they were made."""
+    names = [one.measured[measure.key]["name"] for one in statuses if measure.key in one.measured]
+    return names[0] if names and measure.key in BEAR_NAMES else measure.heading
+
+
+def _cell(statuses: Sequence[RunStatus], key: str, trained: int) -> str:
+    measurements = [one.measured[key] for one in statuses if key in one.measured]
+    known = [m for m in measurements if number(m) is not None]
+    if not known:
+        return "-"
+    return estimate(known, key) + f" (n={len(known)})" * (len(known) < trained)
+
+
+def _text(value: float | None, key: str) -> str:
+    return "-" if value is None else rounded(value, key)

@@ -1,7 +1,7 @@
-"""One run of a study in a process of its own: trained to its end, then measured.
+"""The process of one run of a study: train it to its end, then measure it.
 
-It reads its task as one line of JSON on stdin, which the study then holds open: when the study is
-gone, killed even, the run saves and stops.
+It reads its task as one line of JSON from stdin, which the study keeps open: when the study ends,
+even by kill -9, the run saves and stops.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from sri_cli.atomic import write_atomic
 from sri_cli.errors import Diverged, Interrupted, SriError
 from sri_cli.run import Workspace
 
-MACHINE = "machine.json"  # in a run's folder: what it was trained on
+MACHINE = "machine.json"  # in a run folder: what it was trained on
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a process is to do, in plain values."""
+    """What to train and measure, in plain values."""
 
     recipe: dict[str, Any]
     data: str
@@ -35,16 +35,16 @@ class Task:
     split: str
 
     def line(self) -> bytes:
-        """As it goes to the process."""
+        """The task as a line of JSON."""
         return json.dumps(asdict(self)).encode() + b"\n"
 
 
 def main() -> int:
-    """The exit code of the run, as `sri` has them."""
+    """Work on the task of stdin; the exit code, as those of `sri`."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         task = Task(**json.loads(sys.stdin.readline()))
-        threading.Thread(target=_follow_parent, daemon=True).start()
+        threading.Thread(target=_stop_with_parent, daemon=True).start()
         work(task)
     except SriError as error:
         print(f"Error: {error.message}\n{error.hint or ''}", file=sys.stderr, flush=True)
@@ -55,7 +55,7 @@ def main() -> int:
 
 
 def work(task: Task) -> None:
-    """Train, or go on; then measure what metrics.jsonl lacks."""
+    """Train or resume; then measure what metrics.jsonl lacks."""
     from sri_cli.config.load import recipe_from_dict
     from sri_cli.data.dataset import DataFile
     from sri_cli.training.trainer import train
@@ -64,16 +64,16 @@ def work(task: Task) -> None:
     try:
         train(recipe_from_dict(task.recipe), DataFile(task.data), run_dir, command=task.command)
     except Diverged as error:
-        from sri_cli.studies.runs import DIVERGED
+        from sri_cli.studies.status import DIVERGED
 
         write_atomic(run_dir / DIVERGED, f"{error.message}\n".encode())
         raise
-    _note_machine(run_dir)
+    _write_machine(run_dir)
     _measure(task)
 
 
-def _note_machine(run_dir: Path) -> None:
-    """Once: what is trained already was trained there."""
+def _write_machine(run_dir: Path) -> None:
+    """Record the machine, once: a run that is trained already was trained there."""
     import platform
 
     import numpy as np
@@ -93,7 +93,7 @@ def _note_machine(run_dir: Path) -> None:
 
 
 def _measure(task: Task) -> None:
-    """Metrics that want equally many images share one pass over them."""
+    """Measure; metrics with the same number of images share one pass over them."""
     from sri_cli.generation.trained_run import open_run
     from sri_cli.metrics.evaluate_runs import evaluate_one
     from sri_cli.metrics.picture_metrics import Wanted
@@ -107,8 +107,8 @@ def _measure(task: Task) -> None:
         evaluate_one(workspace, trained, Wanted(tuple(metrics), task.data, task.split, num))
 
 
-def _follow_parent() -> None:
-    """Stop as by a signal when nobody holds the other end of stdin any more."""
+def _stop_with_parent() -> None:
+    """Send SIGTERM to this process when the other end of stdin is closed."""
     while os.read(0, 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sri_cli.studies.jobs import Slots, choose_slots
+from sri_cli.studies.processes import Slots, choose_slots
 
 
 def test_each_run_sees_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,4 +30,3 @@ def test_runs_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.set_num_threads(before)
     assert [(one.jobs, one.threads) for one in found] == [(1, 4), (1, 4), (2, 2), (3, 1), (8, 1)]
     assert found[2].environment(0) == {"OMP_NUM_THREADS": "2"}
-    assert found[2].words == "2 at a time, 2 threads each"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sri_cli.studies.claims import compare, judge
 from sri_cli.studies.protocol import read_protocol
+from sri_cli.studies.summary import compare, judge
 
 
 @pytest.mark.parametrize(

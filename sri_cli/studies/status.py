@@ -1,0 +1,135 @@
+"""The status of a study's runs: trained, measured, diverged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sri_cli.data.dataset import DataFile
+from sri_cli.errors import SriError
+from sri_cli.metrics.records import Measurement, read_records
+from sri_cli.run import checkpoints_in
+from sri_cli.studies.protocol import Study, StudyRun
+from sri_cli.training.log import LOG_NAME, read_log
+
+DIVERGED = "diverged.txt"  # in a run folder: why the training gave up
+EVALUATION_SEED = 0
+# metric -> prefixes of the keys that it writes, the one that is always there first; the count that
+# the protocol sets
+KEYS = {
+    "stack-fd": (("stack_fd",), "generated"),
+    "fid": (("fid",), "generated"),
+    "sacc-estimate": (("sacc_estimate",), "generated"),
+    "order": (("order_iou", "order_information"), "scenes"),
+    "ari": (("ari_fg",), "images"),
+    "msc": (("msc_fg",), "images"),
+    "elbo": (("negative_elbo", "bits_per_dimension", "term_"), "images"),
+}
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How far a run is.
+
+    step: of its newest checkpoint; measured: measurements by key; diverged: why it gave up;
+    missing: metric -> number of images, what is still to be measured; seconds: of training.
+    """
+
+    run: StudyRun
+    step: int
+    measured: Mapping[str, Measurement] = field(default_factory=dict)
+    missing: Mapping[str, int] = field(default_factory=dict)
+    diverged: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def trained(self) -> bool:
+        return self.step == self.run.recipe.train.steps
+
+    @property
+    def done(self) -> bool:
+        """Nothing is left to do: trained and measured, or diverged."""
+        return self.diverged is not None or (self.trained and not self.missing)
+
+    @property
+    def steps_left(self) -> int:
+        return 0 if self.diverged else self.run.recipe.train.steps - self.step
+
+
+def status_of(study: Study, run: StudyRun, data: DataFile | None = None) -> RunStatus:
+    """The status by what is in the run folder; without `data` nothing counts as measured.
+
+    Raises:
+        SriError: for a run that was trained beyond the study's steps.
+    """
+    step, steps = step_of(run), run.recipe.train.steps
+    if step > steps:
+        raise SriError(
+            f"{run.run_dir} is at step {step:,}, beyond the study's {steps:,}",
+            "move the run folder away",
+        )
+    measured = {}
+    if data is not None and step == steps:
+        measured = _measured(study, data, read_records(run.run_dir), step)
+    missing = {
+        metric: num
+        for metric, num in study.protocol.metrics.items()
+        if KEYS[metric][0][0] not in measured
+    }
+    note = run.run_dir / DIVERGED
+    diverged = note.read_text("utf-8").strip() if note.is_file() else None
+    return RunStatus(run, step, measured, missing, diverged, train_seconds(run))
+
+
+def _measured(
+    study: Study, data: DataFile, records: list[Measurement], step: int
+) -> dict[str, Measurement]:
+    """key -> the newest measurement made as the protocol says, of the weights of this step."""
+    split, sha256 = study.protocol.split, str(data.attrs["sha256"])
+
+    def fits(m: Measurement) -> bool:
+        source = m["data"] or {}
+        conditions = (
+            m["subject"].get("step"),
+            source.get("sha256"),
+            source.get("split"),
+            m["seed"],
+        )
+        return conditions == (step, sha256, split, EVALUATION_SEED)
+
+    fitting = [m for m in records if fits(m)]
+    model = fitting[-1]["subject"]["model"] if fitting else None
+    measured: dict[str, Measurement] = {}
+    for metric, num in study.protocol.metrics.items():
+        prefixes, count = KEYS[metric]
+        expected = min(num, data.counts[split]) if count == "images" else num
+        for m in fitting:
+            same = m["subject"]["model"] == model and m["counts"].get(count) == expected
+            if same and m["metric"].startswith(prefixes):
+                measured[m["metric"]] = m
+    return measured
+
+
+def step_of(run: StudyRun) -> int:
+    """The step of the newest checkpoint, 0 for none."""
+    checkpoints = checkpoints_in(run.run_dir)
+    return int(checkpoints[-1].name.removeprefix("step-")) if checkpoints else 0
+
+
+def records_of(run: StudyRun) -> list[dict[str, Any]]:
+    """The run's log; empty before it has one."""
+    try:
+        return read_log(run.run_dir / LOG_NAME)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def train_seconds(run: StudyRun) -> float:
+    """How long its steps took, all calls together, by its log."""
+    seconds, before = 0.0, 0
+    for record in records_of(run):
+        rate = record.get("images_per_second")
+        seconds += (record["step"] - before) * run.recipe.train.batch / rate if rate else 0.0
+        before = record["step"]
+    return seconds
