@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-DESKTOP, PHONE, SMALL = (1280, 800), (375, 740), (360, 640)
+DESKTOP, PHONE = (1280, 800), (375, 740)
 # The least contrast of text with what lies behind it, over all that shows, and whose it is.
 CONTRAST = """
 const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
@@ -59,7 +59,7 @@ def programs() -> tuple[str, str]:
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A selenium driver. evil.example is a name of this machine."""
+    """A selenium driver."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -71,7 +71,6 @@ def chromium() -> Iterator[Any]:
         "--no-sandbox",  # a container's root has none
         "--disable-dev-shm-usage",
         "--disable-gpu",
-        "--host-resolver-rules=MAP evil.example 127.0.0.1",
     ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -83,17 +82,16 @@ def chromium() -> Iterator[Any]:
 
 
 class Page:
-    """One tab. What it shows is read when nothing is being saved or loaded."""
+    """One tab, read while nothing is being saved or loaded."""
 
     def __init__(self, driver: Any) -> None:
         self.driver = driver
         self.tab = driver.current_window_handle
 
     def open(self, url: str, size: tuple[int, int] = DESKTOP, dark: bool = False) -> Page:
-        """Go to `url` at this size and colour scheme; wait for the first picture, if one comes."""
+        """Go to `url` at this size and colour scheme."""
         self.look(size, dark)
         self.driver.get(url)
-        self.js("return document.readyState")
         return self
 
     def look(self, size: tuple[int, int] = DESKTOP, dark: bool = False) -> None:
@@ -116,17 +114,17 @@ class Page:
             self.driver.switch_to.window(self.tab)
         return self.driver.execute_script(code, *values)
 
-    def until(self, what: Callable[[], Any], words: str = "") -> Any:
-        """Wait for `what` to be true, with nothing in hand."""
+    def until(self, what: Callable[[], Any]) -> Any:
+        """Wait for `what` to be true while the page is not busy."""
         from selenium.webdriver.support.ui import WebDriverWait
 
         def ready(_: Any) -> Any:
             return self.js("return !document.body.hasAttribute('aria-busy')") and what()
 
-        return WebDriverWait(self.driver, 15, 0.02).until(ready, words or self.text("body"))
+        return WebDriverWait(self.driver, 15, 0.02).until(ready, self.text("body"))
 
     def press(self, *keys: str) -> None:
-        """Press keys, one after another, as the page has what came of the one before."""
+        """Press keys, each once the page has dealt with the one before."""
         from selenium.webdriver.common.action_chains import ActionChains
 
         for key in keys:
@@ -141,7 +139,7 @@ class Page:
         self.until(lambda: True)
 
     def text(self, selector: str) -> str:
-        """The words that show there."""
+        """The text that shows there."""
         return self.js("return document.querySelector(arguments[0])?.innerText ?? ''", selector)
 
     def shown(self, selector: str) -> bool:
@@ -150,5 +148,5 @@ class Page:
         return self.js(code, selector)
 
     def complaints(self) -> list[str]:
-        """What went to the console since the last look: violations of the policy among it."""
+        """What went to the console since the last call, such as violations of the policy."""
         return [entry["message"] for entry in self.driver.get_log("browser")]

@@ -65,7 +65,6 @@ TEMPERATURES = (1.0, 0.7)
 SAMPLES, SAMPLE_COLUMNS, ORDER_SCENES, TEST_IMAGES = 32, 8, 6, 8
 DATA_IMAGES, DATA_COLUMNS = 12, 6
 FEW_RUNS = 2  # with more, half as many scenes of each
-TABLE_RUNS = 4  # columns of one table: more do not fit a sheet of paper
 TITLE_RUNS = 3
 FILMS, FILM_BYTES = 3, 3_000_000  # of the walks in a run's folder, inside the page
 PNG_SCALE = 2.0  # pixels per point: sharp on a phone
@@ -146,11 +145,14 @@ def write_report(
 
     `title`, `lead` and `commands` replace those of the runs, `facts` come first.
     """
+    names = [one.name for one in subjects[:TITLE_RUNS]]
+    if len(subjects) > TITLE_RUNS:
+        names.append(f"{len(subjects) - TITLE_RUNS} more")
     captions = list(dict.fromkeys(one.trained.caption for one in subjects))
     what = f"{len(subjects)} runs" if len(subjects) > 1 else "A run"
     runs = [(one.trained, one.measured) for one in subjects]
     page = {
-        "title": title or page_title([one.name for one in subjects]),
+        "title": title or ", ".join(names),
         "lead": lead
         or f"{what} trained on {' and on '.join(captions)}. All scenes are drawn from the newest"
         " intact checkpoint.",
@@ -188,13 +190,6 @@ def render(page: dict[str, Any]) -> bytes:
     return text.encode("utf-8", "replace")  # names of files may not be valid text
 
 
-def page_title(names: Sequence[str]) -> str:
-    """a, b and c; of many runs the first ones."""
-    if len(names) > TITLE_RUNS:
-        names = [*names[: TITLE_RUNS - 1], f"{len(names) - TITLE_RUNS + 1} others"]
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-
-
 def of_each(
     subjects: Sequence[Subject],
     title: str,
@@ -224,19 +219,11 @@ def data_uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def run_tables(
-    header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = ""
-) -> list[dict[str, Any]]:
-    """Tables of at most TABLE_RUNS columns of runs, one after the other."""
-    parts = [slice(start, start + TABLE_RUNS) for start in range(1, len(header), TABLE_RUNS)]
-    return [
-        {
-            "header": [header[0], *header[part]],
-            "rows": [[row[0], *row[part]] for row in rows],
-            "caption": caption,
-        }
-        for part in parts
-    ]
+def run_table(
+    subjects: Sequence[Subject], rows: Sequence[Sequence[str]], caption: str = ""
+) -> dict[str, Any]:
+    """A table with a column for each run."""
+    return {"header": ["", *(one.name for one in subjects)], "rows": rows, "caption": caption}
 
 
 def not_shown(error: SriError) -> Section:
@@ -253,7 +240,7 @@ def overview(subjects: Sequence[Subject]) -> Section:
     if len(subjects) == 1:
         return {"title": "The run", "facts": list(facts[0].items())}
     rows = [[name, *(own[name] for own in facts)] for name in facts[0]]
-    return {"title": "The runs", "tables": run_tables(["", *(s.name for s in subjects)], rows)}
+    return {"title": "The runs", "tables": [run_table(subjects, rows)]}
 
 
 def run_facts(one: Subject) -> dict[str, str]:
@@ -286,7 +273,7 @@ def differences(subjects: Sequence[Subject]) -> Section:
     return {
         "title": "Differences between the recipes",
         "text": f"{same} of {len(keys)} settings are the same." if rows else "There are none.",
-        "tables": run_tables(["", *(one.name for one in subjects)], rows) if rows else [],
+        "tables": [run_table(subjects, rows)] if rows else [],
     }
 
 
@@ -319,7 +306,8 @@ def measurements(subjects: Sequence[Subject]) -> Section:
     if records:
         header, *rows = table_rows(records)
         section["text"] = "Read from metrics.jsonl; nothing is measured for this page."
-        section["tables"] = run_tables(header, rows, "Values with 95 % intervals")
+        caption = "Values with 95 % intervals"
+        section["tables"] = [{"header": header, "rows": rows, "caption": caption}]
         lines = footnotes(records)  # indented below the split that they are about
         section["notes"] += [line.strip() if line.startswith(" ") else f"{line}:" for line in lines]
         warnings = dict.fromkeys(r["warning"] for r in records if r.get("warning"))
