@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sri_cli.data.dataset import SPLITS
-from sri_cli.data.writer import Header, StoreWriter
+from sri_cli.data.writer import DataFileWriter, Header
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.run import Workspace
 from tests import small_workspace
@@ -29,7 +29,7 @@ def _write_small_data(path: Path, images: int = 16, size: int = 32) -> Path:
     name = path.stem.removesuffix(f"-{size}")
     header = Header(name, size, "simulated", 1, {"seed": 0}, "none", counts)
     rng = np.random.default_rng(0)
-    with StoreWriter(path, header) as writer:
+    with DataFileWriter(path, header) as writer:
         for split in SPLITS:
             pictures = rng.integers(0, 256, (images, size, size, 3), dtype=np.uint8)
             labels = rng.integers(0, 3, (images, size, size), dtype=np.uint8)

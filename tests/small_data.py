@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sri_cli.data.dataset import SPLITS
 from sri_cli.data.source import Simulation, Source
-from sri_cli.data.writer import Header, StoreWriter
+from sri_cli.data.writer import DataFileWriter, Header
 
 
 @dataclass
@@ -59,7 +59,7 @@ def small_job(scenarios: int = 30, views: int = 4, size: int = 16, seed: int = 0
 def write_small_data(path: Path, images: int = 16, size: int = 32) -> Path:
     """`images` random ones in each split; the data set's name is the file's."""
     name = path.stem.rpartition("-")[0]
-    with StoreWriter(path, header(name, size, dict.fromkeys(SPLITS, images))) as writer:
+    with DataFileWriter(path, header(name, size, dict.fromkeys(SPLITS, images))) as writer:
         for number, split in enumerate(SPLITS):
             scene = random_scenario(images, size, 0, number)
             writer.append(split, scene.images, scene.masks, scene.factors)

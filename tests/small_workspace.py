@@ -9,7 +9,7 @@ import torch
 
 from sri_cli import checkpoint as checkpoints
 from sri_cli.config.load import load_recipe
-from sri_cli.data.writer import Header, StoreWriter
+from sri_cli.data.writer import DataFileWriter, Header
 from sri_cli.models.build import build_model
 from sri_cli.run import Workspace
 
@@ -38,7 +38,7 @@ def towers(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def write_data(path: Path, with_masks: bool = True) -> None:
     """A data file of such towers."""
     header = Header("demo-towers", 32, "simulated", 1, {"seed": 0}, "none", COUNTS)
-    with StoreWriter(path, header) as writer:
+    with DataFileWriter(path, header) as writer:
         for seed, (split, count) in enumerate(COUNTS.items()):
             images, masks = towers(count, seed)
             writer.append(split, images, masks if with_masks else None, {})

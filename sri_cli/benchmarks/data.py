@@ -16,7 +16,7 @@ from sri_cli.config.schema import Recipe
 from sri_cli.console import format_table
 from sri_cli.data.dataset import SPLITS, DataFile
 from sri_cli.data.loader import Batches, Place
-from sri_cli.data.writer import Header, StoreWriter
+from sri_cli.data.writer import DataFileWriter, Header
 from sri_cli.device import choose_device
 from sri_cli.rng import draw_noise
 from sri_cli.training.step_timing import StepBench, machine
@@ -81,7 +81,7 @@ def noise_file(size: int, images: int = NOISE_IMAGES) -> Iterator[DataFile]:
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory(prefix="sri-bench-") as folder:
         path = Path(folder) / f"noise-{size}.h5"
-        with StoreWriter(path, header) as writer:
+        with DataFileWriter(path, header) as writer:
             for split, number in counts.items():
                 pixels = random.integers(0, 256, (number, size, size, 3), np.uint8)
                 writer.append(split, pixels, np.zeros((number, size, size), np.uint8), {})

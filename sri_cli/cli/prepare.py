@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sri_cli.atomic import write_atomic
 from sri_cli.cli.options import COUNT, Decorator, seed_option, together
-from sri_cli.errors import SriError, did_you_mean
+from sri_cli.errors import SriError, SriFailure, did_you_mean
 from sri_cli.run import Workspace
 
 if TYPE_CHECKING:
+    from sri_cli.data.dataset import DataFile
     from sri_cli.data.prepare import Prepared
+    from sri_cli.data.summary import MaskFacts
+
+SHEET_IMAGES = 48
 
 
 class DataSets(click.Group):
@@ -54,10 +59,9 @@ def command(ctx: click.Context, listing: bool) -> None:
 
 def show_list(workspace: Workspace) -> None:
     """The prepared files."""
-    from sri_cli.data.listing import data_table
+    from sri_cli.data.summary import list_files
 
-    rows = data_table(workspace)
-    click.echo("\n".join(rows) or f"nothing prepared in {workspace.data_root}")
+    click.echo(list_files(workspace) or f"no data files in {workspace.data_root}")
 
 
 NUMBERS = together(  # of every data set
@@ -197,10 +201,38 @@ def show(workspace: Workspace, name: str, size: int | None) -> None:
 
     Its contact sheet is written beside it.
     """
-    from sri_cli.data.description import describe
+    from sri_cli.data.dataset import DataFile
+    from sri_cli.data.summary import check_intact, describe, find_files, mask_facts
 
-    for description in describe(workspace, name, size):
-        click.echo("\n".join(description.lines))
+    for path in find_files(workspace, name, size):
+        data = DataFile(path)
+        check_intact(data)
+        facts = mask_facts(data)
+        click.echo(describe(data, facts))
+        click.echo(f"contact     {write_contact_sheet(data, facts)}")
+
+
+def write_contact_sheet(data: DataFile, facts: MaskFacts | None) -> str:
+    """Draw training images and their masks to a PNG beside the file; its path, or why not."""
+    from sri_cli.plotting.contact import contact_sheet
+    from sri_cli.plotting.grid import png_bytes
+
+    split = data.split("train")
+    picked = split.pick(SHEET_IMAGES)
+    title = f"{data.caption}, {data.size} px, training images"
+    sheet = contact_sheet(
+        split.images[picked],
+        split.masks_of(picked),
+        data.background_labels,
+        facts.objects if facts else {},
+        title,
+    )
+    path = data.path.with_suffix(".png")
+    try:
+        write_atomic(path, png_bytes(sheet))
+    except SriFailure as error:
+        return f"none: {error.message}"
+    return str(path)
 
 
 def split_options(kind: Callable[..., Any], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -214,7 +246,7 @@ def split_options(kind: Callable[..., Any], options: dict[str, Any]) -> tuple[An
 def show_prepared(prepared: Prepared) -> None:
     """The file, and how fast it was made."""
     from sri_cli.console import counted
-    from sri_cli.data.listing import counts_text
+    from sri_cli.data.summary import counts_text
 
     data = prepared.data
     click.echo(f"{data.path}: {data.caption}, {counts_text(data)}")

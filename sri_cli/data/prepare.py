@@ -19,7 +19,7 @@ from sri_cli.console import Progress, counted
 from sri_cli.data.dataset import SPLITS, DataFile
 from sri_cli.data.parallel import available_cores, parallel_map, worker_killed
 from sri_cli.data.source import TASK_ROWS, Scenario, Source, Survey
-from sri_cli.data.writer import Header, StoreWriter, begun_counts
+from sri_cli.data.writer import DataFileWriter, Header, begun_counts
 from sri_cli.errors import Interrupted, SriError
 from sri_cli.signals import stop_on_signal
 
@@ -90,7 +90,7 @@ def prepare(
     total = sum(survey.counts.values())
     with (
         Progress(total, 0, f"prepare {header.name}", "image") as progress,
-        StoreWriter(path, header) as writer,
+        DataFileWriter(path, header) as writer,
     ):
         done = sum(writer.rows.values())
         progress.start_at(done)
@@ -184,7 +184,7 @@ def write_missing(
 class Buffer:
     """Collects scenes by split and appends about a thousand rows at once."""
 
-    def __init__(self, writer: StoreWriter, progress: Progress) -> None:
+    def __init__(self, writer: DataFileWriter, progress: Progress) -> None:
         self.writer, self.progress = writer, progress
         self.waiting: dict[str, list[Scenario]] = {split: [] for split in SPLITS}
         self.done = sum(writer.rows.values())  # with those in the buffer
@@ -219,7 +219,7 @@ def check_masks(split: str, block: list[Scenario]) -> None:
         )
 
 
-def append(writer: StoreWriter, split: str, block: list[Scenario]) -> None:
+def append(writer: DataFileWriter, split: str, block: list[Scenario]) -> None:
     """Append scenes, one after the other."""
     names = np.repeat([scenario.name.encode() for scenario in block], len(block[0].images))
     factors = {
@@ -236,7 +236,7 @@ def append(writer: StoreWriter, split: str, block: list[Scenario]) -> None:
     )
 
 
-def opening(source: Source, writer: StoreWriter, workers: int) -> str:
+def opening(source: Source, writer: DataFileWriter, workers: int) -> str:
     """The note at the beginning of a preparation."""
     done, total = sum(writer.rows.values()), sum(writer.header.counts.values())
     images = counted(total, "image")

@@ -1,7 +1,7 @@
-"""The one file format of all data sets, written: whole or not at all, and resumable.
+"""The file format of all data sets, written: complete or not at all, and resumable.
 
-Rows go to `NAME.h5.partial`, which is flushed together with the number of rows done, so that an
-interrupted preparation goes on from there; a finished file is closed, fsynced and renamed.
+Rows go to `NAME.h5.partial`, which is flushed together with the number of rows, so an interrupted
+preparation resumes after them; a finished file is closed, synced and renamed.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from sri_cli.data.dataset import SCHEMA, SPLITS, as_python, hash_of, reason_of
 from sri_cli.errors import SriError, SriFailure
 
 MASK_CHUNK_BYTES = 2**20
-FACTOR_BYTES = 1024  # an image, about, and the file's own book-keeping
+FACTOR_BYTES = 1024  # about, of an image and HDF5's book-keeping
 SPARE_BYTES = 2**20
-MAX_SKIPPED_NAMES = 100  # an attribute holds 64 KB
+MAX_SKIPPED_NAMES = 100  # an attribute holds at most 64 KB
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a data file is: enough to make it again."""
+    """What a data file is and how it was made, in its root attributes."""
 
     name: str
     size: int  # pixels
@@ -42,13 +42,13 @@ class Header:
     preprocessing: str
     counts: Mapping[str, int] = field(default_factory=dict)  # images in train, val, test
     skipped: tuple[str, ...] = ()  # files of the source that could not be read
-    scene_rule: str = ""  # how images were found to be of one scene; empty: it was known
+    scene_rule: str = ""  # how images were grouped into scenes, if the source does not say
 
     def attrs(self) -> dict[str, Any]:
-        """As root attributes; without a seed where nothing was drawn or shuffled."""
-        known: dict[str, Any] = {"scene_rule": self.scene_rule} if self.scene_rule else {}
+        """The root attributes of an unfinished file."""
+        optional: dict[str, Any] = {"scene_rule": self.scene_rule} if self.scene_rule else {}
         if "seed" in self.parameters:
-            known["seed"] = self.parameters["seed"]
+            optional["seed"] = self.parameters["seed"]
         return {
             "schema": SCHEMA,
             "name": self.name,
@@ -62,25 +62,23 @@ class Header:
             "skipped_files": json.dumps(self.skipped[:MAX_SKIPPED_NAMES]),
             "tool_version": __version__,
             "complete": False,
-            **known,
+            **optional,
         }
 
-    def is_of(self, attrs: Mapping[str, Any]) -> bool:
-        """Whether a file with these attributes is of this header, whatever its counts."""
-        unknown = ("complete", "counts", "skipped", "skipped_files")
-        nothing = replace(self, counts=dict.fromkeys(SPLITS, 0)).attrs()
-        wanted = {key: value for key, value in nothing.items() if key not in unknown}
-        return wanted.items() <= attrs.items()
+    def matches(self, attrs: Mapping[str, Any]) -> bool:
+        """Whether a file with these attributes has this header, whatever its counts."""
+        found_by_survey = ("complete", "counts", "skipped", "skipped_files")
+        mine = replace(self, counts=dict.fromkeys(SPLITS, 0)).attrs()
+        return {k: v for k, v in mine.items() if k not in found_by_survey}.items() <= attrs.items()
 
 
-class StoreWriter:
-    """Writes one data file; use as a context manager.
+class DataFileWriter:
+    """Writes one data file; a context manager.
 
-    `rows` counts the rows that are safe in each split. What was begun with the same header is
-    gone on with; `started_anew` says that something else lay there. Entering that fails, on a full
-    disk say, leaves what was begun as it was. Leaving without `finish` keeps the rows written so
-    far, except when the disk refused them or the source is faulty (exit code 2; what was read may
-    be mended, too): then nothing stays.
+    `rows` counts the rows that are saved in each split. An unfinished file of the same header is
+    resumed; `started_anew` says that an unfinished file of something else was replaced. If
+    entering fails, say on a full disk, an unfinished file stays as it was. Leaving without `finish`
+    keeps the rows so far, unless the disk refused them or the source is faulty (a user error).
     """
 
     def __init__(self, path: Path, header: Header) -> None:
@@ -90,9 +88,9 @@ class StoreWriter:
         self.discarded = 0
         self.started_anew = False
         self._finished = self._refused = False
-        self._size_before = 0  # bytes of what was begun earlier; 0 also once that is given up
+        self._size_before = 0  # bytes of an unfinished file; 0 also once that is given up
 
-    def __enter__(self) -> StoreWriter:
+    def __enter__(self) -> DataFileWriter:
         ensure_folder(self.path.parent)
         if self.path.is_dir():
             raise SriFailure(f"could not write {self.path}: it is a folder", "choose another --out")
@@ -102,10 +100,13 @@ class StoreWriter:
         try:
             with self._writing():
                 self._reserve()
-                if not self._take_up():
+                if not self._resume():
                     self._begin()
         except BaseException:
-            self._leave_as_it_was()
+            if self._size_before:
+                os.ftruncate(self._lock, self._size_before)
+            else:
+                self.partial.unlink(missing_ok=True)
             os.close(self._lock)
             raise
         return self
@@ -134,7 +135,9 @@ class StoreWriter:
         start, stop = self.rows[split], self.rows[split] + len(images)
         with self._writing():
             parts = {"images": images} | ({} if masks is None else {"masks": masks})
-            parts |= {f"factors/{name}": storable(values) for name, values in factors.items()}
+            for name, values in factors.items():  # HDF5 has no fixed-length Unicode
+                text = values.dtype.kind == "U"
+                parts[f"factors/{name}"] = values.astype("S") if text else values
             for name, values in parts.items():
                 if name not in group:
                     self._create(group, name, values)
@@ -148,7 +151,7 @@ class StoreWriter:
         self.discarded += discarded
 
     def finish(self) -> None:
-        """Seal the file and give it its name."""
+        """Complete the file and give it its name."""
         if self.rows != dict(self.header.counts):
             raise ValueError(f"{self.rows} rows of {dict(self.header.counts)}")
         with self._writing():
@@ -161,30 +164,30 @@ class StoreWriter:
         self._finished = True
 
     def _reserve(self) -> None:
-        """Take all the room on the disk now: after a write that failed, HDF5 cannot be used any
-        more in this process, it crashes. `_close` gives back what was too much."""
-        area = self.header.size**2
-        wanted = SPARE_BYTES + sum(self.header.counts.values()) * (4 * area + FACTOR_BYTES)
-        check_space(self.partial, wanted - os.fstat(self._lock).st_blocks * 512)
-        reserve(self._lock, wanted)
+        """Allocate the whole file on the disk now: HDF5 crashes after a write that failed.
 
-    def _leave_as_it_was(self) -> None:
-        """Rows of an earlier call stay when this one cannot begin, on a full disk say."""
-        if self._size_before:
-            os.ftruncate(self._lock, self._size_before)
-        else:
-            self.partial.unlink(missing_ok=True)
+        `_close` cuts off what was not needed.
+        """
+        area = self.header.size**2
+        needed = SPARE_BYTES + sum(self.header.counts.values()) * (4 * area + FACTOR_BYTES)
+        check_space(self.partial, needed - os.fstat(self._lock).st_blocks * 512)
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(self._lock, 0, needed)
+            except OSError as error:  # not every file system can
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                    raise
 
     def _close(self) -> None:
-        """Close the file and cut off the room it did not need."""
+        """Close the file and cut off the space it did not need."""
         if self.file:
             self.file.flush()
             used = self.file.id.get_filesize()
             self.file.close()
             os.ftruncate(self._lock, min(used, os.fstat(self._lock).st_size))
 
-    def _take_up(self) -> bool:
-        """Open what was begun; False when there is nothing of the same header."""
+    def _resume(self) -> bool:
+        """Open an unfinished file of the same header; False when there is none."""
         if not self._size_before:
             return False
         self.started_anew = True
@@ -193,16 +196,12 @@ class StoreWriter:
         except OSError:
             return False
         attrs = {name: as_python(value) for name, value in file.attrs.items()}
-        try:
-            self.rows = {name: int(file[name].attrs["rows"]) for name in SPLITS}
-        except KeyError:
+        mine = {key: value for key, value in self.header.attrs().items() if key != "complete"}
+        begun = all("rows" in file.get(split, file).attrs for split in SPLITS)
+        if not begun or not mine.items() <= attrs.items():
             file.close()
             return False
-        wanted = {key: value for key, value in self.header.attrs().items() if key != "complete"}
-        if not wanted.items() <= attrs.items():
-            file.close()
-            self.rows = dict.fromkeys(SPLITS, 0)
-            return False
+        self.rows = {split: int(file[split].attrs["rows"]) for split in SPLITS}
         self.file, self.discarded, self.started_anew = file, attrs["discarded"], False
         return True
 
@@ -218,7 +217,7 @@ class StoreWriter:
         self.file.flush()
 
     def _create(self, group: h5py.Group, name: str, values: NDArray[Any]) -> None:
-        """A data set for all rows of a split; only masks are compressed, the rest can be mapped."""
+        """A dataset for all rows of a split; only masks are compressed, the rest can be mapped."""
         count = self.header.counts[group.name.strip("/")]
         shape = (count, *values.shape[1:])
         how: dict[str, Any] = {}
@@ -230,7 +229,7 @@ class StoreWriter:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """HDF5's and the system's refusals as SriFailure."""
+        """Errors of HDF5 and of the system as SriFailure."""
         try:
             yield
         except (OSError, RuntimeError) as error:
@@ -239,40 +238,24 @@ class StoreWriter:
 
 
 def begun_counts(path: Path, header: Header) -> dict[str, int] | None:
-    """What an unfinished `path` of this header is to hold; None when there is none."""
+    """The counts of an unfinished `path` of this header; None when there is none."""
     try:
         with h5py.File(path.with_name(path.name + ".partial"), "r", locking=False) as file:
             attrs = {name: as_python(value) for name, value in file.attrs.items()}
     except OSError:
         return None
-    if not header.is_of(attrs) or "counts" not in attrs:
+    if not header.matches(attrs) or "counts" not in attrs:
         return None
     return dict(zip(SPLITS, json.loads(attrs["counts"]), strict=True))
 
 
-def storable(values: NDArray[Any]) -> NDArray[Any]:
-    """Text as bytes: HDF5 has no fixed-length unicode."""
-    return values.astype("S") if values.dtype.kind == "U" else values
-
-
 def check_space(path: Path, num_bytes: int) -> None:
-    """SriFailure when the disk has no room for so many bytes."""
-    place = os.statvfs(path.parent)
-    free = place.f_bavail * place.f_frsize
+    """SriFailure when the disk of `path` does not have so many bytes free."""
+    disk = os.statvfs(path.parent)
+    free = disk.f_bavail * disk.f_frsize
     if free < num_bytes:
         raise SriFailure(
             f"could not write {path}: {num_bytes / 1e6:,.0f} MB are needed,"
             f" {free / 1e6:,.0f} MB are free",
-            "free some space, choose another folder, or fewer scenes: --scenes N",
+            "free some space or choose another folder",
         )
-
-
-def reserve(descriptor: int, num_bytes: int) -> None:
-    """Give a file its room on the disk; OSError when there is none. Not every system can."""
-    if not hasattr(os, "posix_fallocate"):
-        return
-    try:
-        os.posix_fallocate(descriptor, 0, num_bytes)
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-            raise

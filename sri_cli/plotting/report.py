@@ -36,8 +36,7 @@ from sri_cli.atomic import list_folder, write_atomic
 from sri_cli.config.load import recipe_to_yaml
 from sri_cli.config.schema import flatten, without_effect
 from sri_cli.data.dataset import DataFile
-from sri_cli.data.description import picked_masks
-from sri_cli.data.listing import counts_text, masks_cell, parameters_text
+from sri_cli.data.summary import counts_text, masked_splits, parameters_text
 from sri_cli.errors import SriError
 from sri_cli.generation.reconstruct import seen
 from sri_cli.generation.trained_run import TrainedRun, open_run
@@ -461,14 +460,14 @@ def data_part(data: DataFile) -> Section:
             ("source", data.source),
             ("seed", str(data.attrs.get("seed", "none"))),
             ("made with", parameters_text(data.attrs["parameters"])),
-            ("masks", masks_cell(data)),
+            ("masks", masked_splits(data)),
             ("images (SHA-256)", str(data.attrs["sha256"])[:16]),
         ],
     }
     try:
         split = data.split("train")
         picked = split.pick(DATA_IMAGES)
-        images, masks = split.images[picked], picked_masks(split, picked)
+        images, masks = split.images[picked], split.masks_of(picked)
     except SriError as error:  # damaged beyond its header
         return section | not_shown(error)
     text, rows = f"{len(images)} training images", [images]

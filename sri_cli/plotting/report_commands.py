@@ -6,8 +6,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sri_cli.data.dataset import DataFile
-from sri_cli.data.mending import number_words, what_words
+from sri_cli.data.dataset import DataFile, prepare_arguments
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics.evaluate import ALL
@@ -75,15 +74,14 @@ def eval_words(records: Iterable[Measurement], run: str) -> list[str]:
 
 def prepare_words(workspace: Workspace, data: DataFile) -> str | None:
     """The command that made the file, as far as its header tells; DIR and FILE stand for paths."""
-    parameters = data.attrs["parameters"]
-    words = what_words(data.name, data.source, parameters)
-    if words is None:
+    arguments = prepare_arguments(data.attrs)
+    if arguments is None:
         return None
     usual, path = workspace.data_path(data.name, data.size), data.path
     if path.resolve().parent == usual.parent.resolve():
         path = usual.with_name(path.name)  # however it was found: the command is for any machine
     out = [] if path == usual else ["--out", shlex.quote(str(path))]
-    return " ".join(["prepare", words, f"--size {data.size}", *number_words(parameters), *out])
+    return " ".join(["prepare", arguments, *out])
 
 
 def _prepare(workspace: Workspace, trained: TrainedRun, sri: str) -> str:

@@ -47,8 +47,8 @@ def test_prepare_list_and_show(place: Path) -> None:
 
     (place / "data" / "cut-16.h5").write_bytes(b"cut")
     listed = sri("prepare", "--list").stdout.splitlines()
-    assert "cut-16.h5  unusable: is not an HDF5 file" in listed[1]
-    assert listed[2].split()[1:10] == [
+    assert "cut-16.h5: unusable" in listed[2]
+    assert listed[1].split()[1:10] == [
         "shapestacks",
         "simulated",
         "16",
@@ -82,7 +82,7 @@ def test_data_root_and_out(place: Path) -> None:
 
 def test_nothing_prepared() -> None:
     shown = sri("prepare", "--list")
-    assert shown.exit_code == 0 and "nothing prepared" in shown.stdout
+    assert shown.exit_code == 0 and "no data files" in shown.stdout
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,279 @@
+"""`sri prepare --list` and `show`: prepared files in a table, and one file in words.
+
+Axes: N images, H W rows and columns, L the 256 possible labels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from sri_cli.atomic import list_folder
+from sri_cli.console import Progress, counted, format_table
+from sri_cli.data.dataset import SPLITS, DataFile, Split, as_python
+from sri_cli.data.writer import MASK_CHUNK_BYTES
+from sri_cli.errors import SriError, did_you_mean
+from sri_cli.run import Workspace, is_path
+
+HEADER = ("FILE", "DATA SET", "SOURCE", "SIZE", "TRAIN", "VAL", "TEST", "MASKS", "SEED", "MB")
+QUIET_BYTES = 200_000_000  # smaller files are checked in a moment: no progress is shown
+MAX_MASKS = 20_000  # of a split whose masks are read
+NUM_LABELS = 256
+BAR_COLUMNS, BAR_LINES = 40, 20  # of the histogram; several numbers share a line beyond that
+NUM_SKIPPED_SHOWN = 5
+
+
+def list_files(workspace: Workspace) -> str:
+    """A table of the prepared files, then unfinished and unusable ones; only headers are read."""
+    table, others = [], []
+    for path in list_folder(workspace.data_root):
+        if path.name.endswith(".h5.partial"):
+            others.append(f"{path}: unfinished{progress_of(path)}; run its `sri prepare` again")
+        elif path.suffix == ".h5":
+            try:
+                table.append(row(DataFile(path)))
+            except SriError as error:
+                problem = error.message.removeprefix(f"data file {path} ")
+                others.append(f"{path}: unusable, {problem}")
+    return "\n".join(([format_table(HEADER, table, left=3)] if table else []) + others)
+
+
+def row(data: DataFile) -> tuple[str, ...]:
+    """The cells of a data file."""
+    return (
+        str(data.path),
+        data.name,
+        data.source,
+        f"{data.size} px",
+        *(f"{data.counts[name]:,}" for name in SPLITS),
+        masked_splits(data),
+        str(data.attrs.get("seed", "-")),
+        f"{data.path.stat().st_size / 1e6:,.1f}",
+    )
+
+
+def masked_splits(data: DataFile) -> str:
+    """yes or no, or the splits that have masks."""
+    names = [name for name in SPLITS if data.split(name).has_masks]
+    return {0: "no", len(SPLITS): "yes"}.get(len(names), "+".join(names))
+
+
+def progress_of(path: Path) -> str:
+    """` (1,200 of 28,800 images)` of an unfinished file; "" while its writer changes it."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            done = sum(int(file[name].attrs["rows"]) for name in SPLITS)
+            total = sum(json.loads(str(as_python(file.attrs["counts"]))))
+    except (OSError, LookupError, TypeError, ValueError, RuntimeError):
+        return ""
+    return f" ({done:,} of {total:,} images)"
+
+
+def find_files(workspace: Workspace, name_or_file: str, size: int | None) -> list[Path]:
+    """The file, or all files of a data set (or that of one size); SriError when there is none."""
+    if is_path(name_or_file):
+        if size is not None:
+            raise SriError(
+                f"--size {size} selects among the files of a data set; {name_or_file} is one file",
+                "leave it out, or name a data set",
+            )
+        return [workspace.find_data(name_or_file, 0)]
+    files: dict[str, list[Path]] = {}
+    for path in list_folder(workspace.data_root):
+        name, _, px = path.stem.rpartition("-")
+        if path.suffix == ".h5" and px.isdigit():
+            files.setdefault(name, []).append(path)
+    if name_or_file not in files:
+        near = did_you_mean(name_or_file, files)
+        hint = f"prepared: {', '.join(sorted(files))}" if files else "make one: sri prepare NAME"
+        raise SriError(f"no data file of {name_or_file} in {workspace.data_root}{near}", hint)
+    if size is None:
+        return files[name_or_file]
+    return [workspace.find_data(name_or_file, size)]
+
+
+def check_intact(data: DataFile) -> None:
+    """Read all images; SriError when they are not those that were written."""
+    quiet = data.path.stat().st_size < QUIET_BYTES
+    total = sum(data.counts.values())
+    with Progress(total, 0, f"check {data.path.name}", "image", quiet) as progress:
+        if not data.is_intact(progress.reach):
+            raise data.broken("is damaged: its images have changed since they were written")
+
+
+def describe(data: DataFile, facts: MaskFacts | None) -> str:
+    """A data file in words; `facts` are those of its masks."""
+    attrs = data.attrs
+    lines = [
+        ("file", f"{data.path} ({data.path.stat().st_size / 1e6:,.1f} MB, intact)"),
+        ("data set", data.caption),
+        ("images", counts_text(data)),
+        ("scenes", ", ".join(f"{scenes_text(data.split(name))} {name}" for name in SPLITS)),
+        ("a scene", attrs.get("scene_rule", "")),
+        ("source", data.source),
+        ("made with", parameters_text(attrs["parameters"])),
+        ("processing", attrs.get("preprocessing", "unknown")),
+        ("factors", ", ".join(data.split("train").factor_names()) or "unknown"),
+        ("discarded", discarded_text(int(attrs.get("discarded", 0)))),
+        ("left out", skipped_text(attrs)),
+        ("made by", f"sri {attrs.get('tool_version', 'unknown')}"),
+        ("sha-256", attrs["sha256"]),
+        *mask_lines(data, facts),
+    ]
+    return "\n".join(f"{label:<10}  {text}" for label, text in lines if text)
+
+
+def counts_text(data: DataFile) -> str:
+    """16,000 train, 2,560 val, 10,240 test images of 64 px."""
+    counts = ", ".join(f"{data.counts[name]:,} {name}" for name in SPLITS)
+    return f"{counts} images of {data.size} px"
+
+
+def scenes_text(split: Split) -> str:
+    """The number of scenes, or unknown."""
+    if "scenario" not in split.factor_names():
+        return "unknown"
+    return f"{len(np.unique(split.factor('scenario'))):,}"
+
+
+def parameters_text(parameters: Mapping[str, Any]) -> str:
+    """preset original, seed 0, test 640, ..."""
+    return ", ".join(f"{key} {value}" for key, value in sorted(parameters.items()))
+
+
+def discarded_text(number: int) -> str:
+    """How many scenes the simulator discarded, if any."""
+    return f"{counted(number, 'scene')} that broke the simulator's rules" if number else ""
+
+
+def skipped_text(attrs: Mapping[str, Any]) -> str:
+    """How many files of the source could not be read, and the first of them, if any."""
+    number = int(attrs.get("skipped", 0))
+    if not number:
+        return ""
+    names = json.loads(attrs.get("skipped_files", "[]"))[:NUM_SKIPPED_SHOWN]
+    more = ", ..." if number > len(names) else ""
+    return f"{counted(number, 'unreadable file')}: {', '.join(names)}{more}"
+
+
+def mask_lines(data: DataFile, facts: MaskFacts | None) -> list[tuple[str, str]]:
+    """The masks in words, and a histogram of the objects in an image."""
+    if facts is None:
+        return [("masks", "unknown")]
+    share = facts.foreground / facts.pixels
+    some = "" if facts.images == sum(data.counts.values()) else f" ({facts.images:,} images read)"
+    mean = sum(count * images for count, images in facts.objects.items()) / facts.images
+    lines = [
+        (
+            "masks",
+            f"labels 0 to {facts.largest}, {facts.background_labels} of them background;"
+            f" {share:.1%} of the pixels are foreground{some}",
+        ),
+        (
+            "objects",
+            f"{min(facts.objects)} to {max(facts.objects)} in an image, {mean:.1f} on average",
+        ),
+    ]
+    if facts.background_labels > 1 and data.source != "simulated":
+        labels = ", ".join(map(str, sorted(facts.deviating_labels)))
+        rule = f" have a background label ({labels}) that reaches neither side of the image: "
+        rule += "probably an object, but background by the rule of the published numbers"
+        none = " deviate: every background label reaches a side"
+        number = f"{facts.deviating:,} of {facts.images:,} images"
+        lines.insert(1, ("deviating", number + (rule if facts.deviating else none)))
+    return lines + histogram_lines(facts.objects)
+
+
+def histogram_lines(objects: Mapping[int, int]) -> list[tuple[str, str]]:
+    """A bar for each number of objects in an image -> images."""
+    first, last = min(objects), max(objects)
+    per_line = -(-(last - first + 1) // BAR_LINES)
+    bars: Counter[int] = Counter()
+    for number, images in objects.items():
+        bars[number - (number - first) % per_line] += images
+    total, most = sum(bars.values()), max(bars.values())
+    lines = []
+    for number, images in sorted(bars.items()):
+        numbers = f"{number}" if per_line == 1 else f"{number}-{number + per_line - 1}"
+        noun = "object " if numbers == "1" else "objects"
+        bar = "#" * max(1, round(BAR_COLUMNS * images / most))
+        lines.append(("", f"{numbers:>5} {noun}  {bar} {images / total:.1%}"))
+    return lines
+
+
+@dataclass
+class MaskFacts:
+    """What the masks of some images hold, added up block by block."""
+
+    background_labels: int
+    images: int = 0
+    largest: int = 0  # label
+    pixels: int = 0
+    foreground: int = 0  # pixels
+    deviating: int = 0  # images
+    deviating_labels: set[int] = field(default_factory=set)
+    objects: Counter[int] = field(default_factory=Counter)  # objects in an image -> images
+
+    def add(self, masks: NDArray[np.uint8]) -> None:
+        """Add masks [N,H,W]."""
+        pixels = label_pixels(masks)[:, self.background_labels :]
+        deviates = deviating(masks, self.background_labels)
+        self.images += len(masks)
+        self.largest = max(self.largest, int(masks.max()))
+        self.pixels += masks.size
+        self.foreground += int(pixels.sum())
+        self.deviating += int(deviates.any(axis=1).sum())
+        self.deviating_labels |= set(np.flatnonzero(deviates.any(axis=0)).tolist())
+        self.objects.update(np.count_nonzero(pixels, axis=1).tolist())
+
+
+def mask_facts(data: DataFile) -> MaskFacts | None:
+    """What the masks of all splits hold, or some of very many; None where there are none.
+
+    Masks are read a chunk at a time, so a million images need little memory.
+    """
+    facts, parts = MaskFacts(data.background_labels), list(mask_parts(data))
+    total, quiet = sum(b - a for _, a, b in parts), data.path.stat().st_size < QUIET_BYTES
+    with Progress(total, 0, f"masks of {data.path.name}", "image", quiet) as progress:
+        for split, start, stop in parts:
+            facts.add(split.mask_rows(start, stop))
+            progress.reach(facts.images)
+    return facts if parts else None
+
+
+def mask_parts(data: DataFile) -> Iterator[tuple[Split, int, int]]:
+    """(split, start, stop) of the masks to read: chunks from all over a split."""
+    rows = max(1, MASK_CHUNK_BYTES // data.size**2)  # as the writer chunks them
+    for split in map(data.split, SPLITS):
+        step = -(-len(split) // MAX_MASKS)
+        for start in range(0, len(split), rows)[::step] if split.has_masks else ():
+            yield split, start, min(start + rows, len(split))
+
+
+def label_pixels(masks: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """How many pixels each label has in each of the masks [N,...], [N,L]."""
+    number = len(masks)
+    keys = np.arange(number)[:, None] * NUM_LABELS + masks.reshape(number, -1)
+    counts = np.bincount(keys.ravel(), minlength=number * NUM_LABELS)
+    return counts.reshape(number, NUM_LABELS)
+
+
+def deviating(masks: NDArray[np.uint8], background_labels: int) -> NDArray[np.bool_]:
+    """Whether a background label above 0 is visible but at neither side of the image, [N,L].
+
+    In Objects Room the first four entities count as background by the published rule, but some
+    images have three: the fourth is an object there. A wall always reaches a side.
+    """
+    if background_labels < 2:
+        return np.zeros((len(masks), NUM_LABELS), bool)
+    deviates = (label_pixels(masks) > 0) & (label_pixels(masks[:, :, [0, -1]]) == 0)
+    deviates[:, [0, *range(background_labels, NUM_LABELS)]] = False
+    return deviates
