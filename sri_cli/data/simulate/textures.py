@@ -6,6 +6,7 @@ come from fixed seeds and are the same in every run. Axes: n tile side in texels
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -111,7 +112,7 @@ def _wood(colour: Colour, rng: np.random.Generator, n: int) -> np.ndarray:
     return wood.swapaxes(0, 1) if rng.random() < 0.5 else wood
 
 
-_TILES = {
+_TILES: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
     "m": _marble,
     "k": partial(_plain, (0.135, 0.137, 0.145), 0.15),  # black
     "b": partial(_plain, (0.29, 0.44, 0.50), 0.2),  # blue

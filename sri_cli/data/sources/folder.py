@@ -397,7 +397,7 @@ def _name_of(folder: Path, options: FolderOptions) -> str:
 def has_splits(folder: Path, entries: Sequence[Entry]) -> bool:
     """Whether the folder has splits of its own; SriError if one of three is missing: test images
     could then be mixed with those for training."""
-    existing = {entry.split for entry in entries} & set(SPLITS)
+    existing = {entry.split for entry in entries if entry.split}
     if "train" in existing and len(existing) == 2:
         (missing,) = set(SPLITS) - existing
         raise SriError(

@@ -40,7 +40,7 @@ class PositionSplit:
         train, val, test = (options.given[split] for split in SPLITS)
         if train is None and val is None and test is None:
             return self
-        default = val or test if train is None else sixth(train)
+        default = sixth(train) if train is not None else val or test or 1
         return PositionSplit(test or default, val or default, train, published=False)
 
     def assign(self, images: Iterable[tuple[T, bool]]) -> Iterator[tuple[str | None, T]]:

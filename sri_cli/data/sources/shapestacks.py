@@ -32,6 +32,8 @@ from sri_cli.console import Progress
 from sri_cli.data.dataset import SPLITS
 from sri_cli.data.prepare import Prepared, prepare
 from sri_cli.data.source import Options, Rows, Scenario, Simulation, Source, Survey, sixth
+from sri_cli.data.sources.hdf5 import Hdf5Source
+from sri_cli.data.sources.published import SETS
 from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError, did_you_mean
@@ -111,24 +113,14 @@ def prepare_shapestacks(
     the simulated towers as original files there first, then read those.
     """
     path = Path(source).expanduser()
-    from_mirror = source == "mirror" or path.is_file()
     check_options(source, options, preset, split, raw)
-    if from_mirror:
-        from sri_cli.data.sources.mirror import prepare_mirror
-
-        return prepare_mirror(
-            workspace,
-            NAME,
-            options,
-            source=None if source == "mirror" else path,
-            offline=offline,
-            out=out,
-            workers=workers,
-            force=force,
-            command=command,
-        )
     towers: Source
-    if source != "simulate":
+    if source == "mirror" or path.is_file():
+        remote = source == "mirror"
+        if remote:
+            path = workspace.data_root / "downloads" / SETS[NAME].mirror_file
+        towers = Hdf5Source(SETS[NAME], path, options, remote=remote, offline=offline)
+    elif source != "simulate":
         towers = OriginalFiles(find_root(path), options, split)
     else:
         towers = simulated_towers(options, preset)

@@ -66,7 +66,7 @@ def read_records(
                 progress(file.tell())
     except EOFError as error:
         raise _truncated(path, number, expected) from error
-    except (gzip.BadGzipFile, isal_zlib.error) as error:
+    except (gzip.BadGzipFile, isal_zlib.error) as error:  # type: ignore[misc]
         raise BadRecord("the gzip stream is damaged here").located(path, number) from error
     except BadRecord as error:
         raise error.located(path, number) from error
