@@ -10,8 +10,8 @@ import click
 from sri_cli.cli.options import (
     DATA_OF_RUN,
     DYNAMIC_SLOTS,
+    IMAGE_FOLDERS,
     JSON,
-    PICTURE_FOLDERS,
     SPLIT,
     seed_option,
 )
@@ -23,7 +23,7 @@ OF_PICTURES = "stack-fd,sacc-estimate,fid"
 
 @click.command()
 @click.option("--run", "runs", multiple=True, metavar="RUN", help="Repeat for several runs.")
-@PICTURE_FOLDERS
+@IMAGE_FOLDERS
 @click.option(
     "--metrics",
     metavar="NAMES",

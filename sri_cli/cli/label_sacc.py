@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 
-from sri_cli.cli.options import JSON, PICTURE_FOLDERS, RUNS, seed_option
+from sri_cli.cli.options import IMAGE_FOLDERS, JSON, RUNS, seed_option
 from sri_cli.run import Workspace
 
 
 @click.command(name="label-sacc")
 @RUNS
-@PICTURE_FOLDERS
+@IMAGE_FOLDERS
 @click.option("--num", type=int, default=100, show_default=True, help="Scenes of each model.")
 @seed_option("Seed for scenes, catch trials and orders.")
 @click.option("--rater", metavar="NAME", help="Who judges.  [default: your login name]")

