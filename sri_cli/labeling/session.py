@@ -19,7 +19,7 @@ import os
 import re
 import unicodedata
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from io import BytesIO
@@ -167,34 +167,30 @@ class AnswerLog:
         except OSError as error:
             raise SriError(f"{self.path} cannot be read: {error.strerror}") from error
 
-    def append(self, make: Callable[[list[Record]], list[Record]]) -> None:
-        """Add the records that `make` returns for those in the file, in one write.
+    @contextmanager
+    def adding(self) -> Iterator[tuple[list[Record], list[Record]]]:
+        """The records so far, and a list for new ones, which are written when the block ends.
 
         Nobody else writes in between. Raises SriFailure when the disk refuses; the file is then
         as it was.
         """
+        ensure_folder(self.path.parent)
+        is_new = not self.path.exists()
+        new: list[Record] = []
         try:
-            with self._locked() as file:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            # Unbuffered: a buffer would try to write a refused line again when it is closed.
+            with open(descriptor, "r+b", buffering=0) as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if is_new:
+                    sync_folder(self.path.parent)
                 data = file.read()
-                whole = data[: data.rfind(b"\n") + 1]
-                records = make(self._parse(whole))
-                lines = "".join(json.dumps({"schema": SCHEMA, **new}) + "\n" for new in records)
-                if lines:
-                    _write(file, len(whole), lines.encode())
+                yield self._parse(data), new
+                if new:
+                    lines = "".join(json.dumps({"schema": SCHEMA, **one}) + "\n" for one in new)
+                    _write(file, data.rfind(b"\n") + 1, lines.encode())
         except OSError as error:
             raise cannot_write(self.path, error) from error
-
-    @contextmanager
-    def _locked(self) -> Iterator[Any]:
-        """The open file, locked against other threads and processes."""
-        is_new = not self.path.exists()
-        ensure_folder(self.path.parent)
-        # Unbuffered: a buffer would try to write a refused line again when the file is closed.
-        with open(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if is_new:
-                sync_folder(self.path.parent)
-            yield file
 
     def _parse(self, data: bytes) -> list[Record]:
         records = []
@@ -289,19 +285,13 @@ class Session:
             raise ValueError(f"verdicts are {', '.join(VERDICTS)}")
         if seconds is not None and not 0 <= seconds <= LONGEST_SEC:
             raise ValueError(f"seconds are 0 .. {LONGEST_SEC}")
-        is_current = True
-
-        def make(records: list[Record]) -> list[Record]:
-            nonlocal is_current
+        with self._deck.log.adding() as (records, new):
             standing = self._verdicts(standing_answers(records, self.rater))
-            new = {at: verdict for at, verdict in verdicts.items() if standing[at] != verdict}
-            is_current = not new or version in (None, self._version(records))
-            if not is_current:
-                return []
-            return [self._record("answer", at, new[at], seconds=seconds) for at in new]
-
-        self._deck.log.append(make)
-        return is_current
+            changed = {at: verdict for at, verdict in verdicts.items() if standing[at] != verdict}
+            if changed and version not in (None, self._version(records)):
+                return False
+            new += [self._record("answer", at, changed[at], seconds=seconds) for at in changed]
+        return True
 
     def undo(self, count: int = 1, version: int | None = None) -> list[int] | None:
         """Take back the rater's last answers; the verdicts before them stand again.
@@ -311,20 +301,13 @@ class Session:
         """
         if count < 1:
             raise ValueError("count is at least 1")
-        positions: list[int] | None = None
-
-        def make(records: list[Record]) -> list[Record]:
-            nonlocal positions
+        with self._deck.log.adding() as (records, new):
             if version not in (None, self._version(records)):
-                return []
+                return None
             last = standing_answers(records, self.rater)[::-1][:count]
             positions = [self._position[one["picture"]] for one in last]
-            return [
-                self._record("undo", position, one["verdict"])
-                for position, one in zip(positions, last, strict=True)
-            ]
-
-        self._deck.log.append(make)
+            for position, one in zip(positions, last, strict=True):
+                new.append(self._record("undo", position, one["verdict"]))
         return positions
 
     def _verdicts(self, answers: Sequence[Record]) -> list[str | None]:
@@ -337,25 +320,10 @@ class Session:
         return sum(record.get("rater") == self.rater for record in records)
 
     def _record(self, kind: str, position: int, verdict: str, **more: Any) -> Record:
-        """A line that can be understood without session.json."""
         item = self._item(position)
-        model = None if item.model is None else self._deck.models[item.model]
-        return {
-            "kind": kind,
-            "session": self._deck.folder.name,
-            "rater": self.rater,
-            "picture": item.id,
-            "sha256": item.sha256,
-            "model": model and model.name,
-            "weights": model and model.weights,
-            "seed": self._deck.settings["seed"] if model is None else model.seed,
-            "index": item.index,
-            "catch": item.catch,
-            "plausible": item.plausible,
-            "verdict": verdict,
-            **more,
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        }
+        time = datetime.now(UTC).isoformat(timespec="milliseconds")
+        about = {"rater": self.rater, "picture": item.id, "sha256": item.sha256}
+        return {"kind": kind, **about, "verdict": verdict, **more, "time": time}
 
     def _item(self, position: int) -> Item:
         return self._deck.items[self._order[position]]
