@@ -15,15 +15,24 @@ def command() -> None:
 @command.command()
 def ls() -> None:
     """List the shipped recipes with their system, data sets and steps."""
-    from sri_cli.config.listing import recipe_table
+    from sri_cli.config.load import data_sets, load_recipe
+    from sri_cli.config.registry import recipe_names
 
-    click.echo(recipe_table())
+    rows = [("NAME", "SYSTEM", "DATA SETS", "STEPS", "DESCRIPTION")]
+    for name in recipe_names():
+        recipe = load_recipe(name)  # steps are those on the default data set
+        sets, steps = ", ".join(data_sets(name)), f"{recipe.train.steps:,}"
+        rows.append((name, recipe.model.system, sets, steps, recipe.description))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        click.echo("  ".join(cells).rstrip())
 
 
 @command.command()
 @click.argument("name")
 def show(name: str) -> None:
-    """Print a recipe's file: NAME of a shipped one, or a path."""
+    """Print the file of the recipe NAME, shipped or a path."""
     from sri_cli.config.registry import recipe_path
 
     click.echo(recipe_path(name).read_text("utf-8"), nl=False)
@@ -33,7 +42,7 @@ def show(name: str) -> None:
 @click.argument("name")
 @click.argument("dest", type=click.Path(path_type=Path))
 def cp(name: str, dest: Path) -> None:
-    """Copy a recipe to the folder or new file DEST, to be changed there."""
+    """Copy a recipe to the folder or new file DEST, to edit it there."""
     from sri_cli.config.registry import copy_recipe
 
     click.echo(f"{copy_recipe(name, dest)}: edit it, then `sri train --recipe FILE`")
@@ -43,10 +52,10 @@ def cp(name: str, dest: Path) -> None:
 @click.argument("names", nargs=-1, metavar="[NAME|FILE]...")
 @click.option("--all", "every", is_flag=True, help="All shipped recipes (as without a name).")
 def validate(names: tuple[str, ...], every: bool) -> None:
-    """Check recipes, each with every data set it knows; all mistakes at once."""
+    """Check recipes, each with all of its data sets, and report all faults at once."""
     from sri_cli.config.load import check_recipes
     from sri_cli.config.registry import recipe_names
 
     shipped = recipe_names() if every or not names else []
-    for name, data_sets in check_recipes([*names, *shipped]):
-        click.echo(f"ok  {name}: {', '.join(data_sets)}")
+    for name, sets in check_recipes([*names, *shipped]):
+        click.echo(f"ok  {name}: {', '.join(sets)}")

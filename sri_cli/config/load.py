@@ -1,20 +1,20 @@
-"""Recipe file + data set + overrides -> Recipe, or every fault of them at once.
+"""Recipe file + data set + overrides -> Recipe, or an error that lists everything wrong with them.
 
-A file is a Recipe and a `datasets:` block: data-set name -> the parts of the model and train
-sections that differ there. `data:` names the default.
+A file has the keys of a Recipe and a `datasets:` block, which maps data-set names to the model and
+train keys that differ there. `data:` names the default data set.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from sri_cli.config.complaints import complaints, suggest_key
 from sri_cli.config.registry import recipe_path
 from sri_cli.config.schema import TRAINED, Recipe, shrink
 from sri_cli.config.strict_yaml import read_yaml, write_yaml
@@ -22,7 +22,7 @@ from sri_cli.errors import SriError, did_you_mean
 
 Tree = dict[str, Any]
 
-# Keys and values that version 0.1 called otherwise: (section, old key) -> (key, old -> new value).
+# Keys and values of version 0.1: (section, old key) -> (new key, old value -> new value).
 RENAMED: dict[tuple[str, str], tuple[str, dict[Any, Any]]] = {
     ("train", "blend_warmup"): ("gaussian_warmup_steps", {}),
     ("model", "small_start"): ("init", {True: "xavier_small", False: "default"}),
@@ -32,22 +32,23 @@ RENAMED: dict[tuple[str, str], tuple[str, dict[Any, Any]]] = {
 def load_recipe(
     name_or_file: str, data: str | None = None, overrides: Sequence[str] = ()
 ) -> Recipe:
-    """The recipe for a data set (None: its own), with KEY=VALUE overrides on top.
+    """The recipe for a data set (None: its default one), changed by KEY=VALUE overrides.
 
-    Raises SriError for an unknown recipe or data set, and for all faults of file and overrides.
+    Raises:
+        SriError: for an unknown recipe or data set, and with all faults of file and overrides.
     """
     path = recipe_path(name_or_file)
     tree = _read(path)
     blocks = tree.pop("datasets", None) or {}
     faults = list(_block_faults(blocks))
     if blocks and tree.get("size") == "tiny":  # a run's own recipe has no blocks
-        faults.append("size: only the word size=tiny of the command line shrinks; take it out")
+        faults.append("size: only size=tiny on the command line shrinks a recipe; remove it")
     if not faults:
-        chosen = _choose(tree, blocks, data, name_or_file)
+        chosen = _choose_data(tree, blocks, data, name_or_file)
         assignments, faults = _parse(overrides)
         for part in (tree, *blocks.values()):
-            _anchor((part or {}).get("model"), "encoder", path.parent)
-        _anchor(assignments, "model.encoder", Path())
+            _make_absolute((part or {}).get("model"), "encoder", path.parent)
+        _make_absolute(assignments, "model.encoder", Path())
         recipe, found = _resolve(tree, blocks, chosen, assignments)
         faults += found
         for other in blocks:
@@ -56,27 +57,45 @@ def load_recipe(
                 faults += [f"with data {other}: {fault}" for fault in found if fault not in faults]
         if recipe is not None and not faults:
             return recipe
-    hint = f"`sri recipes show {name_or_file}` shows every key" if overrides else f"mend {path}"
+    hint = f"`sri recipes show {name_or_file}` shows every key" if overrides else f"edit {path}"
     raise SriError(f"recipe {name_or_file}: {'; '.join(faults)}", hint)
 
 
 def data_sets(name_or_file: str) -> list[str]:
-    """The data sets that a recipe knows, its default first."""
+    """The data sets that a recipe has settings for, its default first."""
     tree = _read(recipe_path(name_or_file))
-    return _known(tree, tree.get("datasets") or {})
+    return _data_sets_of(tree, tree.get("datasets") or {})
+
+
+def check_recipes(names_or_files: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Load each recipe with each of its data sets: (name, data sets); faults raise at the end."""
+    errors = []
+    for name in names_or_files:
+        try:
+            load_recipe(name)
+            yield name, data_sets(name)
+        except SriError as error:
+            errors.append(error)
+    if errors:
+        raise SriError("; ".join(error.message for error in errors), errors[0].hint)
 
 
 def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
-    """The recipe that `Recipe.model_dump()` gave, as a run and its checkpoints keep it."""
+    """The recipe stored in a run or checkpoint, of this version or of 0.1."""
     tree = deepcopy(dict(values))
     rename_old_keys(tree)
     try:
         return Recipe.model_validate(tree, context=TRAINED)
     except ValidationError as error:
         raise SriError(
-            f"this recipe is not of this version of sri: {'; '.join(complaints(error))}",
+            f"this recipe does not fit this version of sri: {'; '.join(faults_of(error))}",
             "use the version of sri that wrote it",
         ) from error
+
+
+def recipe_to_yaml(recipe: Recipe) -> str:
+    """The recipe with every value written out; `load_recipe` reads it back."""
+    return write_yaml(recipe.model_dump())
 
 
 def rename_old_keys(tree: Tree) -> None:
@@ -91,7 +110,7 @@ def rename_old_keys(tree: Tree) -> None:
 def with_old_keys(recipe: Recipe) -> Tree:
     """The recipe's values under the keys of version 0.1.
 
-    Records and ratings of models identify them by a digest of these, so it must not change.
+    Records and ratings identify a model by a digest of these, so they must not change.
     """
     tree = recipe.model_dump(mode="json")
     for (section, old), (new, values) in RENAMED.items():
@@ -100,33 +119,58 @@ def with_old_keys(recipe: Recipe) -> Tree:
     return tree
 
 
-def recipe_to_yaml(recipe: Recipe) -> str:
-    """The recipe with every value written out; `load_recipe` reads it back."""
-    return write_yaml(recipe.model_dump())
+def faults_of(error: ValidationError, schema: type[BaseModel] = Recipe) -> list[str]:
+    """A phrase for each fault that the schema found, in the order of the file."""
+    return [_phrase(fault, all_keys(schema)) for fault in error.errors(include_url=False)]
 
 
-def check_recipes(names_or_files: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Load each recipe with each of its data sets: (name, data sets); all faults at the end."""
-    faults = []
-    for name in names_or_files:
-        try:
-            load_recipe(name)
-            yield name, data_sets(name)
-        except SriError as error:
-            faults.append(error)
-    if faults:
-        raise SriError("; ".join(error.message for error in faults), faults[0].hint)
+def all_keys(schema: type[BaseModel], prefix: str = "") -> list[str]:
+    """Every dotted key: name, model, model.system, ..., train, ...."""
+    keys = []
+    for name, field in schema.model_fields.items():
+        keys.append(prefix + name)
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                keys += all_keys(kind, f"{prefix}{name}.")
+    return keys
+
+
+def suggest_key(key: str, known: Sequence[str]) -> str:
+    """` (did you mean train.lr?)` for `lr`, `train.lrr` or `train.batch_size`; or nothing."""
+    leaf = key.rpartition(".")[2]
+    same_leaf = [name for name in known if name.rpartition(".")[2] == leaf]
+    return did_you_mean(same_leaf[0] if same_leaf else key, known)
+
+
+def _phrase(fault: Any, known_keys: Sequence[str]) -> str:
+    """A fault of pydantic's with the key, the value, and a suggestion."""
+    key = ".".join(str(part) for part in fault["loc"]) or "recipe"
+    value, kind = fault["input"], fault["type"]
+    if kind == "extra_forbidden":
+        return f"{key}: unknown key{suggest_key(key, known_keys)}"
+    if kind == "missing":
+        return f"{key}: missing"
+    if kind == "value_error":  # of our own validators, which name the key themselves
+        error = fault["ctx"]["error"]
+        return f"{key}.{error}" if fault["loc"] else str(error)
+    if kind in ("model_type", "dict_type"):
+        return f"{key}: should be a section of keys, not {value!r}"
+    message = fault["msg"].replace("Input should be", "should be")
+    near = ""
+    if kind == "literal_error":
+        near = did_you_mean(str(value), re.findall(r"'([^']+)'", fault["ctx"]["expected"]))
+    return f"{key}: {message}, not {value!r}{near}"
 
 
 def _read(path: Path) -> Tree:
-    """The file as a tree; SriError when it cannot be read or is no mapping of keys."""
+    """The file as a tree; SriError when it cannot be read or has no keys."""
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SriError(f"recipe {path} cannot be read: {error}", "name a YAML file") from error
     tree = read_yaml(text, str(path))
     if not isinstance(tree, dict):
-        raise SriError(f"recipe {path} holds no keys", "start from a copy: `sri recipes cp`")
+        raise SriError(f"recipe {path} has no keys", "start from a copy: `sri recipes cp`")
     blocks = tree.get("datasets")
     for part in (tree, *(blocks.values() if isinstance(blocks, dict) else ())):
         if isinstance(part, dict):
@@ -135,49 +179,50 @@ def _read(path: Path) -> Tree:
 
 
 def _block_faults(blocks: Any) -> Iterator[str]:
-    """What is wrong with the form of the `datasets:` block."""
+    """Faults in the form of the `datasets:` block."""
     if not isinstance(blocks, dict):
-        yield f"datasets: wants a section of data-set names, not {blocks!r}"
+        yield f"datasets: should be a section of data-set names, not {blocks!r}"
         return
     for name, block in blocks.items():
         if not isinstance(block, dict | None):
-            yield f"datasets.{name}: wants a section with model or train, not {block!r}"
+            yield f"datasets.{name}: should be a section with model or train, not {block!r}"
             continue
         for key, part in (block or {}).items():
             if key not in ("model", "train"):
                 near = did_you_mean(str(key), ("model", "train"))
                 yield f"datasets.{name}.{key}: unknown key{near}"
             elif not isinstance(part, dict):
-                yield f"datasets.{name}.{key}: wants a section of keys, not {part!r}"
+                yield f"datasets.{name}.{key}: should be a section of keys, not {part!r}"
 
 
-def _known(tree: Tree, blocks: Tree) -> list[str]:
+def _data_sets_of(tree: Tree, blocks: Tree) -> list[str]:
     """The file's default data set and those that have a block."""
     default = [str(tree["data"])] if tree.get("data") else []
     return default + [str(name) for name in blocks if str(name) not in default]
 
 
-def _choose(tree: Tree, blocks: Tree, data: str | None, name_or_file: str) -> str | None:
-    """The data set to resolve for; None when the file names none (the schema says so)."""
-    known = _known(tree, blocks)
+def _choose_data(tree: Tree, blocks: Tree, data: str | None, name_or_file: str) -> str | None:
+    """The data set to resolve for; None where the file names none, which the schema refuses."""
+    known = _data_sets_of(tree, blocks)
     chosen = data if data is not None else tree.get("data")
     if chosen is None or str(chosen) in known:
         return chosen
     near = did_you_mean(str(chosen), known)
-    file = f"; a file is named with its folder: ./{chosen}" if Path(str(chosen)).is_file() else ""
+    file = f"; for a file, name its folder: ./{chosen}" if Path(str(chosen)).is_file() else ""
     raise SriError(
         f"recipe {name_or_file} has no data set {chosen}{near}", f"it has {', '.join(known)}{file}"
     )
 
 
 def _parse(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """KEY=VALUE words -> dotted key to value, and what is wrong with them. The last one counts."""
+    """KEY=VALUE words as dotted key -> value, and their faults. The last of equal keys counts."""
     values: dict[str, Any] = {}
     faults = []
     for word in overrides:
         key, equals, text = word.partition("=")
         if not equals:
-            faults.append(f"{word}: an override is KEY=VALUE{suggest_key(word)}")
+            near = suggest_key(word, all_keys(Recipe))
+            faults.append(f"{word}: an override is KEY=VALUE{near}")
         elif key == "data":
             faults.append(f"{word}: choose the data set with --data")
         else:
@@ -188,10 +233,10 @@ def _parse(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     return values, faults
 
 
-def _anchor(keys: Any, key: str, folder: Path) -> None:
-    """Make the path of an encoder's weights absolute (timm/NAME@FILE), for any current folder.
+def _make_absolute(keys: Any, key: str, folder: Path) -> None:
+    """Make the path in `timm/NAME@FILE` absolute, so that a run finds the file from any folder.
 
-    One that a recipe names is beside the recipe, one of the command line in the current folder.
+    In a recipe it is relative to the recipe, on the command line to the current folder.
     """
     if isinstance(keys, dict) and isinstance(keys.get(key), str):
         encoder, at, file = keys[key].partition("@")
@@ -202,7 +247,7 @@ def _anchor(keys: Any, key: str, folder: Path) -> None:
 def _resolve(
     tree: Tree, blocks: Tree, data: str | None, assignments: Mapping[str, Any]
 ) -> tuple[Recipe | None, list[str]]:
-    """Merge the file, its block for `data` and the overrides; the recipe, or its faults."""
+    """Merge the file, its block for `data` and the overrides into the recipe, or its faults."""
     merged = deepcopy(tree)
     if data is not None:
         merged["data"] = data
@@ -210,33 +255,30 @@ def _resolve(
     for section, part in (block or {}).items():
         if isinstance(merged.setdefault(section, {}), dict):
             merged[section] |= part
-    was, wanted = merged.get("size", "paper"), assignments.get("size")
-    if (was, wanted) == ("tiny", "paper"):
+    size_before, size = merged.get("size", "paper"), assignments.get("size")
+    if (size_before, size) == ("tiny", "paper"):
         return None, ["size=paper: this recipe is shrunk already; name the one that it came from"]
     _assign_all(merged, assignments)
-    # Only the word on the command line shrinks, and only once: a run's own recipe says
-    # `size: tiny` of values that are shrunk, and perhaps changed, already.
+    # Only the command line shrinks, and only once: `size: tiny` in a run's own recipe says that
+    # its values are shrunk already, and perhaps changed since.
     sections = [merged.get(name) for name in ("model", "train")]
-    if wanted == "tiny" and was != "tiny" and all(isinstance(part, dict) for part in sections):
+    if size == "tiny" and size_before != "tiny" and all(isinstance(p, dict) for p in sections):
         shrink(merged)
         _assign_all(merged, assignments)
     try:
         return Recipe.model_validate(merged), []
     except ValidationError as error:
-        return None, complaints(error)
+        return None, faults_of(error)
 
 
 def _assign_all(tree: Tree, assignments: Mapping[str, Any]) -> None:
+    """Set dotted keys; unknown ones too, so that the schema refuses them like those of a file."""
     for key, value in assignments.items():
-        _assign(tree, key.split("."), value)
+        *sections, leaf = key.split(".")
+        part = tree
+        for section in sections:
+            if not isinstance(part.get(section), dict):
+                part[section] = {}
+            part = part[section]
+        part[leaf] = value
     rename_old_keys(tree)
-
-
-def _assign(tree: Tree, keys: Sequence[str], value: Any) -> None:
-    """Set a dotted key; unknown ones are set too, so that the schema refuses them like others."""
-    *sections, leaf = keys
-    for section in sections:
-        if not isinstance(tree.get(section), dict):
-            tree[section] = {}
-        tree = tree[section]
-    tree[leaf] = value

@@ -1,4 +1,4 @@
-"""Finds the files of recipes and studies: the shipped ones by name, others by path."""
+"""The files of recipes and studies: shipped ones by name, others by path."""
 
 from __future__ import annotations
 
@@ -17,41 +17,32 @@ def recipes_folder() -> Path:
     return shipped if shipped.is_dir() else PACKAGE.parent / "recipes"
 
 
+def studies_folder() -> Path:
+    """The folder of the shipped studies."""
+    return recipes_folder() / "studies"
+
+
 def recipe_names() -> list[str]:
     """The shipped recipes, sorted."""
-    return _names(recipes_folder())
-
-
-def recipe_path(name_or_file: str) -> Path:
-    """The file of a shipped recipe's name, or the file itself; SriError when there is none."""
-    return _find(
-        "recipe", name_or_file, recipes_folder(), "`sri recipes ls` lists the shipped recipes"
-    )
-
-
-def studies_folder() -> Path:
-    """The shipped studies lie among the recipes."""
-    return recipes_folder() / "studies"
+    return sorted(path.stem for path in recipes_folder().glob("*.yaml"))
 
 
 def study_names() -> list[str]:
     """The shipped studies, sorted."""
-    return _names(studies_folder())
+    return sorted(path.stem for path in studies_folder().glob("*.yaml"))
+
+
+def recipe_path(name_or_file: str) -> Path:
+    """The file of a shipped recipe, or the file itself; SriError when there is none."""
+    return _find("recipe", name_or_file, recipes_folder(), recipe_names())
 
 
 def study_path(name_or_file: str) -> Path:
-    """The file of a shipped study's name, or the file itself; SriError when there is none."""
-    shipped = f"shipped is {', '.join(study_names())}"
-    return _find("study", name_or_file, studies_folder(), shipped)
+    """The file of a shipped study, or the file itself; SriError when there is none."""
+    return _find("study", name_or_file, studies_folder(), study_names())
 
 
-def _names(folder: Path) -> list[str]:
-    return sorted(path.stem for path in folder.glob("*.yaml"))
-
-
-def _find(kind: str, name_or_file: str, folder: Path, where: str) -> Path:
-    """A shipped file by its name, or any by its path; `where`: what tells of the shipped ones."""
-    names = _names(folder)
+def _find(kind: str, name_or_file: str, folder: Path, names: list[str]) -> Path:
     if name_or_file in names:
         return folder / f"{name_or_file}.yaml"
     path = Path(name_or_file)
@@ -59,18 +50,18 @@ def _find(kind: str, name_or_file: str, folder: Path, where: str) -> Path:
         return path
     if path.is_dir():
         raise SriError(f"{kind} {path} is a folder", "name the YAML file in it")
+    hint = f"shipped: {', '.join(names)}"
     if path.suffix in (".yaml", ".yml"):
-        raise SriError(f"no {kind} file {path}", where)
-    near = did_you_mean(name_or_file, names)
-    raise SriError(f"no {kind} {name_or_file}{near}", f"there is {', '.join(names)}")
+        raise SriError(f"no {kind} file {path}", hint)
+    raise SriError(f"no {kind} {name_or_file}{did_you_mean(name_or_file, names)}", hint)
 
 
 def copy_recipe(name_or_file: str, dest: Path) -> Path:
-    """Copy a recipe, its comments too, to a folder or new file; named after the new file."""
+    """Copy a recipe with its comments to a folder or new file, and name it after the new file."""
     source = recipe_path(name_or_file)
     target = dest / source.name if dest.is_dir() else dest
     if target.suffix not in (".yaml", ".yml"):
-        raise SriError(f"{target} is no name for a recipe file", f"call it {target}.yaml")
+        raise SriError(f"{target} is not a YAML file name", f"name it {target}.yaml")
     if target.exists():
         raise SriError(f"{target} exists already", "choose another name, or remove it first")
     text = re.sub(r"(?m)^name:.*$", f"name: {target.stem}", source.read_text("utf-8"), count=1)

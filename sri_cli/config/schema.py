@@ -1,6 +1,6 @@
-"""What a recipe may say: every field with its range, its unit and its default.
+"""The schema of a recipe: every key with its range, unit and default.
 
-The model section is handed to `model.build.build_model` as plain keyword arguments.
+`models.build.build_model` takes the model section as plain keyword arguments.
 """
 
 from __future__ import annotations
@@ -11,16 +11,116 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 Count = Annotated[int, Field(ge=1)]
+Steps = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
+Width = Annotated[int, Field(ge=8, multiple_of=8)]  # for GroupNorm with 8 groups
+TRAINED = {"trained": True}  # validation context for the recipe of a trained model
 
 
 class Section(BaseModel):
-    """Unknown keys refused, no silent conversion ('3' is no number), no nan or infinity."""
+    """Refuses unknown keys, conversions ('3' is not a number), nan and infinity."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
-# Keys that only some systems have.
+class ModelSection(Section):
+    """The generative model."""
+
+    system: Literal["sri", "genesis-v2", "genesis", "emorl"]
+    image_size: Literal[32, 64, 96, 128] = 64  # px
+    slots: Annotated[int, Field(ge=2, le=64)] = 9  # K in training
+    slot_size: Width = 64  # D, width of a slot latent
+    scene: bool | None = None  # scene variable; null: only for sri (Tables 3, 4)
+    scene_size: Count = 128  # S, width of the scene latent
+    likelihood: Literal["mog", "gaussian"] = "mog"
+    std: Positive = 0.7  # standard deviation of the likelihood, for image values in [0,1]
+    normalised: bool = True  # include 0.5 log 2pi in the likelihood
+    # Segregation model of sri; the encoder of a frozen one is timm/NAME, or timm/NAME@FILE with
+    # the state dict in FILE, relative to the recipe.
+    segregation: Literal["genesis-v2", "emorl", "slot-attention", "frozen"] = "genesis-v2"
+    encoder: str | None = None
+    order: Literal["greedy", "hungarian"] = "greedy"  # matching of slots to the slot prior
+    alignment: bool = True  # of the posterior to the order of the slot prior (Table 3, b)
+    cross_order: bool = True  # include the cross-order KL (Table 3, c)
+    # Distance kernel of instance colouring.
+    kernel: Literal["gaussian", "laplacian", "epanechnikov"] = "gaussian"
+    # Slot decoder; null: iodine on EMORL, else broadcast.
+    decoder: Literal["broadcast", "iodine", "big"] | None = None
+    refinements: Annotated[int, Field(ge=0, le=20)] = 3  # I, refinement steps of EMORL
+    # EMORL's initial weights: as published (at first almost nothing of the image reaches the
+    # slots), or PyTorch's defaults.
+    init: Literal["xavier_small", "default"] = "xavier_small"
+    decoder_channels: Width | None = None  # of the broadcast decoder; null: min(64, slot_size)
+    feature_channels: Width | None = None  # of the U-Net; null: min(64, slot_size)
+    component_size: Count = 16  # width of GENESIS' component latents
+    component_channels: Count = 32  # of GENESIS' component networks
+
+    @model_validator(mode="after")
+    def _no_idle_keys(self, info: ValidationInfo) -> ModelSection:
+        refuse_without_effect(self, without_effect(self.model_dump()), info)
+        if "emorl" in (self.system, self.segregation) and self.decoder == "broadcast":
+            raise ValueError("decoder: EMORL has only iodine and big")
+        if (self.encoder is None) == (self.segregation == "frozen"):
+            raise ValueError(
+                "encoder: timm/NAME is needed for segregation frozen, and for no other"
+            )
+        return self
+
+
+class TrainSection(Section):
+    """The training."""
+
+    steps: Count = 500_000
+    batch: Count = 32  # images, over all ranks
+    lr: Positive = 1e-4  # of Adam
+    geco_target: float  # reconstruction error that GECO holds, nats per pixel and channel
+    geco_lr: Positive = 1e-6  # GECO's rate at 64 px (scaled by 64^2/H^2, but for EMORL)
+    geco_speedup: Annotated[float, Field(ge=1)] = 10.0  # of that rate, below the target
+    beta_start: Positive = 1.0  # initial weight of the KL
+    beta_min: Positive = 1e-10  # lowest weight of the KL
+    geco_warmup: Steps = 0  # steps before the weight of the KL changes
+    gaussian_warmup_steps: Steps = 0  # first steps with the gaussian likelihood instead of mog
+    lr_warmup: Steps = 0  # steps of linear warm-up of the learning rate
+    lr_decay_steps: Steps = 0  # steps of cosine decay to a hundredth after it; 0: no decay
+    lr_half_life: Steps = 0  # steps in which the rate halves after the warm-up; 0: no decay
+    late_refinements: Steps | None = None  # refinement steps of EMORL late in training
+    late_refinements_from: Count | None = None  # training step from which they apply
+    clip_grad: Positive | None = None  # largest gradient norm; null: no clipping
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware has it
+    compile: Literal["auto", "on", "off"] = "auto"  # auto: compile the step on a GPU
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0  # for initialisation, data order and noise
+    log_every: Count = 100  # steps between log records
+    checkpoint_every: Count = 2500  # steps between checkpoints
+    keep_checkpoints: Count = 3  # number of newest checkpoints to keep
+    keep_every: Count = 50_000  # checkpoints at multiples of so many steps are kept, too
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainSection:
+        if self.lr_half_life and self.lr_decay_steps:
+            raise ValueError("lr_half_life: excludes lr_decay_steps")
+        if (self.late_refinements is None) != (self.late_refinements_from is None):
+            raise ValueError("late_refinements: needs late_refinements_from, and vice versa")
+        return self
+
+
+class Recipe(Section):
+    """One system on one data set, fully resolved."""
+
+    # Runs are named after the recipe.
+    name: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    description: str = ""  # one line for `sri recipes ls`
+    data: Annotated[str, Field(min_length=1)]  # data set
+    size: Literal["paper", "tiny"] = "paper"  # tiny: shrunk by size=tiny on the command line
+    model: ModelSection
+    train: TrainSection
+
+    @model_validator(mode="after")
+    def _no_idle_train_keys(self, info: ValidationInfo) -> Recipe:
+        refuse_without_effect(self.train, without_effect(self.model.model_dump()), info)
+        return self
+
+
+# The systems that have a key; all systems have the keys that are not listed.
 ONLY_FOR = {
     "scene": ("sri", "genesis", "genesis-v2"),
     "scene_size": ("sri", "genesis", "genesis-v2"),
@@ -41,194 +141,62 @@ ONLY_FOR = {
 
 
 def without_effect(model: Mapping[str, Any]) -> dict[str, str]:
-    """Keys of either section that change nothing for such a model section, and why.
+    """Keys of both sections that have no effect with this model section, and the reason.
 
-    A switch without effect is a mistake, not a choice. Keys that `model` leaves out count as at
-    their defaults.
+    Keys missing from `model` have their defaults.
     """
-
-    def said(key: str) -> Any:
-        return model.get(key, ModelSection.model_fields[key].default)
-
-    system = said("system")
-    stage = said("segregation") if system == "sri" else system
-    causes = {
-        f"system {system} has none": [k for k, only in ONLY_FOR.items() if system not in only],
-        "only EMORL refines": ["refinements", "late_refinements", "late_refinements_from"]
-        if stage != "emorl"
-        else [],
-        "it is of EMORL's weights": ["init"] if stage != "emorl" else [],
-        "it is for a scene variable": ["scene_size"]
-        if not (said("scene") or (system == "sri" and said("scene") is None))
-        else [],
-        "it is for GENESIS-v2's masks": ["kernel", "feature_channels"]
-        if stage != "genesis-v2"
-        else [],
-        "there is no broadcast decoder": ["decoder_channels"]
-        if stage == "emorl" or (stage != "genesis-v2" and said("decoder") in ("iodine", "big"))
-        else [],
-        "nothing is put in order": ["order"]
-        if stage == "slot-attention" or not said("alignment")
-        else [],
-        "there is none without alignment": ["cross_order"] if not said("alignment") else [],
-        "EMORL's GECO has its own": ["beta_start", "beta_min"] if stage == "emorl" else [],
-        "likelihood gaussian is the blend": ["gaussian_warmup_steps"]
-        if said("likelihood") == "gaussian"
-        else [],
+    fields = ModelSection.model_fields
+    m = {key: model.get(key, field.default) for key, field in fields.items()}
+    system = m["system"]
+    stage = m["segregation"] if system == "sri" else system
+    has_scene = m["scene"] or (system == "sri" and m["scene"] is None)
+    broadcast = stage == "genesis-v2" or (
+        stage != "emorl" and m["decoder"] not in ("iodine", "big")
+    )
+    reasons = {
+        key: f"system {system} has no such part"
+        for key, systems in ONLY_FOR.items()
+        if system not in systems
     }
-    reasons: dict[str, str] = {}
-    for why, keys in causes.items():
-        for key in keys:
-            reasons.setdefault(key, why)
+
+    def add(useless: bool, reason: str, *keys: str) -> None:
+        if useless:
+            for key in keys:
+                reasons.setdefault(key, reason)
+
+    refinement = ("refinements", "late_refinements", "late_refinements_from")
+    add(stage != "emorl", "only EMORL refines", *refinement)
+    add(stage != "emorl", "only EMORL has initial weights of its own", "init")
+    add(stage == "emorl", "EMORL's GECO has fixed values", "beta_start", "beta_min")
+    add(not has_scene, "there is no scene variable", "scene_size")
+    add(stage != "genesis-v2", "only GENESIS-v2's masks use it", "kernel", "feature_channels")
+    add(not broadcast, "there is no broadcast decoder", "decoder_channels")
+    add(stage == "slot-attention" or not m["alignment"], "slots are not matched", "order")
+    add(not m["alignment"], "there is no cross-order KL without alignment", "cross_order")
+    gaussian = m["likelihood"] == "gaussian"
+    add(gaussian, "likelihood is gaussian from the start", "gaussian_warmup_steps")
     return reasons
 
 
-TRAINED = {"trained": True}  # context of a validation: the recipe of weights that are there
-
-
-def refuse(
-    section: Section, reasons: Mapping[str, str], info: ValidationInfo, prefix: str = ""
+def refuse_without_effect(
+    section: Section, reasons: Mapping[str, str], info: ValidationInfo
 ) -> None:
-    """ValueError for the first key that has no effect and yet is set.
+    """ValueError for the first key that is set and has no effect: it would mislead.
 
-    Not where weights were trained so: what has no effect spoils none.
+    The recipe of a trained model may have such keys.
     """
     if info.context == TRAINED:
         return
-    for key, why in reasons.items():
+    for key, reason in reasons.items():
         field = type(section).model_fields.get(key)
         if field is not None and getattr(section, key) != field.default:
-            raise ValueError(f"{prefix}{key}: {why}; leave it out")
+            prefix = "train." if isinstance(section, TrainSection) else ""
+            raise ValueError(f"{prefix}{key}: no effect, {reason}; leave it out")
 
 
-class ModelSection(Section):
-    """The generative model."""
-
-    system: Literal["sri", "genesis-v2", "genesis", "emorl"] = Field(
-        description="family: sri on a segregation model, or one of those alone"
-    )
-    image_size: Literal[32, 64, 96, 128] = Field(64, description="image side, px")
-    slots: Annotated[int, Field(ge=2, le=64)] = Field(9, description="K, slots in training")
-    slot_size: Annotated[int, Field(ge=8, multiple_of=8)] = Field(
-        64, description="D, width of a slot latent (a multiple of 8: GroupNorm(8))"
-    )
-    scene: bool | None = Field(
-        None, description="a scene variable; null: for sri yes, for the others no (Tables 3, 4)"
-    )
-    scene_size: Count = Field(128, description="S, width of the scene latent")
-    likelihood: Literal["mog", "gaussian"] = Field("mog", description="image likelihood")
-    std: Positive = Field(0.7, description="its standard deviation, in image units [0,1]")
-    normalised: bool = Field(True, description="whether 0.5 log 2pi counts in the likelihood")
-    segregation: Literal["genesis-v2", "emorl", "slot-attention", "frozen"] = Field(
-        "genesis-v2", description="first stage of sri"
-    )
-    encoder: str | None = Field(
-        None,
-        description="frozen encoder (segregation frozen): timm/NAME, or timm/NAME@FILE with weights"
-        " from a state dict beside the recipe",
-    )
-    order: Literal["greedy", "hungarian"] = Field(
-        "greedy", description="how slots are matched to the slot prior of sri"
-    )
-    alignment: bool = Field(
-        True, description="whether sri aligns its posterior to the prior's order (Table 3, b)"
-    )
-    cross_order: bool = Field(True, description="whether sri has the cross-order KL (Table 3, c)")
-    kernel: Literal["gaussian", "laplacian", "epanechnikov"] = Field(
-        "gaussian", description="distance kernel of the instance colouring"
-    )
-    decoder: Literal["broadcast", "iodine", "big"] | None = Field(
-        None, description="null: broadcast, and iodine where EMORL is"
-    )
-    refinements: Annotated[int, Field(ge=0, le=20)] = Field(
-        3, description="I, refinement steps of EMORL"
-    )
-    init: Literal["xavier_small", "default"] = Field(
-        "xavier_small",
-        description="EMORL's initial weights: far smaller than PyTorch's, as published (almost"
-        " nothing of the image reaches the slots at first), or PyTorch's own",
-    )
-    decoder_channels: Annotated[int, Field(ge=8, multiple_of=8)] | None = Field(
-        None, description="channels of the broadcast decoder; null: min(64, slot_size)"
-    )
-    feature_channels: Annotated[int, Field(ge=8, multiple_of=8)] | None = Field(
-        None, description="channels of the U-Net; null: min(64, slot_size)"
-    )
-    component_size: Count = Field(16, description="width of GENESIS' component latents")
-    component_channels: Count = Field(32, description="channels of GENESIS' component networks")
-
-    @model_validator(mode="after")
-    def _only_what_the_system_has(self, info: ValidationInfo) -> ModelSection:
-        refuse(self, without_effect(self.model_dump()), info)
-        if "emorl" in (self.system, self.segregation) and self.decoder == "broadcast":
-            raise ValueError("decoder: EMORL has iodine or big")
-        if (self.encoder is None) == (self.segregation == "frozen"):
-            raise ValueError("encoder: segregation frozen needs timm/NAME, the others have none")
-        return self
-
-
-class TrainSection(Section):
-    """How it is trained. Targets are per pixel and channel, in nats."""
-
-    steps: Count = Field(500_000, description="training steps")
-    batch: Count = Field(32, description="global batch, images")
-    lr: Positive = Field(1e-4, description="Adam's learning rate")
-    geco_target: float = Field(description="error that GECO aims at, nats per pixel and channel")
-    geco_lr: Positive = Field(
-        1e-6, description="GECO's rate at 64 px (scaled by 64^2/H^2; EMORL's is not)"
-    )
-    geco_speedup: Annotated[float, Field(ge=1)] = Field(
-        10.0, description="factor on GECO's rate once the error is under its goal"
-    )
-    beta_start: Positive = Field(1.0, description="first weight of the KL")
-    beta_min: Positive = Field(1e-10, description="lowest weight of the KL")
-    geco_warmup: Annotated[int, Field(ge=0)] = Field(
-        0, description="steps before the weight of the KL begins to move"
-    )
-    gaussian_warmup_steps: Annotated[int, Field(ge=0)] = Field(
-        0, description="first steps that explain the blended image instead of the mixture"
-    )
-    lr_warmup: Annotated[int, Field(ge=0)] = Field(0, description="steps of linear warm-up")
-    lr_decay_steps: Annotated[int, Field(ge=0)] = Field(
-        0, description="steps in which the rate then falls to a hundredth (half a cosine); 0: stays"
-    )
-    lr_half_life: Annotated[int, Field(ge=0)] = Field(
-        0, description="steps in which the rate halves after the warm-up, again and again; 0: off"
-    )
-    late_refinements: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="refinement steps of EMORL late in training; null: as in the model"
-    )
-    late_refinements_from: Count | None = Field(
-        None, description="step from which it takes only so many"
-    )
-    clip_grad: Positive | None = Field(None, description="largest gradient norm; null: off")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto: bf16 autocast where the machine computes in it"
-    )
-    compile: Literal["auto", "on", "off"] = Field(
-        "auto", description="compile the step; auto: on a GPU, where it pays"
-    )
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
-        0, description="of weights, batches and noise"
-    )
-    log_every: Count = Field(100, description="steps between log records")
-    checkpoint_every: Count = Field(2500, description="steps between checkpoints")
-    keep_checkpoints: Count = Field(3, description="newest checkpoints kept")
-    keep_every: Count = Field(50_000, description="steps; a checkpoint at a multiple stays")
-
-    @model_validator(mode="after")
-    def _one_schedule(self) -> TrainSection:
-        """Keys that contradict each other or miss their other half."""
-        if self.lr_half_life and self.lr_decay_steps:
-            raise ValueError("lr_half_life: the rate falls by it or by lr_decay_steps, not by both")
-        if (self.late_refinements is None) != (self.late_refinements_from is None):
-            raise ValueError("late_refinements: wants late_refinements_from, and the other way")
-        return self
-
-
-# `size=tiny`: what it changes of any recipe, so that a system learns on 2 cores in minutes. The
-# weight of the KL stays high enough for the slot prior to learn from the first step, and what
-# takes thousands of steps to begin is dropped. Targets and likelihoods stay the paper's.
+# Changes of `size=tiny`, with which every system learns on 2 cores in minutes. The weight of the KL
+# stays high enough for the slot prior to learn from the first step, and warm-ups of thousands of
+# steps are dropped. Targets and likelihoods stay the paper's.
 TINY: dict[str, dict[str, Any]] = {
     "model": {
         "image_size": 32,
@@ -244,7 +212,7 @@ TINY: dict[str, dict[str, Any]] = {
         "lr": 1e-3,
         "lr_warmup": 0,
         "geco_warmup": 0,
-        "gaussian_warmup_steps": 1500,  # a mixture alone stays at the mean image for long
+        "gaussian_warmup_steps": 1500,  # with a mixture alone, samples stay at the mean image
         "late_refinements": None,
         "late_refinements_from": None,
         "geco_lr": 1e-4,
@@ -256,44 +224,23 @@ TINY: dict[str, dict[str, Any]] = {
 }
 
 
-# EMORL's GECO is fast as it is; the rest of it is what takes seconds a step.
-EMORL_KEEPS = ("geco_lr",)
+# EMORL keeps its GECO, which is fast; its decoder and refinement take seconds a step. With
+# PyTorch's initial weights 300 steps come as far as 1500 with the published ones.
 EMORL_TINY: dict[str, dict[str, Any]] = {
-    # From PyTorch's own weights 300 steps come as far as 1500 from the published small ones.
     "model": {"decoder": "big", "refinements": 1, "init": "default"},
     "train": {"batch": 8},
 }
 
 
 def shrink(tree: dict[str, Any]) -> None:
-    """Make a recipe tiny, in place: the keys of TINY that have an effect on its system."""
+    """Apply to a recipe, in place, the keys of TINY that have an effect on its system."""
     model = tree["model"]
     emorl = "emorl" in (model.get("system"), model.get("segregation"))
-    left_out = {*without_effect(model), *(EMORL_KEEPS if emorl else ())}
+    left_out = {*without_effect(model), *(["geco_lr"] if emorl else [])}
     for section, values in TINY.items():
-        more = EMORL_TINY[section] if emorl else {}
-        kept = {key: value for key, value in values.items() if key not in left_out}
-        tree[section] |= kept | more
-
-
-class Recipe(Section):
-    """One system on one data set, everything resolved."""
-
-    name: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
-        description="of the recipe; runs are named after it"
-    )
-    description: str = Field("", description="one line for `sri recipes ls`")
-    data: Annotated[str, Field(min_length=1)] = Field(description="data set")
-    size: Literal["paper", "tiny"] = Field(
-        "paper", description="size=tiny on the command line shrinks any recipe for 2 cores"
-    )
-    model: ModelSection
-    train: TrainSection
-
-    @model_validator(mode="after")
-    def _only_what_it_trains_by(self, info: ValidationInfo) -> Recipe:
-        refuse(self.train, without_effect(self.model.model_dump()), info, "train.")
-        return self
+        tree[section] |= {key: value for key, value in values.items() if key not in left_out}
+        if emorl:
+            tree[section] |= EMORL_TINY[section]
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

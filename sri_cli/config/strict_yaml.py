@@ -1,7 +1,7 @@
-"""YAML read strictly: 1e-4 is a number, yes and 010 are words, a duplicate key is an error.
+"""Strict YAML: 1e-4 is a number, yes and 010 are strings, a duplicate key is an error.
 
-Plain PyYAML follows YAML 1.1, where `1e-4` is a string, `on` is true, `010` is 8, and the last
-of two equal keys wins without a word.
+PyYAML follows YAML 1.1, where `1e-4` is a string, `on` is true, `010` is 8, and the last of two
+equal keys wins silently.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SCALARS = (
 
 
 class StrictLoader(yaml.SafeLoader):
-    """Collects duplicate keys, so that all are told at once."""
+    """Collects duplicate keys, so that all are reported at once."""
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}
 
@@ -40,7 +40,7 @@ class StrictLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key, line = str(key_node.value), key_node.start_mark.line + 1
             if key in lines:
-                self.duplicates.append(f"line {line}: {key} stands on line {lines[key]} already")
+                self.duplicates.append(f"line {line}: {key} is already on line {lines[key]}")
             lines.setdefault(key, line)
         return super().construct_mapping(node, deep=deep)
 
@@ -57,14 +57,16 @@ for _tag, _pattern, _first in SCALARS:
 
 
 def read_yaml(text: str, source: str) -> Any:
-    """The value of a YAML text; SriError naming `source` and line when it is no good YAML."""
+    """The value of a YAML text; SriError with `source` and line when it is not valid."""
     try:
         loader = StrictLoader(text)
         value = loader.get_single_data()
     except yaml.YAMLError as error:
-        raise SriError(f"{source} is no YAML: {_where(error)}", "mend that line") from error
+        raise SriError(
+            f"{source} is not valid YAML: {_where(error)}", "correct that line"
+        ) from error
     if loader.duplicates:
-        raise SriError(f"{source}: {'; '.join(loader.duplicates)}", "keep one of each")
+        raise SriError(f"{source}: {'; '.join(loader.duplicates)}", "keep one of them")
     return value
 
 
@@ -74,7 +76,7 @@ def write_yaml(value: Any) -> str:
 
 
 def _where(error: yaml.YAMLError) -> str:
-    """`line 3: what is wrong there`."""
+    """`line 3: problem`."""
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error)
     return f"line {mark.line + 1}: {problem}" if mark else problem

@@ -13,8 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from sri_cli.config.complaints import complaints
-from sri_cli.config.load import data_sets, load_recipe, recipe_from_dict, recipe_to_yaml
+from sri_cli.config.load import data_sets, faults_of, load_recipe, recipe_from_dict, recipe_to_yaml
 from sri_cli.config.registry import study_path
 from sri_cli.config.schema import Count, Recipe, Section
 from sri_cli.config.strict_yaml import read_yaml
@@ -116,7 +115,7 @@ def read_protocol(tree: Mapping[str, Any]) -> tuple[Protocol | None, list[str]]:
     try:
         protocol = Protocol.model_validate(tree)
     except ValidationError as error:
-        faults = complaints(error, Protocol)
+        faults = faults_of(error, Protocol)
     # The rest is checked whatever else is wrong, so that all faults are reported at once.
     return protocol, [*faults, *_metric_faults(tree), *_override_faults(tree), *_claim_faults(tree)]
 

@@ -1,4 +1,4 @@
-"""A recipe's mistakes are all told at once, each with its key; merging and overriding."""
+"""Recipes: merging, overrides, tiny ones, those of version 0.1, and all faults at once."""
 
 from __future__ import annotations
 
@@ -68,126 +68,94 @@ def test_overrides_lie_over_the_block(recipe_file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "fault"),
+    ("word", "parts"),
     [
-        ("train.lr", "train.lr: an override is KEY=VALUE"),
-        ("train.lrr=1", "train.lrr: unknown key (did you mean train.lr?)"),
-        ("lr=1", "lr: unknown key (did you mean train.lr?)"),
-        ("modle.slots=1", "modle: unknown key (did you mean model?)"),
-        ("train.steps=many", "train.steps: wants a whole number, not 'many'"),
-        ("train.steps=1.5", "train.steps: wants a whole number, not 1.5"),
-        ("train.steps=true", "train.steps: wants a whole number, not True"),
-        ("train.steps=0", "train.steps: must be at least 1, not 0"),
-        ("train.lr='1e-4'", "train.lr: wants a number, not '1e-4'"),
-        ("train.lr=", "train.lr: wants a number, not None"),
-        ("train.lr=1e999", "train.lr: wants a finite number, not inf"),
-        ("train.lr=-1", "train.lr: must be above 0, not -1"),
-        ("train.lr.x=1", "train.lr: wants a number, not {'x': 1}"),
-        ("train=3", "train: wants a section of keys, not 3"),
-        ("model.normalised=no", "model.normalised: wants true or false, not 'no'"),
-        ("model.slots=1", "model.slots: must be at least 2, not 1"),
-        ("model.slot_size=60", "model.slot_size: must be a multiple of 8, not 60"),
-        ("model.image_size=65", "model.image_size: wants one of 32, 64, 96, 128, not 65"),
-        (
-            "model.kernel=gausian",
-            "model.kernel: wants one of gaussian, laplacian, epanechnikov, not 'gausian' "
-            "(did you mean gaussian?)",
-        ),
-        ("data=far", "data=far: choose the data set with --data"),
-        ("train.lr=[1", "train.lr=[1 is no YAML"),
+        ("train.lr", ["train.lr", "KEY=VALUE"]),
+        ("train.lrr=1", ["train.lrr", "did you mean train.lr?"]),
+        ("lr=1", ["did you mean train.lr?"]),
+        ("modle.slots=1", ["did you mean model?"]),
+        ("train.steps=many", ["train.steps", "'many'"]),
+        ("train.steps=1.5", ["train.steps", "1.5"]),
+        ("train.steps=true", ["train.steps", "True"]),
+        ("train.steps=0", ["train.steps", "not 0"]),
+        ("train.lr='1e-4'", ["train.lr", "'1e-4'"]),
+        ("train.lr=", ["train.lr", "None"]),
+        ("train.lr=1e999", ["train.lr", "inf"]),
+        ("train.lr=-1", ["train.lr", "-1"]),
+        ("train.lr.x=1", ["train.lr", "{'x': 1}"]),
+        ("train=3", ["train", "not 3"]),
+        ("size=tiny train=3", ["train", "not 3"]),
+        ("size=tiny model=3", ["model", "not 3"]),
+        ("model.normalised=no", ["model.normalised", "'no'"]),
+        ("model.slots=1", ["model.slots", "not 1"]),
+        ("model.slot_size=60", ["model.slot_size", "multiple of 8"]),
+        ("model.image_size=65", ["32, 64, 96", "not 65"]),
+        ("model.kernel=gausian", ["epanechnikov", "did you mean gaussian?"]),
+        ("data=far", ["data=far", "--data"]),
+        ("train.lr=[1", ["train.lr=[1"]),
     ],
 )
-def test_bad_overrides(recipe_file: Path, word: str, fault: str) -> None:
-    assert fault in faults(recipe_file, word)
+def test_bad_overrides(recipe_file: Path, word: str, parts: list[str]) -> None:
+    message = faults(recipe_file, *word.split())
+    assert [part for part in parts if part not in message] == []
 
 
 def test_all_faults_at_once(recipe_file: Path) -> None:
     changed(recipe_file, "std: 0.5", "stdd: 0.5, likelihood: mogg")
     message = faults(recipe_file, "train.lrr=1", "train.steps")
-    for fault in (
-        "model.stdd: unknown key (did you mean model.std?)",
-        "not 'mogg' (did you mean mog?)",
-        "train.lrr: unknown key",
-        "train.steps: an override is",
-    ):
-        assert message.count(fault) == 1
+    for part in ("did you mean model.std?", "did you mean mog?", "train.lrr", "train.steps:"):
+        assert message.count(part) == 1
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "fault"),
+    ("old", "new", "parts"),
     [
-        ("name: mine", "name: mine\nnmae: x", "nmae: unknown key (did you mean name?)"),
-        ("geco_target: 0.5, ", "", "train.geco_target: missing"),
-        (
-            "system: sri",
-            "system: genesis-v2, order: hungarian",
-            "model.order: system genesis-v2 has none",
-        ),
-        (
-            "system: sri",
-            "system: emorl, decoder: broadcast",
-            "model.decoder: EMORL has iodine or big",
-        ),
-        ("system: sri", "system: sri, segregation: frozen", "model.encoder: segregation frozen"),
-        ("system: sri", "system: sri, refinements: 2", "model.refinements: only EMORL refines"),
-        ("name: mine", "name: mine\nsize: tiny", "size: only the word size=tiny of the command"),
-        ("name: mine", "name: mine\nname: you", "line 3: name stands on line 2 already"),
-        ("    model: {slots: 5}", "    modle: {slots: 5}", "datasets.far.modle: unknown key"),
-        ("    model: {slots: 5}", "    model: 5", "datasets.far.model: wants a section"),
-        ("slots: 5", "slotz: 5", "with data far: model.slotz: unknown key"),
-        ("near: {}", "near: 3", "datasets.near: wants a section"),
-        ("system: sri, std: 0.5", "", "model.system: missing"),
+        ("name: mine", "name: mine\nnmae: x", ["did you mean name?"]),
+        ("geco_target: 0.5, ", "", ["train.geco_target: missing"]),
+        ("system: sri, std: 0.5", "", ["model.system: missing"]),
+        ("system: sri", "system: genesis-v2, order: hungarian", ["model.order", "genesis-v2"]),
+        ("system: sri", "system: emorl, decoder: broadcast", ["model.decoder"]),
+        ("system: sri", "system: sri, segregation: frozen", ["model.encoder"]),
+        ("system: sri", "system: sri, refinements: 2", ["model.refinements"]),
+        ("name: mine", "name: mine\nsize: tiny", ["size=tiny"]),
+        ("name: mine", "name: mine\nname: you", ["line 3: name"]),
+        ("    model: {slots: 5}", "    modle: {slots: 5}", ["datasets.far.modle"]),
+        ("    model: {slots: 5}", "    model: 5", ["datasets.far.model", "not 5"]),
+        ("slots: 5", "slotz: 5", ["with data far: model.slotz"]),
+        ("near: {}", "near: 3", ["datasets.near", "not 3"]),
     ],
 )
-def test_bad_files(recipe_file: Path, old: str, new: str, fault: str) -> None:
-    assert fault in faults(changed(recipe_file, old, new))
+def test_bad_files(recipe_file: Path, old: str, new: str, parts: list[str]) -> None:
+    message = faults(changed(recipe_file, old, new))
+    assert [part for part in parts if part not in message] == []
 
 
 @pytest.mark.parametrize("content", [b"", b"- a\n", b"3\n", b"\xff\xfe\x00", b"a: [\n"])
-def test_files_that_are_no_recipe(tmp_path: Path, content: bytes) -> None:
+def test_files_that_are_not_recipes(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.yaml"
     path.write_bytes(content)
     assert "broken.yaml" in faults(path)
 
 
 @pytest.mark.parametrize(
-    ("model", "word", "fault"),
+    ("model", "word"),
     [
-        ("system: genesis", "model.scene_size=64", "model.scene_size: it is for a scene variable"),
-        ("system: sri, scene: false", "model.scene_size=64", "model.scene_size: it is for a scene"),
-        ("system: sri, segregation: emorl", "model.kernel=laplacian", "model.kernel: it is for"),
-        (
-            "system: sri, segregation: emorl",
-            "model.decoder_channels=8",
-            "model.decoder_channels: t",
-        ),
-        (
-            "system: sri, segregation: slot-attention",
-            "model.order=hungarian",
-            "model.order: nothing is put in order",
-        ),
-        ("system: sri, alignment: false", "model.cross_order=false", "model.cross_order: there is"),
-        ("system: genesis-v2", "train.late_refinements=0", "train.late_refinements: only EMORL"),
-        ("system: emorl", "train.beta_min=1e-3", "train.beta_min: EMORL's GECO has its own"),
-        (
-            "system: sri, segregation: emorl",
-            "train.beta_start=0.1",
-            "train.beta_start: EMORL's GECO has its own",
-        ),
-        (
-            "system: sri, likelihood: gaussian",
-            "train.gaussian_warmup_steps=5",
-            "train.gaussian_warmup_steps: likelihood gaussian is the blend",
-        ),
+        ("system: genesis", "model.scene_size=64"),
+        ("system: sri, scene: false", "model.scene_size=64"),
+        ("system: sri, segregation: emorl", "model.kernel=laplacian"),
+        ("system: sri, segregation: emorl", "model.decoder_channels=8"),
+        ("system: sri, segregation: slot-attention", "model.order=hungarian"),
+        ("system: sri, alignment: false", "model.cross_order=false"),
+        ("system: genesis-v2", "train.late_refinements=0"),
+        ("system: emorl", "train.beta_min=1e-3"),
+        ("system: sri, segregation: emorl", "train.beta_start=0.1"),
+        ("system: sri, likelihood: gaussian", "train.gaussian_warmup_steps=5"),
     ],
 )
-def test_keys_without_effect_are_refused(
-    recipe_file: Path, model: str, word: str, fault: str
-) -> None:
-    changed(recipe_file, "system: sri", model)
-    path = recipe_file
+def test_keys_without_effect_are_refused(recipe_file: Path, model: str, word: str) -> None:
+    path = changed(recipe_file, "system: sri", model)
     late = ["train.late_refinements_from=3"] if "late" in word else []
-    assert f"recipe {path}: {fault}" in faults(path, word, *late)
+    assert f"{word.partition('=')[0]}: no effect" in faults(path, word, *late)
     assert load_recipe(str(path), None, ["size=tiny"]).size == "tiny"  # which sets no such key
 
 
@@ -212,14 +180,7 @@ def test_a_runs_own_recipe_is_not_shrunk_again(recipe_file: Path, tmp_path: Path
     own.write_text(recipe_to_yaml(recipe))
     assert load_recipe(str(own)) == recipe
     assert load_recipe(str(own), None, ["size=tiny"]) == recipe
-    assert "size=paper: this recipe is shrunk already" in faults(own, "size=paper")
-
-
-@pytest.mark.parametrize("word", ["train=3", "model=3"])
-def test_a_section_that_is_none_cannot_be_shrunk(recipe_file: Path, word: str) -> None:
-    assert f"{word.partition('=')[0]}: wants a section of keys" in faults(
-        recipe_file, "size=tiny", word
-    )
+    assert "size=paper" in faults(own, "size=paper")
 
 
 def test_an_encoder_is_found_from_any_folder(
@@ -244,7 +205,7 @@ def test_an_encoder_is_found_from_any_folder(
 def test_unknown_data_set(recipe_file: Path) -> None:
     with pytest.raises(SriError, match=r"no data set fra \(did you mean far\?\)") as error:
         load_recipe(str(recipe_file), "fra")
-    assert error.value.hint == "it has near, far"
+    assert "near, far" in (error.value.hint or "")
 
 
 def test_a_file_that_reads_like_a_name(
@@ -254,7 +215,7 @@ def test_a_file_that_reads_like_a_name(
     Path("mine.hdf5").touch()
     with pytest.raises(SriError, match="no data set mine.hdf5") as error:
         load_recipe(str(recipe_file), "mine.hdf5")
-    assert (error.value.hint or "").endswith("a file is named with its folder: ./mine.hdf5")
+    assert "./mine.hdf5" in (error.value.hint or "")
 
 
 def test_a_resolved_recipe_reads_back_the_same(recipe_file: Path, tmp_path: Path) -> None:
@@ -266,7 +227,7 @@ def test_a_resolved_recipe_reads_back_the_same(recipe_file: Path, tmp_path: Path
 
 
 def test_recipe_of_another_version() -> None:
-    with pytest.raises(SriError, match="not of this version of sri: .*name: missing"):
+    with pytest.raises(SriError, match="name: missing"):
         recipe_from_dict({"model": {}, "train": {}})
 
 
@@ -275,7 +236,7 @@ def test_check_goes_through_all_and_then_tells(recipe_file: Path, tmp_path: Path
     bad.write_text(GOOD.replace("slots: 5", "slots: 1"))
     checks = check_recipes([str(bad), str(recipe_file)])
     assert next(checks) == (str(recipe_file), ["near", "far"])
-    with pytest.raises(SriError, match=r"recipe \S+/bad.yaml: with data far: model.slots: must"):
+    with pytest.raises(SriError, match=r"recipe \S+/bad.yaml: with data far: model.slots: "):
         next(checks)
 
 
