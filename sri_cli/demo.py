@@ -21,15 +21,14 @@ from sri_cli.data.source import Options, Simulation
 from sri_cli.data.sources.shapestacks import prepare_shapestacks, simulated_towers
 from sri_cli.demo_report import SAMPLES, TEMPERATURE, Shown, write_demo_report
 from sri_cli.errors import SriError
-from sri_cli.generation.order import write_order
-from sri_cli.generation.reconstruct import write_reconstructions
 from sri_cli.generation.samples import Request, write_samples
 from sri_cli.generation.trained_run import open_run
 from sri_cli.metrics.evaluate import METRICS
 from sri_cli.metrics.evaluate_runs import evaluate_one
 from sri_cli.metrics.picture_metrics import Wanted
 from sri_cli.metrics.stack_classifiers.judge import open_judge
-from sri_cli.plotting.grid import Picture
+from sri_cli.plotting.from_runs import figure_of_runs, order_of_run
+from sri_cli.plotting.grid import Pixels
 from sri_cli.plotting.report import NAME
 from sri_cli.run import Workspace
 from sri_cli.training.run_folder import RunChanged, resolve_run
@@ -75,9 +74,9 @@ def look(
     tell(3, "new scenes")
     samples = write_samples(trained, Request(num=SAMPLES, temperature=TEMPERATURE))
     tell(4, "the order of slots")
-    write_order(trained, num=ORDER_SCENES)
+    order_of_run(trained, num=ORDER_SCENES)
     tell(5, "reconstructions")
-    write_reconstructions(trained, data)
+    figure_of_runs(workspace, "reconstructions", [str(trained.run_dir)])
     tell(6, "measurements")
     evaluate_one(workspace, trained, Wanted())
     return Shown(
@@ -111,19 +110,19 @@ def other_folder_is_the_way_out() -> Iterator[None]:
         raise SriError(error.message, hint) from error
 
 
-def estimate_sacc(images: Picture) -> float:
+def estimate_sacc(images: Pixels) -> float:
     """The S-Acc estimate of demo images [N,H,W,3], in [0,1]."""
     judge = open_judge()
     estimate = judge.estimate(judge.plausible(images), images.shape[1], demo=True)
     return float(estimate["value"])
 
 
-def read_pictures(folder: Path) -> Picture:
+def read_pictures(folder: Path) -> Pixels:
     """Every PNG of a folder, in order of name, [N,H,W,3]."""
     return np.stack([read_picture(path) for path in sorted(folder.glob("*.png"))])
 
 
-def read_picture(path: Path) -> Picture:
+def read_picture(path: Path) -> Pixels:
     """A PNG as uint8 [H,W,3]."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"), dtype=np.uint8)
@@ -140,7 +139,7 @@ def repeat_commands(out: Path, steps: int | None, scenes: int | None) -> list[st
         f"{sri} train --recipe {RECIPE}{fewer_steps}",
         f"{sri} sample --num {SAMPLES} --temp {TEMPERATURE:g}",
         f"{sri} order --num {ORDER_SCENES}",
-        f"{sri} reconstruct",
+        f"{sri} figure reconstructions",
         f"{sri} eval --metrics {','.join(METRICS)}",
         f"{sri} report",
     ]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sri_cli.cli.options import FIGURE_FILE, RUN, SLOTS, TEMPERATURE
+from sri_cli.cli.options import FIGURE_FILE, RUN, SLOTS, TEMPERATURE, seed_option
 from sri_cli.run import Workspace
 
 
@@ -18,20 +18,22 @@ from sri_cli.run import Workspace
     type=int,
     multiple=True,
     metavar="k",
-    help="The slot, the first being 1; repeat for several at once; left out: each in turn.",
+    help="The slot, counted from 1; repeat for several at once.  [default: each in turn]",
 )
-@click.option("--num", type=int, help="Number of scenes; left out: as many as suit the action.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Scene i is image i of it.")
+@click.option(
+    "--num", type=click.IntRange(min=1), help="Number of scenes.  [default: suits the action]"
+)
+@seed_option("Of scenes, posterior samples and variants.")
 @SLOTS
 @TEMPERATURE
 @click.option(
     "--image",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Edit this picture, or exchange slots with it.",
+    help="Edit this image, or exchange slots with it.",
 )
-@click.option("--index", type=int, metavar="i", help="As --image, with image i of the test split.")
-@click.option("--variants", type=int, help="Of reimagine; left out: 6.")
+@click.option("--index", type=int, metavar="i", help="The same with image i of the test split.")
+@click.option("--variants", type=click.IntRange(1, 22), help="Of reimagine.  [default: 6]")
 @FIGURE_FILE
 @click.pass_obj
 def command(
@@ -48,20 +50,32 @@ def command(
     variants: int | None,
     out: Path | None,
 ) -> None:
-    """Change scenes slot by slot, and show them before and after with their masks.
+    """Change scenes slot by slot, and draw them before and after with their masks.
 
     \b
     remove     scenes without a slot
-    repeat     a slot twice in its scene, and in the place of other scenes' slots
-    exchange   slots exchanged between two scenes, or between scenes and a picture
-    reimagine  from slot k on drawn anew; the scene latent and the slots before stay
+    repeat     a slot twice in its scene, and in place of other scenes' slots
+    exchange   slots exchanged between two scenes, or between scenes and an image
+    reimagine  drawn again from slot k on; the scene latent and the slots before stay
 
     Slots are numbered and coloured as in `sri order`.
     """
-    from sri_cli.generation.edit_show import Request, edit_run
+    from sri_cli.plotting.edits import edit_run
 
-    request = Request(action, slot, num, seed, slots, temp, image, index, variants)
-    result = edit_run(workspace, run, request, out)
-    for note in result.notes:
+    path, notes = edit_run(
+        workspace,
+        run,
+        action,
+        slot=slot,
+        num=num,
+        seed=seed,
+        slots=slots,
+        temperature=temp,
+        image=image,
+        index=index,
+        variants=variants,
+        out=out,
+    )
+    for note in notes:
         click.echo(note, err=True)
-    click.echo(f"{result.title}\nlook: {result.path}")
+    click.echo(path)

@@ -6,67 +6,95 @@ from pathlib import Path
 
 import click
 
-from sri_cli.cli.options import RUNS
+from sri_cli.cli.options import DATA_OF_RUN, DYNAMIC_SLOTS, RUNS, SPLIT
 from sri_cli.run import Workspace
+
+NAMES = (
+    "samples",
+    "order",
+    "slots",
+    "temperature",
+    "reconstructions",
+    "segmentation",
+    "failures",
+    "curves",
+    "table",
+)
 
 
 @click.command()
-@click.argument("name", required=False)
-@click.option("--list", "listed", is_flag=True, help="Say what figures there are.")
+@click.argument("name", type=click.Choice(NAMES))
 @RUNS
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Left out: figure-NAME.png in the run's figures/.",
+    help="A .png or .pdf.  [default: figures/figure-NAME.png of the run]",
 )
-@click.option("--num", type=int, help="Scenes or images of each run.")
-@click.option("--slots", type=int, metavar="K", help="Slots per scene; of `slots`: one more row.")
+@click.option("--num", type=click.IntRange(min=1), help="Scenes or images of each run.")
 @click.option(
-    "--temp", type=float, metavar="T", help="Temperature, above 0; of `temperature`: one more row."
+    "--slots",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="Slots per scene; in `slots`: of one more row.",
 )
-@click.option("--seed", type=int, help="Of scenes and posterior samples.  [default: 0]")
+@click.option(
+    "--temp",
+    type=float,
+    metavar="T",
+    help="Temperature, above 0; in `temperature`: of one more row.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), help="Of scenes and posterior samples.  [default: 0]"
+)
+@DATA_OF_RUN
+@SPLIT
+@DYNAMIC_SLOTS
 @click.option(
     "--scale",
     default="2x",
     show_default=True,
-    metavar="PX|Nx",
-    help="Of a PNG: a picture's side in pixels, or times its standard size.",
+    metavar="Nx|PX",
+    help="Size of a PNG: a factor, or the side of an image in pixels.",
 )
 @click.option(
-    "--captions/--no-captions", default=True, show_default=True, help="Words beside the pictures."
-)
-@click.option(
-    "--format", "file_format", type=click.Choice(["png", "pdf"]), help="Left out: as FILE ends."
+    "--captions/--no-captions", default=True, show_default=True, help="Text around the images."
 )
 @click.pass_obj
 def command(
     workspace: Workspace,
-    name: str | None,
-    listed: bool,
+    name: str,
     runs: tuple[str, ...],
     out: Path | None,
     num: int | None,
     slots: int | None,
     temp: float | None,
     seed: int | None,
+    data: str | None,
+    split: str,
+    dynamic_slots: bool,
     scale: str,
     captions: bool,
-    file_format: str | None,
 ) -> None:
-    """Draw a figure of the paper from trained runs, as PNG or as PDF for print.
+    """Draw a figure from trained runs, as PNG or as PDF for print.
 
-    A PDF has words and lines as vectors, and its pictures pixel by pixel.
+    \b
+    samples          random scenes; systems below, data sets beside each other
+    order            random scenes and their slots in generation order (Figure 4)
+    slots            the same scene latents with fewer and more slots
+    temperature      the same noise at several temperatures
+    reconstructions  test images, masks, reconstructions and prior rollouts
+    segmentation     test images, attention, decoded and true masks, every slot
+    failures         random scenes that raters, or the S-Acc estimate, judged broken
+    curves           errors, KLs and their weights in training
+    table            recorded measurements beside the published rows (Tables 1 to 4)
+
+    Image pixels are never smoothed; a slot has the same colour in every figure.
     """
-    from sri_cli.plotting.figure_names import listing
+    from sri_cli.plotting.from_runs import Options, figure_of_runs
 
-    if listed:
-        click.echo(listing())
-        return
-    from sri_cli.plotting.figure_draw import Request, figure_of_runs
-
-    request = Request(name, num, slots, temp, seed, scale, captions, file_format)
-    result = figure_of_runs(workspace, runs, request, out)
-    for note in result.notes:
+    options = Options(num, slots, temp, seed, data, split, dynamic_slots)
+    path, notes = figure_of_runs(workspace, name, runs, options, out, scale, captions)
+    for note in notes:
         click.echo(note, err=True)
-    click.echo(f"look: {result.path}")
+    click.echo(path)

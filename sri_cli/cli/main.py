@@ -28,7 +28,6 @@ VERBS: dict[str, tuple[str, str]] = {
     "import": ("sri_cli.cli.import_", "Make a run from an official checkpoint file."),
     "sample": ("sri_cli.cli.sample", "Draw new scenes from a trained model."),
     "order": ("sri_cli.cli.order", "Show and score the order in which slots are drawn."),
-    "reconstruct": ("sri_cli.cli.reconstruct", "Show test images as the model sees them."),
     "walk": ("sri_cli.cli.walk", "Write videos of walks through latent space."),
     "edit": ("sri_cli.cli.edit", "Remove, repeat, exchange or re-imagine slots."),
     "figure": ("sri_cli.cli.figure", "Draw a figure of the paper as PNG or PDF."),

@@ -21,11 +21,24 @@ from sri_cli.run import Workspace
 def command(
     workspace: Workspace, run: str | None, num: int, seed: int, out: Path | None, as_json: bool
 ) -> None:
-    """Show random scenes slot by slot, and score how constant their order is.
+    """Draw random scenes slot by slot, and score how constant the order of slots is.
 
-    Both scores are 0 without order; beside them stand those of randomly shuffled slots.
+    Both scores are 0 without an order; beside them are those of randomly shuffled slots.
     """
-    from sri_cli.generation.order import order_of_run, words
+    from sri_cli.generation.trained_run import open_run
+    from sri_cli.metrics.table import estimate_words
+    from sri_cli.plotting.from_runs import check_order_scenes, order_of_run
 
-    record = order_of_run(workspace, run, num, seed, out)
-    click.echo(json.dumps(record) if as_json else words(record))
+    check_order_scenes(num)
+    record = order_of_run(open_run(workspace, run), num, seed, out)
+    if as_json:
+        click.echo(json.dumps(record))
+        return
+    click.echo(f"order consistency of {num} random scenes, {record['slots']} slots")
+    for key, name in (
+        ("iou_over_chance", "IoU over chance"),
+        ("mutual_information", "mutual information"),
+    ):
+        model, shuffled = (estimate_words(**record[which][key]) for which in ("model", "shuffled"))
+        click.echo(f"{name:<20}{model}   slots shuffled: {shuffled}")
+    click.echo(record["figure"])

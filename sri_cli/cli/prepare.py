@@ -209,27 +209,22 @@ def show(workspace: Workspace, name: str, size: int | None) -> None:
         check_intact(data)
         facts = mask_facts(data)
         click.echo(describe(data, facts))
-        click.echo(f"contact     {write_contact_sheet(data, facts)}")
+        click.echo(f"contact     {write_contact_sheet(data)}")
 
 
-def write_contact_sheet(data: DataFile, facts: MaskFacts | None) -> str:
+def write_contact_sheet(data: DataFile) -> str:
     """Draw training images and their masks to a PNG beside the file; its path, or why not."""
-    from sri_cli.plotting.contact import contact_sheet
-    from sri_cli.plotting.grid import png_bytes
+    from sri_cli.plotting.contact import contact_panel
+    from sri_cli.plotting.figures import draw, write_figure
 
     split = data.split("train")
     picked = split.pick(SHEET_IMAGES)
+    masks = split.masks_of(picked)
+    panel = contact_panel(split.images[picked], masks, data.background_labels)
     title = f"{data.caption}, {data.size} px, training images"
-    sheet = contact_sheet(
-        split.images[picked],
-        split.masks_of(picked),
-        data.background_labels,
-        facts.objects if facts else {},
-        title,
-    )
     path = data.path.with_suffix(".png")
     try:
-        write_atomic(path, png_bytes(sheet))
+        write_figure(draw([[panel]], title, scale=1), path)
     except SriFailure as error:
         return f"none: {error.message}"
     return str(path)

@@ -6,33 +6,46 @@ from pathlib import Path
 
 import click
 
-from sri_cli.cli.options import RUNS, SLOTS, TEMPERATURE
+from sri_cli.cli.options import RUNS, SLOTS, TEMPERATURE, seed_option
 from sri_cli.run import Workspace
 
 
 @click.command()
 @RUNS
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="FILE", help="Left out: the run's figures/."
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A .mp4 or .gif; without an ending both.  [default: in the run's figures/]",
 )
-@click.option("--num", type=int, default=4, show_default=True, help="Walks side by side.")
-@click.option("--frames", type=int, default=150, show_default=True, help="Frames of the film.")
-@click.option("--fps", type=int, default=25, show_default=True, help="Frames a second.")
 @click.option(
-    "--seed", type=int, default=0, show_default=True, help="Walk i begins at image i of the seed."
+    "--num",
+    type=click.IntRange(1, 36),
+    default=4,
+    show_default=True,
+    help="Walks side by side.",
 )
+@click.option(
+    "--frames",
+    type=click.IntRange(2, 1500),
+    default=150,
+    show_default=True,
+    help="Frames of the film.",
+)
+@click.option(
+    "--fps", type=click.IntRange(1, 50), default=25, show_default=True, help="Frames per second."
+)
+@seed_option("Walk i begins at scene i of the seed.")
 @SLOTS
 @TEMPERATURE
-@click.option("--masks", is_flag=True, help="Show the slots' masks beside the scenes.")
-@click.option("--slot", type=int, metavar="k", help="Only slot k walks, the first being 1.")
+@click.option("--masks", is_flag=True, help="Show the masks beside the scenes.")
+@click.option("--slot", type=int, metavar="k", help="Only slot k walks, counted from 1.")
 @click.option(
-    "--between", type=int, nargs=2, metavar="A B", help="From the scenes of seed A to those of B."
-)
-@click.option(
-    "--format",
-    "file_format",
-    type=click.Choice(["mp4", "gif", "both"]),
-    help="Left out: as FILE ends, else both.",
+    "--between",
+    type=click.IntRange(min=0),
+    nargs=2,
+    metavar="A B",
+    help="From the scenes of seed A to those of seed B and back.",
 )
 @click.pass_obj
 def command(
@@ -48,16 +61,28 @@ def command(
     masks: bool,
     slot: int | None,
     between: tuple[int, int] | None,
-    file_format: str | None,
 ) -> None:
-    """Film random walks in the scene latent, or of one slot; the last frame meets the first.
+    """Film random walks of the scene latent, or of one slot; the last frame meets the first.
 
-    The slots' noise is held while the scene moves. With --slot k all slots but k are held as they
-    were drawn, those after it too.
+    The noise of the slots is held while the scene moves. With --slot k all other slots are held
+    as they were drawn, those after it too.
     """
-    from sri_cli.generation.walk_film import Request, walk_runs
+    from sri_cli.plotting.video import walk_runs
 
-    request = Request(num, frames, fps, seed, slots, temp, masks, slot, between, file_format)
-    result = walk_runs(workspace, runs, request, out)
-    click.echo("\n".join(result.notes), err=True)
-    click.echo("\n".join([*result.lines, *(f"look: {path}" for path in result.files)]))
+    files, lines, notes = walk_runs(
+        workspace,
+        runs,
+        num=num,
+        frames=frames,
+        fps=fps,
+        seed=seed,
+        slots=slots,
+        temperature=temp,
+        masks=masks,
+        slot=slot,
+        between=between,
+        out=out,
+    )
+    for note in notes:
+        click.echo(note, err=True)
+    click.echo("\n".join([*lines, *map(str, files)]))

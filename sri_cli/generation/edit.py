@@ -1,17 +1,31 @@
-"""The four edits: scenes in, rows of edited scenes out.
+"""Edits of scenes slot by slot: remove, repeat, exchange and reimagine.
 
-Axis legend: K slots, D slot size. Slots count from 0 here, and from 1 in words.
-`which` is what the columns show: each entry is a group of slots that are edited together.
+A scene is edited as slots [K,D] between `model.slots` and `model.decode`. Slots count from 0 here,
+and from 1 in labels. `which` names the edits of every row: each entry is a group of slots that are
+edited together.
+
+Axis legend: N scenes, K slots, J slots of an edited scene, D slot size, S scene size, H W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from sri_cli.generation.edit_scenes import Cell, Start, continued
+from sri_cli.generation.sample import (
+    chunk_size,
+    device_of,
+    evaluation_noise,
+    in_chunks,
+    quantise,
+    sample_noise,
+    to_tensor,
+)
 from sri_cli.models.base import SlotVAE
 from sri_cli.rng import indexed_noise
 
@@ -19,110 +33,182 @@ Which = Sequence[tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Column:
-    """What stands above a column: words, and the slots whose colours it bears."""
+class SourceScene:
+    """A scene before it is edited.
 
-    text: str
-    slots: tuple[int, ...] = ()
+    Attributes:
+        name: For labels; with the seed it determines what `reimagine` draws.
+        slots: [K,D], in generation order.
+        latent: The scene latent [S]; None for a model without a scene variable.
+        image: The image uint8 [H,W,3] that the slots were inferred from; None for a new scene.
+    """
+
+    name: str
+    slots: Tensor
+    latent: Tensor | None
+    image: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
-class Row:
-    """Lines of text, the scene before, and each edit of it."""
+class EditedSlots:
+    """Slots [J,D] to decode; `index` [J] says which slot of the scene each of them is.
 
-    label: tuple[str, ...]
-    before: Start
-    after: list[Cell]
+    A slot that is not named is empty, one that is named twice has both masks.
+    """
+
+    slots: Tensor
+    index: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Strip:
-    """One column per edit (without that of the scene before), one row per scene."""
+class EditRow:
+    """A scene and its edits."""
 
-    columns: list[Column]
-    rows: list[Row]
-
-
-def remove(starts: Sequence[Start], which: Which) -> Strip:
-    """Every scene without the slots; what they covered falls to the others."""
-    rows = [Row((s.name,), s, [without(s.slots, gone) for gone in which]) for s in starts]
-    return Strip([Column(f"without {names(gone)}", gone) for gone in which], rows)
+    label: str
+    before: SourceScene
+    after: list[EditedSlots]
 
 
-def repeat(starts: Sequence[Start], which: Which) -> Strip:
-    """The first scene with the slots twice, and the others with its slots in place of theirs."""
-    source, *others = starts
-    rows = [
-        Row((source.name, "slot twice"), source, [twice(source.slots, slots) for slots in which])
+def draw_scenes(
+    model: SlotVAE, seed: int, num: int, slots: int, temperature: float
+) -> list[SourceScene]:
+    """The scenes 0 .. num-1 of a seed, as sampling draws them."""
+    noise = sample_noise(model, seed, 0, num, slots)
+    latents = model.drawn_scene(noise, temperature, None)
+    drawn = _slots(model, noise, temperature)
+    return [
+        SourceScene(f"scene {i}", drawn[i], None if latents is None else latents[i])
+        for i in range(num)
     ]
-    for other in others:
-        cells = [instead(other.slots, source.slots, slots) for slots in which]
-        rows.append(Row((other.name, f"slot of {source.name}"), other, cells))
-    return Strip([Column(f"slot {names(slots)}", slots) for slots in which], rows)
 
 
-def exchange(pairs: Sequence[tuple[Start, Start]], which: Which) -> Strip:
+def infer_scene(model: SlotVAE, image: NDArray[np.uint8], name: str, seed: int) -> SourceScene:
+    """An image [H,W,3] as slots: one sample of the posterior, in generation order."""
+    device = device_of(model)
+    noise = evaluation_noise(model, seed, np.zeros(1, np.intp), device)
+    (found,) = in_chunks(
+        lambda start, count: model.reconstruct(to_tensor(image[None], device), noise), 1, 1, device
+    )
+    assert found.slots is not None
+    latent = None if found.latent is None else found.latent[0].float().cpu()
+    return SourceScene(name, found.slots[0].float(), latent, image)
+
+
+def remove(scenes: Sequence[SourceScene], which: Which) -> list[EditRow]:
+    """Every scene without the slots; the others share what they covered."""
+
+    def without(slots: Tensor, gone: Sequence[int]) -> EditedSlots:
+        index = tuple(k for k in range(len(slots)) if k not in gone)
+        return EditedSlots(slots[list(index)], index)
+
+    return [EditRow(s.name, s, [without(s.slots, gone) for gone in which]) for s in scenes]
+
+
+def repeat(scenes: Sequence[SourceScene], which: Which) -> list[EditRow]:
+    """The first scene with the slots twice, and the others with its slots in place of theirs."""
+    source, *others = scenes
+
+    def twice(slots: Tensor, group: Sequence[int]) -> EditedSlots:
+        index = tuple(k for k in range(len(slots)) for _ in range(1 + (k in group)))
+        return EditedSlots(slots[list(index)], index)
+
+    row = EditRow(f"{source.name} slot twice", source, [twice(source.slots, g) for g in which])
+    return [row, *(_replaced(other, source, which) for other in others)]
+
+
+def exchange(pairs: Sequence[tuple[SourceScene, SourceScene]], which: Which) -> list[EditRow]:
     """Two scenes at a time, each with the other's slots in place of its own."""
-    rows = []
-    for pair in pairs:
-        for mine, theirs in (pair, pair[::-1]):
-            cells = [instead(mine.slots, theirs.slots, slots) for slots in which]
-            rows.append(Row((mine.name, f"slot of {theirs.name}"), mine, cells))
-    return Strip([Column(f"slot {names(slots)}", slots) for slots in which], rows)
+    return [_replaced(*both, which) for pair in pairs for both in (pair, pair[::-1])]
 
 
 def reimagine(
     model: SlotVAE,
-    starts: Sequence[Start],
+    scenes: Sequence[SourceScene],
     firsts: Sequence[int],
     variants: int,
     temperature: float,
     seed: int,
-) -> Strip:
-    """From each slot of `firsts` on, drawn anew `variants` times; scene and slots before stand."""
-    rows = [
-        Row(
-            (start.name, f"from slot {first + 1}"),
-            start,
-            [Cell.whole(s) for s in anew(model, start, first, variants, temperature, seed)],
-        )
-        for start in starts
-        for first in firsts
-    ]
-    return Strip([Column(f"variant {i + 1}") for i in range(variants)], rows)
+) -> list[EditRow]:
+    """From each slot of `firsts` on, drawn again `variants` times from the prior.
+
+    The scene latent and the slots before stay as they are.
+    """
+    rows = []
+    for scene in scenes:
+        specs = model.sampling_noise(len(scene.slots))
+        specs = {name: spec for name, spec in specs.items() if name != "scene"}
+        noise = indexed_noise(specs, seed, range(variants), f"reimagine/{scene.name}")
+        latent = None if scene.latent is None else scene.latent.expand(variants, -1)
+        for first in firsts:
+            given = scene.slots[:first].expand(variants, -1, -1)
+            drawn = _slots(model, noise, temperature, latent, given)
+            after = [_whole(slots) for slots in drawn]
+            rows.append(EditRow(f"{scene.name} from slot {first + 1}", scene, after))
+    return rows
 
 
-def without(slots: Tensor, gone: Sequence[int]) -> Cell:
-    """The scene's other slots, in their places."""
-    places = tuple(k for k in range(len(slots)) if k not in gone)
-    return Cell(slots[list(places)], places)
+def decode_edits(
+    model: SlotVAE,
+    edits: Sequence[EditedSlots],
+    slots: int,
+    advance: Callable[[int], None] = lambda more: None,
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Images uint8 [N,H,W,3], and the masks [N,K,H,W] of `slots` slots, which sum to 1 over K."""
+    device, size = device_of(model), model.image_size
+    images = np.zeros((len(edits), size, size, 3), np.uint8)
+    masks = np.zeros((len(edits), slots, size, size), np.float32)
+    for count in sorted({len(edit.index) for edit in edits}):
+        alike = [i for i, edit in enumerate(edits) if len(edit.index) == count]
+
+        def decode(start: int, num: int, alike: list[int] = alike) -> int:
+            chosen = alike[start : start + num]
+            scene = model.decode(torch.stack([edits[i].slots for i in chosen]).to(device))
+            images[chosen] = quantise(scene.image)
+            for i, own in zip(chosen, scene.masks[:, :, 0].float().cpu().numpy(), strict=True):
+                np.add.at(masks[i], list(edits[i].index), own)
+            return num
+
+        chunk = chunk_size(count, size, device)
+        for done in in_chunks(decode, len(alike), chunk, device):
+            advance(done)
+    return images, masks
 
 
-def twice(slots: Tensor, which: Sequence[int]) -> Cell:
-    """The scene with some slots once more, each right after itself."""
-    places = tuple(k for k in range(len(slots)) for _ in range(1 + (k in which)))
-    return Cell(slots[list(places)], places)
+def source_edits(rows: Sequence[EditRow]) -> list[EditedSlots]:
+    """The scenes of the rows as they are."""
+    return [_whole(row.before.slots) for row in rows]
 
 
-def instead(slots: Tensor, others: Tensor, which: Sequence[int]) -> Cell:
-    """The scene with some of its slots replaced by those of another at the same places."""
-    replaced = slots.clone()
-    replaced[list(which)] = others[list(which)].to(slots.device)
-    return Cell.whole(replaced)
+def _whole(slots: Tensor) -> EditedSlots:
+    return EditedSlots(slots, tuple(range(len(slots))))
 
 
-def anew(
-    model: SlotVAE, start: Start, first: int, variants: int, temperature: float, seed: int
+def _replaced(scene: SourceScene, other: SourceScene, which: Which) -> EditRow:
+    """A scene with slots of another in place of its own."""
+    after = []
+    for group in which:
+        slots = scene.slots.clone()
+        slots[list(group)] = other.slots[list(group)].to(slots.device)
+        after.append(_whole(slots))
+    return EditRow(f"{scene.name} slot of {other.name}", scene, after)
+
+
+def _slots(
+    model: SlotVAE,
+    noise: Mapping[str, Tensor],
+    temperature: float,
+    scene: Tensor | None = None,
+    given: Tensor | None = None,
 ) -> Tensor:
-    """The scene's slots [V,K,D], those from `first` on drawn again from the prior."""
-    total = len(start.slots)
-    specs = {name: spec for name, spec in model.sampling_noise(total).items() if name != "scene"}
-    noise = indexed_noise(specs, seed, range(variants), f"reimagine/{start.name}")
-    if "scene" in start.noise:
-        noise["scene"] = start.noise["scene"].expand(variants, -1)
-    return continued(model, noise, temperature, start.slots[:first].expand(variants, -1, -1))
+    """Slots [N,K,D] from the prior, in chunks that fit into memory."""
+    device = device_of(model)
+    num = len(next(iter(noise.values())))
 
+    def compute(start: int, count: int) -> Tensor:
+        rows = slice(start, start + count)
+        own = {name: value[rows].to(device) for name, value in noise.items()}
+        latent = None if scene is None else scene[rows].to(device)
+        first = None if given is None else given[rows]
+        return model.slots(own, temperature, scene=latent, given=first).float()
 
-def names(slots: Sequence[int]) -> str:
-    """Slots as they are called: from 1, joined by +."""
-    return "+".join(str(k + 1) for k in slots)
+    return torch.cat(list(in_chunks(compute, num, num, device)))

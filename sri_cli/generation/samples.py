@@ -24,7 +24,7 @@ from sri_cli.generation.sample import check_request, quantise, sample_scenes
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.generation.writers import WRITERS, Arrays
 from sri_cli.models.base import Scene
-from sri_cli.plotting.grid import caption, grid, png_bytes
+from sri_cli.plotting.grid import caption, make_grid, png_bytes
 from sri_cli.plotting.palette import blend_masks
 from sri_cli.run import Workspace
 
@@ -142,8 +142,8 @@ def mask_levels(scene: Scene) -> NDArray[np.uint8]:
 def _write_grids(folder: Path, chunks: list[Arrays], text: str, masks: bool) -> None:
     images = np.concatenate([chunk["images"] for chunk in chunks])[:GRID_IMAGES]
     scale = max(1, GRID_CELL_PX // images.shape[1])
-    (folder / "grid.png").write_bytes(png_bytes(caption(grid(images, scale=scale), text)))
+    (folder / "grid.png").write_bytes(png_bytes(caption(make_grid(images, scale=scale), text)))
     if masks:
         levels = np.concatenate([chunk["masks"] for chunk in chunks])[:GRID_IMAGES]
-        coloured = grid(blend_masks(levels / np.float32(255)), scale=scale)
+        coloured = make_grid(blend_masks(levels / np.float32(255)), scale=scale)
         (folder / "grid-masks.png").write_bytes(png_bytes(caption(coloured, text)))

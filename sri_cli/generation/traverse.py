@@ -1,40 +1,139 @@
-"""Paths in latent space: closed walks on the sphere of the noise, and ways between two latents.
+"""Walks through latent space: closed paths of the noise, and the scenes along them.
 
-High-dimensional Gaussian noise lies near a sphere, so a path along it, in steps of equal angle,
+High-dimensional Gaussian noise lies near a sphere, so a path along it in steps of equal angle
 passes through latents that are as likely as any drawn one.
-Axis legend: F frames, D latent width; `...` any leading axes, each with a path of its own.
+
+Axis legend: F frames, N walks, K slots, D width of the noise, H W pixels; `...` any leading axes,
+each with a path of its own. Scenes come frame by frame: frame f of walk n is number f * N + n.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from sri_cli.generation.sample import chunk_size, device_of, in_chunks, sample_noise
+from sri_cli.models.base import Scene, SlotVAE
+from sri_cli.rng import NoiseSpec, indexed_noise
 
 Latents = NDArray[np.float32]
 
-ASIDE = 3  # directions that a walk needs besides its start
+DIRECTIONS = 3  # that a walk needs besides its start
 TURNS = (1, 2)  # of the two great circles that make a walk
 
 
-def aside_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of the normal draws that a walk from latents of `shape` [..., D] takes."""
-    return (*shape[:-1], ASIDE, max(shape[-1], ASIDE + 1))
+@dataclass(frozen=True)
+class Walk:
+    """The noise of a walk.
+
+    Attributes:
+        held: Noise [N,...] of every name.
+        moves: Noise [F,N,...] of some names that takes the place of `held`.
+        slot: Only this slot (from 0) of what is drawn changes; None: all of them.
+    """
+
+    held: Mapping[str, Tensor]
+    moves: Mapping[str, Tensor]
+    slot: int | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """F and N."""
+        frames, walks = next(iter(self.moves.values())).shape[:2]
+        return frames, walks
 
 
-def closed_walk(start: Latents, aside: NDArray[np.floating], frames: int) -> Latents:
-    """A smooth closed path from `start` [..., D]: [F, ..., D], and the step after the last frame
-    leads to the first.
+def random_walk(
+    model: SlotVAE, seed: int, num: int, slots: int, frames: int, slot: int | None = None
+) -> Walk:
+    """Closed walks that begin at the scenes 0 .. num-1 of `seed`, as sampling draws them.
 
-    `aside`, normal draws of `aside_shape`, gives the directions. The path is the sum of two great
-    circles in planes at right angles, one turned through once and one twice: all its points have
-    the norm of `start`, all steps the same angle, and it wanders through four dimensions. With
-    D < 4 it is the shadow of such a path, and its norm changes.
+    The scene latent walks and the noise of the slots is held. With `slot` (from 0) the noise of
+    this slot walks and all else is held; without a scene variable that of all slots walks.
+    """
+    specs = model.sampling_noise(slots)
+    held = sample_noise(model, seed, 0, num, slots)
+    shapes = {name: NoiseSpec(direction_shape(spec.shape)) for name, spec in specs.items()}
+    directions = indexed_noise(shapes, seed, range(num), "walk")
+
+    def closed(name: str, part: slice | tuple[slice, int]) -> Tensor:
+        start, toward = held[name][part].numpy(), directions[name][part].numpy()
+        return torch.from_numpy(closed_walk(start, toward, frames))
+
+    if slot is None:
+        names = {"scene"} if "scene" in specs else set(specs)
+        return Walk(held, {name: closed(name, slice(None)) for name in names})
+    moves = {}
+    for name in specs.keys() - {"scene"}:
+        moves[name] = held[name].repeat(frames, *(1 for _ in held[name].shape))
+        moves[name][:, :, slot] = closed(name, (slice(None), slot))
+    return Walk(held, moves, slot)
+
+
+def walk_between(model: SlotVAE, seeds: tuple[int, int], num: int, slots: int, frames: int) -> Walk:
+    """From the scene latents of one seed's scenes to those of another and back.
+
+    The noise of the slots is held as the first seed has it. For models with a scene variable.
+    """
+    held, other = (sample_noise(model, seed, 0, num, slots) for seed in seeds)
+    path = there_and_back(held["scene"].numpy(), other["scene"].numpy(), frames)
+    return Walk(held, {"scene": torch.from_numpy(path)})
+
+
+def walk_scenes(
+    model: SlotVAE, walk: Walk, temperature: float = 1.0, precision: str = "auto"
+) -> Iterator[Scene]:
+    """All F * N scenes of a walk, in chunks, in float32."""
+    frames, walks = walk.shape
+    device = device_of(model)
+
+    def draw(start: int, count: int) -> Scene:
+        number = torch.arange(start, start + count)
+        frame, at = number // walks, number % walks
+        held = {name: noise[at].to(device) for name, noise in walk.held.items()}
+        moved = {name: noise[frame, at].to(device) for name, noise in walk.moves.items()}
+        slots = model.slots(held | moved, temperature)
+        if walk.slot is not None:
+            # The slots after it would follow it; they are held, so that it alone changes.
+            others = model.slots(held, temperature).clone()
+            others[:, walk.slot] = slots[:, walk.slot]
+            slots = others
+        scene = model.decode(slots)
+        return Scene(scene.rgb.float(), scene.log_masks.float())
+
+    slots = next(noise.shape[1] for name, noise in walk.held.items() if name != "scene")
+    size = chunk_size(slots, model.image_size, device)
+    return in_chunks(draw, frames * walks, size, device, precision)
+
+
+def direction_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of the normal draws that give a walk from latents [..., D] its directions."""
+    return (*shape[:-1], DIRECTIONS, max(shape[-1], DIRECTIONS + 1))
+
+
+def closed_walk(start: Latents, directions: NDArray[np.floating], frames: int) -> Latents:
+    """A smooth closed path from `start` [..., D]: [F, ..., D].
+
+    The path is the sum of two great circles in planes at right angles, one turned through once
+    and one twice: all its points have the norm of `start`, all steps the same angle, and the step
+    after the last frame leads to the first. With D < 4 it is the shadow of such a path, and its
+    norm changes.
+
+    Args:
+        start: Where the path begins.
+        directions: Normal draws of `direction_shape`.
+        frames: F.
     """
     width = start.shape[-1]
-    wide = np.zeros((*start.shape[:-1], aside.shape[-1]))
+    wide = np.zeros((*start.shape[:-1], directions.shape[-1]))
     wide[..., :width] = start
     norm = np.linalg.norm(wide, axis=-1, keepdims=True)
-    ahead, apart, *across = _orthonormal([wide, *np.moveaxis(aside, -2, 0)])
+    ahead, apart, *across = _orthonormal([wide, *np.moveaxis(directions, -2, 0)])
     # Both circles begin at 45 degrees from `ahead`, on either side: their mean is the start.
     begins = (ahead + apart) / np.sqrt(2), (ahead - apart) / np.sqrt(2)
     angle = 2 * np.pi * np.arange(frames).reshape(frames, *(1 for _ in start.shape)) / frames
@@ -55,7 +154,7 @@ def there_and_back(first: Latents, last: Latents, frames: int) -> Latents:
 def great_circle(first: Latents, last: Latents, share: float) -> Latents:
     """The latent at `share` (0: first, 1: last) of the arc between two, [..., D].
 
-    The angle is divided evenly, and the norm too where the two differ in it.
+    The angle is divided evenly, and so is the norm where the two differ in it.
     """
     norms = [np.linalg.norm(end.astype(float), axis=-1, keepdims=True) for end in (first, last)]
     ends = [end / norm for end, norm in zip((first, last), norms, strict=True)]
@@ -70,7 +169,7 @@ def great_circle(first: Latents, last: Latents, share: float) -> Latents:
 
 
 def _orthonormal(vectors: list[NDArray[np.floating]]) -> list[NDArray[np.float64]]:
-    """Gram-Schmidt over vectors [..., D], the first one's direction kept."""
+    """Gram-Schmidt over vectors [..., D]; the direction of the first stays."""
     basis: list[NDArray[np.float64]] = []
     for vector in vectors:
         rest = np.asarray(vector, float)

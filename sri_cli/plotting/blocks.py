@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from sri_cli.plotting.figures import Block, Chart, Legend, Panel, Pixels, Points
+from sri_cli.plotting.figures import Block, Chart, Legend, Panel, Points
+from sri_cli.plotting.grid import Pixels
 from sri_cli.plotting.palette import blend_masks, slot_colours
 
 Masks = NDArray[np.floating]
@@ -163,7 +163,6 @@ class TrainingLog(NamedTuple):
     """
 
     name: str
-    run_dir: Path
     normalised: bool
     target: float
     records: list[dict[str, Any]]

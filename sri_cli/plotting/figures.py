@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,11 @@ from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
+from sri_cli.atomic import write_atomic
 from sri_cli.errors import SriError
+from sri_cli.plotting.grid import Pixels
 from sri_cli.plotting.palette import slot_colours
 
-Pixels = NDArray[np.uint8]  # [H,W,3]
 Points = Sequence[tuple[float, float | None]]  # (step, value)
 
 STYLE: Any = {
@@ -39,7 +41,7 @@ STYLE: Any = {
     "image.composite_image": False,
     "path.simplify": False,
 }
-TITLE, CAPTION, LABEL, NOTE = 13.0, 10.5, 9.0, 8.5  # font sizes
+TITLE, CAPTION, LABEL, NOTE = 12.0, 10.5, 9.0, 8.5  # font sizes
 LEADING = 1.25  # line height over font size
 INK, FAINT, GOAL = "#282828", "#e1e1e1", "#787878"
 
@@ -102,16 +104,6 @@ class Legend:
 
 
 @dataclass(frozen=True)
-class Bars:
-    """A bar for each number from the least to the largest: the share of all that it counts."""
-
-    counts: Mapping[int, int]
-    caption: str
-    x_label: str
-    width: float = 560
-
-
-@dataclass(frozen=True)
 class Table:
     """Cells of text, the header first; the first `words` columns are no numbers.
 
@@ -127,7 +119,7 @@ class Table:
     notes: Sequence[str] = ()
 
 
-Block = Panel | Chart | Legend | Bars | Table
+Block = Panel | Chart | Legend | Table
 
 
 class DoesNotFitError(SriError):
@@ -181,6 +173,29 @@ def images_that_fit(side_px: int) -> tuple[int, int]:
     return (PAGE[0] - ROW_NAME_WIDTH - 2 * MARGIN) // step, (PAGE[1] - 120 - 2 * MARGIN) // step
 
 
+def check_page(side_px: int, columns: int, rows: int) -> None:
+    """DoesNotFitError unless so many images of `side_px` pixels fit on one page."""
+    across, down = images_that_fit(side_px)
+    if columns > across or rows > down:
+        raise DoesNotFitError(
+            f"{columns} x {rows} images of {side_px} px do not fit on a page of {across} x {down}",
+            "use a smaller --num, fewer --slots or fewer runs",
+        )
+
+
+def check_file(path: Path | None) -> None:
+    """SriError unless a figure can be written to `path`."""
+    if path is not None and (path.is_dir() or path.suffix.lower() not in (".png", ".pdf")):
+        what = "is a folder" if path.is_dir() else "ends neither in .png nor in .pdf"
+        raise SriError(f"--out {path} {what}", "name a file: --out figure.png")
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, or as PDF where the file is named so."""
+    is_pdf = path.suffix.lower() == ".pdf"
+    write_atomic(path, pdf_bytes(figure) if is_pdf else png_bytes(figure))
+
+
 def flowed(blocks: Sequence[Block], width: float) -> list[list[Block | None]]:
     """Blocks of `width` row by row, as many side by side as a page holds; few fill all rows."""
     most = max(1, int((PAGE[0] - 2 * MARGIN + BLOCK_GAP) // (width + BLOCK_GAP)))
@@ -199,7 +214,7 @@ def _axes_of(block: Block, figure: Figure, scale: float, captions: bool) -> Axes
         return _chart(block, figure)
     if isinstance(block, Legend):
         return _legend(block, figure)
-    return _bars(block, figure) if isinstance(block, Bars) else _table(block, figure, captions)
+    return _table(block, figure, captions)
 
 
 def _new_axes(figure: Figure, width: float, height: float) -> Axes:
@@ -374,28 +389,6 @@ def _legend(legend: Legend, figure: Figure) -> Axes:
         fontsize=LABEL,
         handlelength=3,
     )
-    return axes
-
-
-def _bars(bars: Bars, figure: Figure) -> Axes:
-    numbers = np.arange(min(bars.counts), max(bars.counts) + 1)
-    total = sum(bars.counts.values())
-    shares = np.array([100 * bars.counts.get(n, 0) / total for n in numbers.tolist()])
-    width = min(bars.width, 80.0 * len(numbers))
-    axes = _new_axes(figure, width, CHART[1])
-    slot = LINE_SLOTS[0]
-    axes.bar(numbers, shares, width=0.72, color=slot_colours(slot + 1)[slot] / 255)
-    _frame(axes)
-    axes.grid(visible=False, axis="x")
-    axes.set_xlabel(bars.x_label, size=LABEL, color=INK)
-    axes.xaxis.set_major_locator(MaxNLocator(max(1, int(width // 24)), integer=True))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
-    axes.set_xlim(numbers[0] - 0.6, numbers[-1] + 0.6)
-    if width / len(numbers) >= 34:
-        for number, share in zip(numbers.tolist(), shares.tolist(), strict=True):
-            if share:
-                _note(axes, f"{share:.1f} %", (number, share), (0, 2), size=NOTE, ha="center")
-    _caption(axes, bars.caption, 14)
     return axes
 
 

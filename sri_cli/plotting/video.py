@@ -1,6 +1,6 @@
-"""Moving pictures: frames of walks side by side, as MP4 (imageio's ffmpeg) or GIF (Pillow).
+"""Films: `sri walk` from runs to MP4 (imageio's ffmpeg) and GIF (Pillow).
 
-Axis legend: F frames, N walks, S picture side; always uint8 with 3 channels.
+Axis legend: F frames, N walks, S image side; images are uint8 with 3 channels.
 """
 
 from __future__ import annotations
@@ -10,69 +10,236 @@ import math
 import tempfile
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from sri_cli.plotting.grid import Picture, beside, caption, enlarge, grid
+from sri_cli.atomic import write_atomic
+from sri_cli.console import counting
+from sri_cli.errors import SriError, SriFailure
+from sri_cli.generation.sample import check_request, quantise, sample_scenes
+from sri_cli.generation.trained_run import TrainedRun, open_run
+from sri_cli.generation.traverse import Walk, random_walk, walk_between, walk_scenes
+from sri_cli.models.base import Scene
+from sri_cli.plotting.from_runs import title_of
+from sri_cli.plotting.grid import Pixels, caption, enlarge, make_grid
+from sri_cli.plotting.palette import blend_masks
+from sri_cli.run import Workspace
 
 CELL_PX = 128  # at least; twice that for a single walk
 BLOCK_GAP = 12
-PALETTE_FRAMES = 16  # that a GIF's 256 colours are chosen from
+PALETTE_FRAMES = 16  # that the 256 colours of a GIF are chosen from
 H264 = ["-crf", "18", "-movflags", "+faststart"]
+OTHER_SCENES, OTHER_SEED = 16, 2**31 - 1  # unrelated ones, to compare neighbouring frames with
 
 
-@dataclass(frozen=True)
-class Walks:
-    """Walks of one model: images uint8 [F,N,S,S,3], the same of masks or None, a title or ''."""
+class WalkFrames(NamedTuple):
+    """The frames of a run's walks.
 
-    images: Picture
-    masks: Picture | None = None
-    title: str = ""
-
-
-class Film(Sequence[Picture]):
-    """Frame by frame, one block per model from left to right, of even height and width.
-
-    Frames are made when asked for, so that enlarged ones need not lie in memory together.
+    Attributes:
+        images, masks: [F,N,S,S,3]; masks in slot colours.
+        changed: The share of pixels whose strongest slot changes from a frame to the next.
+        unrelated: The same between unrelated scenes.
     """
 
-    def __init__(self, blocks: Sequence[Walks]) -> None:
-        self.blocks = blocks
+    images: Pixels
+    masks: Pixels
+    changed: float
+    unrelated: float
+
+
+def walk_runs(
+    workspace: Workspace,
+    runs: Sequence[str],
+    *,
+    num: int = 4,
+    frames: int = 150,
+    fps: int = 25,
+    seed: int = 0,
+    slots: int | None = None,
+    temperature: float = 1.0,
+    masks: bool = False,
+    slot: int | None = None,
+    between: tuple[int, int] | None = None,
+    out: Path | None = None,
+) -> tuple[list[Path], list[str], list[str]]:
+    """Film walks of one or several runs (none: the latest), side by side.
+
+    Args:
+        workspace: Where the runs are.
+        runs: Names, folders or checkpoints.
+        num: Walks side by side.
+        frames: F.
+        fps: Frames per second.
+        seed: Walk i begins at scene i of the seed.
+        slots: Slots of a scene; None: as in training.
+        temperature: Above 0.
+        masks: Show the masks beside the scenes.
+        slot: The only slot that walks, from 1.
+        between: Two seeds; from the scenes of the first to those of the second and back.
+        out: A .mp4 or .gif, or a name without ending for both; None: in the run's figures/.
+
+    Returns:
+        The files, lines about the result, notes.
+
+    Raises:
+        SriError: for options that a run or each other exclude, before anything is drawn.
+        SriFailure: when the encoder fails.
+    """
+    if slot is not None and between is not None:
+        raise SriError("--between moves the scene, --slot holds it", "leave out one of the two")
+    if between is not None and between[0] == between[1]:
+        raise SriError(f"--between {between[0]} {between[1]}: equal seeds", "--between 0 1")
+    check_request(num, slots or 1, temperature, seed)
+    stem, kinds = _files(out)
+    opened = [open_run(workspace, run) for run in runs or (None,)]
+    for run in opened:
+        total = slots or int(run.model.num_slots)
+        if slot is not None and not 1 <= slot <= total:
+            name = run.run_dir.name
+            raise SriError(f"--slot {slot}: {name} has slots 1 to {total}", "--slot 1")
+        if between is not None and not run.model.has_scene:
+            raise SriError(
+                f"--between: {run.recipe.name} has no scene variable to interpolate",
+                "leave it out (the noise of its slots then walks), or name another run",
+            )
+
+    walked = []
+    for run in opened:
+        total = slots or int(run.model.num_slots)
+        if between is not None:
+            walk = walk_between(run.model, between, num, total, frames)
+        else:
+            own = None if slot is None else slot - 1
+            walk = random_walk(run.model, seed, num, total, frames, own)
+        walked.append(walk_frames(run, walk, temperature))
+    titles = [title_of(run) for run in opened] if len(opened) > 1 else [""]
+    film = Film([(w.images, w.masks if masks else None) for w in walked], titles)
+
+    notes = [f"{run.run_dir.name}: {_what_moves(run, slot)}" for run in opened]
+    if "mp4" in kinds and (reason := missing_encoder()) is not None:
+        kinds = ("gif",)
+        notes.append(f"no MP4: {reason}; the GIF is written. For MP4: pip install imageio-ffmpeg")
+    name = "walk" if slot is None else f"walk-slot-{slot}"
+    name = name if between is None else "walk-between-{}-{}".format(*between)
+    stem = stem or opened[0].run_dir / "figures" / name
+    files = [_write(film, fps, stem.with_name(f"{stem.name}.{kind}")) for kind in kinds]
+    lines = [f"{num} walk{'s' * (num > 1)} of {frames} frames, {frames / fps:.3g} s at {fps} fps"]
+    for run, each in zip(opened, walked, strict=True):
+        lines.append(
+            f"{title_of(run)}: {100 * each.changed:.2g} % of the pixels change their slot between"
+            f" frames, {100 * each.unrelated:.2g} % between unrelated scenes"
+        )
+    return files, lines, notes
+
+
+def walk_frames(
+    run: TrainedRun, walk: Walk, temperature: float = 1.0, precision: str = "auto"
+) -> WalkFrames:
+    """All scenes of a walk."""
+    shape = walk.shape
+    parts = []
+    with counting(f"drawing {run.run_dir.name}", math.prod(shape)) as advance:
+        for scene in walk_scenes(run.model, walk, temperature, precision):
+            parts.append(_arrays(scene))
+            advance(len(parts[-1][0]))
+    images, masks, strongest = (
+        np.concatenate(arrays).reshape(*shape, *arrays[0].shape[1:])
+        for arrays in zip(*parts, strict=True)
+    )
+    slots = next(noise.shape[1] for name, noise in walk.held.items() if name != "scene")
+    others = sample_scenes(
+        run.model, OTHER_SCENES, slots, temperature, OTHER_SEED, precision=precision
+    )
+    unrelated = np.concatenate([_arrays(scene)[2] for scene in others])
+    return WalkFrames(
+        images,
+        masks,
+        changed=float((strongest != np.roll(strongest, -1, axis=0)).mean()),
+        unrelated=float((unrelated != np.roll(unrelated, 1, axis=0)).mean()),
+    )
+
+
+def _arrays(scene: Scene) -> tuple[Pixels, Pixels, Pixels]:
+    """Images and masks [B,S,S,3], and the strongest slot of every pixel [B,S,S]."""
+    masks = scene.masks[:, :, 0].cpu().numpy()
+    return quantise(scene.image), blend_masks(masks), masks.argmax(axis=1).astype(np.uint8)
+
+
+def _what_moves(run: TrainedRun, slot: int | None) -> str:
+    if slot is not None:
+        return f"slot {slot} walks; the scene and all other slots are held"
+    if run.model.has_scene:
+        return "the scene latent moves, the noise of the slots is held"
+    return "has no scene variable; the noise of all its slots moves"
+
+
+def _files(out: Path | None) -> tuple[Path | None, Sequence[str]]:
+    """The path without its ending (None: in the run), and the kinds of file."""
+    if out is None:
+        return None, ("mp4", "gif")
+    kind = out.suffix.lower()[1:]
+    if out.is_dir() or kind not in ("", "mp4", "gif"):
+        what = "is a folder" if out.is_dir() else "ends neither in .mp4 nor in .gif"
+        raise SriError(f"--out {out} {what}", "name a file: --out walk.mp4")
+    return out.with_suffix(""), (kind,) if kind else ("mp4", "gif")
+
+
+def _write(film: Film, fps: int, path: Path) -> Path:
+    if path.suffix == ".gif":
+        content = gif_bytes(film, fps)
+    else:
+        try:
+            content = mp4_bytes(film, fps)
+        except OSError as error:
+            reason = (str(error).strip() or "the encoder stopped").splitlines()[-1]
+            raise SriFailure(f"could not encode {path}: {reason}", "--out walk.gif") from error
+    write_atomic(path, content)
+    return path
+
+
+class Film(Sequence[Pixels]):
+    """Frames of walks: a block for each model from left to right, of even height and width.
+
+    Frames are made when they are read, so that enlarged ones are not in memory together.
+    """
+
+    def __init__(
+        self, blocks: Sequence[tuple[Pixels, Pixels | None]], titles: Sequence[str] = ("",)
+    ) -> None:
+        """Blocks of images [F,N,S,S,3] with masks of the same shape beside them, or None."""
+        self.blocks, self.titles = blocks, titles
 
     def __len__(self) -> int:
-        return len(self.blocks[0].images)
+        return len(self.blocks[0][0])
 
-    @overload
-    def __getitem__(self, frame: int) -> Picture: ...
-    @overload
-    def __getitem__(self, frame: slice) -> list[Picture]: ...
-    def __getitem__(self, frame: int | slice) -> Picture | list[Picture]:
-        if isinstance(frame, slice):
-            return [self[i] for i in range(*frame.indices(len(self)))]
+    def __getitem__(self, frame: int) -> Pixels:  # type: ignore[override]
         if not -len(self) <= frame < len(self):
             raise IndexError(frame)
-        return even(beside([_sheet(block, frame) for block in self.blocks], BLOCK_GAP))
-
-
-def _sheet(block: Walks, frame: int) -> Picture:
-    """All walks of a block at one frame, each with its masks at its right."""
-    cells = block.images[frame]
-    count, size = cells.shape[:2]
-    if block.masks is not None:
-        cells = np.concatenate([cells, block.masks[frame]], axis=2)
-    px = CELL_PX if count > 1 else 2 * CELL_PX
-    sheet = grid(enlarge(cells, max(1, -(-px // size))), math.ceil(math.sqrt(count)), gap=4)
-    return caption(sheet, block.title, margin=2) if block.title else sheet
-
-
-def even(picture: Picture) -> Picture:
-    """With a white row or column more where its height or width is odd: H.264 halves colours."""
-    rows, columns = (side % 2 for side in picture.shape[:2])
-    return np.pad(picture, ((0, rows), (0, columns), (0, 0)), constant_values=255)
+        sheets = []
+        for (images, masks), title in zip(self.blocks, self.titles, strict=True):
+            cells = images[frame]
+            count, size = cells.shape[:2]
+            if masks is not None:
+                cells = np.concatenate([cells, masks[frame]], axis=2)
+            times = -(-(CELL_PX if count > 1 else 2 * CELL_PX) // size)
+            sheet = make_grid(enlarge(cells, times), math.ceil(math.sqrt(count)), gap=4)
+            sheets.append(caption(sheet, title) if title else sheet)
+        height = max(len(sheet) for sheet in sheets)
+        height += height % 2  # H.264 halves the resolution of colours
+        padded = [
+            np.pad(
+                sheet,
+                ((0, height - len(sheet)), (0, BLOCK_GAP * (i + 1 < len(sheets))), (0, 0)),
+                constant_values=255,
+            )
+            for i, sheet in enumerate(sheets)
+        ]
+        frame_image = np.concatenate(padded, axis=1)
+        odd = frame_image.shape[1] % 2
+        return np.pad(frame_image, ((0, 0), (0, odd), (0, 0)), constant_values=255)
 
 
 def missing_encoder() -> str | None:
@@ -86,10 +253,11 @@ def missing_encoder() -> str | None:
     return None
 
 
-def mp4_bytes(film: Sequence[Picture], fps: int) -> bytes:
-    """The content of an MP4 file: H.264, yuv420p, for every browser. Sides must be even.
+def mp4_bytes(film: Sequence[Pixels], fps: int) -> bytes:
+    """The MP4 file: H.264, yuv420p, which every browser plays. Sides must be even.
 
-    Raises OSError when the encoder fails.
+    Raises:
+        OSError: when the encoder fails.
     """
     from imageio.v2 import get_writer
 
@@ -110,43 +278,31 @@ def mp4_bytes(film: Sequence[Picture], fps: int) -> bytes:
             for frame in film:
                 writer.append_data(frame)
         content = path.read_bytes() if path.exists() else b""
-    if not is_whole(content):  # imageio does not look how ffmpeg ended
+    if not is_whole(content):  # imageio ignores the exit code of ffmpeg
         raise OSError("ffmpeg ended early: too little memory, or no room in the temporary folder")
     return content
 
 
 def is_whole(mp4: bytes) -> bool:
-    """Whether a file's boxes are all there, up to its very end, with the index among them."""
-    place, kinds = 0, []
+    """Whether all boxes of the file are there, up to its very end, with the index among them."""
+    place, kinds = 0, set()
     while place + 8 <= len(mp4):
-        kinds.append(mp4[place + 4 : place + 8])
+        kinds.add(mp4[place + 4 : place + 8])
         size = int.from_bytes(mp4[place : place + 4])
         if size == 1:  # of more than 4 GB
             size = int.from_bytes(mp4[place + 8 : place + 16])
         place += max(size, 8)
-    return place == len(mp4) and {b"moov", b"mdat"} <= set(kinds)
+    return place == len(mp4) and {b"moov", b"mdat"} <= kinds
 
 
-def palette(pictures: Sequence[Picture]) -> Image.Image:
-    """256 colours for pictures of one size, as Pillow wants them.
+def gif_bytes(film: Sequence[Pixels], fps: int) -> bytes:
+    """The GIF file, which repeats for ever; all frames have one palette, so that still parts stay
+    still.
 
-    Colours count by the square root of their pixels: by pixels, the background takes most of the
-    256 and small objects lose their shading.
-    """
-    pixels = np.concatenate([picture.reshape(-1, 3) for picture in pictures])
-    coarse = (pixels.astype(np.int32) >> 3) @ np.array([1 << 10, 1 << 5, 1])
-    _, first, counts = np.unique(coarse, return_index=True, return_counts=True)
-    weighed = pixels[first].repeat(np.ceil(np.sqrt(counts)).astype(int), axis=0)
-    return Image.fromarray(weighed[None]).quantize(256, kmeans=3)
-
-
-def gif_bytes(film: Sequence[Picture], fps: int) -> bytes:
-    """The content of a GIF file that repeats for ever; one palette, so that still parts stay still.
-
-    A GIF's clock ticks in 1/100 s: frames take turns so that the whole lasts F / fps seconds.
+    The clock of a GIF ticks in 1/100 s: frames alternate so that the whole lasts F / fps seconds.
     """
     chosen = np.linspace(0, len(film) - 1, min(PALETTE_FRAMES, len(film))).round().astype(int)
-    colours = palette([film[int(i)] for i in chosen])
+    colours = _palette([film[int(i)] for i in chosen])
     ticks = np.round(np.arange(len(film) + 1) * 100 / fps)
     first, *others = (
         Image.fromarray(frame).quantize(palette=colours, dither=Image.Dither.NONE) for frame in film
@@ -162,3 +318,16 @@ def gif_bytes(film: Sequence[Picture], fps: int) -> bytes:
         optimize=False,
     )
     return buffer.getvalue()
+
+
+def _palette(frames: Sequence[Pixels]) -> Image.Image:
+    """256 colours for frames of one size, as Pillow takes them.
+
+    Colours count by the square root of their pixels: by pixels, the background takes most of the
+    256 and small objects lose their shading.
+    """
+    pixels = np.concatenate([frame.reshape(-1, 3) for frame in frames])
+    coarse = (pixels.astype(np.int32) >> 3) @ np.array([1 << 10, 1 << 5, 1])
+    _, first, counts = np.unique(coarse, return_index=True, return_counts=True)
+    weighed = pixels[first].repeat(np.ceil(np.sqrt(counts)).astype(int), axis=0)
+    return Image.fromarray(weighed[None]).quantize(256, kmeans=3)

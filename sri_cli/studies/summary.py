@@ -21,7 +21,7 @@ from sri_cli.metrics.measured import BEAR_NAMES, estimate, number, rounded
 from sri_cli.metrics.paper_text import WIDTH
 from sri_cli.metrics.records import Measurement
 from sri_cli.metrics.tabular import latex_table, latex_text, markdown_table, markdown_text
-from sri_cli.plotting.figure_draw import Request, figure_of_runs
+from sri_cli.plotting.from_runs import Options, figure_of_runs
 from sri_cli.run import Workspace
 from sri_cli.studies.protocol import MEASURES, Measure, Protocol, Study
 from sri_cli.studies.status import RunStatus
@@ -198,8 +198,8 @@ def draw_figures(
     paths = []
     for name, num in FIGURES.items() if runs else ():
         try:
-            request = Request(name, num=num, seed=0)
-            paths.append(figure_of_runs(workspace, runs, request, folder / f"{name}.png").path)
+            out = folder / f"{name}.png"
+            paths.append(figure_of_runs(workspace, name, runs, Options(num, seed=0), out)[0])
         except SriError as error:
             print(f"Note: no figure of {name}: {error.message}", file=sys.stderr)
     return paths

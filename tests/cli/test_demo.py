@@ -43,7 +43,7 @@ def test_report_stands_alone_and_names_its_source(folder: Path, first: Result) -
     assert "https://" not in html and "<script" not in html
     captions = " ".join(re.findall(r"<figcaption>(.*?)</figcaption>", html, re.S))
     assert captions.count("simulated") >= 3
-    verbs = ("prepare shapestacks", "train", "sample", "order", "reconstruct", "eval", "report")
+    verbs = ("prepare shapestacks", "train", "sample", "order", "figure", "eval", "report")
     for verb in verbs:
         assert f"/runs {verb}" in html
 

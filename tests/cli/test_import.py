@@ -59,7 +59,7 @@ def test_every_verb_takes_the_run(place: Path, write_small_data: Callable[..., P
     assert "step 7, shapestacks, imported weights" in drawn.stdout
     for verb in (
         ("order", "--num", "2"),
-        ("reconstruct", "--num", "2", "--data", data),
+        ("figure", "reconstructions", "--num", "2", "--data", data),
         ("eval", "--num", "2", "--metrics", "ari,elbo", "--data", data),
     ):
         assert sri(*verb).exit_code == 0, verb

@@ -79,12 +79,12 @@ def test_sigterm_while_sampling_leaves_nothing(tmp_path: Path) -> None:
         ["order", "--out", "."],
         ["order", "--seed", "-1"],
         ["sample", "--seed", "-1"],
-        ["reconstruct", "--out", "data"],
+        ["figure", "reconstructions", "--out", "data"],
         ["eval", "--seed", "-1"],
-        ["reconstruct", "--seed", "-1"],
-        ["reconstruct", "--num", "0"],
-        ["reconstruct", "--split", "tests"],
-        ["reconstruct", "--data", "nothing"],
+        ["figure", "reconstructions", "--seed", "-1"],
+        ["figure", "reconstructions", "--num", "0"],
+        ["figure", "reconstructions", "--split", "tests"],
+        ["figure", "reconstructions", "--data", "nothing"],
         ["eval", "--num", "0"],
         ["eval", "--metrics", "fid", "--offline"],
         ["eval", "--metrics", "fid", "--inception-weights", "missing.pth"],
@@ -143,13 +143,6 @@ def test_a_missing_run_is_told_before_anything_is_measured(tmp_path: Path) -> No
     result = sri("eval", "--run", "tiny", "--run", "tinny", "--num", "4")
     assert result.exit_code == 2 and "tinny" in result.stderr
     assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_order_and_reconstruct_name_their_figures() -> None:
-    for verb in ("order", "reconstruct"):
-        result = sri(verb, "--num", "3", "--out", f"{verb}.png")
-        assert result.exit_code == 0, result.output
-        assert f"{verb}.png" in result.stdout and Path(f"{verb}.png").is_file()
 
 
 def test_a_cut_checkpoint_falls_back(write_run: Callable[..., None], tmp_path: Path) -> None:

@@ -24,6 +24,6 @@ def test_a_run_remembers_its_data_file(
     own = write_small_data(tmp_path / "mine-32.h5")
     small = ["train.batch=4", "model.slots=2", "model.slot_size=8", "model.scene_size=8"]
     sri("train", "--recipe", "sri-mog-tiny", "--data", str(own), "--steps", "1", *small)
-    assert "of mine, simulated" in sri("reconstruct", "--num", "2").stdout
+    sri("figure", "reconstructions", "--num", "2")
     own.unlink()
     assert "mine, simulated" in sri("sample", "--num", "2").stdout

@@ -80,7 +80,7 @@ def test_it_says_how_it_was_made(empty: Workspace) -> None:
 
 
 def test_without_its_data_the_way_to_them_is_told(empty: Workspace) -> None:
-    result = sri("reconstruct", "--run", "pretrained")
+    result = sri("figure", "reconstructions", "--run", "pretrained")
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-2:] == [
         "Error: no data file data/demo-towers-32.h5",

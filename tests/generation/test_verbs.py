@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,7 @@ from PIL import Image
 
 from sri_cli import checkpoint as checkpoints
 from sri_cli.config.load import load_recipe
-from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
-from sri_cli.generation.order import look_at_order, order_of_run
-from sri_cli.generation.reconstruct import reconstruct_of_run
 from sri_cli.generation.trained_run import TrainedRun, load_run, open_run
 from sri_cli.metrics.evaluate import evaluate, parse_metrics
 from sri_cli.metrics.evaluate_runs import evaluate_all, evaluate_one, show_recorded
@@ -25,49 +21,6 @@ from sri_cli.metrics.picture_metrics import Wanted
 from sri_cli.metrics.records import Measurement, read_records
 from sri_cli.models.build import build_model
 from sri_cli.run import Workspace
-
-
-def test_order_record_and_figure(workspace: Workspace) -> None:
-    record = order_of_run(workspace, None, num=12, seed=0, out=None)
-    assert record["run"].endswith("tiny") and record["scenes"] == 12  # the latest run
-    assert json.loads(json.dumps(record)) == record
-    assert Image.open(record["figure"]).width > 5 * 72
-    for which in ("model", "shuffled"):
-        for estimate in record[which].values():
-            assert estimate["low"] <= estimate["value"] <= estimate["high"]
-
-
-def test_order_repeats_from_its_seed(trained: TrainedRun) -> None:
-    first, again, other = (look_at_order(trained, 6, seed) for seed in (1, 1, 2))
-    assert first.record == again.record != other.record
-    assert np.array_equal(first.figure, again.figure)
-
-
-@pytest.mark.parametrize("num", [-1, 1, 10**6])
-def test_order_needs_scenes_to_compare(workspace: Workspace, num: int) -> None:
-    with pytest.raises(SriError, match="--num"):
-        order_of_run(workspace, None, num, 0, None)
-
-
-@pytest.mark.parametrize(("run", "rows"), [("tiny", 5), ("other", 4)])
-def test_reconstruction_figure(workspace: Workspace, tmp_path: Path, run: str, rows: int) -> None:
-    path, shown = reconstruct_of_run(workspace, run, None, "val", 4, 0, tmp_path / "r.png")
-    assert shown == "4 images of demo-towers, simulated, val split"
-    assert Image.open(path).height // (64 + 2) == rows  # GENESIS-v2 imagines nothing
-
-
-def test_reconstruction_tells_how_many_there_are(workspace: Workspace, tmp_path: Path) -> None:
-    most = DataFile(workspace.data_path("demo-towers", 32)).counts["val"]
-    _, shown = reconstruct_of_run(workspace, "tiny", None, "val", 64, 0, tmp_path / "r.png")
-    assert most < 64 and shown.startswith(f"{most} images of ")
-
-
-@pytest.mark.parametrize(("num", "split"), [(0, "test"), (65, "test"), (4, "tset")])
-def test_reconstruction_refuses(workspace: Workspace, num: int, split: str) -> None:
-    with pytest.raises(SriError) as caught:
-        reconstruct_of_run(workspace, "tiny", None, split, num, 0, None)
-    assert caught.value.hint
-    assert not (workspace.runs_root / "tiny" / "figures").exists()
 
 
 def value(records: list[Measurement], metric: str, run: str = "") -> Any:
@@ -199,7 +152,7 @@ def test_sampling_needs_no_data(workspace: Workspace) -> None:
         open_run(workspace).open_data()
 
 
-def test_dynamic_slots_are_used_and_told(workspace: Workspace, tmp_path: Path) -> None:
+def test_dynamic_slots_are_used_and_told(workspace: Workspace) -> None:
     plain, free = (
         evaluate_all(workspace, ["tiny"], [], Wanted(("ari", "elbo"), num=8), dynamic).measured
         for dynamic in (False, True)
@@ -208,7 +161,6 @@ def test_dynamic_slots_are_used_and_told(workspace: Workspace, tmp_path: Path) -
     assert not any("dynamic slots" in m["protocol"] for m in plain)
     assert np.isfinite([m["value"] for m in free]).all()
     assert "part of the bound" in words(free)
-    reconstruct_of_run(workspace, "tiny", None, "val", 4, 0, tmp_path / "r.png", True)
 
 
 def test_dynamic_slots_of_a_model_that_has_none(workspace: Workspace) -> None:

@@ -54,7 +54,7 @@ def through_every_verb(folder: Path, name: str, data: str) -> None:
     for slots in ("3", "9"):
         drawn = sri(folder, "sample", "--run", run, "--num", "2", "--slots", slots)
         assert drawn.exit_code == 0, drawn.output
-    seen = sri(folder, "reconstruct", "--run", run, "--num", "2")
+    seen = sri(folder, "figure", "reconstructions", "--run", run, "--num", "2")
     assert seen.exit_code == 0, seen.output
     judged = sri(folder, "eval", "--run", run, "--metrics", "ari,elbo", "--num", "4", "--json")
     assert judged.exit_code == 0, judged.output

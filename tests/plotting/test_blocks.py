@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from sri_cli.plotting.blocks import (
@@ -79,7 +77,7 @@ def test_each_quantity_has_a_chart_and_each_run_its_line() -> None:
             for step in (10, 20)
         ]
         records[1]["kl/segregation"] = 3.0
-        return TrainingLog(name, Path(), normalised, 0.5, records)
+        return TrainingLog(name, normalised, 0.5, records)
 
     legend, charts = training_charts([log("a", "imagination"), log("b", "genesis-v2")])
     by_caption = {chart.caption.partition(" (")[0]: chart for chart in charts}

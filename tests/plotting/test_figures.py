@@ -16,7 +16,6 @@ from PIL import Image
 
 from sri_cli.errors import SriError
 from sri_cli.plotting.figures import (
-    Bars,
     Block,
     Chart,
     Legend,
@@ -66,7 +65,6 @@ def every_block() -> list[list[Block | None]]:
         [Legend(keys)],
         charts,
         [table],
-        [Bars({0: 3, 4: 1}, "share of 4 images", "objects in an image")],
     ]
 
 

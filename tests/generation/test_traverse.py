@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sri_cli.generation.traverse import aside_shape, closed_walk, great_circle, there_and_back
+from sri_cli.generation.traverse import closed_walk, direction_shape, great_circle, there_and_back
 
 
 def drawn(*shape: int, seed: int = 0) -> np.ndarray:
@@ -20,7 +20,7 @@ def angles(path: np.ndarray) -> np.ndarray:
 
 
 def walk(*shape: int, frames: int = 90) -> np.ndarray:
-    return closed_walk(drawn(*shape), drawn(*aside_shape(shape), seed=1), frames)
+    return closed_walk(drawn(*shape), drawn(*direction_shape(shape), seed=1), frames)
 
 
 def test_a_walk_closes_in_steps_of_one_angle_and_keeps_its_norm() -> None:
@@ -43,7 +43,7 @@ def test_a_walk_is_smooth_where_it_closes_and_leaves_its_first_circle() -> None:
 
 
 def test_walks_of_a_batch_are_those_of_its_rows() -> None:
-    start, aside = drawn(3, 2, 16), drawn(*aside_shape((3, 2, 16)), seed=1)
+    start, aside = drawn(3, 2, 16), drawn(*direction_shape((3, 2, 16)), seed=1)
     whole = closed_walk(start, aside, 12)
     np.testing.assert_array_equal(whole[:, 2, 1], closed_walk(start[2, 1], aside[2, 1], 12))
 

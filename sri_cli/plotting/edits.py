@@ -1,0 +1,223 @@
+"""`sri edit`: scenes of a run or an image before and after an edit, with their masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sri_cli.console import counting
+from sri_cli.data.sources.folder import Unreadable, decode_image
+from sri_cli.data.transforms import Resizing
+from sri_cli.errors import SriError
+from sri_cli.generation.edit import (
+    EditRow,
+    decode_edits,
+    draw_scenes,
+    exchange,
+    infer_scene,
+    reimagine,
+    remove,
+    repeat,
+    source_edits,
+)
+from sri_cli.generation.sample import check_request
+from sri_cli.generation.trained_run import TrainedRun, open_run
+from sri_cli.plotting.figures import (
+    Panel,
+    Pixels,
+    check_file,
+    check_page,
+    draw,
+    write_figure,
+)
+from sri_cli.plotting.from_runs import title_of
+from sri_cli.plotting.palette import blend_masks
+from sri_cli.run import Workspace
+
+TITLES = {
+    "remove": "Scenes without some of their slots",
+    "repeat": "A slot twice, and in place of a slot of other scenes",
+    "exchange": "Slots exchanged between two scenes",
+    "reimagine": "Drawn again from a slot on",
+}
+VARIANTS = 6
+
+
+def edit_run(
+    workspace: Workspace,
+    run: str | None,
+    action: str,
+    *,
+    slot: Sequence[int] = (),
+    num: int | None = None,
+    seed: int = 0,
+    slots: int | None = None,
+    temperature: float = 1.0,
+    image: Path | None = None,
+    index: int | None = None,
+    variants: int | None = None,
+    out: Path | None = None,
+) -> tuple[Path, list[str]]:
+    """Edit scenes of a run (None: the latest) and draw them before and after.
+
+    Args:
+        workspace: Where runs and data are.
+        run: Name, folder or checkpoint.
+        action: One of `TITLES`.
+        slot: Slots to edit together, from 1; none: each in turn.
+        num: How many scenes; None: as many as suit the action.
+        seed: Of scenes, posterior samples and variants.
+        slots: Slots of a scene; None: as in training.
+        temperature: Above 0.
+        image: An image file to edit, or to exchange slots with.
+        index: The same with an image of the test split.
+        variants: How often `reimagine` draws.
+        out: A .png or .pdf; None: figures/edit-ACTION.png of the run.
+
+    Returns:
+        The file, and notes.
+
+    Raises:
+        SriError: for options that exclude each other or that the run does not have.
+    """
+    given = image is not None or index is not None
+    if num is None:
+        num = 2 if action == "exchange" else 4
+        num = 1 if action == "reimagine" and not slot else num
+    elif given and action in ("remove", "reimagine"):
+        raise SriError(f"--num: {action} edits the image alone", "leave it out")
+    if image is not None and index is not None:
+        raise SriError("--image and --index name two images", "leave out one of the two")
+    if given and slots is not None:
+        raise SriError("--slots: an image has as many slots as in training", "leave it out")
+    if action == "exchange" and not given and num % 2:
+        raise SriError(f"--num {num}: slots are exchanged between two scenes each", "--num 2")
+    if variants is not None and action != "reimagine":
+        raise SriError(f"--variants: {action} has none", "leave it out")
+    check_request(num, slots or 1, temperature, seed)
+    check_file(out)
+
+    opened = open_run(workspace, run)
+    model, total = opened.model, slots or int(opened.model.num_slots)
+    _check_slots(opened, action, slot, total)
+    notes = [edit_note(opened, action)]
+    inferred = None
+    if image is not None:
+        inferred = infer_scene(model, *_read_image(image, model.image_size, notes), seed)
+    elif index is not None:
+        inferred = infer_scene(model, *_test_image(opened, index), seed)
+    alone = inferred is not None and action in ("remove", "reimagine")
+    scenes = [] if alone else draw_scenes(model, seed, num, total, temperature)
+    sources = scenes if inferred is None else [inferred, *scenes]
+
+    each = [(k,) for k in range(total)]
+    which: list[tuple[int, ...]] = [tuple(k - 1 for k in slot)] if slot else [*each]
+    columns = [f"slot {'+'.join(str(k + 1) for k in group)}" for group in which]
+    bars = which
+    if action == "remove":
+        rows = remove(sources, which)
+        columns = [f"without {name.removeprefix('slot ')}" for name in columns]
+    elif action == "repeat":
+        rows = repeat(sources, which)
+    elif action == "exchange":
+        pairs = list(zip(scenes[::2], scenes[1::2], strict=True)) if inferred is None else []
+        rows = exchange(pairs or [(scene, sources[0]) for scene in scenes], which)
+    else:
+        firsts = [k - 1 for k in slot] or range(1, total)
+        count = variants or VARIANTS
+        rows = reimagine(model, sources, firsts, count, temperature, seed)
+        columns, bars = [f"variant {i + 1}" for i in range(count)], [()] * count
+
+    panel = _panel(opened, rows, columns, bars, total)
+    title = f"{TITLES[action]}, temperature {temperature:g}, seed {seed}"
+    path = out or opened.run_dir / "figures" / f"edit-{action}.png"
+    write_figure(draw([[panel]], title), path)
+    return path, list(filter(None, notes))
+
+
+def _panel(
+    run: TrainedRun,
+    rows: Sequence[EditRow],
+    columns: Sequence[str],
+    slots: Sequence[tuple[int, ...]],
+    total: int,
+) -> Panel:
+    """Images above their masks: the given image where there is one, the scene, its edits."""
+    check_page(run.model.image_size, len(columns) + 2, 2 * len(rows))
+    edits = [*source_edits(rows), *(edit for row in rows for edit in row.after)]
+    with counting("decoding", len(edits)) as advance:
+        images, levels = decode_edits(run.model, edits, total, advance)
+    masks = blend_masks(levels)
+    cells: list[list[Pixels | None]] = []
+    for i, row in enumerate(rows):
+        start = len(rows) + i * len(columns)
+        after = slice(start, start + len(columns))
+        cells.append([row.before.image, images[i], *images[after]])
+        cells.append([None, masks[i], *masks[after]])
+    shown = 0 if any(row.before.image is not None for row in rows) else 1
+    return Panel(
+        [row[shown:] for row in cells],
+        title_of(run),
+        rows=[name for row in rows for name in (row.label, "masks")],
+        columns=["image", "before", *columns][shown:],
+        slots=[(), (), *slots][shown:],
+        breaks=frozenset({2 - shown}),
+        together=2,
+    )
+
+
+def edit_note(run: TrainedRun, action: str) -> str:
+    """Where an edit means less in this system than in SRI; empty where it does not."""
+    name, system = run.recipe.name, run.recipe.model.system
+    if system == "genesis":
+        return (
+            f"{name}: each mask is a share of what the slots before it leave, so an edit also"
+            " changes the slots after it"
+        )
+    if action == "reimagine" and system == "emorl":
+        return f"{name} draws every slot independently: new slots do not depend on those before"
+    if action == "reimagine" and not run.model.has_scene:
+        return f"{name} has no scene variable: new slots depend on those before alone"
+    ordered = system == "sri" and run.recipe.model.alignment
+    if action in ("repeat", "exchange") and not ordered:
+        return (
+            f"{name} learns no order: one slot may be background in one scene and an object in"
+            " another"
+        )
+    return ""
+
+
+def _check_slots(run: TrainedRun, action: str, slot: Sequence[int], total: int) -> None:
+    for each in slot:
+        if not 1 <= each <= total:
+            name = run.run_dir.name
+            raise SriError(f"--slot {each}: scenes of {name} have slots 1 to {total}", "--slot 1")
+    if action == "remove" and len(set(slot) or {1}) == total:
+        raise SriError(f"{total} of {total} --slots removed: nothing is left", "remove fewer")
+    if action == "reimagine" and not slot and total == 1:
+        raise SriError("--slots 1: there is no slot after the first", "--slot 1")
+
+
+def _read_image(path: Path, size: int, notes: list[str]) -> tuple[Pixels, str]:
+    """The centred square of an image file, resized to `size` px, and its name."""
+    hint = "any PNG or JPEG will do; --index 0 takes a test image"
+    if not path.is_file():
+        raise SriError(f"--image {path} is no file", hint)
+    try:
+        image, (width, height) = decode_image(path, Resizing(size))
+    except Unreadable as error:
+        raise SriError(f"--image {path}: {error}", hint) from error
+    if (width, height) != (size, size):
+        notes.append(f"{path.name}: the centred square of {width}x{height} px resized to {size} px")
+    return image, "image"
+
+
+def _test_image(run: TrainedRun, index: int) -> tuple[Pixels, str]:
+    data = run.open_data()
+    data.check_size(run.model.image_size)
+    images: Any = data.split("test").images
+    if not 0 <= index < len(images):
+        last = len(images) - 1
+        raise SriError(f"--index {index}: the test split has images 0 to {last}", "--index 0")
+    return images[index], f"test image {index}"

@@ -1,0 +1,297 @@
+"""`sri figure` and `sri order`: every figure from small runs, and what they refuse."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pypdf
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from sri_cli.cli.figure import NAMES
+from sri_cli.cli.main import cli
+from sri_cli.generation.trained_run import TrainedRun, open_run
+from sri_cli.labeling.session import FOLDER, Item, Model, image_hash, open_session, write_session
+from sri_cli.metrics.records import append_records, run_subject
+from sri_cli.plotting import from_runs
+from sri_cli.plotting.failures import judge_scenes, rater_verdicts
+from sri_cli.plotting.figures import Block, Chart, DoesNotFitError, Panel, Table
+from sri_cli.plotting.from_runs import FIGURES, Options, figure_of_runs, order_of_run, system_name
+from sri_cli.run import Workspace
+
+BOTH = ("tiny", "other")
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def logged(workspace: Workspace) -> Workspace:
+    """Runs with logs of their training and measurements."""
+    for name, stages in (("tiny", ("segregation", "imagination")), ("other", ("genesis-v2",))):
+        folder = workspace.runs_root / name
+        records = []
+        for step in (10, 20, 30):
+            record: dict[str, object] = {"step": step, "kl_scene": 3.0 / step}
+            for stage in stages:
+                values = (1 / step, 100 / step, 0.001 * step)
+                for key, value in zip(("error_per_element", "kl", "beta"), values, strict=True):
+                    record[f"{key}/{stage}"] = value
+            records.append(json.dumps(record))
+        (folder / "log.jsonl").write_text("\n".join(records) + "\n")
+        append_records(folder, [measured(run_subject(open_run(workspace, name)))])
+    return workspace
+
+
+def measured(subject: dict[str, object]) -> dict[str, object]:
+    data = {"name": "demo-towers", "image_size": 32, "source": "simulated", "sha256": "c0ffee"}
+    return {
+        **{"schema": 1, "metric": "ari_fg", "name": "ARI-FG", "value": 0.6423},
+        **{"low": 0.61, "high": 0.67, "interval": "95 %", "counts": {"images": 320}},
+        **{"subject": subject, "data": data | {"split": "test"}, "seed": 0, "slots": 3},
+        **{"temperature": None, "protocol": "strongest decoded mask", "warning": None},
+    }
+
+
+def sri(*words: str) -> Result:
+    return CliRunner().invoke(cli, list(words))
+
+
+def blocks(
+    workspace: Workspace, name: str, runs: tuple[str, ...] = BOTH, **given: Any
+) -> list[Block]:
+    """What a figure consists of."""
+    if FIGURES[name].num is not None:
+        given.setdefault("num", 2)
+    opened = [open_run(workspace, run) for run in runs]
+    content = FIGURES[name].content(opened, Options(**given))
+    return [block for row in content.rows for block in row if block is not None]
+
+
+def panels(workspace: Workspace, name: str, *runs: str, **given: Any) -> list[Panel]:
+    found = blocks(workspace, name, runs or BOTH, **given)
+    return [block for block in found if isinstance(block, Panel)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_figure_of_two_runs_has_no_empty_part(logged: Workspace, name: str) -> None:
+    found = blocks(logged, name)
+    assert found and list(FIGURES) == list(NAMES)
+    for block in found:
+        if isinstance(block, Panel):
+            assert all(cell.std() > 0 for row in block.cells for cell in row)  # type: ignore[union-attr]
+        assert not isinstance(block, Chart) or all(block.lines.values())
+        assert not isinstance(block, Table) or len(block.rows) == 3 and block.marked == {1, 2}
+
+
+@pytest.mark.parametrize("name", ["samples", "reconstructions", "curves"])
+def test_a_figure_as_png_and_pdf(logged: Workspace, name: str) -> None:
+    words = [name, "--run", "tiny"] + (["--num", "2"] if name != "curves" else [])
+    result = sri("figure", *words)
+    assert result.exit_code == 0, result.output
+    path = Path(result.stdout.strip())
+    assert path.samefile(logged.runs_root / "tiny" / "figures" / f"figure-{name}.png")
+    first = path.read_bytes()
+    assert np.asarray(Image.open(io.BytesIO(first))).std() > 0
+    assert sri("figure", *words).exit_code == 0 and path.read_bytes() == first
+    assert sri("figure", *words, "--out", "x.pdf").exit_code == 0
+    text = pypdf.PdfReader("x.pdf").pages[0].extract_text().replace("\n", " ")
+    assert "SRI-MoG tiny (tiny): demo-towers" in text
+
+
+def test_scale_is_a_factor_or_the_side_of_an_image(workspace: Workspace) -> None:
+    wide = []
+    for scale in ("1x", "3x", "128", "100"):
+        words = ["--num", "1", "--scale", scale, "--no-captions", "--out", "x.png"]
+        assert sri("figure", "samples", *words).exit_code == 0
+        wide.append(Image.open("x.png").width)
+    # 100 px are no whole multiple of 32 px; margins grow with the factor.
+    assert wide == [64 + 20, 3 * (64 + 20), 2 * (64 + 20), 96 + 32]
+
+
+def test_another_seed_gives_other_scenes_and_more_begin_with_the_same(workspace: Workspace) -> None:
+    few, many = (panels(workspace, "samples", "tiny", num=n)[0] for n in (1, 3))
+    other = panels(workspace, "samples", "tiny", num=1, seed=1)[0]
+    assert np.array_equal(few.cells[0][0], many.cells[0][0])  # type: ignore[arg-type]
+    assert not np.array_equal(few.cells[0][0], other.cells[0][0])  # type: ignore[arg-type]
+
+
+def test_slots_and_temperatures_that_are_given_have_rows(workspace: Workspace) -> None:
+    images, masks = panels(workspace, "slots", "tiny", slots=11)
+    assert [row.split()[0] for row in images.rows] == ["1", "3", "5", "7", "11"]
+    assert len(masks.cells) == 5
+    (warm,) = panels(workspace, "temperature", "tiny", temperature=0.6)
+    assert "temperature 0.6" in warm.rows and len(warm.rows) == 6
+    (usual,) = panels(workspace, "samples", "tiny")
+    at_one = warm.cells[list(warm.rows).index("temperature 1")]
+    for one, other in zip(at_one, usual.cells[0], strict=True):
+        assert np.array_equal(one, other)  # type: ignore[arg-type]
+
+
+def test_systems_stand_in_rows_and_data_sets_in_columns(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [open_run(workspace, name) for name in (*BOTH, *BOTH, "tiny")]
+    for i, data in enumerate(("towers", "towers", "clevr6", "clevr6", "towers")):
+        runs[i].extra["source"] = {"caption": data}
+    rows = FIGURES["samples"].content(runs, Options(num=2)).rows
+    shown = [
+        [block and block.caption.split(": ")[1].split(";")[0] for block in row]  # type: ignore[union-attr]
+        for row in rows
+    ]
+    row = ["towers", "clevr6"]
+    assert shown == [row, row, ["towers", None]]  # the second run of a system has its own row
+
+
+def test_images_without_true_masks_or_rollouts(
+    workspace: Workspace, write_data: Callable[..., None]
+) -> None:
+    tiny, other = panels(workspace, "reconstructions")
+    assert (len(tiny.rows), len(other.rows)) == (5, 4)  # GENESIS-v2 has no rollout
+    assert np.array_equal(tiny.cells[0][1], other.cells[0][1])  # type: ignore[arg-type]
+    with_masks = panels(workspace, "segmentation", "tiny")[0]
+    write_data(workspace.data_path("demo-towers", 32), with_masks=False)
+    without = panels(workspace, "segmentation", "tiny")[0]
+    assert set(with_masks.columns) - set(without.columns) == {"true masks"}
+
+
+def test_options_of_images(workspace: Workspace) -> None:
+    test, val = (panels(workspace, "reconstructions", "tiny", split=s)[0] for s in ("test", "val"))
+    assert not np.array_equal(test.cells[0][1], val.cells[0][1])  # type: ignore[arg-type]
+    words = ["reconstructions", "--run", "tiny", "--num", "2", "--dynamic-slots"]
+    assert sri("figure", *words, "--data", "data/demo-towers-32.h5").exit_code == 0
+
+
+def test_failures_are_the_scenes_that_the_network_judged_worst(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), np.uint8)
+    found = judge_scenes(images, "clevr6")
+    assert len(found.scores) == len(found.names) == 9 and len(found.notes) == 2
+    scores = np.linspace(1, 0, 9)
+    monkeypatch.setattr(from_runs, "judge_scenes", lambda *_: found._replace(scores=scores))
+    (panel,) = panels(workspace, "failures", "tiny", num=9)
+    shown = [cell for row in panel.cells for cell in row]
+    assert len(shown) == 4 and np.array_equal(shown[0], images[-1])  # type: ignore[arg-type]
+
+
+def test_verdicts_of_raters_come_before_those_of_the_network(
+    workspace: Workspace, trained: TrainedRun
+) -> None:
+    subject = run_subject(trained)
+    side, num = trained.model.image_size, 6
+    images = np.random.default_rng(0).integers(0, 256, (num + 1, side, side, 3), np.uint8)
+    items = [
+        Item(id=f"m0-{i}", sha256=image_hash(image), index=i, model=None if i == num else 0)
+        for i, image in enumerate(images)
+    ]
+    model = Model(name="tiny", weights=subject["model"], subject=subject, seed=0)
+    settings = {"weights": [model.weights], "seed": 0, "num": num, "catch": 1, "data": None}
+    labels = workspace.runs_root / FOLDER
+    folder = write_session(labels, settings, [model], items, images, [], images[:0])
+    assert rater_verdicts(trained) is None
+    given = {"ada": "nnyuny", "bob": "nyyuyy"}  # of scenes 0 to 5; then the catch trial
+    words = {"y": "plausible", "n": "implausible", "u": "unsure"}
+    for rater, answers in given.items():
+        session = open_session(folder, rater)
+        for place in range(session.total):
+            shown = session.image(place)
+            index = next(i for i, image in enumerate(images) if np.array_equal(image, shown))
+            assert session.answer({place: words[(answers + "n")[index]]})
+    found = rater_verdicts(trained)
+    assert found is not None
+    assert found.names == ["0: 2 of 2", "1: 1 of 2", "2: 0 of 2", "4: 1 of 2", "5: 0 of 2"]
+    assert (found.scores < 0.5).tolist() == [True, False, False, False, False]
+    assert np.array_equal(found.images, images[[0, 1, 2, 4, 5]])
+    assert rater_verdicts(open_run(workspace, "other")) is None
+    (panel,) = panels(workspace, "failures", "tiny")
+    assert np.array_equal(panel.cells[0][0], images[0])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sampels"],
+        [],
+        ["samples", "--out", "x.jpg"],
+        ["samples", "--out", "data"],
+        ["samples", "--num", "0"],
+        ["samples", "--num", "100000"],
+        ["reconstructions", "--num", "60"],
+        ["reconstructions", "--split", "tset"],
+        ["order", "--slots", "300"],
+        ["samples", "--scale", "big"],
+        ["samples", "--scale", "0x"],
+        ["samples", "--scale", "50x"],
+        ["curves", "--scale", "64"],
+        ["samples", "--temp", "0"],
+        ["samples", "--seed", "-1"],
+        ["segmentation", "--slots", "9"],
+        ["samples", "--split", "val"],
+        ["curves", "--num", "9"],
+        ["samples", "--run", "tinny"],
+        ["curves"],
+        ["table"],
+    ],
+)
+def test_mistakes_end_with_code_2_and_nothing_is_written(
+    workspace: Workspace, tmp_path: Path, words: list[str]
+) -> None:
+    result = sri("figure", *words)
+    assert result.exit_code == 2, result.output
+    assert not words[1:] or any(word in result.stderr for word in words[1:])
+    assert not list(tmp_path.glob("runs/*/figures")) and not list(tmp_path.glob("x*"))
+
+
+def test_more_images_than_a_page_holds_are_refused_before_they_are_drawn(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(from_runs, "draw_scenes", None)
+    for name in ("samples", "order", "slots", "temperature", "failures", "segmentation"):
+        with pytest.raises(DoesNotFitError):
+            figure_of_runs(workspace, name, BOTH, Options(num=3000))
+
+
+def test_systems_have_the_names_of_the_paper() -> None:
+    names = {
+        ("sri-g", "paper"): "SRI-G",
+        ("sri-g-no-scene", "paper"): "SRI-G (a) no scene variable",
+        ("sri-g-no-alignment", "tiny"): "SRI-G (b) no alignment tiny",
+        ("genesis-v2-scene", "paper"): "GENESIS-v2 + scene",
+        ("sri-mog-tiny", "paper"): "SRI-MoG tiny",
+        ("mine", "small"): "mine small",
+    }
+    assert {key: system_name(*key) for key in names} == names
+
+
+def test_order_writes_its_figure_and_scores(trained: TrainedRun) -> None:
+    first, again, other = (order_of_run(trained, 12, seed) for seed in (1, 1, 2))
+    assert first == again != other and first["scenes"] == 12
+    assert json.loads(json.dumps(first)) == first
+    assert Image.open(first["figure"]).width > 5 * 64
+    for which in ("model", "shuffled"):
+        for estimate in first[which].values():
+            assert estimate["low"] <= estimate["value"] <= estimate["high"]
+
+
+def test_order_as_a_command(workspace: Workspace) -> None:
+    result = sri("order", "--num", "4", "--json", "--out", "o.pdf")
+    assert result.exit_code == 0 and json.loads(result.stdout)["figure"] == "o.pdf"
+    assert sri("order", "--num", "4").exit_code == 0
+    for num in ("-1", "1", "1000000"):
+        assert sri("order", "--num", num).exit_code == 2
+
+
+def test_a_run_that_was_moved_is_drawn_all_the_same(workspace: Workspace) -> None:
+    shutil.move(workspace.runs_root / "tiny", "elsewhere")
+    path, _ = figure_of_runs(workspace, "samples", ["elsewhere"], Options(num=1))
+    assert path == Path("elsewhere/figures/figure-samples.png") and path.is_file()
