@@ -197,7 +197,7 @@ def test_verdicts_of_raters_come_before_those_of_the_network(
     model = Model(name="tiny", weights=subject["model"], subject=subject, seed=0)
     settings = {"weights": [model.weights], "seed": 0, "num": num, "catch": 1, "data": None}
     labels = workspace.runs_root / FOLDER
-    folder = write_session(labels, settings, [model], items, images, [], images[:0])
+    folder = write_session(labels, settings, [model], items, images)
     assert rater_verdicts(trained) is None
     given = {"ada": "nnyuny", "bob": "nyyuyy"}  # of scenes 0 to 5; then the catch trial
     words = {"y": "plausible", "n": "implausible", "u": "unsure"}
