@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sri_cli.atomic import write_atomic
 from sri_cli.cli.options import COUNT, Decorator, seed_option, together
 from sri_cli.errors import SriError, SriFailure, did_you_mean
 from sri_cli.run import Workspace
@@ -18,7 +17,6 @@ from sri_cli.run import Workspace
 if TYPE_CHECKING:
     from sri_cli.data.dataset import DataFile
     from sri_cli.data.prepare import Prepared
-    from sri_cli.data.summary import MaskFacts
 
 SHEET_IMAGES = 48
 
