@@ -15,9 +15,9 @@ from sri_cli.run import Workspace
 @SLOTS
 @TEMPERATURE
 @click.option("--num", type=int, default=64, show_default=True, help="Number of scenes.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Image i is of (seed, i).")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed; image i depends on it and on i alone.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Left out: the run's samples/."
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Output folder.  [default: in the run's samples/]"
 )
 @click.option(
     "--format",
@@ -25,7 +25,7 @@ from sri_cli.run import Workspace
     type=click.Choice(["png", "npz", "h5"]),
     default="png",
     show_default=True,
-    help="How single images are written.",
+    help="Format of the images.",
 )
 @click.option("--masks", is_flag=True, help="Write the mask of every slot too.")
 @click.pass_obj
@@ -40,7 +40,7 @@ def command(
     file_format: str,
     masks: bool,
 ) -> None:
-    """Draw new scenes from a trained model: a grid and single images."""
+    """Sample new scenes from a trained model: a grid and single images."""
     from sri_cli.console import counted
     from sri_cli.generation.samples import Request, sample_run
 
