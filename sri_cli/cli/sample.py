@@ -15,9 +15,18 @@ from sri_cli.run import Workspace
 @SLOTS
 @TEMPERATURE
 @click.option("--num", type=int, default=64, show_default=True, help="Number of scenes.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed; image i depends on it and on i alone.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Output folder.  [default: in the run's samples/]"
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Seed; image i depends on it and on i alone.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Output folder.  [default: in the run's samples/]",
 )
 @click.option(
     "--format",
