@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from sri_cli.models.base import Segregation
 from sri_cli.models.decoders import BroadcastDecoder
+from sri_cli.models.emorl import Emorl, EmorlSegregation
+from sri_cli.models.genesis import Genesis
 from sri_cli.models.genesis_v2 import GenesisV2, GenesisV2Segregation
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.slot_attention import SlotAttentionSegregation
@@ -18,25 +21,44 @@ from sri_cli.rng import draw_noise
 SLOTS, SLOT_SIZE, SCENE_SIZE, SIDE = 4, 16, 24, 32
 SIZES = {"image_size": SIDE, "slots": SLOTS, "slot_size": SLOT_SIZE}
 PIXELS = ImageLikelihood("mog", 0.7, True)
+Module = TypeVar("Module", bound=nn.Module)
 
 
-def genesis_v2_stage() -> GenesisV2Segregation:
+def lively(model: Module) -> Module:
+    """Weights of ordinary size: with those of the start all slots are alike."""
+    for parameter in model.parameters():
+        if parameter.dim() > 1 and parameter.shape[0] > 1:
+            nn.init.xavier_normal_(parameter)
+    return model
+
+
+def genesis_v2_stage(slots: int = SLOTS) -> GenesisV2Segregation:
     """With a gate that lets colours through, as after some training."""
     stage = GenesisV2Segregation(
-        **SIZES, feature_channels=16, decoder_channels=16, kernel="gaussian", likelihood=PIXELS
+        **SIZES | {"slots": slots},
+        feature_channels=16,
+        decoder_channels=16,
+        kernel="gaussian",
+        likelihood=PIXELS,
     )
     stage.colouring.gate.data.fill_(1.0)
     return stage
 
 
-def small_genesis_v2(scene_size: int | None = None) -> GenesisV2:
-    return GenesisV2(segregation=genesis_v2_stage(), **SIZES, scene_size=scene_size)
+def small_genesis_v2(scene_size: int | None = None, slots: int = SLOTS) -> GenesisV2:
+    sizes = SIZES | {"slots": slots}
+    return GenesisV2(segregation=genesis_v2_stage(slots), **sizes, scene_size=scene_size)
 
 
-def small_sri(segregation: nn.Module | None = None, order: str = "greedy", **switches: bool) -> SRI:
+def small_sri(
+    segregation: Segregation | None = None,
+    order: str = "greedy",
+    slots: int = SLOTS,
+    **switches: bool,
+) -> SRI:
     return SRI(
-        segregation=segregation or genesis_v2_stage(),
-        **SIZES,
+        segregation=segregation or genesis_v2_stage(slots),
+        **SIZES | {"slots": slots},
         scene_size=SCENE_SIZE,
         decoder=BroadcastDecoder(SIDE, SLOT_SIZE, 16),
         likelihood=PIXELS,
@@ -45,15 +67,35 @@ def small_sri(segregation: nn.Module | None = None, order: str = "greedy", **swi
     )
 
 
-VARIANTS: dict[str, Callable[[], Any]] = {
+def small_genesis(scene_size: int | None = None, **sizes: int) -> Genesis:
+    return Genesis(
+        **SIZES | sizes,
+        component_size=6,
+        component_channels=8,
+        likelihood=PIXELS,
+        scene_size=scene_size,
+    )
+
+
+def small_emorl(**changes: Any) -> Emorl:
+    pixels = ImageLikelihood("mog", 0.3, normalised=False)
+    settings = SIZES | {"refinements": 2} | changes
+    return lively(Emorl(EmorlSegregation(likelihood=pixels, **settings)))
+
+
+# By name: a model with K slots.
+VARIANTS: dict[str, Callable[..., Any]] = {
     "sri": small_sri,
-    "sri-a": lambda: small_sri(scene=False),
-    "sri-b": lambda: small_sri(alignment=False),
-    "sri-c": lambda: small_sri(cross_order=False),
-    "sri-ab": lambda: small_sri(scene=False, alignment=False),
+    "sri-a": lambda **k: small_sri(scene=False, **k),
+    "sri-b": lambda **k: small_sri(alignment=False, **k),
+    "sri-c": lambda **k: small_sri(cross_order=False, **k),
+    "sri-ab": lambda **k: small_sri(scene=False, alignment=False, **k),
     "sri-sa": lambda: small_sri(SlotAttentionSegregation(**SIZES)),
     "genesis-v2": small_genesis_v2,
-    "genesis-v2-scene": lambda: small_genesis_v2(SCENE_SIZE),
+    "genesis-v2-scene": lambda **k: small_genesis_v2(SCENE_SIZE, **k),
+    "genesis": small_genesis,
+    "genesis-scene": lambda: small_genesis(SCENE_SIZE),
+    "emorl": small_emorl,
 }
 
 

@@ -99,7 +99,7 @@ def in_chunks(
         count = min(size, num - start)
         try:
             autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
-            with torch.inference_mode(), autocast:
+            with torch.no_grad(), autocast:
                 result = compute(start, count)
         except (MemoryError, RuntimeError) as error:
             size = _smaller(count, error)

@@ -102,6 +102,7 @@ class Inference(NamedTuple):
 
 
 Explain = Callable[[Parameters], Pass]
+Decode = Callable[[Gaussian, Tensor, Tensor, Gaussian], Pass]  # q, noise, kl [B,K], prior
 
 
 class DualGru(nn.Module):
@@ -335,25 +336,19 @@ class EmorlSegregation(Segregation):
         )
 
     def infer(self, images: Tensor, noise: Noise, gaussian_likelihood: bool = False) -> Inference:
-        """images [B,3,H,W] in [0,1]; works without gradients too, for it makes its own."""
-        if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
-            return self._infer(images, noise, gaussian_likelihood)
-        # Tensors of inference mode, cached casts of weights among them, can have no gradient.
-        device = images.device.type
-        uncached = torch.autocast(
-            device,
-            dtype=torch.get_autocast_dtype(device),
-            enabled=torch.is_autocast_enabled(device),
-            cache_enabled=False,
-        )
-        with torch.inference_mode(False), torch.no_grad(), uncached:
-            noise = {name: value.clone() for name, value in noise.items()}
-            return self._infer(images.clone(), noise, gaussian_likelihood)
+        """images [B,3,H,W] in [0,1]. Without gradients, too: it makes its own.
 
-    def _infer(self, images: Tensor, noise: Noise, gaussian_likelihood: bool) -> Inference:
+        Not in inference mode, whose tensors can have no gradient.
+        """
+
+        def decode(q: Gaussian, fresh: Tensor, kl: Tensor, prior: Gaussian) -> Pass:
+            slots = q.sample(fresh)
+            scene = self.decoder(slots)
+            nll = self.likelihood.nll(images, scene, gaussian_likelihood)
+            return Pass(q, slots, scene, nll, kl.sum(dim=1), prior)
+
         layers, log_masks = self.hierarchy(images, noise)
         posterior = layers[-1]
-        decode = partial(self._decode, images, gaussian_likelihood)
         explain: Explain = partial(self.first_pass, decode, noise, layers[:-1])
         state = torch.zeros_like(posterior.mean, dtype=torch.float32).flatten(0, 1)
         passes: list[Pass] = []
@@ -389,7 +384,7 @@ class EmorlSegregation(Segregation):
         return layers, log_attention.unflatten(2, (1, *images.shape[-2:]))
 
     def first_pass(
-        self, decode: Callable[..., Pass], noise: Noise, lower: list[Parameters], top: Parameters
+        self, decode: Decode, noise: Noise, lower: list[Parameters], top: Parameters
     ) -> Pass:
         """Decode the top layer, with the KL of the whole hierarchy:
 
@@ -407,28 +402,13 @@ class EmorlSegregation(Segregation):
         return decode(q, noise["layers"][:, -1], kl, prior)
 
     def later_pass(
-        self, decode: Callable[..., Pass], fresh: Tensor, prior: Gaussian, refined: Parameters
+        self, decode: Decode, fresh: Tensor, prior: Gaussian, refined: Parameters
     ) -> Pass:
         """Decode a refined posterior; kl = KL(q || p_0), p_0 the bottom prior of the first pass."""
         q = refined.gaussian()
         with full_precision(q.mean):
             kl = kl_divergence(q, prior)
         return decode(q, fresh, kl, prior)
-
-    def _decode(
-        self,
-        images: Tensor,
-        gaussian_likelihood: bool,
-        q: Gaussian,
-        fresh: Tensor,
-        kl: Tensor,
-        prior: Gaussian,
-    ) -> Pass:
-        """Decode a sample of q; kl [B,K]."""
-        slots = q.sample(fresh)
-        scene = self.decoder(slots)
-        nll = self.likelihood.nll(images, scene, gaussian_likelihood)
-        return Pass(q, slots, scene, nll, kl.sum(dim=1), prior)
 
     def draw(self, noise: Tensor, temperature: float = 1.0) -> Tensor:
         """Slots [B,K,D] from the top prior down to the bottom one; noise [B,K,L,D]."""

@@ -12,7 +12,6 @@ from torch import nn
 from sri_cli.config.load import load_recipe
 from sri_cli.models.build import build_model
 from sri_cli.models.decoders import BigDecoder, BroadcastDecoder, IodineDecoder
-from sri_cli.models.genesis import STRIDES
 from sri_cli.models.genesis_v2 import initial_log_sigma
 from sri_cli.models.matching import MATCHINGS
 
@@ -111,8 +110,3 @@ def test_kernels_are_as_wide_as_equal_segments_want() -> None:
         assert math.exp(-1 / slots / widths["gaussian"]) == pytest.approx(0.5)
         assert math.exp(-math.sqrt(1 / slots) / widths["laplacian"]) == pytest.approx(0.5)
         assert 1 - 1 / slots / widths["epanechnikov"] == pytest.approx(0.5)
-
-
-def test_strides_of_genesis() -> None:
-    assert STRIDES[128] == (2, 2, 2, 1, 1)
-    assert {STRIDES[size] for size in (32, 64, 96)} == {(1, 2, 1, 2, 1)}

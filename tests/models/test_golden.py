@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from sri_cli.models.build import build_model
 from sri_cli.models.distributions import log_prob_standard
+from sri_cli.models.emorl import Emorl
+from sri_cli.models.genesis import Genesis
+from sri_cli.models.official import our_name
 from sri_cli.training.geco import Geco
+from sri_cli.training.geco_emorl import EmorlGeco
 from tests.golden_numbers import Golden, check
 
-# Colours enter as differences, so this gradient is exactly 0.
+# Gradients that are exactly 0: colours enter as differences; a BatchNorm centres what the bias
+# before it shifts; a bias of the slots' norm moves every query alike.
 COLOUR_BIAS = ("colour_head.conv.bias",)
+BEFORE_NORM = tuple(
+    f"att_process.core.{layer}.conv.bias"
+    for layer in [*(f"q_z_nn.{i}" for i in range(5)), *(f"p_x_nn.{i}" for i in range(1, 6))]
+)
+QUERY_BIAS = ("norm_slots.bias",)
+
+
+def check_all(ours: dict[str, Tensor], golden: Golden) -> None:
+    """Every tensor against the golden one of the same key."""
+    for key, value in ours.items():
+        check(value, golden[key], key)
+
+
+# SRI ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -21,32 +43,33 @@ def sri():
     return golden, golden.fill(model)
 
 
+def sri_noise(golden: Golden) -> dict[str, Tensor]:
+    names = ("rand_pixel", "scene", "rollout", "posterior")
+    own = {name: golden[f"noise/{name}"] for name in names}
+    return own | {"segregation": golden["noise/segregate"]}
+
+
 def test_sri_infers_what_the_official_code_infers(sri) -> None:
     golden, model = sri
-    noise = sri_noise(golden)
-    found = model.infer(golden["x"], noise)
-    segregated = found.segregated
-    check(segregated.log_masks, golden["segregate/log_masks"], "attention")
-    check(segregated.posterior.mean, golden["segregate/mu"], "mu")
-    check(segregated.posterior.std, golden["segregate/sigma"], "sigma")
-    check(segregated.slots, golden["segregate/z"], "z")
-    check(segregated.scene.rgb, golden["segregate/decoded_rgb"], "rgb")
-    check(segregated.scene.log_masks, golden["segregate/decoded_log_masks"], "masks")
-    check(segregated.scene.image, golden["segregate/recon"], "recon")
-    check(segregated.nll, golden["segregate/nll"], "nll")
-    kl = segregated.posterior.log_prob(segregated.slots) - log_prob_standard(segregated.slots)
-    check(kl, golden["segregate/kl"], "kl")
+    found = model.infer(golden["x"], sri_noise(golden))
+    first = found.segregated
+    own = {
+        "segregate/log_masks": first.log_masks,
+        "segregate/mu": first.posterior.mean,
+        "segregate/sigma": first.posterior.std,
+        "segregate/z": first.slots,
+        "segregate/decoded_rgb": first.scene.rgb,
+        "segregate/decoded_log_masks": first.scene.log_masks,
+        "segregate/recon": first.scene.image,
+        "segregate/nll": first.nll,
+        "segregate/kl": first.posterior.log_prob(first.slots) - log_prob_standard(first.slots),
+        "imagine/mu_ordered": found.posterior.mean,
+        "imagine/z_rollout": found.rollout,
+        "imagine/z_ordered": found.slots,
+        "imagine/recon": model.decoder(found.slots).image,
+    }
+    check_all(own, golden)
     assert torch.equal(found.order, golden["imagine/order"])
-    check(found.posterior.mean, golden["imagine/mu_ordered"], "ordered means")
-    check(found.rollout, golden["imagine/z_rollout"], "rollout")
-    check(found.slots, golden["imagine/z_ordered"], "ordered slots")
-    check(model.decoder(found.slots).image, golden["imagine/recon"], "recon")
-
-
-def sri_noise(golden: Golden) -> dict[str, torch.Tensor]:
-    names = {"segregation": "segregate"}
-    wanted = ("rand_pixel", "segregation", "scene", "rollout", "posterior")
-    return {name: golden[f"noise/{names.get(name, name)}"] for name in wanted}
 
 
 def test_sri_losses_geco_and_gradients(sri) -> None:
@@ -79,14 +102,15 @@ def test_sri_losses_geco_and_gradients(sri) -> None:
 def test_sri_samples_at_temperature(sri) -> None:
     golden, model = sri
     temperature = float(golden["sample/temperature"])
-    latent = golden["sample/scene_latent"]
-    _, slots = model.prior.rollout(latent, golden["sample/noise"], temperature)
+    noise = {"slots": golden["sample/noise"]}
+    slots = model.slots(noise, temperature, scene=golden["sample/scene_latent"])
     check(slots, golden["sample/z"], "slots")
-    # `sample` scales the scene noise by the temperature; the golden latent is used as it is.
-    noise = {"scene": latent / temperature, "slots": golden["sample/noise"]}
-    scene = model.sample(noise, temperature)
+    scene = model.decode(slots)
     check(scene.image, golden["sample/image"], "image")
     check(scene.log_masks, golden["sample/log_masks"], "masks")
+
+
+# GENESIS-v2 ---------------------------------------------------------------------------------
 
 
 def test_genesis_v2_alone() -> None:
@@ -94,17 +118,165 @@ def test_genesis_v2_alone() -> None:
     model = golden.fill(build_model("genesis-v2", image_size=32, slots=4, slot_size=16))
     noise = {"rand_pixel": golden["noise/rand_pixel"], "segregation": golden["noise/slots"]}
     found = model.segregate(golden["x"], noise)
-    check(found.log_masks, golden["log_masks"], "attention")
-    check(found.scene.log_masks, golden["decoded_log_masks"], "masks")
-    check(found.scene.rgb, golden["decoded_rgb"], "rgb")
-    check(found.scene.image, golden["recon"], "recon")
-    check(found.posterior.mean, golden["mu"], "mu")
-    check(found.posterior.std, golden["sigma"], "sigma")
-    check(found.slots, golden["z"], "z")
-    check(model.slot_kls(found.posterior, found.slots), golden["loss/kl"], "kl")
+    prior = model.prior.teacher_forced(found.slots)
+    own = {
+        "log_masks": found.log_masks,
+        "decoded_log_masks": found.scene.log_masks,
+        "decoded_rgb": found.scene.rgb,
+        "recon": found.scene.image,
+        "mu": found.posterior.mean,
+        "sigma": found.posterior.std,
+        "z": found.slots,
+        "loss/kl": found.posterior.log_prob(found.slots) - prior.log_prob(found.slots),
+    }
+    check_all(own, golden)
     losses = model(golden["x"], noise)
     check(losses.terms["nll"], golden["loss/nll"], "nll")
     total = (losses.terms["nll"] + losses.terms["kl"]).mean()
     check(total, golden["loss/total"], "total")
     total.backward()
     golden.check_gradients(model, zero=COLOUR_BIAS)
+
+
+# GENESIS ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def genesis() -> tuple[Golden, Genesis, dict[str, Tensor]]:
+    golden = Golden("genesis_tiny.npz", "genesis")
+    config = golden.json("config")
+    model = build_model(
+        "genesis",
+        image_size=config["img_size"],
+        slots=config["K_steps"],
+        slot_size=config["attention_latents"],
+        component_size=config["comp_ldim"],
+        component_channels=config["comp_enc_channels"],
+        std=config["pixel_std1"],
+    )
+    mask = golden["noise/mask"]
+    batch, slots = mask.shape[:2]
+    component = golden["noise/component"].unflatten(0, (slots, batch)).transpose(0, 1)
+    return golden, golden.fill(model.train()), {"mask": mask, "component": component}
+
+
+def test_genesis_infers_what_the_official_code_infers(genesis) -> None:
+    golden, model, noise = genesis
+    found = model.infer(golden["x"], noise)
+    z, c = found.mask_latents, found.component_latents
+    prior, component_prior = model.prior.teacher_forced(z), model.component_prior(z)
+    own = {
+        "mask/mu": found.mask_posterior.mean,
+        "mask/sigma": found.mask_posterior.std,
+        "mask/z": z,
+        "mask/prior_mu": prior.mean,
+        "mask/prior_sigma": prior.std,
+        "log_masks": found.scene.log_masks,
+        "component/mu": found.component_posterior.mean,
+        "component/sigma": found.component_posterior.std,
+        "component/z": c,
+        "component/prior_mu": component_prior.mean,
+        "component/prior_sigma": component_prior.std,
+        "rgb": found.scene.rgb,
+        "recon": found.scene.image,
+        "loss/kl_mask": found.mask_posterior.log_prob(z) - prior.log_prob(z),
+        "loss/kl_component": found.component_posterior.log_prob(c) - component_prior.log_prob(c),
+    }
+    check_all(own, golden)
+
+
+def test_genesis_losses_and_gradients(genesis) -> None:
+    golden, model, noise = genesis
+    losses = model(golden["x"], noise)
+    check(losses.terms["nll"], golden["loss/nll"], "nll")
+    (objective,) = losses.objectives
+    total = (objective.error + objective.kl).mean()
+    check(total, golden["loss/total"], "total")
+    total.backward()
+    golden.check_gradients(model, zero=BEFORE_NORM)
+
+
+def test_every_entry_of_an_official_genesis_state_has_a_name(genesis) -> None:
+    """Parameters and the buffers of BatchNorm."""
+    golden, model, _ = genesis
+    official = [name for name, _ in golden.json("parameters")]
+    norms = [name.removesuffix("weight") for name in official if name.endswith("norm.weight")]
+    for buffer in ("running_mean", "running_var", "num_batches_tracked"):
+        official += [norm + buffer for norm in norms]
+    assert {our_name("genesis", name) for name in official} == set(model.state_dict())
+
+
+# EMORL --------------------------------------------------------------------------------------
+
+
+class EmorlGolden(Golden):
+    """The official model has GECO's two scalars among its parameters; ours does not."""
+
+    def json(self, key: str) -> Any:
+        value = super().json(key)
+        if key != "parameters":
+            return value
+        return [[name, shape] for name, shape in value if not name.startswith("geco_")]
+
+    def geco(self) -> EmorlGeco:
+        """As it was before the step."""
+        config = self.json("config")
+        geco = EmorlGeco(config["geco_target_per_element"], 3 * 16 * 16, 1e-6)
+        state = {"geco_C_ema": self["geco/c_ema"]}
+        state["geco_beta"] = torch.tensor(self.json("kept_scalars")["geco_beta"])
+        for name, value in state.items():
+            geco.get_buffer(our_name("emorl", name).rpartition(".")[2]).copy_(value)
+        geco.seen.fill_(1)
+        return geco
+
+    def noise(self) -> dict[str, Tensor]:
+        """Batch first."""
+        draws = {name: self[f"noise/{name}"] for name in ("layers", "kl_layers", "refinement")}
+        first = {"initial_slots": self["noise/initial_slots"]}
+        return first | {name: draw.transpose(0, 1) for name, draw in draws.items()}
+
+
+@pytest.fixture
+def emorl() -> tuple[EmorlGolden, Emorl]:
+    golden = EmorlGolden("emorl_tiny.npz", "emorl")
+    config = golden.json("config")
+    model = build_model(
+        "emorl",
+        image_size=16,
+        slots=config["K"],
+        slot_size=config["z_size"],
+        decoder=config["image_decoder"],
+        likelihood="gaussian",
+        std=0.1,
+        normalised=False,
+        refinements=config["refinement_iters"],
+    )
+    golden.fill(model)
+    model.refinement.batch = config["batch_size"]
+    model.refinement.error_weight.copy_(golden.geco().error_weight())
+    return golden, model
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_emorl_infers_and_refines_what_the_official_code_does(emorl, gradients: bool) -> None:
+    golden, model = emorl
+    with torch.set_grad_enabled(gradients):
+        first, *_, last = model.segregate.infer(golden["x01"], golden.noise()).passes
+    own = {"first/rgb": first.scene.rgb, "first/log_masks": first.scene.log_masks}
+    check_all(own | {"rgb": last.scene.rgb, "log_masks": last.scene.log_masks}, golden)
+
+
+def test_emorl_losses_geco_and_gradients(emorl) -> None:
+    golden, model = emorl
+    losses = model(golden["x01"], golden.noise())
+    check(losses.terms["nll"].mean(), golden["loss/nll"], "nll")
+    check(losses.terms["kl"].mean(), golden["loss/kl"], "kl")
+    geco = golden.geco()
+    (objective,) = losses.objectives
+    total = geco(objective)
+    check(total, golden["loss/total"], "total")
+    total.backward()
+    geco.move(objective.error.detach().mean())
+    check(geco.gap_ema, golden["geco/c_ema_after"], "C_ema")
+    check(geco.beta, golden["geco/beta_after"], "beta")
+    golden.check_gradients(model, zero=QUERY_BIAS)

@@ -10,7 +10,7 @@ from sri_cli.models.slot_attention import SlotAttention, SlotAttentionSegregatio
 from sri_cli.rng import draw_noise
 from sri_cli.training.execution import ExecutionMode
 from sri_cli.training.step import TrainStep
-from tests.small_models import SIDE, SIZES, SLOT_SIZE, SLOTS, VARIANTS, images, noise_for
+from tests.small_models import SIDE, SIZES, VARIANTS, images, noise_for
 
 
 @pytest.fixture(autouse=True)
@@ -39,16 +39,6 @@ def test_its_slots_keep_their_places() -> None:
     torch.testing.assert_close(found.posterior.mean, found.segregated.posterior.mean)
     attention = model.reconstruct(images(), noise).attention
     torch.testing.assert_close(attention, found.segregated.log_masks.exp())
-
-
-def test_attention_is_a_softmax_over_slots_at_every_pixel() -> None:
-    stage = SlotAttentionSegregation(**SIZES)
-    found = stage(images(), draw_noise(stage.noise(), 2, 0, 0))
-    assert found.log_masks.shape == (2, SLOTS, 1, SIDE, SIDE)
-    torch.testing.assert_close(found.log_masks.exp().sum(dim=1), torch.ones(2, 1, SIDE, SIDE))
-    assert found.posterior.mean.shape == found.posterior.std.shape == (2, SLOTS, SLOT_SIZE)
-    assert (found.posterior.std > 0).all()
-    assert found.scene is None and found.nll is None and found.kl is None
 
 
 def test_pixels_land_where_they_are_in_the_image() -> None:
