@@ -13,8 +13,7 @@ from sri_cli.models.distributions import log_prob_standard
 from sri_cli.models.emorl import Emorl
 from sri_cli.models.genesis import Genesis
 from sri_cli.models.official import our_name
-from sri_cli.training.geco import Geco
-from sri_cli.training.geco_emorl import EmorlGeco
+from sri_cli.training.geco import EmorlGeco, Geco
 from tests.golden_numbers import Golden, check
 
 # Gradients that are exactly 0: colours enter as differences; a BatchNorm centres what the bias
@@ -221,7 +220,7 @@ class EmorlGolden(Golden):
     def geco(self) -> EmorlGeco:
         """As it was before the step."""
         config = self.json("config")
-        geco = EmorlGeco(config["geco_target_per_element"], 3 * 16 * 16, 1e-6)
+        geco = EmorlGeco(config["geco_target_per_element"], 1e-6, 16)
         state = {"geco_C_ema": self["geco/c_ema"]}
         state["geco_beta"] = torch.tensor(self.json("kept_scalars")["geco_beta"])
         for name, value in state.items():
@@ -276,7 +275,7 @@ def test_emorl_losses_geco_and_gradients(emorl) -> None:
     total = geco(objective)
     check(total, golden["loss/total"], "total")
     total.backward()
-    geco.move(objective.error.detach().mean())
+    geco.update(objective.error.detach().mean())
     check(geco.gap_ema, golden["geco/c_ema_after"], "C_ema")
     check(geco.beta, golden["geco/beta_after"], "beta")
     golden.check_gradients(model, zero=QUERY_BIAS)
