@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sri_cli.errors import Interrupted, SriError
+from sri_cli.errors import Interrupted
 from sri_cli.labeling.app import LabelServer, far_from_browser, png_bytes, serve
 from sri_cli.labeling.session import VERDICTS, open_session
 from tests.small_client import Client, Process, answers_on_disk, serving
@@ -287,15 +287,6 @@ def test_a_port_in_use_gives_the_next(folder: Path, stranger: Client) -> None:
     server = LabelServer(open_session(folder, "ada"), stranger.server.port)
     server.server_close()
     assert 0 < server.port - stranger.server.port <= 100
-
-
-def test_a_reserved_port_is_a_user_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise PermissionError
-
-    monkeypatch.setattr(socket, "create_server", refuse)
-    with pytest.raises(SriError, match="port 80 "):
-        serve(open_session(folder, "ada"), 80, False)
 
 
 def test_finish_stops_the_server_once_all_is_judged(

@@ -138,15 +138,6 @@ def test_three_raters_are_compared_on_scenes_that_all_judged(empty: Workspace) -
     assert facts["alike"] == pytest.approx(2 / 3)
 
 
-def test_kappa_of_constant_verdicts_is_undefined(empty: Workspace) -> None:
-    folder = session(empty, "a", num=4)
-    for rater in ("Ann", "Bert"):
-        judge(folder, rater, first(4))
-    facts = summarise(empty)
-    assert facts["agreement"]["kappa"] is None and facts["agreement"]["alike"] == 1
-    assert "undefined" in summary_text(facts)
-
-
 def test_two_models_are_compared_by_each_rater(empty: Workspace) -> None:
     folder = session(empty, "a", "b", num=4)
     judge(folder, "Ann", first(3, 1))
@@ -164,13 +155,6 @@ def test_a_summary_of_chosen_models(empty: Workspace) -> None:
     assert summarise(empty)["comparison"] is None
     facts = summarise(empty, ["weights of a", "weights of c"])
     assert facts["comparison"]["models"] == ["a", "c"]
-
-
-def test_undone_answers_do_not_count(empty: Workspace) -> None:
-    folder = session(empty, "a", num=4)
-    mine = judge(folder, "Ann", first(0))
-    mine.undo(4)
-    assert collect_ratings(read_sessions(folder.parent)) == {}
 
 
 def test_a_scene_of_two_sessions_counts_once_with_its_last_answer(empty: Workspace) -> None:

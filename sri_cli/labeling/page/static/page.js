@@ -262,7 +262,7 @@ async function finish() {
 }
 
 function onKey(event) {
-  if (event.ctrlKey || event.altKey || event.metaKey || shown("stopped")) return;
+  if (event.ctrlKey || event.altKey || event.metaKey || !shown("tools")) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const modal = document.querySelector("dialog:modal");
   if (!modal && onArrow(key)) return event.preventDefault();
@@ -300,4 +300,5 @@ new ResizeObserver(fitGrid).observe(byId("grid"));
 run(async () => {
   takeState(await ask("/api/state"));
   await showNext();
+  byId("tools").hidden = false;
 });
