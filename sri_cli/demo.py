@@ -23,10 +23,8 @@ from sri_cli.demo_report import SAMPLES, TEMPERATURE, Shown, write_demo_report
 from sri_cli.errors import SriError
 from sri_cli.generation.samples import Request, write_samples
 from sri_cli.generation.trained_run import open_run
-from sri_cli.metrics.evaluate import METRICS
-from sri_cli.metrics.evaluate_runs import evaluate_one
-from sri_cli.metrics.picture_metrics import Wanted
-from sri_cli.metrics.stack_classifiers.judge import open_judge
+from sri_cli.metrics.evaluate import METRICS, evaluate_run
+from sri_cli.metrics.stack_classifiers.classifiers import open_judge
 from sri_cli.plotting.from_runs import figure_of_runs, order_of_run
 from sri_cli.plotting.grid import Pixels
 from sri_cli.plotting.report import NAME
@@ -78,7 +76,7 @@ def look(
     tell(5, "reconstructions")
     figure_of_runs(workspace, "reconstructions", [str(trained.run_dir)])
     tell(6, "measurements")
-    evaluate_one(workspace, trained, Wanted())
+    evaluate_run(trained)
     return Shown(
         recipe=recipe,
         trained=trained,

@@ -368,7 +368,7 @@ def probe() -> dict[str, Any]:
             facts[f"{name}_error"] = f"{type(error).__name__}: {error}"[:300]
     if "torch" not in facts:
         return facts
-    from sri_cli.metrics.inception_weights import find_weights, read_weights
+    from sri_cli.metrics.inception import find_weights, read_weights
 
     try:
         path = find_weights(offline=True)

@@ -1,10 +1,11 @@
-"""Lines of a metrics.jsonl, and the paper's tables made of them."""
+"""Lines of a metrics.jsonl, and the tables made of them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sri_cli.metrics.tables import format_paper_tables, paper_tables
+from sri_cli.metrics.tables import paper_tables
+from sri_cli.metrics.tabular import format_tables
 
 BITS = ("bits_per_dimension", "bits/dim")
 ARI = ("ari_fg", "ARI-FG")
@@ -18,11 +19,9 @@ def measured(
     split: str = "test",
     interval: tuple[float, float] | None = None,
     data: dict[str, Any] | None = None,
-    counts: dict[str, int] | None = None,
-    warning: str | None = None,
     **subject: Any,
 ) -> dict[str, Any]:
-    """A line of a metrics.jsonl: of a run of sri-g on ShapeStacks, but for what is given."""
+    """A line of a metrics.jsonl: of a run of sri-g on ShapeStacks, except for what is given."""
     low, high = interval or (None, None)
     seed = subject.get("training_seed", 0)
     return {
@@ -33,7 +32,7 @@ def measured(
         "low": low,
         "high": high,
         "interval": "95 % normal over images" if interval else None,
-        "counts": counts or {"images": 320, "without_foreground": 0},
+        "counts": {"images": 320, "without_foreground": 0},
         "subject": {
             "kind": "run",
             "run": f"runs/x{seed}",
@@ -56,29 +55,11 @@ def measured(
         "seed": 0,
         "slots": 9,
         "temperature": 1.0,
-        "protocol": None,
-        "warning": warning,
-    }
-
-
-def pictures(folder: str) -> dict[str, Any]:
-    """FID of another tool's pictures."""
-    return {
-        "metric": "fid",
-        "name": "FID-2k",
-        "value": 44,
-        "counts": {"real": 2000, "generated": 2000},
-        "subject": {"kind": "images", "images": folder, "count": 2000},
-        "data": {"name": "my_set", "image_size": 64, "source": "folder", "split": "test"},
+        "protocol": "some protocol",
+        "warning": None,
     }
 
 
 def printed(measurements: list[dict[str, Any]], style: str = "text") -> str:
-    return format_paper_tables(paper_tables(measurements), style)
-
-
-FID_COUNTS = {"real": 10_000, "generated": 10_000}
-ONE = [
-    measured(*BITS, 0.8312, "val", interval=(0.8301, 0.8323)),
-    measured("fid", "FID-val", 81.04, "val", counts=FID_COUNTS),
-]
+    """The paper's tables with these measurements."""
+    return format_tables(paper_tables(measurements), style)

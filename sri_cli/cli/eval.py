@@ -4,94 +4,117 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from sri_cli.cli.options import (
     DATA_OF_RUN,
     DYNAMIC_SLOTS,
     IMAGE_FOLDERS,
     JSON,
+    RUNS,
     SPLIT,
     seed_option,
 )
+from sri_cli.errors import SriError
 from sri_cli.run import Workspace
 
-OWN = "ari,msc,elbo,order"
-OF_PICTURES = "stack-fd,sacc-estimate,fid"
+OF_FID = {"features", "inception_weights", "offline"}
+OF_MEASURING = {"folders", "metrics", "data", "split", "num", "seed", "dynamic_slots"}
 
 
 @click.command()
-@click.option("--run", "runs", multiple=True, metavar="RUN", help="Repeat for several runs.")
+@RUNS
 @IMAGE_FOLDERS
 @click.option(
     "--metrics",
     metavar="NAMES",
-    help=f"Of {OWN} (left out: these) and {OF_PICTURES}; the last three alone work with --images.",
+    help="Comma-separated: ari, msc, elbo, order (the default for runs), stack-fd, sacc-estimate,"
+    " fid. --images allows the last three only; its default is fid.",
 )
 @DATA_OF_RUN
 @SPLIT
 @click.option(
     "--num",
     type=int,
-    help="Images. Left out: 320 from all over the split; fid 10000 real and generated, stack-fd"
-    " 2000, sacc-estimate 1000, all of a folder.",
+    show_default="320; fid 10000, stack-fd 2000, sacc-estimate 1000; all of a folder",
+    help="Number of images, from all over the split; of fid and stack-fd real and generated.",
 )
-@seed_option("Of posterior samples and new scenes.")
+@seed_option("Seed for posterior samples and new scenes.")
 @click.option(
     "--features",
     type=click.Choice(["pool3", "random"]),
     default="pool3",
-    show_default=True,
-    help="Of fid: Inception's, or untrained ones, which need no weights and are no FID.",
+    help="Features for fid. random needs no weights and is not called FID.",
 )
 @click.option(
     "--inception-weights",
     type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Left out: SRI_INCEPTION_WEIGHTS, else torch hub's copy, else fetched.",
+    metavar="PATH",
+    show_default="SRI_INCEPTION_WEIGHTS, else torch hub's copy, else downloaded",
+    help="Inception weights for fid.",
 )
-@click.option("--offline", is_flag=True, help="Fetch nothing.")
+@click.option("--offline", is_flag=True, help="Download nothing.")
 @click.option(
     "--table",
     "style",
     type=click.Choice(["text", "markdown", "latex"]),
     help="Print the paper's tables with these runs beside the published rows.",
 )
-@click.option("--recorded", is_flag=True, help="Measure nothing; show what was measured before.")
+@click.option("--recorded", is_flag=True, help="Measure nothing; show earlier measurements.")
 @JSON
 @DYNAMIC_SLOTS
-@click.pass_obj
+@click.pass_context
 def command(
-    workspace: Workspace,
+    ctx: click.Context,
     runs: tuple[str, ...],
     folders: tuple[Path, ...],
     metrics: str | None,
-    data: str | None,
-    split: str,
-    num: int | None,
-    seed: int,
     features: str,
     inception_weights: Path | None,
     offline: bool,
     style: str | None,
     recorded: bool,
     as_json: bool,
-    dynamic_slots: bool,
+    **options: Any,  # data, split, num, seed, dynamic_slots: passed on
 ) -> None:
-    """Measure trained models or folders of pictures; runs keep it in their metrics.jsonl."""
-    from sri_cli.metrics.evaluate import parse_metrics
-    from sri_cli.metrics.evaluate_runs import evaluate_all, show_recorded
-    from sri_cli.metrics.measured_words import tables, words
-    from sri_cli.metrics.picture_metrics import Wanted
+    """Measure trained models, or folders of generated images.
 
+    Measurements of a run are appended to its metrics.jsonl.
+    """
+    from sri_cli.metrics.evaluate import evaluate_all, parse_metrics, show_recorded
+    from sri_cli.metrics.image_metrics import CACHE, ImageMetrics
+    from sri_cli.metrics.records import newest
+    from sri_cli.metrics.tables import evaluation_text, paper_tables
+    from sri_cli.metrics.tabular import format_tables
+
+    workspace: Workspace = ctx.obj
     names = None if metrics is None else parse_metrics(metrics)
-    wanted = Wanted(names, data, split, num, seed, features, inception_weights, offline)
     if recorded:
-        records = show_recorded(workspace, runs, folders, wanted)
+        reject(ctx, OF_FID | OF_MEASURING, "with --recorded")
+        known = show_recorded(workspace, runs)
+        measured = newest(known)
     else:
-        records = evaluate_all(workspace, runs, folders, wanted, dynamic_slots)
+        if "fid" not in (names or (["fid"] if folders else [])):
+            reject(ctx, OF_FID, "without fid among --metrics")
+        networks = ImageMetrics(workspace.data_root / CACHE, features, inception_weights, offline)
+        measured, known = evaluate_all(
+            workspace, runs, folders, names, networks=networks, **options
+        )
     if as_json:
-        click.echo(json.dumps({"results": records.measured}))
+        click.echo(json.dumps({"results": measured}))
+    elif style is None:
+        click.echo(evaluation_text(measured))
     else:
-        click.echo(words(records.measured) if style is None else tables(records.known, style))
+        click.echo(format_tables(paper_tables(known), style))
+
+
+def reject(ctx: click.Context, names: set[str], when: str) -> None:
+    """SriError if one of the options is given, which would have no effect."""
+    for option in ctx.command.params:
+        source = ctx.get_parameter_source(str(option.name))
+        if option.name in names and source is not ParameterSource.DEFAULT:
+            flag = option.opts[0]
+            raise SriError(f"{flag} has no effect {when}", f"leave {flag} out")

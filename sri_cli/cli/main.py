@@ -33,7 +33,6 @@ VERBS: dict[str, tuple[str, str]] = {
     "figure": ("sri_cli.cli.figure", "Draw a figure of the paper as PNG or PDF."),
     "eval": ("sri_cli.cli.eval", "Evaluate trained models or folders of images."),
     "label-sacc": ("sri_cli.cli.label_sacc", "Judge by eye whether stacks are plausible."),
-    "judge": ("sri_cli.cli.judge", "Make or check what stack-FD and the S-Acc estimate use."),
     "study": ("sri_cli.cli.study", "Run recipes by seeds, with a verdict on each claim."),
     "report": ("sri_cli.cli.report", "Write one HTML page about runs."),
     "bench": ("sri_cli.cli.bench", "Measure training, sampling and data loading."),

@@ -26,7 +26,7 @@ def command(
     Both scores are 0 without an order; beside them are those of randomly shuffled slots.
     """
     from sri_cli.generation.trained_run import open_run
-    from sri_cli.metrics.table import estimate_words
+    from sri_cli.metrics.tabular import estimate_words
     from sri_cli.plotting.from_runs import check_order_scenes, order_of_run
 
     check_order_scenes(num)

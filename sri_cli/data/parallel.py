@@ -17,7 +17,6 @@ from sri_cli.errors import SriFailure
 Key = TypeVar("Key")
 Result = TypeVar("Result")
 TASKS_AHEAD = 4  # queued for each worker
-_WORKER: dict[str, Callable[[Any], Any]] = {}  # in a worker process: what it calls
 
 
 def available_cores() -> int:
@@ -46,7 +45,7 @@ def parallel_map(
         return
     # Spawned, not forked: a forked process could inherit a lock that a thread holds.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(make,))
+    pool = ProcessPoolExecutor(workers, context, initializer=_end_with_parent)
     waiting: deque[tuple[list[Key], Future[list[Result]]]] = deque()
     try:
         while True:
@@ -54,7 +53,7 @@ def parallel_map(
                 task = list(islice(source, items_per_task))
                 if not task:
                     break
-                work = _submit(pool, [item for _, item in task])
+                work = _submit(pool, make, [item for _, item in task])
                 waiting.append(([key for key, _ in task], work))
             if not waiting:
                 return
@@ -72,18 +71,23 @@ def worker_killed(command: str) -> SriFailure:
     )
 
 
-def _submit(pool: ProcessPoolExecutor, items: Sequence[Any]) -> Future[list[Any]]:
+def _submit(
+    pool: ProcessPoolExecutor, make: Callable[[Any], Result], items: Sequence[Any]
+) -> Future[list[Result]]:
     """Workers started here ignore Ctrl-C (they inherit the signal mask): the parent handles it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return pool.submit(_make_all, items)
+        return pool.submit(_make_all, make, items)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_worker(make: Callable[[Any], Any]) -> None:
-    """In the worker: take `make`, which so travels once, and exit when the parent is gone."""
-    _WORKER["make"] = make
+def _make_all(make: Callable[[Any], Result], items: Sequence[Any]) -> list[Result]:
+    return [make(item) for item in items]
+
+
+def _end_with_parent() -> None:
+    """In the worker: exit when the parent is gone, even if it was killed."""
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
@@ -92,8 +96,3 @@ def _start_worker(make: Callable[[Any], Any]) -> None:
             os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _make_all(items: Sequence[Any]) -> list[Any]:
-    """In the worker."""
-    return [_WORKER["make"](item) for item in items]

@@ -29,9 +29,9 @@ from sri_cli.labeling.session import (
     read_sessions,
     write_session,
 )
-from sri_cli.metrics.evaluate_runs import open_runs
-from sri_cli.metrics.generated import DEMO, TOWERS, no_towers
-from sri_cli.metrics.picture_folder import open_folder
+from sri_cli.metrics.evaluate import open_runs
+from sri_cli.metrics.image_folder import open_folder
+from sri_cli.metrics.image_metrics import DEMO, TOWERS, no_towers_warning
 from sri_cli.metrics.records import data_facts, run_subject
 from sri_cli.run import Workspace
 
@@ -128,7 +128,7 @@ def run_source(trained: TrainedRun, num: int, seed: int, data: str | None) -> So
         file = None  # drawing needs no data, but tables show its name
     facts = {"name": trained.data_name, "image_size": size, "source": "unknown", "split": SPLIT}
     facts = facts | {"sha256": None} if file is None else data_facts(file, SPLIT)
-    if file is not None and (warning := no_towers("S-Acc", file)):
+    if file is not None and (warning := no_towers_warning("S-Acc", file)):
         print(f"Warning: {warning}", file=sys.stderr)
     name = f"{trained.run_dir.resolve().name}, step {trained.step:,}"
     model = Model(

@@ -42,7 +42,7 @@ from sri_cli.metrics.sacc import (
     fleiss_kappa,
     wilson,
 )
-from sri_cli.metrics.table import estimate_words
+from sri_cli.metrics.tabular import estimate_words
 from sri_cli.run import Workspace
 
 PROTOCOL_SCENES = 100  # with fewer, the figure is not called plain "S-Acc"

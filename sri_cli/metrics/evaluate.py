@@ -1,278 +1,242 @@
-"""A trained model and a split of data in, measurements out.
-
-Axis legend: N images of the split, B images of a chunk, K slots, H W pixels. The noise of an
-image belongs to (seed, its place in the split): neither chunks nor devices change a number.
-"""
+"""`sri eval`: measure trained runs, and folders of generated images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
-from sri_cli.data.dataset import DataFile, Split
+from sri_cli.console import counting
+from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError, did_you_mean
-from sri_cli.generation.sample import (
-    chunk_size,
-    device_of,
-    evaluation_noise,
-    in_chunks,
-    sample_scenes,
-    to_tensor,
+from sri_cli.generation.trained_run import TrainedRun, open_run
+from sri_cli.metrics.image_folder import open_folder
+from sri_cli.metrics.image_metrics import (
+    CACHE,
+    COUNTS,
+    GeneratedImages,
+    ImageMetrics,
+    check_count,
+    images_of_run,
 )
-from sri_cli.generation.trained_run import TrainedRun
-from sri_cli.metrics import order
-from sri_cli.metrics.elbo import bits_per_dimension, negative_elbo
+from sri_cli.metrics.model_metrics import (
+    SplitTask,
+    bound_scores,
+    order_scores,
+    segmentation_scores,
+)
+from sri_cli.metrics.order import MIN_SCENES
 from sri_cli.metrics.records import (
     Context,
-    Estimate,
     Measurement,
+    append_records,
     data_facts,
-    mean_estimate,
+    recorded,
     run_subject,
 )
-from sri_cli.metrics.segmentation import ari_fg, labels_of, msc_fg
-from sri_cli.metrics.table import NO_PART, PART
+from sri_cli.run import Workspace
 
-METRICS = ("ari", "msc", "elbo", "order")
-OF_PICTURES = ("stack-fd", "sacc-estimate", "fid")  # of generated pictures alone; fid takes longest
-ALL = (*METRICS, *OF_PICTURES)
+METRICS = ("ari", "msc", "elbo", "order")  # need the model
+ALL = (*METRICS, *COUNTS)  # COUNTS: of generated images alone
 DEFAULT_NUM = 320
 MAX_ORDER_SCENES = 256  # every pair of them is compared
-SEGMENTATION = {
-    f"{key}{suffix}": f"{name}{word}"
-    for suffix, word in (("", ""), ("_attention", " attention"))
-    for key, name in (
-        ("ari_fg", "ARI-FG"),
-        ("msc_fg", "mSC-FG"),
-        ("msc_fg_scaled", "mSC-FG scaled"),
-    )
-}
-# Key of a measurement -> key in `order.report`, name.
-ORDER = {
-    "order_iou": ("iou_over_chance", "order IoU"),
-    "order_information": ("mutual_information", "order MI"),
-}
-
-Places = NDArray[np.intp]
-Advance = Callable[[int], None]  # told how many more images are done
 
 
 def parse_metrics(text: str) -> tuple[str, ...]:
     """'ari,elbo' -> names; SriError for unknown ones."""
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    known = f"--metrics {','.join(ALL)}"
+    hint = f"--metrics {','.join(ALL)}"
     for name in names:
         if name not in ALL:
-            raise SriError(f"unknown metric {name}{did_you_mean(name, ALL)}", known)
+            raise SriError(f"unknown metric {name}{did_you_mean(name, ALL)}", hint)
     if not names:
-        raise SriError("no metric named", known)
+        raise SriError("no metric named", hint)
     return names
 
 
-def evaluate(
-    loaded: TrainedRun,
-    data: DataFile,
-    metrics: Sequence[str] = METRICS,
+def open_runs(
+    workspace: Workspace,
+    runs: Sequence[str] = (),
+    folders: Sequence[Path] = (),
+    dynamic_slots: bool = False,
+) -> list[TrainedRun]:
+    """The named runs; the latest if neither runs nor folders are named."""
+    named: Sequence[str | None] = runs or [None] * (not folders)
+    return [open_run(workspace, run, dynamic_slots) for run in named]
+
+
+def evaluate_all(
+    workspace: Workspace,
+    runs: Sequence[str] = (),
+    folders: Sequence[Path] = (),
+    metrics: Sequence[str] | None = None,
+    *,
+    data: str | None = None,
     split: str = "test",
-    num: int = DEFAULT_NUM,
+    num: int | None = None,
     seed: int = 0,
-    precision: str = "auto",
-    advance: Advance = lambda done: None,
-) -> Iterator[list[Measurement]]:
-    """Measure `num` images from all over a split (all of it when it has fewer), part by part.
+    networks: ImageMetrics | None = None,
+    dynamic_slots: bool = False,
+) -> tuple[list[Measurement], list[Measurement]]:
+    """Measure runs (by default the latest) and folders; runs record it in their metrics.jsonl.
 
-    `metrics` are names of METRICS. What comes is finished and may be kept. Raises SriError for a
-    data file that does not fit the model or lacks the masks asked for.
+    Everything that is missing for any of them is reported before the first is measured.
+
+    Args:
+        workspace: Where runs and data are.
+        runs: Names of runs.
+        folders: Folders of images.
+        metrics: Names of ALL, by default METRICS for runs and `fid` for folders.
+        data: Name or file of the real images, by default what each run was trained on.
+        split: Of the real images.
+        num: Number of images, by default DEFAULT_NUM or COUNTS, and all of a folder.
+        seed: Seed of posterior samples and new scenes.
+        networks: Of the metrics of generated images.
+        dynamic_slots: As of `open_run`.
+
+    Returns:
+        The new measurements, and all known of the same checkpoints and folders.
+
+    Raises:
+        SriError: for runs, data, weights or numbers that are missing or do not fit.
     """
-    if num < 1:
+    if num is not None and num < 1:
         raise SriError(f"--num {num}: the number of images must be at least 1", "--num 320")
-    part = fitting_split(loaded, data, metrics, split)
-    context = Context(run_subject(loaded), data_facts(data, split), seed)
-    task = Task(loaded, part, part.pick(num), seed, precision, advance)
-    if {"ari", "msc"} & set(metrics):
-        yield segmentation_scores(task, context, data.background_labels, metrics)
-    if "elbo" in metrics:
-        yield bound_scores(task, context)
-    if "order" in metrics:
-        yield order_scores(loaded, context, _order_scenes(num), precision, advance)
+    networks = networks or ImageMetrics(workspace.data_root / CACHE)
+    trained = open_runs(workspace, runs, folders, dynamic_slots)
+    for one in trained:
+        check_run(one, one.open_data(data), metrics or METRICS, split, num)
+    given = [
+        open_images(workspace, folder, metrics or ("fid",), data, split, num, seed)
+        for folder in folders
+    ]
+    for name in metrics or ("fid",) * bool(folders):
+        if name in COUNTS:
+            networks.network(name)  # missing weights are an error now, not later
+    measured = [
+        record
+        for one in trained
+        for record in evaluate_run(one, metrics or METRICS, data, split, num, seed, networks)
+    ]
+    of_folders = [
+        networks.measure(name, images, file, context, num)
+        for images, file, context in given
+        for name in COUNTS
+        if name in (metrics or ("fid",))
+    ]
+    known = [record for one in trained for record in recorded(one)]
+    return measured + of_folders, known + of_folders
 
 
-def planned(metrics: Sequence[str], num: int, size: int) -> int:
-    """How many images `evaluate` will report to `advance`, of a split of `size` images."""
+def evaluate_run(
+    trained: TrainedRun,
+    metrics: Sequence[str] = METRICS,
+    data: str | None = None,
+    split: str = "test",
+    num: int | None = None,
+    seed: int = 0,
+    networks: ImageMetrics | None = None,
+) -> list[Measurement]:
+    """Measure a run; each part is in its metrics.jsonl before the next begins.
+
+    Arguments and errors as of `evaluate_all`.
+    """
+    file = trained.open_data(data)
+    check_run(trained, file, metrics, split, num)
+    networks = networks or ImageMetrics(trained.workspace.data_root / CACHE)
+    context = Context(run_subject(trained), data_facts(file, split), seed)
+    count = DEFAULT_NUM if num is None else num
+    records: list[Measurement] = []
+
+    def record(part: list[Measurement]) -> None:
+        append_records(trained.run_dir, part)
+        records.extend(part)
+
+    with counting("measuring", _planned(metrics, count, file.counts[split])) as advance:
+        task = SplitTask(trained, file, split, count, seed, advance)
+        if {"ari", "msc"} & set(metrics):
+            record(segmentation_scores(task, context, metrics))
+        if "elbo" in metrics:
+            record(bound_scores(task, context))
+        if "order" in metrics:
+            record(order_scores(trained, context, _order_scenes(count), advance))
+    for name in COUNTS:
+        if name in metrics:
+            generated = images_of_run(trained, num or COUNTS[name], seed)
+            record([networks.measure(name, generated, file, context, num)])
+    return records
+
+
+def check_run(
+    trained: TrainedRun, data: DataFile, metrics: Sequence[str], split: str, num: int | None
+) -> None:
+    """SriError unless the split fits the model, and has the masks and counts that metrics need."""
+    data.check_size(trained.recipe.model.image_size)
+    if not data.split(split).has_masks and {"ari", "msc"} & set(metrics):
+        raise SriError(f"{data.name} has no masks to compare with", "--metrics elbo,order")
+    if {"fid", "stack-fd"} & set(metrics) and num is not None:
+        check_count(num)
+
+
+def open_images(
+    workspace: Workspace,
+    folder: Path,
+    metrics: Sequence[str],
+    data: str | None,
+    split: str,
+    num: int | None,
+    seed: int,
+) -> tuple[GeneratedImages, DataFile, Context]:
+    """The images of a folder with the real ones to compare them with.
+
+    Raises:
+        SriError: for metrics that need a model, and images that are unusable, too few or not of
+            the real ones' size; every image is read.
+    """
+    of_model = [metric for metric in metrics if metric in METRICS]
+    if of_model:
+        raise SriError(
+            f"--images {folder}: {', '.join(of_model)} cannot be measured on images alone",
+            f"--metrics {','.join(COUNTS)}",
+        )
+    images = open_folder(folder)
+    if data is None:
+        raise SriError(
+            f"--images {folder} needs real images to compare with",
+            "name a data file: --data shapestacks, or --data FILE",
+        )
+    file = DataFile(workspace.find_data(data, images.size))
+    if file.size != images.size:
+        raise SriError(
+            f"the images of {folder} are of {images.size} px, those of {file.path} of {file.size}",
+            f"prepare the data with --size {images.size}",
+        )
+    file.split(split)
+    count = images.count if num is None else min(num, images.count)
+    if {"fid", "stack-fd"} & set(metrics):
+        check_count(count)
+    context = Context(images.subject(count), data_facts(file, split), seed)
+    return GeneratedImages(count, images.read), file, context
+
+
+def show_recorded(workspace: Workspace, runs: Sequence[str] = ()) -> list[Measurement]:
+    """All measurements of the newest checkpoints of runs (by default the latest), oldest first.
+
+    Raises:
+        SriError: if there are none.
+    """
+    trained = open_runs(workspace, runs)
+    known = [record for one in trained for record in recorded(one)]
+    if not known:
+        named = " ".join(f"--run {one.run_dir}" for one in trained)
+        raise SriError("nothing has been measured of the newest checkpoint", f"sri eval {named}")
+    return known
+
+
+def _planned(metrics: Sequence[str], num: int, size: int) -> int:
+    """How many images `evaluate_run` counts for METRICS, of a split of `size` images."""
     passes = bool({"ari", "msc"} & set(metrics)) + ("elbo" in metrics)
     return passes * min(num, size) + ("order" in metrics) * _order_scenes(num)
 
 
-class Task:
-    """The chosen images of a split with their noise, fed to a model chunk by chunk."""
-
-    def __init__(
-        self,
-        loaded: TrainedRun,
-        part: Split,
-        chosen: NDArray[np.intp],
-        seed: int,
-        precision: str,
-        advance: Advance,
-    ) -> None:
-        self.loaded, self.model, self.part, self.chosen = loaded, loaded.model, part, chosen
-        self.seed, self.precision, self.advance = seed, precision, advance
-        self.device = device_of(self.model)
-
-    def run(self, compute: Callable[[Tensor, dict[str, Tensor], Places], Any]) -> list[Any]:
-        """compute(images [B,3,H,W] in [0,1], noise, their places) for each chunk, in order."""
-
-        def chunk(start: int, count: int) -> tuple[int, Any]:
-            places = self.chosen[start : start + count]
-            images = to_tensor(self.part.images[places], self.device)
-            noise = evaluation_noise(self.model, self.seed, places, self.device)
-            return count, compute(images, noise, places)
-
-        size = chunk_size(self.model.num_slots, self.model.image_size, self.device)
-        results = []
-        chunks = in_chunks(chunk, len(self.chosen), size, self.device, self.precision)
-        for count, result in chunks:
-            results.append(result)
-            self.advance(count)
-        return results
-
-
-def segmentation_scores(
-    task: Task, context: Context, background_labels: int, metrics: Sequence[str]
-) -> list[Measurement]:
-    """ARI-FG and mSC-FG of decoded and attention masks; images without foreground are counted."""
-
-    true_masks = task.part.masks
-    assert true_masks is not None  # fitting_split saw to it
-
-    def compute(images: Tensor, noise: dict[str, Tensor], places: Places) -> dict[str, Tensor]:
-        seen = task.model.reconstruct(images, noise)
-        true = torch.from_numpy(true_masks[places]).to(task.device)
-        return {
-            key + suffix: score
-            for suffix, masks in (("", seen.scene.masks), ("_attention", seen.attention))
-            for key, score in _scores(true, masks, background_labels, metrics).items()
-        }
-
-    chunks = task.run(compute)
-    found = []
-    for key in chunks[0]:
-        score = torch.cat([chunk[key] for chunk in chunks]).cpu().numpy()
-        empty = int(np.isnan(score).sum())
-        found.append(
-            context.measurement(
-                key,
-                SEGMENTATION[key],
-                mean_estimate(score),
-                counts={"images": len(score), "without_foreground": empty},
-                protocol=f"strongest {'attention' if 'attention' in key else 'decoded'} mask"
-                + "; dynamic slots" * task.model.dynamic_slots,
-                slots=task.model.num_slots,
-            )
-        )
-    return found
-
-
-def _scores(
-    true: Tensor, masks: Tensor, background_labels: int, metrics: Sequence[str]
-) -> dict[str, Tensor]:
-    """Of one chunk [B] each; masks [B,K,1,H,W]."""
-    predicted = labels_of(masks[:, :, 0])
-    found = {}
-    if "ari" in metrics:
-        found["ari_fg"] = ari_fg(true, predicted, background_labels)
-    if "msc" in metrics:
-        covering = msc_fg(true, predicted, background_labels)
-        found |= {"msc_fg": covering.mean, "msc_fg_scaled": covering.scaled}
-    return found
-
-
-def bound_scores(task: Task, context: Context) -> list[Measurement]:
-    """-ELBO in nats and bits per dimension, and each loss term on its own (mean over images)."""
-    bound: list[str] = []
-
-    def compute(images: Tensor, noise: dict[str, Tensor], _: Places) -> dict[str, Tensor]:
-        losses = task.model.losses(images, noise)
-        bound[:] = losses.bound
-        return {"": negative_elbo(losses), **losses.terms}
-
-    chunks = task.run(compute)
-    section = task.loaded.recipe.model
-    measured = partial(
-        context.measurement,
-        counts={"images": len(task.chosen)},
-        slots=task.model.num_slots,
-    )
-    how = (
-        "one posterior sample an image, every weight 1"
-        + "; dynamic slots" * task.model.dynamic_slots
-    )
-    found = []
-    for name in chunks[0]:
-        nats = mean_estimate(torch.cat([chunk[name].double() for chunk in chunks]).cpu().numpy())
-        if name:
-            protocol = f"{how}; {PART if name in bound else NO_PART}"
-            key, word = f"term_{name}", name.replace("_", " ")
-        else:
-            protocol, key, word = how, "negative_elbo", "-ELBO, nats"
-            if not section.normalised:
-                protocol += "; the likelihood as it was trained, without its constant"
-        found.append(measured(key, word, nats, protocol=protocol))
-        if not name:
-            bits = in_bits(nats, section.image_size, section.normalised)
-            protocol = f"{how}; normalised likelihood"
-            found.append(measured("bits_per_dimension", "bits/dim", bits, protocol=protocol))
-    return found
-
-
-def in_bits(nats: Estimate, image_size: int, normalised: bool) -> Estimate:
-    """-ELBO per image in bits per dimension."""
-    value, low, high = (
-        None if end is None else bits_per_dimension(end, image_size, normalised)
-        for end in (nats.value, nats.low, nats.high)
-    )
-    return Estimate(value, low, high, nats.how)
-
-
-def order_scores(
-    loaded: TrainedRun, context: Context, num: int, precision: str, advance: Advance
-) -> list[Measurement]:
-    """Order consistency of new scenes at temperature 1 with the training number of slots."""
-    masks = []
-    slots = loaded.model.num_slots
-    for scene in sample_scenes(loaded.model, num, slots, seed=context.seed, precision=precision):
-        masks.append(scene.masks[:, :, 0].float().cpu().numpy())
-        advance(len(masks[-1]))
-    report = order.report(np.concatenate(masks), context.seed)
-    return [
-        context.measurement(
-            key + suffix,
-            name + " shuffled" * bool(suffix),
-            Estimate(**report[which][long], how="95 % bootstrap over scenes"),
-            counts={"scenes": num},
-            protocol="decoded masks of new scenes" + ", slots in random order" * bool(suffix),
-            slots=slots,
-            temperature=1.0,
-        )
-        for which, suffix in (("model", ""), ("shuffled", "_shuffled"))
-        for key, (long, name) in ORDER.items()
-    ]
-
-
-def fitting_split(loaded: TrainedRun, data: DataFile, metrics: Sequence[str], split: str) -> Split:
-    """The split, if its images fit the model and it has the masks that the metrics need."""
-    data.check_size(loaded.recipe.model.image_size)
-    part = data.split(split)
-    if not part.has_masks and {"ari", "msc"} & set(metrics):
-        raise SriError(f"{data.name} holds no masks to compare with", "--metrics elbo,order")
-    return part
-
-
 def _order_scenes(num: int) -> int:
-    return min(max(num, order.MIN_SCENES), MAX_ORDER_SCENES)
+    return min(max(num, MIN_SCENES), MAX_ORDER_SCENES)

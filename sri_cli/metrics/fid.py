@@ -1,20 +1,21 @@
-"""The Frechet distance of generated from real images, and the name that it may bear.
+"""The Frechet distance between two sets of features, and the name that it may be given.
 
-The papers' protocol: 10,000 real images of the test split, 10,000 generated at temperature 1 with
-the number of slots of training, 8 bits, the model's size, 2048 Inception features.
+The papers' FID: 10,000 real images of the test split, 10,000 generated at temperature 1 with the
+number of slots of training, 8 bits, the model's size, 2048 Inception features.
+
+Axis legend: N samples, F features. Statistics are float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
-from typing import NamedTuple
+from dataclasses import dataclass
 
-from sri_cli.data.dataset import DataFile
-from sri_cli.metrics.extractor import PAPERS, Advance, FeatureExtractor, Features
-from sri_cli.metrics.fid_features import reference_statistics, statistics_of
-from sri_cli.metrics.frechet import frechet_distance
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
+Array = NDArray[np.float64]
+
+PAPERS, RANDOM = "inception", "random-inception"  # names of features
 PAPERS_COUNT = 10_000
 PAPERS_FEATURES = 2048
 PAPERS_SPLIT = "test"
@@ -30,11 +31,10 @@ def fid_name(
     temperature: float = 1.0,
     slots: int | None = None,
 ) -> str:
-    """`FID` for the papers' protocol alone; otherwise a name that says what differs.
+    """`FID` for the papers' protocol alone; otherwise a name that states what differs.
 
     FID-2k, FID(5012/10000) (real/generated), FID-val, stack-FD-2k, FD-random-inception,
-    FID[K=7,T=0.5].
-    `slots` are given where they are not the training's.
+    FID[K=7,T=0.5]. Pass `slots` only where they are not those of training.
     """
     name = NAMES.get(features, f"FD-{features}")
     if split != PAPERS_SPLIT:
@@ -47,8 +47,8 @@ def fid_name(
     return name + (f"[{','.join(others)}]" if others else "")
 
 
-def too_few(count: int, num_features: int = PAPERS_FEATURES) -> str | None:
-    """What to warn of when so few images leave the covariance singular; None otherwise."""
+def small_sample_warning(count: int, num_features: int = PAPERS_FEATURES) -> str | None:
+    """A warning if so few images leave the covariance singular."""
     if count > num_features:
         return None
     return (
@@ -57,27 +57,53 @@ def too_few(count: int, num_features: int = PAPERS_FEATURES) -> str | None:
     )
 
 
-class Distance(NamedTuple):
-    """A value and the numbers of pictures that it is of."""
+@dataclass(frozen=True)
+class Statistics:
+    """Of `count` samples: mean [F] and covariance [F,F] (divided by count - 1)."""
 
-    value: float
-    real: int
-    generated: int
+    mean: Array
+    covariance: Array
+    count: int
+
+    @property
+    def rank(self) -> int:
+        """Upper bound of the covariance's rank: deviations from a mean sum to 0."""
+        return min(len(self.mean), self.count - 1)
 
 
-def measure_distance(
-    drawn: Iterable[Features],
-    data: DataFile,
-    extractor: FeatureExtractor,
-    reference_dir: Path,
-    split: str = PAPERS_SPLIT,
-    num_real: int = PAPERS_COUNT,
-    advance: Advance = lambda done: None,
-) -> Distance:
-    """The distance of pictures, whose features come in blocks [B,F], from a split's real images.
+def statistics_of(features: ArrayLike) -> Statistics:
+    """Mean and covariance of features [N,F].
 
-    A split with fewer than `num_real` gives all it has.
+    Raises:
+        ValueError: for fewer than 2 samples, another shape, or a feature that is not finite.
     """
-    real = reference_statistics(data, split, num_real, extractor, reference_dir, advance)
-    generated = statistics_of(drawn, extractor.size)
-    return Distance(frechet_distance(real, generated), real.count, generated.count)
+    rows = np.asarray(features, np.float64)
+    if rows.ndim != 2 or len(rows) < 2:
+        raise ValueError(f"a covariance needs features [N,F] with N >= 2, got {list(rows.shape)}")
+    if not np.isfinite(rows).all():
+        raise ValueError("a feature is not finite")
+    mean = rows.mean(axis=0)
+    deviations = rows - mean
+    return Statistics(mean, deviations.T @ deviations / (len(rows) - 1), len(rows))
+
+
+def frechet_distance(real: Statistics, generated: Statistics) -> float:
+    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), not below 0 (Heusel et al. 2017, eq. 6).
+
+    With C1 = R^T R, C1 C2 and R C2 R^T have the same eigenvalues, and the latter is symmetric: no
+    matrix square root, no complex numbers, a tenth of the time of pytorch-fid.
+
+    Raises:
+        ValueError: for different numbers of features.
+    """
+    if real.mean.shape != generated.mean.shape:
+        raise ValueError(f"{len(real.mean)} features against {len(generated.mean)}")
+    values, vectors = np.linalg.eigh(real.covariance)  # ascending
+    values, vectors = values[-real.rank :], vectors[:, -real.rank :]
+    root = np.sqrt(values.clip(min=0))[:, None] * vectors.T  # R
+    product = root @ generated.covariance @ root.T
+    # No more than these can differ from 0; the roots of the rest, round-off, would add up.
+    values = np.linalg.eigvalsh(product)[-min(real.rank, generated.rank) :]
+    shift = real.mean - generated.mean
+    traces = np.trace(real.covariance) + np.trace(generated.covariance)
+    return max(0.0, float(shift @ shift + traces - 2 * np.sqrt(values.clip(min=0)).sum()))

@@ -1,11 +1,13 @@
-"""Inception-v3's 2048 pool features of pictures, as pytorch-fid computes them.
+"""Inception-v3's 2048 pool features as pytorch-fid computes them, and their weights.
 
-Axis legend: N images, B images of a batch, H W pixels. Pictures are uint8 [N,H,W,3].
+Axis legend: N images, B images of a batch, S side in pixels. Images are uint8 [N,S,S,3].
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,20 +19,27 @@ from pytorch_fid import inception as port
 from torch import Tensor, nn
 from torchvision.models.inception import Inception3
 
-from sri_cli.metrics import inception_weights
-from sri_cli.metrics.extractor import PAPERS, RANDOM, Advance, Features, Pictures, in_batches
+from sri_cli.data.download import Remote, download
+from sri_cli.errors import SriError
+from sri_cli.metrics.features import Advance, Features, Images, in_batches
+from sri_cli.metrics.fid import PAPERS, PAPERS_FEATURES, RANDOM
 
-SIZE = 2048
+FILE = "pt_inception-2015-12-05-6726825d.pth"
+REMOTE = Remote(
+    f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE}",
+    "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+)
+VARIABLE = "SRI_INCEPTION_WEIGHTS"
 CPU_BATCH, GPU_BATCH = 16, 128  # images at once
-# The variance of a filter's output over that of its input's, undone: E[x^2] = 1 leaves a ReLU
-# with variance (1 - 1/pi)/2, and filters of mean 0 see no more than the variance.
+# Inverse of the variance that a ReLU leaves of normal inputs with E[x^2] = 1, (1 - 1/pi) / 2:
+# filters of mean 0 respond to the variance alone.
 GAIN = 2 / (1 - 1 / np.pi)
 
 
 class Inception:
-    """The network on a device, in evaluation mode and true float32."""
+    """A `FeatureExtractor` on a device, in true float32."""
 
-    size = SIZE
+    size = PAPERS_FEATURES
 
     def __init__(
         self,
@@ -46,13 +55,10 @@ class Inception:
         network = PoolFeatures(weights).eval().to(self.device)
         self.network = network.to(memory_format=torch.channels_last)
 
-    def __call__(self, images: Pictures, advance: Advance = lambda done: None) -> Features:
-        """uint8 [N,H,W,3] -> float32 [N,2048]; batches shrink to fit memory.
+    def __call__(self, images: Images, advance: Advance = lambda done: None) -> Features:
+        """uint8 [N,S,S,3] -> float32 [N,2048]; SriFailure if a single image exceeds the memory."""
 
-        Raises SriFailure when even a single image does not fit.
-        """
-
-        def compute(some: Pictures) -> Features:
+        def compute(some: Images) -> Features:
             pixels = torch.from_numpy(np.array(some)).to(self.device)
             pool = self.network(pixels.permute(0, 3, 1, 2).float() / 255)[0]
             features: Features = pool[:, :, 0, 0].cpu().numpy()
@@ -63,10 +69,10 @@ class Inception:
 
 
 class PoolFeatures(port.InceptionV3):
-    """pytorch-fid's network up to the last pooling: [B,3,H,W] in [0,1] -> [[B,2048,1,1]].
+    """pytorch-fid's network up to the last pooling: [B,3,S,S] in [0,1] -> [[B,2048,1,1]].
 
-    Its `forward`, the resize to 299 and the scale to [-1,1] are inherited; its constructor is not:
-    that one fetches the weights itself, unpickles them with no hash compared, and takes no others.
+    `forward` (resize to 299, scale to [-1,1]) is inherited; the constructor is not, because it
+    downloads the weights and unpickles them without comparing a hash.
     """
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
@@ -75,12 +81,14 @@ class PoolFeatures(port.InceptionV3):
         self.output_blocks, self.last_needed_block = [0], 0
         whole = fid_inception()
         whole.load_state_dict(weights, assign=True)
-        self.blocks = nn.ModuleList([nn.Sequential(*_layers(whole))])
+        # All layers up to the pool features, in the order of the forward pass.
+        layers = [m for name, m in whole.named_children() if name not in ("dropout", "fc")]
+        self.blocks = nn.ModuleList([nn.Sequential(*layers)])
         self.requires_grad_(False)
 
 
 def fid_inception() -> Inception3:
-    """`pytorch_fid.inception.fid_inception_v3` less its download; no weights, no memory yet."""
+    """`pytorch_fid.inception.fid_inception_v3` without its download, on the meta device."""
     with torch.device("meta"):
         whole = Inception3(num_classes=1008, aux_logits=False, init_weights=False)
         whole.Mixed_5b = port.FIDInceptionA(192, pool_features=32)
@@ -95,15 +103,9 @@ def fid_inception() -> Inception3:
     return whole
 
 
-def _layers(whole: Inception3) -> list[nn.Module]:
-    """All up to the pool features, in the order of the forward pass."""
-    modules = dict(whole.named_children())
-    return [module for name, module in modules.items() if name not in ("dropout", "fc")]
-
-
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """No TF32 in convolutions, which PyTorch allows by itself: features keep 24 bits, not 11."""
+    """No TF32 in convolutions, PyTorch's default: features keep 24 bits of mantissa, not 11."""
     convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     before = convolutions.fp32_precision
     convolutions.fp32_precision = "ieee"
@@ -116,15 +118,56 @@ def full_float32() -> Iterator[None]:
 def open_inception(
     path: Path | None = None, offline: bool = False, device: torch.device | None = None
 ) -> Inception:
-    """The papers' features. Raises what `find_weights` and `read_weights` raise."""
-    weights = inception_weights.read_weights(inception_weights.find_weights(path, offline))
-    return Inception(PAPERS, str(inception_weights.REMOTE.sha256), weights, device)
+    """The papers' features; raises what `find_weights` and `read_weights` raise."""
+    weights = read_weights(find_weights(path, offline))
+    return Inception(PAPERS, str(REMOTE.sha256), weights, device)
+
+
+def find_weights(path: Path | None = None, offline: bool = False) -> Path:
+    """`path`, else the file that SRI_INCEPTION_WEIGHTS names, else torch hub's copy, else download.
+
+    Raises:
+        SriError: for a named file that does not exist, or with `offline` if there is none.
+        SriFailure: if the download fails.
+    """
+    named = path or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / FILE
+    if named is not None:
+        if named.is_file():
+            return named
+        source = "" if path is not None else f"{VARIABLE}: "
+        raise SriError(f"{source}no file {named} with Inception weights", _hint(cached))
+    if cached.is_file():
+        return cached
+    if offline:
+        raise SriError(f"--offline: there are no Inception weights at {cached}", _hint(cached))
+    return download(REMOTE, cached, instead=_hint(cached))
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The state dict in `path`; SriError unless the file has the known SHA-256."""
+    try:
+        data = path.read_bytes()  # the bytes that are hashed are the bytes that are loaded
+    except OSError as error:
+        raise SriError(f"cannot read {path}: {error.strerror}", _hint(path)) from error
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != REMOTE.sha256:
+        raise SriError(
+            f"{path} is damaged or has other weights: SHA-256 {digest}, not {REMOTE.sha256}",
+            f"move it away, then {_hint(path)}",
+        )
+    state: dict[str, Tensor] = torch.load(io.BytesIO(data), "cpu", weights_only=True)
+    return state
+
+
+def _hint(path: Path) -> str:
+    return f"download {REMOTE.url} to {path}; --features random needs no weights (and is no FID)"
 
 
 def random_inception(device: torch.device | None = None, seed: int = 0) -> Inception:
     """The same network with random weights, a function of the seed: the whole path, offline.
 
-    Distances of its features are comparable among themselves, never with any FID.
+    Its distances are comparable among themselves, never with any FID.
     """
     weights = random_weights(seed)
     digest = hashlib.sha256()
@@ -135,21 +178,20 @@ def random_inception(device: torch.device | None = None, seed: int = 0) -> Incep
 
 
 def random_weights(seed: int = 0) -> dict[str, Tensor]:
-    """A state dict of `fid_inception`: normal filters of mean 0 that keep the variance.
+    """A state dict of `fid_inception`: normal filters that keep the variance.
 
-    With a mean, filters would pass on what all images have in common, the mean of a ReLU's output,
-    and layer by layer less would be left of what they differ in.
+    Filters have mean 0. Others would pass on the mean of a ReLU's output, which all images share,
+    and layer by layer less would be left of their differences.
     """
     random = np.random.default_rng(seed)
     weights = {}
-    for name, wanted in fid_inception().state_dict().items():
-        shape = tuple(wanted.shape)
+    for name, like in fid_inception().state_dict().items():
+        shape = tuple(like.shape)
         if len(shape) > 1:
             filters = random.standard_normal(shape, dtype=np.float32)
-            inner = tuple(range(1, len(shape)))
-            filters -= filters.mean(axis=inner, keepdims=True)
+            filters -= filters.mean(axis=tuple(range(1, len(shape))), keepdims=True)
             value = filters * np.float32(np.sqrt(GAIN / np.prod(shape[1:])))
         else:
             value = np.full(shape, name.endswith(("bn.weight", "running_var")), np.float32)
-        weights[name] = torch.from_numpy(value).to(wanted.dtype)
+        weights[name] = torch.from_numpy(value).to(like.dtype)
     return weights

@@ -1,14 +1,14 @@
-"""Measurements: one JSON object per value, a line each of a run's metrics.jsonl.
+"""Measurements: one JSON object per value, one line each in a run's metrics.jsonl.
 
-A value never stands alone: with it go its interval, the counts, split and data file, the seed, the
-checkpoint with its weights' hash, and how it was measured.
+Every value comes with its interval, the counts, split and data file, the seed, the checkpoint with
+the hash of its weights, and how it was measured.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +27,7 @@ from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.run import MEASUREMENTS
 
 SCHEMA = 1
-# Settings of training that change nothing of what is learned in a given number of steps.
+# Training settings that do not change what is learned in a given number of steps.
 NOT_LEARNED = (
     "seed",
     "steps",
@@ -38,6 +38,9 @@ NOT_LEARNED = (
     "keep_every",
 )
 NORMAL_95 = 1.959964
+SHUFFLED = {f"{key}_shuffled": key for key in ("order_iou", "order_information")}
+# Metrics of generated scenes alone: the split that the data were opened with plays no part.
+WITHOUT_SPLIT = {"sacc", "sacc_estimate", *SHUFFLED, *SHUFFLED.values()}
 
 Measurement = dict[str, Any]
 
@@ -53,7 +56,7 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Context:
-    """What the values of an evaluation share: whose they are, the data beside them, the seed."""
+    """What the values of an evaluation share: subject (run or folder), real data, and seed."""
 
     subject: dict[str, Any]
     data: dict[str, Any] | None
@@ -71,7 +74,7 @@ class Context:
         temperature: float | None = None,
         warning: str | None = None,
     ) -> Measurement:
-        """`metric` is the key, `name` what the value may be called in print."""
+        """A record; `metric` is its key, `name` what the value may be called in print."""
         return {
             "schema": SCHEMA,
             "metric": metric,
@@ -93,35 +96,35 @@ class Context:
         }
 
 
-def run_subject(loaded: TrainedRun) -> dict[str, Any]:
-    """A checkpoint of a run."""
-    recipe = loaded.recipe
+def run_subject(trained: TrainedRun) -> dict[str, Any]:
+    """The checkpoint that is measured."""
+    recipe = trained.recipe
     return {
         "kind": "run",
-        "run": str(loaded.run_dir),
+        "run": str(trained.run_dir),
         "recipe": recipe.name,
         "size": None if recipe.size == "paper" else recipe.size,
-        "settings": _settings(loaded),
+        "settings": _settings(trained),
         "training_seed": recipe.train.seed,
-        "step": loaded.step,
-        "checkpoint": checkpoint_path(loaded.run_dir, loaded.step).name,
-        "model": model_digest(loaded),
+        "step": trained.step,
+        "checkpoint": checkpoint_path(trained.run_dir, trained.step).name,
+        "model": model_digest(trained),
     }
 
 
-def _settings(loaded: TrainedRun) -> str:
-    """Tells runs of one recipe with other settings apart; those of one study differ in the seed."""
-    recipe = with_old_keys(loaded.recipe)
+def _settings(trained: TrainedRun) -> str:
+    """A hash that runs of one recipe share if they differ in the training seed alone."""
+    recipe = with_old_keys(trained.recipe)
     learned = {k: v for k, v in recipe["train"].items() if k not in NOT_LEARNED}
     words = json.dumps([recipe["model"], learned], sort_keys=True)
     return hashlib.sha256(words.encode()).hexdigest()[:12]
 
 
-def model_digest(loaded: TrainedRun) -> str:
-    """SHA-256 of the model section of the recipe and every weight: what a scene depends on."""
-    section = json.dumps(with_old_keys(loaded.recipe)["model"], sort_keys=True)
+def model_digest(trained: TrainedRun) -> str:
+    """SHA-256 of the recipe's model section and every weight: all that a scene depends on."""
+    section = json.dumps(with_old_keys(trained.recipe)["model"], sort_keys=True)
     digest = hashlib.sha256(section.encode())
-    for name, value in loaded.model.state_dict().items():
+    for name, value in trained.model.state_dict().items():
         array = value.detach().cpu().contiguous()
         digest.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
         digest.update(array.view(-1).view(dtype=torch.uint8).numpy())
@@ -129,7 +132,7 @@ def model_digest(loaded: TrainedRun) -> str:
 
 
 def data_facts(data: DataFile, split: str) -> dict[str, Any]:
-    """What real images there are to compare with."""
+    """The real images of a comparison."""
     return {
         "name": data.name,
         "image_size": data.size,
@@ -140,7 +143,7 @@ def data_facts(data: DataFile, split: str) -> dict[str, Any]:
 
 
 def mean_estimate(values: NDArray[np.float64], over: str = "images") -> Estimate:
-    """The mean of the values that are numbers, with its normal interval when there are two."""
+    """Mean of the finite values, with its normal interval if there are at least two."""
     known = values[np.isfinite(values)]
     if len(known) == 0:
         return Estimate(None)
@@ -152,13 +155,13 @@ def mean_estimate(values: NDArray[np.float64], over: str = "images") -> Estimate
 
 
 def append_records(run_dir: Path, records: Sequence[Measurement]) -> Path:
-    """Add lines to the run's metrics.jsonl in one write; SriFailure when the disk refuses."""
+    """Append lines to the run's metrics.jsonl in one write; SriFailure if that fails."""
     path = run_dir / MEASUREMENTS
     lines = "".join(json.dumps(record) + "\n" for record in records).encode()
     try:
         with open(path, "a+b") as file:
             if file.tell() and not _ends_line(path):
-                lines = b"\n" + lines  # a write that was cut off spoils its own line alone
+                lines = b"\n" + lines  # a truncated write spoils its own line alone
             file.write(lines)
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -166,23 +169,58 @@ def append_records(run_dir: Path, records: Sequence[Measurement]) -> Path:
 
 
 def read_records(run_dir: Path) -> list[Measurement]:
-    """What a run's metrics.jsonl holds, oldest first.
+    """The measurements in a run's metrics.jsonl, oldest first.
 
-    Torn lines, and those that earlier versions wrote in another form, are left out.
+    Truncated lines, and lines of another schema, are skipped.
     """
     try:
         lines = (run_dir / MEASUREMENTS).read_bytes().splitlines()
     except FileNotFoundError:
         return []
-    found = []
+    records = []
     for line in lines:
         try:
             record = json.loads(line)
         except ValueError:
             continue
         if isinstance(record, dict) and record.get("schema") == SCHEMA:
-            found.append(record)
-    return found
+            records.append(record)
+    return records
+
+
+def recorded(trained: TrainedRun) -> list[Measurement]:
+    """The measurements of the checkpoint that is open, oldest first."""
+    subject = run_subject(trained)
+    own = [m for m in read_records(trained.run_dir) if m["subject"]["model"] == subject["model"]]
+    return [{**m, "subject": subject} for m in own]  # the run may have been moved since
+
+
+def newest(measurements: Iterable[Measurement]) -> list[Measurement]:
+    """The last of each subject, metric, name, data file and split, in order of measurement."""
+    found: dict[tuple[Any, ...], Measurement] = {}
+    for m in measurements:
+        split = None if m["metric"] in WITHOUT_SPLIT else split_of(m)
+        key = (identity(m), m["metric"], m["name"], file_of(m), split)
+        found.pop(key, None)
+        found[key] = m
+    return list(found.values())
+
+
+def identity(m: Measurement) -> str:
+    """What was measured: the weights of a run, whatever its folder; the folder of images."""
+    subject = m["subject"]
+    return str(subject.get("model") or [subject.get(k) for k in ("run", "checkpoint", "images")])
+
+
+def split_of(m: Measurement) -> str | None:
+    """The split of the real images; None without any."""
+    split: str | None = (m.get("data") or {}).get("split")
+    return split
+
+
+def file_of(m: Measurement) -> tuple[Any, ...]:
+    """What identifies the data file."""
+    return tuple((m.get("data") or {}).get(k) for k in ("name", "image_size", "source", "sha256"))
 
 
 def _ends_line(path: Path) -> bool:

@@ -1,120 +1,438 @@
-"""The paper's Tables 1 to 4, our runs under the published rows; all others in a table of their own.
+"""Tables of measurements: one for reading, and the paper's with our runs beside its rows.
 
-Every row says in its second column whether it is published or measured.
+Every row of the paper's tables states in its second column whether it is published or measured.
 """
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, NamedTuple
 
-from sri_cli.metrics.measured import (
-    COLUMNS,
-    OWN_COLUMNS,
-    PAPER_COLUMNS,
+import yaml
+
+from sri_cli.console import format_table
+from sri_cli.metrics.records import (
     SHUFFLED,
+    WITHOUT_SPLIT,
     Measurement,
-    column_of,
+    file_of,
+    identity,
     newest,
+    split_of,
 )
-from sri_cli.metrics.paper_notes import belongs, notes_of
-from sri_cli.metrics.paper_rows import Row, other_rows, rows_of
-from sri_cli.metrics.paper_text import PaperTable, format_paper_tables
-from sri_cli.metrics.published import DATA, LAYOUTS, PUBLISHED, Layout
+from sri_cli.metrics.tabular import Table, estimate_words, fixed
 
-__all__ = ["PaperTable", "format_paper_tables", "paper_tables"]
+# Metric -> heading, decimals, factor (shares are shown in percent).
+PAPER_COLUMNS = {
+    "fid": ("FID", 1, 1),
+    "ari_fg": ("ARI-FG", 3, 1),
+    "bits_per_dimension": ("bits/dim", 3, 1),
+    "sacc": ("S-Acc %", 1, 100),
+}
+OWN_COLUMNS = {
+    "other_fd": ("FD, other features", 1, 1),
+    "stack_fd": ("stack-FD", 2, 1),
+    "sacc_estimate": ("S-Acc estimate %", 1, 100),
+    "order_iou": ("order IoU", 3, 1),
+    "order_information": ("order MI", 3, 1),
+}
+COLUMNS = PAPER_COLUMNS | OWN_COLUMNS
+NAMED = ("fid", "other_fd", "stack_fd", "sacc")  # the measurement's name states the protocol
+# Beginnings of metrics in the order of the table for reading.
+ORDER = ("ari_fg", "msc_fg", "negative_elbo", "bits", "term_", "order_", "sacc", "stack_fd", "fid")
+COUNTS = ("images", "scenes", "real", "generated", "accepted")  # counts that are shown even when 0
+OF_ONE_RUN = ("run", "training_seed", "checkpoint", "model")
 
-Column = tuple[str, str]  # data set, column of `measured.COLUMNS`
+
+def evaluation_text(records: Sequence[Measurement]) -> str:
+    """The table for reading and its footnotes."""
+    header, *rows = table_rows(records)
+    return "\n".join([format_table(header, rows), "", *footnotes(records)])
 
 
-def paper_tables(measurements: Iterable[Measurement]) -> list[PaperTable]:
-    """Tables 1 to 4 with their published rows and ours, then whatever has no place in them.
+def table_rows(records: Sequence[Measurement]) -> list[list[str]]:
+    """The header, and a row per value with a column per run or folder; a dash for none."""
+    subjects = list(dict.fromkeys(map(_subject, records)))
+    names = [(Path(path).name, step) for path, step in subjects]
+    if len(set(names)) < len(names):
+        names = subjects
+    titles = [name if step is None else f"{name}, step {step:,}" for name, step in names]
+    cells = {(_label(m), _subject(m)): estimate([m], m["metric"]) for m in records}
+    labels = dict.fromkeys(map(_label, _in_order(records)))
+    rows = [[label, *(cells.get((label, one), "-") for one in subjects)] for label in labels]
+    return [["", *titles], *rows]
 
-    `measurements`: JSON objects of a metrics.jsonl, later ones newer. Only the tables that have a
-    row of ours.
+
+def footnotes(records: Sequence[Measurement]) -> list[str]:
+    """How values were measured: a line for each split and seed, below it one per protocol."""
+    notes: dict[str, dict[str, list[str]]] = {}
+    for m in _in_order(records):
+        data, where = m["data"], f"seed {m['seed']}"
+        if data is not None:
+            source = "" if data["source"] == "original" else f" ({data['source']})"
+            split = f"{data['split']} split of {data['name']}{source}, {data['image_size']} px"
+            where = f"{split}; {where}"
+        how = "; ".join([_counts(m), m["protocol"]])
+        notes.setdefault(where, {}).setdefault(how, []).append(m["name"])
+    lines = []
+    for where, protocols in notes.items():
+        lines.append(where)
+        lines += [f"  {', '.join(dict.fromkeys(names))}: {how}" for how, names in protocols.items()]
+    return lines
+
+
+def _in_order(records: Sequence[Measurement]) -> list[Measurement]:
+    """Metrics of one kind together, whenever they were measured."""
+    return sorted(
+        records,
+        key=lambda m: next((i for i, s in enumerate(ORDER) if m["metric"].startswith(s)), 99),
+    )
+
+
+def _subject(m: Measurement) -> tuple[str, int | None]:
+    """The run and its step, or the folder."""
+    subject = m["subject"]
+    return subject["images" if subject["kind"] == "images" else "run"], subject.get("step")
+
+
+def _label(m: Measurement) -> str:
+    """The name of a value with its unit."""
+    if m["metric"].startswith("term_"):
+        return f"{m['name']}, nats"
+    return m["name"] + ", %" * (COLUMNS.get(m["metric"], ("", 0, 1))[2] == 100)
+
+
+def _counts(m: Measurement) -> str:
+    counts = {what: count for what, count in m["counts"].items() if count or what in COUNTS}
+    return ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items())
+
+
+def number(m: Measurement) -> float | None:
+    """The value; None if it is not defined."""
+    value = m["value"]
+    return None if value is None or math.isnan(value) else value
+
+
+def estimate(known: Sequence[Measurement], column: str) -> str:
+    """Mean ± sample standard deviation of several values, or one value [its interval]."""
+    values = [value for value in map(number, known) if value is not None]
+    if not values:
+        return "-"
+    if len(values) > 1:
+        return f"{rounded(mean(values), column)} ± {rounded(stdev(values), column)}"
+    decimals, factor = _format(column)
+    low, high = (end and end * factor for end in (known[0].get("low"), known[0].get("high")))
+    return estimate_words(values[0] * factor, low, high, decimals)
+
+
+def rounded(value: float, column: str) -> str:
+    """With the column's decimals and unit."""
+    decimals, factor = _format(column)
+    return fixed(value * factor, decimals)
+
+
+def _format(column: str) -> tuple[int, float]:
+    """Decimals and factor; without a column, nats have one decimal, scores three."""
+    in_nats = column == "negative_elbo" or column.startswith("term_")
+    _, decimals, factor = COLUMNS.get(column, ("", 1 if in_nats else 3, 1))
+    return decimals, factor
+
+
+class Published(NamedTuple):
+    """One data set's part of a table of the paper."""
+
+    number: int
+    caption: str
+    split: str | None  # None: not known
+    data: str
+    columns: list[str]
+    recipes: dict[str, str]  # row -> recipe
+    cells: dict[str, list[str]]  # row -> cells; rows without any are missing
+
+
+@cache
+def published_tables() -> list[Published]:
+    """Tables 1 to 4, a part for each data set."""
+    return [
+        Published(
+            table["number"],
+            table["caption"],
+            table["split"],
+            data,
+            result["columns"].split(),
+            table["recipes"],
+            {row: cells.split() for row, cells in result.items() if row != "columns"},
+        )
+        for table in _published()["tables"]
+        for data, result in table["results"].items()
+    ]
+
+
+def published_names(table: int) -> dict[str, str]:
+    """Recipe -> name of its row in a table of the paper."""
+    found = next(part for part in published_tables() if part.number == table)
+    return {recipe: row for row, recipe in found.recipes.items()}
+
+
+def published_steps(recipe: str, data: str) -> int | None:
+    """Training steps of a system in the paper; None for a data set that it does not use."""
+    facts = _published()["data"].get(data, {})
+    return facts.get("steps_of", {}).get(recipe, facts.get("steps"))
+
+
+@cache
+def _published() -> dict[str, Any]:
+    text = resources.files("sri_cli.metrics").joinpath("published.yaml").read_text("utf-8")
+    loaded: dict[str, Any] = yaml.safe_load(text)
+    return loaded
+
+
+@dataclass(frozen=True)
+class Group:
+    """Measurements of runs that differ in the training seed alone, on one data file."""
+
+    measurements: list[Measurement]
+
+    @property
+    def subject(self) -> dict[str, Any]:
+        """Of the first run, or the folder."""
+        subject: dict[str, Any] = self.measurements[0]["subject"]
+        return subject
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The data file and split; empty without any."""
+        return self.measurements[0].get("data") or {}
+
+    @property
+    def runs(self) -> dict[str, dict[str, Any]]:
+        """The subjects by identity."""
+        return {identity(m): m["subject"] for m in self.measurements}
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that it has measurements for, in the order of COLUMNS."""
+        mine = {column_of(m) for m in self.measurements}
+        return [column for column in COLUMNS if column in mine]
+
+    @property
+    def name(self) -> str:
+        """The recipe and what differs from the paper's runs, or the folder's name."""
+        subject, size_px = self.subject, self.data.get("image_size")
+        paper = _published()["data"].get(self.data.get("name"), {})
+        recipe = str(subject.get("recipe") or Path(self.path).name)
+        small = [str(subject["size"])] if subject.get("size") else []
+        if size_px is not None and (small or size_px != paper.get("size_px")):
+            small.append(f"{size_px} px")
+        parts = [recipe, " ".join(small)]
+        step = subject.get("step")
+        if step is not None and step != published_steps(recipe, self.data.get("name", "")):
+            parts.append(f"{step:,} step{'s' * (step != 1)}")
+        return ", ".join(filter(None, parts))
+
+    @property
+    def path(self) -> str:
+        """The run or folder, the first of several."""
+        return str(self.subject.get("run") or self.subject.get("images"))
+
+    @property
+    def origin(self) -> str:
+        """measured (simulated, n=3)."""
+        count = "images" if "images" in self.subject else f"n={len(self.runs)}"
+        return f"measured ({', '.join(filter(None, [self.data.get('source'), count]))})"
+
+    def alike(self, column: str) -> list[list[Measurement]]:
+        """The column's measurements; those of one protocol in one list."""
+        parts: dict[str, list[Measurement]] = {}
+        for m in self.measurements:
+            if column_of(m) == column:
+                how = json.dumps([m.get(k) for k in ("name", "protocol", "slots", "temperature")])
+                parts.setdefault(how, []).append(m)
+        return list(parts.values())
+
+    def cell(self, column: str, heading: str) -> str:
+        """Values, with the name where it is not the heading; a dash for none."""
+        cells = []
+        for part in self.alike(column):
+            known = [m for m in part if number(m) is not None]
+            if not known:
+                continue
+            remarks = []
+            if column in NAMED and known[0]["name"] != heading.removesuffix(" %"):
+                remarks.append(known[0]["name"])
+            if len(known) != len(self.runs):
+                remarks.append(f"n={len(known)}")
+            shuffled = [m for m in self.measurements if SHUFFLED.get(m["metric"]) == column]
+            values = [value for value in map(number, shuffled) if value is not None]
+            remarks += [f"shuffled {rounded(mean(values), column)}"] if values else []
+            cells.append(estimate(known, column) + f" ({', '.join(remarks)})" * bool(remarks))
+        return "; ".join(cells) or "-"
+
+    def note(self, name: str) -> str:
+        """How each of its values was measured; `name` is that of its row."""
+        data, subjects = self.data, list(self.runs.values())
+        facts = [data.get("source"), f"{data['image_size']} px" if "image_size" in data else None]
+        note = f"{name} on {data.get('name', '-')} ({', '.join(filter(None, facts))}): "
+        note += ", ".join(str(one.get("run") or one.get("images")) for one in subjects)
+        seeds = [str(s["training_seed"]) for s in subjects if s.get("training_seed") is not None]
+        note += f"; training seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}" * bool(seeds)
+        if self.subject.get("step") is not None:
+            note += f"; step {self.subject['step']:,}"
+        protocols: dict[str, list[str]] = {}
+        for column in self.columns:
+            for m in (m for part in self.alike(column) for m in part):
+                protocols.setdefault(_protocol(m), []).append(m["name"])
+        note += "".join(
+            f". {', '.join(dict.fromkeys(names))}: {how}" for how, names in protocols.items()
+        )
+        warnings = dict.fromkeys(m["warning"] for m in self.measurements if m.get("warning"))
+        return note + "." + "".join(f" Warning: {warning.rstrip('.')}." for warning in warnings)
+
+
+def _protocol(m: Measurement) -> str:
+    """Counts, split, protocol, slots and kind of interval."""
+    split = None if m["metric"] in WITHOUT_SPLIT or not split_of(m) else f"{split_of(m)} split"
+    slots = f"{m['slots']} slots" if m.get("slots") else None
+    return "; ".join(filter(None, [_counts(m), split, m.get("protocol"), slots, m.get("interval")]))
+
+
+def column_of(m: Measurement) -> str:
+    """The column of a measurement, or its metric if it has none."""
+    other_features = m["metric"] == "fid" and not m["name"].startswith("FID")
+    return "other_fd" if other_features else str(m["metric"])
+
+
+def groups_of(measurements: Iterable[Measurement], by_split: bool) -> list[Group]:
+    """Runs that differ in the training seed alone, together; `by_split`: and of one split.
+
+    Of two runs with the same seed the one measured later is in the group, the other in another.
+    """
+    parts: dict[str, list[Measurement]] = {}
+    for m in measurements:
+        setting = {k: v for k, v in m["subject"].items() if k not in OF_ONE_RUN}
+        key = json.dumps([setting, file_of(m), split_of(m) if by_split else None], sort_keys=True)
+        parts.setdefault(key, []).append(m)
+    groups = []
+    for part in parts.values():
+        while part:
+            last = {_seed(m): identity(m) for m in part}
+            groups.append(Group([m for m in part if last[_seed(m)] == identity(m)]))
+            part = [m for m in part if last[_seed(m)] != identity(m)]
+    return groups
+
+
+def _seed(m: Measurement) -> Any:
+    seed = m["subject"].get("training_seed")
+    return identity(m) if seed is None else seed
+
+
+def paper_tables(measurements: Iterable[Measurement]) -> list[Table]:
+    """The paper's tables that have rows of ours, and a table of all other runs.
+
+    `measurements` are JSON objects of a metrics.jsonl, later ones newer.
     """
     measured = newest(measurements)
-    rows = {layout.number: rows_of(layout, measured) for layout in LAYOUTS}
-    ours = [group for some in rows.values() for row in some for group in row.groups.values()]
-    shown = {id(m) for group in ours for m in group.measurements}
-    unshown = [m for m in measured if id(m) not in shown]
-    others = [m for m in unshown if not any(belongs(m, group) for group in ours)]
-    tables = []
-    for layout in LAYOUTS:
-        if rows[layout.number]:
-            tables.append(_table(layout, rows[layout.number], unshown))
-            unshown = _not_of(rows[layout.number], unshown)  # told in the table's notes
-    return [*tables, *([_other_runs(others)] if others else [])]
+    tables, shown = [], set()
+    for part in published_tables():
+        groups = groups_of([m for m in measured if _belongs(m, part)], by_split=part.split is None)
+        groups = [group for group in groups if group.columns]
+        if groups:
+            tables.append(_paper_table(part, groups))
+            shown |= {(identity(m), file_of(m)) for group in groups for m in group.measurements}
+    others = [m for m in measured if (identity(m), file_of(m)) not in shown]
+    return tables + ([_other_runs(others)] if others else [])
 
 
-def _not_of(rows: Sequence[Row], unshown: Sequence[Measurement]) -> list[Measurement]:
-    here = [group for row in rows for group in row.groups.values()]
-    return [m for m in unshown if not any(belongs(m, group) for group in here)]
-
-
-def _table(layout: Layout, ours: Sequence[Row], unshown: Sequence[Measurement]) -> PaperTable:
-    columns = _with_own(layout.columns, ours)
-    headings = [_heading(column, layout.split) for _, column in columns]
-    lines = [["model", "origin", *headings]]
-    for name, recipe in layout.rows.items():
-        lines.append([name, "published", *_printed(layout.number, name, columns)])
-        lines += [_measured(row, columns, headings) for row in ours if row.recipe == recipe]
-    several = len({data for data, _ in columns}) > 1
-    measured = {data for row in ours for data in row.groups}
-    return PaperTable(
-        number=layout.number,
-        caption=f"The paper's Table {layout.number}: {layout.caption}",
-        rows=lines,
-        spans=["", "", *(DATA[data] if several else "" for data, _ in columns)],
-        shown=[name for data, name in DATA.items() if data in measured],
-        notes=notes_of(layout, [(row.name, list(row.groups.values())) for row in ours], unshown),
+def _belongs(m: Measurement, part: Published) -> bool:
+    column = SHUFFLED.get(m["metric"], column_of(m))
+    return (
+        m["subject"].get("recipe") in part.recipes.values()
+        and (m.get("data") or {}).get("name") == part.data
+        and column in {*OWN_COLUMNS, *part.columns}
+        and (part.split in (None, split_of(m)) or m["metric"] in WITHOUT_SPLIT)
     )
 
 
-def _printed(table: int, row: str, columns: Sequence[Column]) -> list[str]:
-    cells = [cell for cell in PUBLISHED if (cell.table, cell.row) == (table, row)]
-    found = {(cell.data, cell.metric): cell.text for cell in cells}
-    return [found.get(column, "-") for column in columns]
+def _paper_table(part: Published, groups: Sequence[Group]) -> Table:
+    have = {column for group in groups for column in group.columns}
+    columns = [*part.columns, *(column for column in OWN_COLUMNS if column in have)]
+    headings = [_heading(column, part.split) for column in columns]
+    rows = [["model", "origin", *headings]]
+    names = _row_names(groups, with_split=part.split is None)
+    for row, recipe in part.recipes.items():
+        if row in part.cells:
+            padding = ["-"] * (len(columns) - len(part.columns))
+            rows.append([row, "published", *part.cells[row], *padding])
+        for group, name in zip(groups, names, strict=True):
+            if group.subject["recipe"] == recipe:
+                cells = map(group.cell, columns, headings)
+                rows.append([name, group.origin, *cells])
+    title = _published()["data"][part.data]["title"]
+    caption = f"The paper's Table {part.number}, {title}: {part.caption}"
+    printed = {cell for row in part.cells.values() for cell in row}
+    note = "published: as printed in the paper"
+    note += "; * taken over from the GENESIS-v2 paper" * any(cell.endswith("*") for cell in printed)
+    note += "; worse: than SRI, no figure" * ("worse" in printed)
+    if part.split is None:
+        note += "; the split is not named, FID and bits/dim are those of Table 4 (validation)"
+    return Table(caption, rows, [f"{note}.", *_notes(groups, names)], left=2)
 
 
-def _measured(row: Row, columns: Sequence[Column], headings: Sequence[str]) -> list[str]:
-    cells = [
-        row.groups[data].cell(column, heading) if data in row.groups else ""
-        for (data, column), heading in zip(columns, headings, strict=True)
-    ]
-    return [row.name, row.origin, *cells]
-
-
-def _with_own(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:
-    """The paper's columns, and after those of a data set our own that some run has there."""
-    found = []
-    for data in dict.fromkeys(data for data, _ in columns):
-        here = {c for row in rows if data in row.groups for c in row.groups[data].columns()}
-        found += [column for column in columns if column[0] == data]
-        found += [(data, column) for column in OWN_COLUMNS if column in here]
-    return found
-
-
-def _other_runs(others: Sequence[Measurement]) -> PaperTable:
-    rows = other_rows(others)
-    have = {column for row in rows for group in row.groups.values() for column in group.columns()}
-    columns = [column for column in COLUMNS if column in PAPER_COLUMNS or column in have]
+def _other_runs(others: Sequence[Measurement]) -> Table:
+    groups = groups_of(others, by_split=True)
+    have = {column for group in groups for column in group.columns}
+    columns = [column for column in COLUMNS if column in have] or list(PAPER_COLUMNS)
     headings = [_heading(column, None) for column in columns]
-    unshown = [m for m in others if SHUFFLED.get(m["metric"], column_of(m)) not in COLUMNS]
-    lines = [["model", "origin", "data", *headings]]
-    for row in rows:
-        ((data, group),) = row.groups.items()
-        words = ", ".join(filter(None, [data, group.data.get("split")]))
-        cells = [group.cell(c, heading) for c, heading in zip(columns, headings, strict=True)]
-        lines.append([row.name, row.origin, words, *cells])
-    return PaperTable(
-        number=None,
-        caption="Other runs: of recipes, data sets or splits that the paper's tables do not have",
-        rows=lines,
-        spans=[""] * len(lines[0]),
-        shown=[],
-        notes=notes_of(None, [(row.name, list(row.groups.values())) for row in rows], unshown),
-        words=3,
-    )
+    names = _row_names(groups)
+    rows = [["model", "origin", "data", *headings]]
+    for group, name in zip(groups, names, strict=True):
+        data = ", ".join(filter(None, [group.data.get("name") or "-", group.data.get("split")]))
+        rows.append([name, group.origin, data, *map(group.cell, columns, headings)])
+    caption = "Other runs: of recipes, data sets or splits that the paper's tables do not have"
+    return Table(caption, rows, _notes(groups, names), left=3)
+
+
+def _row_names(groups: Sequence[Group], with_split: bool = False) -> list[str]:
+    """Names of rows; equal ones get the hash of their data file, or the name of their run."""
+    names = [group.name for group in groups]
+    if with_split:
+        names = [f"{name}, {g.data['split']} split" for name, g in zip(names, groups, strict=True)]
+    where = [(group.data.get("name"), group.origin) for group in groups]
+    keys = list(zip(names, where, strict=True))
+    hashes = [str(group.data.get("sha256"))[:8] for group in groups]
+    unique = []
+    for name, group, key, data in zip(names, groups, keys, hashes, strict=True):
+        twins = [other for other, own in zip(hashes, keys, strict=True) if own == key]
+        if len(twins) > 1:
+            name += f", data {data}" if twins.count(data) == 1 else f", {Path(group.path).name}"
+        unique.append(name)
+    return unique
+
+
+def _notes(groups: Sequence[Group], names: Sequence[str]) -> list[str]:
+    """The marks of our rows, then a note for each."""
+    parts = [part for g in groups for column in g.columns for part in g.alike(column)]
+    columns = {column for group in groups for column in group.columns}
+    marks = ["measured: our runs"]
+    if any(len(group.runs) > 1 for group in groups):
+        marks.append("n runs that differ in the training seed: mean ± sample standard deviation")
+    if any(len(part) == 1 and part[0].get("low") is not None for part in parts):
+        marks.append("[low, high]: the interval of one run")
+    if any(m["metric"] in SHUFFLED for group in groups for m in group.measurements):
+        marks.append("shuffled: the same with the slots in random order")
+    own = [heading for column, (heading, _, _) in OWN_COLUMNS.items() if column in columns]
+    marks += [f"not in the paper: {', '.join(own)}"] * bool(own)
+    if any(group.data.get("source") == "simulated" for group in groups):
+        marks.append("simulated: images of our own simulation, not the original data set")
+    notes = [group.note(name) for group, name in zip(groups, names, strict=True)]
+    return ["; ".join(marks) + ".", *notes]
 
 
 def _heading(column: str, split: str | None) -> str:

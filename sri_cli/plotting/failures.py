@@ -14,9 +14,9 @@ from sri_cli.device import choose_device
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.labeling.scenes import FOLDER
 from sri_cli.labeling.statistics import rated_scenes
-from sri_cli.metrics.generated import TOWERS
+from sri_cli.metrics.image_metrics import TOWERS
 from sri_cli.metrics.records import run_subject
-from sri_cli.metrics.stack_classifiers.judge import open_judge
+from sri_cli.metrics.stack_classifiers.classifiers import open_judge
 from sri_cli.plotting.grid import Pixels
 
 

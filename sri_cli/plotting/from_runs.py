@@ -21,9 +21,8 @@ from sri_cli.generation.reconstruct import seen
 from sri_cli.generation.sample import check_request, quantise, sample_scenes
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.metrics import order
-from sri_cli.metrics.evaluate_runs import recorded
-from sri_cli.metrics.published import LAYOUTS
-from sri_cli.metrics.tables import paper_tables
+from sri_cli.metrics.records import recorded
+from sri_cli.metrics.tables import paper_tables, published_names
 from sri_cli.plotting.blocks import (
     TrainingLog,
     curve_rows,
@@ -176,7 +175,7 @@ def system_name(recipe: str, size: str) -> str:
     """A system as the paper calls it, or its recipe; a size other than the paper's is named."""
     names: dict[str, str] = {}
     for number in (3, 4, 1, 2):  # tables of the paper; the names of the last one count most
-        for name, own in LAYOUTS[number - 1].rows.items():
+        for own, name in published_names(number).items():
             names[own] = f"SRI-G {name}" if number == 3 else name
     base = recipe.removesuffix("-tiny")
     if base != recipe and base in names:
@@ -359,7 +358,7 @@ def _table(runs: Sequence[TrainedRun], options: Options) -> Content:
     blocks = []
     for table in paper_tables(known):
         ours = (i for i, row in enumerate(table.rows) if i and row[1].startswith("measured"))
-        parts = table.rows, table.caption, table.spans, table.words, frozenset(ours), table.notes
+        parts = table.rows, table.caption, (), table.left, frozenset(ours), table.notes
         blocks.append([Table(*parts)])
     return Content(blocks, "")
 

@@ -40,10 +40,8 @@ from sri_cli.data.summary import counts_text, masked_splits, parameters_text
 from sri_cli.errors import SriError
 from sri_cli.generation.reconstruct import seen
 from sri_cli.generation.trained_run import TrainedRun, open_run
-from sri_cli.metrics.evaluate_runs import recorded
-from sri_cli.metrics.measured import newest
-from sri_cli.metrics.records import Measurement, read_records, run_subject
-from sri_cli.metrics.table import footnotes, table_rows
+from sri_cli.metrics.records import Measurement, newest, read_records, recorded, run_subject
+from sri_cli.metrics.tables import footnotes, table_rows
 from sri_cli.plotting.blocks import (
     TrainingLog,
     grid_panel,

@@ -17,10 +17,9 @@ from sri_cli.atomic import write_atomic
 from sri_cli.console import format_table
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
-from sri_cli.metrics.measured import BEAR_NAMES, estimate, number, rounded
-from sri_cli.metrics.paper_text import WIDTH
 from sri_cli.metrics.records import Measurement
-from sri_cli.metrics.tabular import latex_table, latex_text, markdown_table, markdown_text
+from sri_cli.metrics.tables import NAMED, estimate, number, rounded
+from sri_cli.metrics.tabular import WIDTH, latex_table, latex_text, markdown_table, markdown_text
 from sri_cli.plotting.from_runs import Options, figure_of_runs
 from sri_cli.run import Workspace
 from sri_cli.studies.protocol import MEASURES, Measure, Protocol, Study
@@ -295,7 +294,7 @@ def in_words(measured: Mapping[str, Measurement]) -> str:
 def _heading(measure: Measure, statuses: Sequence[RunStatus]) -> str:
     """The measure's name; some measurements carry a name that says how they were made."""
     names = [one.measured[measure.key]["name"] for one in statuses if measure.key in one.measured]
-    return names[0] if names and measure.key in BEAR_NAMES else measure.heading
+    return names[0] if names and measure.key in NAMED else measure.heading
 
 
 def _cell(statuses: Sequence[RunStatus], key: str, trained: int) -> str:

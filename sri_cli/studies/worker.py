@@ -95,8 +95,7 @@ def _write_machine(run_dir: Path) -> None:
 def _measure(task: Task) -> None:
     """Measure; metrics with the same number of images share one pass over them."""
     from sri_cli.generation.trained_run import open_run
-    from sri_cli.metrics.evaluate_runs import evaluate_one
-    from sri_cli.metrics.picture_metrics import Wanted
+    from sri_cli.metrics.evaluate import evaluate_run
 
     workspace = Workspace(Path(task.data_root), Path(task.run_dir).parent)
     trained = open_run(workspace, task.run_dir)
@@ -104,7 +103,7 @@ def _measure(task: Task) -> None:
     for metric, num in task.metrics.items():
         by_num.setdefault(num, []).append(metric)
     for num, metrics in by_num.items():
-        evaluate_one(workspace, trained, Wanted(tuple(metrics), task.data, task.split, num))
+        evaluate_run(trained, metrics, task.data, task.split, num)
 
 
 def _stop_with_parent() -> None:

@@ -17,8 +17,7 @@ from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.generation.sample import sample_scenes
 from sri_cli.generation.trained_run import open_run
-from sri_cli.metrics.evaluate_runs import recorded
-from sri_cli.metrics.records import Measurement
+from sri_cli.metrics.records import Measurement, recorded
 from sri_cli.plotting.report_commands import prepare_words
 from sri_cli.run import SHIPPED, RunRef, Workspace, checkpoints_in
 from sri_cli.shipping import halved, ship

@@ -1,0 +1,264 @@
+"""Metrics of generated images alone: FID, stack-FD and the S-Acc estimate.
+
+The images are new scenes of a run, or those of another tool in a folder.
+
+Axis legend: N images, B of a block, S side in pixels. Images are uint8 [N,S,S,3].
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sri_cli import __version__
+from sri_cli.console import counting
+from sri_cli.data.dataset import DataFile
+from sri_cli.device import choose_device, choose_precision
+from sri_cli.errors import SriError
+from sri_cli.generation.sample import check_request, device_of, quantise, sample_scenes
+from sri_cli.generation.trained_run import TrainedRun
+from sri_cli.metrics.features import (
+    Advance,
+    FeatureExtractor,
+    Features,
+    Images,
+    cached_features,
+    real_features,
+)
+from sri_cli.metrics.fid import (
+    RANDOM,
+    fid_name,
+    frechet_distance,
+    small_sample_warning,
+    statistics_of,
+)
+from sri_cli.metrics.image_folder import BLOCK
+from sri_cli.metrics.records import Context, Estimate, Measurement, model_digest
+from sri_cli.metrics.stack_classifiers.classifiers import Judge, StackFeatures, open_judge
+
+# Metric -> default number of images: the papers' for FID, enough for the others. FID takes longest.
+COUNTS = {"stack-fd": 2_000, "sacc-estimate": 1_000, "fid": 10_000}
+DEMO, TOWERS = "demo-towers", ("shapestacks", "demo-towers")  # data sets
+CACHE = "fid"  # folder of a data root or a run
+
+
+@dataclass(frozen=True)
+class GeneratedImages:
+    """`count` images; `read(start, stop)` returns those. Slots and temperature where known."""
+
+    count: int
+    read: Callable[[int, int], Images]
+    slots: int | None = None
+    temperature: float | None = None
+    unlike_papers: tuple[tuple[str, Any], ...] = ()  # keyword arguments of `fid_name`
+    cache: tuple[Path, dict[str, Any]] | None = None  # folder and key of `cached_features`
+
+    def features(self, extractor: FeatureExtractor, advance: Advance) -> Features:
+        """[N,F]."""
+
+        def compute(start: int, stop: int) -> Features:
+            return extractor(self.read(start, stop), advance)
+
+        if self.cache is None:
+            return np.concatenate([compute(*block) for block in self.blocks()])
+        folder, key = self.cache
+        folder = folder.with_name(f"{folder.name}_{extractor.digest[:16]}")
+        return cached_features(folder, key, extractor, self.count, compute, advance)
+
+    def blocks(self) -> list[tuple[int, int]]:
+        """(start, stop) of each block."""
+        return [(i, min(i + BLOCK, self.count)) for i in range(0, self.count, BLOCK)]
+
+
+def images_of_run(
+    trained: TrainedRun,
+    count: int,
+    seed: int = 0,
+    slots: int | None = None,
+    temperature: float = 1.0,
+    precision: str = "auto",
+) -> GeneratedImages:
+    """New scenes 0..count-1 of a seed; their features are cached in the run folder.
+
+    Args:
+        trained: The run.
+        count: Number of scenes.
+        seed: Seed of the scenes.
+        slots: Slots per scene, by default as in training.
+        temperature: Above 0.
+        precision: As of `sample_scenes`.
+
+    Raises:
+        SriError: for numbers that mean nothing.
+    """
+    model = trained.model
+    in_training = model.num_slots
+    slots = in_training if slots is None else slots
+    check_request(count, slots, temperature, seed)
+    precision = choose_precision(precision, device_of(model))
+    digest = model_digest(trained)
+
+    def read(start: int, stop: int) -> Images:
+        num = stop - start
+        scenes = sample_scenes(
+            model, num, slots, temperature, seed, precision=precision, first=start
+        )
+        return np.concatenate([quantise(scene.image) for scene in scenes])
+
+    key = {
+        "version": __version__,
+        "model": digest,
+        "slots": slots,
+        "temperature": temperature,
+        "seed": seed,
+        "precision": precision,
+    }
+    name = f"{digest[:16]}_slots-{slots}_temp-{temperature:g}_seed-{seed}_{precision}"
+    unlike = {"temperature": temperature} | ({"slots": slots} if slots != in_training else {})
+    cache = (trained.run_dir / CACHE / name, key)
+    return GeneratedImages(count, read, slots, temperature, tuple(unlike.items()), cache)
+
+
+class ImageMetrics:
+    """Opens each network once, for all runs and folders of an evaluation.
+
+    Args:
+        reference_dir: Where features of real images are cached.
+        features: Of FID, `pool3` (Inception) or `random`.
+        inception_weights: File of Inception's weights, by default searched or downloaded.
+        offline: Whether to download nothing.
+    """
+
+    def __init__(
+        self,
+        reference_dir: Path,
+        features: str = "pool3",
+        inception_weights: Path | None = None,
+        offline: bool = False,
+    ) -> None:
+        self.reference_dir, self.features = reference_dir, features
+        self.inception_weights, self.offline = inception_weights, offline
+        self._networks: dict[str, Any] = {}
+
+    def network(self, metric: str) -> Any:
+        """The judge of `sacc-estimate`, the `FeatureExtractor` of the others.
+
+        Raises:
+            SriError: if FID's weights are missing.
+        """
+        if metric not in self._networks:
+            self._networks[metric] = self._open(metric)
+        return self._networks[metric]
+
+    def _open(self, metric: str) -> Any:
+        device = choose_device()
+        if metric == "sacc-estimate":
+            return open_judge(device)
+        if metric == "stack-fd":
+            return StackFeatures(device)
+        from sri_cli.metrics import inception  # torchvision takes a second to import
+
+        if self.features == "random":
+            return inception.random_inception(device)
+        return inception.open_inception(self.inception_weights, self.offline, device)
+
+    def measure(
+        self,
+        metric: str,
+        generated: GeneratedImages,
+        data: DataFile,
+        context: Context,
+        num_real: int | None = None,
+    ) -> Measurement:
+        """One of COUNTS; a warning is printed to stderr, too.
+
+        Args:
+            metric: `fid`, `stack-fd` or `sacc-estimate`.
+            generated: The images.
+            data: Real images to compare with, of the split in `context`.
+            context: Subject, data and seed of the measurement.
+            num_real: Number of real images (all, if the split has fewer), by default COUNTS.
+        """
+        network = self.network(metric)
+        if metric == "sacc-estimate":
+            with counting(metric, generated.count) as advance:
+                record = sacc_estimate(generated, data, network, context, advance)
+        else:
+            assert context.data is not None
+            num_real = min(num_real or COUNTS[metric], data.counts[context.data["split"]])
+            key, folder = metric.replace("-", "_"), self.reference_dir
+            with counting(metric, generated.count + num_real) as advance:
+                record = distance(key, generated, data, num_real, network, context, folder, advance)
+        if record["warning"]:
+            print(f"{record['name']}: {record['warning']}", file=sys.stderr)
+        return record
+
+
+def distance(
+    key: str,
+    generated: GeneratedImages,
+    data: DataFile,
+    num_real: int,
+    extractor: FeatureExtractor,
+    context: Context,
+    cache_dir: Path,
+    advance: Advance = lambda done: None,
+) -> Measurement:
+    """Frechet distance of generated from real images; `key` is `fid` or `stack_fd`."""
+    assert context.data is not None
+    check_count(generated.count)
+    split = context.data["split"]
+    real = statistics_of(real_features(data, split, num_real, extractor, cache_dir, advance))
+    other = statistics_of(generated.features(extractor, advance))
+    warnings = [small_sample_warning(min(real.count, other.count), extractor.size)]
+    if key == "stack_fd":
+        warnings.append(no_towers_warning("stack-FD", data))
+    if extractor.name == RANDOM:
+        warnings.append("untrained features: the value only ranks models measured alike")
+    how = dict(generated.unlike_papers)
+    return context.measurement(
+        key,
+        fid_name(real.count, other.count, split, extractor.name, **how),
+        Estimate(frechet_distance(real, other)),
+        counts={"real": real.count, "generated": other.count},
+        protocol=f"{extractor.size} features, weights {extractor.digest[:12]}",
+        slots=generated.slots,
+        temperature=generated.temperature,
+        warning="; ".join(filter(None, warnings)) or None,
+    )
+
+
+def sacc_estimate(
+    generated: GeneratedImages, data: DataFile, judge: Judge, context: Context, advance: Advance
+) -> Measurement:
+    """The estimated S-Acc, in [0,1]."""
+    blocks = [judge.plausible(generated.read(*block), advance) for block in generated.blocks()]
+    result = judge.estimate(np.concatenate(blocks), data.size, data.name == DEMO)
+    return context.measurement(
+        "sacc_estimate",
+        "S-Acc estimate",
+        Estimate(result["value"], result["low"], result["high"], "95 %, judge's errors included"),
+        counts={"generated": generated.count, "accepted": result["accepted"]},
+        protocol=f"a network's verdicts, corrected; weights {judge.digest[:12]}; not S-Acc",
+        slots=generated.slots,
+        temperature=generated.temperature,
+        warning=no_towers_warning("the S-Acc estimate", data),
+    )
+
+
+def no_towers_warning(what: str, data: DataFile) -> str | None:
+    """A warning if the data are not those that the stack networks were trained on."""
+    if data.name in TOWERS:
+        return None
+    return f"{what} was made for towers of blocks and is not meaningful for {data.name}"
+
+
+def check_count(count: int) -> None:
+    """SriError for fewer images than have a covariance."""
+    if count < 2:
+        raise SriError(f"{count} generated image: a covariance needs 2 or more", "--num 10000")

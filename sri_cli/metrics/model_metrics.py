@@ -1,0 +1,198 @@
+"""Metrics that need the model: segmentation, -ELBO and order consistency.
+
+Axis legend: N images of the split, B images of a chunk, K slots, H W pixels. The noise of an image
+depends on (seed, its index in the split): neither chunks nor devices change a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sri_cli.data.dataset import DataFile
+from sri_cli.generation.sample import (
+    chunk_size,
+    evaluation_noise,
+    in_chunks,
+    sample_scenes,
+    to_tensor,
+)
+from sri_cli.generation.trained_run import TrainedRun
+from sri_cli.metrics import order
+from sri_cli.metrics.elbo import bits_per_dimension, negative_elbo
+from sri_cli.metrics.features import Advance
+from sri_cli.metrics.records import Context, Estimate, Measurement, mean_estimate
+from sri_cli.metrics.segmentation import ari_fg, labels_of, msc_fg
+
+SEGMENTATION = {
+    f"{key}{suffix}": f"{name}{word}"
+    for suffix, word in (("", ""), ("_attention", " attention"))
+    for key, name in (
+        ("ari_fg", "ARI-FG"),
+        ("msc_fg", "mSC-FG"),
+        ("msc_fg_scaled", "mSC-FG scaled"),
+    )
+}
+# Key of a measurement -> key in `order.report`, name.
+ORDER = {
+    "order_iou": ("iou_over_chance", "order IoU"),
+    "order_information": ("mutual_information", "order MI"),
+}
+
+
+class SplitTask:
+    """The chosen images of a split with their noise, fed to a model chunk by chunk."""
+
+    def __init__(
+        self,
+        trained: TrainedRun,
+        data: DataFile,
+        split: str,
+        num: int,
+        seed: int,
+        advance: Advance = lambda done: None,
+        precision: str = "auto",
+    ) -> None:
+        self.trained, self.model, self.device = trained, trained.model, trained.device
+        self.split, self.background_labels = data.split(split), data.background_labels
+        self.chosen = self.split.pick(num)
+        self.seed, self.precision, self.advance = seed, precision, advance
+
+    def run(
+        self, compute: Callable[[Tensor, dict[str, Tensor], NDArray[np.intp]], dict[str, Tensor]]
+    ) -> dict[str, NDArray[np.float64]]:
+        """Values [N] by name, from compute(images [B,3,H,W] in [0,1], noise, indices) [B]."""
+
+        def chunk(start: int, count: int) -> dict[str, Tensor]:
+            indices = self.chosen[start : start + count]
+            images = to_tensor(self.split.images[indices], self.device)
+            noise = evaluation_noise(self.model, self.seed, indices, self.device)
+            return compute(images, noise, indices)
+
+        size = chunk_size(self.model.num_slots, self.model.image_size, self.device)
+        chunks = []
+        for values in in_chunks(chunk, len(self.chosen), size, self.device, self.precision):
+            chunks.append({name: value.double().cpu().numpy() for name, value in values.items()})
+            self.advance(len(next(iter(chunks[-1].values()))))
+        return {name: np.concatenate([values[name] for values in chunks]) for name in chunks[0]}
+
+
+def segmentation_scores(
+    task: SplitTask, context: Context, metrics: Sequence[str]
+) -> list[Measurement]:
+    """ARI-FG and mSC-FG of decoded and attention masks; images without foreground are counted."""
+    true_masks, background = task.split.masks, task.background_labels
+    assert true_masks is not None  # see `check_run`
+
+    def compute(
+        images: Tensor, noise: dict[str, Tensor], indices: NDArray[np.intp]
+    ) -> dict[str, Tensor]:
+        result = task.model.reconstruct(images, noise)
+        true = torch.from_numpy(true_masks[indices]).to(task.device)
+        scores = {}
+        for suffix, masks in (("", result.scene.masks), ("_attention", result.attention)):
+            predicted = labels_of(masks[:, :, 0])
+            if "ari" in metrics:
+                scores[f"ari_fg{suffix}"] = ari_fg(true, predicted, background)
+            if "msc" in metrics:
+                covering = msc_fg(true, predicted, background)
+                scores[f"msc_fg{suffix}"] = covering.mean
+                scores[f"msc_fg_scaled{suffix}"] = covering.scaled
+        return scores
+
+    return [
+        context.measurement(
+            key,
+            SEGMENTATION[key],
+            mean_estimate(scores),
+            counts={"images": len(scores), "without_foreground": int(np.isnan(scores).sum())},
+            protocol=f"strongest {'attention' if 'attention' in key else 'decoded'} mask"
+            + "; dynamic slots" * task.model.dynamic_slots,
+            slots=task.model.num_slots,
+        )
+        for key, scores in task.run(compute).items()
+    ]
+
+
+def bound_scores(task: SplitTask, context: Context) -> list[Measurement]:
+    """-ELBO in nats and bits per dimension, and each loss term on its own (mean over images)."""
+    bound: list[str] = []
+
+    def compute(images: Tensor, noise: dict[str, Tensor], _: Any) -> dict[str, Tensor]:
+        losses = task.model.losses(images, noise)
+        bound[:] = losses.bound
+        return {"": negative_elbo(losses), **losses.terms}
+
+    values = {name: mean_estimate(nats) for name, nats in task.run(compute).items()}
+    total = values.pop("")
+    section = task.trained.recipe.model
+    measured = partial(
+        context.measurement, counts={"images": len(task.chosen)}, slots=task.model.num_slots
+    )
+    how = (
+        "one posterior sample an image, every weight 1"
+        + "; dynamic slots" * task.model.dynamic_slots
+    )
+    unnormalised = "; the likelihood as it was trained, without its constant"
+    low, bits, high = (
+        None if nats is None else bits_per_dimension(nats, section.image_size, section.normalised)
+        for nats in (total.low, total.value, total.high)
+    )
+    return [
+        measured(
+            "negative_elbo",
+            "-ELBO, nats",
+            total,
+            protocol=how + unnormalised * (not section.normalised),
+        ),
+        measured(
+            "bits_per_dimension",
+            "bits/dim",
+            Estimate(bits, low, high, total.how),
+            protocol=f"{how}; normalised likelihood",
+        ),
+        *(
+            measured(
+                f"term_{name}",
+                name.replace("_", " "),
+                nats,
+                protocol=f"{how}; {'a' if name in bound else 'no'} part of the bound",
+            )
+            for name, nats in values.items()
+        ),
+    ]
+
+
+def order_scores(
+    trained: TrainedRun,
+    context: Context,
+    num: int,
+    advance: Advance = lambda done: None,
+    precision: str = "auto",
+) -> list[Measurement]:
+    """Order consistency of new scenes at temperature 1 with the number of slots of training."""
+    masks = []
+    slots = trained.model.num_slots
+    for scene in sample_scenes(trained.model, num, slots, seed=context.seed, precision=precision):
+        masks.append(scene.masks[:, :, 0].float().cpu().numpy())
+        advance(len(masks[-1]))
+    report = order.report(np.concatenate(masks), context.seed)
+    return [
+        context.measurement(
+            key + suffix,
+            name + " shuffled" * bool(suffix),
+            Estimate(**report[which][long], how="95 % bootstrap over scenes"),
+            counts={"scenes": num},
+            protocol="decoded masks of new scenes" + ", slots in random order" * bool(suffix),
+            slots=slots,
+            temperature=1.0,
+        )
+        for which, suffix in (("model", ""), ("shuffled", "_shuffled"))
+        for key, (long, name) in ORDER.items()
+    ]

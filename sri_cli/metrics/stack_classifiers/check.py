@@ -1,0 +1,125 @@
+"""Count the errors of the two shipped networks on new simulated images.
+
+    python -m sri_cli.metrics.stack_classifiers.check [--num N]
+
+Prints one JSON object: the accuracy of `factors`, and for each look and resolution the error rates
+of `touching` with the share of each flaw that it finds. That stack-FD grows with damage to images
+is checked in tests/metrics/test_stack_classifiers.py.
+
+Axis legend: N images.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sri_cli.console import counting
+from sri_cli.data.parallel import available_cores
+from sri_cli.data.simulate.flaws import FLAWS
+from sri_cli.generation.sample import to_tensor
+from sri_cli.metrics.stack_classifiers.classifiers import COARSE, Rates, kind_of
+from sri_cli.metrics.stack_classifiers.network import SHIPPED, SIDE, StackNet, open_shipped
+from sri_cli.metrics.stack_classifiers.training_images import (
+    IGNORED,
+    LabelledImages,
+    batch_of,
+    coarse,
+    factor_images,
+    touching_images,
+)
+
+SEED = 2_000_000  # of images that no shipped number was counted on
+BATCH = 256
+
+
+@click.command()
+@click.option("--num", type=click.IntRange(min=64), default=8000, help="Images of each network.")
+@click.option("--workers", type=click.IntRange(min=1), default=available_cores)
+def main(num: int, workers: int) -> None:
+    """Count the errors of the shipped networks on new simulated images."""
+    with counting("simulating", 2 * num) as advance:
+        towers = factor_images(num, SEED, workers, advance)
+        stacks = touching_images(num, SEED, workers, advance)
+    accuracy = factor_accuracy(open_shipped("factors"), towers)
+    rates = error_rates(open_shipped("touching"), stacks, SEED)
+    click.echo(json.dumps({"weights": SHIPPED, "images": num, "accuracy": accuracy, **rates}))
+
+
+def factor_accuracy(network: StackNet, towers: LabelledImages) -> dict[str, float]:
+    """Share of right answers of each output; positions without a block do not count."""
+    answers: dict[str, list[NDArray[np.int64]]] = {name: [] for name in towers.targets}
+    with torch.inference_mode():
+        for start in range(0, len(towers.images), BATCH):
+            outputs = network(to_tensor(towers.images[start : start + BATCH]))
+            for name, logits in outputs.items():
+                flat = logits.reshape(len(logits), *towers.targets[name].shape[1:], -1)
+                answers[name].append(flat.argmax(-1).numpy())
+    blocks = np.arange(6) <= towers.targets["height"][:, None]
+    accuracy = {}
+    for name, parts in answers.items():
+        right = np.concatenate(parts) == towers.targets[name]
+        counted = blocks if right.ndim == 2 else towers.targets[name] != IGNORED
+        accuracy[name] = float(right[counted].mean())
+    return accuracy
+
+
+class Verdicts(NamedTuple):
+    """plausible bool [N] is the network's verdict; flaw int64 [N] the truth (0: none)."""
+
+    plausible: NDArray[np.bool_]
+    flaw: NDArray[np.int64]
+
+    @property
+    def rates(self) -> Rates:
+        """The counts that an estimate is corrected by."""
+        whole = self.flaw == 0
+        right, wrong = self.plausible[whole].sum(), self.plausible[~whole].sum()
+        return Rates(int(right), int(whole.sum()), int(wrong), int((~whole).sum()))
+
+    @property
+    def found(self) -> dict[str, float]:
+        """Share of the images of each flaw that were called flawed."""
+        return {
+            name: float(1 - self.plausible[self.flaw == kind].mean())
+            for kind, name in enumerate((*FLAWS, "mush"), start=1)
+            if (self.flaw == kind).any()
+        }
+
+
+def error_rates(network: StackNet, stacks: LabelledImages, seed: int) -> dict[str, Any]:
+    """By look and resolution, as `kind_of` names them; the first half is of the original look."""
+    half = len(stacks.images) // 2
+    verdicts = {}
+    for demo, part in enumerate((slice(None, half), slice(half, None))):
+        targets = {name: values[part] for name, values in stacks.targets.items()}
+        own = LabelledImages(stacks.images[part], stacks.masks[part], targets)
+        for side in (SIDE, COARSE):
+            verdicts[kind_of(bool(demo), side)] = _verdicts(network, own, seed, side == COARSE)
+    return {
+        "rates": {kind: one.rates._asdict() for kind, one in verdicts.items()},
+        "found": {kind: one.found for kind, one in verdicts.items()},
+    }
+
+
+def _verdicts(network: StackNet, stacks: LabelledImages, seed: int, small: bool) -> Verdicts:
+    """On images drawn over as in training, at 64 pixels or (`small`) at a resolution of 32."""
+    plausible, flaws = [], []
+    for start in range(0, len(stacks.images), BATCH):
+        chosen = np.arange(start, min(start + BATCH, len(stacks.images)))
+        random = torch.Generator().manual_seed(seed * 1_000_003 + start)
+        images, targets = batch_of("touching", stacks, chosen, random)
+        with torch.inference_mode():
+            logits = network(coarse(images, COARSE) if small else images)["plausible"]
+        plausible.append(logits.argmax(1).bool().numpy())
+        flaws.append(targets["flaw"].numpy())
+    return Verdicts(np.concatenate(plausible), np.concatenate(flaws))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""Train one of the two networks on simulated images, and count its errors on new ones.
+
+    python -m sri_cli.metrics.stack_classifiers.train factors|touching [--out DIR] ...
+
+A step depends on (seed, step) alone. The last weights count; none are selected.
+
+Axis legend: B images of a batch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sri_cli import __version__
+from sri_cli.atomic import write_atomic
+from sri_cli.console import Progress, counting
+from sri_cli.data.parallel import available_cores
+from sri_cli.device import choose_precision, keep_freed_memory
+from sri_cli.metrics.stack_classifiers.check import error_rates, factor_accuracy
+from sri_cli.metrics.stack_classifiers.network import HEADS, StackNet, to_bytes
+from sri_cli.metrics.stack_classifiers.training_images import (
+    IGNORED,
+    LabelledImages,
+    batch_of,
+    factor_images,
+    touching_images,
+)
+
+HELD_OUT_SEED = 1_000_000  # added to the seed for the images that errors are counted on
+BATCH, LR, WEIGHT_DECAY = 128, 2e-3, 1e-2
+
+COUNT = click.IntRange(min=64)
+
+
+@click.command()
+@click.argument("which", type=click.Choice(list(HEADS)))
+@click.option("--out", default="stack_classifiers", metavar="DIR", help="Folder of the two files.")
+@click.option("--images", type=COUNT, default=48_000, help="Simulated images to train on.")
+@click.option("--held-out", type=COUNT, default=8000, help="New images to count errors on.")
+@click.option("--steps", type=click.IntRange(min=1), default=6000)
+@click.option("--seed", type=click.IntRange(min=0), default=0)
+@click.option("--workers", type=click.IntRange(min=1), default=available_cores)
+def main(
+    which: str, out: str, images: int, held_out: int, steps: int, seed: int, workers: int
+) -> None:
+    """Write OUT/WHICH.safetensors, and OUT/WHICH.json with the command and the errors."""
+    simulate = factor_images if which == "factors" else touching_images
+    with counting("simulating", images + held_out) as advance:
+        train_set = simulate(images, seed, workers, advance)
+        test_set = simulate(held_out, seed + HELD_OUT_SEED, workers, advance)
+    with Progress(steps, 0, which) as progress:
+
+        def report(step: int, loss: float) -> None:
+            progress.advance(step)
+            progress.tell(f"loss {loss:.4f}")
+
+        network = train_network(which, train_set, steps, seed, report=report)
+    facts: dict[str, Any] = {
+        "command": f"python -m sri_cli.metrics.stack_classifiers.train {which} --images {images}"
+        f" --held-out {held_out} --steps {steps} --seed {seed}",
+        "sri": __version__,
+        "held_out": held_out,
+    }
+    if which == "factors":
+        facts["accuracy"] = factor_accuracy(network, test_set)
+    else:
+        facts |= error_rates(network, test_set, seed)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / f"{which}.safetensors", to_bytes(network))
+    write_atomic(folder / f"{which}.json", (json.dumps(facts, indent=1) + "\n").encode())
+    click.echo(json.dumps(facts, indent=1))
+
+
+def train_network(
+    which: str,
+    train_set: LabelledImages,
+    steps: int,
+    seed: int = 0,
+    batch: int = BATCH,
+    lr: float = LR,
+    report: Callable[[int, float], None] = lambda step, loss: None,
+) -> StackNet:
+    """Train `factors` or `touching`; `report` gets the step and its loss now and then."""
+    keep_freed_memory()
+    torch.manual_seed(seed)  # of the initial weights
+    network = StackNet(HEADS[which]).to(memory_format=torch.channels_last).train()
+    optimiser = torch.optim.AdamW(network.parameters(), lr, weight_decay=WEIGHT_DECAY, fused=True)
+    bf16 = choose_precision("auto", torch.device("cpu")) == "bf16"
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = lr * _schedule(step, steps)
+        random = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        chosen = torch.randint(len(train_set.images), (batch,), generator=random).numpy()
+        images, targets = batch_of(which, train_set, chosen, random)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            outputs = network(images)
+        loss = losses(outputs, targets).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if (step + 1) % 50 == 0 or step + 1 == steps:
+            report(step + 1, float(loss.detach()))
+    return network.eval()
+
+
+def losses(outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
+    """Mean cross-entropy of each output, [number of outputs]; unknown targets do not count."""
+    means = []
+    for name, logits in outputs.items():
+        target = targets[name]
+        positions = target.shape[1] if target.ndim == 2 else 1
+        flat = logits.float().reshape(len(logits) * positions, -1)
+        total = F.cross_entropy(flat, target.reshape(-1), ignore_index=IGNORED, reduction="sum")
+        means.append(total / (target != IGNORED).sum().clamp(min=1))
+    return torch.stack(means)
+
+
+def _schedule(step: int, steps: int) -> float:
+    """A short linear warm-up, then half a cosine down to 0."""
+    warmup = min(200, steps // 10 + 1)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+if __name__ == "__main__":
+    main()

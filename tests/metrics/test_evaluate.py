@@ -1,0 +1,303 @@
+"""`sri eval`: what is measured of runs and folders, recorded, and rejected."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from sri_cli import checkpoint as checkpoints
+from sri_cli.cli.main import cli
+from sri_cli.config.load import load_recipe
+from sri_cli.errors import SriError
+from sri_cli.generation.samples import Request, write_samples
+from sri_cli.generation.trained_run import TrainedRun, load_run, open_run
+from sri_cli.metrics.evaluate import evaluate_all, evaluate_run, parse_metrics, show_recorded
+from sri_cli.metrics.image_metrics import ImageMetrics
+from sri_cli.metrics.model_metrics import SplitTask, bound_scores, segmentation_scores
+from sri_cli.metrics.records import (
+    Context,
+    Measurement,
+    data_facts,
+    read_records,
+    recorded,
+    run_subject,
+)
+from sri_cli.metrics.tables import evaluation_text
+from sri_cli.models.build import build_model
+from sri_cli.run import Workspace
+
+ROOT = Path(__file__).parents[2]
+
+
+def value(records: list[Measurement], metric: str, run: str = "") -> Any:
+    """The one value of a metric (of a run whose path ends so)."""
+    (found,) = (
+        m["value"] for m in records if m["metric"] == metric and m["subject"]["run"].endswith(run)
+    )
+    return found
+
+
+def sri_eval(workspace: Workspace, *words: str) -> Result:
+    roots = ["--data-root", str(workspace.data_root), "--runs-root", str(workspace.runs_root)]
+    return CliRunner().invoke(cli, [*roots, "eval", *words])
+
+
+# Runs ---------------------------------------------------------------------------------------
+
+
+def test_measurements_are_complete_and_recorded(workspace: Workspace) -> None:
+    records, known = evaluate_all(workspace, ["tiny", "other"], num=10)
+    assert records == known
+    for run in ("tiny", "other"):
+        own = [m for m in records if Path(m["subject"]["run"]).name == run]
+        assert read_records(workspace.runs_root / run) == own
+        assert -1 <= value(own, "ari_fg_attention") <= 1 and 0 <= value(own, "msc_fg") <= 1
+        for m in own:
+            assert m["low"] is None or m["low"] <= m["value"] <= m["high"]
+            assert m["subject"]["step"] == 10 and len(m["subject"]["model"]) == 64
+            assert (m["data"]["name"], m["data"]["source"]) == ("demo-towers", "simulated")
+            assert m["protocol"] and m["counts"] and m["seed"] == 0
+    terms = [value(records, f"term_{name}", "tiny") for name in ("nll", "kl_scene", "kl_slot")]
+    # no segregation, no cross-order
+    assert value(records, "negative_elbo", "tiny") == pytest.approx(sum(terms), rel=1e-5)
+
+
+def test_truncated_lines_spoil_no_other(workspace: Workspace, trained: TrainedRun) -> None:
+    file = workspace.runs_root / "tiny" / "metrics.jsonl"
+    file.write_text('{"negative_elbo": 1.0, "run": "an older version"}\n{"schema": 1, "met')
+    first = evaluate_run(trained, ["elbo"], num=2)
+    second = evaluate_run(trained, ["order"], num=2)
+    assert read_records(workspace.runs_root / "tiny") == first + second
+
+
+def test_records_of_version_01_are_read() -> None:
+    run = ROOT / "sri_cli" / "pretrained"
+    measured = {m["metric"]: m for m in read_records(run)}
+    assert measured["ari_fg"]["value"] == pytest.approx(0.8531, abs=1e-4)
+    assert "ARI-FG" in evaluation_text(list(measured.values()))
+
+
+def test_recorded_measurements_are_of_the_newest_checkpoint(
+    workspace: Workspace, trained: TrainedRun
+) -> None:
+    with pytest.raises(SriError):
+        show_recorded(workspace, ["tiny"])
+    measured = evaluate_run(trained, ["elbo"], num=2)
+    assert show_recorded(workspace, ["tiny"]) == recorded(trained) == measured
+    shown = sri_eval(workspace, "--run", "tiny", "--recorded", "--table", "markdown")
+    assert "| sri-mog-tiny, 32 px, 10 steps |" in shown.stdout
+    checkpoint = load_run(workspace.runs_root / "tiny")
+    state = {k: v + 1 for k, v in checkpoint.model.state_dict().items()}
+    recipe = checkpoint.recipe.model_dump(mode="json")
+    checkpoints.save(workspace.runs_root / "tiny", 20, state, recipe, {})
+    with pytest.raises(SriError):
+        show_recorded(workspace, ["tiny"])
+
+
+def test_numbers_do_not_depend_on_chunks(
+    trained: TrainedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = trained.open_data()
+    context = Context(run_subject(trained), data_facts(data, "test"), 0)
+    results = []
+    for chunk in (1, 7, 16):
+        monkeypatch.setattr("sri_cli.metrics.model_metrics.chunk_size", lambda *_, n=chunk: n)
+        task = SplitTask(trained, data, "test", 16, seed=0, precision="fp32")
+        results.append(segmentation_scores(task, context, ["ari"]) + bound_scores(task, context))
+    for other in results[1:]:
+        for metric, error in (("negative_elbo", 1e-2), ("ari_fg_attention", 1e-3)):
+            assert value(other, metric) == pytest.approx(value(results[0], metric), abs=error)
+
+
+def test_images_without_foreground_are_counted(trained: TrainedRun) -> None:
+    records = evaluate_run(trained, ["ari"], num=16)  # the first image is empty
+    assert records[0]["counts"] == {"images": 16, "without_foreground": 1}
+    assert "1 without foreground" in evaluation_text(records)
+
+
+def test_masks_are_needed_by_segmentation_alone(
+    trained: TrainedRun, write_data: Callable[..., None], tmp_path: Path
+) -> None:
+    file = tmp_path / "bare-32.h5"
+    write_data(file, with_masks=False)
+    with pytest.raises(SriError, match="bare|demo-towers"):
+        evaluate_run(trained, ["ari"], str(file))
+    assert evaluate_run(trained, ["elbo"], str(file), num=2)[0]["counts"]["images"] == 2
+
+
+def test_dynamic_slots_are_in_the_protocol(workspace: Workspace) -> None:
+    plain, free = (
+        evaluate_all(workspace, ["tiny"], (), ["ari", "elbo"], num=8, dynamic_slots=dynamic)[0]
+        for dynamic in (False, True)
+    )
+    assert all("dynamic slots" in m["protocol"] for m in free)
+    assert not any("dynamic slots" in m["protocol"] for m in plain)
+    assert np.isfinite([m["value"] for m in free]).all()
+
+
+def test_dynamic_slots_of_a_model_that_has_none(workspace: Workspace) -> None:
+    recipe = load_recipe("sri-sa", None, ["size=tiny", "model.slots=3"])
+    model = build_model(**recipe.model.model_dump())
+    folder = workspace.runs_root / "fixed"
+    checkpoints.save(folder, 1, model.state_dict(), recipe.model_dump(mode="json"), {})
+    with pytest.raises(SriError, match="--dynamic-slots"):
+        evaluate_all(workspace, ["fixed"], (), ["elbo"], dynamic_slots=True)
+
+
+def test_opening_a_run_needs_no_data(workspace: Workspace) -> None:
+    workspace.data_path("demo-towers", 32).unlink()
+    run = open_run(workspace)
+    assert "demo-towers" in run.caption
+    with pytest.raises(SriError, match="demo-towers"):
+        run.open_data()
+
+
+# Generated images ---------------------------------------------------------------------------
+
+
+def test_distances_in_random_features_are_not_called_fid(
+    workspace: Workspace, trained: TrainedRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    networks = ImageMetrics(workspace.data_root / "fid", features="random")
+    (record,) = evaluate_run(trained, ["fid"], num=3, networks=networks)
+    assert record["name"] == "FD-random-inception(3/3)" and record["metric"] == "fid"
+    assert record["counts"] == {"real": 3, "generated": 3}
+    assert record["warning"] in capsys.readouterr().err
+    assert list((workspace.data_root / "fid").iterdir())
+    assert list((workspace.runs_root / "tiny" / "fid").iterdir())
+
+
+def test_images_on_disk_measure_as_the_run_does(
+    workspace: Workspace, trained: TrainedRun, tmp_path: Path
+) -> None:
+    (own,) = evaluate_run(trained, ["stack-fd"], num=12)
+    folders = [
+        write_samples(trained, Request(num=12, format=kind), tmp_path / kind)
+        for kind in ("png", "npz", "h5")
+    ]
+    given, _ = evaluate_all(workspace, (), folders, ["stack-fd"], data="demo-towers", num=12)
+    for record in given:
+        assert record["value"] == pytest.approx(own["value"], rel=1e-5)
+        assert record["name"] == own["name"] == "stack-FD(12/12)"
+        assert record["subject"]["kind"] == "images" and record["subject"]["count"] == 12
+    both, known = evaluate_all(workspace, ["tiny"], folders[:1], ["stack-fd"], data="demo-towers")
+    assert [m["subject"]["kind"] for m in both] == ["run", "images"] and known[-2:] == both
+
+
+def test_all_images_of_a_folder_are_counted(
+    workspace: Workspace, trained: TrainedRun, tmp_path: Path
+) -> None:
+    folder = write_samples(trained, Request(num=5), tmp_path / "few")
+    metrics = ["sacc-estimate", "stack-fd"]
+    (distance, share), _ = evaluate_all(workspace, (), [folder], metrics, data="demo-towers")
+    assert distance["counts"] == {"real": 16, "generated": 5}
+    assert share["counts"]["generated"] == 5 and 0 <= share["low"] <= share["high"] <= 1
+
+
+def test_an_interrupted_evaluation_continues(workspace: Workspace, trained: TrainedRun) -> None:
+    run, cache = workspace.runs_root / "tiny", workspace.data_root / "fid"
+    words = ["--data-root", str(workspace.data_root), "--runs-root", str(workspace.runs_root)]
+    words += ["eval", "--run", "tiny", "--metrics", "elbo,fid", "--features", "random"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sri_cli", *words, "--num", "2000"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 300
+    while not list(cache.rglob("*.npz")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 75, err
+    assert out == "" and "Traceback" not in err
+    metrics = {m["metric"] for m in read_records(run)}
+    assert "negative_elbo" in metrics and "fid" not in metrics
+    # The features of the real images are there already.
+    (file,) = cache.rglob("*.npz")
+    before = file.stat().st_mtime_ns
+    evaluate_run(trained, ["fid"], num=16, networks=ImageMetrics(cache, features="random"))
+    assert file.stat().st_mtime_ns == before
+    assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["metric"] == "fid"
+
+
+# Wrong input --------------------------------------------------------------------------------
+
+
+def test_errors_come_before_the_first_measurement(
+    workspace: Workspace, write_small_data: Callable[..., Path], tmp_path: Path
+) -> None:
+    other_size = str(write_small_data(tmp_path / "demo-towers-64.h5", 4, 64))
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    for i, side in enumerate((32, 32, 16)):
+        Image.new("RGB", (side, side)).save(mixed / f"{i}.png")
+    large = tmp_path / "large"
+    large.mkdir()
+    np.savez(large / "a.npz", images=np.zeros((4, 64, 64, 3), np.uint8))
+    own = str(workspace.data_path("demo-towers", 32))
+    for metrics in (["elbo"], ["stack-fd"]):
+        with pytest.raises(SriError, match="64 px"):
+            evaluate_all(workspace, ["tiny"], (), metrics, data=other_size)
+    with pytest.raises(SriError, match=r"2\.png"):
+        evaluate_all(workspace, ["tiny"], [mixed], ["stack-fd"], data=own, num=3)
+    with pytest.raises(SriError, match="64 px") as caught:
+        evaluate_all(workspace, ["tiny"], [large], ["stack-fd"], data=own)
+    assert caught.value.hint and "--size 64" in caught.value.hint
+    with pytest.raises(SriError, match="elbo"):
+        evaluate_all(workspace, ["tiny"], [large], ["elbo"], data=own)
+    with pytest.raises(SriError, match=str(large)):
+        evaluate_all(workspace, ["tiny"], [large], ["stack-fd"])
+    assert not read_records(workspace.runs_root / "tiny")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--num", "0"], "--num 0"),
+        (["--num", "-5"], "--num -5"),
+        (["--metrics", "stack-fd", "--num", "1"], "1 generated"),
+        (["--metrics", "fdi"], "fid"),
+        (["--metrics", " ,"], "metric"),
+        (["--metrics", "ari", "--features", "random"], "--features"),
+        (["--offline"], "--offline"),
+        (["--recorded", "--num", "5"], "--num"),
+        (["--recorded", "--seed", "0"], "--seed"),
+        (["--split", "tset"], "tset"),
+        (["--run", "nowhere"], "nowhere"),
+        (["--images", "nowhere"], "nowhere"),
+    ],
+)
+def test_wrong_options(workspace: Workspace, words: list[str], named: str) -> None:
+    result = sri_eval(workspace, *words)
+    assert result.exit_code == 2 and named in result.stderr and result.stdout == ""
+    assert not read_records(workspace.runs_root / "tiny")
+
+
+def test_metric_names() -> None:
+    assert parse_metrics(" elbo, ari,elbo") == ("elbo", "ari")
+
+
+def test_json_is_one_object(workspace: Workspace) -> None:
+    result = sri_eval(workspace, "--metrics", "order", "--num", "4", "--json")
+    records = json.loads(result.stdout)["results"]
+    assert [m["metric"] for m in records] == [
+        "order_iou",
+        "order_information",
+        "order_iou_shuffled",
+        "order_information_shuffled",
+    ]

@@ -1,0 +1,223 @@
+"""stack-FD and the S-Acc estimate: the shipped networks, their correction, and their training."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load
+
+from sri_cli.data.simulate.flaws import simulate_labelled_tower
+from sri_cli.errors import SriFailure
+from sri_cli.generation.sample import to_tensor
+from sri_cli.metrics.fid import frechet_distance, statistics_of
+from sri_cli.metrics.stack_classifiers import check, network, train
+from sri_cli.metrics.stack_classifiers.classifiers import (
+    Rates,
+    StackFeatures,
+    corrected_share,
+    open_judge,
+)
+from sri_cli.metrics.stack_classifiers.network import StackNet, to_bytes
+from sri_cli.metrics.stack_classifiers.training_images import (
+    blur,
+    blur_within,
+    factor_images,
+    model_like,
+    shredded,
+    touching_images,
+)
+
+BY_EYE = Path(__file__).parent / "by_eye.npz"
+PERFECT = Rates(right=10_000, plausible=10_000, wrong=0, flawed=10_000)
+ERRING = Rates(right=900, plausible=1000, wrong=200, flawed=1000)
+COUNT = 200
+
+
+@pytest.fixture(scope="module")
+def stacks() -> tuple[np.ndarray, np.ndarray]:
+    """Images and masks of 400 whole stacks."""
+    towers = [
+        simulate_labelled_tower(2 * i, size_px=64, preset="original", seed=5)
+        for i in range(2 * COUNT)
+    ]
+    images, masks = ([getattr(t, name) for t in towers] for name in ("images", "masks"))
+    return np.concatenate(images), np.concatenate(masks)
+
+
+def to_uint8(images: torch.Tensor) -> np.ndarray:
+    return (images * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+
+
+def noisy(images: np.ndarray, _: np.ndarray) -> np.ndarray:
+    noise = np.random.default_rng(0).standard_normal(images.shape) * 16
+    return (images + noise).round().clip(0, 255).astype(np.uint8)
+
+
+def blurred(images: np.ndarray, _: np.ndarray) -> np.ndarray:
+    return to_uint8(blur(to_tensor(images), 1.0))
+
+
+def exchanged(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Each block from another stack, as if slots were drawn independently."""
+    random = np.random.default_rng(0)
+    ground = torch.from_numpy(masks == 0)[:, None].float()
+    fill = to_uint8(blur_within(to_tensor(images), ground, 5.0))
+    canvas = np.where((masks == 0)[..., None], images, fill)
+    for position in range(1, int(masks.max()) + 1):
+        here = np.flatnonzero((masks == position).any(axis=(1, 2)))
+        givers = random.choice(here, len(here))
+        block = (masks[givers] == position)[..., None]
+        canvas[here] = np.where(block, images[givers], canvas[here])
+    return canvas
+
+
+# Shipped networks ---------------------------------------------------------------------------
+
+
+def test_shipped_files_are_small_and_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    for which in network.SHIPPED:
+        file = resources.files(network.PACKAGE).joinpath(f"{which}.safetensors")
+        assert len(file.read_bytes()) < 4 * 2**20
+    monkeypatch.setitem(network.SHIPPED, "factors", "0" * 64)
+    with pytest.raises(SriFailure, match=r"factors\.safetensors"):
+        network.open_shipped("factors")
+
+
+@pytest.mark.parametrize("damage", [noisy, blurred, exchanged])
+def test_stack_fd_grows_with_damage(stacks: tuple[np.ndarray, np.ndarray], damage) -> None:
+    (real, own), masks = np.split(stacks[0], 2), stacks[1][COUNT:]
+    extract = StackFeatures()
+    reference = statistics_of(extract(real))
+    whole, damaged = (
+        frechet_distance(reference, statistics_of(extract(images)))
+        for images in (own, damage(own, masks))
+    )
+    assert damaged > 1.5 * whole
+    again = frechet_distance(reference, statistics_of(extract(real[::-1])))
+    assert again == pytest.approx(0, abs=1e-3)
+
+
+def test_answers_do_not_depend_on_batches() -> None:
+    images = np.load(BY_EYE)["images"][:20]
+    for answer in (open_judge().plausible, StackFeatures()):
+        together = answer(images)
+        apart = np.concatenate([answer(images[i : i + 7]) for i in range(0, 20, 7)])
+        np.testing.assert_allclose(together, apart, atol=1e-4)
+        assert len(answer(images[:0])) == 0
+
+
+@pytest.mark.parametrize("look", ["original", "demo"])
+@pytest.mark.parametrize("side", [64, 32])
+def test_shipped_judge_tells_whole_stacks_from_flawed_ones(look: str, side: int) -> None:
+    towers = [simulate_labelled_tower(i, size_px=side, preset=look, seed=77) for i in range(96)]
+    probability = open_judge().plausible(np.concatenate([tower.images for tower in towers]))
+    truth = np.array([tower.plausible for tower in towers])
+    assert ((probability > 0.5) == truth).mean() > 0.75
+
+
+def test_shipped_judge_agrees_with_a_rater_on_generated_scenes() -> None:
+    """240 scenes of six systems, judged by eye, shuffled, before this judge was trained: 76 %."""
+    eye = np.load(BY_EYE)
+    probability = open_judge().plausible(eye["images"])
+    assert ((probability > 0.5) == eye["plausible"].astype(bool)).mean() > 0.75
+
+
+# Correction ---------------------------------------------------------------------------------
+
+
+def test_correction_by_error_rates() -> None:
+    value, low, high = corrected_share(80, 100, PERFECT)
+    assert value == pytest.approx(0.8)
+    # Jeffreys' interval of 80 of 100, from tables of the beta distribution.
+    assert (low, high) == pytest.approx((0.7138, 0.8690), abs=0.004)
+    # Of 1000 images 600 are plausible: 0.9 * 600 + 0.2 * 400 = 620 are called so.
+    value, low, high = corrected_share(620, 1000, ERRING)
+    assert value == pytest.approx(0.6)
+    assert low < 0.6 < high and high - low > 0.06  # wider than without errors
+    assert corrected_share(10, 100, ERRING)[0] == 0.0  # fewer than false alarms
+    assert corrected_share(100, 100, ERRING)[0] == 1.0  # more than possible
+
+
+@pytest.mark.parametrize(("accepted", "count"), [(-1, 10), (11, 10), (0, 0)])
+def test_counts_that_cannot_be(accepted: int, count: int) -> None:
+    with pytest.raises(ValueError):
+        corrected_share(accepted, count, PERFECT)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.25, 0.5, 0.75, 0.95])
+def test_intervals_hold_the_true_share(share: float) -> None:
+    random = np.random.default_rng(0)
+    held = 0
+    for _ in range(200):
+        rates = Rates(random.binomial(1000, 0.85), 1000, random.binomial(1000, 0.15), 1000)
+        good = random.binomial(100, share)
+        accepted = random.binomial(good, 0.85) + random.binomial(100 - good, 0.15)
+        _, low, high = corrected_share(int(accepted), 100, rates)
+        held += low <= share <= high
+    assert held > 0.9 * 200
+
+
+# Training -----------------------------------------------------------------------------------
+
+
+def test_training_is_a_function_of_the_seed_and_learns() -> None:
+    images = factor_images(64, seed=3)
+    losses: list[float] = []
+
+    def train_for(steps: int) -> StackNet:
+        def report(_: int, loss: float) -> None:
+            losses.append(loss)
+
+        return train.train_network("factors", images, steps, batch=16, report=report)
+
+    first, again, trained = train_for(1), train_for(1), train_for(50)
+    assert to_bytes(first) == to_bytes(again) != to_bytes(trained)
+    assert losses[0] == losses[1] and losses[2] < 0.8 * losses[0]
+    reloaded = StackNet(network.HEADS["factors"]).eval()
+    weights = load(to_bytes(trained))
+    reloaded.load_state_dict({name: value.float() for name, value in weights.items()})
+    noise = torch.rand(2, 3, 64, 64)
+    expected = trained.features(noise)
+    torch.testing.assert_close(reloaded.features(noise), expected, atol=0.05, rtol=0.05)
+
+
+def test_images_do_not_depend_on_workers() -> None:
+    one, two = touching_images(40, seed=4), touching_images(40, seed=4, workers=2)
+    np.testing.assert_array_equal(one.images, two.images)
+    np.testing.assert_array_equal(one.targets["flaw"], two.targets["flaw"])
+    assert (one.targets["flaw"] == 0).mean() == 0.5
+
+
+def test_drawing_over_is_repeatable_and_keeps_the_range() -> None:
+    source = touching_images(32, seed=4)
+    images, masks = to_tensor(source.images), torch.from_numpy(source.masks)
+    drawn, again = (model_like(images, masks, torch.Generator().manual_seed(1)) for _ in range(2))
+    torch.testing.assert_close(drawn, again)
+    assert drawn.min() >= 0 and drawn.max() <= 1
+    same = (drawn == images).flatten(1).all(1).float().mean()
+    assert 0 < same < 0.6  # some stay as they are
+    torn = shredded(images, masks, torch.Generator().manual_seed(1))
+    assert (torn - images).abs().mean() > (drawn - images).abs().mean()
+
+
+def test_train_writes_weights_and_errors(tmp_path: Path) -> None:
+    options = ["--images", "64", "--held-out", "64", "--steps", "1", "--workers", "1"]
+    result = CliRunner().invoke(train.main, ["touching", *options, "--out", str(tmp_path / "made")])
+    assert result.exit_code == 0, result.output
+    facts = json.loads((tmp_path / "made" / "touching.json").read_text())
+    assert facts["rates"]["demo-32"]["plausible"] + facts["rates"]["demo-32"]["flawed"] == 32
+    assert load((tmp_path / "made" / "touching.safetensors").read_bytes())
+
+
+def test_check_counts_errors_of_the_shipped_networks() -> None:
+    result = CliRunner().invoke(check.main, ["--num", "64", "--workers", "1"])
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert facts["weights"] == network.SHIPPED and facts["accuracy"]["height"] > 0.8
+    assert facts["rates"]["demo-64"]["plausible"] + facts["rates"]["demo-64"]["flawed"] == 32
