@@ -16,9 +16,9 @@ from PIL import Image
 from sri_cli.config.schema import Recipe
 from sri_cli.console import duration
 from sri_cli.data.dataset import DataFile
-from sri_cli.data.prepare import OtherSettings
+from sri_cli.data.prepare import OtherSettings, prepare
 from sri_cli.data.source import Options, Simulation
-from sri_cli.data.sources.shapestacks import prepare_shapestacks, simulated_towers
+from sri_cli.data.sources.shapestacks import simulated_towers
 from sri_cli.demo_report import SAMPLES, TEMPERATURE, Shown, write_demo_report
 from sri_cli.errors import SriError
 from sri_cli.generation.samples import Request, write_samples
@@ -46,13 +46,14 @@ def run_demo(out: Path, steps: int | None = None, scenes: int | None = None) -> 
     workspace = Workspace(out / "data", out / "runs")
     command = shlex.join(["sri", *sys.argv[1:]])
     with other_folder_is_the_way_out():
-        options = Options(scenes=scenes)
+        towers = simulated_towers(Options(scenes=scenes), "demo")
         # Bad numbers are errors before the work.
         overrides = [] if steps is None else [f"train.steps={steps}"]
         recipe, _, run_dir = resolve_run(workspace, RECIPE, overrides=overrides)
-        check_scenes(simulated_towers(options, "demo"), recipe.train.batch)
+        check_scenes(towers, recipe.train.batch)
         tell(1, "towers of blocks, simulated")
-        data = prepare_shapestacks(workspace, options, preset="demo", command=command).data
+        path = workspace.data_path(towers.header.name, towers.header.size)
+        data = prepare(towers, path, command=command).data
         tell(2, f"training {RECIPE}")
         train(recipe, data, run_dir, command=command)
     shown = look(workspace, recipe, run_dir, data, began, repeat_commands(out, steps, scenes))

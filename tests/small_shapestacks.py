@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image, ImageDraw
 
-from sri_cli.data.prepare import Prepared
+from sri_cli.data.prepare import Prepared, prepare
 from sri_cli.data.source import Options
-from sri_cli.data.sources.shapestacks import prepare_shapestacks
-from sri_cli.run import Workspace
+from sri_cli.data.sources.shapestacks import choose_source
 
 FRAME = (255, 0, 255)
 LEFT, RIGHT = (200, 40, 0), (0, 80, 120)
@@ -96,8 +94,16 @@ def write_maps(room: Path, cameras: Sequence[int], mode: str = "RGB") -> None:
         label_map(1 + camera % 6, mode).save(file, "PNG")
 
 
-def prepare_from(place: Path, out: Path, options: Options | None = None, **how: Any) -> Prepared:
+def prepare_from(
+    place: Path,
+    out: Path,
+    options: Options | None = None,
+    *,
+    split: str = "default",
+    workers: int = 1,
+    force: bool = False,
+) -> Prepared:
     """`sri prepare shapestacks --from PLACE --out OUT`."""
-    workspace = Workspace(out.parent / "data", out.parent / "runs")
-    how = {"workers": 1} | how
-    return prepare_shapestacks(workspace, options or Options(), source=str(place), out=out, **how)
+    where = {"split": split, "downloads": out.parent / "data" / "downloads"}
+    source = choose_source(options or Options(), str(place), **where)  # type: ignore[arg-type]
+    return prepare(source, out, workers=workers, force=force)

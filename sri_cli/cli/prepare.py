@@ -1,4 +1,4 @@
-"""`sri prepare`."""
+"""`sri prepare`: make data files, list them, describe one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from sri_cli.run import Workspace
 
 if TYPE_CHECKING:
     from sri_cli.data.dataset import DataFile
-    from sri_cli.data.prepare import Prepared
+    from sri_cli.data.source import Source
 
-SHEET_IMAGES = 48
+NUM_SHEET_IMAGES = 48
 
 
 class DataSets(click.Group):
-    """The data sets as subcommands; one that is not there is told as a data set."""
+    """The data sets as subcommands; an unknown name is reported as a data set."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -43,58 +43,66 @@ class DataSets(click.Group):
 @click.option("--list", "listing", is_flag=True, help="List the prepared files.")
 @click.pass_context
 def command(ctx: click.Context, listing: bool) -> None:
-    """Make a data file: simulate or convert a data set."""
+    """Prepare a data set: simulate it or convert published files."""
+    if not listing and ctx.invoked_subcommand is None:
+        raise SriError(
+            "name a data set", "sri prepare shapestacks; --list lists the prepared files"
+        )
+    if listing and ctx.invoked_subcommand is not None:
+        raise SriError(f"--list does not go with {ctx.invoked_subcommand}", "sri prepare --list")
     if listing:
-        if ctx.invoked_subcommand is not None:
-            raise SriError(
-                f"--list makes nothing, {ctx.invoked_subcommand} does: one or the other",
-                "sri prepare --list",
-            )
-        show_list(ctx.obj)
-    elif ctx.invoked_subcommand is None:
-        raise SriError("which data set?", "sri prepare shapestacks, or --list what is prepared")
+        from sri_cli.data.summary import list_files
+
+        click.echo(list_files(ctx.obj) or f"no data files in {ctx.obj.data_root}")
 
 
-def show_list(workspace: Workspace) -> None:
-    """The prepared files."""
-    from sri_cli.data.summary import list_files
-
-    click.echo(list_files(workspace) or f"no data files in {workspace.data_root}")
-
-
-NUMBERS = together(  # of every data set
+NUMBERS = together(
     click.option(
         "--size",
         "size_px",
         type=int,
         metavar="PX",
-        help="Image size [the paper's; of a folder 64].",
+        show_default="as in the paper; 64 for a folder",
+        help="Image size.",
     ),
-    click.option("--scenes", type=COUNT, help="Training scenes; the others get a sixth."),
-    click.option("--val-scenes", type=COUNT, help="Validation scenes."),
-    click.option("--test-scenes", type=COUNT, help="Test scenes."),
-    seed_option("Of simulated scenes, or of a shuffled split."),
-    click.option("--workers", type=COUNT, help="Processes; the file is the same."),
-    click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Another place."),
-    click.option("--force", is_flag=True, help="Replace a file that was made otherwise."),
+    click.option("--scenes", type=COUNT, help="Training scenes."),
+    click.option(
+        "--val-scenes", type=COUNT, show_default="a sixth of --scenes", help="Validation scenes."
+    ),
+    click.option(
+        "--test-scenes", type=COUNT, show_default="a sixth of --scenes", help="Test scenes."
+    ),
+    seed_option("Seed for simulated scenes, or for a shuffled split."),
+    click.option(
+        "--workers",
+        type=COUNT,
+        show_default="one per core",
+        help="Processes; the file is the same.",
+    ),
+    click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        show_default="data/NAME-SIZE.h5",
+        help="File to write.",
+    ),
+    click.option("--force", is_flag=True, help="Replace a file made with other settings."),
 )
 
 
-def sources(places: str) -> Decorator:
-    """The options of a data set that is published in several places."""
-    place = click.option(
-        "--from",
-        "source",
-        default="simulate",
-        show_default=True,
-        metavar=places,
-        help="Where from.",
-    )
+def sources(choices: str) -> Decorator:
+    """The options of a data set that can be simulated or converted."""
     return together(
-        place,
+        click.option(
+            "--from",
+            "where",
+            default="simulate",
+            metavar=choices,
+            help="Simulate the data set, or where its files are.",
+        ),
         NUMBERS,
-        click.option("--views", type=COUNT, help="Cameras a simulated scene."),
-        click.option("--offline", is_flag=True, help="Use what was downloaded before."),
+        click.option("--views", type=COUNT, help="Views of each scene."),
+        click.option("--offline", is_flag=True, help="Use only files downloaded before."),
     )
 
 
@@ -104,33 +112,31 @@ def sources(places: str) -> Decorator:
     "--preset",
     type=click.Choice(["original", "demo"]),
     default="original",
-    show_default=True,
-    help="Towers like the original's; or few plain blocks near the camera (demo-towers).",
+    help="Simulate towers like the original's, or 2 or 3 blocks seen from near (demo-towers).",
 )
 @click.option(
     "--raw",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Write the simulated towers as the original's files first.",
+    help="Write the simulated towers in the original's file layout first.",
 )
 @click.option(
     "--split",
     default="default",
-    show_default=True,
     metavar="LIST",
-    help="Of the original's files: default, blocks_all or ccs_all.",
+    help="Split lists of the original files: default, blocks_all or ccs_all.",
 )
 @click.pass_obj
 def shapestacks(workspace: Workspace, **options: Any) -> None:
     """Towers of blocks.
 
-    The same command again resumes.
+    Run the same command again to resume.
     """
     from sri_cli.data.source import Options
-    from sri_cli.data.sources.shapestacks import prepare_shapestacks
+    from sri_cli.data.sources.shapestacks import choose_source
 
-    asked, how = split_options(Options, options)
-    show_prepared(prepare_shapestacks(workspace, asked, **how))
+    numbers, where, how = split_options(Options, options, workspace)
+    make(workspace, choose_source(numbers, **where), **how)
 
 
 @command.command("objects-room")
@@ -139,9 +145,9 @@ def shapestacks(workspace: Workspace, **options: Any) -> None:
 def objects_room(workspace: Workspace, **options: Any) -> None:
     """Rooms with one to three objects.
 
-    The same command again resumes.
+    Run the same command again to resume.
     """
-    multi_object(workspace, "objects-room", options)
+    make_multi_object(workspace, "objects-room", options)
 
 
 @command.command()
@@ -150,54 +156,92 @@ def objects_room(workspace: Workspace, **options: Any) -> None:
 def clevr6(workspace: Workspace, **options: Any) -> None:
     """Tables with three to six objects.
 
-    The same command again resumes.
+    Run the same command again to resume.
     """
-    multi_object(workspace, "clevr6", options)
+    make_multi_object(workspace, "clevr6", options)
 
 
-def multi_object(workspace: Workspace, name: str, options: dict[str, Any]) -> None:
+def make_multi_object(workspace: Workspace, name: str, options: dict[str, Any]) -> None:
     """One of the Multi-Object Datasets."""
     from sri_cli.data.source import Options
-    from sri_cli.data.sources.multi_object import prepare_multi_object
+    from sri_cli.data.sources.multi_object import choose_source
 
-    asked, how = split_options(Options, options)
-    show_prepared(prepare_multi_object(workspace, name, asked, **how))
+    numbers, where, how = split_options(Options, options, workspace)
+    make(workspace, choose_source(name, numbers, **where), **how)
 
 
 @command.command()
-@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
 @NUMBERS
-@click.option("--name", help="The data set's name [the folder's].")
-@click.option("--crop", type=COUNT, metavar="PX", help="Centre crop [the largest square].")
+@click.option("--name", show_default="the folder's", help="Name of the data set.")
+@click.option(
+    "--crop", type=COUNT, metavar="PX", show_default="the largest square", help="Centre crop."
+)
 @click.option(
     "--background",
     "background_labels",
     type=click.IntRange(0, 255),
     default=1,
-    show_default=True,
-    help="Labels of the masks, from 0, that are background.",
+    help="How many mask labels, from 0, are background.",
 )
 @click.option("--strict", is_flag=True, help="Stop at a file that cannot be read.")
 @click.pass_obj
-def folder(workspace: Workspace, folder: Path, **options: Any) -> None:
+def folder(workspace: Workspace, directory: Path, **options: Any) -> None:
     """Images of your own.
 
-    Integer-label PNGs of the same names in masks/ are their masks. The same command again resumes.
+    Masks are PNGs with integer labels and the images' names in masks/. Run the same command again
+    to resume.
     """
-    from sri_cli.data.sources.folder import FolderOptions, prepare_folder
+    from sri_cli.data.sources.folder import FolderOptions, FolderSource
 
-    settings, how = split_options(FolderOptions, options)
-    show_prepared(prepare_folder(workspace, folder, settings, **how))
+    numbers, _, how = split_options(FolderOptions, options, workspace)
+    make(workspace, FolderSource(directory, numbers, how["workers"]), **how)
+
+
+HOW = ("workers", "out", "force")
+
+
+def split_options(
+    kind: Callable[..., Any], options: dict[str, Any], workspace: Workspace
+) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """The options of the data set as `kind`, where its files are, and how to make the data file."""
+    fields = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    numbers = {key: value for key, value in options.items() if key in fields and value is not None}
+    where = {key: value for key, value in options.items() if key not in (*fields, *HOW)}
+    where["downloads"] = workspace.data_root / "downloads"
+    return kind(**numbers), where, {key: options[key] for key in HOW}
+
+
+def make(
+    workspace: Workspace, source: Source, workers: int | None, out: Path | None, force: bool
+) -> None:
+    """Make the data file and print what it holds and how fast it was made."""
+    from sri_cli.console import counted
+    from sri_cli.data.prepare import prepare
+    from sri_cli.data.summary import counts_text, discarded_text, skipped_text
+
+    path = out or workspace.data_path(source.header.name, source.header.size)
+    typed = shlex.join(["sri", *sys.argv[1:]])
+    prepared = prepare(source, path, workers=workers, force=force, command=typed)
+    data = prepared.data
+    click.echo(f"{data.path}: {data.caption}, {counts_text(data)}")
+    if prepared.made:
+        rate = f"{prepared.images_per_second:.0f} per second"
+        click.echo(f"{counted(prepared.made, 'image')} in {prepared.seconds:.0f} s ({rate})")
+        if text := discarded_text(int(data.attrs.get("discarded", 0))):
+            click.echo(f"discarded {text}")
+    if text := skipped_text(data.attrs):
+        click.echo(f"left out {text}")
 
 
 @command.command()
 @click.argument("name", metavar="NAME|FILE")
-@click.option("--size", type=COUNT, metavar="PX", help="Only the file of this size.")
+@click.option("--size", type=COUNT, metavar="PX", show_default="all", help="File of one size.")
 @click.pass_obj
 def show(workspace: Workspace, name: str, size: int | None) -> None:
-    """Describe a prepared file.
+    """Check and describe a prepared file.
 
-    Its contact sheet is written beside it.
+    A contact sheet of its images and masks is written beside it.
     """
     from sri_cli.data.dataset import DataFile
     from sri_cli.data.summary import check_intact, describe, find_files, mask_facts
@@ -216,7 +260,7 @@ def write_contact_sheet(data: DataFile) -> str:
     from sri_cli.plotting.figures import draw, write_figure
 
     split = data.split("train")
-    picked = split.pick(SHEET_IMAGES)
+    picked = split.pick(NUM_SHEET_IMAGES)
     masks = split.masks_of(picked)
     panel = contact_panel(split.images[picked], masks, data.background_labels)
     title = f"{data.caption}, {data.size} px, training images"
@@ -226,28 +270,3 @@ def write_contact_sheet(data: DataFile) -> str:
     except SriFailure as error:
         return f"none: {error.message}"
     return str(path)
-
-
-def split_options(kind: Callable[..., Any], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """What to make, as `kind`, left-out numbers as its own; and how to make it."""
-    fields = kind.__dataclass_fields__  # type: ignore[attr-defined]
-    what = {key: value for key, value in options.items() if key in fields and value is not None}
-    how = {key: value for key, value in options.items() if key not in fields}
-    return kind(**what), how | {"command": shlex.join(["sri", *sys.argv[1:]])}
-
-
-def show_prepared(prepared: Prepared) -> None:
-    """The file, and how fast it was made."""
-    from sri_cli.console import counted
-    from sri_cli.data.summary import counts_text
-
-    data = prepared.data
-    click.echo(f"{data.path}: {data.caption}, {counts_text(data)}")
-    skipped, discarded = data.attrs.get("skipped", 0), data.attrs.get("discarded", 0)
-    if skipped:
-        click.echo(f"left out, for they could not be read: {counted(skipped, 'file')}")
-    if prepared.made:
-        broke = f", {counted(discarded, 'scenario')} discarded by the rules" if discarded else ""
-        rate = f"{prepared.images_per_second:.0f} a second"
-        made = f"{counted(prepared.made, 'view')} in {prepared.seconds:.0f} s ({rate})"
-        click.echo(f"{made}{broke}")

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sri_cli.data.prepare import Prepared, prepare
 from sri_cli.data.simulate.towers import simulate_tower
 from sri_cli.data.source import Options, Simulation
 from sri_cli.data.sources import shapestacks_raw as writing
-from sri_cli.data.sources.shapestacks import prepare_shapestacks, simulated_towers
+from sri_cli.data.sources.shapestacks import choose_source, simulated_towers
 from sri_cli.data.sources.shapestacks_raw import RawTowers
 from sri_cli.data.sources.shapestacks_raw import write_raw as write_raw_files
 from sri_cli.errors import Interrupted, SriError, SriFailure
-from sri_cli.run import Workspace
 from tests.small_shapestacks import prepare_from, write_files
 
 OPTIONS = Options(64, scenes=3, val_scenes=1, test_scenes=1, views=2, seed=5)
@@ -116,15 +116,16 @@ def test_the_same_bytes_by_any_number_of_workers(raw: Path, tmp_path: Path) -> N
     assert tree(tmp_path / "again") == tree(raw)
 
 
+def from_raw(folder: Path, out: Path, options: Options = OPTIONS) -> Prepared:
+    return prepare(RawTowers(simulated_towers(options), folder), out, workers=2)
+
+
 def test_one_command_writes_reads_and_keeps(raw: Path, tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path / "data", tmp_path / "runs")
-    folder = tmp_path / "raw"
-    made = prepare_shapestacks(workspace, OPTIONS, raw=folder, workers=2)
-    assert made.made == 10 and tree(folder) == tree(raw)
-    path = workspace.data_path("shapestacks", 64)
+    folder, path = tmp_path / "raw", tmp_path / "towers-64.h5"
+    assert from_raw(folder, path).made == 10 and tree(folder) == tree(raw)
     assert path.read_bytes() == prepare_from(raw, tmp_path / "from-64.h5").data.path.read_bytes()
     before = {place: place.stat().st_mtime_ns for place in folder.rglob("*.png")}
-    assert prepare_shapestacks(workspace, OPTIONS, raw=folder).made == 0
+    assert from_raw(folder, path).made == 0
     assert before == {place: place.stat().st_mtime_ns for place in folder.rglob("*.png")}
 
 
@@ -132,12 +133,11 @@ def test_what_the_header_will_be_is_known_before(raw: Path, tmp_path: Path) -> N
     data = prepare_from(raw, tmp_path / "back-64.h5").data
     assert dict(RawTowers(TOWERS, raw).header.parameters) == data.attrs["parameters"]
     other = replace(OPTIONS, seed=6)
-    place = Workspace(tmp_path, tmp_path)
     with pytest.raises(SriError, match="seed 5 -> 6"):
-        prepare_shapestacks(place, other, raw=tmp_path / "new", out=data.path)
+        from_raw(tmp_path / "new", data.path, other)
     with pytest.raises(SriError, match="towers.txt"):
-        prepare_shapestacks(place, other, raw=tmp_path / "new", out=tmp_path / "towers.txt")
-    assert not (tmp_path / "new").exists()  # told before the rendering
+        from_raw(tmp_path / "new", tmp_path / "towers.txt", other)
+    assert not (tmp_path / "new").exists()  # refused before the rendering
 
 
 def test_a_stopped_writing_goes_on(
@@ -198,11 +198,10 @@ def test_towers_of_other_numbers_are_not_mixed(raw: Path) -> None:
     assert record["parameters"]["views"] == 2 and "size_px" not in record["parameters"]
 
 
-@pytest.mark.parametrize("wrong", [{"preset": "demo"}, {"source": "mirror"}])
+@pytest.mark.parametrize("wrong", [{"preset": "demo"}, {"where": "mirror"}])
 def test_raw_is_for_simulated_towers_of_the_original(tmp_path: Path, wrong: dict[str, str]) -> None:
-    place = Workspace(tmp_path, tmp_path)
     with pytest.raises(SriError, match="--raw"):
-        prepare_shapestacks(place, Options(), raw=tmp_path / "raw", **wrong)  # type: ignore[arg-type]
+        choose_source(Options(), raw=tmp_path / "raw", downloads=tmp_path, **wrong)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
 

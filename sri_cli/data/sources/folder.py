@@ -30,12 +30,11 @@ from PIL import Image, ImageOps
 from sri_cli.console import Progress, counted
 from sri_cli.data.dataset import SPLITS
 from sri_cli.data.parallel import available_cores, parallel_map
-from sri_cli.data.prepare import Prepared, prepare
 from sri_cli.data.source import Options, Rows, Scenario, Source, Survey, sixth
 from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError
-from sri_cli.run import PREPARED_AS, Workspace
+from sri_cli.run import PREPARED_AS
 
 DEFAULT_PX = 64
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
@@ -67,26 +66,6 @@ class FolderOptions(Options):
     crop: int | None = None
     background_labels: int = 1
     strict: bool = False
-
-
-def prepare_folder(
-    workspace: Workspace,
-    folder: Path,
-    options: FolderOptions,
-    *,
-    out: Path | None = None,
-    workers: int | None = None,
-    force: bool = False,
-    command: str = "sri prepare folder",
-) -> Prepared:
-    """Make the data file of a folder, by default in the workspace; see `prepare`.
-
-    Raises:
-        SriError: No images, too few for the numbers, or with `strict` an unusable file.
-    """
-    source = FolderSource(folder, options, workers)
-    path = out or workspace.data_path(source.header.name, source.header.size)
-    return prepare(source, path, workers=workers, force=force, command=command)
 
 
 class Unreadable(Exception):

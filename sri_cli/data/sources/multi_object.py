@@ -18,7 +18,6 @@ import numpy as np
 from sri_cli.console import Progress
 from sri_cli.data.dataset import SPLITS
 from sri_cli.data.download import Remote, download
-from sri_cli.data.prepare import Prepared, prepare
 from sri_cli.data.source import Options, Rows, Scenario, Simulation, Source, Survey
 from sri_cli.data.sources.hdf5 import Hdf5Source
 from sri_cli.data.sources.published import (
@@ -41,60 +40,43 @@ from sri_cli.data.sources.tfrecord import (
 from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError
-from sri_cli.run import Workspace
 
 BUCKET = "https://storage.googleapis.com/multi-object-datasets/"
 # Simulated scenes by default: enough to train on, and the 10,000 test images that FID needs.
 SCENES = {"train": 20_000, "val": 1_000, "test": 10_000}
 
 
-def prepare_multi_object(
-    workspace: Workspace,
-    name: str,
-    options: Options,
-    *,
-    source: str = "simulate",
-    offline: bool = False,
-    out: Path | None = None,
-    workers: int | None = None,
-    force: bool = False,
-    command: str = "sri prepare",
-) -> Prepared:
-    """Make the data file of `objects-room` or `clevr6`, by default in the workspace.
+def choose_source(
+    name: str, options: Options, where: str = "simulate", *, downloads: Path, offline: bool = False
+) -> Source:
+    """The source that the options of `sri prepare objects-room` or `clevr6` mean.
 
     Args:
-        source: simulate, mirror, bucket or a path.
+        where: simulate, mirror, bucket or a path.
+        downloads: The folder of downloaded files.
         offline: Use only what was downloaded before.
 
     Raises:
-        SriError: Impossible numbers, or a source that does not exist or has another format.
+        SriError: Impossible numbers, or a source that does not exist.
     """
     options.check()
     kind = SETS[name]
-    path = out or workspace.data_path(name, options.size_px or kind.size_px)
-    chosen = _choose_source(kind, options, source, workspace.data_root / "downloads", offline)
-    return prepare(chosen, path, workers=workers, force=force, command=command)
-
-
-def _choose_source(
-    kind: PublishedSet, options: Options, source: str, downloads: Path, offline: bool
-) -> Source:
-    if source == "simulate":
+    if where == "simulate":
         return simulation(kind, options)
     if options.views is not None:
         raise SriError("--views is for simulated scenes; published ones have one", "leave it out")
     options.refuse_seed()
-    if source == "mirror":
+    if where == "mirror":
         return Hdf5Source(kind, downloads / kind.mirror_file, options, remote=True, offline=offline)
-    if source == "bucket":
+    if where == "bucket":
         path = downloads / Path(kind.record_file).name
         return RecordSource(kind, path, options, remote=True, offline=offline)
-    path = Path(source).expanduser()
+    path = Path(where).expanduser()
     if path.is_dir():
         path = path / Path(kind.record_file).name
     if not path.is_file():
         raise SriError(
-            f"--from {source}: there is no file {path}",
+            f"--from {where}: there is no file {path}",
             "choose simulate, mirror, bucket, or a file that exists",
         )
     reader = Hdf5Source if h5py.is_hdf5(path) else RecordSource

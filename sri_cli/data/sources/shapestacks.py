@@ -30,14 +30,12 @@ from PIL import Image
 
 from sri_cli.console import Progress
 from sri_cli.data.dataset import SPLITS
-from sri_cli.data.prepare import Prepared, prepare
 from sri_cli.data.source import Options, Rows, Scenario, Simulation, Source, Survey, sixth
 from sri_cli.data.sources.hdf5 import Hdf5Source
 from sri_cli.data.sources.published import SETS
 from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError, did_you_mean
-from sri_cli.run import Workspace
 
 NAME = "shapestacks"
 LIST_FILES = {"train": "train.txt", "val": "eval.txt", "test": "test.txt"}
@@ -93,74 +91,70 @@ def simulated_towers(options: Options, preset: Preset = "original") -> Simulatio
     return Simulation(header, scenes, views, make)
 
 
-def prepare_shapestacks(
-    workspace: Workspace,
+def choose_source(
     options: Options,
+    where: str = "simulate",
     *,
-    source: str = "simulate",
+    downloads: Path,
     preset: Preset = "original",
     split: str = "default",
     raw: Path | None = None,
     offline: bool = False,
-    out: Path | None = None,
-    workers: int | None = None,
-    force: bool = False,
-    command: str = "sri prepare shapestacks",
-) -> Prepared:
-    """Make the data file of towers, by default at its path in the workspace; see `prepare`.
+) -> Source:
+    """The source that the options of `sri prepare shapestacks` mean; SriError if there is none.
 
-    `source` is simulate, mirror, a file of the mirror, or a folder of original files. `raw`: write
-    the simulated towers as original files there first, then read those.
+    Args:
+        where: simulate, mirror, a file of the mirror, or a folder of original files.
+        downloads: The folder of files from the mirror.
+        split: Which split lists of the original files.
+        raw: Write the simulated towers as original files to this folder, then read those.
     """
-    path = Path(source).expanduser()
-    check_options(source, options, preset, split, raw)
-    towers: Source
-    if source == "mirror" or path.is_file():
-        remote = source == "mirror"
-        if remote:
-            path = workspace.data_root / "downloads" / SETS[NAME].mirror_file
-        towers = Hdf5Source(SETS[NAME], path, options, remote=remote, offline=offline)
-    elif source != "simulate":
-        towers = OriginalFiles(find_root(path), options, split)
-    else:
-        towers = simulated_towers(options, preset)
-        if raw is not None:
-            from sri_cli.data.sources.shapestacks_raw import RawTowers
+    path = Path(where).expanduser()
+    check_options(options, where, preset, split, raw)
+    if where == "mirror":
+        path = downloads / SETS[NAME].mirror_file
+        return Hdf5Source(SETS[NAME], path, options, remote=True, offline=offline)
+    if path.is_file():
+        return Hdf5Source(SETS[NAME], path, options)
+    if where != "simulate":
+        return OriginalFiles(find_root(path), options, split)
+    towers = simulated_towers(options, preset)
+    if raw is None:
+        return towers
+    from sri_cli.data.sources.shapestacks_raw import RawTowers
 
-            towers = RawTowers(towers, raw)
-    target = out or workspace.data_path(towers.header.name, towers.header.size)
-    return prepare(towers, target, workers=workers, force=force, command=command)
+    return RawTowers(towers, raw)
 
 
 def check_options(
-    source: str, options: Options, preset: Preset, split: str, raw: Path | None
+    options: Options, where: str, preset: Preset, split: str, raw: Path | None
 ) -> None:
     """SriError for options that do not go together, and for a source that does not exist."""
-    path = Path(source).expanduser()
-    simulated, from_mirror = source == "simulate", source == "mirror" or path.is_file()
-    if source == "bucket":
+    path = Path(where).expanduser()
+    simulated, from_mirror = where == "simulate", where == "mirror" or path.is_file()
+    if where == "bucket":
         raise SriError(
             "ShapeStacks is not in that bucket, and its own server is gone",
             "--from simulate, --from mirror, or --from DIR with files of your own",
         )
     if not (simulated or from_mirror or path.is_dir()):
-        near = did_you_mean(source, ("simulate", "mirror"))
-        raise SriError(f"no folder {source}{near}", "--from simulate, mirror, or a folder")
+        near = did_you_mean(where, ("simulate", "mirror"))
+        raise SriError(f"no folder {where}{near}", "--from simulate, mirror, or a folder")
     if not simulated and (preset != "original" or raw is not None):
         option = f"--preset {preset}" if raw is None else f"--raw {raw}"
         raise SriError(
-            f"{option} is for simulated towers, not for --from {source}",
+            f"{option} is for simulated towers, not for --from {where}",
             f"sri prepare shapestacks --from simulate {option}",
         )
     if raw is not None and preset != "original":
         raise SriError(f"--raw cannot write --preset {preset}", "leave out one of them")
     if split != "default" and (simulated or from_mirror):
         raise SriError(
-            f"--split {split} is a split list of the original files, which --from {source} lacks",
+            f"--split {split} is a split list of the original files, which --from {where} lacks",
             "leave it out, or --from DIR with the original files",
         )
     if options.views is not None and from_mirror:
-        raise SriError(f"--views cannot be chosen with --from {source}", "leave it out")
+        raise SriError(f"--views cannot be chosen with --from {where}", "leave it out")
 
 
 class OriginalFiles(Source):
@@ -172,11 +166,11 @@ class OriginalFiles(Source):
         options.refuse_seed()
         self.root, self.options, self.split = root, options, split
         self.resizing = Resizing(options.size_px or SIZE_PX, "bilinear", centre=CROP_PX)
-        scenarios = self.read_scenarios()
-        cameras, maps = self.files_of(scenarios["train"][0])
+        self.scenarios = self.read_scenarios()
+        cameras, maps = self.files_of(self.scenarios["train"][0])
         self.views = max(1, len(list(cameras)[: options.views]))
         self.header = files_header(
-            scenarios, options, split, masks=bool(maps), simulated=read_simulated(root)
+            self.scenarios, options, split, masks=bool(maps), simulated=read_simulated(root)
         )
 
     def read_scenarios(self) -> Scenarios:
@@ -196,13 +190,11 @@ class OriginalFiles(Source):
                         "unpack shapestacks-meta.tar.gz again",
                     )
                 lists[name] = file
-        limits = scenario_limits(self.options)
-        return {split: choose(names[split], split, limits, self.options) for split in SPLITS}
+        return {split: choose(names[split], split, self.options) for split in SPLITS}
 
     def survey(self) -> Survey:
         """List every scenario's folder and compare them."""
-        scenarios = self.read_scenarios()
-        everyone = [name for split in SPLITS for name in scenarios[split]]
+        everyone = [name for split in SPLITS for name in self.scenarios[split]]
         numbers: dict[str, int] = {}
         first_maps: dict[str, Path | None] = {}
         for name in everyone:
@@ -216,8 +208,7 @@ class OriginalFiles(Source):
                 )
         check_cameras(numbers, self.options.views)
         self.check_maps(first_maps)
-        counts = {split: len(scenarios[split]) * self.views for split in SPLITS}
-        return Survey(counts, plan=scenarios)
+        return Survey({split: len(self.scenarios[split]) * self.views for split in SPLITS})
 
     def check_maps(self, first_maps: Mapping[str, Path | None]) -> None:
         """SriError unless all scenarios or none have maps, and the maps mark objects."""
@@ -249,7 +240,7 @@ class OriginalFiles(Source):
 
     def items(self, survey: Survey, rows: Rows) -> Iterator[tuple[str, str]]:
         for split in SPLITS:
-            for name in survey.plan[split][rows[split] // self.views :]:
+            for name in self.scenarios[split][rows[split] // self.views :]:
                 yield split, name
 
     def make(self, item: str) -> Scenario:
@@ -319,21 +310,13 @@ def read_list(path: Path) -> list[str]:
     return sorted(names)
 
 
-def scenario_limits(options: Options) -> dict[str, int]:
-    """How many scenarios of a split the options ask for."""
-    numbers = zip(SPLITS, (options.scenes, options.val_scenes, options.test_scenes), strict=True)
-    return {split: number for split, number in numbers if number is not None}
-
-
-def choose(
-    names: Sequence[str], split: str, limits: Mapping[str, int], options: Options
-) -> list[str]:
+def choose(names: Sequence[str], split: str, options: Options) -> list[str]:
     """As many of a split's scenarios as the options ask for; beside --scenes a sixth.
 
     They are chosen by their hashes, so that all kinds are among them: the first in alphabetical
     order are the lowest towers.
     """
-    limit = limits.get(split)
+    limit = options.given[split]
     if limit is not None and limit > len(names):
         flag = "--scenes" if split == "train" else f"--{split}-scenes"
         raise SriError(
@@ -356,7 +339,7 @@ def files_header(
 ) -> Header:
     """The header of a data file made from files; `simulated`: the parameters of our own files."""
     text = "".join(f"{part}\n{name}\n" for part in SPLITS for name in scenarios[part])
-    limits = scenario_limits(options)
+    limits = {part: number for part, number in options.given.items() if number is not None}
     if options.scenes is not None:
         limits = {part: len(scenarios[part]) for part in SPLITS}
     parameters: dict[str, Any] = {

@@ -28,11 +28,9 @@ from sri_cli.data.sources.folder import (
     Unreadable,
     decode_image,
     decode_labels,
-    prepare_folder,
 )
 from sri_cli.data.transforms import Resizing
 from sri_cli.errors import Interrupted, SriError
-from sri_cli.run import Workspace
 from tests.small_data import changed
 
 TURN_CLOCKWISE = 6  # EXIF
@@ -60,9 +58,9 @@ def greys(count: int, masks: bool = False, folder: str = "mine") -> None:
 
 
 def made(folder: str = "mine", workers: int = 1, **options: Any) -> DataFile:
-    space = Workspace(Path("data"), Path("runs"))
-    chosen = FolderOptions(size_px=8, **options)
-    return prepare_folder(space, Path(folder), chosen, workers=workers, force=True).data
+    source = FolderSource(Path(folder), FolderOptions(size_px=8, **options), workers)
+    path = Path("data", f"{source.header.name}-8.h5")
+    return prepare(source, path, workers=workers, force=True).data
 
 
 def contents(data: DataFile) -> dict[str, list[int]]:
