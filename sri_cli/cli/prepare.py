@@ -65,17 +65,19 @@ NUMBERS = together(
         show_default="as in the paper; 64 for a folder",
         help="Image size.",
     ),
-    click.option("--scenes", type=COUNT, help="Training scenes."),
     click.option(
-        "--val-scenes", type=COUNT, show_default="a sixth of --scenes", help="Validation scenes."
+        "--scenes",
+        type=COUNT,
+        metavar="N",
+        help="Training scenes; validation and test then get a sixth each.",
     ),
-    click.option(
-        "--test-scenes", type=COUNT, show_default="a sixth of --scenes", help="Test scenes."
-    ),
+    click.option("--val-scenes", type=COUNT, metavar="N", help="Validation scenes."),
+    click.option("--test-scenes", type=COUNT, metavar="N", help="Test scenes."),
     seed_option("Seed for simulated scenes, or for a shuffled split."),
     click.option(
         "--workers",
         type=COUNT,
+        metavar="W",
         show_default="one per core",
         help="Processes; the file is the same.",
     ),
@@ -101,7 +103,7 @@ def sources(choices: str) -> Decorator:
             help="Simulate the data set, or where its files are.",
         ),
         NUMBERS,
-        click.option("--views", type=COUNT, help="Views of each scene."),
+        click.option("--views", type=COUNT, metavar="V", help="Views of each scene."),
         click.option("--offline", is_flag=True, help="Use only files downloaded before."),
     )
 
