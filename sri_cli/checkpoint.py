@@ -1,9 +1,9 @@
-"""Checkpoints: written whole or not at all, verified before use, never pickled classes.
+"""Checkpoints: complete or absent, verified before use, without pickled classes.
 
 A checkpoint is a folder `<run>/checkpoints/step-000025000/`:
   model.safetensors   the weights
-  state.pt            what only training needs: builtins and tensors, read with weights_only
-                      (not of the shipped model)
+  state.pt            training state: builtins and tensors, read with weights_only (shipped models
+                      have none)
   meta.json           step, resolved recipe, version, SHA-256 of the other files and of itself
 """
 
@@ -34,12 +34,12 @@ WEIGHTS, STATE, META = "model.safetensors", "state.pt", "meta.json"
 
 
 class BrokenCheckpoint(SriError):
-    """A checkpoint that is cut, altered, or of another format."""
+    """A checkpoint that is incomplete, altered, or of another format."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint; `extra` is what the writer wanted readable beside the recipe."""
+    """A verified checkpoint; `extra` holds data set, precision and origin."""
 
     path: Path
     step: int
@@ -54,19 +54,19 @@ class Checkpoint:
         return load((self.path / WEIGHTS).read_bytes())
 
     def state(self) -> dict[str, Any]:
-        """The training state, on the CPU; SriError for a model that was shipped without it."""
+        """The training state, on the CPU; SriError for a shipped model, which has none."""
         import torch
 
         if not (self.path / STATE).is_file():
             raise SriError(
-                f"{self.path} holds a model to look at, not the state of its training",
+                f"{self.path} holds no training state: this model cannot be trained further",
                 "train another: sri train --recipe NAME --run DIR",
             )
         return torch.load(self.path / STATE, map_location="cpu", weights_only=True)
 
 
 def checkpoint_path(run_dir: Path, step: int) -> Path:
-    """Where the checkpoint after `step` steps lies."""
+    """The folder of the checkpoint after `step` steps."""
     return run_dir / "checkpoints" / f"step-{step:09d}"
 
 
@@ -78,12 +78,14 @@ def save(
     state: dict[str, Any] | None,
     extra: dict[str, Any] | None = None,
 ) -> Path:
-    """Write the checkpoint after `step` steps; SriFailure when the disk will not take it.
+    """Write the checkpoint after `step` steps, and return its folder.
 
-    `state` None: a model to look at, that cannot be trained on.
+    The files are serialised in memory and written to a folder beside it, which is renamed at the
+    end: a kill at any moment leaves no checkpoint of this step or a complete one. `state` None
+    makes a model that cannot be trained further.
 
-    Everything is serialised in memory and written beside its place; the rename comes last, so
-    that a kill at any moment leaves either no checkpoint of this step or a complete one.
+    Raises:
+        SriFailure: a file could not be written.
     """
     files = {WEIGHTS: weights_bytes(weights)}
     if state is not None:
@@ -92,9 +94,19 @@ def save(
     target = checkpoint_path(run_dir, step)
     ensure_folder(target.parent)
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.rmtree(beside, ignore_errors=True)
     try:
-        _write_folder(beside, files)
-        _move_into_place(beside, target)
+        beside.mkdir()
+        for name, data in files.items():
+            with open(beside / name, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        sync_folder(beside)
+        if target.exists():  # not intact, or a training went back to before it
+            _delete(target)
+        os.rename(beside, target)
+        sync_folder(target.parent)
     except OSError as error:
         raise cannot_write(target, error) from error
     finally:
@@ -103,7 +115,7 @@ def save(
 
 
 def verify(path: Path) -> Checkpoint:
-    """Check every byte of the checkpoint at `path`; BrokenCheckpoint says what is wrong."""
+    """The checkpoint at `path`, every byte checked; BrokenCheckpoint names the bad file."""
     meta = _read_meta(path)
     for name, digest in meta["files"].items():
         try:
@@ -111,7 +123,7 @@ def verify(path: Path) -> Checkpoint:
         except OSError as error:
             raise BrokenCheckpoint(f"{path}: {name} cannot be read ({error.strerror})") from error
         if sha256(data) != digest:
-            raise BrokenCheckpoint(f"{path}: {name} is cut or altered")
+            raise BrokenCheckpoint(f"{path}: {name} is incomplete or altered")
     return Checkpoint(path, meta["step"], meta["recipe"], meta["extra"])
 
 
@@ -151,14 +163,14 @@ def no_checkpoint(run_dir: Path) -> SriError:
 
 
 def prune(run_dir: Path, keep: int, keep_every: int) -> None:
-    """Delete all but the last `keep` checkpoints and every `keep_every`-th step's."""
+    """Delete all but the last `keep` checkpoints and those at multiples of `keep_every` steps."""
     for path in checkpoints_in(run_dir)[:-keep]:
         if int(path.name.removeprefix("step-")) % keep_every:
             _delete(path)
 
 
 def set_aside_after(run_dir: Path, step: int) -> None:
-    """Rename checkpoints after `step`, broken as they are, so that they never count as newest."""
+    """Rename checkpoints after `step`, so that they do not count as newest."""
     for path in checkpoints_in(run_dir):
         if int(path.name.removeprefix("step-")) > step:
             aside = path.with_name(f"broken-{path.name}")
@@ -167,20 +179,20 @@ def set_aside_after(run_dir: Path, step: int) -> None:
 
 
 def remove_leftovers(run_dir: Path) -> None:
-    """Clear what a killed run left half-written or half-deleted."""
+    """Delete what a killed process left half-written or half-deleted."""
     for path in (run_dir / "checkpoints").glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def weights_bytes(weights: Mapping[str, Tensor]) -> bytes:
-    """A state dict as safetensors; their layout is row-major, channels_last or not."""
+    """A state dict as safetensors, in row-major layout."""
     from safetensors.torch import save as to_bytes
 
     return to_bytes({name: t.detach().cpu().contiguous() for name, t in weights.items()})
 
 
 def state_bytes(state: dict[str, Any]) -> bytes:
-    """Training state in torch's own format; in memory, so that a full disk is a plain OSError."""
+    """Training state in torch's format; in memory, so that a full disk is a plain OSError."""
     import torch
 
     buffer = io.BytesIO()
@@ -219,33 +231,14 @@ def _read_meta(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise BrokenCheckpoint(f"{path}: {META} cannot be read") from error
     if digest != _digest(meta):
-        raise BrokenCheckpoint(f"{path}: {META} is cut or altered")
+        raise BrokenCheckpoint(f"{path}: {META} is incomplete or altered")
     if meta["format"] != FORMAT:
         raise BrokenCheckpoint(f"{path}: format {meta['format']}, this version reads {FORMAT}")
     return meta
 
 
-def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    for name, data in files.items():
-        with open(folder / name, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    sync_folder(folder)
-
-
-def _move_into_place(beside: Path, target: Path) -> None:
-    # A checkpoint of the same step is only there when it was broken or trained over.
-    if target.exists():
-        _delete(target)
-    os.rename(beside, target)
-    sync_folder(target.parent)
-
-
 def _delete(path: Path) -> None:
-    """Delete a checkpoint so that half of it is never taken for one."""
+    """Delete a checkpoint; renamed first, so that half of it does not count as one."""
     doomed = path.with_name(f".{path.name}.{os.getpid()}.old")
     os.rename(path, doomed)
     shutil.rmtree(doomed, ignore_errors=True)

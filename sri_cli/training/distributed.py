@@ -1,8 +1,8 @@
-"""Several processes that train as one: what each of them may know of the others.
+"""Ranks: several processes that train one model together.
 
-A rank takes its rows of the global batch, and every loss is its share of the global mean, so that
-the sum over ranks of the gradients is the gradient of one process with the whole batch. One flat
-all-reduce a step carries the gradients and what GECO and the log want.
+Each rank trains on its rows of the global batch. Its loss is its share of the global mean, so that
+the sum of gradients over ranks is the gradient of one process with the whole batch. One flat
+all-reduce per step carries the gradients and the scalars for GECO and the log.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from sri_cli.errors import SriError
 from sri_cli.models.layers import BatchNorm2d
 
 Result = TypeVar("Result")
-PATIENCE = timedelta(minutes=10)  # a rank that is this late counts as lost
+TIMEOUT = timedelta(minutes=10)  # after which a rank counts as lost
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among `world`; `local` counts those of this machine. One alone by default."""
+    """This process, number `rank` of `world` and number `local` of its machine."""
 
     rank: int = 0
     world: int = 1
@@ -36,37 +36,33 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes files and shows progress."""
+        """Whether this is the process that writes files and shows progress."""
         return self.rank == 0
 
     def rows(self, batch: int) -> slice:
-        """This rank's rows of a global batch; they differ by one where it does not divide."""
+        """This rank's rows of a global batch; numbers of rows differ by at most one."""
         return slice(self.rank * batch // self.world, (self.rank + 1) * batch // self.world)
-
-    def count(self, batch: int) -> int:
-        """How many rows those are."""
-        rows = self.rows(batch)
-        return rows.stop - rows.start
 
     def share_of(self, batch: int) -> float:
         """The weight of this rank's mean in the mean over the global batch."""
-        return self.count(batch) / batch
+        rows = self.rows(batch)
+        return (rows.stop - rows.start) / batch
 
     def check_batch(self, batch: int) -> None:
-        """SriError when some rank would have nothing to do."""
+        """SriError when a rank would have no image."""
         if batch < self.world:
             raise SriError(
-                f"a batch of {batch} for {self.world} processes leaves some without an image",
-                f"larger batches or fewer processes: train.batch={self.world}",
+                f"a batch of {batch} is too small for {self.world} processes",
+                f"use larger batches (train.batch={self.world}) or fewer processes",
             )
 
     def sum_up(
         self, parameters: Sequence[nn.Parameter], values: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Gradients summed over ranks in place, and the sums of the scalars; one all-reduce.
+        """Sum the gradients over ranks, in place, and the scalars; one all-reduce.
 
-        PyTorch's DDP wrapper would start the sum during the backward pass, which hides nothing
-        worth hiding at 15 MB, and its hooks do not go into a CUDA graph.
+        PyTorch's DDP would overlap it with the backward pass, which gains nothing for 15 MB, and
+        its hooks do not go into a CUDA graph.
         """
         if self.world == 1:
             return dict(values)
@@ -80,13 +76,13 @@ class Ranks:
         return dict(zip(values, sums.unbind(), strict=True))
 
     def align(self, model: nn.Module) -> None:
-        """Give every rank the first one's weights."""
+        """Copy the weights of the first rank to all."""
         if self.world > 1:
             for tensor in (*model.parameters(), *model.buffers()):
                 dist.broadcast(tensor.detach(), src=0)
 
     def highest(self, number: int) -> int:
-        """The highest number that any rank brings; all must call. Never touches the GPU."""
+        """The highest number of all ranks, which must all call. The GPU is not used."""
         if self.world == 1:
             return number
         value = torch.tensor(number)
@@ -94,7 +90,7 @@ class Ranks:
         return int(value)
 
     def from_first(self, make: Callable[[], Result]) -> Result:
-        """`make()` is called on the first rank alone; all get its result, or its SriError."""
+        """Call `make()` on the first rank; all ranks return its result, or raise its SriError."""
         if self.world == 1:
             return make()
         box: list[tuple[Result | None, SriError | None]] = [(None, None)]
@@ -116,73 +112,74 @@ def is_launched() -> bool:
 
 
 def is_first() -> bool:
-    """Whether this process speaks for the job; read when asked for, never on import."""
+    """Whether this process prints the results of its job."""
     return not is_launched() or os.environ["RANK"] == "0"
 
 
 def was_restarted() -> bool:
-    """Whether the launcher started this job's processes again after one of them was lost."""
+    """Whether the launcher has restarted the processes because one of them was lost."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
 
 
 def processes_here() -> int:
-    """How many processes of this job this machine runs."""
+    """The number of processes of this job on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if is_launched() else 1
 
 
 @contextmanager
 def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
-    """The ranks of this job and this rank's device; a process that nobody launched is alone.
+    """Join the process group of the launcher, if there is one: this rank, and its device.
 
-    Raises SriError for a GPU that is not there.
+    Raises:
+        SriError: a GPU does not exist.
     """
     if not is_launched():
         yield Ranks(), choose_device(device)
         return
     ranks = Ranks(*(int(os.environ.get(n, 0)) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
-    place = place_of(ranks, device)
-    if place.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+    own_device = device_of(ranks, device)
+    if own_device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // processes_here()))
-    # Gloo carries what the host says, so that a stop or a file is agreed on without the GPU.
-    with stdout_kept_clean():
+    # Gloo carries the messages of the host, so that these do not wait for the GPU.
+    with stdout_to_stderr():
         dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE
+            "cpu:gloo,cuda:nccl" if own_device.type == "cuda" else "gloo", timeout=TIMEOUT
         )
     try:
-        yield ranks, place
+        yield ranks, own_device
     finally:
         dist.destroy_process_group()
 
 
 @contextmanager
-def stdout_kept_clean() -> Iterator[None]:
-    """What libraries print goes to stderr: Gloo of torch 2.10 tells on stdout who is connected."""
-    kept = os.dup(1)
+def stdout_to_stderr() -> Iterator[None]:
+    """Redirect file descriptor 1 to stderr: Gloo of torch 2.10 prints its connections."""
+    saved = os.dup(1)
     os.dup2(2, 1)
     try:
         yield
     finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+        os.dup2(saved, 1)
+        os.close(saved)
 
 
-def place_of(ranks: Ranks, device: str) -> torch.device:
+def device_of(ranks: Ranks, device: str) -> torch.device:
     """The device of this rank: its own GPU, or the CPU."""
-    place = choose_device(device)
-    if place.type != "cuda":
-        return place
-    if processes_here() > torch.cuda.device_count():  # all of this machine see it alike
+    chosen = choose_device(device)
+    if chosen.type != "cuda":
+        return chosen
+    gpus = torch.cuda.device_count()
+    if processes_here() > gpus:  # so on all ranks of this machine
         raise SriError(
-            f"{processes_here()} processes of this machine want a GPU each,"
-            f" PyTorch sees {torch.cuda.device_count()}",
-            f"--gpus {torch.cuda.device_count()}, or torchrun --nproc-per-node with that number",
+            f"{processes_here()} processes on this machine, but PyTorch sees {gpus} GPUs",
+            f"--gpus {gpus}, or torchrun --nproc-per-node {gpus}",
         )
     torch.cuda.set_device(ranks.local)
     return torch.device("cuda", ranks.local)
 
 
 def share_batch_statistics(model: nn.Module, ranks: Ranks) -> None:
-    """Let the batch statistics of training span all ranks."""
+    """Let BatchNorm take its statistics over all ranks."""
     for part in model.modules():
         if isinstance(part, BatchNorm2d):
             part.over_ranks = ranks.world > 1

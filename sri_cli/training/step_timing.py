@@ -1,4 +1,4 @@
-"""A recipe's training step to be timed and counted; needs no data."""
+"""Time, FLOP and calls of a recipe's training step; needs no data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sri_cli.config.schema import Recipe
 from sri_cli.data.dataset import DataFile
-from sri_cli.data.loader import BatchSource, Prefetcher
+from sri_cli.data.loader import Prefetcher
 from sri_cli.device import Precision, choose_device, cpu_model
 from sri_cli.errors import SriError
 from sri_cli.models.build import build_model
@@ -29,7 +29,7 @@ HOST_READS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal"}
 
 
 class CallCounter(TorchDispatchMode):
-    """Counts ATen calls, and those among them that make a GPU's host wait."""
+    """Counts ATen calls, and those of them that make the host wait for a GPU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,11 +41,11 @@ class CallCounter(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-class SameBatch:
-    """The same images at every step."""
+class RandomBatch:
+    """The same random images at every step."""
 
-    def __init__(self, images: Tensor) -> None:
-        self.images = images
+    def __init__(self, batch: int, size: int, device: torch.device) -> None:
+        self.images = random_images(batch, size).to(device)
 
     def at(self, step: int) -> Tensor:
         """uint8 [B,3,H,W]."""
@@ -53,34 +53,29 @@ class SameBatch:
 
 
 class StepBench:
-    """A recipe's training step as a run makes it, its input prepared one step ahead.
+    """The training step of a recipe on random images, with its noise prepared one step ahead.
 
-    `precision` and `mode` stand in for the recipe's own; `batches` for images of noise. With
-    several `ranks` every process steps with its rows of the recipe's batch.
+    `mode` replaces that of the recipe. With several `ranks` every process steps with its rows of
+    the recipe's batch.
     """
 
     def __init__(
         self,
         recipe: Recipe,
         device: str | torch.device = "auto",
-        precision: str | None = None,
         *,
         mode: ExecutionMode | None = None,
         ranks: Ranks | None = None,
-        batches: BatchSource | None = None,
     ) -> None:
-        self.recipe, self.ranks = recipe, ranks or Ranks()
+        settings, ranks = recipe.train, ranks or Ranks()
         self.device = device if isinstance(device, torch.device) else choose_device(device)
-        asked = {} if precision is None else {"precision": precision}
-        self.mode = mode or choose_mode(recipe.train.model_copy(update=asked), self.device)
+        self.mode = mode or choose_mode(settings, self.device)
         model = build_model(**recipe.model.model_dump())
-        self.step = TrainStep(model, recipe.train, self.device, self.mode, self.ranks)
-        self.rows = self.ranks.rows(recipe.train.batch)
-        if batches is None:
-            images = random_images(self.ranks.count(recipe.train.batch), recipe.model.image_size)
-            batches = SameBatch(images.to(self.device))
-        self.batches = batches
-        self.feed = self._new_feed()
+        self.step = TrainStep(model, settings, self.device, self.mode, ranks)
+        rows = ranks.rows(settings.batch)
+        images = RandomBatch(rows.stop - rows.start, recipe.model.image_size, self.device)
+        specs = model.training_noise()
+        self.feed = Prefetcher(images, specs, settings.batch, settings.seed, self.device, rows)
         self.done = 0
 
     @property
@@ -90,41 +85,36 @@ class StepBench:
 
     @property
     def parameters(self) -> int:
-        """The number of trained numbers."""
+        """The number of trained parameters."""
         return sum(p.numel() for p in self.step.params)
 
     def run(self, number: int) -> None:
-        """Step `number`, its noise included."""
+        """Make step `number`."""
         images, noise = self.feed.at(number)
         self.step(images, noise, number)
 
     def warm_up(self) -> None:
-        """As many steps as go before the first that is like all others."""
-        steps = WARM_UP_STEPS + 2 if self.mode.graphed else 1 + self.mode.compiled
-        for _ in range(steps):
-            self._next()
-        wait_for(self.device)
+        """Make the steps that compile, capture and allocate."""
+        self.timed(WARM_UP_STEPS + 2 if self.mode.graphed else 1 + self.mode.compiled)
 
-    def seconds(self, steps: int, block: int = 1) -> list[float]:
-        """Seconds a step of `steps` blocks of steps, after those that warm up.
-
-        A block ends with a wait for the device; inside it the host runs ahead, as in training.
-        """
+    def seconds(self, steps: int) -> list[float]:
+        """Seconds of each of `steps` steps, after the warm-up."""
         self.warm_up()
-        return [self.timed(block) for _ in range(steps)]
+        return [self.timed() for _ in range(steps)]
 
     def timed(self, block: int = 1) -> float:
-        """Seconds a step of the next `block` steps."""
+        """Mean seconds of the next `block` steps, with a single wait for the device at the end."""
         began = time.perf_counter()
         for _ in range(block):
-            self._next()
+            self.run(self.done)
+            self.done += 1
         wait_for(self.device)
         return (time.perf_counter() - began) / block
 
     def counts(self) -> dict[str, float]:
-        """What one step consists of; call after a first step has made the optimiser's state.
+        """FLOP, ATen calls and host reads of a step, for a mode without compiler and graph.
 
-        Compiled code and recorded graphs hide their calls: count on a step that is neither.
+        Call it after a first step, which creates the optimiser's state.
         """
         flops, calls = FlopCounterMode(display=False), CallCounter()
         with flops, calls:
@@ -136,26 +126,15 @@ class StepBench:
         }
 
     def close(self) -> None:
-        """Stop the thread that prepares the input, and let go of what was recorded."""
+        """Stop the prefetching thread, and free compiled code and captured graphs."""
         self.feed.close()
         self.step.close()
-
-    def _next(self) -> None:
-        self.run(self.done)
-        self.done += 1
-
-    def _new_feed(self) -> Prefetcher:
-        settings = self.recipe.train
-        specs = self.step.model.training_noise()
-        return Prefetcher(
-            self.batches, specs, settings.batch, settings.seed, self.device, self.rows
-        )
 
 
 def dry_run(
     workspace: Workspace, recipe: Recipe, data: str, run_dir: Path, device: str, steps: int = 3
 ) -> dict[str, Any]:
-    """The run that would be trained, the time of a step measured here, and the expected total.
+    """The run that would be trained, the measured time of a step, and the expected total.
 
     `missing` is a note about a data file that is not prepared yet. SriError for one that does not
     fit the recipe.
@@ -169,7 +148,7 @@ def dry_run(
         missing = f"{error.message}; {error.hint}"
     else:
         check_data(recipe, DataFile(path))
-    bench = StepBench(recipe, device, recipe.train.precision)
+    bench = StepBench(recipe, device)
     try:
         seconds = statistics.median(bench.seconds(steps))
     finally:
@@ -187,7 +166,7 @@ def dry_run(
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What the figures were measured on."""
+    """The device, threads and PyTorch version of a measurement."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
     return {
         "device": device.type,
@@ -201,13 +180,13 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def random_images(batch: int, size: int) -> torch.Tensor:
-    """uint8 [B,3,H,W], channels_last as the batches are."""
+    """uint8 [B,3,H,W], channels_last like batches."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (batch, 3, size, size), generator=generator, dtype=torch.uint8)
     return images.contiguous(memory_format=torch.channels_last)
 
 
 def wait_for(device: torch.device) -> None:
-    """Let the GPU finish; a CPU always has."""
+    """Wait until a GPU has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
