@@ -157,7 +157,7 @@ def test_it_compiles_as_one_graph_without_reading_back(model: Any) -> None:
 
 def test_a_step_of_sri_mog_stays_within_its_budget() -> None:
     """The official step: 932.6 GFLOP, 31,460 calls, 354 reads by the host."""
-    bench = StepBench(load_recipe("sri-mog"), device="cpu", precision="fp32")
+    bench = StepBench(load_recipe("sri-mog", None, ["train.precision=fp32"]), device="cpu")
     bench.run(0)
     counts = bench.counts()
     assert counts["gflop_per_step"] <= 650
