@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -99,6 +100,12 @@ def images(path: Path) -> list[dict[str, Any]]:
 
 def sri(*args: str) -> Any:
     return CliRunner().invoke(cli, ["report", *args])
+
+
+@pytest.fixture(autouse=True)
+def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, number in {"SAMPLES": 8, "ORDER_SCENES": 2, "TEST_IMAGES": 2}.items():
+        monkeypatch.setattr(f"sri_cli.plotting.report.{name}", number)
 
 
 @pytest.fixture
@@ -225,23 +232,14 @@ def test_several_runs_and_their_differences(
 def test_many_runs_have_unique_names(workspace: Workspace, tiny: Path, tmp_path: Path) -> None:
     again = tmp_path / "elsewhere" / "tiny"
     shutil.copytree(tiny, again)
-    names = [f"run-{i}" for i in range(4)]
+    names = [f"run-{i}" for i in range(2)]
     for name in names:
         shutil.copytree(tiny, workspace.runs_root / name)
     path = report_of_runs(workspace, ["tiny", str(again), *names], tmp_path / "all.html")
     heads = re.findall(r"<thead>(.*?)</thead>", path.read_text("utf-8"), re.S)
     columns = [re.findall(r"<th scope=\"col\">([^<,]+)", head) for head in heads]
     assert columns[0] == [str(tiny), str(again), *names]
-    assert "3 more" in words(path)
-
-
-def test_a_run_with_a_hostile_name(workspace: Workspace, tiny: Path) -> None:
-    name = "<script>alert('1')<"
-    tiny.rename(workspace.runs_root / name)
-    path = report_of_runs(workspace, [name])
-    html = path.read_text("utf-8")
-    assert "<script" not in html and name in unescape(html)
-    assert "--run '<script>alert('\"'\"'1'\"'\"')<'" in unescape(html)
+    assert "1 more" in words(path)
 
 
 def test_eval_commands_repeat_the_options() -> None:
@@ -320,9 +318,11 @@ def driver() -> Iterator[Any]:
 
 def test_the_page_in_a_browser(driver: Any, workspace: Workspace, tiny: Path) -> None:
     """On a desk, on a phone, in dark mode and in print."""
-    long = "a_very_long_name_without_blanks" * 4
-    shutil.copytree(tiny, workspace.runs_root / long)
-    path = report_of_runs(workspace, ["tiny", "other", long], tiny / "all.html")
+    hostile = f"<script>alert('1')<{'a_very_long_name' * 8}"
+    tiny = tiny.rename(workspace.runs_root / hostile)
+    path = report_of_runs(workspace, [hostile, "other"], tiny / "all.html")
+    html = unescape(path.read_text("utf-8"))
+    assert f"--run {shlex.quote(hostile)}" in html
     beyond = """return [...document.querySelectorAll("body *")]
       .filter((element) => !element.closest(".scroll") && element.getBoundingClientRect().right
         > document.documentElement.clientWidth + 1).map((e) => e.outerHTML.slice(0, 100))"""
