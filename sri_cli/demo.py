@@ -21,13 +21,13 @@ from sri_cli.data.source import Options, Simulation
 from sri_cli.data.sources.shapestacks import simulated_towers
 from sri_cli.demo_report import SAMPLES, TEMPERATURE, Shown, write_demo_report
 from sri_cli.errors import SriError
-from sri_cli.generation.samples import Request, write_samples
 from sri_cli.generation.trained_run import open_run
 from sri_cli.metrics.evaluate import METRICS, evaluate_run
 from sri_cli.metrics.stack_classifiers.classifiers import open_judge
 from sri_cli.plotting.from_runs import figure_of_runs, order_of_run
 from sri_cli.plotting.grid import Pixels
 from sri_cli.plotting.report import NAME
+from sri_cli.plotting.samples import write_samples
 from sri_cli.run import Workspace
 from sri_cli.training.run_folder import RunChanged, resolve_run
 from sri_cli.training.trainer import train
@@ -71,7 +71,7 @@ def look(
     """Everything that comes after training."""
     trained = open_run(workspace, str(run_dir))
     tell(3, "new scenes")
-    samples = write_samples(trained, Request(num=SAMPLES, temperature=TEMPERATURE))
+    samples = write_samples(trained, num=SAMPLES, temperature=TEMPERATURE)
     tell(4, "the order of slots")
     order_of_run(trained, num=ORDER_SCENES)
     tell(5, "reconstructions")

@@ -104,11 +104,16 @@ def test_too_large_even_alone_is_a_failure() -> None:
 
 
 def test_other_errors_are_not_hidden() -> None:
+    """They come from a single image, after the larger chunks have failed as well."""
+    tried = []
+
     def compute(start: int, count: int) -> None:
+        tried.append(count)
         raise RuntimeError("a real bug")
 
     with pytest.raises(RuntimeError, match="real bug"):
         list(in_chunks(compute, 4, 4, CPU))
+    assert tried == [4, 2, 1]
 
 
 def test_chunk_size_has_bounds() -> None:

@@ -51,9 +51,21 @@ def command(
 ) -> None:
     """Sample new scenes from a trained model: a grid and single images."""
     from sri_cli.console import counted
-    from sri_cli.generation.samples import Request, sample_run
+    from sri_cli.generation.sample import check_request
+    from sri_cli.generation.trained_run import open_run
+    from sri_cli.plotting.samples import write_samples
 
-    request = Request(num, slots, temp, seed, file_format, masks)
-    trained, folder = sample_run(workspace, run, request, out)
+    check_request(num, 1 if slots is None else slots, temp, seed)
+    trained = open_run(workspace, run)
+    folder = write_samples(
+        trained,
+        out,
+        num=num,
+        slots=slots,
+        temperature=temp,
+        seed=seed,
+        file_format=file_format,
+        masks=masks,
+    )
     click.echo(f"{counted(num, 'scene')} ({trained.title}): {folder}")
     click.echo(f"look: {folder / 'grid.png'}")

@@ -11,53 +11,52 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sri_cli.data.dataset import DataFile
-from sri_cli.generation.sample import device_of, evaluation_noise, in_chunks, quantise, to_tensor
+from sri_cli.generation.sample import evaluation_noise, in_chunks, quantise, to_tensor
 from sri_cli.generation.trained_run import TrainedRun
 
-Picture = NDArray[np.uint8]
+CHUNK = 8  # images
 
 
-class Seen(NamedTuple):
-    """Images at `places` of a split as a model sees them: inputs, pictures (reconstructed) and
-    imagined [N,H,W,3], what each slot shows [N,K,H,W,3], attention and decoded masks [N,K,H,W].
+class Reconstructions(NamedTuple):
+    """Images of a split and what a model makes of them, as arrays."""
 
-    `imagined` (the slot prior's rollout from the image's scene latent) is None for systems without.
-    """
-
-    places: NDArray[np.intp]
-    inputs: Picture
-    attention: NDArray[np.float32]
-    pictures: Picture
-    masks: NDArray[np.float32]
-    rgb: Picture
-    imagined: Picture | None
+    indices: NDArray[np.intp]  # [N] in the split
+    inputs: NDArray[np.uint8]  # [N,H,W,3]
+    attention: NDArray[np.float32]  # segregation masks [N,K,H,W]
+    images: NDArray[np.uint8]  # reconstructions [N,H,W,3]
+    masks: NDArray[np.float32]  # decoded masks [N,K,H,W]
+    rgb: NDArray[np.uint8]  # colours of each slot [N,K,H,W,3]
+    imagined: NDArray[np.uint8] | None  # rollouts of the prior from the scene latents [N,H,W,3]
 
 
-def seen(
+def reconstruct(
     trained: TrainedRun, data: DataFile, split: str = "test", num: int = 10, seed: int = 0
-) -> Seen:
-    """`num` images from all over the split as the model sees them; noise as in evaluation."""
-    model = trained.model
-    data.check_size(model.image_size)
-    part = data.split(split)
-    places = part.pick(num)
-    inputs = np.array(part.images[places])
-    device = device_of(model)
+) -> Reconstructions:
+    """Reconstruct `num` images from all over the split, with the noise of an evaluation.
 
-    def compute(start: int, count: int) -> tuple[Picture | np.ndarray | None, ...]:
-        chosen = slice(start, start + count)
-        noise = evaluation_noise(model, seed, places[chosen], device)
-        again = model.reconstruct(to_tensor(inputs[chosen], device), noise)
+    Raises:
+        SriError: for images of another size than the model's, or an unknown split.
+    """
+    model, device = trained.model, trained.device
+    data.check_size(model.image_size)
+    images = data.split(split).images
+    indices = data.split(split).pick(num)
+    inputs = np.array(images[indices])
+
+    def compute(start: int, count: int) -> tuple[np.ndarray | None, ...]:
+        rows = slice(start, start + count)
+        noise = evaluation_noise(model, seed, indices[rows], device)
+        made = model.reconstruct(to_tensor(inputs[rows], device), noise)
         return (
-            again.attention[:, :, 0].float().cpu().numpy(),
-            quantise(again.scene.image),
-            again.scene.masks[:, :, 0].float().cpu().numpy(),
-            quantise(again.scene.rgb),
-            None if again.imagined is None else quantise(again.imagined.image),
+            made.attention[:, :, 0].float().cpu().numpy(),
+            quantise(made.scene.image),
+            made.scene.masks[:, :, 0].float().cpu().numpy(),
+            quantise(made.scene.rgb),
+            None if made.imagined is None else quantise(made.imagined.image),
         )
 
-    chunks = list(in_chunks(compute, len(places), 8, device))
+    chunks = list(in_chunks(compute, len(indices), CHUNK, device))
     arrays: list[Any] = [
         None if parts[0] is None else np.concatenate(parts) for parts in zip(*chunks, strict=True)
     ]
-    return Seen(places, inputs, *arrays)
+    return Reconstructions(indices, inputs, *arrays)

@@ -102,20 +102,16 @@ def in_chunks(
             with torch.no_grad(), autocast:
                 result = compute(start, count)
         except (MemoryError, RuntimeError) as error:
-            size = _smaller(count, error)
-            continue
+            # Memory that lacks has many messages: any error is tried again with fewer items.
+            if count > 1:
+                size = count // 2
+                continue
+            if isinstance(error, MemoryError | torch.OutOfMemoryError):
+                reason = "not enough memory for a single image"
+                raise SriFailure(reason, "use fewer slots") from error
+            raise
         yield result
         start += count
-
-
-def _smaller(count: int, error: Exception) -> int:
-    """Half the chunk, if it was memory that lacked; else the error itself."""
-    lacked_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    if not lacked_memory and "allocate memory" not in str(error):
-        raise error
-    if count == 1:
-        raise SriFailure("not enough memory for a single image", "ask for fewer slots") from error
-    return count // 2
 
 
 def chunk_size(slots: int, image_size: int, device: torch.device) -> int:
@@ -133,6 +129,12 @@ def quantise(image: Tensor) -> NDArray[np.uint8]:
     """[..., C, H, W] in [0,1] -> uint8 [..., H, W, C]: floor(255 x), as the papers' figures."""
     levels = (image.float() * 255).floor().clamp(0, 255).to(torch.uint8)
     return levels.movedim(-3, -1).contiguous().cpu().numpy()
+
+
+def mask_levels(scene: Scene) -> NDArray[np.uint8]:
+    """Masks as 8-bit levels, uint8 [B,K,H,W] (255: all of the pixel)."""
+    levels: NDArray[np.uint8] = (scene.masks[:, :, 0] * 255).round().byte().cpu().numpy()
+    return levels
 
 
 def to_tensor(pictures: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:

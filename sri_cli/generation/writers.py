@@ -1,7 +1,7 @@
 """Images and masks of new scenes, as numbered PNGs, one .npz or one .h5.
 
-Axis legend: B images of a chunk, K slots, H W pixels; `images` uint8 [B,H,W,3], `masks` uint8
-[B,K,H,W] (255: all of the pixel). A writer takes chunk after chunk and is closed at the end.
+Axis legend: N images in all, B images of a chunk, K slots, H W pixels; `images` uint8 [B,H,W,3],
+`masks` uint8 [B,K,H,W] (255: all of the pixel). A writer takes chunk after chunk, then `close`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-
-from sri_cli.plotting.grid import png_bytes
+from PIL import Image
 
 Arrays = dict[str, NDArray[np.uint8]]
 
@@ -25,25 +24,24 @@ class PngWriter:
         self.folder, self.done = folder, 0
 
     def add(self, arrays: Arrays) -> None:
+        """Write the files of a chunk."""
         for name, values in arrays.items():
             (self.folder / name).mkdir(exist_ok=True)
             for i, value in enumerate(values, start=self.done):
+                stem = self.folder / name / f"{i:06d}"
                 if name == "images":
-                    self._write(f"images/{i:06d}.png", value)
+                    Image.fromarray(value).save(f"{stem}.png")
                     continue
                 for k, mask in enumerate(value, start=1):
-                    self._write(f"masks/{i:06d}-slot-{k:02d}.png", mask)
+                    Image.fromarray(mask).save(f"{stem}-slot-{k:02d}.png")
         self.done += len(arrays["images"])
 
     def close(self) -> None:
-        """Nothing is open."""
-
-    def _write(self, name: str, picture: NDArray[np.uint8]) -> None:
-        (self.folder / name).write_bytes(png_bytes(picture))
+        """Every file is complete already."""
 
 
 class NpzWriter:
-    """samples.npz with `images` and `masks`, gathered in files: any number fits into memory.
+    """samples.npz with `images` and `masks`, by way of files: any number fits into memory.
 
     Plain writes, no memory map: a full disk is then an error and not a crash.
     """
@@ -53,24 +51,23 @@ class NpzWriter:
         self.files: dict[str, BinaryIO] = {}
 
     def add(self, arrays: Arrays) -> None:
+        """Append a chunk to NAME.npy, whose header already has all N images."""
         for name, values in arrays.items():
             if name not in self.files:
-                self.files[name] = self._begin(name, values.shape[1:])
+                self.files[name] = open(self._path(name), "wb")  # noqa: SIM115 (closed in close)
+                shape = (self.num, *values.shape[1:])
+                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(self.files[name], header)
             self.files[name].write(values.tobytes())
 
     def close(self) -> None:
+        """Pack the files into the archive."""
         for file in self.files.values():
             file.close()
         with zipfile.ZipFile(self.folder / "samples.npz", "w") as archive:
             for name in self.files:
                 archive.write(self._path(name), f"{name}.npy")
                 self._path(name).unlink()
-
-    def _begin(self, name: str, shape: tuple[int, ...]) -> BinaryIO:
-        file = open(self._path(name), "wb")  # noqa: SIM115 (closed in close)
-        header = {"descr": "|u1", "fortran_order": False, "shape": (self.num, *shape)}
-        np.lib.format.write_array_header_1_0(file, header)
-        return file
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.npy"
@@ -85,6 +82,7 @@ class H5Writer:
         self.file, self.num, self.done = h5py.File(folder / "samples.h5", "w"), num, 0
 
     def add(self, arrays: Arrays) -> None:
+        """Write a chunk into the arrays of N images."""
         for name, values in arrays.items():
             if name not in self.file:
                 self.file.create_dataset(name, (self.num, *values.shape[1:]), np.uint8)
@@ -92,10 +90,10 @@ class H5Writer:
         self.done += len(arrays["images"])
 
     def close(self) -> None:
-        """Raises OSError when the disk will not take what is still to be written."""
+        """Raises OSError when the disk refuses what is still to be written."""
         try:
             self.file.close()
-        except RuntimeError as error:  # h5py's word for it
+        except RuntimeError as error:  # as h5py reports it
             raise OSError(str(error)) from error
 
 

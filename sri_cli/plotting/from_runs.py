@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sri_cli.console import counting
 from sri_cli.errors import SriError
-from sri_cli.generation.reconstruct import seen
+from sri_cli.generation.reconstruct import reconstruct
 from sri_cli.generation.sample import check_request, quantise, sample_scenes
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.metrics import order
@@ -284,13 +284,13 @@ def _reconstructions(runs: Sequence[TrainedRun], options: Options) -> Content:
     blocks, notes = [], []
     for run in runs:
         data = run.open_data(options.data)
-        found = seen(run, data, options.split, num, options.seed or 0)
+        found = reconstruct(run, data, options.split, num, options.seed or 0)
         caption = _image_title(run, data.caption)
         blocks.append(
             reconstruction_panel(
                 found.inputs,
                 found.attention,
-                found.pictures,
+                found.images,
                 found.masks,
                 found.imagined,
                 caption,
@@ -308,15 +308,15 @@ def _segmentation(runs: Sequence[TrainedRun], options: Options) -> Content:
     blocks, notes = [], []
     for run in runs:
         data = run.open_data(options.data)
-        found = seen(run, data, options.split, num, options.seed or 0)
+        found = reconstruct(run, data, options.split, num, options.seed or 0)
         truth = None
         if data.split(options.split).has_masks:
             split = data.split(options.split)
-            truth = np.concatenate([split.mask_rows(i, i + 1) for i in found.places.tolist()])
+            truth = np.concatenate([split.mask_rows(i, i + 1) for i in found.indices.tolist()])
             notes.append("True masks have the colours of the slots that fit them best.")
         else:
             notes.append(f"{data.caption} has no masks, so there are no true ones.")
-        parts = found.inputs, found.attention, found.pictures, found.rgb, found.masks
+        parts = found.inputs, found.attention, found.images, found.rgb, found.masks
         caption = _image_title(run, data.caption)
         blocks.append(segmentation_panel(*parts, truth, caption))
     title = f"Images of the {options.split} split, segmented"

@@ -38,7 +38,7 @@ from sri_cli.config.schema import flatten, without_effect
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.summary import counts_text, masked_splits, parameters_text
 from sri_cli.errors import SriError
-from sri_cli.generation.reconstruct import seen
+from sri_cli.generation.reconstruct import reconstruct
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.metrics.records import Measurement, newest, read_records, recorded, run_subject
 from sri_cli.metrics.tables import footnotes, table_rows
@@ -391,11 +391,11 @@ def reconstructions(one: Subject, _: bool) -> Section:
     if isinstance(one.data, SriError):
         return not_shown(one.data)
     try:
-        found = seen(one.trained, one.data, num=TEST_IMAGES)
+        found = reconstruct(one.trained, one.data, num=TEST_IMAGES)
     except SriError as error:
         return not_shown(error)
     panel = reconstruction_panel(
-        found.inputs, found.attention, found.pictures, found.masks, found.imagined
+        found.inputs, found.attention, found.images, found.masks, found.imagined
     )
     caption = f"{len(found.inputs)} images of the test split of {one.data.caption}"
     section: Section = {"figures": [image_figure(panel, caption, f"{caption}, {one.name}", True)]}

@@ -21,7 +21,6 @@ from sri_cli import checkpoint as checkpoints
 from sri_cli.cli.main import cli
 from sri_cli.config.load import load_recipe
 from sri_cli.errors import SriError
-from sri_cli.generation.samples import Request, write_samples
 from sri_cli.generation.trained_run import TrainedRun, load_run, open_run
 from sri_cli.metrics.evaluate import evaluate_all, evaluate_run, parse_metrics, show_recorded
 from sri_cli.metrics.image_metrics import ImageMetrics
@@ -36,6 +35,7 @@ from sri_cli.metrics.records import (
 )
 from sri_cli.metrics.tables import evaluation_text
 from sri_cli.models.build import build_model
+from sri_cli.plotting.samples import write_samples
 from sri_cli.run import Workspace
 
 ROOT = Path(__file__).parents[2]
@@ -184,7 +184,7 @@ def test_images_on_disk_measure_as_the_run_does(
 ) -> None:
     (own,) = evaluate_run(trained, ["stack-fd"], num=12)
     folders = [
-        write_samples(trained, Request(num=12, format=kind), tmp_path / kind)
+        write_samples(trained, tmp_path / kind, num=12, file_format=kind)
         for kind in ("png", "npz", "h5")
     ]
     given, _ = evaluate_all(workspace, (), folders, ["stack-fd"], data="demo-towers", num=12)
@@ -199,7 +199,7 @@ def test_images_on_disk_measure_as_the_run_does(
 def test_all_images_of_a_folder_are_counted(
     workspace: Workspace, trained: TrainedRun, tmp_path: Path
 ) -> None:
-    folder = write_samples(trained, Request(num=5), tmp_path / "few")
+    folder = write_samples(trained, tmp_path / "few", num=5)
     metrics = ["sacc-estimate", "stack-fd"]
     (distance, share), _ = evaluate_all(workspace, (), [folder], metrics, data="demo-towers")
     assert distance["counts"] == {"real": 16, "generated": 5}

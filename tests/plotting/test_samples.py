@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from sri_cli.errors import SriError, SriFailure
-from sri_cli.generation.samples import Request, write_samples
 from sri_cli.generation.trained_run import TrainedRun
+from sri_cli.plotting.samples import write_samples
 
 
 def read(folder: Path, name: str = "images") -> np.ndarray:
@@ -22,7 +22,7 @@ def read(folder: Path, name: str = "images") -> np.ndarray:
 
 
 def test_png_folder(trained: TrainedRun, tmp_path: Path) -> None:
-    folder = write_samples(trained, Request(num=5, slots=2, masks=True), tmp_path / "out")
+    folder = write_samples(trained, tmp_path / "out", num=5, slots=2, masks=True)
     assert read(folder).shape == (5, 32, 32, 3)
     masks = read(folder, "masks").reshape(5, 2, 32, 32).astype(int)
     assert np.abs(masks.sum(axis=1) - 255).max() <= 1
@@ -36,9 +36,9 @@ def test_png_folder(trained: TrainedRun, tmp_path: Path) -> None:
 
 
 def test_all_formats_hold_the_same(trained: TrainedRun, tmp_path: Path) -> None:
-    request = {"num": 11, "seed": 3, "masks": True}
+    settings = {"num": 11, "seed": 3, "masks": True}
     png, npz, h5 = (
-        write_samples(trained, Request(format=f, **request), tmp_path / f)
+        write_samples(trained, tmp_path / f, file_format=f, **settings)
         for f in ("png", "npz", "h5")
     )
     with np.load(npz / "samples.npz") as archive, h5py.File(h5 / "samples.h5") as file:
@@ -55,20 +55,20 @@ def test_all_formats_hold_the_same(trained: TrainedRun, tmp_path: Path) -> None:
 
 
 def test_default_folder_is_the_runs_and_repeats(trained: TrainedRun) -> None:
-    first = write_samples(trained, Request(num=2))
+    first = write_samples(trained, num=2)
     before = read(first)
     assert first.parent == trained.run_dir / "samples"
-    assert write_samples(trained, Request(num=2)) == first
+    assert write_samples(trained, num=2) == first
     assert np.array_equal(read(first), before)
-    other = write_samples(trained, Request(num=3))
+    other = write_samples(trained, num=3)
     assert other != first and np.abs(read(other)[:2].astype(int) - before).max() <= 6
 
 
 def test_a_full_folder_is_not_touched(trained: TrainedRun, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
-    with pytest.raises(SriError, match="there already"):
-        write_samples(trained, Request(num=1), tmp_path / "mine")
+    with pytest.raises(SriError, match="mine"):
+        write_samples(trained, tmp_path / "mine", num=1)
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
@@ -80,11 +80,11 @@ def test_full_disk_leaves_nothing(
     file_format: str,
 ) -> None:
     with largest_file(1000), pytest.raises(SriFailure):
-        write_samples(trained, Request(num=40, format=file_format), tmp_path / "s" / "out")
+        write_samples(trained, tmp_path / "s" / "out", num=40, file_format=file_format)
     assert list((tmp_path / "s").iterdir()) == []
 
 
 def test_unknown_request_is_refused_before_drawing(trained: TrainedRun, tmp_path: Path) -> None:
     with pytest.raises(SriError):
-        write_samples(trained, Request(num=1, temperature=-1.0), tmp_path / "out")
+        write_samples(trained, tmp_path / "out", num=1, temperature=-1.0)
     assert not (tmp_path / "out").exists()
