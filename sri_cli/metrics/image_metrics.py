@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from sri_cli.console import counting
 from sri_cli.data.dataset import DataFile
 from sri_cli.device import choose_device, choose_precision
 from sri_cli.errors import SriError
-from sri_cli.generation.sample import check_request, device_of, quantise, sample_scenes
+from sri_cli.generation.sample import check_request, quantise, sample_scenes
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics.features import (
     Advance,
@@ -49,30 +49,36 @@ CACHE = "fid"  # folder of a data root or a run
 
 @dataclass(frozen=True)
 class GeneratedImages:
-    """`count` images; `read(start, stop)` returns those. Slots and temperature where known."""
+    """`count` images; `read(start, stop)` returns those. Slots and temperature where known.
+
+    `naming` are keyword arguments of `fid_name`; `cache` is the folder and key of cached features,
+    None for images whose features are not cached.
+    """
 
     count: int
     read: Callable[[int, int], Images]
     slots: int | None = None
     temperature: float | None = None
-    unlike_papers: tuple[tuple[str, Any], ...] = ()  # keyword arguments of `fid_name`
-    cache: tuple[Path, dict[str, Any]] | None = None  # folder and key of `cached_features`
+    naming: dict[str, Any] = field(default_factory=dict)
+    cache: tuple[Path, dict[str, Any]] | None = None
+
+    def answers(self, network: Callable[[Images, Advance], Features], advance: Advance) -> Features:
+        """The network's answers to all images, [N,...]."""
+        starts = range(0, self.count, BLOCK)
+        blocks = (self.read(start, min(start + BLOCK, self.count)) for start in starts)
+        return np.concatenate([network(block, advance) for block in blocks])
 
     def features(self, extractor: FeatureExtractor, advance: Advance) -> Features:
-        """[N,F]."""
+        """[N,F], from the cache where it has them."""
+        if self.cache is None:
+            return self.answers(extractor, advance)
+        folder, key = self.cache
+        folder = folder.with_name(f"{folder.name}_{extractor.digest[:16]}")
 
         def compute(start: int, stop: int) -> Features:
             return extractor(self.read(start, stop), advance)
 
-        if self.cache is None:
-            return np.concatenate([compute(*block) for block in self.blocks()])
-        folder, key = self.cache
-        folder = folder.with_name(f"{folder.name}_{extractor.digest[:16]}")
         return cached_features(folder, key, extractor, self.count, compute, advance)
-
-    def blocks(self) -> list[tuple[int, int]]:
-        """(start, stop) of each block."""
-        return [(i, min(i + BLOCK, self.count)) for i in range(0, self.count, BLOCK)]
 
 
 def images_of_run(
@@ -83,33 +89,26 @@ def images_of_run(
     temperature: float = 1.0,
     precision: str = "auto",
 ) -> GeneratedImages:
-    """New scenes 0..count-1 of a seed; their features are cached in the run folder.
-
-    Args:
-        trained: The run.
-        count: Number of scenes.
-        seed: Seed of the scenes.
-        slots: Slots per scene, by default as in training.
-        temperature: Above 0.
-        precision: As of `sample_scenes`.
+    """New scenes 0..count-1 of a seed, by default with the slots of training.
 
     Raises:
         SriError: for numbers that mean nothing.
     """
     model = trained.model
-    in_training = model.num_slots
-    slots = in_training if slots is None else slots
+    naming: dict[str, Any] = {"temperature": temperature}
+    if slots not in (None, model.num_slots):
+        naming["slots"] = slots
+    slots = model.num_slots if slots is None else slots
     check_request(count, slots, temperature, seed)
-    precision = choose_precision(precision, device_of(model))
-    digest = model_digest(trained)
+    precision = choose_precision(precision, trained.device)
 
     def read(start: int, stop: int) -> Images:
-        num = stop - start
         scenes = sample_scenes(
-            model, num, slots, temperature, seed, precision=precision, first=start
+            model, stop - start, slots, temperature, seed, precision=precision, first=start
         )
         return np.concatenate([quantise(scene.image) for scene in scenes])
 
+    digest = model_digest(trained)
     key = {
         "version": __version__,
         "model": digest,
@@ -119,9 +118,8 @@ def images_of_run(
         "precision": precision,
     }
     name = f"{digest[:16]}_slots-{slots}_temp-{temperature:g}_seed-{seed}_{precision}"
-    unlike = {"temperature": temperature} | ({"slots": slots} if slots != in_training else {})
     cache = (trained.run_dir / CACHE / name, key)
-    return GeneratedImages(count, read, slots, temperature, tuple(unlike.items()), cache)
+    return GeneratedImages(count, read, slots, temperature, naming, cache)
 
 
 class ImageMetrics:
@@ -175,14 +173,10 @@ class ImageMetrics:
         context: Context,
         num_real: int | None = None,
     ) -> Measurement:
-        """One of COUNTS; a warning is printed to stderr, too.
+        """`fid`, `stack-fd` or `sacc-estimate`; a warning is printed to stderr, too.
 
-        Args:
-            metric: `fid`, `stack-fd` or `sacc-estimate`.
-            generated: The images.
-            data: Real images to compare with, of the split in `context`.
-            context: Subject, data and seed of the measurement.
-            num_real: Number of real images (all, if the split has fewer), by default COUNTS.
+        `data` are the real images, of which `num_real` are compared with: by default COUNTS, and
+        all if the split of the context has fewer.
         """
         network = self.network(metric)
         if metric == "sacc-estimate":
@@ -220,10 +214,9 @@ def distance(
         warnings.append(no_towers_warning("stack-FD", data))
     if extractor.name == RANDOM:
         warnings.append("untrained features: the value only ranks models measured alike")
-    how = dict(generated.unlike_papers)
     return context.measurement(
         key,
-        fid_name(real.count, other.count, split, extractor.name, **how),
+        fid_name(real.count, other.count, split, extractor.name, **generated.naming),
         Estimate(frechet_distance(real, other)),
         counts={"real": real.count, "generated": other.count},
         protocol=f"{extractor.size} features, weights {extractor.digest[:12]}",
@@ -237,8 +230,8 @@ def sacc_estimate(
     generated: GeneratedImages, data: DataFile, judge: Judge, context: Context, advance: Advance
 ) -> Measurement:
     """The estimated S-Acc, in [0,1]."""
-    blocks = [judge.plausible(generated.read(*block), advance) for block in generated.blocks()]
-    result = judge.estimate(np.concatenate(blocks), data.size, data.name == DEMO)
+    probability = generated.answers(judge.plausible, advance)
+    result = judge.estimate(probability, data.size, data.name == DEMO)
     return context.measurement(
         "sacc_estimate",
         "S-Acc estimate",

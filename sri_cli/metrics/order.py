@@ -1,12 +1,13 @@
-"""Order consistency: how well the slot index predicts what is drawn (METRICS; our own measure).
+"""Order consistency: how well the slot index predicts what is drawn (our own measure).
 
-Axis legend: N scenes, K slots, H W pixels, P = H*W, R bootstrap rounds. Masks are [N,K,H,W],
-summing to 1 over K. Both measures come with a 95 % bootstrap interval over scenes.
+Axis legend: N scenes, K slots, H W pixels, P = H*W, R bootstrap rounds. Masks are [N,K,H,W] and sum
+to 1 over K. Both measures have a 95 % bootstrap interval over scenes.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,65 +19,51 @@ LEVEL = 0.95
 MIN_SCENES = 2
 
 
-class Estimate(NamedTuple):
-    """A value with its bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-class Consistency(NamedTuple):
-    """`iou` in [-1,1], 0 = no order; `information` in [0,1]."""
-
-    iou: Estimate
-    information: Estimate
+def report(masks: Array, seed: int = 0) -> dict[str, Any]:
+    """Both measures of these masks, and of the same with shuffled slots, ready for JSON."""
+    return {
+        "scenes": len(masks),
+        "slots": masks.shape[1],
+        "interval": LEVEL,
+        "model": order_consistency(masks, seed),
+        "shuffled": order_consistency(shuffled(masks, seed), seed),
+    }
 
 
-def order_consistency(masks: Array, seed: int = 0, rounds: int = ROUNDS) -> Consistency:
-    """Both measures for the masks [N,K,H,W] of N >= 2 scenes; the bootstrap draws from `seed`."""
+def order_consistency(
+    masks: Array, seed: int = 0, rounds: int = ROUNDS
+) -> dict[str, dict[str, float]]:
+    """Two measures of N >= 2 scenes, each with value, low and high; `seed` is of the bootstrap.
+
+    `iou_over_chance` in [-1,1]: mean soft IoU of equal slots over pairs of scenes, minus that of
+    randomly permuted slots; 0 means no order. `mutual_information` in [0,1]: that of slot and
+    position, divided by the mean of their entropies.
+    """
     if masks.ndim != 4 or len(masks) < MIN_SCENES:
-        raise ValueError(f"order consistency wants masks [N,K,H,W], N >= 2, got {masks.shape}")
+        raise ValueError(f"masks must be [N,K,H,W] with N >= {MIN_SCENES}, got {masks.shape}")
     flat = masks.reshape(*masks.shape[:2], -1).astype(np.float32)
-    weights = _bootstrap_weights(len(masks), rounds, seed)
-    return Consistency(
-        iou=_estimate(iou_over_chance(flat), _mean_pair, weights),
-        information=_estimate(flat, _normalised_information, weights),
-    )
+    random = np.random.default_rng((seed, 2))
+    n = len(masks)
+    weights = random.multinomial(n, np.full(n, 1 / n), size=rounds).astype(np.float64)
+    return {
+        "iou_over_chance": _estimate(iou_over_chance(flat), _mean_pair, weights),
+        "mutual_information": _estimate(flat, _normalised_information, weights),
+    }
 
 
 def shuffled(masks: Array, seed: int = 0) -> Array:
-    """The same scenes with the slots of each in a random order: what no order looks like."""
+    """The same scenes with the slots of each in a random order: no order."""
     random = np.random.default_rng((seed, 1))
     order = random.permuted(np.tile(np.arange(masks.shape[1]), (len(masks), 1)), axis=1)
     return np.take_along_axis(masks, order[:, :, None, None], axis=1)
 
 
-def report(masks: Array, seed: int = 0, rounds: int = ROUNDS) -> dict[str, Any]:
-    """Both measures of these masks and of the same with shuffled slots, ready for JSON."""
-    return {
-        "scenes": len(masks),
-        "slots": masks.shape[1],
-        "interval": LEVEL,
-        "model": as_dict(order_consistency(masks, seed, rounds)),
-        "shuffled": as_dict(order_consistency(shuffled(masks, seed), seed, rounds)),
-    }
-
-
-def as_dict(result: Consistency) -> dict[str, dict[str, float]]:
-    """Plain numbers under readable names."""
-    return {
-        "iou_over_chance": result.iou._asdict(),
-        "mutual_information": result.information._asdict(),
-    }
-
-
 def iou_over_chance(flat: Array) -> Array:
     """Per pair of scenes [N,N]: mean soft IoU of equal slots, less that of randomly permuted ones.
 
-    flat [N,K,P]. Soft IoU is sum(ab) / sum(a + b - ab). A random permutation pairs every slot
-    with every other equally often, so its mean over all permutations is the mean over all pairs
-    of slots, exactly.
+    flat is [N,K,P]; soft IoU is sum(ab) / sum(a + b - ab). A random permutation pairs every slot
+    with every other equally often, so its mean over all permutations is exactly the mean over all
+    pairs of slots.
     """
     n, k, _ = flat.shape
     rows = flat.reshape(n * k, -1)
@@ -113,18 +100,15 @@ def _entropy(probability: Array) -> Array:
     return -(probability * np.log(np.maximum(probability, 1e-30))).sum(axis=-1, dtype=np.float64)
 
 
-def _bootstrap_weights(n: int, rounds: int, seed: int) -> Array:
-    """How often each scene is drawn in each round, [R,N]."""
-    random = np.random.default_rng((seed, 2))
-    return random.multinomial(n, np.full(n, 1 / n), size=rounds).astype(np.float64)
+def _estimate(
+    data: Array, statistic: Callable[[Array, Array], Array], weights: Array
+) -> dict[str, float]:
+    """The statistic and its interval: the quantiles of the rounds around their own mean.
 
-
-def _estimate(data: Array, statistic: Any, weights: Array) -> Estimate:
-    """The statistic, with the spread of its bootstrap rounds around their own mean.
-
-    Both statistics shift when a scene is drawn twice; the spread is what the rounds tell.
+    Both statistics shift when a scene is drawn twice, so the rounds tell the width alone. `weights`
+    [R,N] is how often each scene is drawn in each round.
     """
     value = float(statistic(data, np.ones((1, weights.shape[1])))[0])
     rounds = statistic(data, weights)
-    spread = np.quantile(rounds, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) - rounds.mean()
-    return Estimate(value, value + float(spread[0]), value + float(spread[1]))
+    low, high = np.quantile(rounds, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) - rounds.mean()
+    return {"value": value, "low": value + float(low), "high": value + float(high)}

@@ -2,11 +2,8 @@
 
 Axis legend: N images, B images of a chunk, T true labels, P predicted labels, H W pixels.
 Segmentations are integer or bool maps [N,H,W], tensors or arrays, labels from 0; true labels below
-`background_labels` are background. Everything runs where `predicted` lies; scores are float64 [N].
-An image without foreground has no score: its entry is NaN, and callers leave it out and count it.
-
-`sizes` = (T, P) says that labels are below T and P. Without it the greatest labels are read from
-the device before the work begins; with it nothing is ever read back.
+`background_labels` are background. Everything runs on the device of `predicted`; scores are
+float64 [N]. An image without foreground has the score NaN; callers leave it out and count it.
 """
 
 from __future__ import annotations
@@ -20,12 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Labels = NDArray[np.integer | np.bool_] | Tensor
-Sizes = tuple[int, int]
-AT_ONCE = 2**20  # pixels, or cells of tables, looked at together: 8 MiB for each int64 of them
+AT_ONCE = 2**20  # pixels, or cells of tables, processed together: 8 MiB for each int64 of them
 
 
 class Covering(NamedTuple):
-    """Mean segmentation covering per image [N]: instances alike, and weighed by their area."""
+    """Mean segmentation covering per image [N]: plain, and weighted by the instances' area."""
 
     mean: Tensor
     scaled: Tensor
@@ -36,38 +32,33 @@ def labels_of(masks: NDArray[np.floating] | Tensor) -> Tensor:
     return torch.as_tensor(masks).max(dim=1).indices  # argmax takes five times as long on the CPU
 
 
-def ari_fg(
-    true: Labels, predicted: Labels, background_labels: int = 1, sizes: Sizes | None = None
-) -> Tensor:
+def ari_fg(true: Labels, predicted: Labels, background_labels: int = 1) -> Tensor:
     """Adjusted Rand index over the true foreground pixels of each image, [N].
 
-    Hubert and Arabie (1985). Two equal partitions score 1, also where chance agreement is
-    certain (one instance, one segment), as in the published evaluations. ValueError for maps that
-    are not alike or are no labels.
+    Hubert and Arabie (1985), with n_tp pixels of true label t and predicted label p, and dots for
+    sums: (sum C(n_tp,2) - E) / ((sum C(n_t.,2) + sum C(n_.p,2)) / 2 - E), where
+    E = sum C(n_t.,2) sum C(n_.p,2) / C(n,2). Two equal partitions score 1, also where chance
+    agreement is certain (one instance, one segment), as in the published evaluations.
+
+    Raises:
+        ValueError: for maps of different shapes, or that are no labels.
     """
-    chunks = _tables(true, predicted, sizes)
+    chunks = _tables(true, predicted)
     return torch.cat([_adjusted_rand(table[:, background_labels:]) for table in chunks])
 
 
-def msc_fg(
-    true: Labels, predicted: Labels, background_labels: int = 1, sizes: Sizes | None = None
-) -> Covering:
+def msc_fg(true: Labels, predicted: Labels, background_labels: int = 1) -> Covering:
     """Mean segmentation covering of the true foreground instances, [N] each.
 
-    Of every instance the best intersection over union with any segment; segments count with all
-    their pixels, those on the background too. ValueError as in `ari_fg`.
+    For every instance the best intersection over union with any segment; segments count with all
+    their pixels, including those on the background. ValueError as in `ari_fg`.
     """
-    chunks = [_covering(table, background_labels) for table in _tables(true, predicted, sizes)]
+    chunks = [_covering(table, background_labels) for table in _tables(true, predicted)]
     return Covering(*(torch.cat(scores) for scores in zip(*chunks, strict=True)))
 
 
-def contingency(true: Labels, predicted: Labels, sizes: Sizes | None = None) -> Tensor:
-    """How many pixels of each image carry both labels, int64 [N,T,P]. ValueError as in `ari_fg`."""
-    return torch.cat(list(_tables(true, predicted, sizes)))
-
-
 def _adjusted_rand(table: Tensor) -> Tensor:
-    """Of the foreground's pixels in `table`, [B,T,P] to [B]. Counts of pairs are whole numbers."""
+    """Of the foreground's table [B,T,P], to [B]. Counts of pairs are whole numbers."""
     together = _pairs(table).sum(dim=(1, 2))
     in_true = _pairs(table.sum(dim=2)).sum(dim=1)
     in_predicted = _pairs(table.sum(dim=1)).sum(dim=1)
@@ -81,36 +72,32 @@ def _adjusted_rand(table: Tensor) -> Tensor:
 
 
 def _covering(table: Tensor, background_labels: int) -> Covering:
-    """[B,T,P], background and all, to [B] each."""
+    """[B,T,P], background included, to [B] each."""
     area_true = table.sum(dim=2)[:, background_labels:]  # [B,T]
     area_predicted = table.sum(dim=1)  # [B,P]
     overlap = table[:, background_labels:]
     union = area_true[:, :, None] + area_predicted[:, None] - overlap
     best = (overlap.double() / union.clamp(min=1)).amax(dim=2)  # [B,T]
-    there = area_true > 0
-    instances, area = there.sum(dim=1), area_true.sum(dim=1)
-    mean = (best * there).sum(dim=1) / instances.clamp(min=1)
-    scaled = (best * area_true).sum(dim=1) / area.clamp(min=1)
+    instances = (area_true > 0).sum(dim=1)
+    mean = best.sum(dim=1) / instances.clamp(min=1)
+    scaled = (best * area_true).sum(dim=1) / area_true.sum(dim=1).clamp(min=1)
     some = instances > 0
     return Covering(torch.where(some, mean, torch.nan), torch.where(some, scaled, torch.nan))
 
 
-def _tables(true: Labels, predicted: Labels, sizes: Sizes | None) -> Iterator[Tensor]:
-    """`contingency` of chunk after chunk of images, int64 [B,T,P]; at least one, if of none."""
+def _tables(true: Labels, predicted: Labels) -> Iterator[Tensor]:
+    """How many pixels have both labels, int64 [B,T,P], in chunks of images (at least one)."""
     true, predicted = _integers(true), _integers(predicted)
     if true.shape != predicted.shape or true.ndim != 3:
         shapes = f"{tuple(true.shape)} and {tuple(predicted.shape)}"
-        raise ValueError(f"segmentations [N,H,W] alike, got {shapes}")
-    num_true, num_predicted = sizes or _sizes(true, predicted)
+        raise ValueError(f"segmentations must be [N,H,W] alike, got {shapes}")
+    num_true, num_predicted = _count_labels(true), _count_labels(predicted)
     cells = num_true * num_predicted
     images = max(1, AT_ONCE // max(1, true.shape[1] * true.shape[2], cells))
     one = torch.ones((), dtype=torch.int64, device=predicted.device)
     for some, other in zip(true.split(images), predicted.split(images), strict=True):
         row = some.to(other.device).flatten(1).long()
-        column = other.flatten(1).long()
-        cell = torch.add(column, row, alpha=num_predicted)
-        if sizes:  # what they deny must not count in a neighbour's cell: -1 makes it an error
-            cell = torch.where((column >= 0) & (column < num_predicted), cell, -1)
+        cell = torch.add(other.flatten(1).long(), row, alpha=num_predicted)
         table = torch.zeros(len(cell), cells, dtype=torch.int64, device=cell.device)
         table.scatter_add_(1, cell, one.expand_as(cell))
         yield table.view(-1, num_true, num_predicted)
@@ -120,20 +107,19 @@ def _integers(labels: Labels) -> Tensor:
     if not isinstance(labels, Tensor):
         labels = torch.from_numpy(np.array(labels))  # a copy: reversed and read-only arrays too
     if labels.is_floating_point() or labels.is_complex():
-        raise ValueError(f"segmentations are whole numbers, got {labels.dtype}")
+        raise ValueError(f"segmentations must be whole numbers, got {labels.dtype}")
     few_operations = (torch.uint16, torch.uint32, torch.uint64)
     return labels.long() if labels.dtype in few_operations else labels
 
 
-def _sizes(true: Tensor, predicted: Tensor) -> Sizes:
-    """One more than the greatest labels."""
-    if true.numel() == 0:
-        return 1, 1
-    ends = [end.to(predicted.device).long() for map_ in (true, predicted) for end in map_.aminmax()]
-    low, high, least, greatest = torch.stack(ends).tolist()
-    if min(low, least) < 0:
-        raise ValueError(f"labels count from 0, got {min(low, least)}")
-    return high + 1, greatest + 1
+def _count_labels(labels: Tensor) -> int:
+    """One more than the greatest label."""
+    if labels.numel() == 0:
+        return 1
+    low, high = torch.stack([end.long() for end in labels.aminmax()]).tolist()
+    if low < 0:
+        raise ValueError(f"labels count from 0, got {low}")
+    return int(high) + 1
 
 
 def _pairs(count: Tensor) -> Tensor:

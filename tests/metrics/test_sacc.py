@@ -27,16 +27,9 @@ def test_wilson_by_hand() -> None:
     assert wilson(0, 0) is None
 
 
-def test_wilson_is_never_outside_and_holds_the_share() -> None:
-    for count in (1, 2, 3, 7, 49, 100, 1000):
-        for yes in {0, 1, count // 2, count - 1, count}:
-            low, high = wilson(yes, count) or (None, None)
-            assert low is not None and high is not None
-            assert 0 <= low <= yes / count <= high <= 1
-
-
-def test_wilson_agrees_with_scipy() -> None:
-    for yes, count in ((72, 100), (1, 100), (99, 100), (3, 7)):
+@pytest.mark.parametrize("count", [1, 2, 7, 100, 1000])
+def test_wilson_as_scipy(count: int) -> None:
+    for yes in {0, 1, count // 2, count - 1, count}:
         other = binomtest(yes, count).proportion_ci(0.95, "wilson")
         assert wilson(yes, count) == pytest.approx((other.low, other.high), abs=1e-6)
 
@@ -47,18 +40,10 @@ def test_difference_is_newcombes_example() -> None:
     assert found is not None
     assert found[0] == pytest.approx(0.2)
     assert found[1] == pytest.approx((0.0524, 0.3339), abs=5e-5)
-
-
-def test_difference_of_nothing() -> None:
-    assert difference(0, 0, 1, 2) is None
-    assert difference(1, 2, 0, 0) is None
-
-
-def test_difference_turns_its_sign() -> None:
-    one, other = difference(7, 10, 2, 9), difference(2, 9, 7, 10)
-    assert one is not None and other is not None
-    assert one[0] == pytest.approx(-other[0])
-    assert one[1] == pytest.approx((-other[1][1], -other[1][0]))
+    turned = difference(48, 80, 56, 70)
+    assert turned is not None and turned[0] == pytest.approx(-0.2)
+    assert turned[1] == pytest.approx((-found[1][1], -found[1][0]))
+    assert difference(0, 0, 1, 2) is None and difference(1, 2, 0, 0) is None
 
 
 def test_fisher_by_hand() -> None:
@@ -91,26 +76,10 @@ def test_fleiss_by_hand() -> None:
     assert found == pytest.approx((7 / 9 - 41 / 81) / (1 - 41 / 81))
 
 
-def test_fleiss_is_the_example_that_textbooks_have() -> None:
-    table = [
-        [0, 0, 0, 0, 14],
-        [0, 2, 6, 4, 2],
-        [0, 0, 3, 5, 6],
-        [0, 3, 9, 2, 0],
-        [2, 2, 8, 1, 1],
-        [7, 7, 0, 0, 0],
-        [3, 2, 6, 3, 0],
-        [2, 5, 3, 2, 2],
-        [6, 5, 2, 1, 0],
-        [0, 2, 2, 3, 7],
-    ]
-    assert fleiss_kappa(table) == pytest.approx(0.210, abs=5e-4)
-
-
 def test_fleiss_where_it_means_nothing() -> None:
     assert fleiss_kappa([]) is None
     assert fleiss_kappa([[3, 0], [3, 0]]) is None
-    with pytest.raises(ValueError, match="same number of raters"):
+    with pytest.raises(ValueError):
         fleiss_kappa([[3, 0], [2, 0]])
-    with pytest.raises(ValueError, match="same number of raters"):
+    with pytest.raises(ValueError):
         fleiss_kappa([[1, 0], [0, 1]])
