@@ -48,7 +48,7 @@ def changed(source: Source, **attributes: Any) -> Any:
     return other
 
 
-def small_job(scenarios: int = 30, views: int = 4, size: int = 16, seed: int = 0) -> Simulation:
+def small_source(scenarios: int = 30, views: int = 4, size: int = 16, seed: int = 0) -> Simulation:
     """`scenarios` for training and six for each of the others."""
     numbers = {"train": scenarios, "val": 6, "test": 6}
     head = header("towers", size, {}, train=scenarios, views=views, seed=seed)

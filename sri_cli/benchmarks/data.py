@@ -15,13 +15,13 @@ from sri_cli.benchmarks.measure import machine_text, measure, summary
 from sri_cli.config.schema import Recipe
 from sri_cli.console import format_table
 from sri_cli.data.dataset import SPLITS, DataFile
-from sri_cli.data.loader import Batches, Place
+from sri_cli.data.loader import Batches, Storage
 from sri_cli.data.writer import DataFileWriter, Header
 from sri_cli.device import choose_device
 from sri_cli.rng import draw_noise
 from sri_cli.training.step_timing import StepBench, machine
 
-PLACES: dict[str, Place] = {"resident": "device", "host": "memory", "streamed": "file"}
+STORAGES: dict[str, Storage] = {"resident": "device", "host": "memory", "streamed": "file"}
 DEFAULT_SECONDS = 2.0  # for each row
 NOISE_IMAGES = 4096  # of a file of noise: 50 MB at 64 px
 
@@ -40,8 +40,8 @@ def bench_data(
     images = data.split("train").images
     batch, seed = min(recipe.train.batch, len(images)), recipe.train.seed
     rows = {}
-    for name, place in PLACES.items():
-        batches = Batches(images, batch, seed, chosen, place=place)
+    for name, storage in STORAGES.items():
+        batches = Batches(images, batch, seed, chosen, storage=storage)
         rows[name] = _timed(batches.at, seconds)
     bench = StepBench(recipe, chosen)
     try:
@@ -63,7 +63,7 @@ def bench_data(
         "rows": [{"what": name} | row for name, row in rows.items()],
         "batches_per_second_needed": 1 / step,
         "input_share_of_step": {
-            name: (rows[name]["seconds_median"] + noise) / step for name in PLACES
+            name: (rows[name]["seconds_median"] + noise) / step for name in STORAGES
         },
     }
 

@@ -24,19 +24,16 @@ NUM_SHEET_IMAGES = 48
 class DataSets(click.Group):
     """The data sets as subcommands; an unknown name is reported as a data set."""
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = args[0]
-        if name in self.commands or name.startswith("-"):
-            return super().resolve_command(ctx, args)
-        if name == "demo-towers":
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        if cmd_name == "demo-towers":
             raise SriError(
-                f"{name} is a preset of shapestacks", "sri prepare shapestacks --preset demo"
+                f"{cmd_name} is a preset of shapestacks", "sri prepare shapestacks --preset demo"
             )
-        sets = [known for known in self.commands if known != "show"]
-        near = did_you_mean(name, self.commands)
-        raise SriError(f"no data set {name}{near}", f"sri prepare {', '.join(sets)}")
+        if cmd_name not in self.commands:
+            near = did_you_mean(cmd_name, self.commands)
+            known = ", ".join(name for name in self.commands if name != "show")
+            raise SriError(f"no data set {cmd_name}{near}", f"sri prepare {known}")
+        return self.commands[cmd_name]
 
 
 @click.group(cls=DataSets, invoke_without_command=True)

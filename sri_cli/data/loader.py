@@ -20,9 +20,9 @@ from sri_cli.device import to_device
 from sri_cli.rng import NoiseSpec, draw_noise
 
 ORDER_STREAM = 1  # keeps these random numbers apart from others of the same seed
-SHARE_OF_MEMORY = 0.5  # of what is free: the rest is the model's
+SHARE_OF_MEMORY = 0.5  # of the free memory; the rest is for the model
 
-Place = Literal["auto", "device", "memory", "file"]
+Storage = Literal["device", "memory", "file"]
 
 
 def batch_indices(seed: int, step: int, batch: int, n: int) -> NDArray[np.intp]:
@@ -41,56 +41,11 @@ def epoch_order(seed: int, epoch: int, n: int) -> NDArray[np.intp]:
     return order
 
 
-class Images(Protocol):
-    """All images of a split, wherever they lie."""
-
-    def take(self, indices: NDArray[np.integer]) -> Tensor:
-        """uint8 [B,3,H,W], channels_last, on the device."""
-        ...
-
-
-class ResidentImages:
-    """All images as uint8 in the memory of one device: a batch is picked where it is used."""
-
-    def __init__(self, images: NDArray[np.uint8], device: torch.device | str = "cpu") -> None:
-        self.images = torch.from_numpy(np.array(images)).to(device)  # [N,H,W,3]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def take(self, indices: NDArray[np.integer]) -> Tensor:
-        """uint8 [B,3,H,W], channels_last, on the device."""
-        index = to_device(torch.from_numpy(np.array(indices)), self.images.device)
-        return self.images[index].permute(0, 3, 1, 2)
-
-
-class HostImages:
-    """Images in the host's memory or mapped from their file; batches travel to the device.
-
-    A batch goes through pinned memory, so that the host need not wait for the step before.
-    """
-
-    def __init__(self, images: NDArray[np.uint8], device: torch.device | str = "cpu") -> None:
-        self.images, self.device = images, torch.device(device)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def take(self, indices: NDArray[np.integer]) -> Tensor:
-        """uint8 [B,3,H,W], channels_last, on the device."""
-        # In the order of the file: neighbours share pages, and a disk need not seek back.
-        order = np.argsort(indices, kind="stable")
-        batch = np.empty((len(indices), *self.images.shape[1:]), np.uint8)
-        batch[order] = self.images[indices[order]]
-        return to_device(torch.from_numpy(batch), self.device).permute(0, 3, 1, 2)
-
-
 class Batches:
-    """A process' rows of each step's batch. `Prefetcher` prepares the next one ahead.
+    """The batch of each step, or this rank's rows of it. `Prefetcher` prepares the next one.
 
-    `place` says where the images lie: on the `device`, in the host's `memory`, in their `file`
-    (streamed); auto takes the first of them that half of the free memory suffices for. What it
-    came to stands in `self.place`; the batches are the same everywhere.
+    The images are stored on the `device`, in the host's `memory`, or stay in their `file` and are
+    read as needed; the batches are the same.
     """
 
     def __init__(
@@ -100,39 +55,49 @@ class Batches:
         seed: int,
         device: torch.device | str = "cpu",
         rows: slice | None = None,
-        place: Place = "auto",
+        storage: Storage | None = None,
         sharers: int = 1,
     ) -> None:
-        """`sharers`: how many processes of this machine hold the same images in its memory."""
-        device = torch.device(device)
-        self.place = find_place(images.nbytes, device, sharers) if place == "auto" else place
-        self.images: ResidentImages | HostImages
-        if self.place == "device":
-            self.images = ResidentImages(images, device)
-        else:
-            held = np.array(images) if self.place == "memory" else images
-            self.images = HostImages(held, device)
+        """Args:
+        images: uint8 [N,H,W,3], usually mapped from a file.
+        batch: Size of the global batch, of which `rows` are this rank's (None: all).
+        storage: None for the fastest that is large enough.
+        sharers: How many processes of this machine store the same images in its memory.
+        """
+        self.device = torch.device(device)
+        self.storage = storage or choose_storage(images.nbytes, self.device, sharers)
+        self.images = np.array(images) if self.storage == "memory" else images
+        self.resident: Tensor | None = None  # [N,H,W,3], on the device
+        if self.storage == "device":
+            self.resident = torch.from_numpy(np.array(images)).to(self.device)
         self.batch, self.seed = batch, seed
         self.rows = slice(0, batch) if rows is None else rows
 
     def at(self, step: int) -> Tensor:
-        """uint8 [B,3,H,W], channels_last."""
-        indices = batch_indices(self.seed, step, self.batch, len(self.images))
-        return self.images.take(indices[self.rows])
+        """uint8 [B,3,H,W], channels_last, on the device."""
+        indices = batch_indices(self.seed, step, self.batch, len(self.images))[self.rows]
+        if self.resident is not None:
+            chosen = to_device(torch.from_numpy(np.array(indices)), self.device)
+            return self.resident[chosen].permute(0, 3, 1, 2)
+        # In the order of the file: neighbours share pages, and a disk need not seek back.
+        order = np.argsort(indices, kind="stable")
+        images = np.empty((len(indices), *self.images.shape[1:]), np.uint8)
+        images[order] = self.images[indices[order]]
+        return to_device(torch.from_numpy(images), self.device).permute(0, 3, 1, 2)
 
 
-def find_place(num_bytes: int, device: torch.device, sharers: int = 1) -> Place:
-    """The fastest place that images of so many bytes fit into."""
+def choose_storage(num_bytes: int, device: torch.device, sharers: int = 1) -> Storage:
+    """The fastest storage for so many bytes of images; half of its free memory stays free."""
     fits_host = num_bytes * sharers <= SHARE_OF_MEMORY * free_memory()
     if device.type == "cuda":
         if num_bytes <= SHARE_OF_MEMORY * torch.cuda.mem_get_info(device)[0]:
             return "device"
         return "memory" if fits_host else "file"
-    return "device" if fits_host else "file"  # a CPU's own memory is the host's
+    return "device" if fits_host else "file"  # the memory of a CPU is the host's
 
 
 def free_memory() -> int:
-    """Bytes of memory that the host can give, as far as it says."""
+    """Bytes of free memory of the host, as far as it is known."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             fields = dict(line.split(":", 1) for line in file)

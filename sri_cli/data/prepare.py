@@ -19,7 +19,7 @@ from sri_cli.console import Progress, counted
 from sri_cli.data.dataset import SPLITS, DataFile
 from sri_cli.data.parallel import available_cores, parallel_map, worker_killed
 from sri_cli.data.source import TASK_ROWS, Scenario, Source, Survey
-from sri_cli.data.writer import DataFileWriter, Header, begun_counts
+from sri_cli.data.writer import DataFileWriter, Header
 from sri_cli.errors import Interrupted, SriError
 from sri_cli.signals import stop_on_signal
 
@@ -76,11 +76,20 @@ def prepare(
     workers = workers or source.max_workers or available_cores()
     try:
         source.fetch(workers, command)
-        survey = take_survey(source, path)
+        survey = source.survey()
     except KeyboardInterrupt:  # SIGTERM raises it, too
-        raise stopped_early(source.header, path, command) from None
+        raise Interrupted(
+            f"stopped while reading the source of {source.header.name}", f"resume: {command}"
+        ) from None
     except BrokenProcessPool as error:
         raise worker_killed(command) from error
+    empty = [split for split in SPLITS if not survey.counts[split]]
+    if empty:
+        raise SriError(
+            f"{source.header.name}: no images for {' and '.join(empty)}",
+            "train, val and test need at least one image each: add data, or change --scenes,"
+            " --val-scenes and --test-scenes",
+        )
     header = replace(
         source.header,
         counts=survey.counts,
@@ -127,29 +136,6 @@ def differences(data: DataFile, header: Header) -> list[str]:
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     ]
-
-
-def take_survey(source: Source, path: Path) -> Survey:
-    """The source's survey; the counts of an unfinished file where they suffice."""
-    counts = begun_counts(path, source.header) if source.counts_suffice else None
-    survey = source.survey() if counts is None else Survey(counts)
-    empty = [split for split in SPLITS if not survey.counts[split]]
-    if empty:
-        raise SriError(
-            f"{source.header.name}: no images for {' and '.join(empty)}",
-            "train, val and test need at least one image each: add data, or change --scenes,"
-            " --val-scenes and --test-scenes",
-        )
-    return survey
-
-
-def stopped_early(header: Header, path: Path, command: str) -> Interrupted:
-    """The error after a signal during the survey."""
-    begun = begun_counts(path, header) is not None
-    state = "earlier progress is kept" if begun else "nothing is written yet"
-    return Interrupted(
-        f"stopped while reading the source of {header.name}; {state}", f"resume: {command}"
-    )
 
 
 def write_missing(

@@ -69,7 +69,6 @@ class Source(ABC):
     views: int = 1  # images of one scene
     items_per_task: int | None = None  # sent to a worker at once; None: enough for TASK_ROWS
     max_workers: int | None = None  # more do not help; None: one per core
-    counts_suffice = False  # `items` needs only the survey's counts: a resumed run skips it
 
     def fetch(self, workers: int, command: str) -> None:  # noqa: B027
         """Download or write the files to read, unless they exist. Nothing by default.

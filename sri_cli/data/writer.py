@@ -11,7 +11,7 @@ import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +64,6 @@ class Header:
             "complete": False,
             **optional,
         }
-
-    def matches(self, attrs: Mapping[str, Any]) -> bool:
-        """Whether a file with these attributes has this header, whatever its counts."""
-        found_by_survey = ("complete", "counts", "skipped", "skipped_files")
-        mine = replace(self, counts=dict.fromkeys(SPLITS, 0)).attrs()
-        return {k: v for k, v in mine.items() if k not in found_by_survey}.items() <= attrs.items()
 
 
 class DataFileWriter:
@@ -235,18 +229,6 @@ class DataFileWriter:
         except (OSError, RuntimeError) as error:
             self._refused = True
             raise cannot_write(self.path, OSError(0, reason_of(error))) from error
-
-
-def begun_counts(path: Path, header: Header) -> dict[str, int] | None:
-    """The counts of an unfinished `path` of this header; None when there is none."""
-    try:
-        with h5py.File(path.with_name(path.name + ".partial"), "r", locking=False) as file:
-            attrs = {name: as_python(value) for name, value in file.attrs.items()}
-    except OSError:
-        return None
-    if not header.matches(attrs) or "counts" not in attrs:
-        return None
-    return dict(zip(SPLITS, json.loads(attrs["counts"]), strict=True))
 
 
 def check_space(path: Path, num_bytes: int) -> None:

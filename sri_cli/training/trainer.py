@@ -310,7 +310,7 @@ class Trainer:
         processes = kind if self.ranks.world == 1 else f"{self.ranks.world} processes on {kind}"
         return (
             f"{start} to step {steps} on {processes}, {self.mode},"
-            f" {self.data['images']} images{IMAGES_LIE[self.batches.place]},"
+            f" {self.data['images']} images{IMAGES_LIE[self.batches.storage]},"
             f" batch {self.settings.batch}"
         )
 

@@ -10,9 +10,8 @@ import torch
 
 from sri_cli.data.loader import (
     Batches,
-    ResidentImages,
     batch_indices,
-    find_place,
+    choose_storage,
     free_memory,
 )
 
@@ -63,17 +62,17 @@ def test_batches_are_the_images_of_their_indices() -> None:
 
 def test_resident_images_are_a_copy() -> None:
     images = np.zeros((2, 4, 4, 3), np.uint8)
-    resident = ResidentImages(images)
+    batches = Batches(images, 2, seed=0, storage="device")
     images[:] = 9
-    assert len(resident) == 2 and int(resident.take(np.array([0, 1])).max()) == 0
+    assert int(batches.at(0).max()) == 0
 
 
-@pytest.mark.parametrize("place", ["device", "memory", "file"])
-def test_batches_are_the_same_wherever_the_images_lie(place: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("storage", ["device", "memory", "file"])
+def test_batches_are_the_same_wherever_the_images_lie(storage: str, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
     (tmp_path / "images").write_bytes(images.tobytes())
     mapped = np.memmap(tmp_path / "images", np.uint8, "r", shape=images.shape)
-    batches = Batches(mapped, 6, seed=3, rows=slice(1, 5), place=place)
+    batches = Batches(mapped, 6, seed=3, rows=slice(1, 5), storage=storage)
     got = batches.at(4)
     assert got.is_contiguous(memory_format=torch.channels_last)
     want = images[batch_indices(3, 4, 6, 20)[1:5]]
@@ -82,10 +81,10 @@ def test_batches_are_the_same_wherever_the_images_lie(place: str, tmp_path: Path
 
 def test_what_does_not_fit_is_streamed() -> None:
     cpu = torch.device("cpu")
-    assert find_place(2**20, cpu) == "device"
-    assert find_place(2**60, cpu) == "file"
+    assert choose_storage(2**20, cpu) == "device"
+    assert choose_storage(2**60, cpu) == "file"
     there = free_memory()
     assert 2**27 < there < 2**50
     share = int(there * 0.3)
-    assert find_place(share, cpu) == "device"
-    assert find_place(share, cpu, sharers=8) == "file"
+    assert choose_storage(share, cpu) == "device"
+    assert choose_storage(share, cpu, sharers=8) == "file"

@@ -115,8 +115,6 @@ def _simulator(name: str) -> Callable[..., Scenario]:
 class RecordSource(ImageSource):
     """A TFRecord file of Multi-Object Datasets, local or in the bucket."""
 
-    counts_suffice = True
-
     def __init__(
         self,
         kind: PublishedSet,

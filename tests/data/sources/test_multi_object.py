@@ -21,7 +21,6 @@ from sri_cli.data.sources.published import SETS, PositionSplit, PublishedSet
 from sri_cli.data.transforms import Resizing
 from sri_cli.errors import Interrupted, SriError
 from tests.foreign_hdf5 import stopped_at, write_towers
-from tests.small_data import changed
 from tests.small_server import says, serving
 from tests.tfrecord_writer import example, floats, one_string, picture_record, write
 
@@ -204,15 +203,13 @@ def test_the_same_bytes_at_any_number_of_workers(path: Path) -> None:
     assert made(ROOM, path, Options(size_px=16), workers=3).path.read_bytes() == one
 
 
-def test_a_stopped_conversion_resumes_without_counting_again(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_conversion_resumes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preparing, "ROWS_PER_FLUSH", 2)
     source = RecordSource(ROOM, write(path, map(room, range(9))), Options())
     out, whole = path.with_name("out-64.h5"), path.with_name("whole-64.h5")
     with pytest.raises(Interrupted):
         prepare(stopped_at(source, 7), out, workers=1)
-    done = prepare(changed(source, survey=None), out, workers=1)
+    done = prepare(source, out, workers=1)
     assert (done.resumed_from, done.made) == (7, 2)
     prepare(source, whole, workers=1)
     assert numbers(done.data) == numbers(DataFile(whole))
