@@ -1,7 +1,4 @@
-"""Small HDF5 files in the layouts of others, whose right answers are known by hand.
-
-An image tells its number in its pixels; see `numbered_images`.
-"""
+"""Small HDF5 files in published layouts, whose right answers are known by hand."""
 
 from __future__ import annotations
 
@@ -20,21 +17,17 @@ from tests.small_data import changed
 
 LAYOUTS: dict[str, dict[str, Any]] = {
     "contiguous": {},
-    "one image a chunk": {"rows": 1},
     "automatic": {"chunks": True},
-    "many rows, few pixels": {"rows": 48, "pixels": 8},
     "gzip": {"rows": 5, "compression": "gzip", "compression_opts": 1},
 }
 
 
 def store(group: h5py.Group, name: str, values: np.ndarray, layout: str) -> None:
     """One data set in a layout."""
-    how = dict(LAYOUTS[layout])
-    rows, pixels = how.pop("rows", None), how.pop("pixels", None)
-    if rows is not None:
-        rest = [min(pixels, n) if pixels else n for n in values.shape[1:]]
-        how["chunks"] = (min(rows, len(values)), *rest)
-    group.create_dataset(name, data=values, **how)
+    options = dict(LAYOUTS[layout])
+    if (rows := options.pop("rows", None)) is not None:
+        options["chunks"] = (min(rows, len(values)), *values.shape[1:])
+    group.create_dataset(name, data=values, **options)
 
 
 def numbered_images(count: int, height: int, width: int) -> np.ndarray:
@@ -52,15 +45,15 @@ def numbers_in(data: DataFile, split: str) -> list[int]:
     return list(corner[:, 1] + 256 * corner[:, 2])
 
 
-def made(job: Source, folder: Path, name: str = "out.h5", workers: int = 1) -> DataFile:
-    """What comes out, intact."""
-    data = prepare(job, folder / name, workers=workers).data
+def made(source: Source, folder: Path, name: str = "out.h5", workers: int = 1) -> DataFile:
+    """The data file of a source, checked."""
+    data = prepare(source, folder / name, workers=workers).data
     assert data.is_intact()
     return data
 
 
-def stopped_at(job: Source, call: int) -> Source:
-    """The same job, in whose so-many-th item SIGTERM comes."""
+def stopped_at(source: Source, call: int) -> Source:
+    """The same source; SIGTERM comes with item number `call`."""
     calls = 0
 
     def make(item: Any) -> Any:
@@ -68,9 +61,9 @@ def stopped_at(job: Source, call: int) -> Source:
         calls += 1
         if calls == call:
             os.kill(os.getpid(), signal.SIGTERM)
-        return job.make(item)
+        return source.make(item)
 
-    return changed(job, make=make)
+    return changed(source, make=make)
 
 
 def tower_masks(count: int, side: int = 64) -> np.ndarray:
@@ -84,8 +77,8 @@ def tower_masks(count: int, side: int = 64) -> np.ndarray:
 def write_towers(
     path: Path, scenes: int = 12, layout: str = "contiguous", **instead: Any
 ) -> np.ndarray:
-    """A ShapeStacks file of 16 views a scene, shuffled; the scene of each image. `instead` names
-    data sets to put in place of these (None: leave it out)."""
+    """A ShapeStacks file of 16 views a scene, shuffled; returns the scene of each image. `instead`:
+    other values of a dataset, None to leave it out."""
     rng = np.random.default_rng(0)
     scene = rng.permutation(np.repeat(np.arange(scenes), 16))
     world = {
@@ -114,7 +107,7 @@ def write_towers(
 def write_flat(
     path: Path, count: int, height: int, width: int, layout: str = "contiguous", **more: Any
 ) -> None:
-    """Objects Room or CLEVR as the mirror has them: image k shows k % 10 + 2 labels."""
+    """The mirror's Objects Room or CLEVR: image k shows k % 10 + 2 labels."""
     masks = np.zeros((count, height, width, 1), np.uint8)
     for k in range(count):
         for label in range(1, k % 10 + 2):

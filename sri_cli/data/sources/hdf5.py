@@ -105,15 +105,15 @@ class Hdf5Source(ImageSource):
             remote = Remote(f"{root}/{self.path.name}", self.kind.mirror_sha256)
             download(remote, self.path, instead=SIMULATE_INSTEAD, offline=self.offline)
         with open_hdf5(self.path) as file:
-            image, _ = self._datasets(file, self.groups[0])
-            kind, size, px = self.kind, self.resizing.size, self.kind.mirror_px
-            if image.shape[1:3] != (px, px):
-                preprocessing = Resizing(size, kind.filter, kind.crop).words()
-            else:
-                whose = ", the mirror's own crop, not the published one" if kind.crop else ""
-                resize = f"; resize to {size} (Pillow {kind.filter}); masks nearest"
-                preprocessing = f"{px}x{px} as in the file{whose}" + resize * (size != px)
+            crop = self._crop(self._datasets(file, self.groups[0])[0])
+        mirrors = "the mirror's own crop, not the published one; "
+        preprocessing = mirrors * (self.kind.crop != crop.box) + crop.words()
         self.header = replace(self.header, preprocessing=preprocessing)
+
+    def _crop(self, image: h5py.Dataset) -> Resizing:
+        """The published crop, unless the images are cropped already."""
+        cropped = image.shape[1:3] == (self.kind.mirror_px, self.kind.mirror_px)
+        return replace(self.resizing, box=None if cropped else self.kind.crop)
 
     def _datasets(self, file: h5py.File, name: str) -> tuple[h5py.Dataset, h5py.Dataset]:
         """Images and masks of a group; SriError if they are missing or of another type or shape."""
@@ -217,8 +217,7 @@ class Hdf5Source(ImageSource):
         with open_hdf5(self.path) as file:
             for name, plan in survey.plan.items():
                 image, mask = self._datasets(file, name)
-                uncropped = image.shape[1:3] == (self.kind.height, self.kind.width)
-                crop = Resizing(self.resizing.size, box=self.kind.crop if uncropped else None).crop
+                crop = self._crop(image).crop
                 missing = [
                     np.flatnonzero(plan.splits == i)[rows[s] :] for i, s in enumerate(SPLITS)
                 ]

@@ -10,7 +10,7 @@ import pytest
 
 from sri_cli.data.simulate import rooms
 from sri_cli.data.simulate.rooms import simulate_room
-from sri_cli.data.simulate.solids import SHAPES, SPHERE, Solid
+from sri_cli.data.simulate.solids import SHAPES, Solid
 from sri_cli.data.source import Scenario
 
 FLOOR, SKY, LEFT, RIGHT = range(4)
@@ -91,23 +91,6 @@ def test_objects_rest_on_the_floor_and_do_not_touch(scenes: list[Scenario]) -> N
             for other in found[:k]:
                 distance = np.hypot(*np.subtract(one.floor_xy, other.floor_xy))
                 assert distance > one.reach + other.reach
-
-
-def test_a_ball_is_masked_where_geometry_puts_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A red ball on a green floor, seen from 5 m off, in the middle of the image."""
-    eye = np.array([-3.0, -4.0, 0.5])
-    camera = rooms.Camera.facing(eye, np.array([0.0, 0.0, 0.5]), rooms.HALF_WIDTH)
-    ball = Solid(SPHERE, (1.0, 1.0, 1.0), (0.0, 0.0))
-    room = rooms.Room([ball], [0.0], 1 / 3, 2 / 3, (0.5, 0.5), [camera])
-    monkeypatch.setattr(rooms, "_draw_room", lambda rng, count, views: room)
-    scene = simulate_room(0, size_px=192)
-    mask, image = scene.masks[0], scene.images[0].astype(int)
-    assert (mask[95:97, 95:97] == 4).all()
-    radius = 0.5 / np.sqrt(25 - 0.25) * 96 / rooms.HALF_WIDTH  # of the cone that touches it
-    assert (mask == 4).sum() == pytest.approx(np.pi * radius**2, rel=0.03)
-    # Image and mask share their border: one pixel off it all is red inside, nothing outside.
-    red = (image[..., 0] > image[..., 1]) & (image[..., 0] > image[..., 2])
-    assert red[core(mask == 4, True)].all() and not red[core(mask == 4, False)].any()
 
 
 def test_a_room_without_a_visible_object_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:

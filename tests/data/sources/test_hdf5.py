@@ -84,18 +84,16 @@ def test_towers_are_split_by_scene(tmp_path: Path, path: Path, layout: str) -> N
     assert factors["shape"].dtype == np.int64 and "label" not in factors
 
 
-def test_the_file_is_the_same_at_any_block_size_layout_and_number_of_workers(
+def test_the_file_is_the_same_at_any_block_size_and_number_of_workers(
     tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    contents = set()
+    write_towers(path, 12, "automatic")
+    source = Hdf5Source(TOWERS, path, Options(32))
+    contents = {made(source, tmp_path, "workers.h5", workers=2).path.read_bytes()}
     for block, chunk_rows in ((2**26, 2**30), (2**17, 2**30), (2**17, 2**18)):
         monkeypatch.setattr(hdf5, "BLOCK_BYTES", block)
         monkeypatch.setattr(hdf5, "MAX_CHUNK_ROW_BYTES", chunk_rows)
-        for layout in ("automatic", "many rows, few pixels"):
-            write_towers(path, 12, layout)
-            source = Hdf5Source(TOWERS, path, Options(32))
-            contents.add(made(source, tmp_path, f"{block}{layout}.h5").path.read_bytes())
-    contents.add(made(source, tmp_path, "4.h5", workers=4).path.read_bytes())
+        contents.add(made(source, tmp_path, f"{block}-{chunk_rows}.h5").path.read_bytes())
     assert len(contents) == 1
 
 
@@ -137,14 +135,6 @@ def test_images_that_cannot_be_grouped_by_scene_are_refused(
         made(Hdf5Source(TOWERS, path, Options(64)), tmp_path)
 
 
-def test_negative_zero_equals_zero(tmp_path: Path, path: Path) -> None:
-    size = np.arange(96) // 16 * np.ones(96)
-    size[3] = -0.0
-    write_towers(path, 6, **NO_FACTORS | {"size": size})
-    data = made(Hdf5Source(TOWERS, path, Options(64)), tmp_path)
-    assert {len(set(data.split(split).factors["size"])) for split in SPLITS} == {4, 1}
-
-
 def small(kind: PublishedSet, *split: int | None) -> PublishedSet:
     return replace(kind, split=PositionSplit(*split))  # type: ignore[arg-type]
 
@@ -168,13 +158,9 @@ def test_rooms_are_split_by_position(tmp_path: Path, path: Path) -> None:
 
 
 @pytest.mark.parametrize("by", ["visibility", "masks"])
-@pytest.mark.parametrize("layout", ["contiguous", "automatic"])
-def test_clevr6_keeps_seven_entities(
-    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch, by: str, layout: str
-) -> None:
-    monkeypatch.setattr(hdf5, "BLOCK_BYTES", 2**18)
+def test_clevr6_keeps_seven_entities(tmp_path: Path, path: Path, by: str) -> None:
     visibility = (np.arange(11) < np.arange(30)[:, None] % 10 + 2)[..., None].astype(np.float32)
-    write_flat(path, 30, 128, 128, layout, visibility=visibility if by == "visibility" else None)
+    write_flat(path, 30, 128, 128, visibility=visibility if by == "visibility" else None)
     data = made(Hdf5Source(small(CLEVR6, 10, 5, 13), path, Options(96)), tmp_path)
     kept = [k for k in range(28) if k % 10 + 2 <= 7]
     assert numbers_in(data, "test") == [k for k in kept if k < 10]
@@ -191,19 +177,6 @@ def test_clevr6_keeps_seven_entities(
     assert most is not None and most.max() == 6  # the background and six objects are seven
 
 
-def test_an_uncropped_clevr_is_cropped_as_published(tmp_path: Path, path: Path) -> None:
-    write_flat(path, 16, 240, 320, "automatic", visibility=np.ones((16, 3)))
-    data = made(Hdf5Source(CLEVR6, path, Options(96, val_scenes=2, test_scenes=3)), tmp_path)
-    assert "crop rows 29 to 221, columns 64 to 256" in data.attrs["preprocessing"]
-    with h5py.File(path) as file:
-        image, mask = file["image"][4], file["mask"][4, ..., 0]
-    resizing = Resizing(96, "bicubic", box=(29, 64, 192, 192))
-    assert np.array_equal(data.split("val").images[1], resizing.picture(image))
-    masks = data.split("val").masks
-    assert masks is not None and np.array_equal(masks[1], resizing.labels(mask))
-    assert masks[1].max() == 5
-
-
 def test_other_names_and_masks_without_a_channel(tmp_path: Path, path: Path) -> None:
     masks = MASKS[:20, ..., 0]
     write_flat(path, 20, 64, 64, image=None, mask=None, imgs=IMAGES[:20], masks=masks)
@@ -217,12 +190,10 @@ def test_factors_are_numbers_of_every_image_and_not_too_many(tmp_path: Path, pat
         "angle": np.linspace(0, 1, 20).astype(">f8"),
         "big": np.zeros((20, 1025), np.float32),
         "other": np.zeros((19, 2)),
-        "scenario": np.zeros(20),
         "words": np.array([b"cube"] * 20),
     }
     write_flat(path, 20, 64, 64, **more)
     with h5py.File(path, "a") as file:
-        file.create_group("group")
         file["gone"] = h5py.SoftLink("/nowhere")
     factors = made(Hdf5Source(ROOMS, path, FEW), tmp_path).split("val").factors
     assert set(factors) == {"a_truth", "angle", "scenario"}
@@ -255,10 +226,9 @@ def test_efficient_morls_clevr6_is_filtered_cropped_and_resized(
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (15, 18, 29, 32)
 
 
-@pytest.mark.parametrize("copies", [1, 3])
-def test_efficient_morls_rooms(tmp_path: Path, path: Path, copies: int) -> None:
+def test_efficient_morls_rooms(tmp_path: Path, path: Path) -> None:
     shown = {"train": [4, 5, 6, 5], "val": [5], "test": [6, 5]}
-    write_groups(path, shown, 64, 64, entities=7, copies=copies, layout="automatic")
+    write_groups(path, shown, 64, 64, entities=7, copies=3, layout="automatic")
     data = made(Hdf5Source(ROOMS, path, Options(64)), tmp_path)
     assert data.counts == {"train": 4, "val": 1, "test": 2} and data.background_labels == 4
     with h5py.File(path) as file:
@@ -285,7 +255,7 @@ def test_a_stopped_preparation_resumes(
 ) -> None:
     monkeypatch.setattr(preparing, "ROWS_PER_FLUSH", 2)
     if layout == "mirror":
-        write_towers(path, 3, "many rows, few pixels")
+        write_towers(path, 3, "automatic")
     else:
         write_groups(path, SHOWN)
     source = Hdf5Source(TOWERS if layout == "mirror" else CLEVR6, path, Options(64))
@@ -306,12 +276,10 @@ def test_a_stopped_preparation_resumes(
         {"image": None},
         {"mask": None},
         {"image": IMAGES.astype(np.float32)},
-        {"image": IMAGES[..., :1]},
         {"image": IMAGES[:, :32]},
         {"image": IMAGES[:0], "mask": MASKS[:0]},
         {"mask": MASKS[:16]},
         {"mask": MASKS / 2},
-        {"mask": MASKS - 1},
         {"mask": MASKS + 250},
         {"mask": MASKS * 0},
     ],
@@ -327,12 +295,9 @@ def test_other_data_in_a_mirrors_file(tmp_path: Path, path: Path, instead: dict[
     ("name", "values"),
     [
         ("val", None),
-        ("val/imgs", None),
         ("test/masks", None),
         ("train/imgs", np.zeros((6, 64, 64, 3), np.uint8)),
-        ("train/imgs", np.zeros((6, 240, 320, 3))),
         ("val/masks", np.zeros((2, 11, 240, 320, 1), np.uint8)),
-        ("val/masks", np.zeros((3, 11, 24, 32, 1), np.uint8)),
         ("val/masks", np.zeros((3, 11, 240, 320, 1), np.uint8)),
     ],
 )
