@@ -114,8 +114,12 @@ def with_old_keys(recipe: Recipe) -> Tree:
     """
     tree = recipe.model_dump(mode="json")
     for (section, old), (new, values) in RENAMED.items():
-        value = tree[section].pop(new)
-        tree[section][old] = {new: old for old, new in values.items()}.get(value, value)
+        value = tree[section][new]
+        former = {new: old for old, new in values.items()}.get(value, value)
+        tree[section] = {  # in the same order: some digests are of the YAML
+            old if key == new else key: former if key == new else kept
+            for key, kept in tree[section].items()
+        }
     return tree
 
 

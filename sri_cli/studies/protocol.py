@@ -1,4 +1,4 @@
-"""A study: its protocol file, checked as a whole, and every run that it asks for."""
+"""A study: its protocol file, checked as a whole, and the runs that it asks for."""
 
 from __future__ import annotations
 
@@ -9,20 +9,30 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from sri_cli.config.load import data_sets, faults_of, load_recipe, recipe_from_dict, recipe_to_yaml
+from sri_cli.atomic import write_atomic
+from sri_cli.config.load import (
+    data_sets,
+    faults_of,
+    load_recipe,
+    recipe_from_dict,
+    with_old_keys,
+)
 from sri_cli.config.registry import study_path
-from sri_cli.config.schema import Count, Recipe, Section
-from sri_cli.config.strict_yaml import read_yaml
+from sri_cli.config.schema import Count, Recipe, Section, flatten
+from sri_cli.config.strict_yaml import read_yaml, write_yaml
+from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError, did_you_mean
 from sri_cli.metrics.evaluate import ALL, MAX_ORDER_SCENES
 from sri_cli.run import Workspace
 
+STUDY_FILE = "study.json"  # in a study's folder: what its runs were made by
+LONGEST_VALUE = 60  # characters of a changed value in an error
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-SET_BY_STUDY = ("train.steps", "train.batch", "train.seed", "name", "data")
+SET_BY_STUDY = {"train.steps", "train.batch", "train.seed", "name", "data"}
 
 
 class Measure(NamedTuple):
@@ -100,77 +110,56 @@ class Protocol(Section):
     )
     claims: list[ClaimSection] = []
 
+    @field_validator("systems", mode="before")
+    @classmethod
+    def _systems_without_keys(cls, systems: Any) -> Any:
+        """`sri-mog:` alone is a system with no overrides."""
+        if not isinstance(systems, dict):
+            return systems
+        return {name: {} if system is None else system for name, system in systems.items()}
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        faults = [*self._faults(), *self._claim_faults()]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    def _faults(self) -> Iterator[str]:
+        for name in self.metrics:
+            if name not in ALL:
+                yield f"metrics.{name}: unknown metric{did_you_mean(name, ALL)}"
+        if self.metrics.get("order", 0) > MAX_ORDER_SCENES:
+            yield f"metrics.order: at most {MAX_ORDER_SCENES} scenes, every pair is compared"
+        if len(set(self.seeds)) < len(self.seeds):
+            yield "seeds: a seed occurs twice"
+        if self.claims and len(self.seeds) == 1:
+            yield "seeds: a claim needs two or more"
+        sections = {"overrides": self.overrides}
+        sections |= {f"systems.{name}.overrides": s.overrides for name, s in self.systems.items()}
+        for section, overrides in sections.items():
+            for key in {override.partition("=")[0] for override in overrides} & SET_BY_STUDY:
+                yield f"{section}: {key} is set by the study itself"
+
+    def _claim_faults(self) -> Iterator[str]:
+        for i, claim in enumerate(self.claims):
+            for key, names in (("better", [claim.better]), ("than", claim.than)):
+                for name in names:
+                    if name not in self.systems:
+                        near = did_you_mean(name, self.systems)
+                        yield f"claims.{i}.{key}: unknown system {name}{near}"
+            if claim.better in claim.than:
+                yield f"claims.{i}: {claim.better} is compared with itself"
+            for name in claim.by:
+                if name not in MEASURES:
+                    near = did_you_mean(name, MEASURES)
+                    yield f"claims.{i}.by: unknown measure {name}{near}"
+                elif MEASURES[name].metric not in self.metrics:
+                    yield f"claims.{i}.by: {name} needs {MEASURES[name].metric} in metrics"
+
     def measures(self) -> dict[str, Measure]:
         """Every measure that the metrics of this study give."""
         return {name: one for name, one in MEASURES.items() if one.metric in self.metrics}
-
-
-def read_protocol(tree: Mapping[str, Any]) -> tuple[Protocol | None, list[str]]:
-    """The protocol and all faults of its file; no protocol when a key is wrong."""
-    tree = dict(tree)
-    if isinstance(tree.get("systems"), dict):
-        # `sri-mog:` alone is a system with no overrides.
-        tree["systems"] = {k: {} if v is None else v for k, v in tree["systems"].items()}
-    protocol, faults = None, []
-    try:
-        protocol = Protocol.model_validate(tree)
-    except ValidationError as error:
-        faults = faults_of(error, Protocol)
-    # The rest is checked whatever else is wrong, so that all faults are reported at once.
-    return protocol, [*faults, *_metric_faults(tree), *_override_faults(tree), *_claim_faults(tree)]
-
-
-def _metric_faults(tree: Mapping[str, Any]) -> Iterator[str]:
-    metrics = _section(tree, "metrics")
-    for name in metrics:
-        if name not in ALL:
-            yield f"metrics.{name}: unknown metric{did_you_mean(str(name), ALL)}"
-    if isinstance(metrics.get("order"), int) and metrics["order"] > MAX_ORDER_SCENES:
-        yield f"metrics.order: at most {MAX_ORDER_SCENES} scenes, because every pair is compared"
-    seeds = tree.get("seeds")
-    if isinstance(seeds, list) and len({str(seed) for seed in seeds}) < len(seeds):
-        yield "seeds: a seed occurs twice"
-    if isinstance(seeds, list) and len(seeds) == 1 and tree.get("claims"):
-        yield "seeds: a claim needs two or more"
-
-
-def _override_faults(tree: Mapping[str, Any]) -> Iterator[str]:
-    """Overrides of keys that the study itself sets."""
-    sections = {"overrides": tree.get("overrides")}
-    for name, system in _section(tree, "systems").items():
-        if isinstance(system, dict):
-            sections[f"systems.{name}.overrides"] = system.get("overrides")
-    for section, overrides in sections.items():
-        for override in overrides if isinstance(overrides, list) else []:
-            key = str(override).partition("=")[0]
-            if key in SET_BY_STUDY:
-                yield f"{section}: {key} is set by the study itself"
-
-
-def _claim_faults(tree: Mapping[str, Any]) -> Iterator[str]:
-    """Claims about unknown systems and measures."""
-    systems, metrics = _section(tree, "systems"), _section(tree, "metrics")
-    claims = tree.get("claims")
-    for number, claim in enumerate(claims if isinstance(claims, list) else []):
-        if not isinstance(claim, dict):
-            continue
-        where = f"claims.{number}"
-        for key, names in (("better", [claim.get("better")]), ("than", claim.get("than"))):
-            for name in names if isinstance(names, list) else []:
-                if isinstance(name, str) and name not in systems:
-                    yield f"{where}.{key}: unknown system {name}{did_you_mean(name, systems)}"
-        if isinstance(claim.get("than"), list) and claim.get("better") in claim["than"]:
-            yield f"{where}: {claim['better']} is compared with itself"
-        for name in claim["by"] if isinstance(claim.get("by"), list) else []:
-            if name not in MEASURES:
-                yield f"{where}.by: unknown measure {name}{did_you_mean(str(name), MEASURES)}"
-            elif MEASURES[name].metric not in metrics:
-                yield f"{where}.by: {name} is not measured; add {MEASURES[name].metric} to metrics"
-
-
-def _section(tree: Mapping[str, Any], key: str) -> dict[Any, Any]:
-    part = tree.get(key)
-    return part if isinstance(part, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -240,8 +229,8 @@ class Study:
         return hashlib.sha256(json.dumps(self.content(), sort_keys=True).encode()).hexdigest()
 
     def recipe_digest(self, system: str) -> str:
-        """SHA-256 of a system's resolved recipe as in `recipe.yaml`, with seed 0."""
-        return hashlib.sha256(recipe_to_yaml(self.recipes[system]).encode()).hexdigest()
+        """SHA-256 of a system's resolved recipe, under the keys of version 0.1, with seed 0."""
+        return hashlib.sha256(write_yaml(with_old_keys(self.recipes[system])).encode()).hexdigest()
 
     def command(self, run: StudyRun, data: Path) -> str:
         """The command that makes this run alone."""
@@ -251,31 +240,32 @@ class Study:
 
 
 def read_study(workspace: Workspace, name_or_file: str) -> Study:
-    """Read a shipped study or a file; SriError with every fault of it and of its recipes."""
+    """Read a shipped study or a file; SriError with every fault of it or of its recipes."""
     path = study_path(name_or_file)
     try:
         tree = read_yaml(path.read_text("utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise SriError(f"study {path} cannot be read: {error}", "name a YAML file") from error
-    if not isinstance(tree, dict):
-        raise SriError(f"study {path} has no keys", "start from a copy of a shipped one")
-    protocol, faults = read_protocol(tree)
     recipes: dict[str, Recipe] = {}
     sources: dict[str, str] = {}
-    for system in protocol.systems if protocol else ():
-        assert protocol is not None
-        sources[system] = _source(protocol, system, path)
-        try:
-            recipes[system] = _resolved(protocol, system, sources[system])
-        except SriError as error:
-            faults.append(f"systems.{system}: {error.message}")
-    if protocol is None or faults:
+    faults = []
+    try:
+        protocol = Protocol.model_validate(tree)
+    except ValidationError as error:
+        faults = faults_of(error, Protocol)
+    else:
+        for system in protocol.systems:
+            sources[system] = _source(protocol, system, path)
+            try:
+                recipes[system] = _resolved(protocol, system, sources[system])
+            except SriError as error:
+                faults.append(f"systems.{system}: {error.message}")
+    if faults:
         raise SriError(f"study {path.stem}: {'; '.join(faults)}", f"correct {path}")
-    folder = workspace.runs_root / f"study-{protocol.name}"
-    return Study(path, protocol, recipes, sources, folder)
+    return Study(path, protocol, recipes, sources, workspace.runs_root / f"study-{protocol.name}")
 
 
-def content_now(content: Mapping[str, Any]) -> dict[str, Any]:
+def _content_now(content: Mapping[str, Any]) -> dict[str, Any]:
     """The `content` of an older version in the schemas of this one, new keys at their defaults."""
     protocol = Protocol.model_validate(content["protocol"])
     recipes = {name: recipe_from_dict(one) for name, one in content["recipes"].items()}
@@ -283,11 +273,10 @@ def content_now(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _content(protocol: Protocol, recipes: Mapping[str, Recipe]) -> dict[str, Any]:
-    ignored = {"description"}
-    return {
-        "protocol": protocol.model_dump(mode="json", exclude=ignored),
-        "recipes": {k: one.model_dump(mode="json", exclude=ignored) for k, one in recipes.items()},
-    }
+    trees = {system: with_old_keys(recipe) for system, recipe in recipes.items()}
+    for tree in trees.values():
+        del tree["description"]
+    return {"protocol": protocol.model_dump(mode="json", exclude={"description"}), "recipes": trees}
 
 
 def _source(protocol: Protocol, system: str, path: Path) -> str:
@@ -320,3 +309,56 @@ def _resolved(protocol: Protocol, system: str, source: str) -> Recipe:
 
 def _seeded(recipe: Recipe, seed: int) -> Recipe:
     return recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
+
+
+def check_unchanged(study: Study) -> None:
+    """SriError when the existing runs of the study's folder were made by another protocol."""
+    path = study.folder / STUDY_FILE
+    if not path.is_file():
+        return
+    stored = json.loads(path.read_text("utf-8"))
+    if stored["sha256"] == study.digest():
+        return
+    # A version between may have had other keys, in a recipe or here.
+    old, new = flatten(_content_now(stored["asked"])), flatten(study.content())
+    changes = []
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            values = f"{old.get(key)} -> {new.get(key)}"
+            changes.append(f"{key} {values}" if len(values) <= LONGEST_VALUE else key)
+    if changes:
+        raise SriError(
+            f"the protocol changed after the runs in {study.folder}: {'; '.join(changes)}",
+            f"undo the change, or give the study another name in {study.path}",
+        )
+
+
+def record_content(study: Study, data: DataFile) -> None:
+    """Record protocol and data before the first run; SriError when the data changed since."""
+    path = study.folder / STUDY_FILE
+    if path.is_file():
+        if json.loads(path.read_text("utf-8"))["data"]["sha256"] != data.attrs["sha256"]:
+            raise SriError(
+                f"the runs in {study.folder} were made with other images than those of {data.path}",
+                f"restore that file, or move the runs away: mv {study.folder} ELSEWHERE",
+            )
+        return
+    stored = {
+        "sha256": study.digest(),
+        "data": data_facts(study, data),
+        "asked": study.content(),
+    }
+    write_atomic(path, (json.dumps(stored, indent=1) + "\n").encode())
+    write_atomic(study.folder / "protocol.yaml", study.path.read_bytes())
+
+
+def data_facts(study: Study, data: DataFile) -> dict[str, Any]:
+    """The data file of the study, and how it is made."""
+    return {
+        "name": data.name,
+        "size": data.size,
+        "source": data.source,
+        "sha256": str(data.attrs["sha256"]),
+        "images": data.counts,
+        "prepare": study.protocol.data.prepared_by,
+    }

@@ -5,7 +5,6 @@ Every run resumes where it is; nothing is trained or measured twice.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import statistics
@@ -16,21 +15,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sri_cli.atomic import ensure_folder, lock_file, write_atomic
-from sri_cli.config.schema import flatten
+from sri_cli.atomic import ensure_folder, lock_file
 from sri_cli.console import Progress, duration, format_table
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import Diverged, Interrupted, SriError, SriFailure
 from sri_cli.run import Workspace
 from sri_cli.signals import StopFlag, stop_on_signal
-from sri_cli.studies.processes import Ended, Slots, choose_slots, run_all, run_sri
-from sri_cli.studies.protocol import Study, StudyRun, content_now, read_study
-from sri_cli.studies.status import DIVERGED, RunStatus, records_of, status_of, step_of
-from sri_cli.studies.summary import data_facts, in_words, summary_of, write_results, write_summary
-from sri_cli.studies.worker import Task
+from sri_cli.studies.processes import POLL_SEC, RunProcess, Slots, choose_slots, run_sri
+from sri_cli.studies.protocol import Study, StudyRun, check_unchanged, read_study, record_content
+from sri_cli.studies.status import DIVERGED, RunStatus, last_step, status_of, step_of
+from sri_cli.studies.summary import in_words, write_results, write_summary
 
-STUDY_FILE = "study.json"  # what the runs of the folder were made by
-LONGEST_VALUE = 60  # characters of a changed value in an error
 DRY_RUN_STEPS = 5
 READ_LOGS_SEC = 2.0
 
@@ -71,21 +66,19 @@ def run_study(
         data = find_data(workspace, study, stop, command)
         with locked(study):
             record_content(study, data)
-            ended = run_missing(workspace, study, chosen, data, slots, stop)
+            failed = run_missing(workspace, study, chosen, data, slots, stop)
             statuses = [status_of(study, run, data) for run in study.runs()]
-            now = [one for one in statuses if one.run in chosen]
-            if stop.name and not all(one.done for one in now):
-                write_summary(summary_of(study, statuses, data), study.folder)
+            if stop.name and not all(one.done for one in statuses if one.run in chosen):
+                write_summary(study, statuses, data, study.folder)
                 done = sum(one.done for one in statuses)
                 raise Interrupted(
                     f"stopped by {stop.name}: {done} of {len(statuses)} runs are done, those in"
                     " progress are saved",
                     f"resume with: {command}",
                 )
-            text, summary = write_results(
-                workspace, study, statuses, data, out or study.folder, style
-            )
-            return text, summary, failure(study, statuses, ended)
+            folder = out or study.folder
+            text, summary = write_results(workspace, study, statuses, data, folder, style)
+            return text, summary, failure(study, statuses, failed)
 
 
 def run_missing(
@@ -95,71 +88,114 @@ def run_missing(
     data: DataFile,
     slots: Slots,
     stop: StopFlag,
-) -> list[Ended]:
-    """Train and measure what is missing, seed by seed; how each run ended."""
+) -> dict[str, str]:
+    """Train and measure what is missing, seed by seed, `slots.jobs` at a time.
+
+    After a signal the runs in progress save and end. Their output goes to logs/<run>.txt, because
+    several runs at once would mix theirs.
+
+    Returns:
+        The errors of runs that failed, by title.
+    """
     statuses = [status_of(study, run, data) for run in runs]
-    todo = [one for one in statuses if not one.done]
-    tasks = [(one.run, task_of(workspace, study, one, data)) for one in todo]
-    with StudyProgress(statuses, slots.jobs) as progress:
-        done = f"{len(statuses) - len(todo)} of them done; " if len(todo) < len(statuses) else ""
+    waiting = [one.run for one in statuses if not one.done]
+    running: list[RunProcess] = []
+    failed: dict[str, str] = {}
+    logs = ensure_folder(study.folder / "logs")
+    arguments = [str(workspace.data_root), str(workspace.runs_root), str(study.path)]
+    with _StudyProgress(statuses) as progress:
         progress.note(
-            f"study {study.protocol.name}: {len(statuses)} runs of {study.protocol.steps:,} steps"
-            f" in {study.folder}; {done}{slots}"
+            f"study {study.protocol.name}: {len(runs)} runs of {study.protocol.steps:,} steps in"
+            f" {study.folder}; {len(runs) - len(waiting)} of them done; {slots}"
         )
-
-        def on_end(end: Ended) -> None:
-            if end.code == 0:
-                measured = status_of(study, end.run, data).measured
-                progress.ends(end.run, f"done: {in_words(measured)}")
-                everything = [status_of(study, run, data) for run in study.runs()]
-                write_summary(summary_of(study, everything, data), study.folder)
-            elif end.code == Interrupted.exit_code:
-                progress.ends(end.run, f"saved at step {step_of(end.run):,}")
-            else:
-                progress.ends(end.run, end.error)
-
-        return run_all(
-            tasks,
-            slots,
-            study.folder / "logs",
-            stop,
-            on_start=progress.begins,
-            on_poll=progress.poll,
-            on_end=on_end,
-        )
-
-
-def task_of(workspace: Workspace, study: Study, status: RunStatus, data: DataFile) -> Task:
-    """What the process of a run has to do."""
-    return Task(
-        recipe=status.run.recipe.model_dump(mode="json"),
-        data=str(data.path.resolve()),
-        data_root=str(workspace.data_root),
-        run_dir=str(status.run.run_dir.absolute()),
-        command=study.command(status.run, data.path),
-        metrics=dict(status.missing),
-        split=study.protocol.split,
-    )
+        try:
+            while (waiting and not stop.name) or running:
+                while waiting and len(running) < slots.jobs and not stop.name:
+                    run = waiting.pop(0)
+                    slot = min(set(range(slots.jobs)) - {process.slot for process in running})
+                    log = logs / f"{run.name}.txt"
+                    words = [*arguments, run.name, str(data.path)]
+                    running.append(RunProcess(run, slot, slots, log, words))
+                    progress.note_run(run, f"begins at step {progress.steps[run.name]:,}")
+                for process in list(running):
+                    if stop.name:
+                        process.stop()
+                    code = process.poll()
+                    if code is None:
+                        continue
+                    running.remove(process)
+                    progress.note_run(process.run, _end(study, process, code, data))
+                    if code not in (0, Diverged.exit_code, Interrupted.exit_code):
+                        failed[process.run.title] = process.error()
+                progress.poll([process.run for process in running])
+                time.sleep(POLL_SEC)
+        finally:
+            for process in running:  # only after a second signal or an exception
+                process.kill()
+    return failed
 
 
-def failure(study: Study, statuses: Sequence[RunStatus], ended: Sequence[Ended]) -> SriError | None:
+def _end(study: Study, process: RunProcess, code: int, data: DataFile) -> str:
+    """How a run ended, in words; the summary is written anew for one that is done."""
+    if code == Interrupted.exit_code:
+        return f"saved at step {step_of(process.run):,}"
+    if code:
+        return process.error()
+    statuses = [status_of(study, run, data) for run in study.runs()]
+    write_summary(study, statuses, data, study.folder)
+    return f"done: {in_words(next(one for one in statuses if one.run == process.run))}"
+
+
+class _StudyProgress(Progress):
+    """Progress in steps of all runs."""
+
+    def __init__(self, statuses: Sequence[RunStatus]) -> None:
+        self.runs, self.polled = [one.run for one in statuses], 0.0
+        all_steps = sum(one.run.recipe.train.steps for one in statuses)
+        left = {one.run.name: one.steps_left for one in statuses}
+        self.steps = {run.name: run.recipe.train.steps - left[run.name] for run in self.runs}
+        super().__init__(all_steps, sum(self.steps.values()), "study")
+
+    def note_run(self, run: StudyRun, text: str) -> None:
+        """Print a line about a run."""
+        self.note(f"[{self.runs.index(run) + 1}/{len(self.runs)}] {run.title} {text}")
+
+    def poll(self, running: Sequence[StudyRun]) -> None:
+        """Read from time to time how far the runs in progress are."""
+        if time.monotonic() - self.polled < READ_LOGS_SEC:
+            return
+        self.polled = time.monotonic()
+        self.steps |= {run.name: last_step(run) for run in running}
+        self.advance(sum(self.steps.values()))
+        if running and self.done > self.first:
+            self.tell("; ".join(f"{run.title} step {self.steps[run.name]:,}" for run in running))
+
+
+def failure(
+    study: Study, statuses: Sequence[RunStatus], failed: Mapping[str, str]
+) -> SriError | None:
     """The error of runs that failed, else of those that diverged, else None."""
-    lost = [end for end in ended if end.failed]
-    if lost:
-        reasons = "; ".join(f"{end.run.title}: {end.error}" for end in lost)
+    if failed:
         return SriFailure(
-            f"{len(lost)} run{'s' * (len(lost) > 1)} failed: {reasons}",
+            f"{_count(failed)} failed: {_reasons(failed)}",
             f"see {study.folder / 'logs'}; the same command tries again",
         )
-    diverged = [one for one in statuses if one.diverged]
+    diverged = {one.run.title: one.diverged for one in statuses if one.diverged}
     if diverged:
-        reasons = "; ".join(f"{one.run.title}: {one.diverged}" for one in diverged)
-        again = shlex.join(["rm", str(diverged[0].run.run_dir / DIVERGED)])
+        first = next(one.run.run_dir / DIVERGED for one in statuses if one.diverged)
         return Diverged(
-            f"{len(diverged)} run{'s' * (len(diverged) > 1)} diverged: {reasons}",
-            f"this is a result; to try a run again: {again}",
+            f"{_count(diverged)} diverged: {_reasons(diverged)}",
+            f"this is a result; to try a run again: {shlex.join(['rm', str(first)])}",
         )
     return None
+
+
+def _count(runs: Mapping[str, str]) -> str:
+    return f"{len(runs)} run{'s' * (len(runs) > 1)}"
+
+
+def _reasons(runs: Mapping[str, str]) -> str:
+    return "; ".join(f"{title}: {reason}" for title, reason in runs.items())
 
 
 def data_path(workspace: Workspace, study: Study) -> Path:
@@ -215,46 +251,6 @@ def find_data(workspace: Workspace, study: Study, stop: StopFlag, command: str) 
     return data
 
 
-def check_unchanged(study: Study) -> None:
-    """SriError when the existing runs were made by another protocol."""
-    path = study.folder / STUDY_FILE
-    if not path.is_file():
-        return
-    stored = json.loads(path.read_text("utf-8"))
-    if stored["sha256"] == study.digest():
-        return
-    old, new = flatten(content_now(stored["asked"])), flatten(study.content())
-    changes = []
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
-            values = f"{old.get(key)} -> {new.get(key)}"
-            changes.append(f"{key} {values}" if len(values) <= LONGEST_VALUE else key)
-    if changes:
-        raise SriError(
-            f"the protocol changed after the runs in {study.folder}: {'; '.join(changes)}",
-            f"undo the change, or give the study another name in {study.path}",
-        )
-
-
-def record_content(study: Study, data: DataFile) -> None:
-    """Record protocol and data before the first run; SriError when the data changed since."""
-    path = study.folder / STUDY_FILE
-    if path.is_file():
-        if json.loads(path.read_text("utf-8"))["data"]["sha256"] != data.attrs["sha256"]:
-            raise SriError(
-                f"the runs in {study.folder} were made with other images than those of {data.path}",
-                f"restore that file, or move the runs away: mv {study.folder} ELSEWHERE",
-            )
-        return
-    stored = {
-        "sha256": study.digest(),
-        "data": data_facts(study, data),
-        "asked": study.content(),
-    }
-    write_atomic(path, (json.dumps(stored, indent=1) + "\n").encode())
-    write_atomic(study.folder / "protocol.yaml", study.path.read_bytes())
-
-
 @contextmanager
 def locked(study: Study) -> Iterator[None]:
     """Let one process at a time write to the study's folder; SriError for a second one."""
@@ -264,71 +260,6 @@ def locked(study: Study) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-class StudyProgress(Progress):
-    """Steps of all runs; the time left follows from each system's own time per step."""
-
-    def __init__(self, statuses: Sequence[RunStatus], jobs: int) -> None:
-        self.runs = [one.run for one in statuses]
-        self.jobs = jobs
-        # A diverged run makes no more steps.
-        self.steps = {
-            one.run.name: one.run.recipe.train.steps if one.diverged else one.step
-            for one in statuses
-        }
-        self.polled = 0.0
-        self.seconds_per_step: dict[str, float] = {}
-        total = sum(run.recipe.train.steps for run in self.runs)
-        super().__init__(total, sum(self.steps.values()), "study")
-
-    def begins(self, run: StudyRun) -> None:
-        """Note the start of a run."""
-        step = self.steps[run.name]
-        self.note(f"{self._label(run)} begins" + f" at step {step:,}" * bool(step))
-
-    def ends(self, run: StudyRun, text: str) -> None:
-        """Note the end of a run."""
-        self.note(f"{self._label(run)} {text}")
-
-    def poll(self, running: Sequence[StudyRun]) -> None:
-        """Read from time to time how far the runs in progress are."""
-        if time.monotonic() - self.polled < READ_LOGS_SEC:
-            return
-        self.polled = time.monotonic()
-        for run in running:
-            records = records_of(run)
-            if records:
-                self.steps[run.name] = records[-1]["step"]
-                rates = [r["images_per_second"] for r in records[-20:] if r["images_per_second"]]
-                if rates:
-                    seconds = run.recipe.train.batch / statistics.median(rates)
-                    self.seconds_per_step[run.system] = seconds
-        self.advance(sum(self.steps.values()))
-        if running and self.done > self.first:
-            self.tell("; ".join(self._state(run) for run in running))
-
-    def _state(self, run: StudyRun) -> str:
-        step, steps = self.steps[run.name], run.recipe.train.steps
-        if step >= steps:
-            return f"{self._label(run)} measuring"
-        seconds = self.seconds_per_step.get(run.system)
-        rate = f", {seconds:.2g} s per step" if seconds else ""
-        return f"{self._label(run)} step {step:,} of {steps:,}{rate}"
-
-    def _label(self, run: StudyRun) -> str:
-        return f"[{self.runs.index(run) + 1}/{len(self.runs)}] {run.title}"
-
-    def _eta(self) -> str:
-        if not self.seconds_per_step:
-            return ""
-        usual = statistics.mean(self.seconds_per_step.values())
-        seconds = sum(
-            (run.recipe.train.steps - self.steps[run.name])
-            * self.seconds_per_step.get(run.system, usual)
-            for run in self.runs
-        )
-        return f"about {duration(seconds / self.jobs)} left"
 
 
 def plan_study(
@@ -348,19 +279,16 @@ def plan_study(
     slots = choose_slots(jobs)
     check_unchanged(study)
     protocol, data = study.protocol, data_path(workspace, study)
-    rows = {}
-    for system in protocol.systems:
+    rows: dict[str, dict[str, Any]] = {}
+    for system in dict.fromkeys(one.run.system for one in statuses):
         left = [one.steps_left for one in statuses if one.run.system == system]
-        if left:
-            seconds = _seconds_per_step(study, system, slots) if measure and any(left) else None
-            rows[system] = {
-                "runs": len(left),
-                "steps_left": sum(left),
-                "seconds_per_step": seconds,
-                "hours": None if seconds is None else sum(left) * seconds / 3600,
-            }
-    hours = [row["hours"] for row in rows.values() if row["steps_left"]]
-    known = [value for value in hours if value is not None]
+        seconds = _seconds_per_step(study, system, slots) if measure and any(left) else None
+        rows[system] = {
+            "runs": len(left),
+            "steps_left": sum(left),
+            "seconds_per_step": seconds,
+            "hours": sum(left) * (seconds or 0) / 3600 if measure else None,
+        }
     return {
         "study": protocol.name,
         "folder": str(study.folder),
@@ -374,11 +302,11 @@ def plan_study(
         "batch": protocol.batch,
         "seeds": protocol.seeds,
         "metrics": protocol.metrics,
-        "claims": sum(len(c.than) * len(c.by) for c in protocol.claims),
+        "claims": sum(len(claim.than) * len(claim.by) for claim in protocol.claims),
         "jobs": slots.jobs,
         "slots": str(slots),
         "systems": rows,
-        "hours": sum(known) / slots.jobs if len(known) == len(hours) else None,
+        "hours": sum(row["hours"] for row in rows.values()) / slots.jobs if measure else None,
         "order": [one.run.name for one in statuses],
     }
 
@@ -408,15 +336,16 @@ def plan_text(plan: Mapping[str, Any]) -> str:
         ]
         for system, row in plan["systems"].items()
     ]
-    missing = (
-        f", will be made by: sri prepare {plan['prepare']}" if plan["prepare"] else ", missing"
-    )
+    missing = ""
+    if plan["data_missing"]:
+        command = plan["prepare"] and f"will be made by: sri prepare {plan['prepare']}"
+        missing = f", {command or 'missing'}"
     metrics = ", ".join(f"{name} ({num:,})" for name, num in plan["metrics"].items())
     lines = [
         f"study {plan['study']}: {plan['runs']} runs, {plan['trained']} of them trained;"
         f" {plan['steps']:,} steps of {plan['batch']} images each",
         f"runs     {plan['folder']}, {plan['slots']}",
-        f"data     {plan['data']}{missing if plan['data_missing'] else ''}",
+        f"data     {plan['data']}{missing}",
         f"metrics  {metrics}",
         f"claims   {plan['claims']}",
         "",

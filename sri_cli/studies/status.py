@@ -13,7 +13,9 @@ from sri_cli.run import checkpoints_in
 from sri_cli.studies.protocol import Study, StudyRun
 from sri_cli.training.log import LOG_NAME, read_log
 
-DIVERGED = "diverged.txt"  # in a run folder: why the training gave up
+# Files in a run folder
+DIVERGED = "diverged.txt"  # why the training gave up
+MACHINE = "machine.json"  # what it was trained on
 EVALUATION_SEED = 0
 # metric -> prefixes of the keys that it writes, the one that is always there first; the count that
 # the protocol sets
@@ -117,19 +119,24 @@ def step_of(run: StudyRun) -> int:
     return int(checkpoints[-1].name.removeprefix("step-")) if checkpoints else 0
 
 
-def records_of(run: StudyRun) -> list[dict[str, Any]]:
-    """The run's log; empty before it has one."""
-    try:
-        return read_log(run.run_dir / LOG_NAME)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+def last_step(run: StudyRun) -> int:
+    """The last step in the log of a run in progress."""
+    records = _log(run)
+    return records[-1]["step"] if records else 0
 
 
 def train_seconds(run: StudyRun) -> float:
     """How long its steps took, all calls together, by its log."""
     seconds, before = 0.0, 0
-    for record in records_of(run):
+    for record in _log(run):
         rate = record.get("images_per_second")
         seconds += (record["step"] - before) * run.recipe.train.batch / rate if rate else 0.0
         before = record["step"]
     return seconds
+
+
+def _log(run: StudyRun) -> list[dict[str, Any]]:
+    try:
+        return read_log(run.run_dir / LOG_NAME)
+    except (FileNotFoundError, NotADirectoryError):
+        return []  # not begun yet

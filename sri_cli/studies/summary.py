@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,19 +13,15 @@ from typing import Any
 
 from sri_cli import __version__
 from sri_cli.atomic import write_atomic
-from sri_cli.console import format_table
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
-from sri_cli.metrics.records import Measurement
 from sri_cli.metrics.tables import NAMED, estimate, number, rounded
-from sri_cli.metrics.tabular import WIDTH, latex_table, latex_text, markdown_table, markdown_text
+from sri_cli.metrics.tabular import Table, format_tables
 from sri_cli.plotting.from_runs import Options, figure_of_runs
 from sri_cli.run import Workspace
-from sri_cli.studies.protocol import MEASURES, Measure, Protocol, Study
-from sri_cli.studies.status import RunStatus
-from sri_cli.studies.worker import MACHINE
+from sri_cli.studies.protocol import MEASURES, Measure, Protocol, Study, data_facts
+from sri_cli.studies.status import MACHINE, RunStatus
 
-SUMMARY = "summary.json"
 SUFFIXES = {"text": "txt", "markdown": "md", "latex": "tex"}
 FIGURES = {"samples": 12, "order": 2}  # scenes of each system
 VALUE_KEYS = ("value", "low", "high")  # of a measurement, different for every run
@@ -103,22 +98,26 @@ def write_results(
     style: str,
 ) -> tuple[str, dict[str, Any]]:
     """Write table, summary and figures to `folder`; text for people and the summary."""
-    table = format_study(study, statuses, data.caption, style)
-    write_atomic(folder / f"table.{SUFFIXES[style]}", f"{table}\n".encode())
-    summary = summary_of(study, statuses, data)
-    path = write_summary(summary, folder)
+    tables = [result_table(study, statuses, data.caption)]
+    if study.protocol.claims:
+        tables.append(claim_table(study, statuses))
+    text = format_tables(tables, style)
+    write_atomic(folder / f"table.{SUFFIXES[style]}", f"{text}\n".encode())
+    path, summary = write_summary(study, statuses, data, folder)
     figures = draw_figures(workspace, study, statuses, folder)
-    lines = [table, "", *(f"figure: {figure}" for figure in figures), f"summary: {path}"]
+    lines = [text, "", *(f"figure: {figure}" for figure in figures), f"summary: {path}"]
     return "\n".join(lines), summary
 
 
-def summary_of(study: Study, statuses: Sequence[RunStatus], data: DataFile) -> dict[str, Any]:
-    """All that is worth keeping without the weights, for JSON."""
+def write_summary(
+    study: Study, statuses: Sequence[RunStatus], data: DataFile, folder: Path
+) -> tuple[Path, dict[str, Any]]:
+    """Write all that is worth keeping without the weights as JSON; the file and its content."""
     protocol, values = study.protocol, values_of(study, statuses)
     how = {
         key: {k: m[k] for k in PROTOCOL_KEYS} for one in statuses for key, m in one.measured.items()
     }
-    return {
+    summary = {
         "study": protocol.name,
         "protocol_sha256": study.digest(),
         "sri": __version__,
@@ -142,18 +141,9 @@ def summary_of(study: Study, statuses: Sequence[RunStatus], data: DataFile) -> d
         },
         "claims": [asdict(one) for one in judge(protocol, values)],
     }
-
-
-def data_facts(study: Study, data: DataFile) -> dict[str, Any]:
-    """The data file of the study, and how it is made."""
-    return {
-        "name": data.name,
-        "size": data.size,
-        "source": data.source,
-        "sha256": str(data.attrs["sha256"]),
-        "images": data.counts,
-        "prepare": study.protocol.data.prepared_by,
-    }
+    path = folder / "summary.json"
+    write_atomic(path, (json.dumps(summary, indent=1) + "\n").encode())
+    return path, summary
 
 
 def _run_summary(status: RunStatus, how: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -173,13 +163,6 @@ def _run_summary(status: RunStatus, how: Mapping[str, Mapping[str, Any]]) -> dic
         "model": next((m["subject"]["model"] for m in status.measured.values()), None),
         "metrics": metrics,
     }
-
-
-def write_summary(summary: dict[str, Any], folder: Path) -> Path:
-    """Write the summary; its path."""
-    path = folder / SUMMARY
-    write_atomic(path, (json.dumps(summary, indent=1) + "\n").encode())
-    return path
 
 
 def draw_figures(
@@ -204,51 +187,41 @@ def draw_figures(
     return paths
 
 
-def format_study(
-    study: Study, statuses: Sequence[RunStatus], caption: str, style: str = "text"
-) -> str:
-    """Title, table, verdicts and notes as text, markdown or latex; `caption` names the data."""
-    protocol = study.protocol
-    seeds = ", ".join(map(str, protocol.seeds))
-    title = (
-        f"{protocol.name}: {caption}, {protocol.data.size} px; {protocol.steps:,} steps of"
-        f" {protocol.batch} images, seed{'s' * (len(protocol.seeds) > 1)} {seeds}"
-    )
-    tables, notes = [result_rows(study, statuses)], notes_of(study, statuses)
-    if protocol.claims:
-        tables.append(verdict_rows(study, statuses))
-    left = (1, 5)  # columns aligned left
-    if style == "latex":
-        parts = [latex_table(rows, left[i]) for i, rows in enumerate(tables)]
-        lines = [latex_text(line) + r"\par" for line in (title, *notes)]
-        return "\n\n".join([lines[0], *parts, "\n".join(lines[1:])])
-    if style == "markdown":
-        parts = [markdown_table(rows, left[i]) for i, rows in enumerate(tables)]
-        listed = "\n".join(f"- {markdown_text(note)}" for note in notes)
-        return "\n\n".join([f"**{markdown_text(title)}**", *parts, listed])
-    parts = [format_table(rows[0], rows[1:], left[i]) for i, rows in enumerate(tables)]
-    wrapped = [textwrap.fill(note, WIDTH, subsequent_indent="  ") for note in notes]
-    return "\n\n".join([title, *parts, "\n".join(wrapped)])
+def result_table(study: Study, statuses: Sequence[RunStatus], data: str) -> Table:
+    """A row for each system with mean and standard deviation over its seeds.
 
-
-def result_rows(study: Study, statuses: Sequence[RunStatus]) -> list[list[str]]:
-    """The header, and a row for each system with mean and standard deviation over its seeds."""
-    measures = study.protocol.measures()
-    rows = [["system", "runs", *(_heading(m, statuses) for m in measures.values())]]
-    for system in study.protocol.systems:
+    The notes explain the numbers, and list warnings of the metrics and runs that diverged.
+    """
+    protocol, measures = study.protocol, study.protocol.measures().values()
+    headings = [_heading(measure, statuses) for measure in measures]
+    rows = [["system", "runs", *headings]]
+    for system in protocol.systems:
         own = [one for one in statuses if one.run.system == system]
         trained = sum(one.trained for one in own)
-        cells = [_cell(own, measure.key, trained) for measure in measures.values()]
-        rows.append([system, f"{trained}/{len(study.protocol.seeds)}", *cells])
-    return rows
+        cells = [_cell(own, measure.key, trained) for measure in measures]
+        rows.append([system, f"{trained}/{len(protocol.seeds)}", *cells])
+    notes = ["mean ± standard deviation over seeds; for one seed the value [95 % interval]"]
+    lower = [h for h, measure in zip(headings, measures, strict=True) if measure.lower_is_better]
+    if lower:
+        notes.append(f"lower is better: {', '.join(lower)}; for all others higher is")
+    warnings: dict[str, str] = {}
+    for one in statuses:
+        warnings |= {m["warning"]: m["name"] for m in one.measured.values() if m.get("warning")}
+    notes += [f"{name}: {warning}" for warning, name in warnings.items()]
+    notes += [f"{one.run.title}: {one.diverged}" for one in statuses if one.diverged]
+    caption = (
+        f"{protocol.name}: {data}, {protocol.data.size} px; {protocol.steps:,} steps of"
+        f" {protocol.batch} images, seed{'s' * (len(protocol.seeds) > 1)}"
+        f" {', '.join(map(str, protocol.seeds))}"
+    )
+    return Table(caption, rows, notes)
 
 
-def verdict_rows(study: Study, statuses: Sequence[RunStatus]) -> list[list[str]]:
-    """The header, and a row for each claim and measure."""
-    measures = study.protocol.measures()
+def claim_table(study: Study, statuses: Sequence[RunStatus]) -> Table:
+    """A row for each claim and measure."""
     rows = [["claim", "by", "verdict", "means", "values by seed"]]
     for one in judge(study.protocol, values_of(study, statuses)):
-        measure = measures[one.measure]
+        measure = MEASURES[one.measure]
         means, values = [], []
         for side in one.values:
             known = [value for value in side if value is not None]
@@ -263,46 +236,29 @@ def verdict_rows(study: Study, statuses: Sequence[RunStatus]) -> list[list[str]]
                 " against ".join(values),
             ]
         )
-    return rows
+    note = (
+        "confirmed: the mean is better, and every seed of the one is better than every seed of the"
+        " other; undecided, in favour: only the mean is; refuted: the mean is worse"
+    )
+    return Table("Claims", rows, [note], left=5)
 
 
-def notes_of(study: Study, statuses: Sequence[RunStatus]) -> list[str]:
-    """How to read the numbers, warnings of the metrics, and the runs that diverged."""
-    measures = study.protocol.measures().values()
-    lower = [_heading(m, statuses) for m in measures if m.lower_is_better]
-    notes = ["mean ± standard deviation over seeds; for one seed the value [95 % interval]"]
-    if lower:
-        notes.append(f"lower is better: {', '.join(lower)}; for all others higher is")
-    if study.protocol.claims:
-        notes.append(
-            "confirmed: the mean is better, and every seed of the one is better than every seed of"
-            " the other; undecided, in favour: only the mean is; refuted: the mean is worse"
-        )
-    warnings: dict[str, str] = {}
-    for one in statuses:
-        warnings |= {m["warning"]: m["name"] for m in one.measured.values() if m.get("warning")}
-    notes += [f"{name}: {warning}" for warning, name in warnings.items()]
-    return [*notes, *(f"{one.run.title}: {one.diverged}" for one in statuses if one.diverged)]
-
-
-def in_words(measured: Mapping[str, Measurement]) -> str:
+def in_words(status: RunStatus) -> str:
     """The values of a run in a line."""
-    known = [(m, measured[m.key]) for m in MEASURES.values() if m.key in measured]
+    known = [(m, status.measured[m.key]) for m in MEASURES.values() if m.key in status.measured]
     return ", ".join(f"{one.heading} {_text(number(m), one.key)}" for one, m in known)
 
 
 def _heading(measure: Measure, statuses: Sequence[RunStatus]) -> str:
-    """The measure's name; some measurements carry a name that says how they were made."""
+    """The measure's name; some measurements carry a name that states how they were made."""
     names = [one.measured[measure.key]["name"] for one in statuses if measure.key in one.measured]
     return names[0] if names and measure.key in NAMED else measure.heading
 
 
 def _cell(statuses: Sequence[RunStatus], key: str, trained: int) -> str:
-    measurements = [one.measured[key] for one in statuses if key in one.measured]
-    known = [m for m in measurements if number(m) is not None]
-    if not known:
-        return "-"
-    return estimate(known, key) + f" (n={len(known)})" * (len(known) < trained)
+    known = [one.measured[key] for one in statuses if key in one.measured]
+    known = [m for m in known if number(m) is not None]
+    return estimate(known, key) + f" (n={len(known)})" * (0 < len(known) < trained)
 
 
 def _text(value: float | None, key: str) -> str:

@@ -1,7 +1,8 @@
-"""A study's file: what it may say, what is told of a bad one, and the study that is shipped."""
+"""The protocol file of a study: its keys, its faults, and the shipped studies."""
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from sri_cli.studies.protocol import Study, read_study
 from sri_cli.studies.runner import plan_study, plan_text
 from sri_cli.training.run_folder import resolve_run
 
+ROOT = Path(__file__).parent.parent.parent
 SMALL: dict[str, Any] = {
     "name": "small",
     "data": {"name": "demo-towers", "size": 32},
@@ -60,41 +62,47 @@ def test_runs_come_seed_by_seed_equal_but_for_the_seed(tmp_path: Path) -> None:
     assert runs[0].run_dir == tmp_path / "runs" / "study-small" / "genesis-v2-mog-seed-0"
 
 
-def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
-    told = faults(
-        tmp_path,
-        batches=4,
-        steps=0,
-        data={"name": "demo-towers", "size": 48, "preparing": "x"},
-        systems={"sri-mog": {"recip": "x"}, "genesis-v2-mog": {"overrides": ["train.seed=4"]}},
-        metrics={"order": 1000, "elbow": 4},
-        claims=[
-            {"better": "sri-mgo", "than": ["genesis-v2-mog"], "by": ["order-iou", "stack-fd"]},
-            {"better": "sri-mog", "than": ["sri-mog"], "by": ["order-io"]},
-        ],
-    )
-    for part in (
-        "batches",
-        "data.size",
-        "data.preparing",
-        "steps",
-        "systems.sri-mog.recip",
-        "systems.genesis-v2-mog.overrides",
-        "metrics.elbow",
-        "metrics.order",
-        "claims.0.better",
-        "claims.0.by",
-        "claims.1",
-        "claims.1.by",
-    ):
-        assert part in {fault.partition(":")[0] for fault in told}, part
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {  # keys and values
+            "batches": (4, ["batches"]),
+            "steps": (0, ["steps"]),
+            "data": (
+                {"name": "demo-towers", "size": 48, "preparing": "x"},
+                ["data.size", "data.preparing"],
+            ),
+            "systems": ({"sri-mog": {"recip": "x"}}, ["systems.sri-mog.recip"]),
+        },
+        {  # what they mean together
+            "systems": (
+                {"sri-mog": {}, "genesis-v2-mog": {"overrides": ["train.seed=4"]}},
+                ["systems.genesis-v2-mog.overrides"],
+            ),
+            "metrics": ({"order": 1000, "elbow": 4}, ["metrics.elbow", "metrics.order"]),
+            "claims": (
+                [
+                    {"better": "sri-mgo", "than": ["genesis-v2-mog"], "by": ["stack-fd"]},
+                    {"better": "sri-mog", "than": ["sri-mog"], "by": ["order-io"]},
+                ],
+                ["claims.0.better", "claims.0.by", "claims.1", "claims.1.by"],
+            ),
+        },
+    ],
+)
+def test_all_faults_are_reported_at_once(
+    tmp_path: Path, wrong: dict[str, tuple[Any, list[str]]]
+) -> None:
+    found = faults(tmp_path, **{key: value for key, (value, _) in wrong.items()})
+    expected = [place for _, places in wrong.values() for place in places]
+    assert sorted(fault.partition(":")[0] for fault in found) == sorted(expected)
 
 
 def test_all_faults_of_all_recipes(tmp_path: Path) -> None:
     systems = {"sri-mgo": {}, "sri-mog": {"overrides": ["train.lrr=1", "model.image_size=64"]}}
-    told = "; ".join(faults(tmp_path, systems=systems, claims=[]))
-    assert "systems.sri-mgo:" in told
-    assert "train.lrr" in told
+    found = "; ".join(faults(tmp_path, systems=systems, claims=[]))
+    assert "systems.sri-mgo:" in found
+    assert "train.lrr" in found
 
 
 @pytest.mark.parametrize(
@@ -139,9 +147,19 @@ def test_a_study_that_is_not_there(tmp_path: Path, name: str, message: str) -> N
 
 
 @pytest.mark.parametrize("name", study_names())
-def test_every_shipped_study_is_good(tmp_path: Path, name: str) -> None:
+def test_published_studies_are_of_the_shipped_recipes(tmp_path: Path, name: str) -> None:
     study = read_study(Workspace(tmp_path, tmp_path), name)
     assert study.protocol.name == name and study.protocol.description
+    published = json.loads((ROOT / ".github" / "studies" / name / "summary.json").read_text())
+    assert published["systems"] == {
+        system: {"recipe": system, "recipe_sha256": study.recipe_digest(system)}
+        for system in study.protocol.systems
+    }
+    assert published["seeds"] == study.protocol.seeds
+    claimed = [
+        (c.better, than, by) for c in study.protocol.claims for than in c.than for by in c.by
+    ]
+    assert [(c["better"], c["than"], c["measure"]) for c in published["claims"]] == claimed
 
 
 def test_the_plan_of_the_shipped_study(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sri_cli.studies.protocol import read_protocol
+from sri_cli.studies.protocol import Protocol
 from sri_cli.studies.summary import compare, judge
 
 
@@ -25,7 +25,7 @@ def test_verdicts(ours: list[float], theirs: list[float], lower: bool, verdict: 
 
 
 def test_a_claim_is_open_until_every_seed_of_both_is_there() -> None:
-    protocol, faults = read_protocol(
+    protocol = Protocol.model_validate(
         {
             "name": "x",
             "data": {"name": "demo-towers", "size": 32},
@@ -37,7 +37,6 @@ def test_a_claim_is_open_until_every_seed_of_both_is_there() -> None:
             "claims": [{"better": "a", "than": ["b", "c"], "by": ["stack-fd"]}],
         }
     )
-    assert protocol is not None and not faults
     values = {("a", 4): 1.0, ("a", 7): 2.0, ("b", 4): 3.0, ("b", 7): None, ("c", 4): 3, ("c", 7): 4}
     first, second = judge(protocol, {"stack-fd": values})
     assert (first.than, first.verdict) == ("b", "open: 1 of 2 seeds")
