@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sri_cli.cli.options import FIGURE_FILE, RUN, SLOTS, TEMPERATURE, seed_option
+from sri_cli.cli.options import COUNT, FIGURE_FILE, RUN, SLOTS, TEMPERATURE, seed_option
 from sri_cli.run import Workspace
 
 
@@ -18,11 +18,10 @@ from sri_cli.run import Workspace
     type=int,
     multiple=True,
     metavar="k",
-    help="The slot, counted from 1; repeat for several at once.  [default: each in turn]",
+    show_default="each in turn",
+    help="The slot, counted from 1; repeat for several at once.",
 )
-@click.option(
-    "--num", type=click.IntRange(min=1), help="Number of scenes.  [default: suits the action]"
-)
+@click.option("--num", type=COUNT, show_default="suits the action", help="Number of scenes.")
 @seed_option("Of scenes, posterior samples and variants.")
 @SLOTS
 @TEMPERATURE
@@ -33,7 +32,7 @@ from sri_cli.run import Workspace
     help="Edit this image, or exchange slots with it.",
 )
 @click.option("--index", type=int, metavar="i", help="The same with image i of the test split.")
-@click.option("--variants", type=click.IntRange(1, 22), help="Of reimagine.  [default: 6]")
+@click.option("--variants", type=click.IntRange(1, 22), show_default="6", help="Of reimagine.")
 @FIGURE_FILE
 @click.pass_obj
 def command(

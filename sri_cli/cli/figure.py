@@ -6,7 +6,17 @@ from pathlib import Path
 
 import click
 
-from sri_cli.cli.options import DATA_OF_RUN, DYNAMIC_SLOTS, RUNS, SPLIT
+from sri_cli.cli.options import (
+    COUNT,
+    DATA_OF_RUN,
+    DYNAMIC_SLOTS,
+    FIGURE_FILE,
+    RUNS,
+    SLOTS,
+    SPLIT,
+    TEMPERATURE,
+    seed_option,
+)
 from sri_cli.run import Workspace
 
 NAMES = (
@@ -25,41 +35,26 @@ NAMES = (
 @click.command()
 @click.argument("name", type=click.Choice(NAMES))
 @RUNS
+@FIGURE_FILE
 @click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="A .png or .pdf.  [default: figures/figure-NAME.png of the run]",
+    "--num",
+    type=COUNT,
+    show_default="suits the figure",
+    help="Scenes or images of each run.",
 )
-@click.option("--num", type=click.IntRange(min=1), help="Scenes or images of each run.")
-@click.option(
-    "--slots",
-    type=click.IntRange(min=1),
-    metavar="K",
-    help="Slots per scene; in `slots`: of one more row.",
-)
-@click.option(
-    "--temp",
-    type=float,
-    metavar="T",
-    help="Temperature, above 0; in `temperature`: of one more row.",
-)
-@click.option(
-    "--seed", type=click.IntRange(min=0), help="Of scenes and posterior samples.  [default: 0]"
-)
+@SLOTS
+@TEMPERATURE
+@seed_option("Seed of scenes and posterior samples.")
 @DATA_OF_RUN
 @SPLIT
 @DYNAMIC_SLOTS
 @click.option(
     "--scale",
     default="2x",
-    show_default=True,
     metavar="Nx|PX",
     help="Size of a PNG: a factor, or the side of an image in pixels.",
 )
-@click.option(
-    "--captions/--no-captions", default=True, show_default=True, help="Text around the images."
-)
+@click.option("--captions/--no-captions", default=True, help="Text around the images.")
 @click.pass_obj
 def command(
     workspace: Workspace,
@@ -68,8 +63,8 @@ def command(
     out: Path | None,
     num: int | None,
     slots: int | None,
-    temp: float | None,
-    seed: int | None,
+    temp: float,
+    seed: int,
     data: str | None,
     split: str,
     dynamic_slots: bool,
@@ -89,7 +84,9 @@ def command(
     curves           errors, KLs and their weights in training
     table            recorded measurements beside the published rows (Tables 1 to 4)
 
-    Image pixels are never smoothed; a slot has the same colour in every figure.
+    A file name that ends in .pdf gives a PDF. Image pixels are never smoothed, and a slot has the
+    same colour in every figure. `slots` and `temperature` have one more row for the value of
+    --slots or --temp.
     """
     from sri_cli.plotting.from_runs import Options, figure_of_runs
 

@@ -16,25 +16,12 @@ from sri_cli.run import Workspace
     "--out",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A .mp4 or .gif; without an ending both.  [default: in the run's figures/]",
+    show_default="in the figures/ of the run",
+    help="A .mp4 or .gif; without an ending both.",
 )
-@click.option(
-    "--num",
-    type=click.IntRange(1, 36),
-    default=4,
-    show_default=True,
-    help="Walks side by side.",
-)
-@click.option(
-    "--frames",
-    type=click.IntRange(2, 1500),
-    default=150,
-    show_default=True,
-    help="Frames of the film.",
-)
-@click.option(
-    "--fps", type=click.IntRange(1, 50), default=25, show_default=True, help="Frames per second."
-)
+@click.option("--num", type=click.IntRange(1, 36), default=4, help="Walks side by side.")
+@click.option("--frames", type=click.IntRange(2, 1500), default=150, help="Frames of the film.")
+@click.option("--fps", type=click.IntRange(1, 50), default=25, help="Frames per second.")
 @seed_option("Walk i begins at scene i of the seed.")
 @SLOTS
 @TEMPERATURE
@@ -69,7 +56,7 @@ def command(
     """
     from sri_cli.plotting.video import walk_runs
 
-    files, lines, notes = walk_runs(
+    files, notes = walk_runs(
         workspace,
         runs,
         num=num,
@@ -85,4 +72,4 @@ def command(
     )
     for note in notes:
         click.echo(note, err=True)
-    click.echo("\n".join([*lines, *map(str, files)]))
+    click.echo("\n".join(map(str, files)))

@@ -61,22 +61,8 @@ def edit_run(
 ) -> tuple[Path, list[str]]:
     """Edit scenes of a run (None: the latest) and draw them before and after.
 
-    Args:
-        workspace: Where runs and data are.
-        run: Name, folder or checkpoint.
-        action: One of `TITLES`.
-        slot: Slots to edit together, from 1; none: each in turn.
-        num: How many scenes; None: as many as suit the action.
-        seed: Of scenes, posterior samples and variants.
-        slots: Slots of a scene; None: as in training.
-        temperature: Above 0.
-        image: An image file to edit, or to exchange slots with.
-        index: The same with an image of the test split.
-        variants: How often `reimagine` draws.
-        out: A .png or .pdf; None: figures/edit-ACTION.png of the run.
-
-    Returns:
-        The file, and notes.
+    The options are those of `sri edit`; slots count from 1, and no `slot` means each in turn.
+    Returns the file and notes.
 
     Raises:
         SriError: for options that exclude each other or that the run does not have.

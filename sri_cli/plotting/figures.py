@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,6 @@ INK, FAINT, GOAL = "#282828", "#e1e1e1", "#787878"
 
 MARGIN, BLOCK_GAP = 10, 22
 PAGE = (1640, 2320)  # the largest figure that is still readable in print
-MAX_SIDE_PX = 20_000
 CELL = 64  # the least side of an image
 GAP, BREAK = 2, 12  # between images
 SWATCH = 4  # height of a bar in the colour of a slot
@@ -105,16 +103,14 @@ class Legend:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of text, the header first; the first `words` columns are no numbers.
+    """Cells of text, the header first; the first `left` columns are aligned left.
 
-    `spans` holds a heading for each column ('' for none) that equal neighbours share; rows with
-    an index in `marked` stand out (0 is the header).
+    Rows with an index in `marked` stand out (0 is the header); `notes` stand below.
     """
 
     rows: Sequence[Sequence[str]]
     caption: str = ""
-    spans: Sequence[str] = ()
-    words: int = 1
+    left: int = 1
     marked: frozenset[int] = frozenset()
     notes: Sequence[str] = ()
 
@@ -137,9 +133,6 @@ def draw(
 
     Images are enlarged by a whole number of pixels, the nearest to `scale`. Without `captions`
     no text stands around images.
-
-    Raises:
-        SriError: for a PNG of more than 20,000 pixels a side.
     """
     with rc_context(STYLE):
         figure = Figure(figsize=(1, 1), dpi=72 * scale, facecolor="white")
@@ -196,12 +189,12 @@ def write_figure(figure: Figure, path: Path) -> None:
     write_atomic(path, pdf_bytes(figure) if is_pdf else png_bytes(figure))
 
 
-def flowed(blocks: Sequence[Block], width: float) -> list[list[Block | None]]:
-    """Blocks of `width` row by row, as many side by side as a page holds; few fill all rows."""
-    most = max(1, int((PAGE[0] - 2 * MARGIN + BLOCK_GAP) // (width + BLOCK_GAP)))
-    even = next(n for n in range(min(most, len(blocks)), 0, -1) if len(blocks) % n == 0)
-    across = even if len(blocks) <= 5 else most
-    return [list(blocks[i : i + across]) for i in range(0, len(blocks), across)]
+def flowed(groups: Sequence[Sequence[Block]], most: int) -> list[list[Block | None]]:
+    """Rows of at most `most` groups of blocks; a few groups fill all rows evenly."""
+    even = next(n for n in range(min(most, len(groups)), 0, -1) if len(groups) % n == 0)
+    across = even if len(groups) <= 5 else most
+    starts = range(0, len(groups), across)
+    return [[block for own in groups[i : i + across] for block in own] for i in starts]
 
 
 # Blocks to axes. Until `_arrange` moves them, all axes have their lower left corner at 0, 0.
@@ -401,64 +394,39 @@ def _table(table: Table, figure: Figure, captions: bool) -> Axes:
     """As in print: rules above, under the header and below."""
     cells = [
         [
-            _wrapped(text, LABEL, WORDS_WIDTH if j < table.words else NUMBERS_WIDTH, _weight(i))
+            _wrapped(text, LABEL, WORDS_WIDTH if j < table.left else NUMBERS_WIDTH, _weight(i))
             for j, text in enumerate(row)
         ]
         for i, row in enumerate(table.rows)
     ]
-    widths = _column_widths(cells, table.spans)
+    widths = [
+        max(_width(line, LABEL, _weight(i)) for i, row in enumerate(cells) for line in row[j])
+        for j in range(len(cells[0]))
+    ]
     lefts = np.cumsum([0.0, *(width + PADDING for width in widths)])
     heights = [max(len(lines) for lines in row) * LABEL * LEADING + ROW_GAP for row in cells]
-    span_height = (LABEL * LEADING + ROW_GAP) * any(table.spans)
-    bottoms = span_height + ROW_GAP / 2 + np.cumsum(heights)
+    bottoms = ROW_GAP / 2 + np.cumsum(heights)
 
     axes = _new_axes(figure, lefts[-1], bottoms[-1])
     axes.set_axis_off()
     axes.set(xlim=(0, lefts[-1]), ylim=(bottoms[-1], 0))
     for level, weight in ((0.0, 1.2), (bottoms[0], 0.6), (bottoms[-1], 1.2)):
         axes.plot((0, lefts[-1]), (level, level), color=INK, lw=weight, clip_on=False)
-    for name, left, right in _spans(table.spans, lefts):
-        centre = ((left + right) / 2, span_height - ROW_GAP)
-        _note(axes, name, centre, (0, 0), ha="center", weight="bold")
-        ends = (left + PADDING / 2, right - PADDING / 2)
-        axes.plot(ends, (span_height, span_height), color=INK, lw=0.6)
     for i, (row, bottom, height) in enumerate(zip(cells, bottoms, heights, strict=True)):
+        top = bottom - height
         if i in table.marked:
-            corner = (0, bottom - height)
-            axes.add_patch(Rectangle(corner, lefts[-1], height, color=TINT, lw=0))
+            axes.add_patch(Rectangle((0, top), lefts[-1], height, color=TINT, lw=0))
         for j, lines in enumerate(row):
-            x = lefts[j] + PADDING / 2 + widths[j] * (j >= table.words)
-            look: Any = {"ha": "left" if j < table.words else "right", "weight": _weight(i)}
+            x = lefts[j] + PADDING / 2 + widths[j] * (j >= table.left)
+            look: Any = {"ha": "left" if j < table.left else "right", "weight": _weight(i)}
             for k, line in enumerate(lines):
-                baseline = bottom - height + ROW_GAP / 2 + (k * LEADING + 1) * LABEL
+                baseline = top + ROW_GAP / 2 + (k * LEADING + 1) * LABEL
                 _note(axes, line, (x, baseline), (0, 0), **look)
     if captions:
         _caption(axes, table.caption, 6)
         notes = [line for note in table.notes for line in _wrapped(note, NOTE, max(lefts[-1], 420))]
         _note(axes, "\n".join(notes), (0, bottoms[-1]), (0, -8), va="top", size=NOTE)
     return axes
-
-
-def _column_widths(cells: Sequence[Sequence[Sequence[str]]], spans: Sequence[str]) -> list[float]:
-    """Of the widest line of each column; wider where a heading of several columns needs it."""
-    widths = [
-        max(_width(line, LABEL, _weight(i)) for i, row in enumerate(cells) for line in row[j])
-        for j in range(len(cells[0]))
-    ]
-    for name in set(filter(None, spans)):
-        columns = [j for j, span in enumerate(spans) if span == name]
-        lacking = _width(name, LABEL, "bold") - sum(widths[j] + PADDING for j in columns)
-        for j in columns:
-            widths[j] += max(0.0, lacking) / len(columns)
-    return widths
-
-
-def _spans(spans: Sequence[str], lefts: NDArray[np.float64]) -> Iterator[tuple[str, float, float]]:
-    """Heading, left and right end of the neighbouring columns that share it."""
-    for name, group in groupby(enumerate(spans), lambda pair: pair[1]):
-        columns = [j for j, _ in group]
-        if name:
-            yield name, float(lefts[columns[0]]), float(lefts[columns[-1] + 1])
 
 
 def _weight(row: int) -> str:
@@ -539,11 +507,6 @@ def _arrange(
         y += math.ceil((10 + len(lines) * NOTE * LEADING) * scale)
 
     width, height = width + margin, y + margin
-    if max(width, height) > MAX_SIDE_PX:
-        raise SriError(
-            f"--scale: {width} x {height} px are too many for a PNG ({MAX_SIDE_PX} a side)",
-            "choose a smaller --scale, or --out FILE.pdf",
-        )
     sizes = {axes: (round(axes.bbox.width), round(axes.bbox.height)) for axes in places}
     figure.set_size_inches(width / figure.dpi, height / figure.dpi)
     for axes, (left, top) in places.items():

@@ -7,8 +7,8 @@ are uint8.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,32 +50,30 @@ from sri_cli.plotting.palette import blend_masks
 from sri_cli.run import Workspace
 from sri_cli.training.log import LOG_NAME, read_log
 
+Rows = Sequence[Sequence[Block | None]]
+
 TEMPERATURES = (0.25, 0.5, 0.75, 1.0, 1.25)
 MORE_SLOTS = (-2, 0, 2, 4)  # than in training
 JUDGED_SCENES = 200  # among which `failures` looks for broken ones
 ORDER_SCENES = 8  # that `sri order` shows
-MAX_ORDER_SCENES = 1024  # every pair of scenes is compared
+MAX_FACTOR = 8  # of --scale: a page has 20,000 pixels a side then
 
 
 @dataclass(frozen=True)
 class Options:
-    """Which scenes and images a figure shows; None: the default of the figure or of the run."""
+    """Which scenes and images a figure shows.
+
+    `num` None: as many as suit the figure; `slots` None: as in training; `data` None: the data
+    file that a run was trained on.
+    """
 
     num: int | None = None
     slots: int | None = None
-    temperature: float | None = None
-    seed: int | None = None
+    temperature: float = 1.0
+    seed: int = 0
     data: str | None = None
     split: str = "test"
     dynamic_slots: bool = False
-
-
-class Content(NamedTuple):
-    """What a figure shows; `notes` stand below it."""
-
-    rows: Sequence[Sequence[Block | None]]
-    title: str
-    notes: Sequence[str] = ()
 
 
 class Scenes(NamedTuple):
@@ -94,12 +92,12 @@ def figure_of_runs(
     out: Path | None = None,
     scale: str = "2x",
     captions: bool = True,
-) -> tuple[Path, Sequence[str]]:
+) -> tuple[Path, list[str]]:
     """Draw a figure of runs into a file.
 
     Args:
         workspace: Where runs and data are.
-        name: One of `FIGURES`.
+        name: One of `IMAGE_FIGURES`, "curves" or "table".
         runs: Names, folders or checkpoints; none: the latest run.
         options: Which scenes and images.
         out: A .png or .pdf; None: figures/figure-NAME.png of the first run.
@@ -116,12 +114,17 @@ def figure_of_runs(
     _check_options(name, options)
     check_file(out)
     opened = [open_run(workspace, run, options.dynamic_slots) for run in runs or (None,)]
-    has_images = FIGURES[name].num is not None
-    factor = _factor(scale, int(opened[0].model.image_size) if has_images else None)
-    content = FIGURES[name].content(opened, options)
+    notes: list[str] = []
+    rows: Rows
+    if name in IMAGE_FIGURES:
+        factor = _factor(scale, int(opened[0].model.image_size))
+        rows, title = _image_figure(name, opened, options, notes)
+    else:
+        factor = _factor(scale)
+        rows, title = _curves(opened) if name == "curves" else _table(opened)
     path = out or opened[0].run_dir / "figures" / f"figure-{name}.png"
-    write_figure(draw(*content, factor, captions), path)
-    return path, content.notes
+    write_figure(draw(rows, title, notes, factor, captions), path)
+    return path, notes
 
 
 def order_of_run(
@@ -132,7 +135,6 @@ def order_of_run(
     Writes the figure to `out` (None: figures/order.png of the run); the record holds the scores
     and the path of the figure.
     """
-    check_order_scenes(num)
     check_file(out)
     slots = int(run.model.num_slots)
     scenes = draw_scenes(run, num, slots, 1.0, seed)
@@ -148,16 +150,6 @@ def order_of_run(
     path = out or run.run_dir / "figures" / "order.png"
     write_figure(draw([[panel]], "Random scenes and their slots in generation order"), path)
     return record | {"figure": str(path)}
-
-
-def check_order_scenes(num: int) -> None:
-    """SriError unless there are scenes to compare, and not too many."""
-    if not order.MIN_SCENES <= num <= MAX_ORDER_SCENES:
-        raise SriError(
-            f"--num {num}: order is compared between {order.MIN_SCENES} and {MAX_ORDER_SCENES}"
-            " scenes",
-            "--num 100",
-        )
 
 
 def draw_scenes(run: TrainedRun, num: int, slots: int, temperature: float, seed: int) -> Scenes:
@@ -190,149 +182,176 @@ def title_of(run: TrainedRun, step: bool = True) -> str:
     return f"{title}; step {run.step:,}" if step else title
 
 
-# Figures of new scenes
+# Figures of images: what each shows of one run, as blocks side by side
 
 
-def _samples(runs: Sequence[TrainedRun], options: Options) -> Content:
-    num = _num("samples", options)
-    columns, data = _grid_columns(runs, num), _data_sets(runs)
-    _check_room(runs, columns, math.ceil(num / columns))
-    blocks = [grid_panel(_scenes(run, options, num).images, title_of(run), columns) for run in runs]
-    rows = _by_data(runs, blocks) if len(data) > 1 else _flow(blocks)
-    return Content(rows, f"Random scenes, {_drawn_how(options)}")
+def _samples(run: TrainedRun, options: Options, notes: list[str]) -> list[Block]:
+    return [grid_panel(_scenes(run, options).images, title_of(run))]
 
 
-def _order(runs: Sequence[TrainedRun], options: Options) -> Content:
-    num = _num("order", options)
-    _check_room(runs, 2 + max(_slots(run, options) for run in runs), num)
-    blocks = [order_panel(*_scenes(run, options, num), title_of(run)) for run in runs]
-    title = f"Random scenes and their slots in generation order, {_drawn_how(options)}"
-    return Content(_flow(blocks), title)
+def _order(run: TrainedRun, options: Options, notes: list[str]) -> list[Block]:
+    return [order_panel(*_scenes(run, options), title_of(run))]
 
 
-def _slot_counts(runs: Sequence[TrainedRun], options: Options) -> Content:
-    num = _num("slots", options)
-    _check_room(runs, 2 * num + 1, len(MORE_SLOTS) + 1, 1)
-    rows = []
-    for run in runs:
-        usual = int(run.model.num_slots)
-        counts = sorted({max(1, usual + more) for more in MORE_SLOTS} | {options.slots or usual})
-        found = [draw_scenes(run, num, k, *_temperature_and_seed(options)) for k in counts]
-        names = [f"{k} slot{'s' * (k > 1)}{' (as in training)' * (k == usual)}" for k in counts]
-        images = {name: each.images for name, each in zip(names, found, strict=True)}
-        masks = [list(blend_masks(each.masks)) for each in found]
-        rows.append([row_panel(images, title_of(run)), Panel(masks, "their masks in slot colours")])
-    notes = [
-        f"{run.run_dir.name} has no scene variable: the noise of its slots is the same."
-        for run in runs
-        if not run.model.has_scene
-    ]
-    title = f"The same scene latents with fewer and more slots, {_drawn_how(options)}"
-    return Content(rows, title, notes)
+def _slots(run: TrainedRun, options: Options, notes: list[str]) -> list[Block]:
+    usual = int(run.model.num_slots)
+    images, masks = {}, []
+    for k in sorted({max(1, usual + more) for more in MORE_SLOTS} | {options.slots or usual}):
+        found = _scenes(run, replace(options, slots=k))
+        name = f"{k} slot{'s' * (k > 1)}{' (as in training)' * (k == usual)}"
+        images[name] = found.images
+        masks.append(list(blend_masks(found.masks)))
+    if not run.model.has_scene:
+        notes.append(f"{run.run_dir.name} has no scene variable: the noise of its slots is equal.")
+    return [row_panel(images, title_of(run)), Panel(masks, "their masks in slot colours")]
 
 
-def _temperatures(runs: Sequence[TrainedRun], options: Options) -> Content:
-    num = _num("temperature", options)
-    values = sorted({*TEMPERATURES, options.temperature or 1.0})
-    _check_room(runs, num, len(values))
-    seed = options.seed or 0
-    blocks = [
-        row_panel(
-            {
-                f"temperature {t:g}": draw_scenes(run, num, _slots(run, options), t, seed).images
-                for t in values
-            },
-            title_of(run),
-        )
-        for run in runs
-    ]
-    return Content(_flow(blocks), f"The same noise at several temperatures, seed {seed}")
+def _temperature(run: TrainedRun, options: Options, notes: list[str]) -> list[Block]:
+    rows = {
+        f"temperature {t:g}": _scenes(run, replace(options, temperature=t)).images
+        for t in sorted({*TEMPERATURES, options.temperature})
+    }
+    return [row_panel(rows, title_of(run))]
 
 
-def _failures(runs: Sequence[TrainedRun], options: Options) -> Content:
-    num = _num("failures", options)
-    columns = _grid_columns(runs, num)
-    _check_room(runs, columns, math.ceil(num / columns))
-    blocks, notes = [], []
-    for run in runs:
-        # Raters judged scenes as in training; scenes with other options are judged by the network.
-        usual = (options.slots, options.temperature, options.seed) == (None, None, None)
-        found = rater_verdicts(run) if usual else None
-        found = found or judge_scenes(_scenes(run, options, JUDGED_SCENES).images, run.data_name)
-        notes += found.notes
-        broken = found.scores < 0.5
-        count, total = int(broken.sum()), len(broken)
-        if count == 0:
-            notes.append(f"{run.run_dir.name}: none of {total} scenes was judged broken.")
-            continue
-        worst = np.argsort(found.scores, kind="stable")[: min(num, count)]
-        caption = f"{title_of(run)}; {count} of {total} judged broken"
-        names = [found.names[i] for i in worst]
-        blocks.append(grid_panel(found.images[worst], caption, columns, names))
+def _reconstructions(run: TrainedRun, options: Options, notes: list[str]) -> list[Block]:
+    data = run.open_data(options.data)
+    found = reconstruct(run, data, options.split, options.num or 1, options.seed)
+    if found.imagined is None:
+        notes.append(f"{run.run_dir.name} infers no scene latent from an image: no rollout.")
+    parts = found.inputs, found.attention, found.images, found.masks, found.imagined
+    return [reconstruction_panel(*parts, _image_title(run, data.caption))]
+
+
+def _segmentation(run: TrainedRun, options: Options, notes: list[str]) -> list[Block]:
+    data = run.open_data(options.data)
+    found = reconstruct(run, data, options.split, options.num or 1, options.seed)
+    truth = data.split(options.split).masks_of(found.indices)
+    if truth is None:
+        notes.append(f"{data.caption} has no masks: there are no true ones.")
+    else:
+        notes.append("True masks have the colours of the slots that fit them best.")
+    parts = found.inputs, found.attention, found.images, found.rgb, found.masks
+    return [segmentation_panel(*parts, truth, _image_title(run, data.caption))]
+
+
+def _failures(run: TrainedRun, options: Options, notes: list[str]) -> list[Block]:
+    # Raters judged scenes as in training; scenes with other options are judged by the network.
+    usual = replace(options, num=None) == Options()
+    found = rater_verdicts(run) if usual else None
+    if found is None:
+        images = _scenes(run, replace(options, num=JUDGED_SCENES)).images
+        found = judge_scenes(images, run.data_name)
+    notes += found.notes
+    count, total = int((found.scores < 0.5).sum()), len(found.scores)
+    if count == 0:
+        notes.append(f"{run.run_dir.name}: none of {total} scenes was judged broken.")
+        return []
+    num = min(options.num or 1, count)
+    worst = np.argsort(found.scores, kind="stable")[:num]
+    caption = f"{title_of(run)}; {count} of {total} judged broken"
+    columns = _grid_columns(options.num or 1)
+    return [grid_panel(found.images[worst], caption, columns, [found.names[i] for i in worst])]
+
+
+class Kind(NamedTuple):
+    """A figure of images: its blocks for one run, its title, number of images, its options."""
+
+    blocks: Callable[[TrainedRun, Options, list[str]], list[Block]]
+    title: str
+    num: int
+    options: tuple[str, ...]
+
+
+DRAWN = ("num", "slots", "temperature", "seed")
+IMAGES = ("num", "seed", "data", "split", "dynamic_slots")
+HOW = "temperature {temperature:g}, seed {seed}"
+IMAGE_FIGURES = {
+    "samples": Kind(_samples, f"Random scenes, {HOW}", 18, DRAWN),
+    "order": Kind(_order, f"Random scenes and their slots in generation order, {HOW}", 6, DRAWN),
+    "slots": Kind(_slots, f"The same scene latents with fewer and more slots, {HOW}", 8, DRAWN),
+    "temperature": Kind(
+        _temperature, "The same noise at several temperatures, seed {seed}", 10, DRAWN
+    ),
+    "reconstructions": Kind(
+        _reconstructions, "Images of the {split} split, reconstructed", 10, IMAGES
+    ),
+    "segmentation": Kind(_segmentation, "Images of the {split} split, segmented", 4, IMAGES),
+    "failures": Kind(_failures, f"Random scenes judged broken, {HOW}", 18, DRAWN),
+}
+FLAGS = {"temperature": "--temp", "dynamic_slots": "--dynamic-slots"}
+
+
+def _image_figure(
+    name: str, runs: Sequence[TrainedRun], options: Options, notes: list[str]
+) -> tuple[Rows, str]:
+    """Rows of blocks and the title; DoesNotFitError before anything is drawn."""
+    kind = IMAGE_FIGURES[name]
+    options = replace(options, num=options.num or kind.num)
+    side = max(int(run.model.image_size) for run in runs)
+    slots = options.slots or max(int(run.model.num_slots) for run in runs)
+    columns, rows = _shape(name, options.num or 1, slots)
+    beside = max(1, images_that_fit(side)[0] // columns)
+    check_page(side, columns, rows * math.ceil(len(runs) / beside))
+
+    blocks = [kind.blocks(run, options, notes) for run in runs]
+    notes[:] = dict.fromkeys(notes)
+    title = kind.title.format(**vars(options))
+    if name == "samples" and len({run.caption for run in runs}) > 1:
+        return _by_data(runs, [block for (block,) in blocks]), title
+    blocks = [own for own in blocks if own]
     if not blocks:
         raise SriError(f"no scene was judged broken; {notes[-1]}", "try another --seed")
-    title = f"Random scenes judged broken, {_drawn_how(options)}"
-    return Content(_flow(blocks), title, list(dict.fromkeys(notes)))
+    return flowed(blocks, beside), title
 
 
-# Figures of images
+def _shape(name: str, num: int, slots: int) -> tuple[int, int]:
+    """How many images a figure shows of one run, across and down."""
+    if name in ("samples", "failures"):
+        return _grid_columns(num), math.ceil(num / _grid_columns(num))
+    return {
+        "order": (2 + slots, num),
+        "slots": (2 * num + 1, len(MORE_SLOTS) + 1),
+        "temperature": (num, len(TEMPERATURES) + 1),
+        "reconstructions": (num, 5),
+        "segmentation": (5 + slots, num),
+    }[name]
 
 
-def _reconstructions(runs: Sequence[TrainedRun], options: Options) -> Content:
-    num = _num("reconstructions", options)
-    _check_room(runs, num, 5)
-    blocks, notes = [], []
-    for run in runs:
-        data = run.open_data(options.data)
-        found = reconstruct(run, data, options.split, num, options.seed or 0)
-        caption = _image_title(run, data.caption)
-        blocks.append(
-            reconstruction_panel(
-                found.inputs,
-                found.attention,
-                found.images,
-                found.masks,
-                found.imagined,
-                caption,
-            )
-        )
-        if found.imagined is None:
-            name = run.run_dir.name
-            notes.append(f"{name} infers no scene latent from an image, so there is no rollout.")
-    return Content(_flow(blocks), f"Images of the {options.split} split, reconstructed", notes)
+def _grid_columns(num: int) -> int:
+    """Columns of a grid of `num` scenes: twice as wide as high."""
+    return math.ceil(math.sqrt(2 * num))
 
 
-def _segmentation(runs: Sequence[TrainedRun], options: Options) -> Content:
-    num = _num("segmentation", options)
-    _check_room(runs, 5 + max(int(run.model.num_slots) for run in runs), num)
-    blocks, notes = [], []
-    for run in runs:
-        data = run.open_data(options.data)
-        found = reconstruct(run, data, options.split, num, options.seed or 0)
-        truth = None
-        if data.split(options.split).has_masks:
-            split = data.split(options.split)
-            truth = np.concatenate([split.mask_rows(i, i + 1) for i in found.indices.tolist()])
-            notes.append("True masks have the colours of the slots that fit them best.")
-        else:
-            notes.append(f"{data.caption} has no masks, so there are no true ones.")
-        parts = found.inputs, found.attention, found.images, found.rgb, found.masks
-        caption = _image_title(run, data.caption)
-        blocks.append(segmentation_panel(*parts, truth, caption))
-    title = f"Images of the {options.split} split, segmented"
-    return Content(_flow(blocks), title, list(dict.fromkeys(notes)))
+def _by_data(runs: Sequence[TrainedRun], blocks: Sequence[Block]) -> list[list[Block | None]]:
+    """A row for each system and a column for each data set; a second run of both has a new row."""
+    data = list(dict.fromkeys(run.caption for run in runs))
+    rows: list[tuple[str, list[Block | None]]] = []
+    for run, block in zip(runs, blocks, strict=True):
+        system, column = run.recipe.name, data.index(run.caption)
+        free = (row for name, row in rows if name == system and row[column] is None)
+        row = next(free, None)
+        if row is None:
+            row = [None] * len(data)
+            rows.append((system, row))
+        row[column] = block
+    return [row for _, row in rows]
+
+
+def _scenes(run: TrainedRun, options: Options) -> Scenes:
+    slots = options.slots or int(run.model.num_slots)
+    return draw_scenes(run, options.num or 1, slots, options.temperature, options.seed)
 
 
 def _image_title(run: TrainedRun, data: str) -> str:
-    """The title of a run; with the images' data set, where the run was trained on another."""
-    other = "" if data == run.caption else f"; images of {data}"
-    return title_of(run) + other
+    """The title of a run; with the data set of the images, if the run was trained on another."""
+    return title_of(run) + ("" if data == run.caption else f"; images of {data}")
 
 
 # Figures of logs and measurements
 
 
-def _curves(runs: Sequence[TrainedRun], options: Options) -> Content:
+def _curves(runs: Sequence[TrainedRun]) -> tuple[Rows, str]:
     logs = []
     for run in runs:
         records = read_log(run.run_dir) if (run.run_dir / LOG_NAME).is_file() else []
@@ -343,88 +362,39 @@ def _curves(runs: Sequence[TrainedRun], options: Options) -> Content:
             )
         name, target = title_of(run, step=False), run.recipe.train.geco_target
         logs.append(TrainingLog(name, run.recipe.model.normalised, target, records))
-    title = "Training" if len(logs) > 1 else f"Training of {logs[0].name}"
-    return Content(curve_rows(logs), title)
+    return curve_rows(logs), "Training" if len(logs) > 1 else f"Training of {logs[0].name}"
 
 
-def _table(runs: Sequence[TrainedRun], options: Options) -> Content:
+def _table(runs: Sequence[TrainedRun]) -> tuple[Rows, str]:
     """Everything that was measured of the runs, in the paper's tables; our rows are marked."""
     known = [measurement for run in runs for measurement in recorded(run)]
     if not known:
-        raise SriError(
-            f"nothing has been measured of {runs[0].run_dir}",
-            f"sri eval --run {runs[0].run_dir}",
-        )
-    blocks = []
+        name = runs[0].run_dir
+        raise SriError(f"nothing has been measured of {name}", f"sri eval --run {name}")
+    rows = []
     for table in paper_tables(known):
         ours = (i for i, row in enumerate(table.rows) if i and row[1].startswith("measured"))
-        parts = table.rows, table.caption, (), table.left, frozenset(ours), table.notes
-        blocks.append([Table(*parts)])
-    return Content(blocks, "")
+        marked = frozenset(ours)
+        rows.append([Table(table.rows, table.caption, table.left, marked, table.notes)])
+    return rows, ""
 
 
-# What the options mean
-
-
-class Kind(NamedTuple):
-    """A figure: how it is made, its number of scenes or images, the options that change it."""
-
-    content: Callable[[Sequence[TrainedRun], Options], Content]
-    num: int | None
-    options: tuple[str, ...]
-
-
-DRAWN = ("num", "slots", "temperature", "seed")
-IMAGES = ("num", "seed", "data", "split", "dynamic_slots")
-FIGURES: Mapping[str, Kind] = {
-    "samples": Kind(_samples, 18, DRAWN),
-    "order": Kind(_order, 6, DRAWN),
-    "slots": Kind(_slot_counts, 8, DRAWN),
-    "temperature": Kind(_temperatures, 10, DRAWN),
-    "reconstructions": Kind(_reconstructions, 10, IMAGES),
-    "segmentation": Kind(_segmentation, 4, IMAGES),
-    "failures": Kind(_failures, 18, DRAWN),
-    "curves": Kind(_curves, None, ()),
-    "table": Kind(_table, None, ()),
-}
-FLAGS = {"temperature": "--temp", "dynamic_slots": "--dynamic-slots"}
+# Checks
 
 
 def _check_options(name: str, options: Options) -> None:
     """SriError for a value out of range, or an option that the figure does not have."""
-    check_request(
-        1 if options.num is None else options.num,
-        1 if options.slots is None else options.slots,
-        1.0 if options.temperature is None else options.temperature,
-        options.seed or 0,
-    )
+    num = 1 if options.num is None else options.num
+    slots = 1 if options.slots is None else options.slots
+    check_request(num, slots, options.temperature, options.seed)
+    known = IMAGE_FIGURES[name].options if name in IMAGE_FIGURES else ()
     for option, default in vars(Options()).items():
-        if getattr(options, option) != default and option not in FIGURES[name].options:
+        if getattr(options, option) != default and option not in known:
             flag = FLAGS.get(option, f"--{option}")
             raise SriError(f"{flag} changes nothing in the figure {name}", "leave it out")
 
 
-def _num(name: str, options: Options) -> int:
-    return options.num or FIGURES[name].num or 1
-
-
-def _slots(run: TrainedRun, options: Options) -> int:
-    return options.slots or int(run.model.num_slots)
-
-
-def _temperature_and_seed(options: Options) -> tuple[float, int]:
-    return options.temperature or 1.0, options.seed or 0
-
-
-def _scenes(run: TrainedRun, options: Options, num: int) -> Scenes:
-    return draw_scenes(run, num, _slots(run, options), *_temperature_and_seed(options))
-
-
-def _drawn_how(options: Options) -> str:
-    return "temperature {:g}, seed {}".format(*_temperature_and_seed(options))
-
-
-def _factor(scale: str, side: int | None) -> float:
+def _factor(scale: str, side: int | None = None) -> float:
     """4x -> 4; 256 -> as many times as images of `side` pixels become 256 pixels wide."""
     try:
         factor = float(scale.removesuffix("x"))
@@ -432,58 +402,9 @@ def _factor(scale: str, side: int | None) -> float:
             factor = int(scale) / cell_side(side or 0)
     except (ValueError, ZeroDivisionError):
         factor = 0.0
-    if not 0 < factor <= 50:
+    if not 0 < factor <= MAX_FACTOR:
         raise SriError(
             f"--scale {scale}: neither a factor nor the side of an image in pixels",
             "--scale 4x, or --scale 256 for a figure of images",
         )
     return factor
-
-
-# Layout
-
-
-def _check_room(runs: Sequence[TrainedRun], columns: int, rows: int, beside: int = 0) -> None:
-    """DoesNotFitError unless a block of so many images for each run fits on one page.
-
-    `beside`: how many blocks stand side by side; 0: as many as the page is wide.
-    """
-    side = max(int(run.model.image_size) for run in runs)
-    beside = beside or max(1, images_that_fit(side)[0] // columns)
-    check_page(side, columns, rows * math.ceil(len(runs) / beside))
-
-
-def _grid_columns(runs: Sequence[TrainedRun], num: int) -> int:
-    """Columns of a grid of `num` scenes, twice as wide as high where the page is as wide."""
-    across, _ = images_that_fit(max(int(run.model.image_size) for run in runs))
-    return max(1, min(across // len(_data_sets(runs)), math.ceil(math.sqrt(2 * num))))
-
-
-def _flow(panels: Sequence[Panel]) -> list[list[Block | None]]:
-    """Panels side by side as far as the page is wide."""
-    widths = []
-    for panel in panels:
-        side = next(cell for row in panel.cells for cell in row if cell is not None).shape[0]
-        columns = max(len(row) for row in panel.cells)
-        widths.append(columns * (cell_side(side) + 2) + 12 + 120 * bool(panel.rows))
-    return flowed(panels, max(widths))
-
-
-def _data_sets(runs: Sequence[TrainedRun]) -> list[str]:
-    return list(dict.fromkeys(run.caption for run in runs))
-
-
-def _by_data(runs: Sequence[TrainedRun], blocks: Sequence[Block]) -> list[list[Block | None]]:
-    """A row for each system and a column for each data set; a second run of both has a new row."""
-    data = _data_sets(runs)
-    rows: list[tuple[str, list[Block | None]]] = []
-    for run, block in zip(runs, blocks, strict=True):
-        system = system_name(run.recipe.name, run.recipe.size)
-        column = data.index(run.caption)
-        free = (row for name, row in rows if name == system and row[column] is None)
-        row = next(free, None)
-        if row is None:
-            row = [None] * len(data)
-            rows.append((system, row))
-        row[column] = block
-    return [row for _, row in rows]

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -19,10 +19,9 @@ from PIL import Image
 from sri_cli.atomic import write_atomic
 from sri_cli.console import counting
 from sri_cli.errors import SriError, SriFailure
-from sri_cli.generation.sample import check_request, quantise, sample_scenes
+from sri_cli.generation.sample import check_request, quantise
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.generation.traverse import Walk, random_walk, walk_between, walk_scenes
-from sri_cli.models.base import Scene
 from sri_cli.plotting.from_runs import title_of
 from sri_cli.plotting.grid import Pixels, caption, enlarge, make_grid
 from sri_cli.plotting.palette import blend_masks
@@ -32,22 +31,6 @@ CELL_PX = 128  # at least; twice that for a single walk
 BLOCK_GAP = 12
 PALETTE_FRAMES = 16  # that the 256 colours of a GIF are chosen from
 H264 = ["-crf", "18", "-movflags", "+faststart"]
-OTHER_SCENES, OTHER_SEED = 16, 2**31 - 1  # unrelated ones, to compare neighbouring frames with
-
-
-class WalkFrames(NamedTuple):
-    """The frames of a run's walks.
-
-    Attributes:
-        images, masks: [F,N,S,S,3]; masks in slot colours.
-        changed: The share of pixels whose strongest slot changes from a frame to the next.
-        unrelated: The same between unrelated scenes.
-    """
-
-    images: Pixels
-    masks: Pixels
-    changed: float
-    unrelated: float
 
 
 def walk_runs(
@@ -64,25 +47,11 @@ def walk_runs(
     slot: int | None = None,
     between: tuple[int, int] | None = None,
     out: Path | None = None,
-) -> tuple[list[Path], list[str], list[str]]:
+) -> tuple[list[Path], list[str]]:
     """Film walks of one or several runs (none: the latest), side by side.
 
-    Args:
-        workspace: Where the runs are.
-        runs: Names, folders or checkpoints.
-        num: Walks side by side.
-        frames: F.
-        fps: Frames per second.
-        seed: Walk i begins at scene i of the seed.
-        slots: Slots of a scene; None: as in training.
-        temperature: Above 0.
-        masks: Show the masks beside the scenes.
-        slot: The only slot that walks, from 1.
-        between: Two seeds; from the scenes of the first to those of the second and back.
-        out: A .mp4 or .gif, or a name without ending for both; None: in the run's figures/.
-
-    Returns:
-        The files, lines about the result, notes.
+    The options are those of `sri walk`; `slot` counts from 1, and `out` is a .mp4 or .gif, or a
+    name without ending for both. Returns the files and notes.
 
     Raises:
         SriError: for options that a run or each other exclude, before anything is drawn.
@@ -106,7 +75,7 @@ def walk_runs(
                 "leave it out (the noise of its slots then walks), or name another run",
             )
 
-    walked = []
+    blocks, notes = [], []
     for run in opened:
         total = slots or int(run.model.num_slots)
         if between is not None:
@@ -114,58 +83,30 @@ def walk_runs(
         else:
             own = None if slot is None else slot - 1
             walk = random_walk(run.model, seed, num, total, frames, own)
-        walked.append(walk_frames(run, walk, temperature))
-    titles = [title_of(run) for run in opened] if len(opened) > 1 else [""]
-    film = Film([(w.images, w.masks if masks else None) for w in walked], titles)
-
-    notes = [f"{run.run_dir.name}: {_what_moves(run, slot)}" for run in opened]
+        images, levels = walk_frames(run, walk, temperature)
+        blocks.append((images, levels if masks else None))
+        notes.append(f"{title_of(run)}: {_what_moves(run, slot)}")
+    film = Film(blocks, [title_of(run) for run in opened] if len(opened) > 1 else [""])
     if "mp4" in kinds and (reason := missing_encoder()) is not None:
         kinds = ("gif",)
         notes.append(f"no MP4: {reason}; the GIF is written. For MP4: pip install imageio-ffmpeg")
     name = "walk" if slot is None else f"walk-slot-{slot}"
     name = name if between is None else "walk-between-{}-{}".format(*between)
     stem = stem or opened[0].run_dir / "figures" / name
-    files = [_write(film, fps, stem.with_name(f"{stem.name}.{kind}")) for kind in kinds]
-    lines = [f"{num} walk{'s' * (num > 1)} of {frames} frames, {frames / fps:.3g} s at {fps} fps"]
-    for run, each in zip(opened, walked, strict=True):
-        lines.append(
-            f"{title_of(run)}: {100 * each.changed:.2g} % of the pixels change their slot between"
-            f" frames, {100 * each.unrelated:.2g} % between unrelated scenes"
-        )
-    return files, lines, notes
+    return [_write(film, fps, stem.with_name(f"{stem.name}.{kind}")) for kind in kinds], notes
 
 
-def walk_frames(
-    run: TrainedRun, walk: Walk, temperature: float = 1.0, precision: str = "auto"
-) -> WalkFrames:
-    """All scenes of a walk."""
-    shape = walk.shape
-    parts = []
-    with counting(f"drawing {run.run_dir.name}", math.prod(shape)) as advance:
-        for scene in walk_scenes(run.model, walk, temperature, precision):
-            parts.append(_arrays(scene))
-            advance(len(parts[-1][0]))
-    images, masks, strongest = (
-        np.concatenate(arrays).reshape(*shape, *arrays[0].shape[1:])
-        for arrays in zip(*parts, strict=True)
-    )
-    slots = next(noise.shape[1] for name, noise in walk.held.items() if name != "scene")
-    others = sample_scenes(
-        run.model, OTHER_SCENES, slots, temperature, OTHER_SEED, precision=precision
-    )
-    unrelated = np.concatenate([_arrays(scene)[2] for scene in others])
-    return WalkFrames(
-        images,
-        masks,
-        changed=float((strongest != np.roll(strongest, -1, axis=0)).mean()),
-        unrelated=float((unrelated != np.roll(unrelated, 1, axis=0)).mean()),
-    )
-
-
-def _arrays(scene: Scene) -> tuple[Pixels, Pixels, Pixels]:
-    """Images and masks [B,S,S,3], and the strongest slot of every pixel [B,S,S]."""
-    masks = scene.masks[:, :, 0].cpu().numpy()
-    return quantise(scene.image), blend_masks(masks), masks.argmax(axis=1).astype(np.uint8)
+def walk_frames(run: TrainedRun, walk: Walk, temperature: float) -> tuple[Pixels, Pixels]:
+    """The scenes of a walk and their masks in slot colours, both [F,N,S,S,3]."""
+    frames, walks = walk.shape
+    images, masks = [], []
+    with counting(f"drawing {run.run_dir.name}", frames * walks) as advance:
+        for scene in walk_scenes(run.model, walk, temperature):
+            images.append(quantise(scene.image))
+            masks.append(blend_masks(scene.masks[:, :, 0].cpu().numpy()))
+            advance(len(images[-1]))
+    shape = (frames, walks, *images[0].shape[1:])
+    return np.concatenate(images).reshape(shape), np.concatenate(masks).reshape(shape)
 
 
 def _what_moves(run: TrainedRun, slot: int | None) -> str:

@@ -14,14 +14,15 @@ import pypdf
 import pytest
 from PIL import Image
 
-from sri_cli.errors import SriError
 from sri_cli.plotting.figures import (
     Block,
     Chart,
+    DoesNotFitError,
     Legend,
     Panel,
     Pixels,
     Table,
+    check_page,
     draw,
     flowed,
     images_that_fit,
@@ -56,7 +57,6 @@ def every_block() -> list[list[Block | None]]:
     table = Table(
         [["model", "FID", "ARI-FG"], ["one", "1", "2"], ["other", "1 [0, 2] of many", "2"]],
         "A table",
-        ["", "ShapeStacks", "ShapeStacks"],
         marked=frozenset({2}),
         notes=["a note " * 30],
     )
@@ -85,7 +85,7 @@ def test_a_pdf_holds_the_images_pixel_by_pixel_and_text_as_text() -> None:
     embedded = [np.asarray(Image.open(io.BytesIO(i.data)).convert("RGB")) for i in page.images]
     assert any(np.array_equal(each[:32, :32], images(5)[0]) for each in embedded)
     text = page.extract_text()
-    assert all(word in text for word in ("Title", "attention", "ShapeStacks", "the other"))
+    assert all(word in text for word in ("Title", "attention", "ARI-FG", "the other"))
 
 
 def test_the_same_figure_gives_the_same_bytes_in_another_process() -> None:
@@ -127,14 +127,12 @@ def test_without_captions_only_images_and_slot_colours_remain() -> None:
 
 
 def test_blocks_flow_over_as_many_rows_as_they_need() -> None:
-    blocks = [Legend([str(i)]) for i in range(6)]
-    assert [len(row) for row in flowed(blocks[:4], 500)] == [2, 2]
-    assert [len(row) for row in flowed(blocks[:5], 500)] == [1, 1, 1, 1, 1]
-    assert [len(row) for row in flowed(blocks, 700)] == [2, 2, 2]
+    groups = [[Legend([str(i)])] * 2 for i in range(6)]
+    assert [len(row) for row in flowed(groups[:4], 3)] == [4, 4]
+    assert [len(row) for row in flowed(groups[:5], 3)] == [2, 2, 2, 2, 2]
+    assert [len(row) for row in flowed(groups, 4)] == [8, 4]
     across, down = images_that_fit(96)
     assert across * 98 < 1640 and down * 98 < 2320
-
-
-def test_a_png_that_is_too_large_is_refused() -> None:
-    with pytest.raises(SriError, match="--scale"):
-        draw([[Panel([images(4)])]], scale=90)
+    check_page(96, across, down)
+    with pytest.raises(DoesNotFitError):
+        check_page(96, across, down + 1)

@@ -22,8 +22,14 @@ from sri_cli.labeling.session import FOLDER, Item, Model, image_hash, open_sessi
 from sri_cli.metrics.records import append_records, run_subject
 from sri_cli.plotting import from_runs
 from sri_cli.plotting.failures import judge_scenes, rater_verdicts
-from sri_cli.plotting.figures import Block, Chart, DoesNotFitError, Panel, Table
-from sri_cli.plotting.from_runs import FIGURES, Options, figure_of_runs, order_of_run, system_name
+from sri_cli.plotting.figures import DoesNotFitError, Panel
+from sri_cli.plotting.from_runs import (
+    IMAGE_FIGURES,
+    Options,
+    figure_of_runs,
+    order_of_run,
+    system_name,
+)
 from sri_cli.run import Workspace
 
 BOTH = ("tiny", "other")
@@ -66,36 +72,25 @@ def sri(*words: str) -> Result:
     return CliRunner().invoke(cli, list(words))
 
 
-def blocks(
-    workspace: Workspace, name: str, runs: tuple[str, ...] = BOTH, **given: Any
-) -> list[Block]:
-    """What a figure consists of."""
-    if FIGURES[name].num is not None:
-        given.setdefault("num", 2)
-    opened = [open_run(workspace, run) for run in runs]
-    content = FIGURES[name].content(opened, Options(**given))
-    return [block for row in content.rows for block in row if block is not None]
-
-
 def panels(workspace: Workspace, name: str, *runs: str, **given: Any) -> list[Panel]:
-    found = blocks(workspace, name, runs or BOTH, **given)
-    return [block for block in found if isinstance(block, Panel)]
+    """What a figure of images consists of."""
+    opened = [open_run(workspace, run) for run in runs or BOTH]
+    rows, _ = from_runs._image_figure(name, opened, Options(**{"num": 2, **given}), [])
+    found = [block for row in rows for block in row]
+    assert all(isinstance(block, Panel) for block in found)
+    return found  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_figure_of_two_runs_has_no_empty_part(logged: Workspace, name: str) -> None:
-    found = blocks(logged, name)
-    assert found and list(FIGURES) == list(NAMES)
-    for block in found:
-        if isinstance(block, Panel):
-            assert all(cell.std() > 0 for row in block.cells for cell in row)  # type: ignore[union-attr]
-        assert not isinstance(block, Chart) or all(block.lines.values())
-        assert not isinstance(block, Table) or len(block.rows) == 3 and block.marked == {1, 2}
+@pytest.mark.parametrize("name", IMAGE_FIGURES)
+def test_no_image_of_a_figure_is_empty(workspace: Workspace, name: str) -> None:
+    for panel in panels(workspace, name):
+        assert all(cell.std() > 0 for row in panel.cells for cell in row)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("name", ["samples", "reconstructions", "curves"])
+@pytest.mark.parametrize("name", [*IMAGE_FIGURES, "curves", "table"])
 def test_a_figure_as_png_and_pdf(logged: Workspace, name: str) -> None:
-    words = [name, "--run", "tiny"] + (["--num", "2"] if name != "curves" else [])
+    words = [name, "--run", "tiny", *(["--num", "2"] if name in IMAGE_FIGURES else [])]
+    assert {*NAMES} == {*IMAGE_FIGURES, "curves", "table"}
     result = sri("figure", *words)
     assert result.exit_code == 0, result.output
     path = Path(result.stdout.strip())
@@ -105,7 +100,7 @@ def test_a_figure_as_png_and_pdf(logged: Workspace, name: str) -> None:
     assert sri("figure", *words).exit_code == 0 and path.read_bytes() == first
     assert sri("figure", *words, "--out", "x.pdf").exit_code == 0
     text = pypdf.PdfReader("x.pdf").pages[0].extract_text().replace("\n", " ")
-    assert "SRI-MoG tiny (tiny): demo-towers" in text
+    assert ("0.642" if name == "table" else "SRI-MoG tiny (tiny): demo-towers") in text
 
 
 def test_scale_is_a_factor_or_the_side_of_an_image(workspace: Workspace) -> None:
@@ -137,13 +132,11 @@ def test_slots_and_temperatures_that_are_given_have_rows(workspace: Workspace) -
         assert np.array_equal(one, other)  # type: ignore[arg-type]
 
 
-def test_systems_stand_in_rows_and_data_sets_in_columns(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_systems_stand_in_rows_and_data_sets_in_columns(workspace: Workspace) -> None:
     runs = [open_run(workspace, name) for name in (*BOTH, *BOTH, "tiny")]
     for i, data in enumerate(("towers", "towers", "clevr6", "clevr6", "towers")):
         runs[i].extra["source"] = {"caption": data}
-    rows = FIGURES["samples"].content(runs, Options(num=2)).rows
+    rows, _ = from_runs._image_figure("samples", runs, Options(num=2), [])
     shown = [
         [block and block.caption.split(": ")[1].split(";")[0] for block in row]  # type: ignore[union-attr]
         for row in rows
