@@ -155,16 +155,16 @@ def summarise(
     """
     labels = workspace.runs_root / FOLDER
     decks = read_sessions(labels)
-    wanted = {*weights, *(str(folder.resolve()) for folder in folders)}
-    if wanted:
+    selected = {*weights, *(str(folder.resolve()) for folder in folders)}
+    if selected:
         names = {m.weights: m.subject.get("images", m.weights) for d in decks for m in d.models}
-        for name in wanted - {*names, *names.values()}:
+        for name in selected - {*names, *names.values()}:
             raise SriError(f"no scenes of {name} were judged yet", "sri label-sacc")
-        wanted = {own for own, name in names.items() if own in wanted or name in wanted}
-        decks = [deck for deck in decks if any(m.weights in wanted for m in deck.models)]
+        selected = {own for own, name in names.items() if own in selected or name in selected}
+        decks = [deck for deck in decks if any(m.weights in selected for m in deck.models)]
     found = collect_ratings(decks)
     catch = catch_facts(found.pop(CATCH.weights, Ratings(CATCH)), decks)
-    ratings = [found[own] for own in found if not wanted or own in wanted]
+    ratings = [found[own] for own in found if not selected or own in selected]
     if not ratings:
         raise SriError(f"no scenes were judged in {labels} yet", "sri label-sacc")
     models = [model_facts(one) for one in ratings]
