@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from sri_cli.cli.options import IMAGE_FOLDERS, JSON, RUNS, seed_option
+from sri_cli.errors import SriError
 from sri_cli.run import Workspace
 
 
@@ -17,7 +18,7 @@ from sri_cli.run import Workspace
 @IMAGE_FOLDERS
 @click.option("--num", type=int, default=100, show_default=True, help="Scenes of each model.")
 @seed_option("Seed for scenes, catch trials and orders.")
-@click.option("--rater", metavar="NAME", help="Who judges.  [default: your login name]")
+@click.option("--rater", metavar="NAME", show_default="your login name", help="Who judges.")
 @click.option(
     "--catch",
     type=click.IntRange(min=0),
@@ -26,10 +27,17 @@ from sri_cli.run import Workspace
     help="Number of images with a known verdict mixed in.",
 )
 @click.option(
-    "--data", metavar="NAME|FILE", help="Real images among these.  [default: the data of the run]"
+    "--data",
+    metavar="NAME|FILE",
+    show_default="the data of the run",
+    help="Real images among these.",
 )
 @click.option(
-    "--port", type=click.IntRange(0, 65535), help="[default: 8765, or the next free port]"
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="P",
+    show_default="8765, or the next free port",
+    help="Port of the page on this machine; 0: any.",
 )
 @click.option("--no-browser", is_flag=True, help="Print the address, open no browser.")
 @click.option("--summary", is_flag=True, help="Show the results so far instead of labelling.")
@@ -63,10 +71,18 @@ def command(
         from sri_cli.labeling.app import serve
         from sri_cli.labeling.scenes import prepare_session
 
-        rater = check_rater(rater or getpass.getuser())
+        rater = check_rater(rater or login_name())
         folder = prepare_session(workspace, runs, folders, num, seed, catch, data)
         click.echo(f"rater {rater}, session {folder}", err=True)
         serve(open_session(folder, rater), port, not no_browser)
         weights, folders = [model.weights for model in read_session(folder).models], ()
     facts = summarise(workspace, weights, folders)
     click.echo(json.dumps(facts) if as_json else summary_text(facts))
+
+
+def login_name() -> str:
+    """The user's name; SriError where there is none, as in some containers."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError) as error:
+        raise SriError("your user has no login name", "--rater NAME") from error

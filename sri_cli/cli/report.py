@@ -16,7 +16,8 @@ from sri_cli.run import Workspace
     "--out",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="[default: report.html in the run's folder, or here for several runs]",
+    show_default="report.html in the run's folder, or here for several runs",
+    help="The page.",
 )
 @click.pass_obj
 def command(workspace: Workspace, runs: tuple[str, ...], out: Path | None) -> None:

@@ -19,20 +19,13 @@ import pytest
 from PIL import Image
 
 from sri_cli.errors import Interrupted
-from sri_cli.labeling.app import LabelServer, far_from_browser, png_bytes, serve
+from sri_cli.labeling.app import HEADERS, LabelServer, far_from_browser, png_bytes, serve
 from sri_cli.labeling.session import VERDICTS, open_session
 from tests.small_client import Client, Process, answers_on_disk, serving
 
 ONE = {"position": 0, "verdict": "plausible"}
 GOOD = {"answers": [ONE], "seconds": 1, "version": 0}
 SECRETS = (b"secret-", b"weights-", b"catch", b"floating", b"gapped", b"m0-", b"m1-")
-CLOSED = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
 
 
 def test_the_token_becomes_a_cookie_and_leaves_the_address(stranger: Client) -> None:
@@ -218,7 +211,7 @@ def test_every_response_is_closed_to_other_pages(client: Client) -> None:
     ]
     assert [reply.status for reply in replies] == [*[200] * 5, 409, 404, 400, 403, 303]
     for reply in replies:
-        assert {name: reply.headers[name] for name in CLOSED} == CLOSED
+        assert {name: reply.headers[name] for name in HEADERS} == HEADERS
         policy = reply.headers["Content-Security-Policy"]
         assert "unsafe" not in policy and "http" not in policy and "*" not in policy
         for rule in ("default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'"):
