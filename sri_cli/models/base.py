@@ -19,6 +19,7 @@ from sri_cli.rng import NoiseSpec
 if TYPE_CHECKING:
     from sri_cli.models.emorl import Refinement
     from sri_cli.models.likelihood import ImageLikelihood
+    from sri_cli.models.slot_prior import AutoregressivePrior
 
 Noise = Mapping[str, Tensor]
 EMPTY_LOG_MASK = -1e10  # of a slot that holds nothing: a mask of 0, without infinities
@@ -183,11 +184,13 @@ class SlotVAE(nn.Module):
         matches_on_host: Whether a step needs the CPU (Hungarian matching): then it cannot be
             compiled or recorded as a CUDA graph.
         segregate: The first stage, if the model has a separate one.
+        prior: The prior over slots (not in EMORL, whose slots are independent).
     """
 
     objective_names: tuple[str, ...]
     matches_on_host = False
     segregate: Segregation | None
+    prior: AutoregressivePrior
 
     def __init__(
         self,
@@ -285,13 +288,14 @@ class SlotVAE(nn.Module):
                 temperature.
             given: The first slots [B,J,D], J <= K; the prior draws the rest.
         """
-        raise NotImplementedError
+        scene = self.drawn_scene(noise, temperature, scene)
+        return self.prior.rollout(noise["slots"], scene, temperature, given)[1]
 
     def drawn_scene(self, noise: Noise, temperature: float, scene: Tensor | None) -> Tensor | None:
         """The scene latent [B,S]: `scene`, or drawn from N(0, t^2 I); None without a variable."""
-        if self.scene_size is None or scene is not None:
-            return scene
-        return temperature * noise["scene"]
+        if scene is None and self.scene_size is not None:
+            return temperature * noise["scene"]
+        return scene
 
     def decode(self, slots: Tensor) -> Scene:
         """Slots [B,K,D], from `slots` or from a `Reconstruction`, to images; any K."""

@@ -313,7 +313,7 @@ class Genesis(SlotVAE):
         self.components = ComponentVAE(image_size, component_size, component_channels)
         self.component_prior = ComponentPrior(slot_size, component_size)
         self.relate = None if scene_size is None else SceneEncoder(slot_size, scene_size)
-        self.prior: GenesisPrior | SlotPrior = (
+        self.prior = (
             GenesisPrior(slot_size, PRIOR_WIDTH)
             if scene_size is None
             else SlotPrior(slot_size, scene_size)

@@ -301,7 +301,7 @@ class GenesisV2(SlotVAE):
             segregation=segregation,
         )
         self.relate = None if scene_size is None else SceneEncoder(slot_size, scene_size)
-        self.prior: GenesisPrior | SlotPrior = (
+        self.prior = (
             GenesisPrior(slot_size, HIDDEN_PER_SLOT_SIZE * slot_size)
             if scene_size is None
             else SlotPrior(slot_size, scene_size)
@@ -342,16 +342,6 @@ class GenesisV2(SlotVAE):
         return Reconstruction(
             scene=found.scene, attention=found.log_masks.exp(), slots=found.slots, latent=latent
         )
-
-    def slots(
-        self,
-        noise: Noise,
-        temperature: float = 1.0,
-        scene: Tensor | None = None,
-        given: Tensor | None = None,
-    ) -> Tensor:
-        scene = self.drawn_scene(noise, temperature, scene)
-        return self.prior.rollout(noise["slots"], scene, temperature, given)[1]
 
     def decode(self, slots: Tensor) -> Scene:
         return self.segregate.decoder(slots)

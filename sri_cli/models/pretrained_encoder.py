@@ -21,7 +21,11 @@ from sri_cli.models.slot_attention import SlotAttention
 from sri_cli.rng import NoiseSpec
 
 PREFIX = "timm/"
-HINT = "model.encoder=timm/NAME, or timm/NAME@FILE with weights of your own"
+
+
+def unusable(spec: str, reason: str) -> SriError:
+    """The error for an encoder that cannot be used."""
+    return SriError(f"encoder {spec}: {reason}", "model.encoder=timm/NAME, or timm/NAME@FILE")
 
 
 def create_encoder(spec: str) -> nn.Module:
@@ -34,49 +38,34 @@ def create_encoder(spec: str) -> nn.Module:
         SriError: if timm, the model or its weights are missing or do not fit.
     """
     if not spec.startswith(PREFIX):
-        raise SriError(f"encoder {spec}: not a timm model", HINT)
+        raise unusable(spec, "not a timm model")
     try:
         import timm
     except ImportError as error:
-        raise SriError(
-            f"encoder {spec} needs the package timm",
-            "pip install 'sri-cli[timm]', or pip install timm",
-        ) from error
+        raise SriError(f"encoder {spec} needs the package timm", "pip install timm") from error
     name, _, file = spec.removeprefix(PREFIX).partition("@")
     if not timm.is_model(name):
-        near = did_you_mean(name, timm.list_models())
-        raise SriError(f"encoder {spec}: timm has no model {name}{near}", HINT)
-    if file:
-        model = timm.create_model(name, pretrained=False, num_classes=0)
-        load_weights(model, spec, Path(file))
-        return model
+        raise unusable(spec, f"no such model{did_you_mean(name, timm.list_models())}")
     try:
-        return timm.create_model(name, pretrained=True, num_classes=0)
-    except Exception as error:  # whatever timm and its download raise
-        reason = str(error).partition("\n")[0]
-        raise SriError(f"encoder {spec}: no pretrained weights ({reason})", HINT) from error
-
-
-def load_weights(model: nn.Module, spec: str, file: Path) -> None:
-    """Load a state dict file; SriError if it cannot be read or lacks a tensor of the model."""
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            weights: dict[str, Any] = load_file(file)
-        else:
-            weights = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle's, zipfile's, safetensors' and the system's
-        reason = str(error).partition("\n")[0]
-        raise SriError(f"encoder {spec}: {file} cannot be read ({reason})", HINT) from error
-    weights = weights.get("state_dict", weights)
-    try:
+        model = timm.create_model(name, pretrained=not file, num_classes=0)
+        weights = read_weights(Path(file)) if file else model.state_dict()
         missing = model.load_state_dict(weights, strict=False).missing_keys
-    except RuntimeError as error:  # a tensor of another shape
-        reason = str(error).partition("\n")[2].strip()
-        raise SriError(f"encoder {spec}: {file} does not fit ({reason})", HINT) from error
+    except Exception as error:  # of timm, its download, pickle, safetensors, zipfile, the system
+        reason = " ".join(str(error).split()[:30])
+        raise unusable(spec, f"its weights cannot be loaded ({reason})") from error
     if missing:
-        raise SriError(f"encoder {spec}: {file} has no tensor {missing[0]}", HINT)
+        raise unusable(spec, f"{file} has no tensor {missing[0]}")
+    return model
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """A state dict from a safetensors or torch file; one below "state_dict" in it, too."""
+    if file.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(file)
+    weights: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    return weights.get("state_dict", weights)
 
 
 class FrozenEncoder(nn.Module):
@@ -147,7 +136,7 @@ class FrozenSegregation(Segregation):
     end_to_end = True
 
     def __init__(self, *, image_size: int, slots: int, slot_size: int, encoder: str) -> None:
-        """`encoder` as in `create_encoder`; raises SriError as that does."""
+        """`encoder` and errors as in `create_encoder`."""
         super().__init__()
         self.shape, self.image_size = (slots, slot_size), image_size
         self.encoder = FrozenEncoder(encoder, image_size)
@@ -171,12 +160,8 @@ class FrozenSegregation(Segregation):
         features = self.encoder(images).flatten(2).transpose(1, 2)
         features = self.head(self.project(features) + self.position(self.grid))
         posterior, log_attention = self.attention(features, noise["initial"])
-        slots = posterior.sample(noise["segregation"])
-        return Segregated(posterior, slots, self._upsampled(log_attention))
-
-    def _upsampled(self, log_attention: Tensor) -> Tensor:
-        """[B,K,h*w] to log-masks [B,K,1,H,W], normalised again after the interpolation of logs."""
         grid = log_attention.unflatten(2, (self.rows, self.columns))
         side = (self.image_size, self.image_size)
         pixels = nn.functional.interpolate(grid, side, mode="bilinear")
-        return pixels.log_softmax(dim=1)[:, :, None]
+        log_masks = pixels.log_softmax(dim=1)[:, :, None]  # interpolated logs are not normalised
+        return Segregated(posterior, posterior.sample(noise["segregation"]), log_masks)

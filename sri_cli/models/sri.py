@@ -191,16 +191,5 @@ class SRI(SlotVAE):
             latent=found.scene,
         )
 
-    def slots(
-        self,
-        noise: Noise,
-        temperature: float = 1.0,
-        scene: Tensor | None = None,
-        given: Tensor | None = None,
-    ) -> Tensor:
-        """s ~ N(0, t^2 I), then the rollout with every standard deviation times t."""
-        scene = self.drawn_scene(noise, temperature, scene)
-        return self.prior.rollout(noise["slots"], scene, temperature, given)[1]
-
     def decode(self, slots: Tensor) -> Scene:
         return self.decoder(slots)
