@@ -27,7 +27,6 @@ FLOORS = [
     {"labeling"},
     {"plotting"},
     {"studies", "benchmarks"},
-    {"doctor", "demo", "demo_report", "shipping"},
     {"cli"},
     {"__main__"},
 ]
