@@ -205,6 +205,23 @@ def test_a_full_disk_loses_nothing(
     assert session.answer({1: "plausible"})
 
 
+def test_a_session_of_version_0_1_continues(folder: Path) -> None:
+    facts = json.loads((folder / "session.json").read_text())
+    facts |= {"session": folder.name, "sri": "0.1.0", "examples": [{"plausible": True, "why": ""}]}
+    (folder / "session.json").write_text(json.dumps(facts))
+    images = read_session(folder).load_images()
+    np.savez(folder / "pictures.npz", pictures=images, examples=images[:1])
+    line = {"schema": 1, "kind": "answer", "session": folder.name, "rater": "Ann"}
+    line |= {"picture": "m0-0", "sha256": facts["pictures"][0]["sha256"], "model": "secret-0"}
+    line |= {"weights": "weights-0", "seed": 0, "index": 0, "catch": None, "plausible": None}
+    line |= {"verdict": "unsure", "seconds": 1.0, "time": "2026-11-01T10:00:00.000+00:00"}
+    (folder / "answers.jsonl").write_text(json.dumps(line) + "\n")
+    session = open_session(folder, "Ann")
+    position = session.verdicts().index("unsure")
+    np.testing.assert_array_equal(session.image(position), images[0])
+    assert session.undo() == [position]
+
+
 def test_a_session_of_a_newer_version_is_refused(folder: Path) -> None:
     path = folder / "session.json"
     path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
