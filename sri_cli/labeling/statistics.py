@@ -275,9 +275,8 @@ def agreement_facts(models: Sequence[Ratings]) -> Facts | None:
         alike = mean(len({*verdicts}) == 1 for verdicts in common)
         kappa = fleiss_kappa([[verdicts.count(kind) for kind in VERDICTS] for verdicts in common])
     method = "Cohen's kappa" if len(raters) == 2 else "Fleiss' kappa"
-    return {
-        "raters": raters, "scenes": len(common), "alike": alike, "kappa": kappa, "method": method
-    }  # fmt: skip
+    facts: Facts = {"raters": raters, "scenes": len(common), "method": method}
+    return facts | {"alike": alike, "kappa": kappa}
 
 
 def comparison_facts(one: Ratings, other: Ratings) -> Facts | None:
@@ -310,14 +309,10 @@ def record(
         print(f"Note: no run {subject['run']}, so S-Acc is not recorded", file=sys.stderr)
         return None
     new = measurement(ratings, {**subject, "run": str(run_dir)}, together, catch)
-    same_kind = [
-        known
-        for known in read_records(run_dir)
-        if (known["metric"], known["name"]) == (new["metric"], new["name"])
-        and known["subject"].get("model") == new["subject"]["model"]
-    ]
-    compared = ("value", "low", "high", "counts", "data", "warning")
-    if same_kind and all(same_kind[-1].get(key) == new[key] for key in compared):
+    keys = ("metric", "name", "value", "low", "high", "counts", "data", "warning")
+    own = [one for one in read_records(run_dir) if one["subject"].get("model") == subject["model"]]
+    same_kind = [one for one in own if one["name"] == new["name"]]
+    if same_kind and all(same_kind[-1].get(key) == new[key] for key in keys):
         return None
     return append_records(run_dir, [new])
 
@@ -327,13 +322,12 @@ def measurement(
 ) -> Measurement:
     """S-Acc as a line of metrics.jsonl: the mean of the raters that finished."""
     model, tallies = ratings.model, [ratings.tally(rater) for rater in ratings.finished]
-    scenes = min(tally.total() for tally in tallies)
-    doubts = [
-        f"{one['rater']} was right on {one['right']} of {one['right'] + one['wrong']} catch trials"
-        for one in catch
-        if one["rater"] in ratings.finished
-        and one["right"] < RELIABLE * (one["right"] + one["wrong"])
-    ]
+    scenes, total = min(tally.total() for tally in tallies), sum(tallies, Counter())
+    doubts = []
+    for one in catch:
+        right, decided = one["right"], one["right"] + one["wrong"]
+        if one["rater"] in ratings.finished and right < RELIABLE * decided:
+            doubts.append(f"{one['rater']} was right on {right} of {decided} catch trials")
     return Context(subject, model.data, model.seed or 0).measurement(
         "sacc",
         "S-Acc" if scenes >= PROTOCOL_SCENES else f"S-Acc of {scenes} scenes",
@@ -341,9 +335,9 @@ def measurement(
         counts={
             "scenes": scenes,
             "raters": len(tallies),
-            "plausible": sum(tally["plausible"] for tally in tallies),
-            "not_plausible": sum(tally["implausible"] for tally in tallies),
-            "unsure": sum(tally["unsure"] for tally in tallies),
+            "plausible": total["plausible"],
+            "not_plausible": total["implausible"],
+            "unsure": total["unsure"],
         },
         protocol=PROTOCOL,
         slots=model.slots,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sri_cli.device import choose_device
 from sri_cli.generation.trained_run import TrainedRun
-from sri_cli.labeling.scenes import FOLDER
+from sri_cli.labeling.session import FOLDER
 from sri_cli.labeling.statistics import rated_scenes
 from sri_cli.metrics.image_metrics import TOWERS
 from sri_cli.metrics.records import run_subject
