@@ -9,33 +9,16 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from sri_cli.data.dataset import SPLITS
-from sri_cli.data.writer import DataFileWriter, Header
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.run import Workspace
-from tests import small_workspace
+from tests import small_data, small_workspace
 
 # A shell's background job ignores Ctrl-C, and all that it starts does, too: tests that send it
 # would wait for ever.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _write_small_data(path: Path, images: int = 16, size: int = 32) -> Path:
-    counts = dict.fromkeys(SPLITS, images)
-    name = path.stem.removesuffix(f"-{size}")
-    header = Header(name, size, "simulated", 1, {"seed": 0}, "none", counts)
-    rng = np.random.default_rng(0)
-    with DataFileWriter(path, header) as writer:
-        for split in SPLITS:
-            pictures = rng.integers(0, 256, (images, size, size, 3), dtype=np.uint8)
-            labels = rng.integers(0, 3, (images, size, size), dtype=np.uint8)
-            writer.append(split, pictures, labels, {})
-        writer.finish()
-    return path
 
 
 def _damage(path: Path, how: str) -> None:
@@ -64,7 +47,7 @@ def _largest_file(size: int) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def write_small_data() -> Callable[..., Path]:
     """(path, images=16, size=32) -> a data file of random images, for tests that need any."""
-    return _write_small_data
+    return small_data.write_small_data
 
 
 @pytest.fixture(scope="session")

@@ -58,7 +58,7 @@ def small_source(scenarios: int = 30, views: int = 4, size: int = 16, seed: int 
 
 def write_small_data(path: Path, images: int = 16, size: int = 32) -> Path:
     """`images` random ones in each split; the data set's name is the file's."""
-    name = path.stem.rpartition("-")[0]
+    name = path.stem.removesuffix(f"-{size}")
     with DataFileWriter(path, header(name, size, dict.fromkeys(SPLITS, images))) as writer:
         for number, split in enumerate(SPLITS):
             scene = random_scenario(images, size, 0, number)

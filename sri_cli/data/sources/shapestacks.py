@@ -296,7 +296,7 @@ def read_list(path: Path) -> list[str]:
         elif not path.parent.is_dir():
             known = sorted(place.name for place in lists.iterdir() if place.is_dir())
             near = did_you_mean(path.parent.name, known)
-            hint = f"there is {', '.join(known) or 'none'}"
+            hint = f"available: {', '.join(known) or 'none'}"
         raise SriError(f"no split list {path}{near}", hint) from error
     names = set()
     for number, line in enumerate(map(str.strip, lines), 1):
