@@ -232,6 +232,6 @@ def opening(source: Source, writer: DataFileWriter, workers: int) -> str:
         f"{source.header.name}, {source.header.source}: {images} at {source.header.size} px"
         f" -> {writer.path} ({counted(workers, 'worker')})"
     )
-    if writer.started_anew:
+    if writer.replaces_other:
         return f"{what}\nNote: {writer.partial} was made with other settings; starting over"
     return f"{what}\nresuming after {done} of {total} images" if done else what

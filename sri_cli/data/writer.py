@@ -69,10 +69,10 @@ class Header:
 class DataFileWriter:
     """Writes one data file; a context manager.
 
-    `rows` counts the rows that are saved in each split. An unfinished file of the same header is
-    resumed; `started_anew` says that an unfinished file of something else was replaced. If
-    entering fails, say on a full disk, an unfinished file stays as it was. Leaving without `finish`
-    keeps the rows so far, unless the disk refused them or the source is faulty (a user error).
+    `rows` counts the rows saved in each split. An unfinished file of the same header is resumed,
+    one of something else is replaced (`replaces_other`). If entering fails, say on a full disk, an
+    unfinished file stays as it was. Leaving without `finish` keeps the rows so far, unless the disk
+    refused them or the source is faulty (a user error).
     """
 
     def __init__(self, path: Path, header: Header) -> None:
@@ -80,7 +80,7 @@ class DataFileWriter:
         self.partial = path.with_name(path.name + ".partial")
         self.rows = dict.fromkeys(SPLITS, 0)
         self.discarded = 0
-        self.started_anew = False
+        self.replaces_other = False
         self._finished = self._refused = False
         self._size_before = 0  # bytes of an unfinished file; 0 also once that is given up
 
@@ -184,7 +184,7 @@ class DataFileWriter:
         """Open an unfinished file of the same header; False when there is none."""
         if not self._size_before:
             return False
-        self.started_anew = True
+        self.replaces_other = True
         try:
             file = h5py.File(self.partial, "r+", locking=False)
         except OSError:
@@ -196,7 +196,7 @@ class DataFileWriter:
             file.close()
             return False
         self.rows = {split: int(file[split].attrs["rows"]) for split in SPLITS}
-        self.file, self.discarded, self.started_anew = file, attrs["discarded"], False
+        self.file, self.discarded, self.replaces_other = file, attrs["discarded"], False
         return True
 
     def _begin(self) -> None:

@@ -15,13 +15,13 @@ def grey(*rows: list[int]) -> np.ndarray:
 
 def test_bilinear_averages_over_what_it_shrinks() -> None:
     # Halving, the triangle reaches a pixel beyond: weights 3, 3, 1 of 7 at the border.
-    shrunk = Resizing(2).picture(grey(*[[0, 0, 70, 70]] * 4))
+    shrunk = Resizing(2).image(grey(*[[0, 0, 70, 70]] * 4))
     assert shrunk[0, :, 0].tolist() == [10, 60]
     assert (shrunk == shrunk[0]).all()
 
 
 def test_bicubic_is_not_bilinear() -> None:
-    shrunk = Resizing(2, "bicubic").picture(grey(*[[0, 0, 70, 70]] * 4))
+    shrunk = Resizing(2, "bicubic").image(grey(*[[0, 0, 70, 70]] * 4))
     assert 0 <= shrunk[0, 0, 0] < 10 and 60 < shrunk[0, 1, 0] <= 70
 
 

@@ -129,7 +129,7 @@ def test_other_lists_make_another_file(tmp_path: Path, out: Path) -> None:
         prepare_from(root, out, split="ccs_all")
     with pytest.raises(SriError, match=r"did you mean ccs_all\?") as caught:
         prepare_from(root, out, split="cc_all")
-    assert caught.value.hint == "there is ccs_all, default"
+    assert caught.value.hint == "available: ccs_all, default"
 
 
 def test_without_maps_there_are_no_masks(

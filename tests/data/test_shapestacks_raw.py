@@ -21,7 +21,7 @@ from sri_cli.data.sources import shapestacks_raw as writing
 from sri_cli.data.sources.shapestacks import choose_source, simulated_towers
 from sri_cli.data.sources.shapestacks_raw import RawTowers
 from sri_cli.data.sources.shapestacks_raw import write_raw as write_raw_files
-from sri_cli.errors import Interrupted, SriError, SriFailure
+from sri_cli.errors import Interrupted, SriError
 from tests.small_shapestacks import prepare_from, write_files
 
 OPTIONS = Options(64, scenes=3, val_scenes=1, test_scenes=1, views=2, seed=5)
@@ -163,7 +163,7 @@ def test_a_stopped_writing_goes_on(
     with pytest.raises(SriError, match="no split list") as other:
         (tmp_path / "shapestacks" / "splits" / "default").mkdir()
         prepare_from(tmp_path, tmp_path / "x-64.h5", split="ccs_all")
-    assert other.value.hint == "there is default"
+    assert other.value.hint == "available: default"
     # A scenario that was cut short is written anew.
     whole = next((tmp_path / "shapestacks" / "recordings").iterdir())
     half = whole.rename(whole.with_name(f"{whole.name}.unfinished"))
@@ -203,12 +203,3 @@ def test_raw_is_for_simulated_towers_of_the_original(tmp_path: Path, wrong: dict
     with pytest.raises(SriError, match="--raw"):
         choose_source(Options(), raw=tmp_path / "raw", downloads=tmp_path, **wrong)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_disk_without_room_is_told_before_the_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    full = os.statvfs_result((4096, 4096, 10, 1, 1, 10, 1, 1, 0, 255))
-    monkeypatch.setattr("os.statvfs", lambda _: full)
-    with pytest.raises(SriFailure, match="MB are needed"):
-        write_raw(TOWERS, tmp_path / "raw")

@@ -81,7 +81,7 @@ def decode_image(path: Path, resizing: Resizing) -> tuple[Pixels, tuple[int, int
         image = _decode(path)
         with suppress(Exception):  # damaged EXIF means nothing
             image = ImageOps.exif_transpose(image)
-        return resizing.picture(np.asarray(_to_rgb(image))), image.size
+        return resizing.image(np.asarray(_to_rgb(image))), image.size
 
 
 def decode_labels(path: Path, size: tuple[int, int], resizing: Resizing) -> Pixels:
@@ -272,7 +272,7 @@ class FolderSource(Source):
             source="folder",
             background_labels=options.background_labels,
             parameters=self._parameters(),
-            preprocessing=f"upright by EXIF; transparency over black; {self.resizing.words()}",
+            preprocessing=f"upright by EXIF; transparency over black; {self.resizing.describe()}",
         )
 
     def _parameters(self) -> dict[str, object]:

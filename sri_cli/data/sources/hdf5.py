@@ -107,7 +107,7 @@ class Hdf5Source(ImageSource):
         with open_hdf5(self.path) as file:
             crop = self._crop(self._datasets(file, self.groups[0])[0])
         mirrors = "the mirror's own crop, not the published one; "
-        preprocessing = mirrors * (self.kind.crop != crop.box) + crop.words()
+        preprocessing = mirrors * (self.kind.crop != crop.box) + crop.describe()
         self.header = replace(self.header, preprocessing=preprocessing)
 
     def _crop(self, image: h5py.Dataset) -> Resizing:

@@ -135,7 +135,7 @@ class RecordSource(ImageSource):
             source="original",
             background_labels=kind.background_labels,
             parameters={"file": path.name, "kept": kind.kept, **self.split.parameters()},
-            preprocessing=self.crop.words(),
+            preprocessing=self.crop.describe(),
         )
 
     def fetch(self, workers: int, command: str) -> None:

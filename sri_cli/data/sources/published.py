@@ -183,7 +183,7 @@ class ImageSource(Source):
     def make(self, item: Item) -> Scenario:
         return Scenario(
             name=item.name,
-            images=self.resizing.picture(item.image)[None],
+            images=self.resizing.image(item.image)[None],
             masks=self.resizing.labels(item.labels)[None],
             factors={name: np.asarray(values)[None] for name, values in item.factors.items()},
         )

@@ -249,7 +249,7 @@ class OriginalFiles(Source):
         masks = [self.resizing.labels(read_labels(maps[camera])) for camera in cameras if maps]
         return Scenario(
             item,
-            np.stack([self.resizing.picture(read_image(images[camera])) for camera in cameras]),
+            np.stack([self.resizing.image(read_image(images[camera])) for camera in cameras]),
             np.stack(masks) if masks else None,
             name_factors(item, cameras),
         )
@@ -358,7 +358,7 @@ def files_header(
         source="original" if simulated is None else "simulated",
         background_labels=1,
         parameters=parameters,
-        preprocessing=resizing.words(),
+        preprocessing=resizing.describe(),
     )
 
 

@@ -170,7 +170,7 @@ def test_clevr6_keeps_seven_entities(tmp_path: Path, path: Path, by: str) -> Non
     with h5py.File(path) as file:
         image, mask = file["image"][12], file["mask"][12, ..., 0]
     resizing = Resizing(96, "bicubic")
-    assert np.array_equal(data.split("val").images[2], resizing.picture(image))
+    assert np.array_equal(data.split("val").images[2], resizing.image(image))
     masks = data.split("val").masks
     assert masks is not None and np.array_equal(masks[2], resizing.labels(mask))
     most = data.split("train").masks
@@ -214,7 +214,7 @@ def test_efficient_morls_clevr6_is_filtered_cropped_and_resized(
     resizing = Resizing(96, "bicubic", box=(29, 64, 192, 192))
     with h5py.File(path) as file:
         image = file["train"]["imgs"][2]
-    assert np.array_equal(data.split("train").images[1], resizing.picture(image))
+    assert np.array_equal(data.split("train").images[1], resizing.image(image))
     masks = data.split("train").masks
     assert masks is not None
     assert [set(np.unique(mask)) for mask in masks] == [

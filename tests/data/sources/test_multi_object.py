@@ -124,7 +124,7 @@ def test_a_real_clevr_record_is_cropped_and_halved(path: Path) -> None:
     assert split.images.shape == (1, 96, 96, 3)
     assert (split.images[0, [0, -1], 60:] == 200).all()  # nothing of the black shines in
     assert split.images[0, 20, 20].tolist() == [40, 200, 200]
-    crop = Resizing(96, "bicubic").picture(image[29:221, 64:256])
+    crop = Resizing(96, "bicubic").image(image[29:221, 64:256])
     assert (split.images[0] == crop).all()
     assert split.masks is not None
     assert split.masks[0].sum() == 5 and split.masks[0, 1, 1] == 5
