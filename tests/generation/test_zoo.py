@@ -1,4 +1,4 @@
-"""Every system with the same verbs: it trains, goes on, samples, is looked at and measured."""
+"""Every system with the same verbs: it trains, resumes, samples, reconstructs, is measured."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def sri(folder: Path, *words: str) -> Result:
 
 
 def through_every_verb(folder: Path, name: str, data: str) -> None:
-    """Twenty steps in two parts, then each verb that looks."""
+    """Twenty steps in two parts, then each verb that uses a run."""
     run = f"{name}-{data}"
     words = ["train", "--recipe", name, "--data", data, "--run", run, *SMALL]
     for steps in ("11", "20"):
@@ -56,9 +56,9 @@ def through_every_verb(folder: Path, name: str, data: str) -> None:
         assert drawn.exit_code == 0, drawn.output
     seen = sri(folder, "figure", "reconstructions", "--run", run, "--num", "2")
     assert seen.exit_code == 0, seen.output
-    judged = sri(folder, "eval", "--run", run, "--metrics", "ari,elbo", "--num", "4", "--json")
-    assert judged.exit_code == 0, judged.output
-    found = json.loads(judged.stdout)
+    measured = sri(folder, "eval", "--run", run, "--metrics", "ari,elbo", "--num", "4", "--json")
+    assert measured.exit_code == 0, measured.output
+    found = json.loads(measured.stdout)
     assert "nan" not in json.dumps(found).lower(), found
 
 
