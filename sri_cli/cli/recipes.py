@@ -17,16 +17,15 @@ def ls() -> None:
     """List the shipped recipes with their system, data sets and steps."""
     from sri_cli.config.load import data_sets, load_recipe
     from sri_cli.config.registry import recipe_names
+    from sri_cli.console import format_table
 
-    rows = [("NAME", "SYSTEM", "DATA SETS", "STEPS", "DESCRIPTION")]
+    rows = []
     for name in recipe_names():
         recipe = load_recipe(name)  # steps are those on the default data set
         sets, steps = ", ".join(data_sets(name)), f"{recipe.train.steps:,}"
         rows.append((name, recipe.model.system, sets, steps, recipe.description))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        click.echo("  ".join(cells).rstrip())
+    header = ("NAME", "SYSTEM", "DATA SETS", "STEPS", "DESCRIPTION")
+    click.echo(format_table(header, rows, left=len(header)))
 
 
 @command.command()

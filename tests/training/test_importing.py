@@ -101,19 +101,16 @@ def test_losses_are_those_of_the_official_model(run: tuple) -> None:
     check((objective.error + objective.kl).mean(), numbers["loss/total"], "total")
 
 
-def test_running_statistics_come_along(tmp_path: Path) -> None:
+def test_running_statistics_are_imported(tmp_path: Path) -> None:
     model = load_run(imported(tmp_path, "genesis").run_dir).model
-    tensors = official_tensors("genesis")
-    found = 0
-    for name, buffer in model.named_buffers():
-        official = official_name("genesis", name)
-        if official in tensors:
-            found += 1
-            assert torch.equal(buffer, tensors[official]), name
-    assert found == 3 * 20
+    tensors, buffers = official_tensors("genesis"), dict(model.named_buffers())
+    named = {official_name("genesis", name): value for name, value in buffers.items()}
+    found = named.keys() & tensors.keys()
+    assert len(found) == 3 * 20
+    assert all(torch.equal(named[name], tensors[name]) for name in found)
 
 
-def test_the_run_is_one_that_training_could_have_written(run: tuple) -> None:
+def test_the_run_folder_is_as_training_writes_it(run: tuple) -> None:
     system, _, loaded = run
     found = checkpoints.newest_good(loaded.run_dir)
     assert found is not None and found.step == 7
@@ -126,7 +123,7 @@ def test_the_run_is_one_that_training_could_have_written(run: tuple) -> None:
 
 
 @pytest.mark.parametrize("system", ["sri", "genesis-v2", "genesis"])
-def test_adam_goes_on_with_every_moment_in_its_place(tmp_path: Path, system: str) -> None:
+def test_every_moment_of_adam_is_in_its_place(tmp_path: Path, system: str) -> None:
     found = checkpoints.newest_good(imported(tmp_path, system).run_dir)
     assert found is not None
     recipe = load_run(found.path.parent.parent).recipe
@@ -170,7 +167,7 @@ def newest_state(found: Imported) -> dict[str, Any]:
     return good.state()["step"]
 
 
-def test_without_training_state_it_starts_afresh(tmp_path: Path) -> None:
+def test_a_bare_state_dict_is_imported_without_training_state(tmp_path: Path) -> None:
     bare = tmp_path / "bare.pth"
     tensors = {f"module.{name}": value for name, value in official_tensors("sri").items()}
     torch.save(tensors, bare)
@@ -184,7 +181,7 @@ def test_without_training_state_it_starts_afresh(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["few", "reshaped", "nan", "foreign"])
-def test_moments_that_do_not_fit_are_left(tmp_path: Path, how: str) -> None:
+def test_moments_that_do_not_fit_are_left_out(tmp_path: Path, how: str) -> None:
     state: Any = adam_state("sri")
     if how == "few":
         state["param_groups"][0]["params"].pop()

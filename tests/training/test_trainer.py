@@ -92,13 +92,6 @@ def test_a_run_leaves_everything_in_its_folder(whole: Path) -> None:
     assert last["memory_mb"] > 10 and last["images_per_second"] > 0
 
 
-def test_six_steps_are_three_and_three(tmp_path: Path, data: DataFile, whole: Path) -> None:
-    train(small(steps=3), data, tmp_path)
-    outcome = train(small(), data, tmp_path)
-    assert (outcome.resumed_from, outcome.step) == (3, 6)
-    assert_same_run(tmp_path, whole)
-
-
 def test_a_signal_saves_and_the_same_command_goes_on(
     tmp_path: Path, data: DataFile, whole: Path
 ) -> None:
@@ -192,11 +185,6 @@ def test_two_trainings_never_share_a_folder(tmp_path: Path, data: DataFile) -> N
         pytest.raises(SriError, match="another sri train"),
     ):
         train(small(), data, tmp_path)
-
-
-def test_old_checkpoints_go_and_every_nth_stays(tmp_path: Path, data: DataFile) -> None:
-    train(small(checkpoint_every=1, keep_checkpoints=2, keep_every=3), data, tmp_path)
-    assert steps(tmp_path) == [3, 5, 6]
 
 
 def test_images_of_another_size(tmp_path: Path, data: DataFile) -> None:
