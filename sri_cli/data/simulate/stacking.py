@@ -136,16 +136,16 @@ def draw_blocks(preset: Preset, plan: Plan, rng: np.random.Generator) -> list[Bl
 
 
 def _stack(plan: Plan, rng: np.random.Generator) -> list[Block]:
-    """From the top down: each new block is placed so that the centre of mass of all above it lies
-    at `_offset` on its top surface."""
+    """From the top down (number 1 is the lowest): each new block is placed so that the centre of
+    mass of all above it lies at `_offset` on its top surface."""
     colours = rng.permutation(len(COLOURS))
     blocks: list[Block] = []
     com, mass, below = np.zeros(2), 0.0, 0.0
-    for place in range(plan.height, 0, -1):
-        top = place == plan.height
-        shapes = _FLAT + _ROUND if top else _ROUND if place == plan.vpsf else _FLAT
-        block = replace(_draw_block(shapes, rng), colour=int(colours[place - 1]))
-        centre = com if top else com - _offset(block, place == plan.vcom, rng)
+    for number in range(plan.height, 0, -1):
+        top = number == plan.height
+        shapes = _FLAT + _ROUND if top else _ROUND if number == plan.vpsf else _FLAT
+        block = replace(_draw_block(shapes, rng), colour=int(colours[number - 1]))
+        centre = com if top else com - _offset(block, number == plan.vcom, rng)
         blocks.append(block.moved(centre[0], centre[1], below - block.height_m / 2))
         com = (com * mass + centre * block.volume_m3) / (mass + block.volume_m3)
         mass += block.volume_m3
@@ -192,11 +192,11 @@ def _stack_demo(height: int, rng: np.random.Generator) -> list[Block]:
         colours = rng.permutation(len(COLOURS))
         x, y = rng.uniform(-0.2, 0.2, 2)
         blocks, z = [], 0.0
-        for place in range(height):
-            shape = int(rng.choice((*_FLAT, SPHERE) if place == height - 1 else _FLAT))
+        for level in range(height):
+            shape = int(rng.choice((*_FLAT, SPHERE) if level == height - 1 else _FLAT))
             extent = _extent(shape, *(float(v) for v in rng.uniform(0.85, 1.2, 3)))
-            dx, dy = rng.uniform(-0.15, 0.15, 2) * (place > 0)
-            block = Block(shape, extent, float(rng.uniform(0, 180)), colour=int(colours[place]))
+            dx, dy = rng.uniform(-0.15, 0.15, 2) * (level > 0)
+            block = Block(shape, extent, float(rng.uniform(0, 180)), colour=int(colours[level]))
             blocks.append(block.moved(x + dx, y + dy, z + block.height_m / 2))
             z += block.height_m
         if z <= DEMO_MAX_HEIGHT_M:

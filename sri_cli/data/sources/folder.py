@@ -51,7 +51,6 @@ FILES_PER_TASK = 4
 FILES_PER_WORKER = 32  # starting a worker takes a second
 NAME_BYTES, SKIPPED_NAME_BYTES = 64, 160  # in a data file
 MAX_REPORTED = 3  # unusable files in a message
-MAX_PIXELS = 89_478_485  # Pillow's own limit against decompression bombs
 DEEP_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 Pixels = NDArray[np.uint8]
@@ -105,8 +104,6 @@ def _decode(path: Path) -> Image.Image:
     """The whole image; the first of several."""
     with open(path, "rb") as file:
         image = Image.open(file)
-        if image.width * image.height > MAX_PIXELS:
-            raise Unreadable(f"more than {MAX_PIXELS:,} pixels")
         image.load()
     return image
 
@@ -140,11 +137,12 @@ def _problems(subject: str = "") -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged EXIF and the like
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
     except MemoryError:
         raise
-    except Image.DecompressionBombError as error:
-        raise Unreadable(f"{subject}more than {MAX_PIXELS:,} pixels") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise Unreadable(f"{subject}has more than {Image.MAX_IMAGE_PIXELS:,} pixels") from error
     except (Unreadable, ValueError) as error:  # ValueError: smaller than the crop
         raise Unreadable(f"{subject}{error}") from error
     except Exception as error:  # Pillow's decoders raise all kinds
@@ -306,12 +304,12 @@ class FolderSource(Source):
         items = ((entry, entry) for entry in entries)
         with (
             Progress(len(entries), 0, f"check {self.folder}", "image") as progress,
-            closing(parallel_map(find, items, self.survey_workers, FILES_PER_TASK)) as found,
+            closing(parallel_map(find, items, self.survey_workers, FILES_PER_TASK)) as results,
         ):
             if self.num_outside:
                 outside = counted(self.num_outside, "image")
                 progress.note(f"Note: {outside} outside of train/, val/ and test/ left out")
-            for entry, problem in found:
+            for entry, problem in results:
                 if problem is None:
                     usable.append(entry)
                 else:

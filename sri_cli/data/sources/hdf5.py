@@ -24,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sri_cli.console import Progress, counted
-from sri_cli.data.dataset import SPLITS
+from sri_cli.data.dataset import SPLITS, reason_of
 from sri_cli.data.download import Remote, download
 from sri_cli.data.source import Options, Rows, Survey
-from sri_cli.data.sources.published import SIMULATE_INSTEAD, ImageSource, Item, PublishedSet
+from sri_cli.data.sources.published import OTHER_SOURCES, ImageSource, Item, PublishedSet
 from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError
@@ -103,7 +103,7 @@ class Hdf5Source(ImageSource):
         if self.remote:
             root = os.environ.get("SRI_MIRROR", MIRROR).rstrip("/")
             remote = Remote(f"{root}/{self.path.name}", self.kind.mirror_sha256)
-            download(remote, self.path, instead=SIMULATE_INSTEAD, offline=self.offline)
+            download(remote, self.path, instead=OTHER_SOURCES, offline=self.offline)
         with open_hdf5(self.path) as file:
             crop = self._crop(self._datasets(file, self.groups[0])[0])
         mirrors = "the mirror's own crop, not the published one; "
@@ -176,7 +176,7 @@ class Hdf5Source(ImageSource):
         return Survey(_counts([group.splits for group in plan.values()]), (), rule, plan)
 
     def _take_group(self, file: h5py.File, split: str, progress: Progress) -> Plan:
-        """The first images of a group that pass the filter, as many as wanted."""
+        """The first images of a group that pass the filter, up to the given number."""
         _, mask = self._datasets(file, split)
         limit = self.options.given[split]
         kept = (row for row, keep in enumerate(self._kept(file, mask, progress)) if keep)
@@ -218,14 +218,14 @@ class Hdf5Source(ImageSource):
             for name, plan in survey.plan.items():
                 image, mask = self._datasets(file, name)
                 crop = self._crop(image).crop
-                missing = [
+                by_split = [
                     np.flatnonzero(plan.splits == i)[rows[s] :] for i, s in enumerate(SPLITS)
                 ]
-                wanted = np.sort(np.concatenate(missing))
+                missing = np.sort(np.concatenate(by_split))
                 known = _factors(file[name], len(image))
-                columns = [read_rows(known[key], wanted, FACTOR_BLOCK_BYTES) for key in known]
-                columns = [read_rows(image, wanted), read_rows(mask, wanted), *columns]
-                for row, pixels, labels, *values in zip(wanted, *columns, strict=True):
+                columns = [read_rows(known[key], missing, FACTOR_BLOCK_BYTES) for key in known]
+                columns = [read_rows(image, missing), read_rows(mask, missing), *columns]
+                for row, pixels, labels, *values in zip(missing, *columns, strict=True):
                     item = Item(
                         f"{plan.prefix}-{plan.names[row]}",
                         np.ascontiguousarray(crop(pixels)),
@@ -329,13 +329,15 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     if not path.is_file():
         problem = "is not a file" if path.exists() else "does not exist"
         raise SriError(f"{path} {problem}", "choose an existing file: --from FILE")
+    if os.access(path, os.R_OK) and not h5py.is_hdf5(path):
+        raise SriError(f"{path} is not an HDF5 file", ANOTHER_FILE)
     cache = {"rdcc_nbytes": CACHE_BYTES, "rdcc_nslots": 100_003}
     try:
         with h5py.File(path, "r", locking=False, **cache) as file:
             yield file
     except (OSError, RuntimeError) as error:  # of h5py, for damaged files
         raise SriError(
-            f"{path} cannot be read: {error}", "download or copy the file again"
+            f"{path} cannot be read: {reason_of(error)}", "download or copy the file again"
         ) from error
 
 
@@ -357,10 +359,10 @@ def read_rows(
         size = chunk
     every = range(len(dataset)) if rows is None else rows.tolist()
     for _, group in itertools.groupby(every, lambda row: row // size):
-        wanted = list(group)
-        block = dataset[wanted[0] : wanted[-1] + 1]
-        for row in wanted:
-            yield block[row - wanted[0]].copy()  # a row in a queue does not keep its block
+        numbers = list(group)
+        block = dataset[numbers[0] : numbers[-1] + 1]
+        for row in numbers:
+            yield block[row - numbers[0]].copy()  # a row in a queue does not keep its block
         del block
 
 

@@ -22,8 +22,8 @@ from sri_cli.data.source import Options, Rows, Scenario, Simulation, Source, Sur
 from sri_cli.data.sources.hdf5 import Hdf5Source
 from sri_cli.data.sources.published import (
     NUM_RECORDS,
+    OTHER_SOURCES,
     SETS,
-    SIMULATE_INSTEAD,
     ImageSource,
     Item,
     PublishedSet,
@@ -76,7 +76,7 @@ def choose_source(
         path = path / Path(kind.record_file).name
     if not path.is_file():
         raise SriError(
-            f"--from {where}: there is no file {path}",
+            f"--from {where}: {path} does not exist",
             "choose simulate, mirror, bucket, or a file that exists",
         )
     reader = Hdf5Source if h5py.is_hdf5(path) else RecordSource
@@ -142,7 +142,7 @@ class RecordSource(ImageSource):
         if self.remote:
             root = os.environ.get("SRI_BUCKET", BUCKET).rstrip("/")
             remote = Remote(f"{root}/{self.kind.record_file}")
-            download(remote, self.path, instead=SIMULATE_INSTEAD, offline=self.offline)
+            download(remote, self.path, instead=OTHER_SOURCES, offline=self.offline)
 
     def survey(self) -> Survey:
         """Read the file as far as needed, check every record, and count the splits."""

@@ -19,7 +19,7 @@ from sri_cli.data.transforms import Box, Filter, Resizing
 from sri_cli.errors import SriError
 
 T = TypeVar("T")
-SIMULATE_INSTEAD = "--from simulate makes similar images; --from FILE reads a local file"
+OTHER_SOURCES = "use --from simulate, or --from FILE for a local copy"
 
 
 @dataclass(frozen=True)

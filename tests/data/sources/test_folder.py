@@ -20,7 +20,6 @@ from sri_cli.data import prepare as preparing
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.prepare import prepare
 from sri_cli.data.source import Scenario
-from sri_cli.data.sources import folder
 from sri_cli.data.sources.folder import (
     Entry,
     FolderOptions,
@@ -168,7 +167,7 @@ def spoil(kind: str) -> None:
     "kind", ["empty", "truncated", "text", "small", "large", "large mask", "no mask", "link"]
 )
 def test_unusable_files_are_left_out_or_refused(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder, "MAX_PIXELS", 5000)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
     spoil(kind)
     words = ["mine", "--size", "8", "--workers", "1"] + ["--crop", "6"] * (kind == "small")
     strict = sri(*words, "--strict")

@@ -106,7 +106,11 @@ def test_scenes_are_shuffled_by_the_seed(tmp_path: Path, path: Path) -> None:
     assert tests[0] != tests[1] and tests[0] == tests[2] == tests[3]
 
 
-def test_published_proportions() -> None:
+def test_published_splits() -> None:
+    assert ROOMS.split == PositionSplit(10_000, 10_000, None, published=True)
+    assert CLEVR6.split == PositionSplit(10_000, 10_000, 50_000, published=True)
+    assert (CLEVR6.crop, CLEVR6.filter, CLEVR6.max_entities) == ((29, 64, 192, 192), "bicubic", 7)
+
     def counts(options: Options, scenes: int) -> list[int]:
         return np.bincount(split_scenes(np.arange(scenes), options) + 1, minlength=4)[1:].tolist()
 
@@ -224,6 +228,10 @@ def test_efficient_morls_clevr6_is_filtered_cropped_and_resized(
     # to 65 of the crop; the nearest to pixel i of half the size is pixel 2i + 1.
     rows, columns = np.nonzero(masks[0] == 2)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (15, 18, 29, 32)
+    few = made(Hdf5Source(CLEVR6, path, Options(96, 3, 1, 2)), tmp_path, "few.h5")
+    assert rows_of(few) == {"train": [0, 2, 4], "val": [101], "test": [200, 202]}
+    with pytest.raises(SriError, match=r"--scenes 5: .* 6 images in train, 4 of them"):
+        made(Hdf5Source(CLEVR6, path, Options(96, scenes=5)), tmp_path, "more.h5")
 
 
 def test_efficient_morls_rooms(tmp_path: Path, path: Path) -> None:
@@ -236,17 +244,6 @@ def test_efficient_morls_rooms(tmp_path: Path, path: Path) -> None:
         expected = file["train"]["masks"][..., 0].argmax(axis=1)  # 0 where none is set
     assert np.array_equal(data.split("train").masks, expected)
     assert list(data.split("test").factors["scenario"]) == [b"test-0", b"test-1"]
-
-
-def test_numbers_limit_each_group(tmp_path: Path, path: Path) -> None:
-    write_groups(path, SHOWN)
-    data = made(Hdf5Source(CLEVR6, path, Options(96, 3, 1, 2)), tmp_path)
-    assert rows_of(data) == {
-        split: rows[:n] for (split, rows), n in zip(KEPT.items(), (3, 1, 2), strict=True)
-    }
-    assert data.attrs["parameters"]["val"] == 1
-    with pytest.raises(SriError, match=r"--scenes 5: .* 6 images in train, 4 of them"):
-        made(Hdf5Source(CLEVR6, path, Options(96, scenes=5)), tmp_path, "more.h5")
 
 
 @pytest.mark.parametrize("layout", ["mirror", "EfficientMORL"])

@@ -99,15 +99,6 @@ def test_a_room_keeps_every_pixel_and_entity(path: Path) -> None:
     assert split.factors["scenario"].tolist() == [b"record-6", b"record-7", b"record-8"]
 
 
-def test_published_settings() -> None:
-    rooms, clevr = SETS["objects-room"], SETS["clevr6"]
-    assert rooms.split == PositionSplit(10_000, 10_000, None, published=True)
-    assert clevr.split == PositionSplit(10_000, 10_000, 50_000, published=True)
-    assert (clevr.crop, clevr.size_px, clevr.filter) == ((29, 64, 192, 192), 96, "bicubic")
-    assert (clevr.max_entities, rooms.max_entities) == (7, None)
-    assert (rooms.background_labels, clevr.background_labels) == (4, 1)
-
-
 def test_a_real_clevr_record_is_cropped_and_halved(path: Path) -> None:
     image = np.zeros((240, 320, 3), np.uint8)
     image[29:221, 64:256] = 200  # the crop is all bright, the rest is black

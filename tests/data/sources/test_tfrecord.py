@@ -93,8 +93,9 @@ def test_a_truncated_gzip_stream(path: Path) -> None:
     whole = gzip.compress(b"".join(framed(rng.bytes(100_000)) for _ in range(10)))
     path.write_bytes(whole[: len(whole) // 2])
     assert "record 5: 4 records" in error_of(path).message
-    path.write_bytes(whole[:-4])  # all records are there, gzip's own end is not
-    assert "truncated" in error_of(path).message
+    for damaged in (whole[:-4], whole[:-6] + b"??" + whole[-4:], whole[:9000] + whole[9001:]):
+        path.write_bytes(damaged)  # gzip's own end, its checksum, and its content
+        assert "record " in error_of(path).message
 
 
 @pytest.mark.parametrize(("at", "record"), [(3, 1), (12, 1), (17, 1), (22, 2), (4000, 3)])
@@ -104,15 +105,6 @@ def test_a_flipped_bit(path: Path, at: int, record: int) -> None:
     wrong[at] ^= 4
     path.write_bytes(gzip.compress(bytes(wrong)))
     assert f"record {record}: " in error_of(path).message
-
-
-@pytest.mark.parametrize("at", [-6, 5000])
-def test_damage_within_the_gzip_stream(path: Path, at: int) -> None:
-    rng = np.random.default_rng(0)
-    whole = bytearray(gzip.compress(b"".join(framed(rng.bytes(2000)) for _ in range(5))))
-    whole[at] ^= 255
-    path.write_bytes(bytes(whole))
-    assert "record " in error_of(path).message
 
 
 def test_other_files(path: Path) -> None:
