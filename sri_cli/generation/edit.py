@@ -112,7 +112,7 @@ def repeat(scenes: Sequence[SourceScene], which: Which) -> list[EditRow]:
         index = tuple(k for k in range(len(slots)) for _ in range(1 + (k in group)))
         return EditedSlots(slots[list(index)], index)
 
-    row = EditRow(f"{source.name} slot twice", source, [twice(source.slots, g) for g in which])
+    row = EditRow(f"{source.name}, slot twice", source, [twice(source.slots, g) for g in which])
     return [row, *(_replaced(other, source, which) for other in others)]
 
 
@@ -143,7 +143,7 @@ def reimagine(
             given = scene.slots[:first].expand(variants, -1, -1)
             drawn = _slots(model, noise, temperature, latent, given)
             after = [_whole(slots) for slots in drawn]
-            rows.append(EditRow(f"{scene.name} from slot {first + 1}", scene, after))
+            rows.append(EditRow(f"{scene.name}, from slot {first + 1}", scene, after))
     return rows
 
 
@@ -162,6 +162,7 @@ def decode_edits(
 
         def decode(start: int, num: int, alike: list[int] = alike) -> int:
             chosen = alike[start : start + num]
+            masks[chosen] = 0  # a chunk that failed is tried again
             scene = model.decode(torch.stack([edits[i].slots for i in chosen]).to(device))
             images[chosen] = quantise(scene.image)
             for i, own in zip(chosen, scene.masks[:, :, 0].float().cpu().numpy(), strict=True):
@@ -190,7 +191,7 @@ def _replaced(scene: SourceScene, other: SourceScene, which: Which) -> EditRow:
         slots = scene.slots.clone()
         slots[list(group)] = other.slots[list(group)].to(slots.device)
         after.append(_whole(slots))
-    return EditRow(f"{scene.name} slot of {other.name}", scene, after)
+    return EditRow(f"{scene.name}, slot of {other.name}", scene, after)
 
 
 def _slots(

@@ -118,10 +118,6 @@ class Table:
 Block = Panel | Chart | Legend | Table
 
 
-class DoesNotFitError(SriError):
-    """More images than one page shows."""
-
-
 def draw(
     rows: Sequence[Sequence[Block | None]],
     title: str = "",
@@ -167,10 +163,10 @@ def images_that_fit(side_px: int) -> tuple[int, int]:
 
 
 def check_page(side_px: int, columns: int, rows: int) -> None:
-    """DoesNotFitError unless so many images of `side_px` pixels fit on one page."""
+    """SriError unless so many images of `side_px` pixels fit on one page."""
     across, down = images_that_fit(side_px)
     if columns > across or rows > down:
-        raise DoesNotFitError(
+        raise SriError(
             f"{columns} x {rows} images of {side_px} px do not fit on a page of {across} x {down}",
             "use a smaller --num, fewer --slots or fewer runs",
         )

@@ -108,8 +108,8 @@ def figure_of_runs(
         The file, and the notes of the figure.
 
     Raises:
-        SriError: for options that the figure does not have, or runs without what it shows.
-        DoesNotFitError: for more images than one page shows.
+        SriError: for options that the figure does not have, runs without what it shows, or more
+            images than one page holds.
     """
     _check_options(name, options)
     check_file(out)
@@ -285,7 +285,7 @@ FLAGS = {"temperature": "--temp", "dynamic_slots": "--dynamic-slots"}
 def _image_figure(
     name: str, runs: Sequence[TrainedRun], options: Options, notes: list[str]
 ) -> tuple[Rows, str]:
-    """Rows of blocks and the title; DoesNotFitError before anything is drawn."""
+    """Rows of blocks and the title; what does not fit a page is refused before it is drawn."""
     kind = IMAGE_FIGURES[name]
     options = replace(options, num=options.num or kind.num)
     side = max(int(run.model.image_size) for run in runs)

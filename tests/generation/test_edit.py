@@ -74,12 +74,6 @@ def test_a_removed_slot_has_no_mask_and_the_others_fill_the_image(model: Any, pa
     np.testing.assert_allclose(alone[2], 1, atol=1e-2)
 
 
-def test_exchanging_a_slot_with_itself_changes_nothing(model: Any, pair: Any) -> None:
-    row, _ = exchange([(pair[0], pair[0])], [(k,) for k in range(SLOTS)])
-    same = images(model, whole(pair[0].slots), *row.after)
-    assert (same == same[0]).all()
-
-
 def test_an_exchanged_slot_is_the_others_and_no_other_slot_changes(model: Any, pair: Any) -> None:
     rows = exchange([tuple(pair)], [(1,), tuple(range(SLOTS))])
     for row, mine, theirs in zip(rows, pair, pair[::-1], strict=True):

@@ -42,20 +42,6 @@ def test_a_walk_is_smooth_where_it_closes_and_leaves_its_first_circle() -> None:
     assert np.linalg.matrix_rank(path, tol=1e-3) == 4
 
 
-def test_walks_of_a_batch_are_those_of_its_rows() -> None:
-    start, aside = drawn(3, 2, 16), drawn(*direction_shape((3, 2, 16)), seed=1)
-    whole = closed_walk(start, aside, 12)
-    np.testing.assert_array_equal(whole[:, 2, 1], closed_walk(start[2, 1], aside[2, 1], 12))
-
-
-@pytest.mark.parametrize("width", [1, 2, 3])
-def test_narrow_latents_walk_too(width: int) -> None:
-    path = walk(7, width)
-    np.testing.assert_allclose(path[0], drawn(7, width), atol=1e-5)
-    assert np.isfinite(path).all() and (path.std(axis=0) > 0).all()
-    assert np.abs(np.diff(path, axis=0)).max() < 1
-
-
 @pytest.mark.parametrize("frames", [2, 9, 20])
 def test_there_and_back_reaches_the_other_end_half_way(frames: int) -> None:
     first, last = drawn(3, 32), drawn(3, 32, seed=5)
@@ -72,8 +58,3 @@ def test_the_way_between_two_latents_is_even_in_angle_and_norm() -> None:
     steps, norms = angles(path)[:-1], np.linalg.norm(path, axis=-1)
     np.testing.assert_allclose(steps, steps.mean(), rtol=1e-3)
     np.testing.assert_allclose(np.diff(norms), np.diff(norms).mean(), rtol=1e-3)
-
-
-def test_between_a_latent_and_itself_lies_nothing_else() -> None:
-    there = drawn(8)
-    np.testing.assert_allclose(great_circle(there, there, 0.3), there, atol=1e-5)

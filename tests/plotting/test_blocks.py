@@ -7,10 +7,8 @@ import numpy as np
 from sri_cli.plotting.blocks import (
     TrainingLog,
     contributions,
-    grid_panel,
     label_colours,
     order_panel,
-    reconstruction_panel,
     segmentation_panel,
     training_charts,
 )
@@ -48,12 +46,6 @@ def test_columns_of_slots_are_numbered_from_one_and_bear_their_colours() -> None
     assert set(within.columns) - set(without.columns) == {"true masks"}
 
 
-def test_a_system_without_a_rollout_has_one_row_less() -> None:
-    images, masks = np.zeros((2, 4, 4, 3), np.uint8), np.stack([halves()] * 2)
-    rows = reconstruction_panel(images, masks, images, masks, images).rows
-    assert list(reconstruction_panel(images, masks, images, masks, None).rows) == list(rows[:-1])
-
-
 def test_true_labels_have_the_colours_of_the_slots_that_fit_them() -> None:
     truth = np.full((4, 4), 7, np.uint8)
     truth[:, 2:] = 3
@@ -62,12 +54,6 @@ def test_true_labels_have_the_colours_of_the_slots_that_fit_them() -> None:
     colours = slot_colours(4)
     assert (image[1, 0] == colours[0]).all() and (image[1, 3] == colours[1]).all()
     assert image[0, 0].tolist() not in colours[:2].tolist()
-
-
-def test_scenes_stand_in_rows_with_their_names() -> None:
-    panel = grid_panel(np.zeros((5, 4, 4, 3), np.uint8), columns=2, names=list("abcde"))
-    assert [len(row) for row in panel.cells] == [2, 2, 1]
-    assert list(panel.names[2]) == ["e"]
 
 
 def test_each_quantity_has_a_chart_and_each_run_its_line() -> None:

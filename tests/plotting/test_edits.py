@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -75,53 +74,3 @@ def test_a_note_says_where_an_edit_means_less(
 ) -> None:
     write_run(workspace.runs_root / "pair", "genesis")
     assert bool(edit_note(open_run(workspace, run), action)) == has_note
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["delete"],
-        [],
-        ["remove", "--slot", "4"],
-        ["remove", "--slot", "0"],
-        ["remove", "--slots", "1"],
-        ["remove", "--slot", "1", "--slot", "2", "--slot", "3"],
-        ["remove", "--slots", "40"],
-        ["remove", "--num", "17"],
-        ["remove", "--num", "0"],
-        ["remove", "--temp", "0"],
-        ["remove", "--image", "nowhere.png"],
-        ["remove", "--image", "data"],
-        ["remove", "--image", "data/demo-towers-32.h5"],
-        ["remove", "--index", "16"],
-        ["remove", "--index", "-1"],
-        ["remove", "--index", "1", "--num", "3"],
-        ["remove", "--index", "1", "--slots", "4"],
-        ["remove", "--index", "1", "--image", "a.png"],
-        ["remove", "--variants", "3"],
-        ["reimagine", "--variants", "0"],
-        ["exchange", "--num", "3"],
-        ["remove", "--out", "a.jpg"],
-        ["remove", "--run", "tinny"],
-    ],
-)
-def test_mistakes_end_with_code_2_and_nothing_is_written(words: list[str]) -> None:
-    result = sri(*words)
-    assert result.exit_code == 2 and result.stdout == "", result.output
-    assert not words[1:] or any(word in result.stderr for word in words[1:])
-    assert not list(Path("runs").glob("*/figures"))
-
-
-def test_a_test_image_needs_the_data_file() -> None:
-    Path("data/demo-towers-32.h5").unlink()
-    result = sri("remove", "--index", "0")
-    assert result.exit_code == 2 and "sri prepare" in result.stderr
-
-
-def test_a_full_disk_leaves_nothing_half_written(
-    largest_file: Callable[[int], AbstractContextManager[None]],
-) -> None:
-    with largest_file(1000):
-        result = sri("remove", "--out", "figures/a.png")
-    assert result.exit_code == 1
-    assert list(Path("figures").iterdir()) == []

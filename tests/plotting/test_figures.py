@@ -17,15 +17,11 @@ from PIL import Image
 from sri_cli.plotting.figures import (
     Block,
     Chart,
-    DoesNotFitError,
     Legend,
     Panel,
     Pixels,
     Table,
-    check_page,
     draw,
-    flowed,
-    images_that_fit,
     pdf_bytes,
     png_bytes,
 )
@@ -124,15 +120,3 @@ def test_without_captions_only_images_and_slot_colours_remain() -> None:
     assert sheet.shape == (64 + 2 * margin + swatch, 2 * 64 + 2 + 2 * margin, 3)
     for slot, x in ((0, margin), (4, margin + 66)):
         assert (sheet[margin + 1, x + 5] == slot_colours(5)[slot]).all()
-
-
-def test_blocks_flow_over_as_many_rows_as_they_need() -> None:
-    groups = [[Legend([str(i)])] * 2 for i in range(6)]
-    assert [len(row) for row in flowed(groups[:4], 3)] == [4, 4]
-    assert [len(row) for row in flowed(groups[:5], 3)] == [2, 2, 2, 2, 2]
-    assert [len(row) for row in flowed(groups, 4)] == [8, 4]
-    across, down = images_that_fit(96)
-    assert across * 98 < 1640 and down * 98 < 2320
-    check_page(96, across, down)
-    with pytest.raises(DoesNotFitError):
-        check_page(96, across, down + 1)

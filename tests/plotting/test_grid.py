@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pytest
-from PIL import Image
 
 from sri_cli.plotting.contact import contact_panel, overlay
-from sri_cli.plotting.grid import caption, make_grid, png_bytes
+from sri_cli.plotting.grid import caption, make_grid
 from sri_cli.plotting.palette import BASE, blend_masks, slot_colours
 
 
@@ -35,11 +32,6 @@ def test_a_caption_leaves_the_image_as_it_is() -> None:
     out = caption(image, "a long caption that needs more than a single line, simulated")
     assert np.array_equal(out[-66:-6, 6:206], image)
     assert out[:-66].min() < 100  # some ink
-
-
-def test_a_png_is_read_back_as_it_was() -> None:
-    image = make_grid(colours(4))
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(png_bytes(image)))), image)
 
 
 def test_colours_do_not_depend_on_the_number_of_slots() -> None:
