@@ -120,11 +120,11 @@ def load_run(
     """
     keep_freed_memory()
     ref = ref if isinstance(ref, RunRef) else RunRef(ref)
-    found = newest_good(ref.run_dir, ref.checkpoint)
-    if found is None:
+    saved = newest_good(ref.run_dir, ref.checkpoint)
+    if saved is None:
         raise no_checkpoint(ref.run_dir)
-    recipe = recipe_from_dict(found.recipe)
+    recipe = recipe_from_dict(saved.recipe)
     model = build_model(**recipe.model.model_dump())
-    model.load_state_dict(found.weights())
-    trained = TrainedRun(model.to(device).eval(), recipe, found.step, ref.run_dir, found.extra)
+    model.load_state_dict(saved.weights())
+    trained = TrainedRun(model.to(device).eval(), recipe, saved.step, ref.run_dir, saved.extra)
     return trained if workspace is None else replace(trained, workspace=workspace)

@@ -318,29 +318,29 @@ class GenesisV2(SlotVAE):
         With a scene variable kl = kl_scene + kl_slot, KL(q(s | z) || N(0, I)) in closed form and
         the above with p(z_k | z_<k, s).
         """
-        found = self.segregate(images, noise, gaussian_likelihood)
+        segregated = self.segregate(images, noise, gaussian_likelihood)
         kls, scene = {}, None
         if self.relate is not None:
-            scene_posterior = self.relate(found.slots, found.empty)
+            scene_posterior = self.relate(segregated.slots, segregated.empty)
             scene = scene_posterior.sample(noise["scene"])
             kls["kl_scene"] = kl_to_standard(scene_posterior)
-        prior = self.prior.teacher_forced(found.slots, scene)
-        kl = found.posterior.log_prob(found.slots) - prior.log_prob(found.slots)
-        kls["kl_slot" if self.has_scene else "kl"] = sum_slots(kl, found.empty)
+        prior = self.prior.teacher_forced(segregated.slots, scene)
+        kl = segregated.posterior.log_prob(segregated.slots) - prior.log_prob(segregated.slots)
+        kls["kl_slot" if self.has_scene else "kl"] = sum_slots(kl, segregated.empty)
         first, *others = kls.values()
         return Losses(
-            objectives=(Objective("genesis-v2", found.nll, sum(others, first)),),
-            terms={"nll": found.nll, **kls},
+            objectives=(Objective("genesis-v2", segregated.nll, sum(others, first)),),
+            terms={"nll": segregated.nll, **kls},
             bound=("nll", *kls),
         )
 
     def reconstruct(self, images: Tensor, noise: Noise) -> Reconstruction:
-        found = self.segregate(images, noise)
+        segregated = self.segregate(images, noise)
         latent = None
         if self.relate is not None:
-            latent = self.relate(found.slots, found.empty).sample(noise["scene"])
+            latent = self.relate(segregated.slots, segregated.empty).sample(noise["scene"])
         return Reconstruction(
-            scene=found.scene, attention=found.log_masks.exp(), slots=found.slots, latent=latent
+            scene=segregated.scene, attention=segregated.log_masks.exp(), slots=segregated.slots, latent=latent
         )
 
     def decode(self, slots: Tensor) -> Scene:

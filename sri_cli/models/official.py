@@ -119,7 +119,7 @@ def our_name(system: str, official: str) -> str:
 
 
 def official_name(system: str, ours: str) -> str | None:
-    """The other way round; None for what the official implementation does not have."""
+    """The official name of one of our parameters; None if there is none."""
     table = {own: prefix for prefix, own in TABLES[system].items()}
     fits = [prefix for prefix in table if ours.startswith(prefix)]
     if not fits:

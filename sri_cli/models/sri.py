@@ -153,42 +153,42 @@ class SRI(SlotVAE):
     #   kl_cross_order  sum_k KL(q(z_k | m_<k, s) || p(z_k | z'_<k, s)), z' the rollout
     #   loss = GECO(nll_seg, kl_seg) + GECO(nll, kl_scene + kl_slot + kl_cross_order)
     def losses(self, images: Tensor, noise: Noise, gaussian_likelihood: bool = False) -> Losses:
-        found = self.infer(images, noise, gaussian_likelihood)
-        scene = self.decoder(found.slots).without(found.empty)
+        inferred = self.infer(images, noise, gaussian_likelihood)
+        scene = self.decoder(inferred.slots).without(inferred.empty)
         nll = self.likelihood.nll(images, scene, gaussian_likelihood)
-        kls = self._kls(found)
+        kls = self._kls(inferred)
         first, *others = kls.values()
         objectives = [Objective("imagination", nll, sum(others, first))]
         terms = {"nll": nll, **kls}
         bound = tuple(name for name in terms if name != "kl_cross_order")
-        segregated = found.segregated
+        segregated = inferred.segregated
         if segregated.nll is not None and segregated.kl is not None:
             own = Objective("segregation", segregated.nll, segregated.kl, segregated.earlier)
             objectives.insert(0, own)
             terms |= {"seg_nll": segregated.nll, "seg_kl": segregated.kl}
         return Losses(tuple(objectives), terms, bound)
 
-    def _kls(self, found: Inference) -> dict[str, Tensor]:
+    def _kls(self, inferred: Inference) -> dict[str, Tensor]:
         """The KLs of this model by name, [B] each."""
         kls = {}
-        if found.scene_posterior is not None:
-            kls["kl_scene"] = kl_to_standard(found.scene_posterior)
-        forced = self.prior.teacher_forced(found.slots, found.scene)
-        kls["kl_slot"] = sum_slots(kl_divergence(found.posterior, forced), found.empty)
+        if inferred.scene_posterior is not None:
+            kls["kl_scene"] = kl_to_standard(inferred.scene_posterior)
+        forced = self.prior.teacher_forced(inferred.slots, inferred.scene)
+        kls["kl_slot"] = sum_slots(kl_divergence(inferred.posterior, forced), inferred.empty)
         if self.cross_order:
-            kl = kl_divergence(found.posterior, found.rollout_prior)
-            kls["kl_cross_order"] = sum_slots(kl, found.empty)
+            kl = kl_divergence(inferred.posterior, inferred.rollout_prior)
+            kls["kl_cross_order"] = sum_slots(kl, inferred.empty)
         return kls
 
     def reconstruct(self, images: Tensor, noise: Noise) -> Reconstruction:
-        found = self.infer(images, noise)
+        inferred = self.infer(images, noise)
         return Reconstruction(
-            scene=self.decoder(found.slots).without(found.empty),
-            attention=reorder(found.segregated.log_masks, found.order).exp(),
-            imagined=self.decoder(found.rollout).without(found.empty),
-            order=found.order,
-            slots=found.slots,
-            latent=found.scene,
+            scene=self.decoder(inferred.slots).without(inferred.empty),
+            attention=reorder(inferred.segregated.log_masks, inferred.order).exp(),
+            imagined=self.decoder(inferred.rollout).without(inferred.empty),
+            order=inferred.order,
+            slots=inferred.slots,
+            latent=inferred.scene,
         )
 
     def decode(self, slots: Tensor) -> Scene:
