@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sri_cli.device import to_device
-from sri_cli.rng import NoiseSpec, draw_noise
+from sri_cli.rng import NoiseSpec, draw_noise, stream
 
 ORDER_STREAM = 1  # keeps these random numbers apart from others of the same seed
 SHARE_OF_MEMORY = 0.5  # of the free memory; the rest is for the model
@@ -36,7 +36,7 @@ def batch_indices(seed: int, step: int, batch: int, n: int) -> NDArray[np.intp]:
 @functools.lru_cache(maxsize=2)
 def epoch_order(seed: int, epoch: int, n: int) -> NDArray[np.intp]:
     """The permutation of an epoch, [N]; shared, so not to be written to."""
-    order = np.random.default_rng((seed, epoch, ORDER_STREAM)).permutation(n)
+    order = stream(seed, epoch, ORDER_STREAM).permutation(n)
     order.flags.writeable = False
     return order
 

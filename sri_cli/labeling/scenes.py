@@ -33,6 +33,7 @@ from sri_cli.metrics.evaluate import open_runs
 from sri_cli.metrics.image_folder import open_folder
 from sri_cli.metrics.image_metrics import DEMO, TOWERS, no_towers_warning
 from sri_cli.metrics.records import data_facts, run_subject
+from sri_cli.rng import stream
 from sri_cli.run import Workspace
 
 Look = Literal["original", "demo"]
@@ -205,7 +206,7 @@ def catch_trials(
         tower = simulate_labelled_tower(index, size_px=size, preset=look, seed=seed)
         trials.append((tower.images[0], tower.flaw or SOUND, index))
     if data is not None:
-        random = np.random.default_rng((seed, CATCH_STREAM))
+        random = stream(seed, CATCH_STREAM)
         for index in np.sort(random.choice(data.counts[SPLIT], real, replace=False)).tolist():
             trials.append((np.array(data.split(SPLIT).images[index]), REAL, index))
     items = [

@@ -33,6 +33,7 @@ from pydantic import BaseModel, Field
 from sri_cli import __version__
 from sri_cli.atomic import cannot_write, ensure_folder, list_folder, sync_folder, write_atomic
 from sri_cli.errors import SriError
+from sri_cli.rng import stream
 
 SCHEMA = 1
 FOLDER = "labels"  # in the runs folder
@@ -343,7 +344,7 @@ def open_session(folder: Path, rater: str) -> Session:
 def shuffled(total: int, seed: int, rater: str) -> list[int]:
     """Which item each position shows: all raters see the same images, each in another order."""
     words = hashlib.sha256(rater.encode()).digest()
-    random = np.random.default_rng((seed, *np.frombuffer(words, np.uint32).tolist()))
+    random = stream(seed, *np.frombuffer(words, np.uint32).tolist())
     return [int(item) for item in random.permutation(total)]
 
 

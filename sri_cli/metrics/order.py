@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sri_cli.rng import stream
+
 Array = NDArray[np.floating]
 
 ROUNDS = 1000
@@ -42,7 +44,7 @@ def order_consistency(
     if masks.ndim != 4 or len(masks) < MIN_SCENES:
         raise ValueError(f"masks must be [N,K,H,W] with N >= {MIN_SCENES}, got {masks.shape}")
     flat = masks.reshape(*masks.shape[:2], -1).astype(np.float32)
-    random = np.random.default_rng((seed, 2))
+    random = stream(seed, 2)
     n = len(masks)
     weights = random.multinomial(n, np.full(n, 1 / n), size=rounds).astype(np.float64)
     return {
@@ -53,7 +55,7 @@ def order_consistency(
 
 def shuffled(masks: Array, seed: int = 0) -> Array:
     """The same scenes with the slots of each in a random order: no order."""
-    random = np.random.default_rng((seed, 1))
+    random = stream(seed, 1)
     order = random.permuted(np.tile(np.arange(masks.shape[1]), (len(masks), 1)), axis=1)
     return np.take_along_axis(masks, order[:, :, None, None], axis=1)
 

@@ -340,7 +340,10 @@ class GenesisV2(SlotVAE):
         if self.relate is not None:
             latent = self.relate(segregated.slots, segregated.empty).sample(noise["scene"])
         return Reconstruction(
-            scene=segregated.scene, attention=segregated.log_masks.exp(), slots=segregated.slots, latent=latent
+            scene=segregated.scene,
+            attention=segregated.log_masks.exp(),
+            slots=segregated.slots,
+            latent=latent,
         )
 
     def decode(self, slots: Tensor) -> Scene:

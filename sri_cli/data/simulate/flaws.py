@@ -42,6 +42,7 @@ from sri_cli.data.simulate.stacking import (
 from sri_cli.data.simulate.towers import Stage, draw_stage, tower_factors
 from sri_cli.data.source import Scenario
 from sri_cli.errors import SriFailure
+from sri_cli.rng import stream
 
 FLAWS = ("floating", "gapped", "interpenetrating", "missing-base")
 MAX_DRAWS = 2000
@@ -102,7 +103,7 @@ def simulate_labelled_tower(
 
     SriFailure when that never happens.
     """
-    rng = np.random.default_rng((seed, index, _STREAM))
+    rng = stream(seed, index, _STREAM)
     flaw = flaw_of(index)
     tower, stage, discarded = _draw_visible(preset, flaw, rng)
     model, data = _build(tower.blocks, stage)

@@ -18,6 +18,7 @@ from sri_cli.data.simulate.render import Materials, Studio, render_studio
 from sri_cli.data.simulate.solids import BOX, CAPSULE, SHAPES, SPHERE, Solid, build_scene, gap
 from sri_cli.data.source import Scenario
 from sri_cli.errors import SriFailure
+from sri_cli.rng import stream
 
 FLOOR, SKY, LEFT_WALL, RIGHT_WALL = range(4)
 FIRST_OBJECT = 4
@@ -81,7 +82,7 @@ def simulate_room(index: int, *, size_px: int = 64, views: int = 1, seed: int = 
 
     SriFailure when none ever is.
     """
-    rng = np.random.default_rng((seed, index))
+    rng = stream(seed, index)
     room, studio, discarded = _draw_visible(rng, views)
     rendered = [render_studio(studio, camera, size_px) for camera in room.cameras]
     return Scenario(

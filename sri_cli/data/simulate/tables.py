@@ -17,6 +17,7 @@ from sri_cli.data.simulate.render import Materials, Studio, render_studio
 from sri_cli.data.simulate.solids import BOX, CYLINDER, SPHERE, Solid, build_scene, gap
 from sri_cli.data.source import Scenario
 from sri_cli.errors import SriFailure
+from sri_cli.rng import stream
 
 MIN_OBJECTS, MAX_OBJECTS = 3, 6
 MAX_DRAWS = 1000
@@ -75,7 +76,7 @@ def simulate_table(index: int, *, size_px: int = 96, views: int = 1, seed: int =
 
     SriFailure when that never happens.
     """
-    rng = np.random.default_rng((seed, index))
+    rng = stream(seed, index)
     table, studio, discarded = _draw_visible(rng, views)
     rendered = [render_studio(studio, camera, size_px, srgb=True) for camera in table.cameras]
     return Scenario(

@@ -12,6 +12,8 @@ from functools import lru_cache, partial
 
 import numpy as np
 
+from sri_cli.rng import stream
+
 NUM_TEXTURES = 6
 TILES = 4
 TEXELS = 512  # 4 cm a texel on a 20 m plane
@@ -135,7 +137,7 @@ _LAYOUTS = (  # rows of tiles, the first at the plane's +y edge
 
 def _draw(index: int) -> np.ndarray:
     """Texture `index` as floats [TEXELS, TEXELS, 3] in 0..1; row 0 at the plane's +y edge."""
-    rng = np.random.default_rng((2018, index))
+    rng = stream(2018, index)
     n = TEXELS // TILES
     rows = [
         np.concatenate([_TILES[kind](rng, n) for kind in row], axis=1) for row in _LAYOUTS[index]

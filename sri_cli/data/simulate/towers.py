@@ -32,6 +32,7 @@ from sri_cli.data.simulate.stacking import (
 from sri_cli.data.simulate.textures import NUM_TEXTURES, Colour, texture
 from sri_cli.data.source import Scenario
 from sri_cli.errors import SriFailure
+from sri_cli.rng import stream
 
 MAX_DRAWS = 1000
 
@@ -155,7 +156,7 @@ def _demo_stage(rng: np.random.Generator, views: int) -> Stage:
 
 def tower_name(index: int, *, preset: Preset, seed: int) -> str:
     """The name of tower `index`, without simulating it."""
-    return draw_plan(preset, np.random.default_rng((seed, index))).name(preset, index)
+    return draw_plan(preset, stream(seed, index)).name(preset, index)
 
 
 def simulate_tower(
@@ -166,7 +167,7 @@ def simulate_tower(
     `full_view` renders the whole image that the data set has, not the central 196 of its 224
     pixels. SriFailure when physics never agrees.
     """
-    rng = np.random.default_rng((seed, index))
+    rng = stream(seed, index)
     plan = draw_plan(preset, rng)
     blocks, stage, model, data, discarded = _draw_tower(preset, plan, rng, views)
     if full_view:

@@ -34,6 +34,7 @@ from sri_cli.data.source import Options, Rows, Scenario, Source, Survey, sixth
 from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError
+from sri_cli.rng import stream
 from sri_cli.run import PREPARED_AS
 
 DEFAULT_PX = 64
@@ -393,7 +394,7 @@ def split_entries(
     `--scenes` alone, at most a sixth of it is taken for validation and for test. SriError if there
     are too few images.
     """
-    rng = np.random.default_rng((options.seed, SHUFFLE_STREAM))
+    rng = stream(options.seed, SHUFFLE_STREAM)
     if is_split:
         own = {split: [entry for entry in entries if entry.split == split] for split in SPLITS}
         for split, number in options.given.items():

@@ -31,6 +31,7 @@ from sri_cli.data.sources.published import OTHER_SOURCES, ImageSource, Item, Pub
 from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError
+from sri_cli.rng import stream
 
 MIRROR = "https://data-download.compute.dtu.dk/multi_object_datasets/"
 IMAGE, MASK = ("image", "images", "imgs"), ("mask", "masks")
@@ -309,7 +310,7 @@ def split_scenes(scenes: NDArray[np.int64], options: Options) -> NDArray[np.int8
     count = int(scenes.max()) + 1
     share = max(1, round(count * NUM_EVALUATION_SCENES / NUM_SCENES))
     numbers = options.divide(count, share, "scenes")
-    order = np.random.default_rng((options.seed, SHUFFLE)).permutation(count)
+    order = stream(options.seed, SHUFFLE).permutation(count)
     split_of_scene, begin = np.full(count, -1, np.int8), 0
     for split in ("test", "val", "train"):
         split_of_scene[order[begin : begin + numbers[split]]] = SPLITS.index(split)
