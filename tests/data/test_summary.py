@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from pathlib import Path
 
 import h5py
@@ -167,24 +166,3 @@ def test_damaged_masks_are_told(tmp_path: Path) -> None:
     damage(path, "val/masks")
     with pytest.raises(SriError, match="val"):
         text_of(path)
-
-
-def test_looking_at_masks_needs_little_memory(tmp_path: Path) -> None:
-    """The masks of 20,000 images of 32 px are 20 MB, counted by label 41 MB."""
-    path, number = tmp_path / "a-32.h5", 20_000
-    head = Header(
-        "a", 32, "simulated", 1, {}, "none", dict(zip(SPLITS, (number, 1, 1), strict=True))
-    )
-    with DataFileWriter(path, head) as writer:
-        for split, rows in head.counts.items():
-            blank = np.zeros((rows, 32, 32), np.uint8)
-            writer.append(split, np.zeros((rows, 32, 32, 3), np.uint8), blank, {})
-        writer.finish()
-    del blank
-    data = DataFile(path)
-    tracemalloc.start()
-    facts = mask_facts(data)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert facts is not None and facts.objects == {0: number + 2}
-    assert peak < 32e6

@@ -25,7 +25,7 @@ from sri_cli.console import Progress, counted
 from sri_cli.data.dataset import SPLITS
 from sri_cli.data.parallel import parallel_map, worker_killed
 from sri_cli.data.source import FIRST_SCENARIO, Options, Rows, Scenario, Simulation, Source, Survey
-from sri_cli.data.sources.shapestacks import (
+from sri_cli.data.sources.shapestacks_files import (
     IMAGE_PX,
     LABEL_STEP,
     LIST_FILES,

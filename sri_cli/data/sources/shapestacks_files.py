@@ -1,0 +1,351 @@
+"""The unpacked files of ShapeStacks: `sri prepare shapestacks --from DIR`.
+
+    DIR/shapestacks/splits/<default|blocks_all|ccs_all>/{train,eval,test}.txt
+    DIR/shapestacks/recordings/<scenario>/rgb-*cam_N*.png
+    iseg-*cam_N*.map beside the images, or in DIR/shapestacks/iseg/<scenario>/
+
+A scenario is named env_<ccs|blocks>-<easy|hard>-h=H-vcom=A-vpsf=B-v=V: its height, and the block
+that violates the centre-of-mass or the planar-surface rule (0: none; such a tower is stable).
+Splits are by scenario and listings are sorted, so the order of the file system changes nothing.
+Axis: V views.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sri_cli.console import Progress
+from sri_cli.data.dataset import SPLITS
+from sri_cli.data.source import Options, Rows, Scenario, Source, Survey, sixth
+from sri_cli.data.transforms import Resizing
+from sri_cli.data.writer import Header
+from sri_cli.errors import SriError, did_you_mean
+
+NAME = "shapestacks"
+LIST_FILES = {"train": "train.txt", "val": "eval.txt", "test": "test.txt"}
+SIMULATED = "simulated.json"  # beside splits/ in files written by `--raw`: their parameters
+SIZE_PX, IMAGE_PX, CROP_PX = 64, 224, 196  # as GENESIS-v2 and SRI; of the files; their crop
+LABEL_STEP, UNASSIGNED = 32, 7  # of instance maps, see `read_labels`
+NUM_FIRST_MAPS = 3  # checked before the long work begins
+SCENARIO = re.compile(
+    r"env_(?:ccs|blocks)-(?:easy|hard)-h=([0-9]{1,2})-vcom=([0-9]{1,2})-vpsf=([0-9]{1,2})-v=[0-9]{1,9}"
+)
+# Images and maps name different textures: only the camera agrees.
+IMAGE = re.compile(r"rgb-.*cam_([0-9]{1,4})(?![0-9]).*\.png")
+MAP = re.compile(r"iseg-.*cam_([0-9]{1,4})(?![0-9]).*\.map")
+DECODING_ERRORS = (
+    OSError,
+    SyntaxError,  # what Pillow raises for a broken PNG
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+Scenarios = Mapping[str, Sequence[str]]  # names by split, sorted
+
+
+class OriginalFiles(Source):
+    """The files of the data set, unpacked, or those that `--raw` writes; see `find_root`."""
+
+    def __init__(self, root: Path, options: Options, split: str = "default") -> None:
+        """Reads the split lists and the first scenario's folder; SriError for faulty lists."""
+        options.check()
+        options.refuse_seed()
+        self.root, self.options, self.split = root, options, split
+        self.resizing = Resizing(options.size_px or SIZE_PX, "bilinear", centre=CROP_PX)
+        self.scenarios = self.read_scenarios()
+        cameras, maps = self.files_of(self.scenarios["train"][0])
+        self.views = max(1, len(list(cameras)[: options.views]))
+        self.header = files_header(
+            self.scenarios, options, split, masks=bool(maps), simulated=read_simulated(root)
+        )
+
+    def read_scenarios(self) -> Scenarios:
+        """The scenarios of the split lists, as many as the options say.
+
+        SriError for an empty list, a line that is not a scenario, or a scenario in two lists.
+        """
+        folder = self.root / "splits" / self.split
+        names: dict[str, list[str]] = {}
+        lists: dict[str, str] = {}  # scenario -> its list
+        for split, file in LIST_FILES.items():
+            names[split] = read_list(folder / file)
+            for name in names[split]:
+                if name in lists:
+                    raise SriError(
+                        f"{name} is in two lists of {folder}: {lists[name]} and {file}",
+                        "unpack shapestacks-meta.tar.gz again",
+                    )
+                lists[name] = file
+        return {split: choose(names[split], split, self.options) for split in SPLITS}
+
+    def survey(self) -> Survey:
+        """List every scenario's folder and compare them."""
+        everyone = [name for split in SPLITS for name in self.scenarios[split]]
+        numbers: dict[str, int] = {}
+        first_maps: dict[str, Path | None] = {}
+        for name in everyone:
+            images, maps = self.files_of(name)
+            numbers[name], first_maps[name] = len(images), next(iter(maps.values()), None)
+            missing = images.keys() - maps.keys()
+            if maps and missing:
+                raise SriError(
+                    f"{name} has no instance map of camera {min(missing)}",
+                    "unpack shapestacks-iseg.tar.gz again",
+                )
+        check_cameras(numbers, self.options.views)
+        self.check_maps(first_maps)
+        return Survey({split: len(self.scenarios[split]) * self.views for split in SPLITS})
+
+    def check_maps(self, first_maps: Mapping[str, Path | None]) -> None:
+        """SriError unless all scenarios or none have maps, and the maps mark objects."""
+        without = [name for name, path in first_maps.items() if path is None]
+        if len(without) == len(first_maps):
+            for folder in (self.root.parent, self.root):
+                archive = folder / "shapestacks-iseg.tar.gz"
+                if archive.exists():
+                    raise SriError(
+                        f"the images in {self.root} are unpacked, the instance maps are not",
+                        f"tar -xzf {archive} -C {self.root.parent}",
+                    )
+            note = "Note: there are no instance maps; ARI cannot be measured on this file"
+            Progress(0, 0, NAME).note(note)
+            return
+        if without:
+            raise SriError(
+                f"{len(without):,} of {len(first_maps):,} listed scenarios have no instance maps in"
+                f" {self.root}: the first is {without[0]}",
+                "unpack shapestacks-iseg.tar.gz again, or remove all maps to prepare without masks",
+            )
+        paths = [path for path in first_maps.values() if path is not None][:NUM_FIRST_MAPS]
+        if not any(read_labels(path).any() for path in paths):
+            raise SriError(
+                f"the instance maps mark no object: {paths[0]} is 0 everywhere (first channel"
+                f" // {LABEL_STEP})",
+                "use the original maps, or remove all maps to prepare without masks",
+            )
+
+    def items(self, survey: Survey, rows: Rows) -> Iterator[tuple[str, str]]:
+        for split in SPLITS:
+            for name in self.scenarios[split][rows[split] // self.views :]:
+                yield split, name
+
+    def make(self, item: str) -> Scenario:
+        images, maps = self.files_of(item)
+        cameras = list(images)[: self.views]
+        masks = [self.resizing.labels(read_labels(maps[camera])) for camera in cameras if maps]
+        return Scenario(
+            item,
+            np.stack([self.resizing.image(read_image(images[camera])) for camera in cameras]),
+            np.stack(masks) if masks else None,
+            name_factors(item, cameras),
+        )
+
+    def files_of(self, name: str) -> tuple[dict[int, Path], dict[int, Path]]:
+        """The images and the instance maps of a scenario, by camera."""
+        recordings, iseg = self.root / "recordings" / name, self.root / "iseg" / name
+        maps = files_by_camera(recordings, MAP) or files_by_camera(iseg, MAP)
+        return files_by_camera(recordings, IMAGE), maps
+
+
+def find_root(folder: Path) -> Path:
+    """The folder with splits/ and recordings/: `folder`, or shapestacks/ in it.
+
+    SriError with the commands that unpack the archives, where those are not unpacked.
+    """
+    for root in (folder / "shapestacks", folder):
+        if (root / "splits").is_dir() and (root / "recordings").is_dir():
+            return root
+    archives = [folder / f"shapestacks-{kind}.tar.gz" for kind in ("meta", "rgb", "iseg")]
+    existing = [path for path in archives if path.exists()]
+    if existing:
+        missing = [path.name for path in archives[:2] if not path.exists()]
+        lacking = f" ({' and '.join(missing)} is missing)" if missing else ""
+        commands = " && ".join(f"tar -xzf {path} -C {folder}" for path in existing)
+        raise SriError(f"the archives in {folder} are not unpacked{lacking}", commands)
+    raise SriError(
+        f"{folder} has no files of ShapeStacks: no splits/ and recordings/ in it or in"
+        f" {folder / 'shapestacks'}",
+        "name the folder where the original archives were unpacked; for images of your own, use"
+        " sri prepare folder",
+    )
+
+
+def read_list(path: Path) -> list[str]:
+    """The scenarios of a split list, sorted, each once; SriError for a list that is damaged."""
+    again = "unpack shapestacks-meta.tar.gz again"
+    try:
+        lines = path.read_text("utf-8-sig", "replace").splitlines()
+    except OSError as error:
+        near, hint, lists = "", again, path.parent.parent
+        if (lists.parent / SIMULATED).exists() and path.parent.name == "default":
+            hint = "writing these files was interrupted: run the same --raw command again"
+        elif not path.parent.is_dir():
+            known = sorted(place.name for place in lists.iterdir() if place.is_dir())
+            near = did_you_mean(path.parent.name, known)
+            hint = f"available: {', '.join(known) or 'none'}"
+        raise SriError(f"no split list {path}{near}", hint) from error
+    names = set()
+    for number, line in enumerate(map(str.strip, lines), 1):
+        name = line if line.startswith("env_") else f"env_{line}"
+        if line and not SCENARIO.fullmatch(name):
+            raise SriError(f"{path} line {number} is not a scenario: {line[:60]!r}", again)
+        if line:
+            names.add(name)
+    if not names:
+        raise SriError(f"{path} is empty", again)
+    return sorted(names)
+
+
+def choose(names: Sequence[str], split: str, options: Options) -> list[str]:
+    """As many of a split's scenarios as the options ask for; beside --scenes a sixth.
+
+    They are chosen by their hashes, so that all kinds are among them: the first in alphabetical
+    order are the lowest towers.
+    """
+    limit = options.given[split]
+    if limit is not None and limit > len(names):
+        flag = "--scenes" if split == "train" else f"--{split}-scenes"
+        raise SriError(
+            f"{flag} {limit}: {LIST_FILES[split]} has {len(names):,} scenarios",
+            f"{flag} {len(names)}, or leave it out for all of them",
+        )
+    if limit is None:
+        limit = len(names) if options.scenes is None else sixth(options.scenes)
+    by_hash = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+    return sorted(by_hash[:limit])
+
+
+def files_header(
+    scenarios: Scenarios,
+    options: Options,
+    split: str,
+    *,
+    masks: bool,
+    simulated: Mapping[str, Any] | None,
+) -> Header:
+    """The header of a data file made from files; `simulated`: the parameters of our own files."""
+    text = "".join(f"{part}\n{name}\n" for part in SPLITS for name in scenarios[part])
+    limits = {part: number for part, number in options.given.items() if number is not None}
+    if options.scenes is not None:
+        limits = {part: len(scenarios[part]) for part in SPLITS}
+    parameters: dict[str, Any] = {
+        **(simulated or {}),
+        "split": split,
+        "scenarios_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "masks": masks,
+        **limits,
+    }
+    if options.views is not None:
+        parameters["views"] = options.views
+    resizing = Resizing(options.size_px or SIZE_PX, "bilinear", centre=CROP_PX)
+    return Header(
+        name=NAME,
+        size=resizing.size,
+        source="original" if simulated is None else "simulated",
+        background_labels=1,
+        parameters=parameters,
+        preprocessing=resizing.describe(),
+    )
+
+
+def read_simulated(root: Path) -> dict[str, Any] | None:
+    """The parameters of files that `--raw` wrote; None for the original's."""
+    path = root / SIMULATED
+    if not path.exists():
+        return None
+    try:
+        parameters = json.loads(path.read_bytes())["parameters"]
+        return dict(parameters)
+    except (ValueError, KeyError, TypeError) as error:
+        raise SriError(f"{path} is damaged", "write the files again: --raw DIR") from error
+
+
+def files_by_camera(folder: Path, pattern: re.Pattern[str]) -> dict[int, Path]:
+    """The files of a scenario that match, by camera, in order; {} where there is no folder."""
+    found: dict[int, Path] = {}
+    for file in sorted(os.listdir(folder)) if folder.is_dir() else []:
+        match = pattern.fullmatch(file)
+        if match is None:
+            continue
+        camera = int(match[1])
+        if camera in found:
+            raise SriError(
+                f"{folder} has two files of camera {camera}: {found[camera].name} and {file}",
+                "remove one of them",
+            )
+        found[camera] = folder / file
+    return dict(sorted(found.items()))
+
+
+def check_cameras(numbers: Mapping[str, int], views: int | None) -> None:
+    """SriError unless all scenarios have images of equally many cameras, at least `views`.
+
+    Simulated towers do not all have the same cameras.
+    """
+    again = "unpack shapestacks-rgb.tar.gz again: files are missing"
+    empty = [name for name, number in numbers.items() if not number]
+    if empty:
+        raise SriError(
+            f"{len(empty):,} of {len(numbers):,} listed scenarios have no images: the first is"
+            f" {empty[0]}",
+            again,
+        )
+    usual = Counter(numbers.values()).most_common(1)[0][0]
+    odd = next((name for name, number in numbers.items() if number != usual), None)
+    if odd is not None:
+        raise SriError(f"{odd} has images of {numbers[odd]} cameras, others of {usual}", again)
+    if views is not None and views > usual:
+        raise SriError(f"--views {views}: there are {usual} cameras", f"--views {usual}")
+
+
+def name_factors(name: str, cameras: Sequence[int]) -> dict[str, NDArray[np.int16]]:
+    """What a scenario's name says about every view, [V], and the camera in the file's name."""
+    match = SCENARIO.fullmatch(name)
+    assert match is not None  # the lists were checked
+    height, vcom, vpsf = map(int, match.groups())
+    values = {"height": height, "stable": int(vcom == vpsf == 0), "vcom": vcom, "vpsf": vpsf}
+    factors = {key: np.full(len(cameras), value, np.int16) for key, value in values.items()}
+    return factors | {"camera": np.asarray(cameras, np.int16)}
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """A PNG, uint8 [224,224,3]; SriError when it cannot be read or has another size."""
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            if image.size != (IMAGE_PX, IMAGE_PX):
+                raise SriError(
+                    f"{path} has {image.width}x{image.height} px, ShapeStacks has"
+                    f" {IMAGE_PX}x{IMAGE_PX}",
+                    "for other images, use sri prepare folder DIR",
+                )
+            return np.asarray(image.convert("RGB"))
+    except DECODING_ERRORS as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise SriError(f"{path} cannot be read: {reason}", "unpack its archive again") from error
+
+
+def read_labels(path: Path) -> NDArray[np.uint8]:
+    """The labels of an instance map, uint8 [224,224]: 0 background, 1 to 6 from the bottom.
+
+    A map is a PNG whose first channel // 32 is the label; 7 (unassigned) becomes background. The
+    official loader reads maps with matplotlib, which gives fractions of 1 today where it gave
+    integers once, and every mask becomes zero; Pillow gives the integers.
+    """
+    labels = read_image(path)[..., 0] // LABEL_STEP
+    return np.where(labels == UNASSIGNED, 0, labels).astype(np.uint8)
