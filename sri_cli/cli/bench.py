@@ -13,17 +13,17 @@ from sri_cli.cli.options import COUNT, JSON, OVERRIDES
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace
 
-RECIPE = click.option(
-    "--recipe", default="sri-mog", show_default=True, metavar="NAME|FILE", help="Recipe to time."
-)
+RECIPE = click.option("--recipe", default="sri-mog", metavar="NAME|FILE", help="Recipe to time.")
 SECONDS = click.FloatRange(min=0, min_open=True)
+GPU = click.option(
+    "--gpus", type=click.Choice(["auto", "0", "1"]), default="auto", help="0 is the CPU."
+)
 PROFILE = click.option("--profile", is_flag=True, help="Also profile one run and write its trace.")
 TRACE = click.option(
     "--trace",
     type=click.Path(path_type=Path),
     metavar="FILE",
     default=Path("sri-bench-trace.json.gz"),
-    show_default=True,
     help="Trace file of --profile.",
 )
 
@@ -42,12 +42,11 @@ def command() -> None:
 @click.option(
     "--gpus",
     default="auto",
-    show_default=True,
     metavar="N,...",
     help="Numbers of GPUs, one row each; 0 is the CPU.",
 )
 @click.option("--backend", type=click.Choice(["gloo"]), help="Use CPU processes in place of GPUs.")
-@click.option("--seconds", type=SECONDS, default=10, show_default=True, help="Time to measure.")
+@click.option("--seconds", type=SECONDS, metavar="S", default=10, help="Time to measure.")
 @PROFILE
 @TRACE
 @JSON
@@ -89,9 +88,9 @@ def counts(gpus: str) -> list[int]:
 
 @command.command()
 @RECIPE
-@click.option("--num", type=COUNT, default=64, show_default=True, help="Images per run.")
-@click.option("--gpus", type=click.Choice(["auto", "0", "1"]), default="auto", show_default=True)
-@click.option("--seconds", type=SECONDS, default=5, show_default=True, help="Time to measure.")
+@click.option("--num", type=COUNT, default=64, metavar="N", help="Images per run.")
+@GPU
+@click.option("--seconds", type=SECONDS, metavar="S", default=5, help="Time to measure.")
 @PROFILE
 @TRACE
 @JSON
@@ -119,9 +118,9 @@ def sample(
 
 @command.command()
 @RECIPE
-@click.option("--data", metavar="NAME|FILE", help="Data file; random images when left out.")
-@click.option("--gpus", type=click.Choice(["auto", "0", "1"]), default="auto", show_default=True)
-@click.option("--seconds", type=SECONDS, default=2, show_default=True, help="Time for each row.")
+@click.option("--data", metavar="NAME|FILE", show_default="random images", help="Data file.")
+@GPU
+@click.option("--seconds", type=SECONDS, metavar="S", default=2, help="Time for each row.")
 @JSON
 @OVERRIDES
 @click.pass_obj

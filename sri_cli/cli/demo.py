@@ -6,20 +6,25 @@ from pathlib import Path
 
 import click
 
+from sri_cli.cli.options import COUNT
+
 
 @click.command()
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     default="sri-demo",
-    show_default=True,
     metavar="DIR",
-    help="Folder for data, run and report.",
+    help="Folder of data, run and report.",
 )
-@click.option("--steps", type=int, help="Training steps.  [default: the recipe's]")
-@click.option("--scenes", type=int, help="Training scenarios.  [default: the preset's]")
+@click.option(
+    "--steps", type=COUNT, metavar="N", show_default="as in the recipe", help="Training steps."
+)
+@click.option(
+    "--scenes", type=COUNT, metavar="N", show_default="as in the preset", help="Training scenes."
+)
 def command(out: Path, steps: int | None, scenes: int | None) -> None:
-    """Go from nothing to a report with new scenes, in minutes.
+    """Prepare data, train and write a report in a few minutes.
 
     Run the same command again to resume.
     """

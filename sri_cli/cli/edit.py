@@ -19,10 +19,12 @@ from sri_cli.run import Workspace
     multiple=True,
     metavar="k",
     show_default="each in turn",
-    help="The slot, counted from 1; repeat for several at once.",
+    help="Slot, counted from 1; repeat for several at once.",
 )
-@click.option("--num", type=COUNT, show_default="suits the action", help="Number of scenes.")
-@seed_option("Of scenes, posterior samples and variants.")
+@click.option(
+    "--num", type=COUNT, metavar="N", show_default="suits the action", help="Number of scenes."
+)
+@seed_option("Seed for scenes, posterior samples and variants.")
 @SLOTS
 @TEMPERATURE
 @click.option(
@@ -32,7 +34,13 @@ from sri_cli.run import Workspace
     help="Edit this image, or exchange slots with it.",
 )
 @click.option("--index", type=int, metavar="i", help="The same with image i of the test split.")
-@click.option("--variants", type=click.IntRange(1, 22), show_default="6", help="Of reimagine.")
+@click.option(
+    "--variants",
+    type=click.IntRange(1, 22),
+    metavar="N",
+    show_default="6",
+    help="Variants per scene for reimagine.",
+)
 @FIGURE_FILE
 @click.pass_obj
 def command(
@@ -49,7 +57,9 @@ def command(
     variants: int | None,
     out: Path | None,
 ) -> None:
-    """Change scenes slot by slot, and draw them before and after with their masks.
+    """Remove, repeat, exchange or reimagine slots of scenes.
+
+    Draws the scenes before and after with their masks.
 
     \b
     remove     scenes without a slot

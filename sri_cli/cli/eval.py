@@ -39,6 +39,7 @@ OF_MEASURING = {"folders", "metrics", "data", "split", "num", "seed", "dynamic_s
 @click.option(
     "--num",
     type=int,
+    metavar="N",
     show_default="320; fid 10000, stack-fd 2000, sacc-estimate 1000; all of a folder",
     help="Number of images, from all over the split; of fid and stack-fd real and generated.",
 )
@@ -80,7 +81,7 @@ def command(
     as_json: bool,
     **options: Any,  # data, split, num, seed, dynamic_slots: passed on
 ) -> None:
-    """Measure trained models, or folders of generated images.
+    """Measure trained models or folders of generated images.
 
     Measurements of a run are appended to its metrics.jsonl.
     """

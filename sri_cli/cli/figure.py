@@ -33,18 +33,19 @@ NAMES = (
 
 
 @click.command()
-@click.argument("name", type=click.Choice(NAMES))
+@click.argument("name", type=click.Choice(NAMES), metavar="NAME")
 @RUNS
 @FIGURE_FILE
 @click.option(
     "--num",
     type=COUNT,
+    metavar="N",
     show_default="suits the figure",
     help="Scenes or images of each run.",
 )
 @SLOTS
 @TEMPERATURE
-@seed_option("Seed of scenes and posterior samples.")
+@seed_option("Seed for scenes and posterior samples.")
 @DATA_OF_RUN
 @SPLIT
 @DYNAMIC_SLOTS
@@ -54,7 +55,7 @@ NAMES = (
     metavar="Nx|PX",
     help="Size of a PNG: a factor, or the side of an image in pixels.",
 )
-@click.option("--captions/--no-captions", default=True, help="Text around the images.")
+@click.option("--captions/--no-captions", default=True, help="Write text around the images.")
 @click.pass_obj
 def command(
     workspace: Workspace,
@@ -71,7 +72,9 @@ def command(
     scale: str,
     captions: bool,
 ) -> None:
-    """Draw a figure from trained runs, as PNG or as PDF for print.
+    """Draw a figure from trained runs, as PNG or PDF.
+
+    NAME is one of:
 
     \b
     samples          random scenes; systems below, data sets beside each other

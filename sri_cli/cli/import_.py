@@ -17,11 +17,11 @@ from sri_cli.run import Workspace
 @click.command(name="import")
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE.pth")
 @click.option(
-    "--recipe", metavar="NAME|FILE", help="Recipe.  [default: the usual one of the system]"
+    "--recipe", metavar="NAME|FILE", show_default="the usual one of the system", help="Recipe."
 )
 @RECIPE_DATA
 @click.option(
-    "--run", metavar="DIR", help="Run folder.  [default: runs/<recipe>-<data set>-imported]"
+    "--run", metavar="DIR", show_default="runs/<recipe>-<data set>-imported", help="Run folder."
 )
 @click.option("--ignore-unexpected", is_flag=True, help="Leave out tensors that the model lacks.")
 @JSON
@@ -37,10 +37,10 @@ def command(
     as_json: bool,
     overrides: tuple[str, ...],
 ) -> None:
-    """Make a run from an official checkpoint of SRI, GENESIS, GENESIS-v2 or EfficientMORL.
+    """Make a run from an official checkpoint file.
 
-    FILE.pth is what their training wrote with torch.save; no code in it is run. KEY=VALUE changes
-    a value of the recipe, as in model.slots=7.
+    FILE.pth is what the training of SRI, GENESIS, GENESIS-v2 or EfficientMORL wrote with
+    torch.save; no code in it is run. KEY=VALUE changes a value of the recipe, as in model.slots=7.
     """
     from sri_cli.training.importing import import_run
 

@@ -16,14 +16,14 @@ from sri_cli.run import Workspace
 @click.command(name="label-sacc")
 @RUNS
 @IMAGE_FOLDERS
-@click.option("--num", type=int, default=100, show_default=True, help="Scenes of each model.")
+@click.option("--num", type=int, metavar="N", default=100, help="Scenes of each model.")
 @seed_option("Seed for scenes, catch trials and orders.")
 @click.option("--rater", metavar="NAME", show_default="your login name", help="Who judges.")
 @click.option(
     "--catch",
     type=click.IntRange(min=0),
+    metavar="N",
     default=10,
-    show_default=True,
     help="Number of images with a known verdict mixed in.",
 )
 @click.option(
@@ -57,10 +57,10 @@ def command(
     summary: bool,
     as_json: bool,
 ) -> None:
-    """Judge by eye whether the stacks in generated scenes are plausible (S-Acc).
+    """Judge by eye whether stacks in generated scenes are plausible.
 
-    A web page shows the scenes of all models in one shuffled order and does not say which model a
-    scene is from. Each answer is saved at once; run the same command again to continue.
+    The share of plausible scenes is S-Acc. A web page shows the scenes of all models in one
+    shuffled order and does not say which model a scene is from. Each answer is saved at once; run the same command again to continue.
     """
     from sri_cli.labeling.session import check_rater, open_session, read_session
     from sri_cli.labeling.statistics import run_weights, summarise, summary_text

@@ -19,25 +19,24 @@ from sri_cli import __version__
 from sri_cli.errors import Interrupted, SriError, did_you_mean
 from sri_cli.run import Workspace
 
-# verb -> (module with its `command`, one-line help). The help is here so that `sri --help` imports
-# none of the modules.
-VERBS: dict[str, tuple[str, str]] = {
-    "prepare": ("sri_cli.cli.prepare", "Make a data file: simulate or convert a data set."),
-    "recipes": ("sri_cli.cli.recipes", "List, show, copy and check recipes."),
-    "train": ("sri_cli.cli.train", "Train a recipe; the same command again resumes."),
-    "import": ("sri_cli.cli.import_", "Make a run from an official checkpoint file."),
-    "sample": ("sri_cli.cli.sample", "Draw new scenes from a trained model."),
-    "order": ("sri_cli.cli.order", "Show and score the order in which slots are drawn."),
-    "walk": ("sri_cli.cli.walk", "Write videos of walks through latent space."),
-    "edit": ("sri_cli.cli.edit", "Remove, repeat, exchange or re-imagine slots."),
-    "figure": ("sri_cli.cli.figure", "Draw a figure of the paper as PNG or PDF."),
-    "eval": ("sri_cli.cli.eval", "Evaluate trained models or folders of images."),
-    "label-sacc": ("sri_cli.cli.label_sacc", "Judge by eye whether stacks are plausible."),
-    "study": ("sri_cli.cli.study", "Run recipes by seeds, with a verdict on each claim."),
-    "report": ("sri_cli.cli.report", "Write one HTML page about runs."),
-    "bench": ("sri_cli.cli.bench", "Measure training, sampling and data loading."),
-    "doctor": ("sri_cli.cli.doctor", "Check this machine, its packages, data and runs."),
-    "demo": ("sri_cli.cli.demo", "Make data, train and write a report in a few minutes."),
+# The first line of each verb's help, here so that `sri --help` imports none of their modules.
+VERBS = {
+    "prepare": "Prepare a data set: simulate it or convert published files.",
+    "recipes": "List, show, copy and check recipes.",
+    "train": "Train a recipe; the same command again resumes.",
+    "import": "Make a run from an official checkpoint file.",
+    "sample": "Sample new scenes from a trained model.",
+    "order": "Score and draw the order in which a model generates its slots.",
+    "walk": "Write videos of walks through the scene latent or one slot.",
+    "edit": "Remove, repeat, exchange or reimagine slots of scenes.",
+    "figure": "Draw a figure from trained runs, as PNG or PDF.",
+    "eval": "Measure trained models or folders of generated images.",
+    "label-sacc": "Judge by eye whether stacks in generated scenes are plausible.",
+    "study": "Run recipes by seeds, with a verdict on each claim.",
+    "report": "Write one HTML page about runs.",
+    "bench": "Measure training, sampling and data loading on this machine.",
+    "doctor": "Check this machine, its packages, data and runs.",
+    "demo": "Prepare data, train and write a report in a few minutes.",
 }
 
 # OSErrors whose cause is the disk or its permissions, not a mistake in this program.
@@ -61,12 +60,13 @@ class VerbGroup(click.Group):
         if cmd_name not in VERBS:
             near = did_you_mean(cmd_name, VERBS)
             raise SriError(f"no command {cmd_name}{near}", "`sri --help` lists the commands")
-        command: click.Command = importlib.import_module(VERBS[cmd_name][0]).command
+        module = "import_" if cmd_name == "import" else cmd_name.replace("-", "_")
+        command: click.Command = importlib.import_module(f"sri_cli.cli.{module}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(verb, text) for verb, (_, text) in VERBS.items()])
+            formatter.write_dl(list(VERBS.items()))
 
     def main(
         self,

@@ -25,7 +25,9 @@ def together(*options: Decorator) -> Decorator:
 
 def seed_option(help_text: str) -> Decorator:
     """--seed with default 0."""
-    return click.option("--seed", type=click.IntRange(min=0), default=0, help=help_text)
+    return click.option(
+        "--seed", type=click.IntRange(min=0), default=0, metavar="S", help=help_text
+    )
 
 
 RUN = click.option("--run", metavar="RUN", show_default="the latest run", help="Run or checkpoint.")

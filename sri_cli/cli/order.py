@@ -13,17 +13,24 @@ from sri_cli.run import Workspace
 
 @click.command()
 @RUN
-@click.option("--num", type=click.IntRange(2, 1024), default=100, help="Random scenes to compare.")
-@seed_option("Of scenes and bootstrap.")
+@click.option(
+    "--num",
+    type=click.IntRange(2, 1024),
+    metavar="N",
+    default=100,
+    help="Random scenes to compare.",
+)
+@seed_option("Seed for scenes and bootstrap.")
 @FIGURE_FILE
 @JSON
 @click.pass_obj
 def command(
     workspace: Workspace, run: str | None, num: int, seed: int, out: Path | None, as_json: bool
 ) -> None:
-    """Draw random scenes slot by slot, and score how constant the order of slots is.
+    """Score and draw the order in which a model generates its slots.
 
-    Both scores are 0 without an order; beside them are those of randomly shuffled slots.
+    Draws random scenes slot by slot. Both scores are 0 without an order; beside them are those of
+    randomly shuffled slots.
     """
     from sri_cli.generation.trained_run import open_run
     from sri_cli.metrics.tabular import estimate_words

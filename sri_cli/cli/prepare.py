@@ -180,6 +180,7 @@ def make_multi_object(workspace: Workspace, name: str, options: dict[str, Any]) 
     "--background",
     "background_labels",
     type=click.IntRange(0, 255),
+    metavar="N",
     default=1,
     help="How many mask labels, from 0, are background.",
 )

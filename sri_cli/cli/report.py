@@ -21,9 +21,9 @@ from sri_cli.run import Workspace
 )
 @click.pass_obj
 def command(workspace: Workspace, runs: tuple[str, ...], out: Path | None) -> None:
-    """Write one HTML page about runs: recipe, data, training, measurements, images.
+    """Write one HTML page about runs.
 
-    The page is a single file that loads nothing. It shows what was measured before.
+    It shows recipe, data, training, images and earlier measurements, in a single file.
     """
     from sri_cli.plotting.report import report_of_runs
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sri_cli.cli.options import RUN, SLOTS, TEMPERATURE
+from sri_cli.cli.options import COUNT, RUN, SLOTS, TEMPERATURE, seed_option
 from sri_cli.run import Workspace
 
 
@@ -14,26 +14,20 @@ from sri_cli.run import Workspace
 @RUN
 @SLOTS
 @TEMPERATURE
-@click.option("--num", type=int, default=64, show_default=True, help="Number of scenes.")
-@click.option(
-    "--seed",
-    type=int,
-    default=0,
-    show_default=True,
-    help="Seed; image i depends on it and on i alone.",
-)
+@click.option("--num", type=COUNT, default=64, metavar="N", help="Number of scenes.")
+@seed_option("Seed; image i depends on it and on i alone.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Output folder.  [default: in the run's samples/]",
+    show_default="in the samples/ of the run",
+    help="Folder to write.",
 )
 @click.option(
     "--format",
     "file_format",
     type=click.Choice(["png", "npz", "h5"]),
     default="png",
-    show_default=True,
     help="Format of the images.",
 )
 @click.option("--masks", is_flag=True, help="Write the mask of every slot too.")
@@ -49,7 +43,10 @@ def command(
     file_format: str,
     masks: bool,
 ) -> None:
-    """Sample new scenes from a trained model: a grid and single images."""
+    """Sample new scenes from a trained model.
+
+    Writes single images and a grid of them.
+    """
     from sri_cli.console import counted
     from sri_cli.generation.sample import check_request
     from sri_cli.generation.trained_run import open_run
@@ -68,4 +65,4 @@ def command(
         masks=masks,
     )
     click.echo(f"{counted(num, 'scene')} ({trained.title}): {folder}")
-    click.echo(f"look: {folder / 'grid.png'}")
+    click.echo(folder / "grid.png")

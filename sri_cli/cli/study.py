@@ -16,7 +16,9 @@ from sri_cli.run import Workspace
 
 @click.command()
 @click.argument("study", required=False, metavar="NAME|FILE")
-@click.option("--jobs", type=int, help="Runs at a time.  [default: one for each GPU, or one]")
+@click.option(
+    "--jobs", type=int, metavar="N", show_default="one for each GPU, or one", help="Runs at a time."
+)
 @click.option("--only", metavar="SYSTEM,...", help="Run only these systems now.")
 @click.option("--seeds", metavar="N,...", help="Run only these seeds now.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and its hours; run nothing.")
@@ -25,14 +27,14 @@ from sri_cli.run import Workspace
     "style",
     type=click.Choice(["text", "markdown", "latex"]),
     default="text",
-    show_default=True,
     help="Format of the table.",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Folder of table, summary and figures.  [default: the study's run folder]",
+    show_default="the folder of the runs",
+    help="Folder of table, summary and figures.",
 )
 @JSON
 @click.pass_obj
@@ -47,8 +49,9 @@ def command(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Run a study: recipes by seeds, measured, with a verdict on each claim.
+    """Run recipes by seeds, with a verdict on each claim.
 
+    A study's file names the systems, the data, what is measured and what is claimed.
     Run the same command again to resume. SIGINT and SIGTERM save all runs and stop (exit code 75).
     """
     from sri_cli.studies.runner import plan_study, plan_text, run_study

@@ -22,10 +22,14 @@ if TYPE_CHECKING:
     "--recipe", "recipe_name", required=True, metavar="NAME|FILE", help="Recipe to train."
 )
 @RECIPE_DATA
-@click.option("--run", metavar="DIR", help="Run folder.  [default: runs/<recipe>-<data set>]")
-@click.option("--steps", type=int, help="Last step; a larger number trains a run further.")
-@click.option("--gpus", default="auto", metavar="N|auto", show_default=True, help="GPUs to use.")
-@click.option("--seed", type=int, help="Seed for initialisation, data order and noise.")
+@click.option("--run", metavar="DIR", show_default="runs/<recipe>-<data set>", help="Run folder.")
+@click.option(
+    "--steps", type=int, metavar="N", help="Last step; a larger number trains a run further."
+)
+@click.option("--gpus", default="auto", metavar="N|auto", help="GPUs to use.")
+@click.option(
+    "--seed", type=int, metavar="S", help="Seed for initialisation, data order and noise."
+)
 @click.option("--fresh", is_flag=True, help="Start over; refuses to overwrite a run.")
 @click.option("--dry-run", is_flag=True, help="Show recipe, size and time per step; train nothing.")
 @JSON

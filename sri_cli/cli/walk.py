@@ -17,12 +17,18 @@ from sri_cli.run import Workspace
     type=click.Path(path_type=Path),
     metavar="FILE",
     show_default="in the figures/ of the run",
-    help="A .mp4 or .gif; without an ending both.",
+    help="MP4 or GIF to write; without a suffix both.",
 )
-@click.option("--num", type=click.IntRange(1, 36), default=4, help="Walks side by side.")
-@click.option("--frames", type=click.IntRange(2, 1500), default=150, help="Frames of the film.")
-@click.option("--fps", type=click.IntRange(1, 50), default=25, help="Frames per second.")
-@seed_option("Walk i begins at scene i of the seed.")
+@click.option(
+    "--num", type=click.IntRange(1, 36), metavar="N", default=4, help="Walks side by side."
+)
+@click.option(
+    "--frames", type=click.IntRange(2, 1500), metavar="N", default=150, help="Frames of the video."
+)
+@click.option(
+    "--fps", type=click.IntRange(1, 50), metavar="N", default=25, help="Frames per second."
+)
+@seed_option("Seed; walk i begins at its scene i.")
 @SLOTS
 @TEMPERATURE
 @click.option("--masks", is_flag=True, help="Show the masks beside the scenes.")
@@ -49,10 +55,10 @@ def command(
     slot: int | None,
     between: tuple[int, int] | None,
 ) -> None:
-    """Film random walks of the scene latent, or of one slot; the last frame meets the first.
+    """Write videos of walks through the scene latent or one slot.
 
-    The noise of the slots is held while the scene moves. With --slot k all other slots are held
-    as they were drawn, those after it too.
+    The last frame leads to the first. While the scene latent moves, the noise of the slots stays
+    the same. With --slot k all other slots stay as they were drawn.
     """
     from sri_cli.plotting.video import walk_runs
 
