@@ -60,7 +60,8 @@ def command(
     """Judge by eye whether stacks in generated scenes are plausible.
 
     The share of plausible scenes is S-Acc. A web page shows the scenes of all models in one
-    shuffled order and does not say which model a scene is from. Each answer is saved at once; run the same command again to continue.
+    shuffled order and does not say which model a scene is from. Each answer is saved at
+    once; run the same command again to continue.
     """
     from sri_cli.labeling.session import check_rater, open_session, read_session
     from sri_cli.labeling.statistics import run_weights, summarise, summary_text
