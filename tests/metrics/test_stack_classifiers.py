@@ -176,7 +176,7 @@ def test_training_is_a_function_of_the_seed_and_learns() -> None:
 
         return train.train_network("factors", images, steps, batch=16, report=report)
 
-    first, again, trained = train_for(1), train_for(1), train_for(50)
+    first, again, trained = train_for(1), train_for(1), train_for(30)
     assert to_bytes(first) == to_bytes(again) != to_bytes(trained)
     assert losses[0] == losses[1] and losses[2] < 0.8 * losses[0]
     reloaded = StackNet(network.HEADS["factors"]).eval()
@@ -188,7 +188,7 @@ def test_training_is_a_function_of_the_seed_and_learns() -> None:
 
 
 def test_images_do_not_depend_on_workers() -> None:
-    one, two = touching_images(40, seed=4), touching_images(40, seed=4, workers=2)
+    one, two = touching_images(16, seed=4), touching_images(16, seed=4, workers=2)
     np.testing.assert_array_equal(one.images, two.images)
     np.testing.assert_array_equal(one.targets["flaw"], two.targets["flaw"])
     assert (one.targets["flaw"] == 0).mean() == 0.5
@@ -207,17 +207,17 @@ def test_drawing_over_is_repeatable_and_keeps_the_range() -> None:
 
 
 def test_train_writes_weights_and_errors(tmp_path: Path) -> None:
-    options = ["--images", "64", "--held-out", "64", "--steps", "1", "--workers", "1"]
+    options = ["--images", "16", "--held-out", "16", "--steps", "1", "--workers", "1"]
     result = CliRunner().invoke(train.main, ["touching", *options, "--out", str(tmp_path / "made")])
     assert result.exit_code == 0, result.output
     facts = json.loads((tmp_path / "made" / "touching.json").read_text())
-    assert facts["rates"]["demo-32"]["plausible"] + facts["rates"]["demo-32"]["flawed"] == 32
+    assert facts["rates"]["demo-32"]["plausible"] + facts["rates"]["demo-32"]["flawed"] == 8
     assert load((tmp_path / "made" / "touching.safetensors").read_bytes())
 
 
 def test_check_counts_errors_of_the_shipped_networks() -> None:
-    result = CliRunner().invoke(check.main, ["--num", "64", "--workers", "1"])
+    result = CliRunner().invoke(check.main, ["--num", "16", "--workers", "1"])
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
-    assert facts["weights"] == network.SHIPPED and facts["accuracy"]["height"] > 0.8
-    assert facts["rates"]["demo-64"]["plausible"] + facts["rates"]["demo-64"]["flawed"] == 32
+    assert facts["weights"] == network.SHIPPED and facts["accuracy"]["height"] > 0.7
+    assert facts["rates"]["demo-64"]["plausible"] + facts["rates"]["demo-64"]["flawed"] == 8

@@ -3,8 +3,8 @@
     python -m sri_cli.metrics.stack_classifiers.check [--num N]
 
 Prints one JSON object: the accuracy of `factors`, and for each look and resolution the error rates
-of `touching` with the share of each flaw that it finds. That stack-FD grows with damage to images
-is checked in tests/metrics/test_stack_classifiers.py.
+of `touching` with the share of each flaw that it finds. tests/metrics/test_stack_classifiers.py
+checks that stack-FD grows with damage to images.
 
 Axis legend: N images.
 """
@@ -12,7 +12,7 @@ Axis legend: N images.
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 import numpy as np
@@ -39,7 +39,7 @@ BATCH = 256
 
 
 @click.command()
-@click.option("--num", type=click.IntRange(min=64), default=8000, help="Images of each network.")
+@click.option("--num", type=click.IntRange(min=16), default=8000, help="Images of each network.")
 @click.option("--workers", type=click.IntRange(min=1), default=available_cores)
 def main(num: int, workers: int) -> None:
     """Count the errors of the shipped networks on new simulated images."""
@@ -69,46 +69,35 @@ def factor_accuracy(network: StackNet, towers: LabelledImages) -> dict[str, floa
     return accuracy
 
 
-class Verdicts(NamedTuple):
-    """plausible bool [N] is the network's verdict; flaw int64 [N] the truth (0: none)."""
-
-    plausible: NDArray[np.bool_]
-    flaw: NDArray[np.int64]
-
-    @property
-    def rates(self) -> Rates:
-        """The counts that an estimate is corrected by."""
-        whole = self.flaw == 0
-        right, wrong = self.plausible[whole].sum(), self.plausible[~whole].sum()
-        return Rates(int(right), int(whole.sum()), int(wrong), int((~whole).sum()))
-
-    @property
-    def found(self) -> dict[str, float]:
-        """Share of the images of each flaw that were called flawed."""
-        return {
-            name: float(1 - self.plausible[self.flaw == kind].mean())
-            for kind, name in enumerate((*FLAWS, "mush"), start=1)
-            if (self.flaw == kind).any()
-        }
-
-
 def error_rates(network: StackNet, stacks: LabelledImages, seed: int) -> dict[str, Any]:
-    """By look and resolution, as `kind_of` names them; the first half is of the original look."""
+    """Of `touching`, by look and resolution (`kind_of`); the first half is of the original look.
+
+    `rates` are the counts that an estimate is corrected by, `found` the share of the images of each
+    flaw that were called flawed.
+    """
     half = len(stacks.images) // 2
-    verdicts = {}
+    rates, found = {}, {}
     for demo, part in enumerate((slice(None, half), slice(half, None))):
         targets = {name: values[part] for name, values in stacks.targets.items()}
         own = LabelledImages(stacks.images[part], stacks.masks[part], targets)
         for side in (SIDE, COARSE):
-            verdicts[kind_of(bool(demo), side)] = _verdicts(network, own, seed, side == COARSE)
-    return {
-        "rates": {kind: one.rates._asdict() for kind, one in verdicts.items()},
-        "found": {kind: one.found for kind, one in verdicts.items()},
-    }
+            plausible, flaw = _verdicts(network, own, seed, small=side == COARSE)
+            right, wrong = plausible[flaw == 0], plausible[flaw != 0]
+            counts = Rates(int(right.sum()), len(right), int(wrong.sum()), len(wrong))
+            kind = kind_of(bool(demo), side)
+            rates[kind] = counts._asdict()
+            found[kind] = {
+                name: float(1 - plausible[flaw == i].mean())
+                for i, name in enumerate((*FLAWS, "mush"), start=1)
+                if (flaw == i).any()
+            }
+    return {"rates": rates, "found": found}
 
 
-def _verdicts(network: StackNet, stacks: LabelledImages, seed: int, small: bool) -> Verdicts:
-    """On images drawn over as in training, at 64 pixels or (`small`) at a resolution of 32."""
+def _verdicts(
+    network: StackNet, stacks: LabelledImages, seed: int, small: bool
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """The network's verdict and the true flaw (0: none) of images drawn over as in training."""
     plausible, flaws = [], []
     for start in range(0, len(stacks.images), BATCH):
         chosen = np.arange(start, min(start + BATCH, len(stacks.images)))
@@ -118,7 +107,7 @@ def _verdicts(network: StackNet, stacks: LabelledImages, seed: int, small: bool)
             logits = network(coarse(images, COARSE) if small else images)["plausible"]
         plausible.append(logits.argmax(1).bool().numpy())
         flaws.append(targets["flaw"].numpy())
-    return Verdicts(np.concatenate(plausible), np.concatenate(flaws))
+    return np.concatenate(plausible), np.concatenate(flaws)
 
 
 if __name__ == "__main__":

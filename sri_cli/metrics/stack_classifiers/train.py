@@ -38,7 +38,7 @@ from sri_cli.metrics.stack_classifiers.training_images import (
 HELD_OUT_SEED = 1_000_000  # added to the seed for the images that errors are counted on
 BATCH, LR, WEIGHT_DECAY = 128, 2e-3, 1e-2
 
-COUNT = click.IntRange(min=64)
+COUNT = click.IntRange(min=16)
 
 
 @click.command()
