@@ -274,6 +274,10 @@ class FolderSource(Source):
             preprocessing=f"upright by EXIF; transparency over black; {self.resizing.describe()}",
         )
 
+    def __getstate__(self) -> dict[str, object]:
+        """Workers need no list of the files: it would be sent with every task."""
+        return {"resizing": self.resizing}
+
     def _parameters(self) -> dict[str, object]:
         """The files by path and size in bytes, and the options.
 
