@@ -60,7 +60,7 @@ class Panel:
     """Images of one size in rows and columns.
 
     Attributes:
-        cells: rows of uint8 images [H,W,3]; None leaves a place empty.
+        cells: rows of uint8 images [H,W,3]; None is an empty cell.
         caption: a heading above all.
         rows, columns: a name for each row and each column.
         names: a line of text below each image.
@@ -83,7 +83,7 @@ class Panel:
 class Chart:
     """Lines over training steps; a value that is None or not finite leaves a gap.
 
-    `goals` are dashed horizontal lines. A line has the colour of its place in `keys`, so that it
+    `goals` are dashed horizontal lines. A line has the colour of its index in `keys`, so that it
     is the same in every chart of a figure.
     """
 
@@ -125,7 +125,7 @@ def draw(
     scale: float = 2.0,
     captions: bool = True,
 ) -> Figure:
-    """A figure of blocks in rows and columns; None leaves a place empty.
+    """A figure of blocks in rows and columns; None is an empty cell.
 
     Images are enlarged by a whole number of pixels, the nearest to `scale`. Without `captions`
     no text stands around images.
@@ -301,7 +301,7 @@ def _note(
     coordinates: str = "data",
     **look: Any,
 ) -> None:
-    """Text at a place in data coordinates, moved by points."""
+    """Text at data coordinates, moved by points."""
     usual: Any = {"size": LABEL, "color": INK, "linespacing": LEADING, "va": "baseline"}
     usual |= {"textcoords": "offset points", "annotation_clip": False}
     axes.annotate(text, at, offset, coordinates, **usual | look)

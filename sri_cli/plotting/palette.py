@@ -34,7 +34,7 @@ def slot_colours(slots: int) -> NDArray[np.uint8]:
 
 
 def blend_masks(masks: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Masks [...,K,H,W], summing to 1 over K, to a picture [...,H,W,3] of blended slot colours."""
+    """Masks [...,K,H,W], summing to 1 over K, to an image [...,H,W,3] of blended slot colours."""
     colours = slot_colours(masks.shape[-3]).astype(np.float32)
     blended = np.einsum("...khw,kc->...hwc", masks, colours)
     return np.clip(np.rint(blended), 0, 255).astype(np.uint8)

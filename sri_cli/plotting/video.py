@@ -22,7 +22,6 @@ from sri_cli.errors import SriError, SriFailure
 from sri_cli.generation.sample import check_request, quantise
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.generation.traverse import Walk, random_walk, walk_between, walk_scenes
-from sri_cli.plotting.from_runs import title_of
 from sri_cli.plotting.grid import Pixels, caption, enlarge, make_grid
 from sri_cli.plotting.palette import blend_masks
 from sri_cli.run import Workspace
@@ -85,8 +84,8 @@ def walk_runs(
             walk = random_walk(run.model, seed, num, total, frames, own)
         images, levels = walk_frames(run, walk, temperature)
         blocks.append((images, levels if masks else None))
-        notes.append(f"{title_of(run)}: {_what_moves(run, slot)}")
-    film = Film(blocks, [title_of(run) for run in opened] if len(opened) > 1 else [""])
+        notes.append(f"{run.title}: {_what_moves(run, slot)}")
+    film = Film(blocks, [run.title for run in opened] if len(opened) > 1 else [""])
     if "mp4" in kinds and (reason := missing_encoder()) is not None:
         kinds = ("gif",)
         notes.append(f"no MP4: {reason}; the GIF is written. For MP4: pip install imageio-ffmpeg")
@@ -226,14 +225,14 @@ def mp4_bytes(film: Sequence[Pixels], fps: int) -> bytes:
 
 def is_whole(mp4: bytes) -> bool:
     """Whether all boxes of the file are there, up to its very end, with the index among them."""
-    place, kinds = 0, set()
-    while place + 8 <= len(mp4):
-        kinds.add(mp4[place + 4 : place + 8])
-        size = int.from_bytes(mp4[place : place + 4])
+    offset, kinds = 0, set()
+    while offset + 8 <= len(mp4):
+        kinds.add(mp4[offset + 4 : offset + 8])
+        size = int.from_bytes(mp4[offset : offset + 4])
         if size == 1:  # of more than 4 GB
-            size = int.from_bytes(mp4[place + 8 : place + 16])
-        place += max(size, 8)
-    return place == len(mp4) and {b"moov", b"mdat"} <= kinds
+            size = int.from_bytes(mp4[offset + 8 : offset + 16])
+        offset += max(size, 8)
+    return offset == len(mp4) and {b"moov", b"mdat"} <= kinds
 
 
 def gif_bytes(film: Sequence[Pixels], fps: int) -> bytes:
