@@ -1,4 +1,4 @@
-"""The training step on a GPU: never waits, fits, and is the same in every way of running it."""
+"""The training step on a GPU: no waiting, memory, equality of execution modes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 
 BATCH = 8
 GPU = "cuda"
-WAYS = {
+MODES = {
     "eager": ExecutionMode(),
     "graph": ExecutionMode(graphed=True),
     "compiled": ExecutionMode(compiled=True, must_compile=True),
@@ -57,14 +57,14 @@ def alone_and_exact() -> Iterator[None]:
     torch.backends.cudnn.allow_tf32 = before
 
 
-def new_step(system: str, way: ExecutionMode, **changes: Any) -> TrainStep:
+def new_step(system: str, mode: ExecutionMode, **changes: Any) -> TrainStep:
     base = {"geco_target": 0.5, "batch": BATCH, "steps": 100, "lr": 1e-3}
     torch.manual_seed(0)
     model = build_model(system, image_size=32, slots=4, slot_size=16, **SYSTEMS[system])
     for name, parameter in model.named_parameters():
         if name.endswith("colouring.gate"):
             parameter.data.fill_(1.0)  # closed, rounding decides which of the slots is which
-    return TrainStep(model, TrainSection.model_validate(base | changes), GPU, way)
+    return TrainStep(model, TrainSection.model_validate(base | changes), GPU, mode)
 
 
 def go(step: TrainStep, numbers: range) -> None:
@@ -73,14 +73,14 @@ def go(step: TrainStep, numbers: range) -> None:
         step(images, on_gpu(draw_noise(step.model.training_noise(), BATCH, 0, number)), number)
 
 
-@pytest.mark.parametrize("way", [name for name in WAYS if name != "eager"])
+@pytest.mark.parametrize("mode", [name for name in MODES if name != "eager"])
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_every_way_comes_to_the_same(system: str, way: str) -> None:
+def test_every_mode_gives_the_same(system: str, mode: str) -> None:
     """Over the recording, and into a second phase where there is one."""
     changes = {"gaussian_warmup_steps": WARM_UP_STEPS + 2} if system == "sri" else {}
     eager, other = (
-        new_step(system, WAYS["eager"], **changes),
-        new_step(system, WAYS[way], **changes),
+        new_step(system, MODES["eager"], **changes),
+        new_step(system, MODES[mode], **changes),
     )
     for step in (eager, other):
         go(step, range(2 * WARM_UP_STEPS + 4))
@@ -89,29 +89,30 @@ def test_every_way_comes_to_the_same(system: str, way: str) -> None:
     assert {name: two[name] for name in one} == pytest.approx(one, rel=1e-3, abs=1e-5)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_fifty_steps_never_wait_for_the_gpu(way: str) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_fifty_steps_never_wait_for_the_gpu(mode: str) -> None:
     recipe = load_recipe("sri-mog", None, ["size=tiny"])
     torch.manual_seed(0)
     model = build_model(**recipe.model.model_dump())
-    step = TrainStep(model, recipe.train, GPU, WAYS[way])
+    step = TrainStep(model, recipe.train, GPU, MODES[mode])
     images = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), np.uint8)
     batches = Batches(images, recipe.train.batch, 0, GPU)
-    feed = Prefetcher(batches, model.training_noise(), recipe.train.batch, 0, torch.device(GPU))
+    specs = model.training_noise()
+    prefetcher = Prefetcher(batches, specs, recipe.train.batch, 0, torch.device(GPU))
     try:
         for number in range(WARM_UP_STEPS + 2):
-            step(*feed.at(number), number)
+            step(*prefetcher.at(number), number)
         torch.cuda.set_sync_debug_mode("error")
         for number in range(WARM_UP_STEPS + 2, WARM_UP_STEPS + 52):
-            step(*feed.at(number), number)
+            step(*prefetcher.at(number), number)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-        feed.close()
+        prefetcher.close()
     assert step.read_metrics()["skipped"] == 0
 
 
 def test_a_recorded_step_that_is_not_finite_changes_nothing() -> None:
-    step = new_step("sri", WAYS["graph"])
+    step = new_step("sri", MODES["graph"])
     go(step, range(WARM_UP_STEPS + 2))
     before = [p.clone() for p in step.params]
     noise = on_gpu(draw_noise(step.model.training_noise(), BATCH, 0, 99))
@@ -122,7 +123,7 @@ def test_a_recorded_step_that_is_not_finite_changes_nothing() -> None:
 
 
 def test_state_of_a_recorded_run_goes_on_in_another() -> None:
-    first, second = new_step("sri", WAYS["graph"]), new_step("sri", WAYS["graph"])
+    first, second = new_step("sri", MODES["graph"]), new_step("sri", MODES["graph"])
     go(first, range(WARM_UP_STEPS + 3))
     second.model.load_state_dict(first.model.state_dict())
     second.load_state(copy.deepcopy(first.state()))  # it would share Adam's tensors

@@ -1,4 +1,4 @@
-"""Several processes, really started: they end where one would, and outlive a loss and a stop."""
+"""Training in several real processes: equal losses, survives a killed process and signals."""
 
 from __future__ import annotations
 

@@ -187,6 +187,11 @@ def test_two_trainings_never_share_a_folder(tmp_path: Path, data: DataFile) -> N
         train(small(), data, tmp_path)
 
 
+def test_old_checkpoints_are_deleted_but_every_nth(tmp_path: Path, data: DataFile) -> None:
+    train(small(checkpoint_every=1, keep_checkpoints=2, keep_every=3), data, tmp_path)
+    assert steps(tmp_path) == [3, 5, 6]
+
+
 def test_images_of_another_size(tmp_path: Path, data: DataFile) -> None:
     recipe = recipe_from_dict(small().model_dump() | {"model": MODEL | {"image_size": 64}})
     with pytest.raises(SriError, match="32 px.* 64 px") as caught:
