@@ -111,11 +111,6 @@ class DualGru(nn.Module):
     Weights of the gates hold rows [reset ; update], biases hold [cell 1 ; cell 2].
     """
 
-    bias_ih: Tensor
-    bias_hh: Tensor
-    bias_in: Tensor
-    bias_hn: Tensor
-
     def __init__(self, size: int) -> None:
         super().__init__()
         shapes: dict[str, tuple[int, ...]] = {}

@@ -13,7 +13,6 @@ from sri_cli.config.load import load_recipe
 from sri_cli.models.build import build_model
 from sri_cli.models.decoders import BigDecoder, BroadcastDecoder, IodineDecoder
 from sri_cli.models.genesis_v2 import initial_log_sigma
-from sri_cli.models.matching import MATCHINGS
 
 KERNELS = ("gaussian", "laplacian", "epanechnikov")
 
@@ -34,11 +33,6 @@ def test_the_ablations_are_those_of_table_3() -> None:
     no_cross_order = made("sri-g-no-cross-order")
     assert no_cross_order.relate is not None and no_cross_order.posterior is not None
     assert not no_cross_order.cross_order
-
-
-@pytest.mark.parametrize("order", MATCHINGS)
-def test_the_matching_is_the_one_asked_for(order: str) -> None:
-    assert made("sri-mog", f"model.order={order}").match is MATCHINGS[order]
 
 
 def test_sri_decodes_as_its_segregation_does() -> None:
@@ -86,21 +80,6 @@ def test_emorl_starts_small_but_for_its_memories_and_place_codes(decoder: str) -
     for memory in (stage.layer.gru, stage.refine.cell):
         for parameter in memory.parameters():
             assert float(parameter.detach().std()) == pytest.approx(bound / math.sqrt(3), rel=0.2)
-
-
-def test_the_big_decoder_layer_by_layer() -> None:
-    decoder = BigDecoder(64, 32)
-    found = list(decoder.convolutions)
-    assert decoder.grid == 4
-    shapes = [
-        (layer.in_channels, layer.kernel_size[0], layer.stride[0], layer.padding[0])
-        for layer in found[::2]
-        if isinstance(layer, nn.ConvTranspose2d)
-    ]
-    doublings = [(32, 5, 2, 2), (64, 5, 2, 2), (64, 5, 2, 2), (64, 5, 2, 2)]
-    assert shapes == [*doublings, (64, 5, 1, 2), (64, 3, 1, 1)]
-    assert [type(layer) for layer in found[1::2]] == [nn.ReLU] * 5 and len(found) == 11
-    assert decoder(torch.randn(1, 2, 32)).rgb.shape == (1, 2, 3, 64, 64)
 
 
 def test_kernels_are_as_wide_as_equal_segments_want() -> None:

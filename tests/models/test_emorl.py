@@ -99,18 +99,6 @@ def test_without_gradients_it_refines_all_the_same() -> None:
     assert_same(with_gradients, model.requires_grad_(False)(images(), noise))
 
 
-def test_gradients_are_had_under_bf16_autocast_after_sampling_in_the_same_context() -> None:
-    """Casts of weights are cached."""
-    model = small_emorl()
-    noise = noise_for(model)
-    exact = model(images(), noise)
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        model.sample(draw_noise(model.sampling_noise(4), 2, 0, 0))
-        found = model(images(), noise)
-    assert found.terms["nll"].dtype == torch.float32
-    assert_same(exact, found, rtol=0.02, atol=1.0)
-
-
 def test_the_gradient_is_that_of_the_mean_over_a_training_batch() -> None:
     """Where gradients are small, the layer norm's epsilon sees the scale."""
     model = small_emorl()

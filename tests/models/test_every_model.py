@@ -144,7 +144,10 @@ def test_densities_stay_in_float32_under_bf16(model: Any) -> None:
     torch.testing.assert_close(terms["nll"], exact["nll"], rtol=0.02, atol=1.0)
 
 
-def test_it_compiles_as_one_graph_without_reading_back(model: Any) -> None:
+@pytest.mark.parametrize("name", ["sri", "sri-ab", "sri-sa", "genesis-v2-scene", "genesis-scene"])
+def test_it_compiles_as_one_graph_without_reading_back(name: str) -> None:
+    """EMORL: test_emorl.py."""
+    model = VARIANTS[name]()
     noise = noise_for(model)
     with CallCounter() as counter:
         eager = model(images(), noise)

@@ -5,11 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sri_cli.config.load import load_recipe
 from sri_cli.models.slot_attention import SlotAttention, SlotAttentionSegregation
 from sri_cli.rng import draw_noise
-from sri_cli.training.execution import ExecutionMode
-from sri_cli.training.step import TrainStep
 from tests.small_models import SIDE, SIZES, VARIANTS, images, noise_for
 
 
@@ -77,15 +74,3 @@ def test_an_iteration_is_what_the_paper_says() -> None:
     weights = (share + 1e-8) / (share + 1e-8).sum(dim=2, keepdim=True)
     updated = attention.gru((weights @ values)[0], slots[0])
     torch.testing.assert_close(after[0], updated + attention.mlp(updated))
-
-
-def test_it_learns_in_bf16_too() -> None:
-    model = VARIANTS["sri-sa"]()
-    settings = load_recipe("sri-mog").train.model_copy(update={"lr": 1e-3})
-    pictures = (images(4) * 255).to(torch.uint8)
-    step = TrainStep(model, settings, mode=ExecutionMode("bf16"))
-    errors = []
-    for number in range(6):
-        step(pictures, noise_for(model, 4, number), number)
-        errors.append(step.read_metrics()["error/imagination"])
-    assert errors[-1] < errors[0]
