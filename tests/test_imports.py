@@ -27,6 +27,7 @@ FLOORS = [
     {"labeling"},
     {"plotting"},
     {"studies", "benchmarks"},
+    {"doctor", "demo", "shipping"},
     {"cli"},
     {"__main__"},
 ]

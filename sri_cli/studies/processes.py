@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from sri_cli.atomic import cannot_write
+from sri_cli.console import counted
 from sri_cli.errors import Interrupted, SriError
 from sri_cli.signals import StopFlag
 from sri_cli.studies.protocol import StudyRun
@@ -30,8 +31,8 @@ class Slots:
 
     def __str__(self) -> str:
         if self.gpus:
-            return f"{self.jobs} at a time on {self.gpus} GPU{'s' * (self.gpus > 1)}"
-        return f"{self.jobs} at a time, {self.threads} thread{'s' * (self.threads > 1)} each"
+            return f"{self.jobs} at a time on {counted(self.gpus, 'GPU')}"
+        return f"{self.jobs} at a time, {counted(self.threads, 'thread')} each"
 
     def environment(self, slot: int) -> dict[str, str]:
         """The environment variables of a process in this slot."""

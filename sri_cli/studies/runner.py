@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sri_cli.atomic import ensure_folder, lock_file
-from sri_cli.console import Progress, duration, format_table
+from sri_cli.console import Progress, counted, duration, format_table
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import Diverged, Interrupted, SriError, SriFailure
 from sri_cli.run import Workspace
@@ -105,8 +105,9 @@ def run_missing(
     arguments = [str(workspace.data_root), str(workspace.runs_root), str(study.path)]
     with _StudyProgress(statuses) as progress:
         progress.note(
-            f"study {study.protocol.name}: {len(runs)} runs of {study.protocol.steps:,} steps in"
-            f" {study.folder}; {len(runs) - len(waiting)} of them done; {slots}"
+            f"study {study.protocol.name}: {counted(len(runs), 'run')} of"
+            f" {study.protocol.steps:,} steps in {study.folder};"
+            f" {len(runs) - len(waiting)} of them done; {slots}"
         )
         try:
             while (waiting and not stop.name) or running:
@@ -177,21 +178,17 @@ def failure(
     """The error of runs that failed, else of those that diverged, else None."""
     if failed:
         return SriFailure(
-            f"{_count(failed)} failed: {_reasons(failed)}",
+            f"{counted(len(failed), 'run')} failed: {_reasons(failed)}",
             f"see {study.folder / 'logs'}; the same command tries again",
         )
     diverged = {one.run.title: one.diverged for one in statuses if one.diverged}
     if diverged:
         first = next(one.run.run_dir / DIVERGED for one in statuses if one.diverged)
         return Diverged(
-            f"{_count(diverged)} diverged: {_reasons(diverged)}",
+            f"{counted(len(diverged), 'run')} diverged: {_reasons(diverged)}",
             f"this is a result; to try a run again: {shlex.join(['rm', str(first)])}",
         )
     return None
-
-
-def _count(runs: Mapping[str, str]) -> str:
-    return f"{len(runs)} run{'s' * (len(runs) > 1)}"
 
 
 def _reasons(runs: Mapping[str, str]) -> str:
@@ -342,8 +339,8 @@ def plan_text(plan: Mapping[str, Any]) -> str:
         missing = f", {command or 'missing'}"
     metrics = ", ".join(f"{name} ({num:,})" for name, num in plan["metrics"].items())
     lines = [
-        f"study {plan['study']}: {plan['runs']} runs, {plan['trained']} of them trained;"
-        f" {plan['steps']:,} steps of {plan['batch']} images each",
+        f"study {plan['study']}: {counted(plan['runs'], 'run')} of {plan['steps']:,} steps of"
+        f" {plan['batch']} images, {plan['trained']} of them trained",
         f"runs     {plan['folder']}, {plan['slots']}",
         f"data     {plan['data']}{missing}",
         f"metrics  {metrics}",
