@@ -30,7 +30,6 @@ from sri_cli.data.sources.folder import (
 )
 from sri_cli.data.transforms import Resizing
 from sri_cli.errors import Interrupted, SriError
-from tests.small_data import changed
 
 
 @pytest.fixture(autouse=True)
@@ -236,15 +235,17 @@ def test_a_stopped_preparation_resumes_at_any_number_of_workers(
     greys(12, masks=True)
     Path("mine/bad.png").write_bytes(b"")
     source = FolderSource(Path("mine"), FolderOptions(size_px=8))
-    calls = itertools.count(1)
+    calls, make = itertools.count(1), source.make
 
     def stopping(entry: Entry) -> Scenario:
         if next(calls) == 7:
             signal.raise_signal(signal.SIGTERM)
-        return source.make(entry)
+        return make(entry)
 
+    source.make = stopping  # type: ignore[method-assign]
     with pytest.raises(Interrupted):
-        prepare(changed(source, make=stopping), Path("a-8.h5"), workers=1)
+        prepare(source, Path("a-8.h5"), workers=1)
+    source.make = make  # type: ignore[method-assign]
     resumed = prepare(source, Path("a-8.h5"), workers=1)
     assert resumed.resumed_from == 7 and resumed.data.attrs["skipped_files"] == '["bad"]'
     one, two = made(), made(workers=2, name="two")
