@@ -100,7 +100,8 @@ def frechet_distance(real: Statistics, generated: Statistics) -> float:
         raise ValueError(f"{len(real.mean)} features against {len(generated.mean)}")
     values, vectors = np.linalg.eigh(real.covariance)  # ascending
     values, vectors = values[-real.rank :], vectors[:, -real.rank :]
-    root = np.sqrt(values.clip(min=0))[:, None] * vectors.T  # R
+    # R; contiguous, because BLAS rounds differently otherwise and values would change.
+    root = np.ascontiguousarray(np.sqrt(values.clip(min=0))[:, None] * vectors.T)
     product = root @ generated.covariance @ root.T
     # No more than these can differ from 0; the roots of the rest, round-off, would add up.
     values = np.linalg.eigvalsh(product)[-min(real.rank, generated.rank) :]
