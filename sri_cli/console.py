@@ -16,7 +16,7 @@ class Progress:
     """Progress of long work with rate and ETA; a context manager.
 
     Args:
-        total: Number of units; 0 while it is unknown (see `expect`).
+        total: Number of units; 0 while it is unknown (see `set_total`).
         done: Units that were done before; they do not count for the rate.
         unit: Singular noun; the rate of a "step" is not shown, training notes images per second.
         quiet: Print nothing, as on all ranks but the first.
@@ -52,7 +52,7 @@ class Progress:
         self.first, self.end_shown = done, False
         self.advance(done)
 
-    def expect(self, total: int) -> None:
+    def set_total(self, total: int) -> None:
         """Set the total."""
         self.total = total
         if self.bar is not None:
@@ -64,12 +64,12 @@ class Progress:
         if self.bar is not None:
             self.bar.update(self.task, completed=done, rate=self._rate())
 
-    def reach(self, done: int) -> None:
-        """`advance`, then `tell`."""
+    def update(self, done: int) -> None:
+        """`advance`, then `show`."""
         self.advance(done)
-        self.tell()
+        self.show()
 
-    def tell(self, note: str = "") -> None:
+    def show(self, note: str = "") -> None:
         """Show `note` beside the bar, or print a plain line if the last one is long enough ago."""
         if self.bar is not None:
             self.bar.update(self.task, note=note)
@@ -180,6 +180,6 @@ def counting(label: str, total: int) -> Iterator[Callable[[int], None]]:
                 progress.start_at(done)
             else:
                 progress.advance(done)
-            progress.tell()
+            progress.show()
 
         yield advance

@@ -36,7 +36,7 @@ def test_plain_lines_tell_rate_and_eta(
         for done, now in ((150, 120.0), (160, 121.0), (300, 140.0)):
             clock[0] = now
             shown.advance(done)
-            shown.tell()
+            shown.show()
     assert capsys.readouterr().err.splitlines() == [
         "sampling: image 150/300  2.5 image/s  60 s left",
         "sampling: image 300/300  5.0 image/s",
@@ -49,7 +49,7 @@ def test_training_tells_its_own_rate_only(
     with Progress(10, 0, "tiny") as shown:
         clock[0] += 20
         shown.advance(5)
-        shown.tell("80.0 images/s")
+        shown.show("80.0 images/s")
     assert capsys.readouterr().err == "tiny: step 5/10  80.0 images/s  20 s left\n"
 
 
@@ -68,9 +68,9 @@ def test_a_total_known_only_later(clock: list[float], capsys: pytest.CaptureFixt
     with Progress(0, 0, "towers.tar.gz", "MB") as shown:
         for done, total in ((100, 0), (400, 1000)):
             clock[0] += 20
-            shown.expect(total)
+            shown.set_total(total)
             shown.advance(done)
-            shown.tell()
+            shown.show()
     assert capsys.readouterr().err.splitlines() == [
         "towers.tar.gz: MB 100  5.0 MB/s",
         "towers.tar.gz: MB 400/1000  10 MB/s  60 s left",

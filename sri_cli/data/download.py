@@ -145,7 +145,7 @@ def fetch_rest(session: requests.Session, url: str, part: Path, progress: Progre
             os.truncate(part, 0)
         if total is not None:
             check_space(part, total - part.stat().st_size + SPARE_BYTES)
-            progress.expect(-(-total // 10**6))
+            progress.set_total(-(-total // 10**6))
         progress.start_at(part.stat().st_size // 10**6)
         whole = append(response, part, progress)
     return whole and total in (None, part.stat().st_size)
@@ -165,7 +165,7 @@ def append(response: requests.Response, part: Path, progress: Progress) -> bool:
             while block:
                 block = block[file.write(block) :]
             if file.tell() // 10**6 > progress.done:
-                progress.reach(file.tell() // 10**6)
+                progress.update(file.tell() // 10**6)
 
 
 def seal(remote: Remote, part: Path, path: Path, instead: str) -> None:

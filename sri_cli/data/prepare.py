@@ -180,7 +180,7 @@ class Buffer:
         block = self.waiting[split]
         block.append(scenario)
         self.done += len(scenario.images)
-        self.progress.reach(self.done)
+        self.progress.update(self.done)
         if len(block) * len(scenario.images) >= ROWS_PER_FLUSH:
             self.flush([split])
 

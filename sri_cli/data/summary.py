@@ -105,7 +105,7 @@ def check_intact(data: DataFile) -> None:
     quiet = data.path.stat().st_size < QUIET_BYTES
     total = sum(data.counts.values())
     with Progress(total, 0, f"check {data.path.name}", "image", quiet) as progress:
-        if not data.is_intact(progress.reach):
+        if not data.is_intact(progress.update):
             raise data.broken("is damaged: its images have changed since they were written")
 
 
@@ -245,7 +245,7 @@ def mask_facts(data: DataFile) -> MaskFacts | None:
     with Progress(total, 0, f"masks of {data.path.name}", "image", quiet) as progress:
         for split, start, stop in parts:
             facts.add(split.mask_rows(start, stop))
-            progress.reach(facts.images)
+            progress.update(facts.images)
     return facts if parts else None
 
 

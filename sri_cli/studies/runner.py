@@ -169,7 +169,7 @@ class _StudyProgress(Progress):
         self.steps |= {run.name: last_step(run) for run in running}
         self.advance(sum(self.steps.values()))
         if running and self.done > self.first:
-            self.tell("; ".join(f"{run.title} step {self.steps[run.name]:,}" for run in running))
+            self.show("; ".join(f"{run.title} step {self.steps[run.name]:,}" for run in running))
 
 
 def failure(

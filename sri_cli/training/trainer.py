@@ -172,7 +172,7 @@ class Trainer:
                         self._roll_back(problem, progress)
                         continue
                     self.ranks.from_first(lambda: self.log.append(record))  # noqa: B023
-                    progress.tell(summary(record))
+                    progress.show(summary(record))
                     if on_record is not None:
                         on_record(record)
                 stopped_by = self._stop_signal(stop)

@@ -319,7 +319,7 @@ class FolderSource(Source):
                     usable.append(entry)
                 else:
                     problems.append((entry, problem))
-                progress.reach(len(usable) + len(problems))
+                progress.update(len(usable) + len(problems))
             if problems:
                 self._report(problems, progress, refuse=options.strict or not usable)
         plan = split_entries(usable, self.is_split, options)

@@ -200,7 +200,7 @@ class Hdf5Source(ImageSource):
             return
         known = _factors(mask.parent, len(mask)).get("visibility")
         before = progress.done
-        progress.expect(before + len(mask))
+        progress.set_total(before + len(mask))
         for row, values in enumerate(read_rows(mask if known is None else known)):
             if known is not None:
                 visible = values.sum(dtype=np.float64)
@@ -209,7 +209,7 @@ class Hdf5Source(ImageSource):
             else:
                 visible = len(np.unique(values))
             if row % PROGRESS_ROWS == 0:
-                progress.reach(before + row)
+                progress.update(before + row)
             yield bool(visible <= self.kind.max_entities)
         progress.advance(before + len(mask))
 
@@ -278,7 +278,7 @@ def group_scenes(
     if names:
         known: dict[bytes, int] = {}
         scenes = np.empty(num_images, np.int64)
-        progress.expect(num_images)
+        progress.set_total(num_images)
         readers = [read_rows(file[name], block_bytes=FACTOR_BLOCK_BYTES) for name in names]
         for row, values in enumerate(zip(*readers, strict=True)):
             digest = hashlib.blake2b(digest_size=16)
@@ -287,7 +287,7 @@ def group_scenes(
                 digest.update((value + 0.0 if value.dtype.kind == "f" else value).tobytes())
             scenes[row] = known.setdefault(digest.digest(), len(known))
             if row % PROGRESS_ROWS == 0:
-                progress.reach(row)
+                progress.update(row)
         low, high = IMAGES_PER_SCENE
         if low <= num_images / len(known) <= high:
             return scenes, f"images of equal {', '.join(names)}"

@@ -149,7 +149,7 @@ class RecordSource(ImageSource):
         counts, number = dict.fromkeys(SPLITS, 0), 0
         megabytes = self.path.stat().st_size // 10**6
         with Progress(megabytes, 0, f"check {self.path.name}", "MB") as progress:
-            records = self._records(lambda num_bytes: progress.reach(num_bytes // 10**6))
+            records = self._records(lambda num_bytes: progress.update(num_bytes // 10**6))
             for split, record in self.split.assign(records):
                 number = record[0]
                 if split is not None:

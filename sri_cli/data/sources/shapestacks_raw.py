@@ -170,7 +170,7 @@ def write_scenarios(
         try:
             for _ in written:
                 done += views
-                progress.reach(done)
+                progress.update(done)
                 if stop.name:
                     break
         except BrokenProcessPool as error:

@@ -61,7 +61,7 @@ def main(
 
         def report(step: int, loss: float) -> None:
             progress.advance(step)
-            progress.tell(f"loss {loss:.4f}")
+            progress.show(f"loss {loss:.4f}")
 
         network = train_network(which, train_set, steps, seed, report=report)
     facts: dict[str, Any] = {
