@@ -27,7 +27,6 @@ import mujoco
 import numpy as np
 from scipy import ndimage
 
-from sri_cli.data.simulate.contact import is_balanced, is_connected, outline, overlap_m
 from sri_cli.data.simulate.raycast import SUPERSAMPLING, Camera, trace
 from sri_cli.data.simulate.render import Sunlight
 from sri_cli.data.simulate.stacking import (
@@ -38,6 +37,10 @@ from sri_cli.data.simulate.stacking import (
     build_model,
     draw_blocks,
     draw_plan,
+    is_balanced,
+    is_connected,
+    outline,
+    overlap_m,
 )
 from sri_cli.data.simulate.towers import Stage, draw_stage, tower_factors
 from sri_cli.data.source import Scenario

@@ -1,30 +1,32 @@
-"""Images of simulated scenes: towers under parallel light, and solids under lamps.
+"""Images of towers as MuJoCo draws ShapeStacks: textured planes, hard shadows and a gradient sky.
 
-Towers have textured planes, hard shadows and a gradient sky, as MuJoCo draws ShapeStacks. Rooms and
-tables have soft shadows, highlights, and metal that mirrors its surroundings.
-Axes: S image side in pixels, R = (2 S)^2 rays, N some of them, G geoms, L lights.
+The six procedural textures for floor and walls have 4 x 4 tiles with dark joints and cover a whole
+plane once, so a tile is 5 m on the 20 m planes of the towers. They come from fixed seeds and are
+the same in every run.
+Axes: S image side in pixels, R = (2 S)^2 rays, N some of them, G geoms, L lights; n tile side in
+texels, T texels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import mujoco
 import numpy as np
 
-from sri_cli.data.simulate.raycast import (
-    SUPERSAMPLING,
-    Camera,
-    Hits,
-    Lamp,
-    lamp_visibility,
-    sky_visibility,
-    sunlit,
-    to_pixels,
-    trace,
-)
-from sri_cli.data.simulate.textures import Colour, Mipmap, sample
+from sri_cli.data.simulate.raycast import SUPERSAMPLING, Camera, Hits, sunlit, to_pixels, trace
+from sri_cli.rng import stream
+
+NUM_TEXTURES = 6
+TILES = 4
+TEXELS = 512  # 4 cm a texel on a 20 m plane
+LEVELS = 6  # 512 .. 16 texels
+JOINT_TEXELS = 5
+JOINT_COLOUR = (0.06, 0.06, 0.055)
+
+Colour = tuple[float, float, float]  # 0..1
 
 
 @dataclass(frozen=True)
@@ -102,116 +104,126 @@ def _gradient_sky(up: np.ndarray, light: Sunlight) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Materials:
-    """What the geoms of a studio look like: `colour` [G, 3] in 0..1, `label` [G] for the mask,
-    `gloss` [G] (0: none) and `sharpness` [G] (exponent of a cosine) of highlights, and `mirror`
-    [G], the share of light that is mirrored, not diffused."""
+class Mipmap:
+    """A square texture at halving resolutions: the texels of all levels [T, 3], and the first
+    texel and the side of each level."""
 
-    colour: np.ndarray
-    label: np.ndarray
-    gloss: np.ndarray
-    sharpness: np.ndarray
-    mirror: np.ndarray
+    texels: np.ndarray
+    start: np.ndarray
+    side: np.ndarray
 
 
-@dataclass(frozen=True)
-class Studio:
-    """A scene under lamps, ready to render.
-
-    Geom 0 is the floor, the last `objects` geoms are the objects; `ambient` light comes from all
-    sides.
-    """
-
-    model: mujoco.MjModel = field(repr=False)
-    data: mujoco.MjData = field(repr=False)
-    materials: Materials
-    objects: int
-    lamps: Sequence[Lamp]
-    ambient: float
-    sky: Colour
-    sky_label: int = 0
-
-    @property
-    def object_ids(self) -> range:
-        """Geom ids of the objects."""
-        return range(self.model.ngeom - self.objects, self.model.ngeom)
-
-    def rays_on_objects(self, camera: Camera, size_px: int) -> np.ndarray:
-        """How many rays of an image hit each object."""
-        geom = trace(self.model, self.data, camera, size_px).geom
-        return np.array([np.count_nonzero(geom == i) for i in self.object_ids])
+@lru_cache(maxsize=NUM_TEXTURES)
+def texture(index: int) -> Mipmap:
+    """Texture 0..5 with its smaller versions."""
+    levels = [_draw(index)]
+    for _ in range(LEVELS - 1):
+        n = len(levels[-1]) // 2
+        levels.append(levels[-1].reshape(n, 2, n, 2, 3).mean((1, 3)))
+    side = np.array([len(level) for level in levels])
+    start = np.concatenate([[0], np.cumsum(side**2)[:-1]])
+    return Mipmap(np.concatenate([level.reshape(-1, 3) for level in levels]), start, side)
 
 
-def render_studio(
-    studio: Studio, camera: Camera, size_px: int, srgb: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """Image uint8 [S, S, 3] and mask uint8 [S, S]; `srgb`: see `to_pixels`."""
-    hits = trace(studio.model, studio.data, camera, size_px)
-    diffuse, highlights = _ambient_light(studio, hits), np.zeros(len(hits.geom))
-    for lamp in studio.lamps:
-        light, highlight = _lamp_light(studio, hits, lamp)
-        diffuse += light
-        highlights += highlight
-    materials = studio.materials
-    mirror, colour = materials.mirror[hits.geom], materials.colour[hits.geom]
-    image = colour * (diffuse * (1 - mirror))[:, None] + highlights[:, None]
-    metal = np.flatnonzero((mirror > 0) & (hits.geom >= 0))
-    image[metal] += mirror[metal, None] * colour[metal] * _reflections(studio, hits, metal)
-    image[hits.geom < 0] = studio.sky
-    label = np.append(materials.label, studio.sky_label).astype(np.uint8)[hits.geom]
-    return to_pixels(image, label, size_px, srgb=srgb)
+def sample(
+    mipmap: Mipmap, local: np.ndarray, half: np.ndarray, footprint_m: np.ndarray
+) -> np.ndarray:
+    """Colours [N, 3] at plane coordinates `local` [N, 2] of a plane of half extents `half` [2],
+    from the level whose texels are about as wide as a ray there (`footprint_m` [N])."""
+    texel_m = 2 * half[0] / mipmap.side[0]
+    level = np.log2(np.maximum(footprint_m / texel_m, 1)).astype(int)
+    level = np.minimum(level, len(mipmap.side) - 1)
+    side = mipmap.side[level]
+    at = np.clip((local / half + 1) / 2, 0, 1 - 1e-9)
+    column, row = (at[:, 0] * side).astype(int), ((1 - at[:, 1]) * side).astype(int)
+    return mipmap.texels[mipmap.start[level] + np.minimum(row, side - 1) * side + column]
 
 
-def _ambient_light(studio: Studio, hits: Hits) -> np.ndarray:
-    """Light from all sides [R]: less from below, and little at the foot of an object."""
-    light = studio.ambient * (0.75 + 0.25 * hits.normals[:, 2])
-    floor = np.flatnonzero(hits.geom == 0)
-    light[floor] *= sky_visibility(studio.data, hits.points[floor], studio.object_ids)
-    return light
+def _noise(rng: np.random.Generator, n: int, cells: int, stretch: int = 1) -> np.ndarray:
+    """Value noise [n, n] in 0..1 with `cells` cells across and cells * stretch down."""
+
+    def axis(count: int) -> tuple[np.ndarray, np.ndarray]:
+        at = np.arange(n) / n * count
+        low = at.astype(int)
+        frac = at - low
+        return low, frac * frac * (3 - 2 * frac)
+
+    grid = rng.random((cells * stretch + 1, cells + 1))
+    (row, fr), (col, fc) = axis(cells * stretch), axis(cells)
+    upper = grid[row][:, col] * (1 - fc) + grid[row][:, col + 1] * fc
+    lower = grid[row + 1][:, col] * (1 - fc) + grid[row + 1][:, col + 1] * fc
+    return upper * (1 - fr[:, None]) + lower * fr[:, None]
 
 
-def _lamp_light(studio: Studio, hits: Hits, lamp: Lamp) -> tuple[np.ndarray, np.ndarray]:
-    """Diffuse light of a white surface [R] and the highlight's light [R] (Blinn-Phong)."""
-    materials = studio.materials
-    towards = lamp.position - hits.points
-    distance = np.sqrt(_dot(towards, towards))
-    towards /= distance[:, None]
-    cosine = _dot(hits.normals, towards)
-    facing = (cosine > 0) & (hits.geom >= 0)
-    light = facing * lamp.strength * (np.linalg.norm(lamp.position) / distance) ** 2
-    if lamp.radius_m > 0:
-        light *= lamp_visibility(studio.model, studio.data, hits, facing, lamp)
-    highlight = np.zeros(len(light))
-    shiny = np.flatnonzero(facing & (materials.gloss[hits.geom] > 0))
-    geom = hits.geom[shiny]
-    half = towards[shiny] - hits.rays[shiny]
-    half /= np.sqrt(_dot(half, half))[:, None]
-    along = np.clip(_dot(half, hits.normals[shiny]), 0, 1) ** materials.sharpness[geom]
-    highlight[shiny] = light[shiny] * materials.gloss[geom] * along
-    return light * cosine, highlight
+def _tinted(colour: Colour, shade: np.ndarray) -> np.ndarray:
+    return np.asarray(colour) * shade[..., None]
 
 
-def _reflections(studio: Studio, hits: Hits, at: np.ndarray) -> np.ndarray:
-    """What metal mirrors [N, 3] at the rays `at` [N], approximately: a floor that is darker at the
-    metal's foot and far away, the sky, and the other objects as balls."""
-    normal, point, geom = hits.normals[at], hits.points[at], hits.geom[at]
-    ray = hits.rays[at] - 2 * _dot(hits.rays[at], normal)[:, None] * normal
-    length = point[:, 2] / np.clip(-ray[:, 2], 1e-3, 1)
-    floor = point + ray * length[:, None]
-    fade = 1 / (1 + (floor[:, :2] ** 2).sum(1) / 8.0**2)
-    shade = (0.25 + 0.6 * fade) * (1 - 0.7 * np.exp(-1.2 * length))
-    below = studio.materials.colour[0] * shade[:, None]
-    level = np.clip(0.5 + 4 * ray[:, 2], 0, 1)[:, None]  # rough metal blurs the horizon
-    out = below * (1 - level) + np.array(studio.sky) * level
-    for other in studio.object_ids:
-        centre = studio.data.geom_xpos[other]
-        along = _dot(centre - point, ray)
-        miss = np.linalg.norm(centre - point - along[:, None] * ray, axis=1)
-        cover = np.clip((1.1 - miss / centre[2]) * 4, 0, 1) * (along > 0) * (geom != other)
-        out += cover[:, None] * (0.5 * studio.materials.colour[other] - out)
-    return out
+# Tiles [n, n, 3].
+def _plain(colour: Colour, contrast: float, rng: np.random.Generator, n: int) -> np.ndarray:
+    """One colour with faint clouds."""
+    clouds = 0.6 * _noise(rng, n, 3) + 0.4 * _noise(rng, n, 9)
+    return _tinted(colour, 1 + contrast * (clouds - 0.5))
 
 
-def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Dot products of rows: [N, 3] and [N, 3] to [N]."""
-    return np.einsum("ij,ij->i", a, b)
+def _marble(rng: np.random.Generator, n: int) -> np.ndarray:
+    """White with faint veins and, in half of the tiles, a small brown stain."""
+    veins = np.abs(_noise(rng, n, 5) - 0.5) + np.abs(_noise(rng, n, 11) - 0.5)
+    tile = _tinted((0.60, 0.61, 0.59), 0.94 + 0.1 * np.clip(veins * 2, 0, 0.6))
+    if rng.random() < 0.5:
+        y, x = np.mgrid[:n, :n] / n - rng.uniform(0.2, 0.8, (2, 1, 1))
+        stain = np.exp(-((x + y) ** 2 / 0.003 + (x - y) ** 2 / 0.0004))[..., None]
+        tile = tile * (1 - stain) + stain * np.array((0.22, 0.15, 0.09))
+    return tile
+
+
+def _granite(light: Colour, dark: float, rng: np.random.Generator, n: int) -> np.ndarray:
+    """Dark speckles on a light ground."""
+    speckle = 0.85 * _noise(rng, n, n // 2) + 0.15 * _noise(rng, n, n // 6)
+    spots = np.clip((0.5 - speckle) * 4, 0, 1)[..., None]
+    return np.asarray(light) * (1 - spots) + spots * dark * np.array((0.95, 0.95, 1.2))
+
+
+def _wood(colour: Colour, rng: np.random.Generator, n: int) -> np.ndarray:
+    """Four planks with grain along them, in one of two directions."""
+    grain = 0.5 * _noise(rng, n, 2, 24) + 0.5 * _noise(rng, n, 3, 8)
+    plank = np.repeat(rng.uniform(0.8, 1.15, 4), -(-n // 4))[:n, None]
+    wood = _tinted(colour, plank * (0.75 + 0.5 * grain))
+    wood[:: n // 4] *= 0.4
+    return wood.swapaxes(0, 1) if rng.random() < 0.5 else wood
+
+
+_TILES: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
+    "m": _marble,
+    "k": partial(_plain, (0.135, 0.137, 0.145), 0.15),  # black
+    "b": partial(_plain, (0.29, 0.44, 0.50), 0.2),  # blue
+    "g": partial(_plain, (0.33, 0.33, 0.34), 0.25),  # grey
+    "c": partial(_granite, (0.56, 0.545, 0.45), 0.17),  # cream
+    "r": partial(_granite, (0.46, 0.33, 0.24), 0.12),  # brown
+    "p": partial(_granite, (0.55, 0.42, 0.38), 0.2),  # pink
+    "o": partial(_wood, (0.50, 0.34, 0.19)),  # oak
+    "w": partial(_wood, (0.27, 0.16, 0.09)),  # walnut
+}
+_LAYOUTS = (  # rows of tiles, the first at the plane's +y edge
+    ["cmkc", "kcbm", "ckmc", "mckb"],
+    ["mgmg", "gmgm", "mgmg", "gmgm"],
+    ["crcr", "pcpc", "rcrc", "cpcp"],
+    ["oooo", "oooo", "oooo", "oooo"],
+    ["wowo", "owow", "wowo", "owow"],
+    ["mkmk", "kmkm", "mkmk", "kmkm"],
+)
+
+
+def _draw(index: int) -> np.ndarray:
+    """Texture `index` as floats [TEXELS, TEXELS, 3] in 0..1; row 0 at the plane's +y edge."""
+    rng = stream(2018, index)
+    n = TEXELS // TILES
+    rows = [
+        np.concatenate([_TILES[kind](rng, n) for kind in row], axis=1) for row in _LAYOUTS[index]
+    ]
+    tiled = np.concatenate(rows, axis=0)
+    edge = np.arange(TEXELS) % n
+    joint = np.minimum(edge, n - 1 - edge) < JOINT_TEXELS / 2
+    tiled[joint] = JOINT_COLOUR
+    tiled[:, joint] = JOINT_COLOUR
+    return np.clip(tiled, 0, 1)

@@ -12,18 +12,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sri_cli.data.simulate import object_factor
 from sri_cli.data.simulate.raycast import SUPERSAMPLING, Camera, Lamp
-from sri_cli.data.simulate.render import Materials, Studio, render_studio
-from sri_cli.data.simulate.solids import BOX, CAPSULE, SHAPES, SPHERE, Solid, build_scene, gap
+from sri_cli.data.simulate.studio import (
+    BOX,
+    CAPSULE,
+    SHAPES,
+    SPHERE,
+    Materials,
+    Solid,
+    SolidScene,
+    Studio,
+    build_scene,
+    gap,
+    object_factor,
+    simulate_solids,
+)
 from sri_cli.data.source import Scenario
-from sri_cli.errors import SriFailure
 from sri_cli.rng import stream
 
 FLOOR, SKY, LEFT_WALL, RIGHT_WALL = range(4)
 FIRST_OBJECT = 4
 MAX_OBJECTS = 3
-MAX_DRAWS = 1000
 PROBE_PX = 32  # visibility is measured at this size whatever the size of the images
 MIN_VISIBLE_RAYS = 0.004 * (PROBE_PX * SUPERSAMPLING) ** 2
 
@@ -50,18 +59,16 @@ _AMBIENT = 0.38
 
 
 @dataclass(frozen=True)
-class Room:
+class Room(SolidScene):
     """One room; hues are in 0..1, `hues` those of the objects."""
 
-    solids: list[Solid]
     hues: list[float]
     floor_hue: float
     sky_hue: float
     wall_hues: tuple[float, float]
-    cameras: list[Camera]
 
     def studio(self) -> Studio:
-        """The scene to render: floor, left wall, right wall, then the objects."""
+        """Floor, left wall, right wall, then the objects."""
         hues = [self.floor_hue, *self.wall_hues, *self.hues]
         objects = len(self.solids)
         materials = Materials(
@@ -76,39 +83,34 @@ class Room:
         model, data = build_scene(_SURROUNDINGS, self.solids)
         return Studio(model, data, materials, objects, _LAMPS, _AMBIENT, _rgb(self.sky_hue), SKY)
 
+    def is_visible(self, studio: Studio) -> bool:
+        """Whether the first camera clearly sees an object."""
+        rays = studio.rays_on_objects(self.cameras[0], PROBE_PX)
+        return bool(rays.max() >= MIN_VISIBLE_RAYS)
+
+    def factors(self) -> dict[str, np.ndarray]:
+        """With the hues of the background [V] (walls [V, 2]) and of the objects [V, P]."""
+        views = len(self.cameras)
+        return self.solid_factors(MAX_OBJECTS) | {
+            "floor_hue": np.full(views, self.floor_hue, np.float32),
+            "sky_hue": np.full(views, self.sky_hue, np.float32),
+            "wall_hues": np.tile(np.array(self.wall_hues, np.float32), (views, 1)),
+            "hues": object_factor(self.hues, views, MAX_OBJECTS, -1, np.float32),
+        }
+
 
 def simulate_room(index: int, *, size_px: int = 64, views: int = 1, seed: int = 0) -> Scenario:
-    """Draw room `index` until an object is visible, and render every view.
-
-    SriFailure when none ever is.
-    """
+    """Room `index` of a seed, a function of these two alone; SriFailure when none is visible."""
     rng = stream(seed, index)
-    room, studio, discarded = _draw_visible(rng, views)
-    rendered = [render_studio(studio, camera, size_px) for camera in room.cameras]
-    return Scenario(
-        name=f"room-objects={len(room.solids)}-v={index}",
-        images=np.stack([image for image, _ in rendered]),
-        masks=np.stack([mask for _, mask in rendered]),
-        factors=_factors(room),
-        discarded=discarded,
-    )
-
-
-def _draw_visible(rng: np.random.Generator, views: int) -> tuple[Room, Studio, int]:
-    """A room, its scene, and how many were discarded before it."""
     count = int(rng.integers(1, MAX_OBJECTS + 1))
-    for discarded in range(MAX_DRAWS):
-        room = _draw_room(rng, count, views)
-        studio = room.studio()
-        if studio.rays_on_objects(room.cameras[0], PROBE_PX).max() >= MIN_VISIBLE_RAYS:
-            return room, studio, discarded
-    raise SriFailure(f"no object was visible in {MAX_DRAWS} rooms")
+    name = f"room-objects={count}-v={index}"
+    return simulate_solids(name, lambda: _draw_room(rng, count, views), size_px)
 
 
 def _draw_room(rng: np.random.Generator, count: int, views: int) -> Room:
     floor, sky, left, right, *hues = (float(hue) for hue in rng.random(4 + count))
     cameras = [_draw_camera(rng) for _ in range(views)]
-    return Room(_draw_solids(rng, count), hues, floor, sky, (left, right), cameras)
+    return Room(_draw_solids(rng, count), cameras, hues, floor, sky, (left, right))
 
 
 def _draw_camera(rng: np.random.Generator) -> Camera:
@@ -147,26 +149,3 @@ def _draw_solid(rng: np.random.Generator) -> Solid:
 
 def _rgb(hue: float) -> tuple[float, float, float]:
     return colorsys.hsv_to_rgb(hue, _SATURATION, _VALUE)
-
-
-def _factors(room: Room) -> dict[str, np.ndarray]:
-    """Count and hues of the background [V] (walls [V, 2]); of the objects shapes and hues [V, P],
-    positions and sizes [V, P, 3] (metres; sizes are full extents), yaw [V, P] (degrees); camera
-    position [V, 3]."""
-    views, solids = len(room.cameras), room.solids
-
-    def per_object(values: list, empty: float, dtype: type = np.float32) -> np.ndarray:
-        return object_factor(values, views, MAX_OBJECTS, empty, dtype)
-
-    return {
-        "objects": np.full(views, len(solids), np.int16),
-        "floor_hue": np.full(views, room.floor_hue, np.float32),
-        "sky_hue": np.full(views, room.sky_hue, np.float32),
-        "wall_hues": np.tile(np.array(room.wall_hues, np.float32), (views, 1)),
-        "camera_position": np.stack([c.position for c in room.cameras]).astype(np.float32),
-        "shapes": per_object([s.shape for s in solids], -1, np.int16),
-        "hues": per_object(room.hues, -1),
-        "positions": per_object([s.position for s in solids], 0),
-        "sizes": per_object([s.extent for s in solids], 0),
-        "rotations": per_object([s.yaw_deg for s in solids], 0),
-    }

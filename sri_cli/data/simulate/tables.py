@@ -11,16 +11,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sri_cli.data.simulate import object_factor
 from sri_cli.data.simulate.raycast import Camera, Lamp
-from sri_cli.data.simulate.render import Materials, Studio, render_studio
-from sri_cli.data.simulate.solids import BOX, CYLINDER, SPHERE, Solid, build_scene, gap
+from sri_cli.data.simulate.studio import (
+    BOX,
+    CYLINDER,
+    SPHERE,
+    Materials,
+    Solid,
+    SolidScene,
+    Studio,
+    build_scene,
+    gap,
+    object_factor,
+    simulate_solids,
+)
 from sri_cli.data.source import Scenario
-from sri_cli.errors import SriFailure
 from sri_cli.rng import stream
 
 MIN_OBJECTS, MAX_OBJECTS = 3, 6
-MAX_DRAWS = 1000
 
 COLOURS = np.array(  # gray, red, blue, green, brown, purple, cyan, yellow
     [(87, 87, 87), (173, 35, 35), (42, 75, 215), (29, 105, 20),
@@ -47,17 +55,15 @@ _AMBIENT = 0.17
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(SolidScene):
     """One scene: objects with a colour and a material each, cameras and lamps."""
 
-    solids: list[Solid]
     colours: list[int]
     materials: list[int]
-    cameras: list[Camera]
     lamps: list[Lamp]
 
     def studio(self) -> Studio:
-        """The scene to render: the ground, then the objects."""
+        """The ground, then the objects."""
         metal = np.array([False, *(m == METAL for m in self.materials)])
         rubber = np.array([False, *(m == RUBBER for m in self.materials)])
         materials = Materials(
@@ -70,34 +76,27 @@ class Table:
         model, data = build_scene(_GROUND, self.solids)
         return Studio(model, data, materials, len(self.solids), self.lamps, _AMBIENT, _SKY)
 
+    def is_visible(self, studio: Studio) -> bool:
+        """Whether every camera sees every object."""
+        rays = (studio.rays_on_objects(camera, PROBE_PX) for camera in self.cameras)
+        return all(visible.min() >= MIN_VISIBLE_RAYS for visible in rays)
+
+    def factors(self) -> dict[str, np.ndarray]:
+        """With the colours and materials of the objects [V, P]."""
+        views = len(self.cameras)
+        return self.solid_factors(MAX_OBJECTS) | {
+            "colours": object_factor(self.colours, views, MAX_OBJECTS, -1, np.int16),
+            "materials": object_factor(self.materials, views, MAX_OBJECTS, -1, np.int16),
+        }
+
 
 def simulate_table(index: int, *, size_px: int = 96, views: int = 1, seed: int = 0) -> Scenario:
-    """Draw scene `index` until every object is visible in every view, and render the views.
-
-    SriFailure when that never happens.
-    """
+    """Scene `index` of a seed, a function of these two alone; SriFailure when an object is always
+    hidden."""
     rng = stream(seed, index)
-    table, studio, discarded = _draw_visible(rng, views)
-    rendered = [render_studio(studio, camera, size_px, srgb=True) for camera in table.cameras]
-    return Scenario(
-        name=f"table-objects={len(table.solids)}-v={index}",
-        images=np.stack([image for image, _ in rendered]),
-        masks=np.stack([mask for _, mask in rendered]),
-        factors=_factors(table),
-        discarded=discarded,
-    )
-
-
-def _draw_visible(rng: np.random.Generator, views: int) -> tuple[Table, Studio, int]:
-    """A table, its scene, and how many were discarded before it."""
     count = int(rng.integers(MIN_OBJECTS, MAX_OBJECTS + 1))  # once, or full scenes would be rare
-    for discarded in range(MAX_DRAWS):
-        table = _draw_table(rng, count, views)
-        studio = table.studio()
-        rays = (studio.rays_on_objects(camera, PROBE_PX) for camera in table.cameras)
-        if all(visible.min() >= MIN_VISIBLE_RAYS for visible in rays):
-            return table, studio, discarded
-    raise SriFailure(f"an object was hidden in each of {MAX_DRAWS} scenes")
+    name = f"table-objects={count}-v={index}"
+    return simulate_solids(name, lambda: _draw_table(rng, count, views), size_px, srgb=True)
 
 
 def _draw_table(rng: np.random.Generator, count: int, views: int) -> Table:
@@ -105,7 +104,7 @@ def _draw_table(rng: np.random.Generator, count: int, views: int) -> Table:
     materials = [int(m) for m in rng.integers(len(MATERIALS), size=count)]
     cameras = [_draw_camera(rng) for _ in range(views)]
     lamps = _draw_lamps(rng)
-    return Table(_draw_solids(rng, count, cameras[0]), colours, materials, cameras, lamps)
+    return Table(_draw_solids(rng, count, cameras[0]), cameras, colours, materials, lamps)
 
 
 def _draw_camera(rng: np.random.Generator) -> Camera:
@@ -150,23 +149,3 @@ def _apart(one: Solid, other: Solid, camera: Camera) -> bool:
     right, forward = camera.rotation[0, :2], camera.rotation[2, :2]
     margins = np.abs([offset @ right, offset @ (forward / np.linalg.norm(forward))])
     return gap(one, other) >= MIN_GAP and bool((margins >= MIN_MARGIN).all())
-
-
-def _factors(table: Table) -> dict[str, np.ndarray]:
-    """Count [V]; shapes, colours, materials [V, P]; yaw [V, P] (degrees); positions and sizes
-    [V, P, 3] (sizes are full extents); camera position [V, 3]."""
-    views, solids = len(table.cameras), table.solids
-
-    def per_object(values: list, empty: float, dtype: type) -> np.ndarray:
-        return object_factor(values, views, MAX_OBJECTS, empty, dtype)
-
-    return {
-        "objects": np.full(views, len(solids), np.int16),
-        "shapes": per_object([s.shape for s in solids], -1, np.int16),
-        "colours": per_object(table.colours, -1, np.int16),
-        "materials": per_object(table.materials, -1, np.int16),
-        "positions": per_object([s.position for s in solids], 0, np.float32),
-        "sizes": per_object([s.extent for s in solids], 0, np.float32),
-        "rotations": per_object([s.yaw_deg for s in solids], 0, np.float32),
-        "camera_position": np.stack([c.position for c in table.cameras]).astype(np.float32),
-    }

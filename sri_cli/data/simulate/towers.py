@@ -15,9 +15,15 @@ from dataclasses import dataclass, replace
 import mujoco
 import numpy as np
 
-from sri_cli.data.simulate import object_factor
 from sri_cli.data.simulate.raycast import Camera
-from sri_cli.data.simulate.render import Sunlight, Surfaces, render_tower
+from sri_cli.data.simulate.render import (
+    NUM_TEXTURES,
+    Colour,
+    Sunlight,
+    Surfaces,
+    render_tower,
+    texture,
+)
 from sri_cli.data.simulate.stacking import (
     COLOURS,
     MAX_HEIGHT,
@@ -29,7 +35,7 @@ from sri_cli.data.simulate.stacking import (
     draw_plan,
     stands,
 )
-from sri_cli.data.simulate.textures import NUM_TEXTURES, Colour, texture
+from sri_cli.data.simulate.studio import object_factor
 from sri_cli.data.source import Scenario
 from sri_cli.errors import SriFailure
 from sri_cli.rng import stream

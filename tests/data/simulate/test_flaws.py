@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from sri_cli.data.simulate.contact import is_balanced, is_connected
 from sri_cli.data.simulate.flaws import (
     FLAWS,
     FlawedTower,
@@ -30,6 +29,8 @@ from sri_cli.data.simulate.stacking import (
     SPHERE,
     Block,
     build_model,
+    is_balanced,
+    is_connected,
     stands,
 )
 from sri_cli.data.simulate.towers import draw_stage, original_camera

@@ -6,7 +6,7 @@ import mujoco
 import numpy as np
 
 from sri_cli.data.simulate.raycast import Camera, Lamp, lamp_visibility, sky_visibility, trace
-from sri_cli.data.simulate.textures import NUM_TEXTURES, texture
+from sri_cli.data.simulate.render import NUM_TEXTURES, texture
 
 CENTRE, RADIUS = np.array([0.0, 0.0, 2.0]), 0.6
 LAMP = Lamp(np.array([1.0, 0.0, 7.0]), 1.0, radius_m=1.0)

@@ -10,7 +10,7 @@ import pytest
 
 from sri_cli.data.simulate import rooms
 from sri_cli.data.simulate.rooms import simulate_room
-from sri_cli.data.simulate.solids import SHAPES, Solid
+from sri_cli.data.simulate.studio import SHAPES, Solid
 from sri_cli.data.source import Scenario
 
 FLOOR, SKY, LEFT, RIGHT = range(4)

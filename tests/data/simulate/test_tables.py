@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sri_cli.data.simulate import tables
-from sri_cli.data.simulate.solids import BOX, CYLINDER, SPHERE, Solid
+from sri_cli.data.simulate.studio import BOX, CYLINDER, SPHERE, Solid
 from sri_cli.data.simulate.tables import COLOURS, METAL, RUBBER, simulate_table
 from sri_cli.data.source import Scenario
 
@@ -101,7 +101,7 @@ def drawn(
     ball = Solid(SPHERE, (1.4, 1.4, 1.4), place)
     camera = tables.Camera.facing(tables.CAMERA, np.array([0, 0, 0.7]), tables.HALF_WIDTH)
     lamps = tables._draw_lamps(np.random.default_rng(0))
-    table = tables.Table([ball], [1], [material], [camera], lamps)
+    table = tables.Table([ball], [camera], [1], [material], lamps)
     monkeypatch.setattr(tables, "_draw_table", lambda rng, count, views: table)
     monkeypatch.setattr(tables, "MIN_VISIBLE_RAYS", 0)
     scene = simulate_table(0)
