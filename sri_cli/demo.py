@@ -12,7 +12,7 @@ from pathlib import Path
 from sri_cli.console import duration
 from sri_cli.data.prepare import OtherSettings, prepare
 from sri_cli.data.source import Options
-from sri_cli.data.sources.shapestacks import simulated_towers
+from sri_cli.data.sources.choose import simulated
 from sri_cli.device import cpu_model
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import TrainedRun, open_run
@@ -56,7 +56,7 @@ def run_demo(out: Path, steps: int | None = None, scenes: int | None = None) -> 
     began = time.monotonic()
     workspace = Workspace(out / "data", out / "runs")
     command = shlex.join(["sri", *sys.argv[1:]])
-    towers = simulated_towers(Options(scenes=scenes), "demo")
+    towers = simulated("demo-towers", Options(scenes=scenes))
     overrides = [] if steps is None else [f"train.steps={steps}"]
     recipe, _, run_dir = resolve_run(workspace, RECIPE, overrides=overrides)
     images, batch = towers.scenes["train"] * towers.views, recipe.train.batch

@@ -1,39 +1,26 @@
-"""A data file of a few random images, for tests that need one at all; stand-in scenarios."""
+"""A data file of a few random images, for tests that need one at all."""
 
 from __future__ import annotations
 
 import copy
 import functools
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sri_cli.data.dataset import SPLITS
-from sri_cli.data.source import Simulation, Source
+from sri_cli.data.source import Scenario, Simulation, Source
 from sri_cli.data.writer import DataFileWriter, Header
 
 
-@dataclass
-class RandomScenario:
-    """What a simulator returns, made of noise."""
-
-    name: str
-    images: NDArray[np.uint8]
-    masks: NDArray[np.uint8]
-    factors: dict[str, NDArray[Any]] = field(default_factory=dict)
-    discarded: int = 0
-
-
-def random_scenario(views: int, size: int, seed: int, index: int) -> RandomScenario:
+def random_scenario(views: int, size: int, seed: int, index: int) -> Scenario:
     """A function of (seed, index) alone."""
     rng = np.random.default_rng((seed, index))
     images = rng.integers(0, 256, (views, size, size, 3), np.uint8)
     masks = rng.integers(0, 4, (views, size, size), np.uint8)
     factors = {"height": np.full(views, index % 5 + 2), "pose": rng.normal(size=(views, 6, 7))}
-    return RandomScenario(f"scene-{index}", images, masks, factors, index % 2)
+    return Scenario(f"scene-{index}", images, masks, factors, index % 2)
 
 
 def header(name: str, size: int, counts: dict[str, int], **parameters: Any) -> Header:

@@ -1,22 +1,14 @@
-"""A web server on this machine that serves one file, as well or as badly as a test asks."""
+"""A local web server that serves one file, as well or as badly as a test needs."""
 
 from __future__ import annotations
 
-import hashlib
-import random
 import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
-from sri_cli.data.download import Remote, download
-
-DATA = random.Random(0).randbytes(3_000_000)
-SHA = hashlib.sha256(DATA).hexdigest()
-INSTEAD = "simulate it: sri prepare towers --from simulate"
-Deed = Callable[["Answer"], None]
+Behaviour = Callable[["Answer"], None]
 
 
 class FileServer(ThreadingHTTPServer):
@@ -27,31 +19,28 @@ class FileServer(ThreadingHTTPServer):
     def __init__(self, data: bytes) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
         self.data = data
-        self.script: list[Deed] = []
-        self.otherwise: Deed = Answer.serve  # when the script is done
-        self.ranges: list[str | None] = []  # asked for, request by request
+        self.script: list[Behaviour] = []
+        self.otherwise: Behaviour = Answer.serve  # when the script is done
+        self.ranges: list[str | None] = []  # requested, request by request
         self.sent: list[int] = []  # bytes of the file, request by request
-        self.agents: set[tuple[str | None, str | None]] = set()
         self.released = threading.Event()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/towers.h5"
+        self.url = f"http://127.0.0.1:{self.server_port}/towers.h5"
 
     def handle_error(self, *_: object) -> None:
-        """A client that went away is what the tests are about."""
+        """Clients that disconnect are part of the tests."""
 
 
 class Answer(BaseHTTPRequestHandler):
+    """One request."""
+
     server: FileServer
 
     def do_GET(self) -> None:
         server = self.server
         server.ranges.append(self.headers["Range"])
-        server.agents.add((self.headers["User-Agent"], self.headers["Accept-Encoding"]))
         server.sent.append(0)
-        deed = server.script.pop(0) if server.script else server.otherwise
-        deed(self)
+        behaviour = server.script.pop(0) if server.script else server.otherwise
+        behaviour(self)
 
     def log_message(self, *_: object) -> None:
         """Quiet."""
@@ -63,24 +52,21 @@ class Answer(BaseHTTPRequestHandler):
         length: int | None = None,
         shift: int = 0,
         ranged: bool = True,
-        announced: bool = True,
         keep_open: bool = False,
     ) -> None:
-        """The file or the part asked for. `most`: cut after so many bytes; `length`: what to
-        announce instead; `shift`: bytes by which the part begins too late."""
+        """The file or the requested part. `most`: cut after so many bytes; `length`: the announced
+        length; `shift`: bytes by which the part begins too late."""
         data, server = self.server.data, self.server
         match = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
         start = int(match[1]) + shift if match and ranged else 0
         if match and ranged and start >= len(data):
-            self.say(416, {"Content-Range": f"bytes */{len(data)}"})
+            self.answer(416, {"Content-Range": f"bytes */{len(data)}"})
             return
         body = data[start:]
-        headers: dict[str, str] = {}
-        if announced:
-            headers["Content-Length"] = str(len(body) if length is None else length)
+        headers = {"Content-Length": str(len(body) if length is None else length)}
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        self.say(206 if start else 200, headers)
+        self.answer(206 if start else 200, headers)
         body = body if most is None else body[:most]
         server.sent[-1] = len(body)
         self.wfile.write(body)
@@ -88,7 +74,7 @@ class Answer(BaseHTTPRequestHandler):
             self.wfile.flush()
             server.released.wait(10)
 
-    def say(self, status: int, headers: dict[str, str]) -> None:
+    def answer(self, status: int, headers: dict[str, str]) -> None:
         """Status and headers."""
         self.send_response(status)
         for name, value in headers.items():
@@ -96,19 +82,19 @@ class Answer(BaseHTTPRequestHandler):
         self.end_headers()
 
 
-def does(**how: object) -> Deed:
-    """Serve in this way."""
+def serves(**how: object) -> Behaviour:
+    """The file, with these options of `Answer.serve`."""
     return lambda answer: answer.serve(**how)  # type: ignore[arg-type]
 
 
-def says(status: int, **headers: str) -> Deed:
-    """Answer with this alone; `Retry_After` stands for Retry-After."""
+def answers(status: int, **headers: str) -> Behaviour:
+    """Only a status and headers; underscores stand for hyphens."""
     named = {key.replace("_", "-"): text for key, text in headers.items()}
-    return lambda answer: answer.say(status, named)
+    return lambda answer: answer.answer(status, named)
 
 
 def hangs(answer: Answer) -> None:
-    """Take the question and say nothing."""
+    """No answer."""
     answer.server.released.wait(10)
 
 
@@ -125,13 +111,3 @@ def serving(data: bytes) -> Iterator[FileServer]:
         server.shutdown()
         thread.join()
         server.server_close()
-
-
-def fetch(server: FileServer, path: Path, sha256: str | None = SHA) -> Path:
-    """Download the server's file to `path`."""
-    return download(Remote(server.url, sha256), path, instead=INSTEAD)
-
-
-def left(path: Path) -> list[str]:
-    """What lies where `path` belongs."""
-    return sorted(file.name for file in path.parent.iterdir())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +52,9 @@ def command(ctx: click.Context, listing: bool) -> None:
         click.echo(list_files(ctx.obj) or f"no data files in {ctx.obj.data_root}")
 
 
-NUMBERS = together(
+NUMBERS = ("size_px", "scenes", "val_scenes", "test_scenes", "seed")
+OUTPUT = ("workers", "out", "force")
+SHARED_OPTIONS = together(
     click.option(
         "--size",
         "size_px",
@@ -99,7 +100,7 @@ def sources(choices: str) -> Decorator:
             metavar=choices,
             help="Simulate the data set, or where its files are.",
         ),
-        NUMBERS,
+        SHARED_OPTIONS,
         click.option("--views", type=COUNT, metavar="V", help="Views of each scene."),
         click.option("--offline", is_flag=True, help="Use only files downloaded before."),
     )
@@ -131,11 +132,7 @@ def shapestacks(workspace: Workspace, **options: Any) -> None:
 
     Run the same command again to resume.
     """
-    from sri_cli.data.source import Options
-    from sri_cli.data.sources.shapestacks import choose_source
-
-    numbers, where, how = split_options(Options, options, workspace)
-    make(workspace, choose_source(numbers, **where), **how)
+    make(workspace, named_source("shapestacks", workspace, options), **options)
 
 
 @command.command("objects-room")
@@ -146,7 +143,7 @@ def objects_room(workspace: Workspace, **options: Any) -> None:
 
     Run the same command again to resume.
     """
-    make_multi_object(workspace, "objects-room", options)
+    make(workspace, named_source("objects-room", workspace, options), **options)
 
 
 @command.command()
@@ -157,21 +154,22 @@ def clevr6(workspace: Workspace, **options: Any) -> None:
 
     Run the same command again to resume.
     """
-    make_multi_object(workspace, "clevr6", options)
+    make(workspace, named_source("clevr6", workspace, options), **options)
 
 
-def make_multi_object(workspace: Workspace, name: str, options: dict[str, Any]) -> None:
-    """One of the Multi-Object Datasets."""
+def named_source(name: str, workspace: Workspace, options: dict[str, Any]) -> Source:
+    """The source that the options mean; takes them out of `options`, so that OUTPUT is left."""
     from sri_cli.data.source import Options
-    from sri_cli.data.sources.multi_object import choose_source
+    from sri_cli.data.sources.choose import choose_source
 
-    numbers, where, how = split_options(Options, options, workspace)
-    make(workspace, choose_source(name, numbers, **where), **how)
+    numbers = Options(**{key: options.pop(key) for key in (*NUMBERS, "views")})
+    where = {key: options.pop(key) for key in list(options) if key not in OUTPUT}
+    return choose_source(name, numbers, downloads=workspace.data_root / "downloads", **where)
 
 
 @command.command()
 @click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
-@NUMBERS
+@SHARED_OPTIONS
 @click.option("--name", show_default="the folder's", help="Name of the data set.")
 @click.option(
     "--crop", type=COUNT, metavar="PX", show_default="the largest square", help="Centre crop."
@@ -194,22 +192,9 @@ def folder(workspace: Workspace, directory: Path, **options: Any) -> None:
     """
     from sri_cli.data.sources.folder import FolderOptions, FolderSource
 
-    numbers, _, how = split_options(FolderOptions, options, workspace)
-    make(workspace, FolderSource(directory, numbers, how["workers"]), **how)
-
-
-HOW = ("workers", "out", "force")
-
-
-def split_options(
-    kind: Callable[..., Any], options: dict[str, Any], workspace: Workspace
-) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """The options of the data set as `kind`, where its files are, and how to make the data file."""
-    fields = kind.__dataclass_fields__  # type: ignore[attr-defined]
-    numbers = {key: value for key, value in options.items() if key in fields and value is not None}
-    where = {key: value for key, value in options.items() if key not in (*fields, *HOW)}
-    where["downloads"] = workspace.data_root / "downloads"
-    return kind(**numbers), where, {key: options[key] for key in HOW}
+    output = {key: options.pop(key) for key in OUTPUT}
+    source = FolderSource(directory, FolderOptions(**options), output["workers"])
+    make(workspace, source, **output)
 
 
 def make(

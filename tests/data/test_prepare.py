@@ -19,10 +19,10 @@ from sri_cli.data import prepare as preparing
 from sri_cli.data.dataset import SPLITS, DataFile
 from sri_cli.data.parallel import parallel_map
 from sri_cli.data.prepare import OtherSettings, prepare
-from sri_cli.data.source import FIRST_SCENARIO, MAX_SCENARIOS, Options, Survey
-from sri_cli.data.sources.shapestacks import simulated_towers
+from sri_cli.data.source import FIRST_SCENARIO, MAX_SCENARIOS, Options, Scenario, Survey
+from sri_cli.data.sources.choose import simulated
 from sri_cli.errors import Interrupted, SriError, SriFailure
-from tests.small_data import RandomScenario, changed, random_scenario, small_source
+from tests.small_data import changed, random_scenario, small_source
 
 ROOT = Path(__file__).parent.parent.parent
 OPTIONS = Options(size_px=16, scenes=6, val_scenes=2, test_scenes=2, views=3)
@@ -61,9 +61,9 @@ def is_whole(path: Path, seed: int = 0) -> bool:
     return all(equal) and DataFile(path).attrs == other.attrs
 
 
-@pytest.mark.parametrize("preset", ["original", "demo"])
-def test_byte_for_byte_the_same_at_one_and_four_workers(tmp_path: Path, preset: str) -> None:
-    towers = simulated_towers(OPTIONS, preset)  # type: ignore[arg-type]
+@pytest.mark.parametrize("name", ["shapestacks", "demo-towers"])
+def test_byte_for_byte_the_same_at_one_and_four_workers(tmp_path: Path, name: str) -> None:
+    towers = simulated(name, OPTIONS)
     one, four = tmp_path / "one-16.h5", tmp_path / "four-16.h5"
     prepare(towers, one, workers=1)
     prepare(towers, four, workers=4)
@@ -72,7 +72,7 @@ def test_byte_for_byte_the_same_at_one_and_four_workers(tmp_path: Path, preset: 
 
 
 def test_no_scenario_is_in_two_splits(path: Path) -> None:
-    data = prepare(simulated_towers(OPTIONS), path, workers=1).data
+    data = prepare(simulated("shapestacks", OPTIONS), path, workers=1).data
     names = [name for split in SPLITS for name in set(data.split(split).factors["scenario"])]
     assert len(names) == len(set(names)) == 10
     starts = sorted(FIRST_SCENARIO.values())
@@ -82,7 +82,7 @@ def test_no_scenario_is_in_two_splits(path: Path) -> None:
     assert masks is not None and masks.max() > 0
 
 
-def stop_at_ten(index: int) -> RandomScenario:
+def stop_at_ten(index: int) -> Scenario:
     """A signal comes while scene 10 is made."""
     if index == 10:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -146,7 +146,7 @@ def test_a_killed_preparation_resumes(path: Path) -> None:
     assert is_whole(path)
 
 
-def die_at_ten(index: int) -> RandomScenario:
+def die_at_ten(index: int) -> Scenario:
     """In a worker: it is killed while it makes scene 10."""
     if index == 10:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -170,9 +170,13 @@ def test_a_killed_worker_costs_no_row(path: Path) -> None:
 
 
 def test_masks_that_mark_nothing_leave_no_row_behind(path: Path) -> None:
-    def make(index: int) -> RandomScenario:
+    def make(index: int) -> Scenario:
         scene = random_scenario(4, 16, 0, index)
-        return scene if index < FIRST_SCENARIO["val"] else replace(scene, masks=scene.masks * 0)
+        return (
+            scene
+            if index < FIRST_SCENARIO["val"]
+            else replace(scene, masks=np.zeros_like(scene.masks))
+        )
 
     with pytest.raises(SriError, match="masks of val") as caught:
         prepare(changed(small_source(), make=make), path, workers=1)
@@ -260,7 +264,7 @@ def test_two_preparations_of_one_file(path: Path) -> None:
 
 def test_numbers_of_scenes() -> None:
     def scenes(**options: int) -> list[int]:
-        return list(simulated_towers(Options(**options)).scenes.values())
+        return list(simulated("shapestacks", Options(**options)).scenes.values())
 
     assert scenes() == [1000, 160, 640]
     assert scenes(scenes=60) == [60, 10, 10] and scenes(scenes=1) == [1, 2, 2]
@@ -272,5 +276,5 @@ def test_numbers_of_scenes() -> None:
 )
 def test_numbers_that_make_no_data_set(wrong: dict[str, int]) -> None:
     with pytest.raises(SriError) as caught:
-        simulated_towers(Options(**wrong))
+        simulated("shapestacks", Options(**wrong))
     assert str(*wrong.values()) in caught.value.message and caught.value.hint

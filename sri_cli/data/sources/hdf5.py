@@ -25,9 +25,8 @@ from numpy.typing import NDArray
 
 from sri_cli.console import Progress, counted
 from sri_cli.data.dataset import SPLITS, reason_of
-from sri_cli.data.download import Remote, download
 from sri_cli.data.source import Options, Rows, Survey
-from sri_cli.data.sources.published import OTHER_SOURCES, ImageSource, Item, PublishedSet
+from sri_cli.data.sources.published import ImageSource, Item, PublishedSet
 from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError
@@ -76,8 +75,7 @@ class Hdf5Source(ImageSource):
         remote: bool = False,
         offline: bool = False,
     ) -> None:
-        super().__init__(kind, path, options)
-        self.remote, self.offline = remote, offline
+        super().__init__(kind, path, options, remote=remote, offline=offline)
         self.groups = ("/",) if remote or has_images(path) else SPLITS
         self.header = Header(
             name=kind.name,
@@ -101,10 +99,8 @@ class Hdf5Source(ImageSource):
         return {"split": rule, **scaled, "seed": self.options.seed}
 
     def fetch(self, workers: int, command: str) -> None:
-        if self.remote:
-            root = os.environ.get("SRI_MIRROR", MIRROR).rstrip("/")
-            remote = Remote(f"{root}/{self.path.name}", self.kind.mirror_sha256)
-            download(remote, self.path, instead=OTHER_SOURCES, offline=self.offline)
+        root = os.environ.get("SRI_MIRROR", MIRROR)
+        self.download(root, self.path.name, self.kind.mirror_sha256)
         with open_hdf5(self.path) as file:
             crop = self._crop(self._datasets(file, self.groups[0])[0])
         mirrors = "the mirror's own crop, not the published one; "

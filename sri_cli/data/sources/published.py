@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sri_cli.data.dataset import SPLITS
+from sri_cli.data.download import Remote, download
 from sri_cli.data.source import Options, Scenario, Source, sixth
 from sri_cli.data.transforms import Box, Filter, Resizing
 from sri_cli.errors import SriError
@@ -60,23 +61,18 @@ class PositionSplit:
 
         `counts`: the images of each split that are kept.
         """
-        kept = sum(counts.values())
-        content = f"{path} has {num_images:,} images" + f" ({kept:,} kept)" * (kept < num_images)
         needed = {"test": self.test, "val": self.val, "train": self.train or 1}
         if self.published:
-            if num_images >= sum(needed.values()) and all(counts.values()):
-                return
-            rest = "the rest" if self.train is None else f"the next {self.train:,}"
+            enough = num_images >= sum(needed.values()) and all(counts.values())
+        else:
+            enough = all(counts[split] >= number for split, number in needed.items())
+        if not enough:
+            rule = "the published split" if self.published else "a split"
             raise SriError(
-                f"{content}; the published split takes the first {self.test:,} for test, the next"
-                f" {self.val:,} for validation and {rest} for training",
-                "choose another split: --test-scenes T --val-scenes V (the rest is for training)",
-            )
-        if any(counts[split] < number for split, number in needed.items()):
-            raise SriError(
-                f"{content}, too few for {self.test:,} test, {self.val:,} validation and"
-                f" {self.train or 1:,} training images",
-                "choose smaller numbers: --test-scenes T --val-scenes V --scenes N",
+                f"{path} has {num_images:,} images ({sum(counts.values()):,} of them kept), too few"
+                f" for {rule} of {self.test:,} test, {self.val:,} validation and"
+                f" {self.train or 'more'} training images",
+                "choose another split: --test-scenes T --val-scenes V --scenes N",
             )
 
     def parameters(self) -> dict[str, object]:
@@ -175,10 +171,26 @@ class ImageSource(Source):
     items_per_task = 8
     max_workers = 1  # reading is the bottleneck: more workers did not help
 
-    def __init__(self, kind: PublishedSet, path: Path, options: Options) -> None:
+    def __init__(
+        self,
+        kind: PublishedSet,
+        path: Path,
+        options: Options,
+        *,
+        remote: bool = False,
+        offline: bool = False,
+    ) -> None:
+        """`remote`: the file is downloaded to `path` first; `offline`: only if it exists."""
         options.check()
         self.kind, self.path, self.options = kind, path, options
+        self.remote, self.offline = remote, offline
         self.resizing = Resizing(options.size_px or kind.size_px, kind.filter)
+
+    def download(self, root: str, file: str, sha256: str | None = None) -> None:
+        """Download a remote source from the web folder `root`."""
+        if self.remote:
+            remote = Remote(f"{root.rstrip('/')}/{file}", sha256)
+            download(remote, self.path, instead=OTHER_SOURCES, offline=self.offline)
 
     def make(self, item: Item) -> Scenario:
         return Scenario(

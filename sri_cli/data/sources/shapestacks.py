@@ -1,106 +1,549 @@
-"""ShapeStacks, towers of blocks: simulated by the original's rules, or from published files."""
+"""The files of ShapeStacks: read (`--from DIR`), or written from simulated towers (`--raw DIR`).
+
+    DIR/shapestacks/splits/<default|blocks_all|ccs_all>/{train,eval,test}.txt
+    DIR/shapestacks/recordings/<scenario>/rgb-*cam_N*.png
+    iseg-*cam_N*.map beside the images, or in DIR/shapestacks/iseg/<scenario>/
+
+A scenario is named env_<ccs|blocks>-<easy|hard>-h=H-vcom=A-vpsf=B-v=V: its height, and the block
+that violates the centre-of-mass or the planar-surface rule (0: none; such a tower is stable).
+Splits are by scenario and listings are sorted, so the order of the file system changes nothing.
+Simulated towers are written at 224 px and the whole field of view, as the original's images are.
+Axis: V views.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from sri_cli.data.source import Options, Simulation, Source
-from sri_cli.data.sources.hdf5 import Hdf5Source
-from sri_cli.data.sources.published import SETS
-from sri_cli.data.sources.shapestacks_files import NAME, OriginalFiles, find_root
-from sri_cli.data.sources.shapestacks_raw import RawTowers
-from sri_cli.data.writer import Header
-from sri_cli.errors import SriError, did_you_mean
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
-Preset = Literal["original", "demo"]
-# Name, image size, views and scenes in train, val, test; 640 x 16 views are enough for FID.
-PRESETS: Mapping[Preset, tuple[str, int, int, tuple[int, int, int]]] = {
-    "original": (NAME, 64, 16, (1000, 160, 640)),
-    "demo": ("demo-towers", 32, 4, (1500, 250, 250)),
-}
+from sri_cli.atomic import cannot_write, ensure_folder, lock_file, write_atomic
+from sri_cli.console import Progress, counted
+from sri_cli.data.dataset import SPLITS
+from sri_cli.data.parallel import parallel_map, worker_killed
+from sri_cli.data.source import (
+    FIRST_SCENARIO,
+    Options,
+    Rows,
+    Scenario,
+    Simulation,
+    Source,
+    Survey,
+    sixth,
+)
+from sri_cli.data.transforms import Resizing
+from sri_cli.data.writer import Header, check_space
+from sri_cli.errors import Interrupted, SriError, did_you_mean
+from sri_cli.signals import stop_on_signal
+
+NAME = "shapestacks"
+LIST_FILES = {"train": "train.txt", "val": "eval.txt", "test": "test.txt"}
+SIMULATED = "simulated.json"  # beside splits/ in files written by `--raw`: their parameters
+SIZE_PX, IMAGE_PX, CROP_PX = 64, 224, 196  # as GENESIS-v2 and SRI; of the files; their crop
+LABEL_STEP, UNASSIGNED = 32, 7  # of instance maps, see `read_labels`
+NUM_FIRST_MAPS = 3  # checked before the long work begins
+VIEW_BYTES = 64_000  # of a written image and its map
+UNFINISHED = ".unfinished"
+SCENARIO = re.compile(
+    r"env_(?:ccs|blocks)-(?:easy|hard)-h=([0-9]{1,2})-vcom=([0-9]{1,2})-vpsf=([0-9]{1,2})-v=[0-9]{1,9}"
+)
+# Images and maps name different textures: only the camera agrees.
+IMAGE = re.compile(r"rgb-.*cam_([0-9]{1,4})(?![0-9]).*\.png")
+MAP = re.compile(r"iseg-.*cam_([0-9]{1,4})(?![0-9]).*\.map")
+DECODING_ERRORS = (
+    OSError,
+    SyntaxError,  # what Pillow raises for a broken PNG
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+Scenarios = Mapping[str, Sequence[str]]  # names by split, sorted
 
 
-def simulated_towers(options: Options, preset: Preset = "original") -> Simulation:
-    """Towers simulated here; SriError for numbers out of range."""
+class OriginalFiles(Source):
+    """The files of the data set, unpacked, or those that `--raw` writes; see `find_root`."""
+
+    def __init__(self, root: Path, options: Options, split: str = "default") -> None:
+        """Reads the split lists and the first scenario's folder; SriError for faulty lists."""
+        options.check()
+        options.refuse_seed()
+        self.root, self.options, self.split = root, options, split
+        self.resizing = Resizing(options.size_px or SIZE_PX, "bilinear", centre=CROP_PX)
+        self.scenarios = self.read_scenarios()
+        cameras, maps = self.files_of(self.scenarios["train"][0])
+        self.views = max(1, len(list(cameras)[: options.views]))
+        self.header = files_header(
+            self.scenarios, options, split, masks=bool(maps), simulated=read_simulated(root)
+        )
+
+    def read_scenarios(self) -> Scenarios:
+        """The scenarios of the split lists, as many as the options say.
+
+        SriError for an empty list, a line that is not a scenario, or a scenario in two lists.
+        """
+        folder = self.root / "splits" / self.split
+        names: dict[str, list[str]] = {}
+        lists: dict[str, str] = {}  # scenario -> its list
+        for split, file in LIST_FILES.items():
+            names[split] = read_list(folder / file)
+            for name in names[split]:
+                if name in lists:
+                    raise SriError(
+                        f"{name} is in two lists of {folder}: {lists[name]} and {file}",
+                        "unpack shapestacks-meta.tar.gz again",
+                    )
+                lists[name] = file
+        return {split: choose(names[split], split, self.options) for split in SPLITS}
+
+    def survey(self) -> Survey:
+        """List every scenario's folder and compare them."""
+        everyone = [name for split in SPLITS for name in self.scenarios[split]]
+        numbers: dict[str, int] = {}
+        first_maps: dict[str, Path | None] = {}
+        for name in everyone:
+            images, maps = self.files_of(name)
+            numbers[name], first_maps[name] = len(images), next(iter(maps.values()), None)
+            missing = images.keys() - maps.keys()
+            if maps and missing:
+                raise SriError(
+                    f"{name} has no instance map of camera {min(missing)}",
+                    "unpack shapestacks-iseg.tar.gz again",
+                )
+        check_cameras(numbers, self.options.views)
+        self.check_maps(first_maps)
+        return Survey({split: len(self.scenarios[split]) * self.views for split in SPLITS})
+
+    def check_maps(self, first_maps: Mapping[str, Path | None]) -> None:
+        """SriError unless all scenarios or none have maps, and the maps mark objects."""
+        without = [name for name, path in first_maps.items() if path is None]
+        if len(without) == len(first_maps):
+            for folder in (self.root.parent, self.root):
+                archive = folder / "shapestacks-iseg.tar.gz"
+                if archive.exists():
+                    raise SriError(
+                        f"the images in {self.root} are unpacked, the instance maps are not",
+                        f"tar -xzf {archive} -C {self.root.parent}",
+                    )
+            note = "Note: there are no instance maps; ARI cannot be measured on this file"
+            Progress(0, 0, NAME).note(note)
+            return
+        if without:
+            raise SriError(
+                f"{len(without):,} of {len(first_maps):,} listed scenarios have no instance maps in"
+                f" {self.root}: the first is {without[0]}",
+                "unpack shapestacks-iseg.tar.gz again, or remove all maps to prepare without masks",
+            )
+        paths = [path for path in first_maps.values() if path is not None][:NUM_FIRST_MAPS]
+        if not any(read_labels(path).any() for path in paths):
+            raise SriError(
+                f"the instance maps mark no object: {paths[0]} is 0 everywhere (first channel"
+                f" // {LABEL_STEP})",
+                "use the original maps, or remove all maps to prepare without masks",
+            )
+
+    def items(self, survey: Survey, rows: Rows) -> Iterator[tuple[str, str]]:
+        for split in SPLITS:
+            for name in self.scenarios[split][rows[split] // self.views :]:
+                yield split, name
+
+    def make(self, item: str) -> Scenario:
+        images, maps = self.files_of(item)
+        cameras = list(images)[: self.views]
+        masks = [self.resizing.labels(read_labels(maps[camera])) for camera in cameras if maps]
+        return Scenario(
+            item,
+            np.stack([self.resizing.image(read_image(images[camera])) for camera in cameras]),
+            np.stack(masks) if masks else None,
+            name_factors(item, cameras),
+        )
+
+    def files_of(self, name: str) -> tuple[dict[int, Path], dict[int, Path]]:
+        """The images and the instance maps of a scenario, by camera."""
+        recordings, iseg = self.root / "recordings" / name, self.root / "iseg" / name
+        maps = files_by_camera(recordings, MAP) or files_by_camera(iseg, MAP)
+        return files_by_camera(recordings, IMAGE), maps
+
+
+def find_root(folder: Path) -> Path:
+    """The folder with splits/ and recordings/: `folder`, or shapestacks/ in it.
+
+    SriError with the commands that unpack the archives, where those are not unpacked.
+    """
+    for root in (folder / "shapestacks", folder):
+        if (root / "splits").is_dir() and (root / "recordings").is_dir():
+            return root
+    archives = [folder / f"shapestacks-{kind}.tar.gz" for kind in ("meta", "rgb", "iseg")]
+    existing = [path for path in archives if path.exists()]
+    if existing:
+        missing = [path.name for path in archives[:2] if not path.exists()]
+        lacking = f" ({' and '.join(missing)} is missing)" if missing else ""
+        commands = " && ".join(f"tar -xzf {path} -C {folder}" for path in existing)
+        raise SriError(f"the archives in {folder} are not unpacked{lacking}", commands)
+    raise SriError(
+        f"{folder} has no files of ShapeStacks: no splits/ and recordings/ in it or in"
+        f" {folder / 'shapestacks'}",
+        "name the folder where the original archives were unpacked; for images of your own, use"
+        " sri prepare folder",
+    )
+
+
+def read_list(path: Path) -> list[str]:
+    """The scenarios of a split list, sorted, each once; SriError for a list that is damaged."""
+    again = "unpack shapestacks-meta.tar.gz again"
+    try:
+        lines = path.read_text("utf-8-sig", "replace").splitlines()
+    except OSError as error:
+        near, hint, lists = "", again, path.parent.parent
+        if (lists.parent / SIMULATED).exists() and path.parent.name == "default":
+            hint = "writing these files was interrupted: run the same --raw command again"
+        elif not path.parent.is_dir():
+            known = sorted(place.name for place in lists.iterdir() if place.is_dir())
+            near = did_you_mean(path.parent.name, known)
+            hint = f"available: {', '.join(known) or 'none'}"
+        raise SriError(f"no split list {path}{near}", hint) from error
+    names = set()
+    for number, line in enumerate(map(str.strip, lines), 1):
+        name = line if line.startswith("env_") else f"env_{line}"
+        if line and not SCENARIO.fullmatch(name):
+            raise SriError(f"{path} line {number} is not a scenario: {line[:60]!r}", again)
+        if line:
+            names.add(name)
+    if not names:
+        raise SriError(f"{path} is empty", again)
+    return sorted(names)
+
+
+def choose(names: Sequence[str], split: str, options: Options) -> list[str]:
+    """As many of a split's scenarios as the options ask for; beside --scenes a sixth.
+
+    They are chosen by their hashes, so that all kinds are among them: the first in alphabetical
+    order are the lowest towers.
+    """
+    limit = options.given[split]
+    if limit is not None and limit > len(names):
+        flag = "--scenes" if split == "train" else f"--{split}-scenes"
+        raise SriError(
+            f"{flag} {limit}: {LIST_FILES[split]} has {len(names):,} scenarios",
+            f"{flag} {len(names)}, or leave it out for all of them",
+        )
+    if limit is None:
+        limit = len(names) if options.scenes is None else sixth(options.scenes)
+    by_hash = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+    return sorted(by_hash[:limit])
+
+
+def files_header(
+    scenarios: Scenarios,
+    options: Options,
+    split: str,
+    *,
+    masks: bool,
+    simulated: Mapping[str, Any] | None,
+) -> Header:
+    """The header of a data file made from files; `simulated`: the parameters of our own files."""
+    text = "".join(f"{part}\n{name}\n" for part in SPLITS for name in scenarios[part])
+    limits = {part: number for part, number in options.given.items() if number is not None}
+    if options.scenes is not None:
+        limits = {part: len(scenarios[part]) for part in SPLITS}
+    parameters: dict[str, Any] = {
+        **(simulated or {}),
+        "split": split,
+        "scenarios_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "masks": masks,
+        **limits,
+    }
+    if options.views is not None:
+        parameters["views"] = options.views
+    resizing = Resizing(options.size_px or SIZE_PX, "bilinear", centre=CROP_PX)
+    return Header(
+        name=NAME,
+        size=resizing.size,
+        source="original" if simulated is None else "simulated",
+        background_labels=1,
+        parameters=parameters,
+        preprocessing=resizing.describe(),
+    )
+
+
+def read_simulated(root: Path) -> dict[str, Any] | None:
+    """The parameters of files that `--raw` wrote; None for the original's."""
+    path = root / SIMULATED
+    if not path.exists():
+        return None
+    try:
+        parameters = json.loads(path.read_bytes())["parameters"]
+        return dict(parameters)
+    except (ValueError, KeyError, TypeError) as error:
+        raise SriError(f"{path} is damaged", "write the files again: --raw DIR") from error
+
+
+def files_by_camera(folder: Path, pattern: re.Pattern[str]) -> dict[int, Path]:
+    """The files of a scenario that match, by camera, in order; {} where there is no folder."""
+    found: dict[int, Path] = {}
+    for file in sorted(os.listdir(folder)) if folder.is_dir() else []:
+        match = pattern.fullmatch(file)
+        if match is None:
+            continue
+        camera = int(match[1])
+        if camera in found:
+            raise SriError(
+                f"{folder} has two files of camera {camera}: {found[camera].name} and {file}",
+                "remove one of them",
+            )
+        found[camera] = folder / file
+    return dict(sorted(found.items()))
+
+
+def check_cameras(numbers: Mapping[str, int], views: int | None) -> None:
+    """SriError unless all scenarios have images of equally many cameras, at least `views`.
+
+    Simulated towers do not all have the same cameras.
+    """
+    again = "unpack shapestacks-rgb.tar.gz again: files are missing"
+    empty = [name for name, number in numbers.items() if not number]
+    if empty:
+        raise SriError(
+            f"{len(empty):,} of {len(numbers):,} listed scenarios have no images: the first is"
+            f" {empty[0]}",
+            again,
+        )
+    usual = Counter(numbers.values()).most_common(1)[0][0]
+    odd = next((name for name, number in numbers.items() if number != usual), None)
+    if odd is not None:
+        raise SriError(f"{odd} has images of {numbers[odd]} cameras, others of {usual}", again)
+    if views is not None and views > usual:
+        raise SriError(f"--views {views}: there are {usual} cameras", f"--views {usual}")
+
+
+def name_factors(name: str, cameras: Sequence[int]) -> dict[str, NDArray[np.int16]]:
+    """What a scenario's name says about every view, [V], and the camera in the file's name."""
+    match = SCENARIO.fullmatch(name)
+    assert match is not None  # the lists were checked
+    height, vcom, vpsf = map(int, match.groups())
+    values = {"height": height, "stable": int(vcom == vpsf == 0), "vcom": vcom, "vpsf": vpsf}
+    factors = {key: np.full(len(cameras), value, np.int16) for key, value in values.items()}
+    return factors | {"camera": np.asarray(cameras, np.int16)}
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """A PNG, uint8 [224,224,3]; SriError when it cannot be read or has another size."""
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            if image.size != (IMAGE_PX, IMAGE_PX):
+                raise SriError(
+                    f"{path} has {image.width}x{image.height} px, ShapeStacks has"
+                    f" {IMAGE_PX}x{IMAGE_PX}",
+                    "for other images, use sri prepare folder DIR",
+                )
+            return np.asarray(image.convert("RGB"))
+    except DECODING_ERRORS as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise SriError(f"{path} cannot be read: {reason}", "unpack its archive again") from error
+
+
+def read_labels(path: Path) -> NDArray[np.uint8]:
+    """The labels of an instance map, uint8 [224,224]: 0 background, 1 to 6 from the bottom.
+
+    A map is a PNG whose first channel // 32 is the label; 7 (unassigned) becomes background. The
+    official loader reads maps with matplotlib, which gives fractions of 1 today where it gave
+    integers once, and every mask becomes zero; Pillow gives the integers.
+    """
+    labels = read_image(path)[..., 0] // LABEL_STEP
+    return np.where(labels == UNASSIGNED, 0, labels).astype(np.uint8)
+
+
+class RawTowers(Source):
+    """Simulated towers, written to `folder` as the original's files and read from there."""
+
+    def __init__(self, towers: Simulation, folder: Path) -> None:
+        """`towers` say how many, from which seed and at which size the data file is to be."""
+        self.towers, self.folder, self.root = towers, folder, folder / "shapestacks"
+        self.views = towers.views
+        self.options = Options(size_px=towers.header.size)
+        names = scenario_names(towers)
+        self.header = files_header(
+            {split: sorted(names[split].values()) for split in SPLITS},
+            self.options,
+            "default",
+            masks=True,
+            simulated=towers.header.parameters,
+        )
+
+    def fetch(self, workers: int, command: str) -> None:
+        """Write the files that are missing; see `write_raw`."""
+        write_raw(self.towers, self.folder, workers, command)
+        self.files = OriginalFiles(self.root, self.options)
+
+    def survey(self) -> Survey:
+        return self.files.survey()
+
+    def items(self, survey: Survey, rows: Rows) -> Iterable[tuple[str, str]]:
+        return self.files.items(survey, rows)
+
+    def make(self, item: str) -> Scenario:
+        return self.files.make(item)
+
+
+def write_raw(towers: Simulation, folder: Path, workers: int, command: str) -> None:
+    """Write the missing files of towers to the folder `shapestacks` in `folder`.
+
+    The folder of a scenario exists whole or not at all; the split lists come last.
+
+    Raises:
+        SriError: `folder` holds other files.
+        Interrupted: A signal came; the scenarios so far are kept.
+    """
+    root = folder / "shapestacks"
+    parameters = {"parameters": dict(towers.header.parameters)}
+    record = json.dumps(parameters, sort_keys=True, indent=1) + "\n"
+    check_folder(folder, record)
+    ensure_folder(root / "recordings")
+    lock = lock_file(root / "simulated.lock", "writing", "wait for it, or choose another --raw DIR")
+    try:
+        write_atomic(root / SIMULATED, record.encode())
+        names = scenario_names(towers)
+        write_scenarios(towers, root / "recordings", names, workers, command)
+        for split, file in LIST_FILES.items():
+            text = "".join(f"{name}\n" for name in sorted(names[split].values()))
+            write_atomic(root / "splits" / "default" / file, text.encode())
+    finally:
+        (root / "simulated.lock").unlink(missing_ok=True)
+        os.close(lock)
+
+
+def scenario_names(towers: Simulation) -> dict[str, dict[int, str]]:
+    """The scenarios of each split, index -> name."""
+    from sri_cli.data.simulate.towers import tower_name
+
+    seed = towers.header.parameters["seed"]
+    return {
+        split: {
+            index: tower_name(index, preset="original", seed=seed)
+            for index in range(FIRST_SCENARIO[split], FIRST_SCENARIO[split] + number)
+        }
+        for split, number in towers.scenes.items()
+    }
+
+
+def check_folder(folder: Path, record: str) -> None:
+    """SriError unless the folder is free for these files, or holds a part of them."""
+    hint = "choose another folder: --raw DIR"
+    if folder.exists() and not folder.is_dir():
+        raise SriError(f"--raw {folder} is a file", hint)
+    known = folder / "shapestacks" / SIMULATED
+    if known.is_file():
+        if known.read_text("utf-8", "replace") != record:
+            raise SriError(f"{folder} holds towers simulated with other parameters", hint)
+        return
+    for pattern in ("shapestacks", "splits", "recordings", "shapestacks-*.tar.gz"):
+        for path in folder.glob(pattern):
+            raise SriError(f"{folder} holds other files: {path.name}", hint)
+
+
+def write_scenarios(
+    towers: Simulation,
+    recordings: Path,
+    names: Mapping[str, Mapping[int, str]],
+    workers: int,
+    command: str,
+) -> None:
+    """Simulate and write every scenario that has no folder yet."""
     from sri_cli.data.simulate.towers import simulate_tower
 
-    options.check()
-    name, size, views, numbers = PRESETS[preset]
-    size, views, scenes = options.size_px or size, options.views or views, options.numbers(*numbers)
-    header = Header(
-        name=name,
-        size=size,
-        source="simulated",
-        background_labels=1,
-        parameters={"preset": preset, **scenes, "views": views, "seed": options.seed},
-        preprocessing="none: rendered at this size",
+    every = {index: name for split in SPLITS for index, name in names[split].items()}
+    existing = {place.name for place in recordings.iterdir()}
+    missing = [index for index, name in every.items() if name not in existing]
+    if not missing:
+        return
+    views, seed = towers.views, towers.header.parameters["seed"]
+    total, done = len(every) * views, (len(every) - len(missing)) * views
+    check_space(recordings, len(missing) * views * VIEW_BYTES)
+    simulate = functools.partial(
+        simulate_tower,
+        size_px=IMAGE_PX,
+        views=views,
+        preset="original",
+        seed=seed,
+        full_view=True,
     )
-    make = functools.partial(
-        simulate_tower, size_px=size, views=views, preset=preset, seed=options.seed
-    )
-    return Simulation(header, scenes, views, make)
-
-
-def choose_source(
-    options: Options,
-    where: str = "simulate",
-    *,
-    downloads: Path,
-    preset: Preset = "original",
-    split: str = "default",
-    raw: Path | None = None,
-    offline: bool = False,
-) -> Source:
-    """The source that the options of `sri prepare shapestacks` mean; SriError if there is none.
-
-    Args:
-        where: simulate, mirror, a file of the mirror, or a folder of original files.
-        downloads: The folder of files from the mirror.
-        split: Which split lists of the original files.
-        raw: Write the simulated towers as original files to this folder, then read those.
-    """
-    path = Path(where).expanduser()
-    check_options(options, where, preset, split, raw)
-    if where == "mirror":
-        path = downloads / SETS[NAME].mirror_file
-        return Hdf5Source(SETS[NAME], path, options, remote=True, offline=offline)
-    if path.is_file():
-        return Hdf5Source(SETS[NAME], path, options)
-    if where != "simulate":
-        return OriginalFiles(find_root(path), options, split)
-    towers = simulated_towers(options, preset)
-    return towers if raw is None else RawTowers(towers, raw)
-
-
-def check_options(
-    options: Options, where: str, preset: Preset, split: str, raw: Path | None
-) -> None:
-    """SriError for options that do not go together, and for a source that does not exist."""
-    path = Path(where).expanduser()
-    simulated, from_mirror = where == "simulate", where == "mirror" or path.is_file()
-    if where == "bucket":
-        raise SriError(
-            "ShapeStacks is not in that bucket, and its own server is gone",
-            "--from simulate, --from mirror, or --from DIR with files of your own",
+    write = functools.partial(write_scenario, simulate, recordings)
+    with (
+        Progress(total, 0, "write towers", "view") as progress,
+        stop_on_signal() as stop,
+        closing(parallel_map(write, ((i, i) for i in missing), workers)) as written,
+    ):
+        progress.start_at(done)
+        resumed = f", resuming after {done:,}" if done else ""
+        progress.note(
+            f"simulated towers: {counted(total, 'view')} of {IMAGE_PX} px -> {recordings}"
+            f" ({counted(workers, 'worker')}){resumed}"
         )
-    if not (simulated or from_mirror or path.is_dir()):
-        near = did_you_mean(where, ("simulate", "mirror"))
-        raise SriError(f"no folder {where}{near}", "--from simulate, mirror, or a folder")
-    if not simulated and (preset != "original" or raw is not None):
-        option = f"--preset {preset}" if raw is None else f"--raw {raw}"
-        raise SriError(
-            f"{option} is for simulated towers, not for --from {where}",
-            f"sri prepare shapestacks --from simulate {option}",
-        )
-    if raw is not None and preset != "original":
-        raise SriError(f"--raw cannot write --preset {preset}", "leave out one of them")
-    if split != "default" and (simulated or from_mirror):
-        raise SriError(
-            f"--split {split} is a split list of the original files, which --from {where} lacks",
-            "leave it out, or --from DIR with the original files",
-        )
-    if options.views is not None and from_mirror:
-        raise SriError(f"--views cannot be chosen with --from {where}", "leave it out")
+        try:
+            for _ in written:
+                done += views
+                progress.update(done)
+                if stop.name:
+                    break
+        except BrokenProcessPool as error:
+            if not stop.name:
+                raise worker_killed(command) from error
+        if stop.name:
+            raise Interrupted(
+                f"stopped by {stop.name} after {done:,} of {total:,} views, saved in {recordings}",
+                f"resume: {command}",
+            )
+
+
+def write_scenario(simulate: Callable[[int], Scenario], recordings: Path, index: int) -> None:
+    """In a worker: simulate a scenario and write its folder, whole or not at all."""
+    scenario = simulate(index)
+    beside = recordings / f"{scenario.name}{UNFINISHED}"
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir()
+        for name, data in scenario_files(scenario):
+            (beside / name).write_bytes(data)
+        os.rename(beside, recordings / scenario.name)
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise cannot_write(recordings, error) from error
+
+
+def scenario_files(scenario: Scenario) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of the images and maps; cameras count from 1, textures and lights from 0."""
+    assert scenario.masks is not None
+    keys = ("wall_texture", "floor_texture", "light", "camera")
+    views = zip(*(scenario.factors[key] for key in keys), strict=True)
+    for image, mask, (wall, floor, light, camera) in zip(
+        scenario.images, scenario.masks, views, strict=True
+    ):
+        suffix = f"cam_{int(camera) + 1}-mono-0"
+        yield f"rgb-w={wall}-f={floor}-l={light}-c=original-{suffix}.png", png(image)
+        levels = np.repeat((mask * LABEL_STEP)[..., None], 3, axis=2)
+        yield f"iseg-w=0-f=0-l=0-c=original-{suffix}.map", png(levels)
+
+
+def png(image: NDArray[np.uint8]) -> bytes:
+    """uint8 [H,W,3] as a PNG."""
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    return stream.getvalue()

@@ -1,13 +1,17 @@
-"""TFRecord files, read as a stream without TensorFlow: GZIP or plain, in constant memory.
+"""Objects Room and CLEVR6 from TFRecord files, local or in the bucket of Multi-Object Datasets.
+
+Files are read as a stream without TensorFlow: GZIP or plain, in constant memory.
 
 A record is `u64 length | u32 crc(length) | data | u32 crc(data)`, little endian, with masked
 CRC-32C; the data is a tf.train.Example. Error messages count records from 1.
+Axes: H, W rows and columns of an image, E entities, background first.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gzip
+import os
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +22,15 @@ import numpy as np
 from isal import igzip_threaded, isal_zlib
 from numpy.typing import NDArray
 
+from sri_cli.console import Progress
+from sri_cli.data.dataset import SPLITS
+from sri_cli.data.source import Options, Rows, Survey
+from sri_cli.data.sources.published import NUM_RECORDS, ImageSource, Item, PublishedSet
+from sri_cli.data.transforms import Resizing
+from sri_cli.data.writer import Header
 from sri_cli.errors import SriError
 
+BUCKET = "https://storage.googleapis.com/multi-object-datasets/"
 GZIP_MAGIC = b"\x1f\x8b"
 # Inflated ahead by a thread. When a stream ends too early, as much as this is lost: less than a
 # record of the published files.
@@ -212,3 +223,98 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
             return value, at
         shift += 7
     raise BadRecord("it is not a tf.train.Example: a number does not end")
+
+
+class RecordSource(ImageSource):
+    """A TFRecord file of Multi-Object Datasets, local or in the bucket."""
+
+    def __init__(
+        self,
+        kind: PublishedSet,
+        path: Path,
+        options: Options,
+        *,
+        remote: bool = False,
+        offline: bool = False,
+    ) -> None:
+        super().__init__(kind, path, options, remote=remote, offline=offline)
+        assert kind.split is not None
+        self.split = kind.split.changed_by(options)
+        self.crop = Resizing(self.resizing.size, kind.filter, kind.crop)
+        self.header = Header(
+            name=kind.name,
+            size=self.crop.size,
+            source="original",
+            background_labels=kind.background_labels,
+            parameters={"file": path.name, "kept": kind.kept, **self.split.parameters()},
+            preprocessing=self.crop.describe(),
+        )
+
+    def fetch(self, workers: int, command: str) -> None:
+        self.download(os.environ.get("SRI_BUCKET", BUCKET), self.kind.record_file)
+
+    def survey(self) -> Survey:
+        """Read the file as far as needed, check every record, and count the splits."""
+        counts, number = dict.fromkeys(SPLITS, 0), 0
+        megabytes = self.path.stat().st_size // 10**6
+        with Progress(megabytes, 0, f"check {self.path.name}", "MB") as progress:
+            records = self._records(lambda num_bytes: progress.update(num_bytes // 10**6))
+            for split, record in self.split.assign(records):
+                number = record[0]
+                if split is not None:
+                    counts[split] += 1
+        self.split.check(self.path, number, counts)
+        return Survey(counts)
+
+    def items(self, survey: Survey, rows: Rows) -> Iterator[tuple[str, Item]]:
+        seen = dict.fromkeys(SPLITS, 0)
+        for split, (number, features) in self.split.assign(self._records()):
+            if split is None:
+                continue
+            seen[split] += 1
+            if seen[split] > rows[split]:
+                try:
+                    yield split, self._item(number, features)
+                except BadRecord as error:
+                    raise error.located(self.path, number) from error
+
+    def _records(
+        self, progress: Callable[[int], None] = lambda num_bytes: None
+    ) -> Iterator[tuple[tuple[int, Features], bool]]:
+        """((number, features), whether the filter keeps it) of each record."""
+        records = read_records(self.path, progress, NUM_RECORDS.get(self.path.name))
+        for number, data in enumerate(records, start=1):
+            keep = True
+            try:
+                features = parse_example(data)
+                self._check_shape(features)
+                if self.kind.max_entities is not None:
+                    visible = floats_of(features, "visibility").sum()
+                    keep = bool(visible <= self.kind.max_entities)
+            except BadRecord as error:
+                raise error.located(self.path, number) from error
+            yield (number, features), keep
+
+    def _check_shape(self, features: Features) -> None:
+        """BadRecord for a record of another data set."""
+        kind, area = self.kind, self.kind.height * self.kind.width
+        image, masks = (num_bytes_of(features, name) for name in ("image", "mask"))
+        if image != 3 * area or masks % area or not area <= masks <= 255 * area:
+            shape = f"{kind.height}x{kind.width}"
+            raise BadRecord(
+                f"it is not of {kind.name}: it has an image of {image:,} and masks of {masks:,}"
+                f" bytes, not of {shape}x3 and a multiple of {shape}",
+                f"choose a file of {kind.name}: --from FILE",
+            )
+
+    def _item(self, number: int, features: Features) -> Item:
+        """Cropped image and labels: the first entity whose mask is set, 0 where none is."""
+        shape = (self.kind.height, self.kind.width)
+        image = self.crop.crop(bytes_of(features, "image").reshape(*shape, 3))
+        masks = bytes_of(features, "mask").reshape(-1, *shape)
+        labels = np.zeros(image.shape[:2], np.uint8)
+        for entity in reversed(range(1, len(masks))):
+            labels[self.crop.crop(masks[entity]) > 127] = entity
+        labels[self.crop.crop(masks[0]) > 127] = 0
+        factors: dict[str, Any] = {name: floats_of(features, name) for name in self.kind.factors}
+        return Item(f"record-{number}", np.ascontiguousarray(image), labels, factors)
