@@ -1,7 +1,7 @@
 """Download a file whole or not at all: retried, resumed, checked against a known SHA-256.
 
 `NAME.part` holds the bytes so far. That they are all of one version of the file, only a hash can
-tell: pass it, or check the contents (TFRecords have checksums of their own).
+verify: pass it, or check the contents (TFRecords have checksums of their own).
 """
 
 from __future__ import annotations
@@ -42,11 +42,20 @@ class Remote:
     url: str
     sha256: str | None = None
 
+    def mismatch(self, path: Path) -> str:
+        """How the hash of `path` differs from the known one; "" if it does not."""
+        if self.sha256 is None:
+            return ""
+        with open(path, "rb") as file:
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
+        problem = f"is damaged or another file: SHA-256 {actual}, expected {self.sha256}"
+        return problem if actual != self.sha256 else ""
+
 
 def download(remote: Remote, path: Path, *, instead: str, offline: bool = False) -> Path:
     """Fetch `remote` to `path`, or resume fetching it; a file that exists is only checked.
 
-    `instead` says what the user can do if the host does not deliver.
+    `instead` is what the user can do if the host does not deliver.
 
     Raises:
         SriError: The existing file has another SHA-256, there is no file and `offline`, or
@@ -55,7 +64,10 @@ def download(remote: Remote, path: Path, *, instead: str, offline: bool = False)
         Interrupted: A signal came; the same call resumes.
     """
     if path.exists():
-        return check_existing(path, remote.sha256)
+        if problem := remote.mismatch(path) if path.is_file() else "is not a file":
+            hint = f"delete {path} and run the same command again to download it"
+            raise SriError(f"{path} {problem}", hint)
+        return path
     if offline:
         raise SriError(
             f"--offline: {path} does not exist", f"download {remote.url} to {path}; or {instead}"
@@ -69,7 +81,7 @@ def download(remote: Remote, path: Path, *, instead: str, offline: bool = False)
             try:
                 if not path.exists():  # else another process has just finished it
                     fetch(remote.url, part, instead, progress)
-                    seal(remote, part, path, instead)
+                    complete(remote, part, path, instead)
             finally:
                 if os.fstat(lock).st_size == 0:
                     part.unlink(missing_ok=True)
@@ -91,10 +103,10 @@ def fetch(url: str, part: Path, instead: str, progress: Progress) -> None:
     farthest, failures = part.stat().st_size, 0
     with new_session() as session:
         while failures <= MAX_FAILURES:
+            reason = "the connection broke"
             try:
                 if fetch_rest(session, url, part, progress):
                     return
-                reason = "the connection broke"
             except requests.RequestException as error:  # after the retries of urllib3
                 reason, failures = reason_of(error), MAX_FAILURES
             # Only new bytes count, so a host that always starts over comes to an end, too.
@@ -168,38 +180,17 @@ def append(response: requests.Response, part: Path, progress: Progress) -> bool:
                 progress.update(file.tell() // 10**6)
 
 
-def seal(remote: Remote, part: Path, path: Path, instead: str) -> None:
+def complete(remote: Remote, part: Path, path: Path, instead: str) -> None:
     """Give a complete file its name; SriFailure, and nothing stays, if its hash is wrong."""
-    actual = sha256_of(part) if remote.sha256 else None
-    if actual != remote.sha256:
+    if problem := remote.mismatch(part):
         os.truncate(part, 0)
         raise SriFailure(
-            f"{remote.url} is damaged or another file: SHA-256 {actual}, expected {remote.sha256}",
-            f"run the same command again to start over; or {instead}",
+            f"{remote.url} {problem}", f"run the same command again to start over; or {instead}"
         )
     with open(part, "rb") as file:
         os.fsync(file.fileno())
     os.replace(part, path)
     sync_folder(path.parent)
-
-
-def check_existing(path: Path, sha256: str | None) -> Path:
-    """`path` if it is a file and has the known hash; SriError otherwise."""
-    if not path.is_file():
-        raise SriError(f"{path} is not a file", "move it, or choose another folder")
-    actual = sha256_of(path) if sha256 else None
-    if actual != sha256:
-        raise SriError(
-            f"{path} is damaged or another file: SHA-256 {actual}, expected {sha256}",
-            f"delete {path} and run the same command again to download it",
-        )
-    return path
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, lower-case hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def saved(part: Path) -> str:

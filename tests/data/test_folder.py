@@ -1,4 +1,4 @@
-"""Your own images: decoded as they are meant, split once, and what is unusable is reported."""
+"""Your own images: decoded, cropped and resized, split once; unusable files are reported."""
 
 from __future__ import annotations
 
@@ -186,7 +186,6 @@ def test_unusable_files_are_left_out_or_refused(kind: str, monkeypatch: pytest.M
         (["mine/00.png"], "mine/00.png"),
         (["empty"], "empty"),
         (["mine", "--name", "clevr6"], "clevr6"),
-        (["mine", "--name", "Shapestacks"], "Shapestacks"),
         (["mine", "--name", "a/b"], "a/b"),
         (["图片"], "图片"),
         (["twice"], "twice/00.jpg"),
@@ -194,9 +193,6 @@ def test_unusable_files_are_left_out_or_refused(kind: str, monkeypatch: pytest.M
         (["bad"], "3 of 3 images"),
         (["few"], "too few images (2)"),
         (["mine", "--scenes", "4"], "4 train"),
-        (["mine", "--crop", "0"], "--crop"),
-        (["mine", "--background", "256"], "--background"),
-        (["mine", "--size", "5"], "--size 5"),
     ],
 )
 def test_errors_leave_nothing(words: list[str], reported: str) -> None:
@@ -266,6 +262,9 @@ def test_names_of_any_kind_stay_different() -> None:
     data = made()
     names = [n.decode() for split in data.counts for n in data.split(split).factors["scenario"]]
     assert len(set(names)) == 8 and {"IMG.2020.01", "a\ufffdb", "\ufffd\ufffd"} < set(names)
+    for folder, name in (("Bilder für mich", "Bilder-fur-mich"), ("-x.y-", "x-y")):
+        greys(5, folder=folder)
+        assert made(folder).name == name
 
 
 def test_what_is_no_image() -> None:
@@ -280,16 +279,6 @@ def test_what_is_no_image() -> None:
     save("elsewhere/linked.JPG", np.zeros((8, 8)))
     os.symlink(Path("elsewhere").resolve(), "mine/link")
     assert sum(made().counts.values()) == 6
-
-
-@pytest.mark.parametrize(
-    ("name", "data_set"),
-    [("mine-64", "mine-64"), ("Bilder für mich", "Bilder-fur-mich"), ("-x.y-", "x-y")],
-)
-def test_the_name_of_the_data_set(name: str, data_set: str) -> None:
-    greys(5, folder=name)
-    assert made(name).name == data_set
-    assert made(name, name="other").path == Path("data/other-8.h5")
 
 
 # Decoding: images of 2x2 pixels
@@ -403,3 +392,41 @@ def test_too_many_pixels() -> None:
     for side in (60_000, 10_000):  # the second is allowed by Pillow, with a warning
         with pytest.raises(Unreadable, match="pixels"):
             red(png("a.png", 8, 0, [b"\0\0", b"\0\0"], side=side))
+
+
+# Crop and resize
+
+
+def grey(*rows: list[int]) -> np.ndarray:
+    """[H,W,3] with three equal channels."""
+    return np.repeat(np.array(rows, np.uint8)[..., None], 3, axis=2)
+
+
+def test_bilinear_averages_over_what_it_shrinks() -> None:
+    # Halving, the triangle reaches a pixel beyond: weights 3, 3, 1 of 7 at the border.
+    shrunk = Resizing(2).image(grey(*[[0, 0, 70, 70]] * 4))
+    assert shrunk[0, :, 0].tolist() == [10, 60]
+    assert (shrunk == shrunk[0]).all()
+
+
+def test_masks_take_the_nearest_and_stay_labels() -> None:
+    mask = np.array([[0, 9, 0, 2], [3, 5, 0, 7], [0, 0, 0, 0], [1, 4, 0, 6]], np.uint8)
+    assert Resizing(2).labels(mask).tolist() == [[5, 7], [4, 6]]
+
+
+def test_centre_crop_drops_as_much_on_every_side() -> None:
+    mask = np.arange(25, dtype=np.uint8).reshape(5, 5)
+    assert Resizing(3, centre=3).labels(mask).tolist() == [[6, 7, 8], [11, 12, 13], [16, 17, 18]]
+    wide = np.arange(8, dtype=np.uint8).reshape(2, 4)
+    assert Resizing(2).labels(wide).tolist() == [[1, 2], [5, 6]]
+
+
+def test_box_is_rows_then_columns() -> None:
+    mask = np.arange(20, dtype=np.uint8).reshape(4, 5)
+    assert Resizing(2, box=(1, 3, 2, 2)).labels(mask).tolist() == [[8, 9], [13, 14]]
+
+
+@pytest.mark.parametrize("how", [Resizing(2, centre=6), Resizing(2, box=(3, 0, 3, 3))])
+def test_an_image_smaller_than_the_crop(how: Resizing) -> None:
+    with pytest.raises(ValueError, match="5x5 px is smaller than the crop"):
+        how.crop(np.zeros((5, 5), np.uint8))
