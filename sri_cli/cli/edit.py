@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from sri_cli.cli.options import COUNT, FIGURE_FILE, RUN, SLOTS, TEMPERATURE, seed_option
-from sri_cli.run import Workspace
+from sri_cli.cli.options import COUNT, FIGURE_FILE, RUN, SLOTS, TEMPERATURE, reject, seed_option
 
 
 @click.command()
@@ -38,13 +37,13 @@ from sri_cli.run import Workspace
     "--variants",
     type=click.IntRange(1, 22),
     metavar="N",
-    show_default="6",
+    default=6,
     help="Variants per scene for reimagine.",
 )
 @FIGURE_FILE
-@click.pass_obj
+@click.pass_context
 def command(
-    workspace: Workspace,
+    ctx: click.Context,
     action: str,
     run: str | None,
     slot: tuple[int, ...],
@@ -54,7 +53,7 @@ def command(
     temp: float,
     image: Path | None,
     index: int | None,
-    variants: int | None,
+    variants: int,
     out: Path | None,
 ) -> None:
     """Remove, repeat, exchange or reimagine slots of scenes.
@@ -69,10 +68,17 @@ def command(
 
     Slots are numbered and coloured as in `sri order`.
     """
-    from sri_cli.plotting.edits import edit_run
+    from sri_cli.plotting.edits import WITH_SCENES, edit_run
 
+    if action != "reimagine":
+        reject(ctx, {"variants"}, f"with {action}")
+    if image is not None:
+        reject(ctx, {"index"}, "with --image")
+    if image is not None or index is not None:
+        without_effect = {"slots"} if action in WITH_SCENES else {"slots", "num"}
+        reject(ctx, without_effect, f"when {action} edits an image")
     path, notes = edit_run(
-        workspace,
+        ctx.obj,
         run,
         action,
         slot=slot,

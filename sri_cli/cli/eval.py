@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from sri_cli.cli.options import (
     DATA_OF_RUN,
@@ -16,9 +15,9 @@ from sri_cli.cli.options import (
     JSON,
     RUNS,
     SPLIT,
+    reject,
     seed_option,
 )
-from sri_cli.errors import SriError
 from sri_cli.run import Workspace
 
 OF_FID = {"features", "inception_weights", "offline"}
@@ -110,12 +109,3 @@ def command(
         click.echo(evaluation_text(measured))
     else:
         click.echo(format_tables(paper_tables(known), style))
-
-
-def reject(ctx: click.Context, names: set[str], when: str) -> None:
-    """SriError if one of the options is given, which would have no effect."""
-    for option in ctx.command.params:
-        source = ctx.get_parameter_source(str(option.name))
-        if option.name in names and source is not ParameterSource.DEFAULT:
-            flag = option.opts[0]
-            raise SriError(f"{flag} has no effect {when}", f"leave {flag} out")

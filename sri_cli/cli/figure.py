@@ -15,9 +15,9 @@ from sri_cli.cli.options import (
     SLOTS,
     SPLIT,
     TEMPERATURE,
+    reject,
     seed_option,
 )
-from sri_cli.run import Workspace
 
 NAMES = (
     "samples",
@@ -56,9 +56,9 @@ NAMES = (
     help="Size of a PNG: a factor, or the side of an image in pixels.",
 )
 @click.option("--captions/--no-captions", default=True, help="Write text around the images.")
-@click.pass_obj
+@click.pass_context
 def command(
-    workspace: Workspace,
+    ctx: click.Context,
     name: str,
     runs: tuple[str, ...],
     out: Path | None,
@@ -91,10 +91,12 @@ def command(
     same colour in every figure. `slots` and `temperature` have one more row for the value of
     --slots or --temp.
     """
-    from sri_cli.plotting.from_runs import Options, figure_of_runs
+    from sri_cli.plotting.from_runs import DRAWN, IMAGE_FIGURES, IMAGES, Options, figure_of_runs
 
-    options = Options(num, slots, temp, seed, data, split, dynamic_slots)
-    path, notes = figure_of_runs(workspace, name, runs, options, out, scale, captions)
+    used = IMAGE_FIGURES[name].options if name in IMAGE_FIGURES else set()
+    reject(ctx, (DRAWN | IMAGES) - used, f"in the figure {name}")
+    options = Options(num or 0, slots, temp, seed, data, split, dynamic_slots)
+    path, notes = figure_of_runs(ctx.obj, name, runs, options, out, scale, captions)
     for note in notes:
         click.echo(note, err=True)
     click.echo(path)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import click
 
-from sri_cli.cli.options import IMAGE_FOLDERS, JSON, RUNS, seed_option
+from sri_cli.cli.options import IMAGE_FOLDERS, JSON, RUNS, reject, seed_option
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace
+
+OF_LABELLING = {"num", "seed", "rater", "catch", "data", "port", "no_browser"}
 
 
 @click.command(name="label-sacc")
@@ -42,9 +44,9 @@ from sri_cli.run import Workspace
 @click.option("--no-browser", is_flag=True, help="Print the address, open no browser.")
 @click.option("--summary", is_flag=True, help="Show the results so far instead of labelling.")
 @JSON
-@click.pass_obj
+@click.pass_context
 def command(
-    workspace: Workspace,
+    ctx: click.Context,
     runs: tuple[str, ...],
     folders: tuple[Path, ...],
     num: int,
@@ -66,7 +68,9 @@ def command(
     from sri_cli.labeling.session import check_rater, open_session, read_session
     from sri_cli.labeling.statistics import run_weights, summarise, summary_text
 
+    workspace: Workspace = ctx.obj
     if summary:
+        reject(ctx, OF_LABELLING, "with --summary")
         weights = run_weights(workspace, runs)
     else:
         from sri_cli.labeling.app import serve

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
+
+from sri_cli.errors import SriError
 
 Decorator = Callable[..., Any]
 COUNT = click.IntRange(min=1)
@@ -28,6 +31,15 @@ def seed_option(help_text: str) -> Decorator:
     return click.option(
         "--seed", type=click.IntRange(min=0), default=0, metavar="S", help=help_text
     )
+
+
+def reject(ctx: click.Context, names: Collection[str], when: str) -> None:
+    """SriError if one of the options is given, which would have no effect."""
+    for option in ctx.command.params:
+        source = ctx.get_parameter_source(str(option.name))
+        if option.name in names and source is not ParameterSource.DEFAULT:
+            flag = option.opts[0]
+            raise SriError(f"{flag} has no effect {when}", f"leave {flag} out")
 
 
 RUN = click.option("--run", metavar="RUN", show_default="the latest run", help="Run or checkpoint.")

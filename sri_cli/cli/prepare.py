@@ -241,7 +241,7 @@ def show(workspace: Workspace, name: str, size: int | None) -> None:
 
 def write_contact_sheet(data: DataFile) -> str:
     """Draw training images and their masks to a PNG beside the file; its path, or why not."""
-    from sri_cli.plotting.contact import contact_panel
+    from sri_cli.plotting.blocks import contact_panel
     from sri_cli.plotting.figures import draw, write_figure
 
     split = data.split("train")

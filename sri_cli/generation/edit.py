@@ -1,15 +1,15 @@
 """Edits of scenes slot by slot: remove, repeat, exchange and reimagine.
 
 A scene is edited as slots [K,D] between `model.slots` and `model.decode`. Slots count from 0 here,
-and from 1 in labels. `which` names the edits of every row: each entry is a group of slots that are
-edited together.
+and from 1 in labels. `groups` has one entry for each edit of a row: the slots that are edited
+together.
 
 Axis legend: N scenes, K slots, J slots of an edited scene, D slot size, S scene size, H W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sri_cli.console import counting
 from sri_cli.generation.sample import (
     chunk_size,
     device_of,
@@ -29,7 +30,7 @@ from sri_cli.generation.sample import (
 from sri_cli.models.base import SlotVAE
 from sri_cli.rng import indexed_noise
 
-Which = Sequence[tuple[int, ...]]
+Groups = Sequence[tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class SourceScene:
 class EditedSlots:
     """Slots [J,D] to decode; `index` [J] says which slot of the scene each of them is.
 
-    A slot that is not named is empty, one that is named twice has both masks.
+    A slot without an entry is empty; the masks of one with two entries are added.
     """
 
     slots: Tensor
@@ -69,7 +70,7 @@ class EditRow:
     after: list[EditedSlots]
 
 
-def draw_scenes(
+def draw_sources(
     model: SlotVAE, seed: int, num: int, slots: int, temperature: float
 ) -> list[SourceScene]:
     """The scenes 0 .. num-1 of a seed, as sampling draws them."""
@@ -86,39 +87,36 @@ def infer_scene(model: SlotVAE, image: NDArray[np.uint8], name: str, seed: int) 
     """An image [H,W,3] as slots: one sample of the posterior, in generation order."""
     device = device_of(model)
     noise = evaluation_noise(model, seed, np.zeros(1, np.intp), device)
-    (found,) = in_chunks(
+    (made,) = in_chunks(
         lambda start, count: model.reconstruct(to_tensor(image[None], device), noise), 1, 1, device
     )
-    assert found.slots is not None
-    latent = None if found.latent is None else found.latent[0].float().cpu()
-    return SourceScene(name, found.slots[0].float(), latent, image)
+    assert made.slots is not None
+    latent = None if made.latent is None else made.latent[0].float().cpu()
+    return SourceScene(name, made.slots[0].float(), latent, image)
 
 
-def remove(scenes: Sequence[SourceScene], which: Which) -> list[EditRow]:
-    """Every scene without the slots; the others share what they covered."""
+def remove(scenes: Sequence[SourceScene], groups: Groups) -> list[EditRow]:
+    """Every scene without the slots; the others share the pixels that they covered."""
+    rows = []
+    for scene in scenes:
+        left = [[k for k in range(len(scene.slots)) if k not in group] for group in groups]
+        rows.append(EditRow(scene.name, scene, [_select(scene.slots, index) for index in left]))
+    return rows
 
-    def without(slots: Tensor, gone: Sequence[int]) -> EditedSlots:
-        index = tuple(k for k in range(len(slots)) if k not in gone)
-        return EditedSlots(slots[list(index)], index)
 
-    return [EditRow(s.name, s, [without(s.slots, gone) for gone in which]) for s in scenes]
-
-
-def repeat(scenes: Sequence[SourceScene], which: Which) -> list[EditRow]:
+def repeat(scenes: Sequence[SourceScene], groups: Groups) -> list[EditRow]:
     """The first scene with the slots twice, and the others with its slots in place of theirs."""
     source, *others = scenes
-
-    def twice(slots: Tensor, group: Sequence[int]) -> EditedSlots:
-        index = tuple(k for k in range(len(slots)) for _ in range(1 + (k in group)))
-        return EditedSlots(slots[list(index)], index)
-
-    row = EditRow(f"{source.name}, slot twice", source, [twice(source.slots, g) for g in which])
-    return [row, *(_replaced(other, source, which) for other in others)]
+    slots = range(len(source.slots))
+    twice = [[k for k in slots for _ in range(1 + (k in group))] for group in groups]
+    edited = [_select(source.slots, index) for index in twice]
+    row = EditRow(f"{source.name}, slot twice", source, edited)
+    return [row, *(_replaced(other, source, groups) for other in others)]
 
 
-def exchange(pairs: Sequence[tuple[SourceScene, SourceScene]], which: Which) -> list[EditRow]:
+def exchange(pairs: Sequence[tuple[SourceScene, SourceScene]], groups: Groups) -> list[EditRow]:
     """Two scenes at a time, each with the other's slots in place of its own."""
-    return [_replaced(*both, which) for pair in pairs for both in (pair, pair[::-1])]
+    return [_replaced(*both, groups) for pair in pairs for both in (pair, pair[::-1])]
 
 
 def reimagine(
@@ -142,55 +140,54 @@ def reimagine(
         for first in firsts:
             given = scene.slots[:first].expand(variants, -1, -1)
             drawn = _slots(model, noise, temperature, latent, given)
-            after = [_whole(slots) for slots in drawn]
+            after = [_select(slots) for slots in drawn]
             rows.append(EditRow(f"{scene.name}, from slot {first + 1}", scene, after))
     return rows
 
 
 def decode_edits(
-    model: SlotVAE,
-    edits: Sequence[EditedSlots],
-    slots: int,
-    advance: Callable[[int], None] = lambda more: None,
+    model: SlotVAE, edits: Sequence[EditedSlots], slots: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Images uint8 [N,H,W,3], and the masks [N,K,H,W] of `slots` slots, which sum to 1 over K."""
     device, size = device_of(model), model.image_size
     images = np.zeros((len(edits), size, size, 3), np.uint8)
     masks = np.zeros((len(edits), slots, size, size), np.float32)
-    for count in sorted({len(edit.index) for edit in edits}):
-        alike = [i for i, edit in enumerate(edits) if len(edit.index) == count]
+    with counting("decoding", len(edits)) as advance:
+        for count in sorted({len(edit.index) for edit in edits}):
+            alike = [i for i, edit in enumerate(edits) if len(edit.index) == count]
 
-        def decode(start: int, num: int, alike: list[int] = alike) -> int:
-            chosen = alike[start : start + num]
-            masks[chosen] = 0  # a chunk that failed is tried again
-            scene = model.decode(torch.stack([edits[i].slots for i in chosen]).to(device))
-            images[chosen] = quantise(scene.image)
-            for i, own in zip(chosen, scene.masks[:, :, 0].float().cpu().numpy(), strict=True):
-                np.add.at(masks[i], list(edits[i].index), own)
-            return num
+            def decode(start: int, num: int, alike: list[int] = alike) -> int:
+                chosen = alike[start : start + num]
+                masks[chosen] = 0  # a chunk that failed is tried again
+                scene = model.decode(torch.stack([edits[i].slots for i in chosen]).to(device))
+                images[chosen] = quantise(scene.image)
+                for i, own in zip(chosen, scene.masks[:, :, 0].float().cpu().numpy(), strict=True):
+                    np.add.at(masks[i], list(edits[i].index), own)
+                return num
 
-        chunk = chunk_size(count, size, device)
-        for done in in_chunks(decode, len(alike), chunk, device):
-            advance(done)
+            for done in in_chunks(decode, len(alike), chunk_size(count, size, device), device):
+                advance(done)
     return images, masks
 
 
 def source_edits(rows: Sequence[EditRow]) -> list[EditedSlots]:
-    """The scenes of the rows as they are."""
-    return [_whole(row.before.slots) for row in rows]
+    """The scenes of the rows without edits."""
+    return [_select(row.before.slots) for row in rows]
 
 
-def _whole(slots: Tensor) -> EditedSlots:
-    return EditedSlots(slots, tuple(range(len(slots))))
+def _select(slots: Tensor, index: Sequence[int] | None = None) -> EditedSlots:
+    """Some slots of a scene, by default all."""
+    index = range(len(slots)) if index is None else index
+    return EditedSlots(slots[list(index)], tuple(index))
 
 
-def _replaced(scene: SourceScene, other: SourceScene, which: Which) -> EditRow:
+def _replaced(scene: SourceScene, other: SourceScene, groups: Groups) -> EditRow:
     """A scene with slots of another in place of its own."""
     after = []
-    for group in which:
+    for group in groups:
         slots = scene.slots.clone()
         slots[list(group)] = other.slots[list(group)].to(slots.device)
-        after.append(_whole(slots))
+        after.append(_select(slots))
     return EditRow(f"{scene.name}, slot of {other.name}", scene, after)
 
 

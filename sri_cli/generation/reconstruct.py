@@ -18,7 +18,7 @@ CHUNK = 8  # images
 
 
 class Reconstructions(NamedTuple):
-    """Images of a split and what a model makes of them, as arrays."""
+    """Images of a split, and their masks, reconstructions and slots by a model."""
 
     indices: NDArray[np.intp]  # [N] in the split
     inputs: NDArray[np.uint8]  # [N,H,W,3]
@@ -26,7 +26,7 @@ class Reconstructions(NamedTuple):
     images: NDArray[np.uint8]  # reconstructions [N,H,W,3]
     masks: NDArray[np.float32]  # decoded masks [N,K,H,W]
     rgb: NDArray[np.uint8]  # colours of each slot [N,K,H,W,3]
-    imagined: NDArray[np.uint8] | None  # rollouts of the prior from the scene latents [N,H,W,3]
+    rollout: NDArray[np.uint8] | None  # of the prior from the scene latents [N,H,W,3]
 
 
 def reconstruct(

@@ -8,13 +8,14 @@ slots it uses a prefix of the noise of more.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sri_cli.console import counting
 from sri_cli.device import choose_precision, keep_freed_memory
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.models.base import Scene, SlotVAE
@@ -56,7 +57,7 @@ def sample_scenes(
     """Draw scenes first .. first+num-1 of a seed, a chunk of images at a time, in float32.
 
     Raises:
-        SriError: for counts or a temperature that mean nothing (at once, not at the first chunk).
+        SriError: for settings out of range (at once, not at the first chunk).
         SriFailure: when even a single image does not fit into memory.
     """
     check_request(num, slots, temperature, seed)
@@ -71,8 +72,29 @@ def sample_scenes(
     return in_chunks(draw, num, size, device, precision)
 
 
+class Scenes(NamedTuple):
+    """Scenes: images uint8 [N,H,W,3], what each slot shows uint8 [N,K,H,W,3], masks [N,K,H,W]."""
+
+    images: NDArray[np.uint8]
+    rgb: NDArray[np.uint8]
+    masks: NDArray[np.float32]
+
+
+def draw_scenes(
+    model: SlotVAE, num: int, slots: int, temperature: float, seed: int, label: str = "drawing"
+) -> Scenes:
+    """Scenes 0 .. num-1 of a seed as arrays, with a progress bar."""
+    parts = []
+    with counting(label, num) as advance:
+        for scene in sample_scenes(model, num, slots, temperature, seed):
+            masks = scene.masks[:, :, 0].cpu().numpy()
+            parts.append(Scenes(quantise(scene.image), quantise(scene.rgb), masks))
+            advance(len(masks))
+    return Scenes(*map(np.concatenate, zip(*parts, strict=True)))
+
+
 def check_request(num: int, slots: int, temperature: float, seed: int = 0) -> None:
-    """SriError unless num and slots are at least 1, the temperature above 0, the seed not below."""
+    """SriError unless num >= 1, slots >= 1, temperature > 0 and seed >= 0."""
     if num < 1:
         raise SriError(f"--num {num}: the number of images must be at least 1", "--num 64")
     if slots < 1:
@@ -102,7 +124,7 @@ def in_chunks(
             with torch.no_grad(), autocast:
                 result = compute(start, count)
         except (MemoryError, RuntimeError) as error:
-            # Memory that lacks has many messages: any error is tried again with fewer items.
+            # Running out of memory has many messages: any error is tried again with fewer items.
             if count > 1:
                 size = count // 2
                 continue
@@ -137,6 +159,6 @@ def mask_levels(scene: Scene) -> NDArray[np.uint8]:
     return levels
 
 
-def to_tensor(pictures: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
+def to_tensor(images: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
     """uint8 [B,S,S,3] -> float32 [B,3,S,S] in [0,1]."""
-    return torch.from_numpy(np.array(pictures)).to(device).permute(0, 3, 1, 2).float().div_(255)
+    return torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).float().div_(255)

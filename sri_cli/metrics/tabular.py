@@ -27,13 +27,15 @@ _LATEX = str.maketrans(
 class Table(NamedTuple):
     """Rows (the header first) with a caption above and notes below.
 
-    The first `left` columns are aligned left, the others right.
+    The first `left` columns are aligned left, the others right. A figure shades the rows with an
+    index in `marked` (0 is the header).
     """
 
     caption: str
     rows: list[list[str]]
     notes: list[str]
     left: int = 1
+    marked: frozenset[int] = frozenset()
 
 
 def format_tables(tables: Sequence[Table], style: str = "text") -> str:

@@ -14,17 +14,25 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from sri_cli.plotting.figures import Block, Chart, Legend, Panel, Points
-from sri_cli.plotting.grid import Pixels
-from sri_cli.plotting.palette import blend_masks, slot_colours
+from sri_cli.generation.reconstruct import Reconstructions
+from sri_cli.generation.sample import Scenes
+from sri_cli.generation.trained_run import TrainedRun
+from sri_cli.plotting.figures import Chart, Legend, Panel, Points, images_that_fit
+from sri_cli.plotting.images import Pixels, blend_masks, enlarge, slot_colours
+from sri_cli.training.log import LOG_NAME, read_log
 
 Masks = NDArray[np.floating]
+
+SHEET_COLUMNS = 8
+# Smaller images of a contact sheet are enlarged before masks are drawn: outlines stay thin.
+SHEET_IMAGE_PX = 128
+TINT = 0.45
 
 
 def grid_panel(
     images: Pixels, caption: str = "", columns: int | None = None, names: Sequence[str] = ()
 ) -> Panel:
-    """Scenes [N,H,W,3] row by row, twice as wide as high; `names` stand below them."""
+    """Scenes [N,H,W,3] row by row, twice as wide as high; `names` are written below them."""
     columns = columns or math.ceil(math.sqrt(2 * len(images)))
     starts = range(0, len(images), columns)
     cells = [list(images[i : i + columns]) for i in starts]
@@ -36,68 +44,42 @@ def row_panel(rows: Mapping[str, Pixels], caption: str = "") -> Panel:
     return Panel([list(images) for images in rows.values()], caption, list(rows))
 
 
-def order_panel(images: Pixels, rgb: Pixels, masks: Masks, caption: str = "") -> Panel:
-    """A row for each scene: image, masks in slot colours, what each slot adds, in order.
-
-    Args:
-        images: [N,H,W,3].
-        rgb: What each slot shows, [N,K,H,W,3].
-        masks: [N,K,H,W].
-        caption: Stands above.
-    """
-    return _slot_panel({"image": images, "masks": blend_masks(masks)}, rgb, masks, caption)
+def order_panel(scenes: Scenes, caption: str = "") -> Panel:
+    """A row for each scene: image, masks in slot colours, what each slot adds, in order."""
+    columns = {"image": scenes.images, "masks": blend_masks(scenes.masks)}
+    return _slot_panel(columns, scenes.rgb, scenes.masks, caption)
 
 
 def segmentation_panel(
-    inputs: Pixels,
-    attention: Masks,
-    reconstructed: Pixels,
-    rgb: Pixels,
-    masks: Masks,
-    truth: NDArray[np.uint8] | None,
-    caption: str = "",
+    made: Reconstructions, truth: NDArray[np.uint8] | None, caption: str = ""
 ) -> Panel:
     """A row for each image: input, attention, decoded and true masks, reconstruction, slots.
 
-    Args:
-        inputs: [N,H,W,3].
-        attention: [N,K,H,W].
-        reconstructed: [N,H,W,3].
-        rgb: What each slot shows, [N,K,H,W,3].
-        masks: The decoded masks, [N,K,H,W].
-        truth: Labels [N,H,W]; None leaves them out.
-        caption: Stands above.
+    True masks are labels [N,H,W]; None leaves them out.
     """
     columns = {
-        "input": inputs,
-        "attention masks": blend_masks(attention),
-        "decoded masks": blend_masks(masks),
+        "input": made.inputs,
+        "attention masks": blend_masks(made.attention),
+        "decoded masks": blend_masks(made.masks),
     }
     if truth is not None:
-        pairs = zip(truth, masks, strict=True)
+        pairs = zip(truth, made.masks, strict=True)
         columns["true masks"] = np.stack([label_colours(*pair) for pair in pairs])
-    return _slot_panel(columns | {"reconstruction": reconstructed}, rgb, masks, caption)
+    columns["reconstruction"] = made.images
+    return _slot_panel(columns, made.rgb, made.masks, caption)
 
 
-def reconstruction_panel(
-    inputs: Pixels,
-    attention: Masks,
-    reconstructed: Pixels,
-    masks: Masks,
-    rollout: Pixels | None,
-    caption: str = "",
-) -> Panel:
-    """A column for each image, from the input to the rollout of the slot prior.
-
-    Images are [N,H,W,3], masks [N,K,H,W]; a `rollout` of None is left out.
-    """
+def reconstruction_panel(made: Reconstructions, caption: str = "") -> Panel:
+    """A column for each image, from the input to the rollout of the slot prior, if there is one."""
     rows = {
-        "input": inputs,
-        "attention masks": blend_masks(attention),
-        "reconstruction": reconstructed,
-        "decoded masks": blend_masks(masks),
+        "input": made.inputs,
+        "attention masks": blend_masks(made.attention),
+        "reconstruction": made.images,
+        "decoded masks": blend_masks(made.masks),
     }
-    return row_panel(rows if rollout is None else rows | {"prior rollout": rollout}, caption)
+    if made.rollout is not None:
+        rows["prior rollout"] = made.rollout
+    return row_panel(rows, caption)
 
 
 def _slot_panel(columns: Mapping[str, Pixels], rgb: Pixels, masks: Masks, caption: str) -> Panel:
@@ -137,6 +119,61 @@ def label_colours(truth: NDArray[np.uint8], masks: Masks) -> Pixels:
     return colours
 
 
+# Contact sheets of data sets
+
+
+def contact_panel(
+    images: Pixels,
+    masks: NDArray[np.uint8] | None,
+    background_labels: int,
+    columns: int = SHEET_COLUMNS,
+) -> Panel:
+    """Rows of images [N,H,W,3], each above the same images with their masks.
+
+    Args:
+        images: [N,H,W,3].
+        masks: Labels [N,H,W]; None where they are unknown.
+        background_labels: Labels below this number are background.
+        columns: Images in a row, as far as a page is wide.
+    """
+    times = max(1, SHEET_IMAGE_PX // images.shape[1])
+    images = enlarge(images, times)
+    parts = [images]
+    if masks is not None:
+        labels = masks.repeat(times, axis=1).repeat(times, axis=2)
+        parts.append(overlay(images, labels, background_labels))
+    columns = min(columns, images_that_fit(images.shape[1])[0])
+    starts = range(0, len(images), columns)
+    rows = [list(part[i : i + columns]) for i in starts for part in parts]
+    return Panel(rows, together=len(parts))
+
+
+def overlay(images: Pixels, masks: NDArray[np.uint8], background_labels: int) -> Pixels:
+    """Objects tinted in slot colours and outlined; white lines between background labels.
+
+    images [N,H,W,3], masks [N,H,W].
+    """
+    colours = slot_colours(max(1, 256 - background_labels))
+    is_object = masks >= background_labels
+    colour = colours[np.where(is_object, masks.astype(int) - background_labels, 0)]
+    mixed = (images * (1 - TINT) + colour * TINT + 0.5).astype(np.uint8)
+    out = np.where(is_object[..., None], mixed, images)
+    edge = outlines(masks)
+    out = np.where((edge & is_object)[..., None], colour, out)
+    return np.where((edge & ~is_object & ~outlines(is_object))[..., None], 255, out)
+
+
+def outlines(labels: NDArray[np.generic]) -> NDArray[np.bool_]:
+    """Pixels [N,H,W] with a neighbour, left, right, above or below, of another label."""
+    edge = np.zeros(labels.shape, bool)
+    across, down = labels[:, :, 1:] != labels[:, :, :-1], labels[:, 1:] != labels[:, :-1]
+    edge[:, :, 1:] |= across
+    edge[:, :, :-1] |= across
+    edge[:, 1:] |= down
+    edge[:, :-1] |= down
+    return edge
+
+
 # Training curves
 
 STAGE = "segregation"  # has an objective of its own beside the model's
@@ -159,7 +196,7 @@ QUANTITIES = (
 class TrainingLog(NamedTuple):
     """The log of a run: its name in the legend, the target of GECO, records oldest first.
 
-    `normalised`: the error counts the constant of the likelihood, and is in nats per dimension.
+    `normalised`: the error includes the constant of the likelihood, and is in nats per dimension.
     """
 
     name: str
@@ -168,11 +205,17 @@ class TrainingLog(NamedTuple):
     records: list[dict[str, Any]]
 
 
+def training_log(run: TrainedRun, name: str) -> TrainingLog:
+    """The log of a run; an imported run has no records."""
+    path = run.run_dir / LOG_NAME
+    records = read_log(run.run_dir) if path.is_file() else []
+    return TrainingLog(name, run.recipe.model.normalised, run.recipe.train.geco_target, records)
+
+
 def training_charts(logs: Sequence[TrainingLog]) -> tuple[Legend, list[Chart]]:
     """A legend, and a chart of each quantity that some run has.
 
-    Errors with and without the constant of the likelihood lie far apart, and have charts of
-    their own.
+    Errors with and without the constant of the likelihood differ widely, and have separate charts.
     """
     keys = [log.name for log in logs]
     charts = []
@@ -200,10 +243,3 @@ def _line(log: TrainingLog, quantity: str) -> Points:
         own = {name for name in names if name.startswith(quantity)} - {quantity + STAGE}
         quantity = min(own, default=quantity)
     return [(r["step"], r.get(quantity)) for r in log.records] if quantity in names else []
-
-
-def curve_rows(logs: Sequence[TrainingLog], across: int = 3) -> list[Sequence[Block | None]]:
-    """The rows of a figure of training curves; one run needs no legend."""
-    legend, charts = training_charts(logs)
-    rows: list[Sequence[Block | None]] = [[legend]] if len(logs) > 1 else []
-    return rows + [charts[i : i + across] for i in range(0, len(charts), across)]

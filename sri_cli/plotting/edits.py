@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sri_cli.console import counting
 from sri_cli.data.sources.folder import Unreadable, decode_image
 from sri_cli.data.transforms import Resizing
 from sri_cli.errors import SriError
 from sri_cli.generation.edit import (
     EditRow,
     decode_edits,
-    draw_scenes,
+    draw_sources,
     exchange,
     infer_scene,
     reimagine,
@@ -23,16 +22,9 @@ from sri_cli.generation.edit import (
 )
 from sri_cli.generation.sample import check_request
 from sri_cli.generation.trained_run import TrainedRun, open_run
-from sri_cli.plotting.figures import (
-    Panel,
-    Pixels,
-    check_file,
-    check_page,
-    draw,
-    write_figure,
-)
+from sri_cli.plotting.figures import Panel, check_file, check_page, draw, write_figure
 from sri_cli.plotting.from_runs import title_of
-from sri_cli.plotting.palette import blend_masks
+from sri_cli.plotting.images import Pixels, blend_masks
 from sri_cli.run import Workspace
 
 TITLES = {
@@ -41,6 +33,7 @@ TITLES = {
     "exchange": "Slots exchanged between two scenes",
     "reimagine": "Drawn again from a slot on",
 }
+WITH_SCENES = ("repeat", "exchange")  # edit new scenes beside a given image
 VARIANTS = 6
 
 
@@ -56,64 +49,55 @@ def edit_run(
     temperature: float = 1.0,
     image: Path | None = None,
     index: int | None = None,
-    variants: int | None = None,
+    variants: int = VARIANTS,
     out: Path | None = None,
 ) -> tuple[Path, list[str]]:
     """Edit scenes of a run (None: the latest) and draw them before and after.
 
-    The options are those of `sri edit`; slots count from 1, and no `slot` means each in turn.
-    Returns the file and notes.
+    The options are those of `sri edit`, of which `cli/edit.py` rejects those without effect; slots
+    count from 1, and no `slot` means each in turn. Returns the file and notes.
 
     Raises:
-        SriError: for options that exclude each other or that the run does not have.
+        SriError: for options out of range for the run.
     """
     given = image is not None or index is not None
     if num is None:
         num = 2 if action == "exchange" else 4
         num = 1 if action == "reimagine" and not slot else num
-    elif given and action in ("remove", "reimagine"):
-        raise SriError(f"--num: {action} edits the image alone", "leave it out")
-    if image is not None and index is not None:
-        raise SriError("--image and --index name two images", "leave out one of the two")
-    if given and slots is not None:
-        raise SriError("--slots: an image has as many slots as in training", "leave it out")
     if action == "exchange" and not given and num % 2:
         raise SriError(f"--num {num}: slots are exchanged between two scenes each", "--num 2")
-    if variants is not None and action != "reimagine":
-        raise SriError(f"--variants: {action} has none", "leave it out")
     check_request(num, slots or 1, temperature, seed)
     check_file(out)
 
     opened = open_run(workspace, run)
-    model, total = opened.model, slots or int(opened.model.num_slots)
+    model, total = opened.model, slots or opened.model.num_slots
     _check_slots(opened, action, slot, total)
     notes = [edit_note(opened, action)]
-    inferred = None
+    sources = []
     if image is not None:
-        inferred = infer_scene(model, *_read_image(image, model.image_size, notes), seed)
+        sources = [infer_scene(model, *_read_image(image, model.image_size, notes), seed)]
     elif index is not None:
-        inferred = infer_scene(model, *_test_image(opened, index), seed)
-    alone = inferred is not None and action in ("remove", "reimagine")
-    scenes = [] if alone else draw_scenes(model, seed, num, total, temperature)
-    sources = scenes if inferred is None else [inferred, *scenes]
+        sources = [infer_scene(model, *_test_image(opened, index), seed)]
+    if not given or action in WITH_SCENES:
+        sources += draw_sources(model, seed, num, total, temperature)
 
-    each = [(k,) for k in range(total)]
-    which: list[tuple[int, ...]] = [tuple(k - 1 for k in slot)] if slot else [*each]
-    columns = [f"slot {'+'.join(str(k + 1) for k in group)}" for group in which]
-    bars = which
+    groups: list[tuple[int, ...]]
+    groups = [tuple(k - 1 for k in slot)] if slot else [(k,) for k in range(total)]
+    names = ["+".join(str(k + 1) for k in group) for group in groups]
+    columns = [f"slot {name}" for name in names]
+    bars: list[tuple[int, ...]] = groups
     if action == "remove":
-        rows = remove(sources, which)
-        columns = [f"without {name.removeprefix('slot ')}" for name in columns]
+        rows = remove(sources, groups)
+        columns = [f"without {name}" for name in names]
     elif action == "repeat":
-        rows = repeat(sources, which)
+        rows = repeat(sources, groups)
     elif action == "exchange":
-        pairs = list(zip(scenes[::2], scenes[1::2], strict=True)) if inferred is None else []
-        rows = exchange(pairs or [(scene, sources[0]) for scene in scenes], which)
+        pairs = list(zip(sources[::2], sources[1::2], strict=True)) if not given else []
+        rows = exchange(pairs or [(scene, sources[0]) for scene in sources[1:]], groups)
     else:
         firsts = [k - 1 for k in slot] or range(1, total)
-        count = variants or VARIANTS
-        rows = reimagine(model, sources, firsts, count, temperature, seed)
-        columns, bars = [f"variant {i + 1}" for i in range(count)], [()] * count
+        rows = reimagine(model, sources, firsts, variants, temperature, seed)
+        columns, bars = [f"variant {i + 1}" for i in range(variants)], [()] * variants
 
     panel = _panel(opened, rows, columns, bars, total)
     title = f"{TITLES[action]}, temperature {temperature:g}, seed {seed}"
@@ -132,8 +116,7 @@ def _panel(
     """Images above their masks: the given image where there is one, the scene, its edits."""
     check_page(run.model.image_size, len(columns) + 2, 2 * len(rows))
     edits = [*source_edits(rows), *(edit for row in rows for edit in row.after)]
-    with counting("decoding", len(edits)) as advance:
-        images, levels = decode_edits(run.model, edits, total, advance)
+    images, levels = decode_edits(run.model, edits, total)
     masks = blend_masks(levels)
     cells: list[list[Pixels | None]] = []
     for i, row in enumerate(rows):

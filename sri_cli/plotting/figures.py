@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 
 from sri_cli.atomic import write_atomic
 from sri_cli.errors import SriError
-from sri_cli.plotting.grid import Pixels
-from sri_cli.plotting.palette import slot_colours
+from sri_cli.metrics.tabular import Table
+from sri_cli.plotting.images import Pixels, slot_colours, wrap_text
 
 Points = Sequence[tuple[float, float | None]]  # (step, value)
 
@@ -62,11 +62,11 @@ class Panel:
     Attributes:
         cells: rows of uint8 images [H,W,3]; None is an empty cell.
         caption: a heading above all.
-        rows, columns: a name for each row and each column.
+        rows, columns: names of rows and columns.
         names: a line of text below each image.
         slots: for each column the slots that it is about, shown as a bar in their colours.
         breaks: columns with a wider gap before them.
-        together: so many rows at a time stand close, as images above their masks.
+        together: number of rows that are drawn close together, as images above their masks.
     """
 
     cells: Sequence[Sequence[Pixels | None]]
@@ -101,20 +101,6 @@ class Legend:
     keys: Sequence[str]
 
 
-@dataclass(frozen=True)
-class Table:
-    """Cells of text, the header first; the first `left` columns are aligned left.
-
-    Rows with an index in `marked` stand out (0 is the header); `notes` stand below.
-    """
-
-    rows: Sequence[Sequence[str]]
-    caption: str = ""
-    left: int = 1
-    marked: frozenset[int] = frozenset()
-    notes: Sequence[str] = ()
-
-
 Block = Panel | Chart | Legend | Table
 
 
@@ -127,8 +113,8 @@ def draw(
 ) -> Figure:
     """A figure of blocks in rows and columns; None is an empty cell.
 
-    Images are enlarged by a whole number of pixels, the nearest to `scale`. Without `captions`
-    no text stands around images.
+    Images are enlarged by a whole factor, the nearest to `scale`. Without `captions` there is no
+    text around images.
     """
     with rc_context(STYLE):
         figure = Figure(figsize=(1, 1), dpi=72 * scale, facecolor="white")
@@ -141,14 +127,16 @@ def draw(
     return figure
 
 
-def png_bytes(figure: Figure) -> bytes:
-    """The PNG file; the same figure gives the same bytes."""
-    return _file(figure, "png", {"Software": None})
+def figure_bytes(figure: Figure, kind: str = "png") -> bytes:
+    """The PNG or PDF file; the same figure gives the same bytes.
 
-
-def pdf_bytes(figure: Figure) -> bytes:
-    """The PDF file: text and lines are vectors, images are embedded pixel by pixel."""
-    return _file(figure, "pdf", dict.fromkeys(("Creator", "Producer", "CreationDate")))
+    A PDF has text and lines as vectors, and images embedded pixel by pixel.
+    """
+    keys = ("Software",) if kind == "png" else ("Creator", "Producer", "CreationDate")
+    buffer = io.BytesIO()
+    with rc_context(STYLE):
+        figure.savefig(buffer, format=kind, dpi="figure", metadata=dict.fromkeys(keys))
+    return buffer.getvalue()
 
 
 def cell_side(side_px: int) -> int:
@@ -172,17 +160,17 @@ def check_page(side_px: int, columns: int, rows: int) -> None:
         )
 
 
-def check_file(path: Path | None) -> None:
-    """SriError unless a figure can be written to `path`."""
-    if path is not None and (path.is_dir() or path.suffix.lower() not in (".png", ".pdf")):
-        what = "is a folder" if path.is_dir() else "ends neither in .png nor in .pdf"
-        raise SriError(f"--out {path} {what}", "name a file: --out figure.png")
+def check_file(path: Path | None, suffixes: Sequence[str] = (".png", ".pdf")) -> None:
+    """SriError unless `path` can be a file with one of the suffixes; None: it is not given."""
+    if path is not None and (path.is_dir() or path.suffix.lower() not in suffixes):
+        known = " or ".join(filter(None, suffixes))
+        what = "is a folder" if path.is_dir() else f"does not end in {known}"
+        raise SriError(f"--out {path} {what}", f"name a file that ends in {known}")
 
 
 def write_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, or as PDF where the file is named so."""
-    is_pdf = path.suffix.lower() == ".pdf"
-    write_atomic(path, pdf_bytes(figure) if is_pdf else png_bytes(figure))
+    """Write a figure as PNG or PDF, by the suffix of the file."""
+    write_atomic(path, figure_bytes(figure, path.suffix.lower()[1:]))
 
 
 def flowed(groups: Sequence[Sequence[Block]], most: int) -> list[list[Block | None]]:
@@ -234,7 +222,7 @@ def _panel(panel: Panel, figure: Figure, scale: float, captions: bool) -> Axes:
 
     axes = _new_axes(figure, mosaic.shape[1] * points, mosaic.shape[0] * points)
     axes.set_axis_off()
-    # Row 0 at the top, and flipped twice on the way there, so that a PDF holds the image upright.
+    # Row 0 is at the top; flipped twice, so that a PDF embeds the image upright.
     axes.imshow(
         mosaic[::-1],
         interpolation="none",
@@ -287,7 +275,7 @@ def _headings(
 
 
 def _caption(axes: Axes, text: str, above: float) -> None:
-    """A bold heading at the left upper corner of the axes."""
+    """A bold heading above the left upper corner of the axes."""
     width = max(axes.get_position().width * 72, 260)
     lines = "\n".join(_wrapped(text, CAPTION, width, "bold"))
     _note(axes, lines, (0, 1), (0, above), "axes fraction", size=CAPTION, weight="bold")
@@ -299,12 +287,12 @@ def _note(
     at: tuple[float, float],
     offset: tuple[float, float],
     coordinates: str = "data",
-    **look: Any,
+    **style: Any,
 ) -> None:
     """Text at data coordinates, moved by points."""
-    usual: Any = {"size": LABEL, "color": INK, "linespacing": LEADING, "va": "baseline"}
-    usual |= {"textcoords": "offset points", "annotation_clip": False}
-    axes.annotate(text, at, offset, coordinates, **usual | look)
+    default: Any = {"size": LABEL, "color": INK, "linespacing": LEADING, "va": "baseline"}
+    default |= {"textcoords": "offset points", "annotation_clip": False}
+    axes.annotate(text, at, offset, coordinates, **default | style)
 
 
 def _chart(chart: Chart, figure: Figure) -> Axes:
@@ -315,14 +303,17 @@ def _chart(chart: Chart, figure: Figure) -> Axes:
         drawn[~np.isfinite(drawn) | (chart.log_y & (drawn <= 0))] = np.nan
         values.append(drawn[np.isfinite(drawn)])
         marker = "." if len(values[-1]) == 1 else ""
-        axes.plot(steps, drawn, marker=marker, **_line_look(chart.keys.index(name)))
+        axes.plot(steps, drawn, marker=marker, **_line_style(chart.keys.index(name)))
     for goal in chart.goals:
         axes.axhline(goal, color=GOAL, lw=1, ls=(0, (4, 3)))
     if chart.log_y:
         axes.set_yscale("log")
     else:
         axes.set_ylim(*_y_range(np.concatenate(values), chart.goals))
-    _frame(axes)
+    axes.grid(color=FAINT, lw=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=NOTE, labelcolor=INK, length=0)
+    axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("step", size=LABEL, color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -345,26 +336,18 @@ def _y_range(values: NDArray[np.float64], goals: Sequence[float]) -> tuple[float
     return min(shown) - margin, max(shown) + margin
 
 
-def _line_look(index: int) -> dict[str, Any]:
-    """Colour, dashes and width of line number `index`: dashes change with every line, so that
-    lines can be told apart without colours."""
+def _line_style(index: int) -> dict[str, Any]:
+    """Colour, dashes and width of line number `index`; lines differ in dashes too, not in colour
+    alone."""
     slot = LINE_SLOTS[index % len(LINE_SLOTS)]
     dashes = DASHES[(index + index // len(LINE_SLOTS)) % len(DASHES)]
     return {"color": slot_colours(slot + 1)[slot] / 255, "ls": dashes, "lw": 1.5}
 
 
-def _frame(axes: Axes) -> None:
-    """Faint horizontal and vertical lines, small numbers, no box."""
-    axes.grid(color=FAINT, lw=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=NOTE, labelcolor=INK, length=0)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
 def _legend(legend: Legend, figure: Figure) -> Axes:
     axes = _new_axes(figure, 1, 1)
     axes.set_axis_off()
-    lines = [Line2D([], [], **_line_look(i)) for i in range(len(legend.keys))]
+    lines = [Line2D([], [], **_line_style(i)) for i in range(len(legend.keys))]
     columns = max(1, min(len(lines), 4))
     axes.legend(
         lines,
@@ -414,10 +397,10 @@ def _table(table: Table, figure: Figure, captions: bool) -> Axes:
             axes.add_patch(Rectangle((0, top), lefts[-1], height, color=TINT, lw=0))
         for j, lines in enumerate(row):
             x = lefts[j] + PADDING / 2 + widths[j] * (j >= table.left)
-            look: Any = {"ha": "left" if j < table.left else "right", "weight": _weight(i)}
+            style: Any = {"ha": "left" if j < table.left else "right", "weight": _weight(i)}
             for k, line in enumerate(lines):
                 baseline = top + ROW_GAP / 2 + (k * LEADING + 1) * LABEL
-                _note(axes, line, (x, baseline), (0, 0), **look)
+                _note(axes, line, (x, baseline), (0, 0), **style)
     if captions:
         _caption(axes, table.caption, 6)
         notes = [line for note in table.notes for line in _wrapped(note, NOTE, max(lefts[-1], 420))]
@@ -439,14 +422,8 @@ def _width(text: str, size: float, weight: str = "normal") -> float:
 
 def _wrapped(text: str, size: float, width: float, weight: str = "normal") -> list[str]:
     """Lines no wider than `width`, as far as single words allow."""
-    lines = [""]
-    for word in "".join(c if c.isprintable() else " " for c in text).split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and _width(longer, size, weight) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    return wrap_text(printable, width, lambda line: _width(line, size, weight))
 
 
 # Layout
@@ -459,7 +436,7 @@ def _arrange(
     notes: Sequence[str],
     scale: float,
 ) -> None:
-    """Move axes to their places, in whole pixels, and give the figure its size.
+    """Move axes to whole pixels, and set the size of the figure.
 
     Axes of one column share their left edge, axes of one row their upper edge. A row of a single
     block does not widen the column of the others.
@@ -491,10 +468,10 @@ def _arrange(
         lines = _wrapped(title, TITLE, (width - margin) / scale, "bold")
         texts.append((y, "\n".join(lines), TITLE, "bold"))
         y += math.ceil((len(lines) * TITLE * LEADING + 6) * scale)
-    places: dict[Axes, tuple[int, int]] = {}
+    corners: dict[Axes, tuple[int, int]] = {}  # left upper, in px
     for row in rows:
         y += most(row, 3)
-        places |= {axes: (left, y) for axes, left in zip(row, lefts, strict=False) if axes}
+        corners |= {axes: (left, y) for axes, left in zip(row, lefts, strict=False) if axes}
         y += most(row, 2) + gap
     y -= gap
     lines = [line for note in notes for line in _wrapped(note, NOTE, (width - margin) / scale)]
@@ -503,15 +480,15 @@ def _arrange(
         y += math.ceil((10 + len(lines) * NOTE * LEADING) * scale)
 
     width, height = width + margin, y + margin
-    sizes = {axes: (round(axes.bbox.width), round(axes.bbox.height)) for axes in places}
+    sizes = {axes: (round(axes.bbox.width), round(axes.bbox.height)) for axes in corners}
     figure.set_size_inches(width / figure.dpi, height / figure.dpi)
-    for axes, (left, top) in places.items():
+    for axes, (left, top) in corners.items():
         w, h = sizes[axes]
         axes.set_position((left / width, 1 - (top + h) / height, w / width, h / height))
     for top, text, size, weight in texts:
         at = (margin / width, 1 - top / height)
-        look: Any = {"size": size, "weight": weight, "linespacing": LEADING}
-        figure.text(*at, text, va="top", color=INK, **look)
+        style: Any = {"size": size, "weight": weight, "linespacing": LEADING}
+        figure.text(*at, text, va="top", color=INK, **style)
 
 
 def _extent(axes: Axes, renderer: Any) -> tuple[float, float, float, float]:
@@ -519,10 +496,3 @@ def _extent(axes: Axes, renderer: Any) -> tuple[float, float, float, float]:
     box, height = axes.get_tightbbox(renderer), round(axes.bbox.height)
     assert box is not None
     return -box.x0, box.x1, height - box.y0, box.y1 - height
-
-
-def _file(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
-    buffer = io.BytesIO()
-    with rc_context(STYLE):
-        figure.savefig(buffer, format=kind, dpi="figure", metadata=metadata)
-    return buffer.getvalue()

@@ -15,28 +15,30 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sri_cli.console import counting
+from sri_cli.device import choose_device
 from sri_cli.errors import SriError
 from sri_cli.generation.reconstruct import reconstruct
-from sri_cli.generation.sample import check_request, quantise, sample_scenes
+from sri_cli.generation.sample import Scenes, check_request, draw_scenes
 from sri_cli.generation.trained_run import TrainedRun, open_run
+from sri_cli.labeling.session import FOLDER
+from sri_cli.labeling.statistics import rated_scenes
 from sri_cli.metrics import order
-from sri_cli.metrics.records import recorded
+from sri_cli.metrics.image_metrics import TOWERS
+from sri_cli.metrics.records import recorded, run_subject
+from sri_cli.metrics.stack_classifiers.classifiers import open_judge
 from sri_cli.metrics.tables import paper_tables, published_names
 from sri_cli.plotting.blocks import (
-    TrainingLog,
-    curve_rows,
     grid_panel,
     order_panel,
     reconstruction_panel,
     row_panel,
     segmentation_panel,
+    training_charts,
+    training_log,
 )
-from sri_cli.plotting.failures import judge_scenes, rater_verdicts
 from sri_cli.plotting.figures import (
     Block,
     Panel,
-    Table,
     cell_side,
     check_file,
     check_page,
@@ -45,43 +47,35 @@ from sri_cli.plotting.figures import (
     images_that_fit,
     write_figure,
 )
-from sri_cli.plotting.grid import Pixels
-from sri_cli.plotting.palette import blend_masks
+from sri_cli.plotting.images import Pixels, blend_masks
 from sri_cli.run import Workspace
-from sri_cli.training.log import LOG_NAME, read_log
+from sri_cli.training.log import LOG_NAME
 
 Rows = Sequence[Sequence[Block | None]]
 
 TEMPERATURES = (0.25, 0.5, 0.75, 1.0, 1.25)
 MORE_SLOTS = (-2, 0, 2, 4)  # than in training
-JUDGED_SCENES = 200  # among which `failures` looks for broken ones
-ORDER_SCENES = 8  # that `sri order` shows
-MAX_FACTOR = 8  # of --scale: a page has 20,000 pixels a side then
+JUDGED_SCENES = 200  # drawn for `failures`, which shows the broken ones
+ORDER_SCENES = 8  # shown by `sri order`
+CURVES_ACROSS = 3
+MAX_FACTOR = 8  # of --scale: a page is up to 20,000 pixels wide then
 
 
 @dataclass(frozen=True)
 class Options:
     """Which scenes and images a figure shows.
 
-    `num` None: as many as suit the figure; `slots` None: as in training; `data` None: the data
-    file that a run was trained on.
+    `num` 0: as many as suit the figure; `slots` None: as in training; `data` None: the data file
+    that a run was trained on.
     """
 
-    num: int | None = None
+    num: int = 0
     slots: int | None = None
     temperature: float = 1.0
     seed: int = 0
     data: str | None = None
     split: str = "test"
     dynamic_slots: bool = False
-
-
-class Scenes(NamedTuple):
-    """Scenes: images [N,H,W,3], what each slot shows [N,K,H,W,3], masks [N,K,H,W]."""
-
-    images: Pixels
-    rgb: Pixels
-    masks: NDArray[np.float32]
 
 
 def figure_of_runs(
@@ -108,16 +102,16 @@ def figure_of_runs(
         The file, and the notes of the figure.
 
     Raises:
-        SriError: for options that the figure does not have, runs without what it shows, or more
-            images than one page holds.
+        SriError: for options out of range, runs without what it shows, or more images than one
+            page holds.
     """
-    _check_options(name, options)
+    slots = 1 if options.slots is None else options.slots
+    check_request(options.num or 1, slots, options.temperature, options.seed)
     check_file(out)
     opened = [open_run(workspace, run, options.dynamic_slots) for run in runs or (None,)]
     notes: list[str] = []
-    rows: Rows
     if name in IMAGE_FIGURES:
-        factor = _factor(scale, int(opened[0].model.image_size))
+        factor = _factor(scale, opened[0].model.image_size)
         rows, title = _image_figure(name, opened, options, notes)
     else:
         factor = _factor(scale)
@@ -136,8 +130,7 @@ def order_of_run(
     and the path of the figure.
     """
     check_file(out)
-    slots = int(run.model.num_slots)
-    scenes = draw_scenes(run, num, slots, 1.0, seed)
+    scenes = _scenes(run, Options(num, seed=seed))
     record = {
         "run": str(run.run_dir),
         "step": run.step,
@@ -146,21 +139,10 @@ def order_of_run(
         "temperature": 1.0,
     } | order.report(scenes.masks, seed)
     shown = Scenes(*(part[:ORDER_SCENES] for part in scenes))  # type: ignore[arg-type]
-    panel = order_panel(*shown, title_of(run))
+    panel = order_panel(shown, title_of(run))
     path = out or run.run_dir / "figures" / "order.png"
     write_figure(draw([[panel]], "Random scenes and their slots in generation order"), path)
     return record | {"figure": str(path)}
-
-
-def draw_scenes(run: TrainedRun, num: int, slots: int, temperature: float, seed: int) -> Scenes:
-    """Scenes 0 .. num-1 of a seed."""
-    parts = []
-    with counting(f"drawing {run.run_dir.name}", num) as advance:
-        for scene in sample_scenes(run.model, num, slots, temperature, seed):
-            masks = scene.masks[:, :, 0].cpu().numpy()
-            parts.append(Scenes(quantise(scene.image), quantise(scene.rgb), masks))
-            advance(len(masks))
-    return Scenes(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def system_name(recipe: str, size: str) -> str:
@@ -190,17 +172,17 @@ def _samples(run: TrainedRun, options: Options, notes: list[str]) -> list[Block]
 
 
 def _order(run: TrainedRun, options: Options, notes: list[str]) -> list[Block]:
-    return [order_panel(*_scenes(run, options), title_of(run))]
+    return [order_panel(_scenes(run, options), title_of(run))]
 
 
 def _slots(run: TrainedRun, options: Options, notes: list[str]) -> list[Block]:
-    usual = int(run.model.num_slots)
+    usual = run.model.num_slots
     images, masks = {}, []
     for k in sorted({max(1, usual + more) for more in MORE_SLOTS} | {options.slots or usual}):
-        found = _scenes(run, replace(options, slots=k))
+        scenes = _scenes(run, replace(options, slots=k))
         name = f"{k} slot{'s' * (k > 1)}{' (as in training)' * (k == usual)}"
-        images[name] = found.images
-        masks.append(list(blend_masks(found.masks)))
+        images[name] = scenes.images
+        masks.append(list(blend_masks(scenes.masks)))
     if not run.model.has_scene:
         notes.append(f"{run.run_dir.name} has no scene variable: the noise of its slots is equal.")
     return [row_panel(images, title_of(run)), Panel(masks, "their masks in slot colours")]
@@ -216,55 +198,103 @@ def _temperature(run: TrainedRun, options: Options, notes: list[str]) -> list[Bl
 
 def _reconstructions(run: TrainedRun, options: Options, notes: list[str]) -> list[Block]:
     data = run.open_data(options.data)
-    found = reconstruct(run, data, options.split, options.num or 1, options.seed)
-    if found.imagined is None:
+    made = reconstruct(run, data, options.split, options.num, options.seed)
+    if made.rollout is None:
         notes.append(f"{run.run_dir.name} infers no scene latent from an image: no rollout.")
-    parts = found.inputs, found.attention, found.images, found.masks, found.imagined
-    return [reconstruction_panel(*parts, _image_title(run, data.caption))]
+    return [reconstruction_panel(made, _image_title(run, data.caption))]
 
 
 def _segmentation(run: TrainedRun, options: Options, notes: list[str]) -> list[Block]:
     data = run.open_data(options.data)
-    found = reconstruct(run, data, options.split, options.num or 1, options.seed)
-    truth = data.split(options.split).masks_of(found.indices)
+    made = reconstruct(run, data, options.split, options.num, options.seed)
+    truth = data.split(options.split).masks_of(made.indices)
     if truth is None:
         notes.append(f"{data.caption} has no masks: there are no true ones.")
     else:
         notes.append("True masks have the colours of the slots that fit them best.")
-    parts = found.inputs, found.attention, found.images, found.rgb, found.masks
-    return [segmentation_panel(*parts, truth, _image_title(run, data.caption))]
+    return [segmentation_panel(made, truth, _image_title(run, data.caption))]
 
 
 def _failures(run: TrainedRun, options: Options, notes: list[str]) -> list[Block]:
-    # Raters judged scenes as in training; scenes with other options are judged by the network.
-    usual = replace(options, num=None) == Options()
-    found = rater_verdicts(run) if usual else None
-    if found is None:
+    # Raters judge scenes with default options; scenes with others are judged by the network.
+    is_default = replace(options, num=0) == Options()
+    judged = rater_verdicts(run) if is_default else None
+    if judged is None:
         images = _scenes(run, replace(options, num=JUDGED_SCENES)).images
-        found = judge_scenes(images, run.data_name)
-    notes += found.notes
-    count, total = int((found.scores < 0.5).sum()), len(found.scores)
+        judged = network_verdicts(images, run.data_name)
+    notes += judged.notes
+    count, total = int((judged.scores < 0.5).sum()), len(judged.scores)
     if count == 0:
         notes.append(f"{run.run_dir.name}: none of {total} scenes was judged broken.")
         return []
-    num = min(options.num or 1, count)
-    worst = np.argsort(found.scores, kind="stable")[:num]
+    worst = np.argsort(judged.scores, kind="stable")[: min(options.num, count)]
     caption = f"{title_of(run)}; {count} of {total} judged broken"
-    columns = _grid_columns(options.num or 1)
-    return [grid_panel(found.images[worst], caption, columns, [found.names[i] for i in worst])]
+    names = [judged.names[i] for i in worst]
+    return [grid_panel(judged.images[worst], caption, _grid_columns(options.num), names)]
+
+
+class Verdicts(NamedTuple):
+    """Judged scenes.
+
+    Attributes:
+        images: [N,H,W,3].
+        scores: [N], the share or probability of plausible; below 0.5 a scene is broken.
+        names: A line for each scene: its number and its verdict.
+        notes: Who judged, and what the names mean.
+    """
+
+    images: Pixels
+    scores: NDArray[np.float64]
+    names: list[str]
+    notes: list[str]
+
+
+def network_verdicts(images: Pixels, data: str) -> Verdicts:
+    """The verdicts of the network behind the S-Acc estimate on scenes of a data set."""
+    plausible = open_judge(choose_device()).plausible(images).astype(np.float64)
+    names = [f"{i}: {share:.2f}" for i, share in enumerate(plausible.tolist())]
+    notes = [
+        "Judged by the network of the S-Acc estimate; below each scene its number and the"
+        " probability that all blocks touch."
+    ]
+    if data not in TOWERS:
+        notes.append(f"The network was trained on towers of blocks, not on {data}.")
+    return Verdicts(images, plausible, names, notes)
+
+
+def rater_verdicts(run: TrainedRun) -> Verdicts | None:
+    """The scenes of exactly these weights that any rater decided on; None without one."""
+    scenes = rated_scenes(run.workspace.runs_root / FOLDER, run_subject(run)["model"])
+    scenes = [scene for scene in scenes if {*scene.verdicts.values()} != {"unsure"}]
+    if not scenes:
+        return None
+    votes = [list(scene.verdicts.values()) for scene in scenes]
+    against = np.array([own.count("implausible") for own in votes])
+    decided = against + [own.count("plausible") for own in votes]
+    raters = len({rater for scene in scenes for rater in scene.verdicts})
+    names = [
+        f"{scene.index}: {no} of {all_}"
+        for scene, no, all_ in zip(scenes, against, decided, strict=True)
+    ]
+    note = (
+        f"Judged by {raters} rater{'s' * (raters > 1)}; below each scene its number and how many of"
+        " those who were sure saw blocks apart."
+    )
+    images = np.stack([scene.image for scene in scenes])
+    return Verdicts(images, 1 - against / decided, names, [note])
 
 
 class Kind(NamedTuple):
-    """A figure of images: its blocks for one run, its title, number of images, its options."""
+    """A figure of images: its blocks for one run, title, number of images, and options."""
 
     blocks: Callable[[TrainedRun, Options, list[str]], list[Block]]
     title: str
     num: int
-    options: tuple[str, ...]
+    options: set[str]
 
 
-DRAWN = ("num", "slots", "temperature", "seed")
-IMAGES = ("num", "seed", "data", "split", "dynamic_slots")
+DRAWN = {"num", "slots", "temp", "seed"}
+IMAGES = {"num", "seed", "data", "split", "dynamic_slots"}
 HOW = "temperature {temperature:g}, seed {seed}"
 IMAGE_FIGURES = {
     "samples": Kind(_samples, f"Random scenes, {HOW}", 18, DRAWN),
@@ -279,18 +309,17 @@ IMAGE_FIGURES = {
     "segmentation": Kind(_segmentation, "Images of the {split} split, segmented", 4, IMAGES),
     "failures": Kind(_failures, f"Random scenes judged broken, {HOW}", 18, DRAWN),
 }
-FLAGS = {"temperature": "--temp", "dynamic_slots": "--dynamic-slots"}
 
 
 def _image_figure(
     name: str, runs: Sequence[TrainedRun], options: Options, notes: list[str]
 ) -> tuple[Rows, str]:
-    """Rows of blocks and the title; what does not fit a page is refused before it is drawn."""
+    """Rows of blocks and the title; too many for a page is an error before any is drawn."""
     kind = IMAGE_FIGURES[name]
     options = replace(options, num=options.num or kind.num)
-    side = max(int(run.model.image_size) for run in runs)
-    slots = options.slots or max(int(run.model.num_slots) for run in runs)
-    columns, rows = _shape(name, options.num or 1, slots)
+    side = max(run.model.image_size for run in runs)
+    slots = options.slots or max(run.model.num_slots for run in runs)
+    columns, rows = _shape(name, options.num, slots)
     beside = max(1, images_that_fit(side)[0] // columns)
     check_page(side, columns, rows * math.ceil(len(runs) / beside))
 
@@ -339,8 +368,9 @@ def _by_data(runs: Sequence[TrainedRun], blocks: Sequence[Block]) -> list[list[B
 
 
 def _scenes(run: TrainedRun, options: Options) -> Scenes:
-    slots = options.slots or int(run.model.num_slots)
-    return draw_scenes(run, options.num or 1, slots, options.temperature, options.seed)
+    slots = options.slots or run.model.num_slots
+    label = f"drawing {run.run_dir.name}"
+    return draw_scenes(run.model, options.num, slots, options.temperature, options.seed, label)
 
 
 def _image_title(run: TrainedRun, data: str) -> str:
@@ -352,17 +382,19 @@ def _image_title(run: TrainedRun, data: str) -> str:
 
 
 def _curves(runs: Sequence[TrainedRun]) -> tuple[Rows, str]:
-    logs = []
-    for run in runs:
-        records = read_log(run.run_dir) if (run.run_dir / LOG_NAME).is_file() else []
-        if not records:
+    logs = [training_log(run, title_of(run, step=False)) for run in runs]
+    for run, log in zip(runs, logs, strict=True):
+        if not log.records:
             raise SriError(
                 f"{run.run_dir} has no log of its training",
                 f"name runs with a {LOG_NAME} (an imported one has none)",
             )
-        name, target = title_of(run, step=False), run.recipe.train.geco_target
-        logs.append(TrainingLog(name, run.recipe.model.normalised, target, records))
-    return curve_rows(logs), "Training" if len(logs) > 1 else f"Training of {logs[0].name}"
+    legend, charts = training_charts(logs)
+    starts = range(0, len(charts), CURVES_ACROSS)
+    rows: list[Sequence[Block]] = [charts[i : i + CURVES_ACROSS] for i in starts]
+    if len(logs) == 1:
+        return rows, f"Training of {logs[0].name}"
+    return [[legend], *rows], "Training"
 
 
 def _table(runs: Sequence[TrainedRun]) -> tuple[Rows, str]:
@@ -374,24 +406,8 @@ def _table(runs: Sequence[TrainedRun]) -> tuple[Rows, str]:
     rows = []
     for table in paper_tables(known):
         ours = (i for i, row in enumerate(table.rows) if i and row[1].startswith("measured"))
-        marked = frozenset(ours)
-        rows.append([Table(table.rows, table.caption, table.left, marked, table.notes)])
+        rows.append([table._replace(marked=frozenset(ours))])
     return rows, ""
-
-
-# Checks
-
-
-def _check_options(name: str, options: Options) -> None:
-    """SriError for a value out of range, or an option that the figure does not have."""
-    num = 1 if options.num is None else options.num
-    slots = 1 if options.slots is None else options.slots
-    check_request(num, slots, options.temperature, options.seed)
-    known = IMAGE_FIGURES[name].options if name in IMAGE_FIGURES else ()
-    for option, default in vars(Options()).items():
-        if getattr(options, option) != default and option not in known:
-            flag = FLAGS.get(option, f"--{option}")
-            raise SriError(f"{flag} changes nothing in the figure {name}", "leave it out")
 
 
 def _factor(scale: str, side: int | None = None) -> float:

@@ -1,8 +1,8 @@
 """`sri report`: one HTML page about one or several runs.
 
-The page shows what was recorded before and what the newest checkpoints draw. It measures nothing;
-what is missing is named with the command that makes it. It is one file without scripts: style and
-images are inside, and nothing is loaded.
+The page shows earlier measurements and what the newest checkpoints draw. It measures nothing; for
+what is missing it gives the command. It is one file without scripts: style and images are embedded,
+and nothing is loaded.
 
 The template `report.html` renders plain data. A page has `title`, `lead`, `facts` and `sections`;
 a section has a `title` and any of
@@ -10,8 +10,8 @@ a section has a `title` and any of
     facts           pairs of name and value
     figures         see `image_figure`
     tables          header, rows and caption; the first column names the row
-    code, folded    code, and the words that unfold it
-    parts           sections of their own
+    code, folded    code, and the label that unfolds it
+    parts           subsections
 
 Axis legend: N images, K slots, H W pixels.
 """
@@ -39,25 +39,24 @@ from sri_cli.data.dataset import DataFile
 from sri_cli.data.summary import counts_text, masked_splits, parameters_text
 from sri_cli.errors import SriError
 from sri_cli.generation.reconstruct import reconstruct
+from sri_cli.generation.sample import draw_scenes
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.metrics.records import Measurement, newest, read_records, recorded, run_subject
 from sri_cli.metrics.tables import footnotes, table_rows
 from sri_cli.plotting.blocks import (
     TrainingLog,
+    contact_panel,
     grid_panel,
     order_panel,
     reconstruction_panel,
     training_charts,
+    training_log,
 )
-from sri_cli.plotting.figures import Block, Chart, Panel, draw, png_bytes
-from sri_cli.plotting.from_runs import draw_scenes
-from sri_cli.plotting.palette import slot_colours
+from sri_cli.plotting.figures import Block, Chart, check_file, draw, figure_bytes
 from sri_cli.plotting.report_commands import repeat_commands
 from sri_cli.run import Workspace
-from sri_cli.training.log import LOG_NAME, read_log
 
 NAME = "report.html"
-ENDINGS = (".html", ".htm")
 TEMPERATURES = (1.0, 0.7)
 SAMPLES, SAMPLE_COLUMNS, ORDER_SCENES, TEST_IMAGES = 32, 8, 6, 8
 DATA_IMAGES, DATA_COLUMNS = 12, 6
@@ -80,14 +79,12 @@ class Subject:
     data: DataFile | SriError
 
     @cached_property
-    def log(self) -> list[dict[str, Any]]:
-        """The records of its training, the oldest first; an imported run has none."""
-        run_dir = self.trained.run_dir
-        return read_log(run_dir) if (run_dir / LOG_NAME).is_file() else []
+    def log(self) -> TrainingLog:
+        return training_log(self.trained, self.name)
 
     @cached_property
     def measured(self) -> list[Measurement]:
-        """What was measured of this checkpoint, the newest of each kind."""
+        """The newest measurement of each kind of this checkpoint."""
         return newest(recorded(self.trained))
 
 
@@ -100,10 +97,7 @@ def report_of_runs(workspace: Workspace, runs: Sequence[str], out: Path | None =
         SriError: for a run without an intact checkpoint, or an `out` that cannot be a page;
             nothing has been drawn then.
     """
-    if out is not None and out.is_dir():
-        raise SriError(f"--out {out} is a folder", f"name a file: --out {out / NAME}")
-    if out is not None and out.suffix.lower() not in ENDINGS:
-        raise SriError(f"--out {out} is not an HTML file", f"--out {out.with_suffix('.html')}")
+    check_file(out, (".html", ".htm"))
     for run in runs:
         workspace.find_run(run)  # misspelt names are reported before any model is loaded
     opened = [open_run(workspace, run) for run in runs or (None,)]
@@ -204,7 +198,7 @@ def of_each(
 
 def image_figure(block: Block, caption: str, alt: str, captions: bool = False) -> dict[str, Any]:
     """A figure: `source`, `width` and `height` in px, `caption`, and `alt` for screen readers."""
-    png = png_bytes(draw([[block]], scale=PNG_SCALE, captions=captions))
+    png = figure_bytes(draw([[block]], scale=PNG_SCALE, captions=captions))
     with Image.open(io.BytesIO(png)) as image:
         width, height = (round(side / PNG_SCALE) for side in image.size)
     source = data_uri(png, "png")
@@ -243,7 +237,8 @@ def overview(subjects: Sequence[Subject]) -> Section:
 def run_facts(one: Subject) -> dict[str, str]:
     """The most important settings of a run."""
     trained = one.trained
-    recipe, time = trained.recipe, one.log[-1].get("time") if one.log else None
+    recipe, records = trained.recipe, one.log.records
+    time = records[-1].get("time") if records else None
     size = "" if recipe.size == "paper" else f", size {recipe.size}"
     return {
         "recipe": f"{recipe.name}{size}",
@@ -314,13 +309,8 @@ def measurements(subjects: Sequence[Subject]) -> Section:
 
 def training(subjects: Sequence[Subject]) -> Section:
     """Errors, KLs and their weights over the steps."""
-    logs = []
-    for one in subjects:
-        recipe = one.trained.recipe
-        about = (recipe.model.normalised, recipe.train.geco_target)
-        if one.log:
-            logs.append(TrainingLog(one.name, *about, one.log))
-    notes = [f"{one.name} has no training log." for one in subjects if not one.log]
+    logs = [one.log for one in subjects if one.log.records]
+    notes = [f"{one.name} has no training log." for one in subjects if not one.log.records]
     if not logs:
         return {"title": "Training", "notes": notes}
     legend, charts = training_charts(logs)
@@ -367,10 +357,10 @@ ORDER_TEXT = "A model has learned an order if a slot draws the same kind of thin
 
 def samples(one: Subject, many: bool) -> Section:
     """New scenes at two temperatures."""
-    num, slots = SAMPLES // 2 if many else SAMPLES, one.trained.model.num_slots
+    num, model = SAMPLES // 2 if many else SAMPLES, one.trained.model
     figures = []
     for temperature in TEMPERATURES:
-        images = draw_scenes(one.trained, num, slots, temperature, seed=0).images
+        images = draw_scenes(model, num, model.num_slots, temperature, seed=0).images
         what = f"{num} scenes at temperature {temperature:g}, seed 0"
         panel = grid_panel(images, columns=SAMPLE_COLUMNS)
         figures.append(image_figure(panel, what, f"{what}, generated by {one.name}"))
@@ -379,10 +369,9 @@ def samples(one: Subject, many: bool) -> Section:
 
 def order(one: Subject, many: bool) -> Section:
     """Scenes and the contributions of their slots."""
-    num, slots = ORDER_SCENES // 2 if many else ORDER_SCENES, one.trained.model.num_slots
-    scenes = draw_scenes(one.trained, num, slots, temperature=1.0, seed=0)
-    panel = order_panel(scenes.images, scenes.rgb, scenes.masks)
-    caption = f"{num} scenes with their masks and what each of {slots} slots adds"
+    num, model = ORDER_SCENES // 2 if many else ORDER_SCENES, one.trained.model
+    panel = order_panel(draw_scenes(model, num, model.num_slots, temperature=1.0, seed=0))
+    caption = f"{num} scenes with their masks and what each of {model.num_slots} slots adds"
     return {"figures": [image_figure(panel, caption, f"{caption}, of {one.name}", True)]}
 
 
@@ -391,21 +380,19 @@ def reconstructions(one: Subject, _: bool) -> Section:
     if isinstance(one.data, SriError):
         return not_shown(one.data)
     try:
-        found = reconstruct(one.trained, one.data, num=TEST_IMAGES)
+        made = reconstruct(one.trained, one.data, num=TEST_IMAGES)
     except SriError as error:
         return not_shown(error)
-    panel = reconstruction_panel(
-        found.inputs, found.attention, found.images, found.masks, found.imagined
-    )
-    caption = f"{len(found.inputs)} images of the test split of {one.data.caption}"
+    panel = reconstruction_panel(made)
+    caption = f"{len(made.inputs)} images of the test split of {one.data.caption}"
     section: Section = {"figures": [image_figure(panel, caption, f"{caption}, {one.name}", True)]}
-    if found.imagined is None:
+    if made.rollout is None:
         section["text"] = "There is no rollout: this model has no scene variable."
     return section
 
 
 def walks(one: Subject, _: bool) -> Section:
-    """The GIFs that `sri walk` has left in the run's folder."""
+    """The GIFs of `sri walk` in the run's folder."""
     folder = one.trained.run_dir / "figures"
     films = [path for path in list_folder(folder) if path.match("walk*.gif")]
     command = shlex.join(["sri", "walk", "--run", str(one.trained.run_dir)])
@@ -468,11 +455,6 @@ def data_part(data: DataFile) -> Section:
         images, masks = split.images[picked], split.masks_of(picked)
     except SriError as error:  # damaged beyond its header
         return section | not_shown(error)
-    text, rows = f"{len(images)} training images", [images]
-    if masks is not None:
-        text += " above their masks"
-        rows.append(slot_colours(int(masks.max()) + 1)[masks])
-    starts = range(0, len(images), DATA_COLUMNS)
-    cells = [list(row[i : i + DATA_COLUMNS]) for i in starts for row in rows]
-    panel = Panel(cells, together=len(rows))
+    text = f"{len(images)} training images" + " above their masks" * (masks is not None)
+    panel = contact_panel(images, masks, data.background_labels, DATA_COLUMNS)
     return section | {"figures": [image_figure(panel, text, f"{text}, {data.caption}")]}

@@ -1,4 +1,4 @@
-"""Films: `sri walk` from runs to MP4 (imageio's ffmpeg) and GIF (Pillow).
+"""Videos: `sri walk` from runs to MP4 (ffmpeg) and GIF (Pillow).
 
 Axis legend: F frames, N walks, S image side; images are uint8 with 3 channels.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import io
 import math
+import subprocess
 import tempfile
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -22,14 +22,15 @@ from sri_cli.errors import SriError, SriFailure
 from sri_cli.generation.sample import check_request, quantise
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.generation.traverse import Walk, random_walk, walk_between, walk_scenes
-from sri_cli.plotting.grid import Pixels, caption, enlarge, make_grid
-from sri_cli.plotting.palette import blend_masks
+from sri_cli.plotting.figures import check_file
+from sri_cli.plotting.images import Pixels, blend_masks, caption, make_grid
 from sri_cli.run import Workspace
 
 CELL_PX = 128  # at least; twice that for a single walk
 BLOCK_GAP = 12
-PALETTE_FRAMES = 16  # that the 256 colours of a GIF are chosen from
-H264 = ["-crf", "18", "-movflags", "+faststart"]
+PALETTE_FRAMES = 16  # from which the 256 colours of a GIF are chosen
+RAW = "-v error -f rawvideo -vcodec rawvideo -pix_fmt rgb24"
+H264 = "-an -vcodec libx264 -pix_fmt yuv420p -crf 18 -movflags +faststart"
 
 
 def walk_runs(
@@ -53,7 +54,7 @@ def walk_runs(
     name without ending for both. Returns the files and notes.
 
     Raises:
-        SriError: for options that a run or each other exclude, before anything is drawn.
+        SriError: for options that exclude each other or do not fit a run; nothing is drawn then.
         SriFailure: when the encoder fails.
     """
     if slot is not None and between is not None:
@@ -120,10 +121,8 @@ def _files(out: Path | None) -> tuple[Path | None, Sequence[str]]:
     """The path without its ending (None: in the run), and the kinds of file."""
     if out is None:
         return None, ("mp4", "gif")
+    check_file(out, (".mp4", ".gif", ""))
     kind = out.suffix.lower()[1:]
-    if out.is_dir() or kind not in ("", "mp4", "gif"):
-        what = "is a folder" if out.is_dir() else "ends neither in .mp4 nor in .gif"
-        raise SriError(f"--out {out} {what}", "name a file: --out walk.mp4")
     return out.with_suffix(""), (kind,) if kind else ("mp4", "gif")
 
 
@@ -156,8 +155,6 @@ class Film(Sequence[Pixels]):
         return len(self.blocks[0][0])
 
     def __getitem__(self, frame: int) -> Pixels:  # type: ignore[override]
-        if not -len(self) <= frame < len(self):
-            raise IndexError(frame)
         sheets = []
         for (images, masks), title in zip(self.blocks, self.titles, strict=True):
             cells = images[frame]
@@ -165,21 +162,17 @@ class Film(Sequence[Pixels]):
             if masks is not None:
                 cells = np.concatenate([cells, masks[frame]], axis=2)
             times = -(-(CELL_PX if count > 1 else 2 * CELL_PX) // size)
-            sheet = make_grid(enlarge(cells, times), math.ceil(math.sqrt(count)), gap=4)
+            sheet = make_grid(cells, math.ceil(math.sqrt(count)), gap=4, scale=times)
             sheets.append(caption(sheet, title) if title else sheet)
         height = max(len(sheet) for sheet in sheets)
-        height += height % 2  # H.264 halves the resolution of colours
-        padded = [
-            np.pad(
-                sheet,
-                ((0, height - len(sheet)), (0, BLOCK_GAP * (i + 1 < len(sheets))), (0, 0)),
-                constant_values=255,
-            )
-            for i, sheet in enumerate(sheets)
-        ]
-        frame_image = np.concatenate(padded, axis=1)
-        odd = frame_image.shape[1] % 2
-        return np.pad(frame_image, ((0, 0), (0, odd), (0, 0)), constant_values=255)
+        width = sum(sheet.shape[1] + BLOCK_GAP for sheet in sheets) - BLOCK_GAP
+        # H.264 halves the resolution of colours: both sides are even.
+        whole = np.full((height + height % 2, width + width % 2, 3), 255, np.uint8)
+        left = 0
+        for sheet in sheets:
+            whole[: len(sheet), left : left + sheet.shape[1]] = sheet
+            left += sheet.shape[1] + BLOCK_GAP
+        return whole
 
 
 def missing_encoder() -> str | None:
@@ -199,47 +192,29 @@ def mp4_bytes(film: Sequence[Pixels], fps: int) -> bytes:
     Raises:
         OSError: when the encoder fails.
     """
-    from imageio.v2 import get_writer
+    from imageio_ffmpeg import get_ffmpeg_exe
 
+    height, width = film[0].shape[:2]
+    size = ["-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"
-        writer: Any = get_writer(
-            path,
-            format="FFMPEG",
-            mode="I",
-            fps=fps,
-            codec="libx264",
-            pixelformat="yuv420p",
-            macro_block_size=2,
-            ffmpeg_log_level="error",
-            output_params=H264,
-        )
-        with closing(writer):
-            for frame in film:
-                writer.append_data(frame)
-        content = path.read_bytes() if path.exists() else b""
-    if not is_whole(content):  # imageio ignores the exit code of ffmpeg
-        raise OSError("ffmpeg ended early: too little memory, or no room in the temporary folder")
-    return content
-
-
-def is_whole(mp4: bytes) -> bool:
-    """Whether all boxes of the file are there, up to its very end, with the index among them."""
-    offset, kinds = 0, set()
-    while offset + 8 <= len(mp4):
-        kinds.add(mp4[offset + 4 : offset + 8])
-        size = int.from_bytes(mp4[offset : offset + 4])
-        if size == 1:  # of more than 4 GB
-            size = int.from_bytes(mp4[offset + 8 : offset + 16])
-        offset += max(size, 8)
-    return offset == len(mp4) and {b"moov", b"mdat"} <= kinds
+        command = [get_ffmpeg_exe(), *RAW.split(), *size, *H264.split(), str(path)]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stderr=pipe) as ffmpeg:
+            assert ffmpeg.stdin is not None
+            with suppress(BrokenPipeError):  # it ended early
+                for frame in film:
+                    ffmpeg.stdin.write(frame.tobytes())
+            log = ffmpeg.communicate()[1].decode(errors="replace")
+        if ffmpeg.returncode:
+            raise OSError(log.strip() or "ffmpeg ended early")
+        return path.read_bytes()
 
 
 def gif_bytes(film: Sequence[Pixels], fps: int) -> bytes:
-    """The GIF file, which repeats for ever; all frames have one palette, so that still parts stay
-    still.
+    """The GIF file, which repeats for ever. All frames share one palette, so that nothing flickers.
 
-    The clock of a GIF ticks in 1/100 s: frames alternate so that the whole lasts F / fps seconds.
+    Frame times are multiples of 1/100 s; they alternate so that the whole lasts F / fps seconds.
     """
     chosen = np.linspace(0, len(film) - 1, min(PALETTE_FRAMES, len(film))).round().astype(int)
     colours = _palette([film[int(i)] for i in chosen])

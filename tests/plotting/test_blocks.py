@@ -1,18 +1,23 @@
-"""Arrays to panels: what stands where, in which colour; logs to charts."""
+"""Images, grids and panels: every pixel and colour in its position; logs to charts."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from sri_cli.generation.reconstruct import Reconstructions
+from sri_cli.generation.sample import Scenes
 from sri_cli.plotting.blocks import (
     TrainingLog,
+    contact_panel,
     contributions,
     label_colours,
     order_panel,
+    overlay,
     segmentation_panel,
     training_charts,
 )
-from sri_cli.plotting.palette import slot_colours
+from sri_cli.plotting.images import SLOT_COLOURS, blend_masks, caption, make_grid, slot_colours
 
 
 def halves() -> np.ndarray:
@@ -34,15 +39,15 @@ def test_columns_of_slots_are_numbered_from_one_and_bear_their_colours() -> None
     rng = np.random.default_rng(0)
     images, rgb = (rng.integers(0, 256, (3, *s, 4, 4, 3), np.uint8) for s in ((), (2,)))
     masks = np.stack([halves()] * 3)
-    panel = order_panel(images, rgb, masks)
+    panel = order_panel(Scenes(images, rgb, masks))
     assert list(panel.columns) == ["image", "masks", "1", "2"]
     assert list(panel.slots) == [(), (), (0,), (1,)]
     assert np.array_equal(panel.cells[2][0], images[2])  # type: ignore[arg-type]
     colours = slot_colours(2)
     assert (panel.cells[0][1][0] == colours[[0, 0, 1, 1]]).all()  # type: ignore[index]
-    without = segmentation_panel(images, masks, images, rgb, masks, None)
-    truth = np.zeros((3, 4, 4), np.uint8)
-    within = segmentation_panel(images, masks, images, rgb, masks, truth)
+    made = Reconstructions(np.arange(3), images, masks, images, masks, rgb, None)
+    without = segmentation_panel(made, None)
+    within = segmentation_panel(made, np.zeros((3, 4, 4), np.uint8))
     assert set(within.columns) - set(without.columns) == {"true masks"}
 
 
@@ -75,3 +80,74 @@ def test_each_quantity_has_a_chart_and_each_run_its_line() -> None:
     _, charts = training_charts([log("a", "imagination"), log("b", "genesis-v2", False)])
     errors = [chart for chart in charts if chart.caption.startswith("error")]
     assert [list(chart.lines) for chart in errors] == [["a"], ["b"]]
+
+
+def colours(n: int, h: int = 4, w: int = 5) -> np.ndarray:
+    return np.stack([np.full((h, w, 3), i + 1, np.uint8) for i in range(n)])
+
+
+def test_images_stand_row_by_row() -> None:
+    assert make_grid(colours(9), gap=0, scale=2).shape == (24, 30, 3)  # about square
+    grid = make_grid(colours(5), columns=3, gap=1)
+    assert grid.shape == (9, 17, 3)
+    assert grid[0, 0, 0] == 1 and grid[0, 6, 0] == 2 and grid[5, 0, 0] == 4
+    assert (grid[4] == 255).all() and (grid[5:, 12:] == 255).all()
+
+
+def test_a_caption_leaves_the_image_as_it_is() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (60, 200, 3), dtype=np.uint8)
+    out = caption(image, "a long caption that needs more than a single line, simulated")
+    assert np.array_equal(out[-66:-6, 6:206], image)
+    assert out[:-66].min() < 100  # some ink
+
+
+def test_colours_do_not_depend_on_the_number_of_slots() -> None:
+    assert np.array_equal(slot_colours(40)[:7], slot_colours(7))
+    assert len({tuple(c) for c in slot_colours(40).tolist()}) == 40
+
+
+def test_base_colours_differ_for_red_green_blindness() -> None:
+    # Projection of linear RGB for deuteranopia (Vienot 1999): red and green fall together.
+    linear = (np.array(SLOT_COLOURS) / 255) ** 2.2
+    seen = linear @ np.array([[0.293, 0.293, -0.021], [0.707, 0.707, 0.021], [0.0, 0.0, 1.0]])
+    seen = 255 * seen.clip(0, 1) ** (1 / 2.2)
+    distance = np.linalg.norm(seen[:9, None] - seen[None, :9], axis=-1) + 1e3 * np.eye(9)
+    assert distance.min() > 25
+
+
+def test_masks_blend_the_colours_of_their_slots() -> None:
+    masks = np.zeros((3, 1, 2))
+    masks[2, 0, 0] = 1
+    masks[:2, 0, 1] = 0.5
+    image = blend_masks(masks)
+    assert image.shape == (1, 2, 3) and image[0, 0].tolist() == list(SLOT_COLOURS[2])
+    assert np.abs(image[0, 1] - (np.array(SLOT_COLOURS[0]) + SLOT_COLOURS[1]) / 2).max() <= 0.5
+
+
+def test_objects_are_tinted_and_outlined_and_the_background_is_left_alone() -> None:
+    masks = np.zeros((1, 9, 9), np.uint8)
+    masks[0, 3:8, 3:8] = 2  # the second object of one background label
+    out = overlay(np.full((1, 9, 9, 3), 100, np.uint8), masks, 1)[0]
+    colour = slot_colours(2)[1]
+    assert (out[3, 3:8] == colour).all() and (out[3:8, 7] == colour).all()
+    assert out[5, 5].tolist() == (100 * 0.55 + colour * 0.45 + 0.5).astype(np.uint8).tolist()
+    assert (out[:3] == 100).all() and (out[:, 8] == 100).all()
+
+
+def test_lines_part_the_labels_of_the_background() -> None:
+    masks = np.zeros((1, 6, 4), np.uint8)
+    masks[0, 3:] = 1
+    out = overlay(np.full((1, 6, 4, 3), 9, np.uint8), masks, 2)[0, :, 0, 0]
+    assert out.tolist() == [9, 9, 255, 255, 9, 9]
+
+
+@pytest.mark.parametrize(("size", "drawn"), [(16, 128), (48, 96), (200, 200)])
+def test_a_contact_sheet_has_every_image_above_its_masks(size: int, drawn: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (10, size, size, 3)).astype(np.uint8)
+    masks = np.ones((10, size, size), np.uint8)
+    panel = contact_panel(images, masks, 1)
+    assert sum(len(row) for row in panel.cells) == 20
+    assert {cell.shape for row in panel.cells for cell in row if cell is not None} == {
+        (drawn, drawn, 3)
+    }
+    assert len(contact_panel(images, None, 1).cells) == len(panel.cells) / 2

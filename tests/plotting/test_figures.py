@@ -22,10 +22,9 @@ from sri_cli.plotting.figures import (
     Pixels,
     Table,
     draw,
-    pdf_bytes,
-    png_bytes,
+    figure_bytes,
 )
-from sri_cli.plotting.palette import slot_colours
+from sri_cli.plotting.images import slot_colours
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -51,10 +50,10 @@ def every_block() -> list[list[Block | None]]:
         Chart({"one": [(0, 0.0), (9, 300.0), (10, 2.0)]}, keys, "KL", log_y=True),
     ]
     table = Table(
-        [["model", "FID", "ARI-FG"], ["one", "1", "2"], ["other", "1 [0, 2] of many", "2"]],
         "A table",
+        [["model", "FID", "ARI-FG"], ["one", "1", "2"], ["other", "1 [0, 2] of many", "2"]],
+        ["a note " * 30],
         marked=frozenset({2}),
-        notes=["a note " * 30],
     )
     return [
         [panel, named],
@@ -66,7 +65,7 @@ def every_block() -> list[list[Block | None]]:
 
 @pytest.mark.parametrize("scale", [0.4, 1, 1.5, 2, 3])
 def test_image_pixels_are_squares_of_one_size(scale: float) -> None:
-    shown = Image.open(io.BytesIO(png_bytes(draw(every_block(), "Title", ["note"], scale))))
+    shown = Image.open(io.BytesIO(figure_bytes(draw(every_block(), "Title", ["note"], scale))))
     sheet = np.asarray(shown.convert("RGB"))
     for image, times in ((images(5, seed=1)[4], 2), (images(3, 48)[1], 2)):
         times = max(1, round(times * scale))
@@ -77,7 +76,7 @@ def test_image_pixels_are_squares_of_one_size(scale: float) -> None:
 
 
 def test_a_pdf_holds_the_images_pixel_by_pixel_and_text_as_text() -> None:
-    page = pypdf.PdfReader(io.BytesIO(pdf_bytes(draw(every_block(), "Title")))).pages[0]
+    page = pypdf.PdfReader(io.BytesIO(figure_bytes(draw(every_block(), "Title"), "pdf"))).pages[0]
     embedded = [np.asarray(Image.open(io.BytesIO(i.data)).convert("RGB")) for i in page.images]
     assert any(np.array_equal(each[:32, :32], images(5)[0]) for each in embedded)
     text = page.extract_text()
@@ -87,10 +86,11 @@ def test_a_pdf_holds_the_images_pixel_by_pixel_and_text_as_text() -> None:
 def test_the_same_figure_gives_the_same_bytes_in_another_process() -> None:
     code = (
         "import sys; from tests.plotting.test_figures import *\n"
-        "for make in (png_bytes, pdf_bytes): sys.stdout.buffer.write(make(draw(every_block())))\n"
+        "for kind in ('png', 'pdf'):\n"
+        "    sys.stdout.buffer.write(figure_bytes(draw(every_block()), kind))\n"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
-    here = b"".join(make(draw(every_block())) for make in (png_bytes, pdf_bytes))
+    here = b"".join(figure_bytes(draw(every_block()), kind) for kind in ("png", "pdf"))
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
     run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, cwd=ROOT)
     assert run.stdout == here, run.stderr
@@ -114,7 +114,7 @@ def test_no_text_overlaps_another_or_leaves_the_figure() -> None:
 
 def test_without_captions_only_images_and_slot_colours_remain() -> None:
     panel = Panel([images(2)], "caption", ["row"], ["1", "2"], [["a", "b"]], [(0,), (4,)])
-    png = png_bytes(draw([[panel]], "title", ["note"], 1, captions=False))
+    png = figure_bytes(draw([[panel]], "title", ["note"], 1, captions=False))
     sheet = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
     margin, swatch = 10, 6
     assert sheet.shape == (64 + 2 * margin + swatch, 2 * 64 + 2 + 2 * margin, 3)

@@ -1,10 +1,12 @@
-"""`sri figure` and `sri order`: every figure from small runs, and what they refuse."""
+"""`sri figure`, `order`, `edit` and `walk` on small runs: every figure, and what is an error."""
 
 from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,15 @@ from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.labeling.session import FOLDER, Item, Model, image_hash, open_session, write_session
 from sri_cli.metrics.records import append_records, run_subject
 from sri_cli.plotting import from_runs
-from sri_cli.plotting.failures import judge_scenes, rater_verdicts
+from sri_cli.plotting.edits import edit_note, edit_run
 from sri_cli.plotting.figures import Panel
 from sri_cli.plotting.from_runs import (
     IMAGE_FIGURES,
     Options,
     figure_of_runs,
+    network_verdicts,
     order_of_run,
+    rater_verdicts,
     system_name,
 )
 from sri_cli.run import Workspace
@@ -154,10 +158,10 @@ def test_failures_are_the_scenes_that_the_network_judged_worst(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), np.uint8)
-    found = judge_scenes(images, "clevr6")
+    found = network_verdicts(images, "clevr6")
     assert len(found.scores) == len(found.names) == 9 and len(found.notes) == 2
     scores = np.linspace(1, 0, 9)
-    monkeypatch.setattr(from_runs, "judge_scenes", lambda *_: found._replace(scores=scores))
+    monkeypatch.setattr(from_runs, "network_verdicts", lambda *_: found._replace(scores=scores))
     (panel,) = panels(workspace, "failures", "tiny", num=9)
     shown = [cell for row in panel.cells for cell in row]
     assert len(shown) == 4 and np.array_equal(shown[0], images[-1])  # type: ignore[arg-type]
@@ -225,3 +229,140 @@ def test_order_writes_its_figure_and_scores(trained: TrainedRun) -> None:
     for which in ("model", "shuffled"):
         for estimate in first[which].values():
             assert estimate["low"] <= estimate["value"] <= estimate["high"]
+
+
+# `sri edit`
+
+
+@pytest.mark.parametrize(
+    ("action", "rows", "columns"),
+    [("remove", 4, 4), ("repeat", 4, 4), ("exchange", 2, 4), ("reimagine", 2, 7)],
+)
+def test_every_action_draws_its_figure(
+    workspace: Workspace, action: str, rows: int, columns: int
+) -> None:
+    result = sri("edit", action, "--run", "other")
+    assert result.exit_code == 0, result.output
+    path = Path(result.stdout.strip())
+    assert path == Path(f"runs/other/figures/edit-{action}.png")
+    figure = np.asarray(Image.open(path))
+    assert 0 < figure.shape[0] - rows * 2 * 132 < 300
+    assert 0 < figure.shape[1] - columns * 132 < 320
+    before = path.read_bytes()
+    assert sri("edit", action, "--run", "other").exit_code == 0 and path.read_bytes() == before
+
+
+@pytest.mark.parametrize("action", ["remove", "repeat", "exchange", "reimagine"])
+def test_every_action_takes_an_image(workspace: Workspace, action: str) -> None:
+    words = [action, "--slot", "2", "--index", "3", "--out", "a.pdf"]
+    assert sri("edit", *words).exit_code == 0 and Path("a.pdf").is_file()
+
+
+@pytest.mark.parametrize(("size", "mode", "notes"), [((32, 32), "RGB", 0), ((80, 40), "RGBA", 1)])
+def test_an_image_of_any_size_is_brought_to_that_of_the_model(
+    workspace: Workspace, size: tuple[int, int], mode: str, notes: int
+) -> None:
+    Image.new(mode, size, (200, 30, 60, 255)[: len(mode)]).save("photo.png")
+    out = Path("new/figure.png")
+    path, messages = edit_run(workspace, "tiny", "exchange", image=Path("photo.png"), out=out)
+    assert path == out and len(messages) == notes
+    figure = np.asarray(Image.open(out).convert("RGB"))
+    assert ((figure == (200, 30, 60)).all(axis=-1)).sum() >= 128 * 128
+
+
+@pytest.mark.parametrize(
+    ("run", "action", "has_note"),
+    [
+        ("other", "exchange", True),
+        ("other", "reimagine", True),
+        ("tiny", "reimagine", False),
+        ("tiny", "exchange", False),
+        ("pair", "repeat", True),
+    ],
+)
+def test_a_note_says_where_an_edit_means_less(
+    workspace: Workspace, write_run: Callable[..., None], run: str, action: str, has_note: bool
+) -> None:
+    write_run(workspace.runs_root / "pair", "genesis")
+    assert bool(edit_note(open_run(workspace, run), action)) == has_note
+
+
+# Errors
+
+# The message names what is in [], by default the last word; a note after the command is no word.
+MISTAKES = """
+figure [sampels]
+figure
+figure samples --run [tinny]
+figure samples --out [x.jpg]
+figure samples --out [data]
+figure samples --num 100000 [page]
+figure samples --temp 0
+figure samples --seed -1
+figure samples [--split] val
+figure samples --scale big
+figure samples --scale 50x
+figure reconstructions --num 60 [page]
+figure reconstructions --split [tset]
+figure segmentation [--slots] 9
+figure order --slots 300 [page]
+figure curves --scale 64
+figure curves [--num] 9
+figure curves [log]
+figure table [measured]
+order --num 1
+order --out [x.jpg]
+edit [delete]
+edit remove --slot 4
+edit remove [--slots] 1
+edit remove [--slot] 1 --slot 2 --slot 3
+edit remove --slots 40 [page]
+edit remove --num 17 [page]
+edit remove --image [nowhere.png]
+edit remove --image [data/demo-towers-32.h5]
+edit remove --index [16]
+edit remove --index 1 [--num] 3
+edit remove --index 1 [--slots] 4
+edit remove --index 1 [--image] a.png
+edit remove [--variants] 3
+edit remove --out [a.jpg]
+edit reimagine --variants 0
+edit exchange --num 3
+walk --num 37
+walk --fps 100
+walk --slot 6 --slots 5
+walk --between 0 0
+walk --between -1 0
+walk --between 0 1 [--slot] 1
+walk --run other [--between] 0 1
+walk --out [a.avi]
+"""
+
+
+@pytest.mark.parametrize("line", MISTAKES.strip().splitlines())
+def test_mistakes_exit_with_2_and_write_nothing(
+    workspace: Workspace, line: str, tmp_path: Path
+) -> None:
+    named = re.search(r"\[(.*?)\]", line)
+    words = re.sub(r"\[(page|log|measured)\]|[\[\]]", "", line).split()
+    result = sri(*words)
+    assert result.exit_code == 2 and result.stdout == "", result.output
+    assert (named[1] if named else words[-1]) in result.stderr.lower()
+    assert not list(tmp_path.glob("runs/*/figures")) and not list(tmp_path.glob("x*"))
+
+
+def test_a_test_image_needs_the_data_file(workspace: Workspace) -> None:
+    Path("data/demo-towers-32.h5").unlink()
+    result = sri("edit", "remove", "--index", "0")
+    assert result.exit_code == 2 and "sri prepare" in result.stderr
+
+
+@pytest.mark.parametrize("words", ["figure samples --num 1", "edit remove", "walk --frames 6"])
+def test_a_full_disk_leaves_nothing_half_written(
+    workspace: Workspace, words: str, largest_file: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    for name in ("a.mp4", "a.gif") if words.startswith("walk") else ("a.png", "a.pdf"):
+        with largest_file(1000):
+            result = sri(*words.split(), "--out", f"out/{name}")
+        assert result.exit_code == 1, result.output
+    assert list(Path("out").iterdir()) == []
