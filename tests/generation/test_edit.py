@@ -12,7 +12,7 @@ from sri_cli.generation.edit import (
     EditedSlots,
     SourceScene,
     decode_edits,
-    draw_scenes,
+    draw_sources,
     exchange,
     infer_scene,
     reimagine,
@@ -40,7 +40,7 @@ def model(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(scope="module")
 def pair(model: Any) -> Any:
-    return draw_scenes(model, 3, 2, SLOTS, 1.0)
+    return draw_sources(model, 3, 2, SLOTS, 1.0)
 
 
 def whole(slots: torch.Tensor) -> EditedSlots:
@@ -109,7 +109,7 @@ def test_reimagined_are_the_slots_from_the_given_one_on(model: Any, pair: Any) -
 
 def test_the_same_noise_continues_a_scene_as_it_was(model: Any) -> None:
     """What is drawn again follows scene latent and first slots, at any temperature."""
-    (source,) = draw_scenes(model, 3, 1, SLOTS, 0.5)
+    (source,) = draw_sources(model, 3, 1, SLOTS, 0.5)
     noise = sample_noise(model, 3, 0, 1, SLOTS)
     latent = None if source.latent is None else source.latent[None]
     with torch.no_grad():

@@ -1,20 +1,32 @@
-"""A run opened for use: its data file is found, opened once, and not needed for sampling."""
+"""A run opened for use and its data file; the shipped model, its records, and how one is made."""
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from click.testing import CliRunner, Result
 
+from sri_cli import checkpoint as checkpoints
+from sri_cli.cli.main import cli
 from sri_cli.config.load import load_recipe
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
+from sri_cli.generation.sample import sample_scenes
 from sri_cli.generation.trained_run import TrainedRun, open_run
-from sri_cli.run import Workspace
+from sri_cli.plotting.report_commands import prepare_words
+from sri_cli.run import SHIPPED, Workspace, checkpoints_in
+from sri_cli.shipping import halved, ship
+from sri_cli.training.log import read_log
 from sri_cli.training.trainer import train
 
 SMALL = ["train.batch=4", "model.slots=2", "model.slot_size=8", "model.scene_size=8"]
+MEASURED = {"stack_fd", "sacc_estimate", "order_iou", "ari_fg", "negative_elbo"}
 
 
 def test_a_data_file_is_opened_once(trained: TrainedRun, workspace: Workspace) -> None:
@@ -41,3 +53,122 @@ def test_a_run_remembers_its_data_file(
     assert trained.caption == "mine, simulated" and trained.title.startswith("mine, step 1")
     with pytest.raises(SriError, match="mine-32.h5"):
         trained.open_data()
+
+
+# The shipped model
+
+
+def sri(*words: str) -> Result:
+    return CliRunner().invoke(cli, list(words))
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    monkeypatch.chdir(tmp_path)
+    return Workspace(Path("data"), Path("runs"))
+
+
+def test_the_first_command_of_all_samples_towers(empty: Workspace) -> None:
+    result = sri("sample", "--run", "pretrained", "--num", "4", "--slots", "7", "--temp", "0.7")
+    assert result.exit_code == 0, result.output
+    assert len(list(Path("runs/pretrained/samples").glob("*/grid.png"))) == 1
+    trained = open_run(empty, "pretrained")
+    for scene in sample_scenes(trained.model, 16, 5):
+        saturation = scene.image.amax(1) - scene.image.amin(1)  # 0 is grey
+        towers, corners = saturation[:, 8:, 8:24], saturation[:, :4, ::31]
+        assert (towers.amax((1, 2)) > 0.5).float().mean() > 0.9
+        assert corners.mean() < 0.1
+
+
+def test_its_measurements_are_of_this_very_model(empty: Workspace) -> None:
+    shown = sri("eval", "--recorded", "--run", "pretrained", "--json")
+    assert shown.exit_code == 0, shown.output
+    records = (SHIPPED / "metrics.jsonl").read_text().splitlines()
+    measured = {m["metric"]: m for m in map(json.loads, records)}
+    assert set(measured) >= MEASURED
+    record = measured["order_iou"]
+    words = ["--num", str(record["counts"]["scenes"]), "--seed", str(record["seed"])]
+    found = json.loads(sri("order", "--run", "pretrained", "--json", *words).stdout)
+    assert found["model"]["iou_over_chance"]["value"] == pytest.approx(record["value"], abs=0.005)
+
+
+def test_it_records_how_it_was_made(empty: Workspace) -> None:
+    ref = empty.find_run("pretrained")
+    meta = checkpoints.verify(checkpoints_in(SHIPPED)[-1])
+    commands = (SHIPPED / "command.txt").read_text().splitlines()
+    assert meta.extra["commands"] == commands
+    assert [" ".join(words.split()[:2]) for words in commands] == ["sri prepare", "sri train"]
+    files = [path for path in SHIPPED.rglob("*") if path.is_file()]
+    texts = [path.read_text() for path in files if path.suffix != ".safetensors"]
+    assert not [text for text in texts if re.search(r'[" ]/[a-z]+/', text)]  # no local paths
+    assert sum(path.stat().st_size for path in files) < 8_000_000
+    weights = meta.weights()
+    assert {t.dtype for t in weights.values() if t.is_floating_point()} == {torch.float16}
+    assert read_log(ref.run_dir / "log.jsonl")[-1]["step"] == meta.step
+    with pytest.raises(SriError):  # no training state
+        meta.state()
+
+
+def test_without_its_data_the_command_that_makes_them_is_named(empty: Workspace) -> None:
+    result = sri("figure", "reconstructions", "--run", "pretrained")
+    assert result.exit_code == 2
+    assert "data/demo-towers-32.h5" in result.stderr
+    assert "sri prepare shapestacks --preset demo --size 32" in result.stderr
+
+
+def test_its_data_are_found_by_their_own_name(workspace: Workspace) -> None:
+    """The recipe's own data set is another one."""
+    trained = open_run(workspace, "pretrained")
+    assert trained.recipe.data != "demo-towers"
+    assert trained.open_data().name == "demo-towers"
+
+
+@pytest.fixture
+def runs(workspace: Workspace) -> Workspace:
+    """`tiny` with all that a trained run has."""
+    run = workspace.runs_root / "tiny"
+    found = checkpoints.newest_good(run)
+    assert found is not None
+    extra = {
+        "data": {"name": "demo-towers", "images": 24, "content": "0"},
+        "source": {"file": str(workspace.data_path("demo-towers", 32)), "caption": "towers"},
+    }
+    checkpoints.save(run, 20, found.weights(), found.recipe, {"step": 20}, extra)
+    (run / "command.txt").write_text("sri train --run tiny\n")
+    (run / "log.jsonl").write_text('{"step": 20}\n')
+    return workspace
+
+
+def test_another_model_is_shipped(runs: Workspace, tmp_path: Path) -> None:
+    out = ship(runs, "tiny", tmp_path / "new")
+    before, after = open_run(runs, "tiny"), open_run(runs, str(out))
+    assert (after.step, after.recipe) == (20, before.recipe)
+    for name, value in after.model.state_dict().items():
+        assert torch.equal(value, before.model.state_dict()[name].half().to(value.dtype)), name
+    command = (out / "command.txt").read_text().splitlines()
+    assert command[0].startswith("sri prepare shapestacks --preset demo --size 32")
+    assert command[1:] == ["sri train --run tiny"]
+    assert not [path for path in out.rglob("*.json*") if str(tmp_path) in path.read_text()]
+    with pytest.raises(SriError, match="new"):  # not empty
+        ship(runs, "tiny", out)
+
+
+def test_data_of_another_name_are_made_in_the_data_folder(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However the file was found, the command works on any machine."""
+    other = shutil.copy(usual := workspace.data_path("demo-towers", 32), usual.with_name("more.h5"))
+    monkeypatch.chdir(usual.parent.parent)
+    here = Workspace(Path(usual.parent.name), Path("runs"))
+    words = prepare_words(here, DataFile(Path(other).resolve()))
+    assert words is not None and words.endswith(f" --out {usual.parent.name}/more.h5")
+
+
+def test_what_cannot_be_shipped(runs: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(SriError, match=": a"):  # beyond half precision
+        halved({"a": torch.tensor([1e5]), "b": torch.tensor([1.0])})
+    (runs.runs_root / "tiny" / "log.jsonl").unlink()
+    for run, named in (("tiny", "log.jsonl"), ("other", "other"), ("other-one", "other-one")):
+        with pytest.raises(SriError, match=named):
+            ship(runs, run, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
