@@ -89,8 +89,20 @@ def save(
     """
     files = {WEIGHTS: weights_bytes(weights)}
     if state is not None:
-        files[STATE] = state_bytes(state)
-    files[META] = meta_bytes(step, recipe, extra or {}, files)
+        import torch
+
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        files[STATE] = buffer.getvalue()
+    meta = {
+        "format": FORMAT,
+        "version": __version__,
+        "step": step,
+        "files": {name: sha256(data) for name, data in files.items()},
+        "recipe": recipe,
+        "extra": extra or {},
+    }
+    files[META] = json.dumps(meta | {"sha256": _digest(meta)}, indent=2).encode()
     target = checkpoint_path(run_dir, step)
     ensure_folder(target.parent)
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -157,11 +169,6 @@ def newest_good(
     return None
 
 
-def no_checkpoint(run_dir: Path) -> SriError:
-    """The error for a run without any checkpoint."""
-    return SriError(f"run {run_dir} has no checkpoint yet", "train it: sri train ...")
-
-
 def prune(run_dir: Path, keep: int, keep_every: int) -> None:
     """Delete all but the last `keep` checkpoints and those at multiples of `keep_every` steps."""
     for path in checkpoints_in(run_dir)[:-keep]:
@@ -189,30 +196,6 @@ def weights_bytes(weights: Mapping[str, Tensor]) -> bytes:
     from safetensors.torch import save as to_bytes
 
     return to_bytes({name: t.detach().cpu().contiguous() for name, t in weights.items()})
-
-
-def state_bytes(state: dict[str, Any]) -> bytes:
-    """Training state in torch's format; in memory, so that a full disk is a plain OSError."""
-    import torch
-
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()
-
-
-def meta_bytes(
-    step: int, recipe: dict[str, Any], extra: dict[str, Any], files: Mapping[str, bytes]
-) -> bytes:
-    """meta.json: readable, with the SHA-256 of the other files and of its own content."""
-    meta = {
-        "format": FORMAT,
-        "version": __version__,
-        "step": step,
-        "files": {name: sha256(data) for name, data in files.items()},
-        "recipe": recipe,
-        "extra": extra,
-    }
-    return json.dumps(meta | {"sha256": _digest(meta)}, indent=2).encode()
 
 
 def sha256(data: bytes) -> str:

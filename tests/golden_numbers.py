@@ -38,7 +38,7 @@ def check(ours: torch.Tensor, golden: torch.Tensor, what: str = "") -> None:
 
 
 class Golden:
-    """One stored file, and the names by which its system's parameters are found in ours."""
+    """One stored file, and the names by which its system's parameters map to ours."""
 
     def __init__(self, file: str, system: str) -> None:
         self.numbers = np.load(GOLDEN / file)
@@ -52,10 +52,10 @@ class Golden:
 
     def fill(self, model: torch.nn.Module) -> torch.nn.Module:
         """Every parameter of the model, no more and no fewer, by the formula."""
-        kept = self.json("kept_scalars")
+        scalars = self.json("kept_scalars")
         ours = dict(model.named_parameters())
         for name, shape in self.json("parameters"):
-            value = torch.tensor(kept[name]) if name in kept else formula(name, shape)
+            value = torch.tensor(scalars[name]) if name in scalars else formula(name, shape)
             parameter = ours.pop(our_name(self.system, name))
             assert list(parameter.shape) == shape, name
             parameter.data.copy_(value)

@@ -48,32 +48,26 @@ def steps(run: Path) -> list[int]:
 
 
 def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
-    path = save(tmp_path, 25000)
-    assert path == tmp_path / "checkpoints" / "step-000025000"
-    found = checkpoints.newest_good(tmp_path)
-    assert found is not None
-    assert (found.step, found.recipe, found.extra) == (25000, RECIPE, {"data": "towers"})
-    assert torch.equal(found.weights()["w"], weights(25000)["w"])
-    assert found.state()["step"] == 25000
-
-
-def test_channels_last_weights_keep_their_values(tmp_path: Path) -> None:
     tensor = torch.randn(4, 3, 5, 5).contiguous(memory_format=torch.channels_last)
-    checkpoints.save(tmp_path, 1, {"w": tensor}, RECIPE, {})
-    found = checkpoints.newest_good(tmp_path)
-    assert found is not None and torch.equal(found.weights()["w"], tensor)
+    path = checkpoints.save(tmp_path, 25000, {"w": tensor}, RECIPE, {"x": 3}, {"data": "towers"})
+    assert path == tmp_path / "checkpoints" / "step-000025000"
+    saved = checkpoints.newest_good(tmp_path)
+    assert saved is not None
+    assert (saved.step, saved.recipe, saved.extra) == (25000, RECIPE, {"data": "towers"})
+    assert torch.equal(saved.weights()["w"], tensor)
+    assert saved.state() == {"x": 3}
 
 
 @pytest.mark.parametrize("how", ["cut", "flipped", "empty", "gone"])
 @pytest.mark.parametrize("name", ["model.safetensors", "state.pt", "meta.json"])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
     tmp_path: Path, name: str, how: str, damage: Damage, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save(tmp_path, 10)
     damage(save(tmp_path, 20) / name, how)
-    found = checkpoints.newest_good(tmp_path)
-    assert found is not None and found.step == 10
-    (broken,) = found.skipped
+    saved = checkpoints.newest_good(tmp_path)
+    assert saved is not None and saved.step == 10
+    (broken,) = saved.skipped
     assert "step-000000020" in broken.message and name in broken.message
     assert broken.message in capsys.readouterr().err
 
@@ -91,10 +85,10 @@ def test_meta_of_another_format_is_not_read(tmp_path: Path) -> None:
 
 def test_pickled_classes_are_refused(tmp_path: Path) -> None:
     checkpoints.save(tmp_path, 1, weights(1), RECIPE, {"path": Path("x")})
-    found = checkpoints.newest_good(tmp_path)
-    assert found is not None
+    saved = checkpoints.newest_good(tmp_path)
+    assert saved is not None
     with pytest.raises(Exception, match="[Ww]eights"):
-        found.state()
+        saved.state()
 
 
 @pytest.mark.parametrize("room", [0, 100, 3000, 5000])
@@ -109,7 +103,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
 
 
 # Forks a child per line of its input; the child writes checkpoints until it is killed.
-SAVE_FOR_EVER = """
+SAVE_REPEATEDLY = """
 import os, sys
 from pathlib import Path
 import torch
@@ -132,7 +126,7 @@ for line in sys.stdin:
 
 def test_kill_9_at_any_moment_leaves_a_loadable_checkpoint(tmp_path: Path) -> None:
     forker = subprocess.Popen(
-        [sys.executable, "-c", SAVE_FOR_EVER, str(tmp_path)],
+        [sys.executable, "-c", SAVE_REPEATEDLY, str(tmp_path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -152,27 +146,20 @@ def test_kill_9_at_any_moment_leaves_a_loadable_checkpoint(tmp_path: Path) -> No
         time.sleep(rng.random() * 0.03)
         os.kill(child, signal.SIGKILL)
         assert forker.stdout.readline() == "gone\n"
-        found = checkpoints.newest_good(tmp_path)
-        assert found is not None and found.step > step and not found.skipped
-        assert torch.equal(found.weights()["w"], weights(found.step, 100_000)["w"])
-        step = found.step
+        saved = checkpoints.newest_good(tmp_path)
+        assert saved is not None and saved.step > step and not saved.skipped
+        assert torch.equal(saved.weights()["w"], weights(saved.step, 100_000)["w"])
+        step = saved.step
     forker.communicate()
     checkpoints.remove_leftovers(tmp_path)
     assert all(path.name.startswith("step-") for path in (tmp_path / "checkpoints").iterdir())
 
 
-def test_the_last_and_every_nth_are_kept(tmp_path: Path) -> None:
+def test_prune_leaves_the_last_and_every_nth(tmp_path: Path) -> None:
     for step in range(10, 80, 10):
         save(tmp_path, step)
         checkpoints.prune(tmp_path, 2, 30)
     assert steps(tmp_path) == [30, 60, 70]
-
-
-def test_later_broken_checkpoints_are_set_aside(tmp_path: Path) -> None:
-    for step in (10, 20, 30):
-        save(tmp_path, step)
-    checkpoints.set_aside_after(tmp_path, 10)
-    assert steps(tmp_path) == [10]
 
 
 def test_a_checkpoint_of_the_same_step_is_replaced(tmp_path: Path, damage: Damage) -> None:
@@ -182,24 +169,16 @@ def test_a_checkpoint_of_the_same_step_is_replaced(tmp_path: Path, damage: Damag
     assert os.listdir(tmp_path / "checkpoints") == ["step-000000010"]
 
 
-def test_load_model_needs_nothing_but_the_run(tmp_path: Path) -> None:
-    model = build_model(**RECIPE["model"])  # type: ignore[arg-type]
-    for step in (10, 20):
-        checkpoints.save(tmp_path, step, model.state_dict(), RECIPE, {})
-    loaded = load_run(tmp_path)
-    assert loaded.step == 20 and loaded.recipe.name == "small" and not loaded.model.training
-    for name, value in model.state_dict().items():
-        assert torch.equal(loaded.model.state_dict()[name], value)
-    older = load_run(RunRef(tmp_path, checkpoints.checkpoint_path(tmp_path, 10)))
-    assert older.step == 10
-
-
-def test_a_named_checkpoint_that_is_broken_gives_way_to_an_older_one(
+def test_a_run_loads_and_a_broken_checkpoint_is_skipped_for_an_older_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Damage
 ) -> None:
     model = build_model(**RECIPE["model"])  # type: ignore[arg-type]
     for step in (10, 20, 30):
         checkpoints.save(tmp_path, step, model.state_dict(), RECIPE, {})
+    newest = load_run(tmp_path)
+    assert (newest.step, newest.recipe.name, newest.model.training) == (30, "small", False)
+    for name, value in model.state_dict().items():
+        assert torch.equal(newest.model.state_dict()[name], value)
     broken = checkpoints.checkpoint_path(tmp_path, 20)
     damage(broken / "model.safetensors", "cut")
     assert load_run(RunRef(tmp_path, broken)).step == 10

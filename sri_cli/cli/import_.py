@@ -57,15 +57,13 @@ def command(
     for note in imported.notes:
         click.echo(f"Note: {note}", err=True)
     if as_json:
-        result = asdict(imported)
-        result["run"], result["recipe"] = result.pop("run_dir"), result.pop("recipe_name")
-        click.echo(json.dumps(result, default=str))
+        click.echo(json.dumps(asdict(imported), default=str))
         return
-    words = ["--recipe", imported.recipe_name, *(["--data", data] if data else [])]
-    words += ["--run", str(imported.run_dir), *overrides]
+    words = ["--recipe", imported.recipe, *(["--data", data] if data else [])]
+    words += ["--run", str(imported.run), *overrides]
     click.echo(
         f"{imported.system}, {imported.parameters:,} parameters, step {imported.step}:"
         f" {imported.checkpoint}\n"
-        f"next: sri sample --run {shlex.quote(str(imported.run_dir))}\n"
+        f"next: sri sample --run {shlex.quote(str(imported.run))}\n"
         f"train further: {shlex.join(['sri', 'train', *words])}"
     )

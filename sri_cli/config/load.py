@@ -49,12 +49,12 @@ def load_recipe(
         for part in (tree, *blocks.values()):
             _make_absolute((part or {}).get("model"), "encoder", path.parent)
         _make_absolute(assignments, "model.encoder", Path())
-        recipe, found = _resolve(tree, blocks, chosen, assignments)
-        faults += found
+        recipe, more = _resolve(tree, blocks, chosen, assignments)
+        faults += more
         for other in blocks:
             if other != chosen:
-                _, found = _resolve(tree, blocks, other, {})
-                faults += [f"with data {other}: {fault}" for fault in found if fault not in faults]
+                _, more = _resolve(tree, blocks, other, {})
+                faults += [f"with data {other}: {fault}" for fault in more if fault not in faults]
         if recipe is not None and not faults:
             return recipe
     hint = f"`sri recipes show {name_or_file}` shows every key" if overrides else f"edit {path}"
@@ -117,14 +117,14 @@ def with_old_keys(recipe: Recipe) -> Tree:
         value = tree[section][new]
         former = {new: old for old, new in values.items()}.get(value, value)
         tree[section] = {  # in the same order: some digests are of the YAML
-            old if key == new else key: former if key == new else kept
-            for key, kept in tree[section].items()
+            old if key == new else key: former if key == new else present
+            for key, present in tree[section].items()
         }
     return tree
 
 
 def faults_of(error: ValidationError, schema: type[BaseModel] = Recipe) -> list[str]:
-    """A phrase for each fault that the schema found, in the order of the file."""
+    """A phrase for each fault in pydantic's list, in the order of the file."""
     return [_phrase(fault, all_keys(schema)) for fault in error.errors(include_url=False)]
 
 

@@ -17,11 +17,6 @@ def recipes_folder() -> Path:
     return shipped if shipped.is_dir() else PACKAGE.parent / "recipes"
 
 
-def studies_folder() -> Path:
-    """The folder of the shipped studies."""
-    return recipes_folder() / "studies"
-
-
 def recipe_names() -> list[str]:
     """The shipped recipes, sorted."""
     return sorted(path.stem for path in recipes_folder().glob("*.yaml"))
@@ -29,7 +24,7 @@ def recipe_names() -> list[str]:
 
 def study_names() -> list[str]:
     """The shipped studies, sorted."""
-    return sorted(path.stem for path in studies_folder().glob("*.yaml"))
+    return sorted(path.stem for path in recipes_folder().glob("studies/*.yaml"))
 
 
 def recipe_path(name_or_file: str) -> Path:
@@ -39,7 +34,7 @@ def recipe_path(name_or_file: str) -> Path:
 
 def study_path(name_or_file: str) -> Path:
     """The file of a shipped study, or the file itself; SriError when there is none."""
-    return _find("study", name_or_file, studies_folder(), study_names())
+    return _find("study", name_or_file, recipes_folder() / "studies", study_names())
 
 
 def _find(kind: str, name_or_file: str, folder: Path, names: list[str]) -> Path:

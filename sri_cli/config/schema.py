@@ -92,7 +92,7 @@ class TrainSection(Section):
     log_every: Count = 100  # steps between log records
     checkpoint_every: Count = 2500  # steps between checkpoints
     keep_checkpoints: Count = 3  # number of newest checkpoints to keep
-    keep_every: Count = 50_000  # checkpoints at multiples of so many steps are kept, too
+    keep_every: Count = 50_000  # checkpoints at multiples of so many steps stay, too
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainSection:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from sri_cli.checkpoint import checkpoint_path, newest_good, no_checkpoint
+from sri_cli.checkpoint import checkpoint_path, newest_good
 from sri_cli.config.load import recipe_from_dict
 from sri_cli.config.schema import Recipe
 from sri_cli.data.dataset import DataFile
@@ -122,7 +122,7 @@ def load_run(
     ref = ref if isinstance(ref, RunRef) else RunRef(ref)
     saved = newest_good(ref.run_dir, ref.checkpoint)
     if saved is None:
-        raise no_checkpoint(ref.run_dir)
+        raise SriError(f"run {ref.run_dir} has no checkpoint yet", "train it: sri train ...")
     recipe = recipe_from_dict(saved.recipe)
     model = build_model(**recipe.model.model_dump())
     model.load_state_dict(saved.weights())

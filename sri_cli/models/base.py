@@ -49,6 +49,10 @@ class Scene:
         """The blend sum_k mask_k rgb_k, [B,3,H,W] in [0,1]."""
         return (self.masks * self.rgb).sum(dim=1)
 
+    def detach(self) -> Scene:
+        """The same scene, cut off from the gradient."""
+        return Scene(self.rgb.detach(), self.log_masks.detach())
+
     def without(self, empty: Tensor | None) -> Scene:
         """The scene without its `empty` [B,K] slots; at least one slot per image must be left.
 

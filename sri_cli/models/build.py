@@ -1,4 +1,4 @@
-"""Plain keyword arguments to a complete model: the only place that knows how parts combine."""
+"""Plain keyword arguments to a complete model: how parts combine."""
 
 from __future__ import annotations
 

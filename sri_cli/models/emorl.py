@@ -78,27 +78,15 @@ class Pass(NamedTuple):
 
     def detach(self) -> Pass:
         """The same numbers without their graph."""
-        scene = Scene(self.scene.rgb.detach(), self.scene.log_masks.detach())
-        return Pass(
-            self.posterior.detach(),
-            self.slots.detach(),
-            scene,
-            self.nll.detach(),
-            self.kl.detach(),
-            self.prior.detach(),
-        )
+        return Pass._make(part.detach() for part in self)
 
 
 class Inference(NamedTuple):
-    """All that is inferred from an image.
+    """All that is inferred from an image."""
 
-    `upper_kl` [B] is the KL of the layers above the bottom, which the last pass leaves out.
-    """
-
-    layers: list[Parameters]
     log_masks: Tensor  # [B,K,1,H,W]
     passes: list[Pass]
-    upper_kl: Tensor
+    upper_kl: Tensor  # [B], KL of the layers above the bottom, which the last pass leaves out
 
 
 Explain = Callable[[Parameters], Pass]
@@ -353,7 +341,7 @@ class EmorlSegregation(Segregation):
             posterior, state = self.refine(posterior, slope, state)
             explain = partial(self.later_pass, decode, fresh, passes[0].prior)
         passes.append(explain(posterior))
-        return Inference(layers, log_masks, passes, self._upper_kl(layers, passes))
+        return Inference(log_masks, passes, self._upper_kl(layers, passes))
 
     def _upper_kl(self, layers: list[Parameters], passes: list[Pass]) -> Tensor:
         """[B]; 0 after a single pass, whose KL is that of all layers."""

@@ -99,34 +99,28 @@ EMORL = {
 TABLES = {"sri": SRI, "genesis-v2": GENESIS_V2, "genesis": GENESIS, "emorl": EMORL}
 
 
-def our_name(system: str, official: str) -> str:
-    """Our name of a parameter of the official implementation.
-
-    Raises:
-        KeyError: for a name that no prefix of the system's table fits.
-    """
-    table = TABLES[system]
-    fits = [prefix for prefix in table if official.startswith(prefix)]
-    if not fits:
-        raise KeyError(official)
-    prefix = max(fits, key=len)
-    # The official decoders keep the broadcast at position 0 of their Sequential; ours does not.
-    rest = official[len(prefix) :]
-    if table[prefix].endswith("decoder.layers."):
-        index, _, leaf = rest.partition(".")
-        rest = f"{int(index) - 1}.{leaf}"
-    return table[prefix] + rest
+def our_name(system: str, official: str) -> str | None:
+    """Our name of a parameter of the official implementation; None if no prefix fits."""
+    return _translate(TABLES[system], official, -1)
 
 
 def official_name(system: str, ours: str) -> str | None:
     """The official name of one of our parameters; None if there is none."""
-    table = {own: prefix for prefix, own in TABLES[system].items()}
-    fits = [prefix for prefix in table if ours.startswith(prefix)]
-    if not fits:
+    return _translate({own: prefix for prefix, own in TABLES[system].items()}, ours, 1)
+
+
+def _translate(table: dict[str, str], name: str, shift: int) -> str | None:
+    """`name` with its longest prefix in `table` replaced; `shift` renumbers decoder layers.
+
+    The official decoders have the broadcast at position 0 of their Sequential; ours do not.
+    """
+    prefix = max((prefix for prefix in table if name.startswith(prefix)), key=len, default=None)
+    if prefix is None:
         return None
-    prefix = max(fits, key=len)
-    rest = ours[len(prefix) :]
-    if prefix.endswith("decoder.layers."):
+    rest = name.removeprefix(prefix)
+    if prefix.endswith("decoder.layers.") or table[prefix].endswith("decoder.layers."):
         index, _, leaf = rest.partition(".")
-        rest = f"{int(index) + 1}.{leaf}"
+        if not index.isdecimal():
+            return None
+        rest = f"{int(index) + shift}.{leaf}"
     return table[prefix] + rest

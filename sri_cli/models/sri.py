@@ -75,8 +75,8 @@ class SRI(SlotVAE):
             likelihood: p(x | z).
             order: A name of MATCHINGS.
             scene: False (a): no scene variable, the first slot is drawn from N(0, I).
-            alignment: False (b): the segregation posterior takes the place of the
-                autoregressive one, in whatever order it is, and there is no cross-order KL.
+            alignment: False (b): the segregation posterior, in whatever order it is, replaces the
+                autoregressive one, and there is no cross-order KL.
             cross_order: False (c): no cross-order KL.
         """
         super().__init__(

@@ -30,13 +30,14 @@ from sri_cli.training.run_folder import describe_run, resolve_run
 from sri_cli.training.step import TrainStep
 from sri_cli.training.trainer import new_step
 
-# The recipe of a system when none is named; weights do not show which likelihood they are for.
-USUAL_RECIPE = {
+# The default recipe of a system; weights do not show which likelihood they are for.
+DEFAULT_RECIPE = {
     "sri": "sri-mog",
     "genesis-v2": "genesis-v2-mog",
     "genesis": "genesis",
     "emorl": "emorl",
 }
+NAME_A_CHECKPOINT = "name a checkpoint of SRI, GENESIS, GENESIS-v2 or EfficientMORL"
 MODEL_KEYS = ("model_state_dict", "model", "state_dict")
 OPTIMISER_KEYS = ("optimiser_state_dict", "optimizer_state_dict", "optimiser", "optimizer")
 STEP_KEYS = ("iter_idx", "step")
@@ -49,18 +50,18 @@ GRIDS = ("g_1", "g_2", "coords", "grid")
 COUNTER = "num_batches_tracked"  # of BatchNorm; old files lack it, and nothing depends on it
 BATCH_STATISTICS = ("running_mean", "running_var", COUNTER)
 IN_TRAINING_STATE = "gecos."  # prefix of our names for tensors that are not weights
-MOST_NAMES = 10  # in a message
+MAX_NAMES = 10  # in a message
 
 
 @dataclass(frozen=True)
 class Imported:
-    """The new run; `notes` are for the user, `recipe_name` is for `sri train --recipe`."""
+    """The new run folder, its checkpoint and recipe; `notes` are for the user."""
 
-    run_dir: Path
+    run: Path
     checkpoint: Path
     step: int
     system: str
-    recipe_name: str
+    recipe: str
     parameters: int
     notes: list[str]
 
@@ -88,29 +89,29 @@ def import_run(
     if system is None:
         raise SriError(
             f"{path} holds {len(official.tensors)} tensors of an unknown system:"
-            f" {some(list(official.tensors))}",
-            "name a checkpoint of SRI, GENESIS, GENESIS-v2 or EfficientMORL",
+            f" {first_names(list(official.tensors))}",
+            NAME_A_CHECKPOINT,
         )
-    name = recipe_name or USUAL_RECIPE[system]
+    name = recipe_name or DEFAULT_RECIPE[system]
     recipe, data, run_dir = resolve_run(workspace, name, data=data, run=run, overrides=overrides)
     if recipe.model.system != system:
         raise SriError(
             f"{path} holds weights of {system}, but recipe {recipe.name} is for"
             f" {recipe.model.system}",
-            f"--recipe {USUAL_RECIPE[system]}",
+            f"--recipe {DEFAULT_RECIPE[system]}",
         )
     run_dir = run_dir if run else run_dir.with_name(f"{run_dir.name}-imported")
     if list_folder(run_dir) or (run_dir.exists() and not run_dir.is_dir()):
         raise SriError(f"{run_dir} exists already", "name another folder: --run DIR")
-    source = source_of(workspace, recipe, data)
+    source = describe_source(workspace, recipe, data)
     step = new_step(recipe, torch.device("cpu"))
-    found = match(official, system, step.model)
-    check_match(found, official, recipe, ignore_unexpected)
-    notes = [] if recipe_name else [assumption(name, recipe)]
-    notes += [f"left out: {some(found.unexpected)}"] if found.unexpected else []
-    weights = {ours: official.tensors[theirs] for ours, theirs in found.weights.items()}
+    match = match_tensors(official, system, step.model)
+    check_match(match, official, recipe, ignore_unexpected)
+    notes = [] if recipe_name else [note_of_assumptions(name, recipe)]
+    notes += [f"left out: {first_names(match.unexpected)}"] if match.unexpected else []
+    weights = {ours: official.tensors[theirs] for ours, theirs in match.weights.items()}
     step.model.load_state_dict(step.model.state_dict() | weights)
-    notes += load_training_state(step, official, found)
+    notes += load_training_state(step, official, match)
     done = official.step or 0
     step.set_phase(done)
     origin = {"file": path.name, "sha256": official.sha256, "system": system}
@@ -120,7 +121,7 @@ def import_run(
     return Imported(run_dir, saved, done, system, name, parameters, notes)
 
 
-def source_of(workspace: Workspace, recipe: Recipe, data: str) -> dict[str, str]:
+def describe_source(workspace: Workspace, recipe: Recipe, data: str) -> dict[str, str]:
     """What figures say about the run's data, and its file where one is named."""
     if not is_path(data):
         return {"caption": f"{recipe.data}, imported weights"}
@@ -129,8 +130,8 @@ def source_of(workspace: Workspace, recipe: Recipe, data: str) -> dict[str, str]
     return {"file": str(file.path.resolve()), "caption": f"{file.caption}, imported weights"}
 
 
-def assumption(name: str, recipe: Recipe) -> str:
-    """A note on the settings that were assumed because no recipe is named."""
+def note_of_assumptions(name: str, recipe: Recipe) -> str:
+    """The settings that were assumed because no recipe is named."""
     model = recipe.model
     return (
         f"assumed recipe {name} on {recipe.data}: {model.slots} slots, likelihood"
@@ -142,23 +143,20 @@ def assumption(name: str, recipe: Recipe) -> str:
 def write_run(
     run_dir: Path, recipe: Recipe, step: TrainStep, done: int, extra: dict[str, Any], command: str
 ) -> None:
-    """Write the run folder as training would, beside its place, then rename it."""
+    """Write the run folder as training would, under a temporary name, then rename it."""
     ensure_folder(run_dir.parent)
-    beside = run_dir.with_name(f".{run_dir.name}.{os.getpid()}.tmp")
+    temporary = run_dir.with_name(f".{run_dir.name}.{os.getpid()}.tmp")
     try:
-        describe_run(beside, recipe, command)
+        describe_run(temporary, recipe, command)
         state = {"step": step.state(), "attempt": 0}
         values = recipe.model_dump(mode="json")
-        checkpoints.save(beside, done, step.model.state_dict(), values, state, extra)
-        os.rename(beside, run_dir)
+        checkpoints.save(temporary, done, step.model.state_dict(), values, state, extra)
+        os.rename(temporary, run_dir)
         sync_folder(run_dir.parent)
     except OSError as error:
         raise cannot_write(run_dir, error) from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-# Reading the file.
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -173,13 +171,8 @@ class OfficialFile:
     @property
     def step(self) -> int | None:
         """Steps trained; None where the file does not say."""
-        value = self.number(*STEP_KEYS)
-        return int(value) if value is not None and value >= 0 else None
-
-    def number(self, *keys: str) -> float | None:
-        """The first finite number under one of `keys`, plain or a tensor."""
-        values = (as_number(self.rest.get(key)) for key in keys)
-        return next((value for value in values if value is not None), None)
+        values = (as_number(self.rest.get(key)) for key in STEP_KEYS)
+        return next((int(value) for value in values if value is not None and value >= 0), None)
 
 
 def as_number(value: Any) -> float | None:
@@ -202,11 +195,8 @@ def read_official(path: Path) -> OfficialFile:
         content = {}
     tensors = next((c for c in (*map(content.get, MODEL_KEYS), content) if is_state_dict(c)), None)
     if tensors is None:
-        keys = ", ".join(sorted(str(key) for key in content)[:MOST_NAMES]) or "nothing"
-        raise SriError(
-            f"{path} holds no model, but {keys}",
-            "name a checkpoint of SRI, GENESIS, GENESIS-v2 or EfficientMORL",
-        )
+        keys = ", ".join(sorted(str(key) for key in content)[:MAX_NAMES]) or "nothing"
+        raise SriError(f"{path} holds no model, but {keys}", NAME_A_CHECKPOINT)
     if all(name.startswith(PARALLEL) for name in tensors):
         tensors = {name.removeprefix(PARALLEL): tensor for name, tensor in tensors.items()}
     with open(path, "rb") as file:
@@ -223,7 +213,10 @@ def load_plain(path: Path) -> Any:
     except OSError:
         raise
     except Exception as error:  # arbitrary bytes make the reader fail in any way
-        code = unsafe_names(path)
+        try:
+            code = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        except Exception:  # not a file of torch.save
+            code = []
         if code:
             raise SriError(
                 f"{path} is refused: reading it would run {', '.join(code)}; only tensors and"
@@ -235,14 +228,6 @@ def load_plain(path: Path) -> Any:
             f"{path} is not a file that torch.save wrote, or it is incomplete",
             "download it again, or name the .pth file of an official implementation",
         ) from error
-
-
-def unsafe_names(path: Path) -> list[str]:
-    """The classes and functions that unpickling the file would call."""
-    try:
-        return torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # not a file of torch.save
-        return []
 
 
 def is_state_dict(value: Any) -> TypeGuard[Mapping[str, Tensor]]:
@@ -257,9 +242,6 @@ def is_state_dict(value: Any) -> TypeGuard[Mapping[str, Tensor]]:
         and not (tensor.is_complex() or tensor.is_quantized)
         for name, tensor in value.items()
     )
-
-
-# Matching tensors.
 
 
 @dataclass
@@ -280,90 +262,84 @@ class Match:
 def system_of(names: Iterable[str]) -> str | None:
     """The system whose name table fits most of these names; None if none fits half of them."""
     names = list(names)
-    counts = {s: sum(known_name(s, name) is not None for name in names) for s in TABLES}
+    counts = {s: sum(our_name(s, name) is not None for name in names) for s in TABLES}
     best = max(counts, key=lambda system: counts[system])
     return best if 2 * counts[best] > len(names) else None
 
 
-def known_name(system: str, official: str) -> str | None:
-    """Our name, which our model need not have; None if it is not in the table."""
-    try:
-        return our_name(system, official)
-    except (KeyError, ValueError):  # no prefix fits, or a decoder layer has no number
-        return None
-
-
-def match(official: OfficialFile, system: str, model: nn.Module) -> Match:
+def match_tensors(official: OfficialFile, system: str, model: nn.Module) -> Match:
     """Assign every tensor of the file to a parameter or buffer of the model."""
-    kept = model.state_dict().keys()
+    saved = model.state_dict().keys()
     expected = {name: parameter.shape for name, parameter in model.named_parameters()}
     for name, buffer in model.named_buffers():
-        if name in kept and official_name(system, name) is not None:
+        if name in saved and official_name(system, name) is not None:
             expected[name] = buffer.shape
-    found = Match()
+    match = Match()
     for theirs, tensor in official.tensors.items():
-        ours, leaf = known_name(system, theirs), theirs.rpartition(".")[2]
+        ours, leaf = our_name(system, theirs), theirs.rpartition(".")[2]
         if ours is not None and ours.startswith(IN_TRAINING_STATE):
-            found.scalars[ours.removeprefix(IN_TRAINING_STATE)] = theirs
+            match.scalars[ours.removeprefix(IN_TRAINING_STATE)] = theirs
         elif ours is not None and ours in expected:
-            found.weights[ours] = theirs
+            match.weights[ours] = theirs
             if tensor.shape != expected[ours]:
                 shapes = f"{list(tensor.shape)}, expected {list(expected[ours])}"
-                found.misshapen.append(f"{theirs} {shapes}")
+                match.misshapen.append(f"{theirs} {shapes}")
         elif leaf in GRIDS or leaf == COUNTER:
             continue
         else:
-            found.unexpected.append(theirs)
+            match.unexpected.append(theirs)
         if leaf not in BATCH_STATISTICS:
-            found.order.append(theirs)
-    found.missing = [
+            match.order.append(theirs)
+    match.missing = [
         official_name(system, name) or name
         for name in expected
-        if name not in found.weights and not name.endswith(COUNTER)
+        if name not in match.weights and not name.endswith(COUNTER)
     ]
-    return found
+    return match
 
 
 def check_match(
-    found: Match, official: OfficialFile, recipe: Recipe, ignore_unexpected: bool
+    match: Match, official: OfficialFile, recipe: Recipe, ignore_unexpected: bool
 ) -> None:
     """SriError that lists all tensors that do not fit."""
-    names = found.weights.values()
+    names = match.weights.values()
     kinds = {
-        "missing": found.missing,
-        "of another shape": found.misshapen,
+        "missing": match.missing,
+        "of another shape": match.misshapen,
         "not finite": [name for name in names if not official.tensors[name].isfinite().all()],
-        "unexpected": [] if ignore_unexpected else found.unexpected,
+        "unexpected": [] if ignore_unexpected else match.unexpected,
     }
-    faults = [f"{len(names)} {kind}: {some(names)}" for kind, names in kinds.items() if names]
-    if not faults:
-        return
-    only_unexpected = len(faults) == 1 and kinds["unexpected"]
-    raise SriError(
-        f"{official.path} does not fit recipe {recipe.name}: {'; '.join(faults)}",
-        "--ignore-unexpected imports the rest"
-        if only_unexpected
-        else "name the recipe, data set and sizes that it was trained with: --recipe NAME|FILE"
-        " --data NAME model.KEY=VALUE",
-    )
+    faults = {kind: names for kind, names in kinds.items() if names}
+    if faults:
+        lists = [f"{len(names)} {kind}: {first_names(names)}" for kind, names in faults.items()]
+        raise SriError(
+            f"{official.path} does not fit recipe {recipe.name}: {'; '.join(lists)}",
+            "--ignore-unexpected imports the rest"
+            if faults.keys() == {"unexpected"}
+            else "name the recipe, data set and sizes that it was trained with: --recipe NAME|FILE"
+            " --data NAME model.KEY=VALUE",
+        )
 
 
-def some(names: list[str]) -> str:
+def first_names(names: list[str]) -> str:
     """The first few names, and how many more there are."""
-    more = len(names) - MOST_NAMES
-    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - MAX_NAMES
+    return ", ".join(names[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
-# Training state.
-
-
-def load_training_state(step: TrainStep, official: OfficialFile, found: Match) -> list[str]:
+def load_training_state(step: TrainStep, official: OfficialFile, match: Match) -> list[str]:
     """Load Adam's moments and GECO's multipliers, where the file has them; notes for the user."""
     state = step.state()
-    moments = read_moments(official, found)
-    if moments:
-        state["optimiser"]["state"] = place_moments(step, found, moments)
-    gecos = read_gecos(step, official, found)
+    moments = read_moments(official, match)
+    for i, (name, parameter) in enumerate(step.model.named_parameters()):
+        entry = moments.get(match.weights[name])
+        if entry is not None:
+            state["optimiser"]["state"][i] = {"step": entry["step"]} | {
+                # The fused kernel walks parameter and moments side by side.
+                key: torch.empty_like(parameter).detach().copy_(entry[key])
+                for key in MOMENTS
+            }
+    gecos = read_gecos(step, official, match)
     for name, value in gecos.items():
         state["gecos"][name] = torch.full_like(state["gecos"][name], value)
     step.load_state(state)
@@ -376,7 +352,7 @@ def load_training_state(step: TrainStep, official: OfficialFile, found: Match) -
     ]
 
 
-def read_moments(official: OfficialFile, found: Match) -> dict[str, dict[str, Tensor]]:
+def read_moments(official: OfficialFile, match: Match) -> dict[str, dict[str, Tensor]]:
     """Official parameter name -> Adam's state; empty where the file has none that fits.
 
     An optimiser's state has no names: entry i belongs to parameter i in the official order, if
@@ -390,13 +366,10 @@ def read_moments(official: OfficialFile, found: Match) -> dict[str, dict[str, Te
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
         return {}
     # GECO's scalars and unexpected tensors may or may not have been among the parameters.
-    weights, scalars = set(found.weights.values()), set(found.scalars.values())
-    with_scalars = weights | scalars
-    for names in (
-        [name for name in found.order if name in weights],
-        [name for name in found.order if name in with_scalars],
-        found.order,
-    ):
+    weights = set(match.weights.values())
+    with_scalars = weights | set(match.scalars.values())
+    for trained in (weights, with_scalars, set(match.order)):
+        names = [name for name in match.order if name in trained]
         if len(names) == len(keys) and all(
             entry[moment].shape == official.tensors[names[i]].shape
             for i, entry in entries.items()
@@ -415,31 +388,14 @@ def adam_entry(entry: Mapping[str, Any]) -> dict[str, Tensor]:
     return {"step": torch.tensor(count), **moments}
 
 
-def place_moments(
-    step: TrainStep, found: Match, moments: Mapping[str, dict[str, Tensor]]
-) -> dict[int, dict[str, Tensor]]:
-    """The moments by the index of our parameter, in its memory format."""
-    named = [(name, p) for name, p in step.model.named_parameters() if p.requires_grad]
-    placed = {}
-    for i, (name, parameter) in enumerate(named):
-        entry = moments.get(found.weights[name])
-        if entry is not None:
-            placed[i] = {"step": entry["step"]} | {
-                # The fused kernel walks parameter and moments side by side.
-                key: torch.empty_like(parameter).detach().copy_(entry[key])
-                for key in MOMENTS
-            }
-    return placed
-
-
-def read_gecos(step: TrainStep, official: OfficialFile, found: Match) -> dict[str, float]:
+def read_gecos(step: TrainStep, official: OfficialFile, match: Match) -> dict[str, float]:
     """Values of GECO's buffers that the file holds, by name, as `imagination.beta`."""
-    values = {ours: as_number(official.tensors[name]) for ours, name in found.scalars.items()}
+    values = {ours: as_number(official.tensors[name]) for ours, name in match.scalars.items()}
     for objective, keys in zip(step.model.objective_names, GECO_KEYS, strict=False):
         for buffer, key in zip(("beta", "err_ema"), keys, strict=True):
-            values.setdefault(f"{objective}.{buffer}", official.number(key))
-    kept = step.gecos.state_dict()
-    known = {name: value for name, value in values.items() if value is not None and name in kept}
+            values.setdefault(f"{objective}.{buffer}", as_number(official.rest.get(key)))
+    ours = step.gecos.state_dict()
+    known = {name: value for name, value in values.items() if value is not None and name in ours}
     for name, geco in step.gecos.items():
         # A moving average of 0 has not begun. A file without a step counts as past the warm-up.
         if known.get(f"{name}.err_ema") or known.get(f"{name}.gap_ema"):

@@ -42,8 +42,9 @@ class RunLog:
         """Keep the records up to `step`, without a line torn by a kill."""
         self.close()
         if self.path.exists():
-            kept = [record for record in read_log(self.path) if record["step"] <= step]
-            write_atomic(self.path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+            records = [record for record in read_log(self.path) if record["step"] <= step]
+            lines = "".join(json.dumps(record) + "\n" for record in records)
+            write_atomic(self.path, lines.encode())
 
     def _append_to_board(self, record: Mapping[str, Any]) -> None:
         if self.board is None and self.has_tensorboard:
@@ -74,7 +75,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def summary(record: Mapping[str, Any]) -> str:
-    """The most telling numbers of a record, for the progress line."""
+    """Error, KL and speed of a record, for the progress line."""
     error = record.get("nll_per_element")
     parts = [] if error is None else [f"error {error:.4f}"]
     kls = [v for k, v in record.items() if k.startswith("kl/") and v is not None]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sri_cli.atomic import cannot_write, ensure_folder, list_folder, write_atomic
-from sri_cli.checkpoint import Checkpoint, newest_good, remove_leftovers, set_aside_after
+from sri_cli.checkpoint import Checkpoint, newest_good, remove_leftovers
 from sri_cli.config.load import data_sets, load_recipe, recipe_from_dict, recipe_to_yaml
 from sri_cli.config.schema import Recipe, flatten
 from sri_cli.data.dataset import DataFile
@@ -50,20 +50,18 @@ def resolve_run(
 
     A data file selects the recipe's settings for the data set that it holds, if there are any.
     """
-    is_file = data is not None and is_path(data)
-    data_set = _data_set_in(recipe_name, Path(data)) if data is not None and is_file else data
-    recipe = load_recipe(recipe_name, data_set, overrides)
-    stem = Path(data).stem if data is not None and is_file else recipe.data
+    if data is None or not is_path(data):
+        recipe = load_recipe(recipe_name, data, overrides)
+        stem = recipe.data
+    else:
+        file = Path(data)
+        name, stem = DataFile(file).name if file.is_file() else file.stem, file.stem
+        data_set = name if name in data_sets(recipe_name) else None
+        recipe = load_recipe(recipe_name, data_set, overrides)
     # The size comes last, because recipes may be called NAME-tiny.
     size = "" if recipe.size == "paper" else f"-{recipe.size}"
     run_dir = workspace.run_dir(run or f"{recipe.name}-{stem}{size}")
     return recipe, data or recipe.data, run_dir
-
-
-def _data_set_in(recipe_name: str, file: Path) -> str | None:
-    """The data set that `file` holds, if the recipe has settings for it."""
-    name = DataFile(file).name if file.is_file() else file.stem
-    return name if name in data_sets(recipe_name) else None
 
 
 @contextmanager
@@ -108,37 +106,24 @@ def find_checkpoint(run_dir: Path, recipe: Recipe, data: Mapping[str, Any]) -> C
     """The newest intact checkpoint, checked against `recipe` and `data`; None for a new run.
 
     Raises:
-        RunChanged: it was trained otherwise.
+        RunChanged: it was trained with another recipe or other data.
         SriError: there are checkpoints, but none is intact.
     """
-    found = newest_good(run_dir)
-    if found is None:
+    saved = newest_good(run_dir)
+    if saved is None:
         return None
     # An imported model does not say what it was trained on: any data will do.
-    data_before = found.extra.get("data", data)
-    changes = differences(
-        {"data file": data_before} | recipe_from_dict(found.recipe).model_dump(),
-        {"data file": data} | recipe.model_dump(),
-    )
+    data_before = saved.extra.get("data", data)
+    before = flatten({"data file": data_before} | recipe_from_dict(saved.recipe).model_dump())
+    after = flatten({"data file": data} | recipe.model_dump())
+    changes = [
+        f"{key} {before.get(key)} -> {after.get(key)}"
+        for key in sorted(before.keys() | after.keys())
+        if key not in FREE_KEYS and before.get(key) != after.get(key)
+    ]
     if changes:
         raise RunChanged(
             f"{run_dir} was trained otherwise: {'; '.join(changes)}",
             "undo the change to resume it, or start another run: --run DIR",
         )
-    return found
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between two recipes, as `train.lr 0.0001 -> 0.0002`; FREE_KEYS may differ."""
-    before, after = flatten(old), flatten(new)
-    return [
-        f"{key} {before.get(key)} -> {after.get(key)}"
-        for key in sorted(before.keys() | after.keys())
-        if key not in FREE_KEYS and before.get(key) != after.get(key)
-    ]
-
-
-def forget_after(run_dir: Path, log: RunLog, step: int) -> None:
-    """Remove the records of later steps, and set aside their checkpoints."""
-    log.drop_after(step)
-    set_aside_after(run_dir, step)
+    return saved

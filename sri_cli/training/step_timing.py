@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sri_cli.config.schema import Recipe
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.loader import Prefetcher
-from sri_cli.device import Precision, choose_device, cpu_model
+from sri_cli.device import choose_device, cpu_model
 from sri_cli.errors import SriError
 from sri_cli.models.build import build_model
 from sri_cli.run import Workspace, is_path
@@ -77,11 +77,6 @@ class StepBench:
         specs = model.training_noise()
         self.feed = Prefetcher(images, specs, settings.batch, settings.seed, self.device, rows)
         self.done = 0
-
-    @property
-    def precision(self) -> Precision:
-        """fp32 or bf16."""
-        return self.mode.precision
 
     @property
     def parameters(self) -> int:
@@ -158,7 +153,7 @@ def dry_run(
         "run": str(run_dir),
         "missing": missing,
         "device": bench.device.type,
-        "precision": bench.precision,
+        "precision": bench.mode.precision,
         "parameters": bench.parameters,
         "seconds_per_step": seconds,
         "expected_seconds": seconds * recipe.train.steps,

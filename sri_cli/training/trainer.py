@@ -1,4 +1,4 @@
-"""Training: open the run, resume it, then step, record, judge and save until the last step."""
+"""Training: open the run, resume it, then step, record, check and save until the last step."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from sri_cli.training.distributed import Ranks, joined, processes_here, was_rest
 from sri_cli.training.divergence import DivergenceDetector
 from sri_cli.training.execution import ExecutionMode, choose_mode
 from sri_cli.training.log import RunLog, summary
-from sri_cli.training.run_folder import describe_run, find_checkpoint, forget_after, open_run
+from sri_cli.training.run_folder import describe_run, find_checkpoint, open_run
 from sri_cli.training.schedule import learning_rate
 from sri_cli.training.step import TrainStep
 
 MAX_ROLLBACKS = 3  # in one call; the same command again has as many anew
-IMAGES_LIE = {"device": "", "memory": " in the host's memory", "file": " streamed from their file"}
+STORAGE_NOTE = {"device": "", "memory": " in host memory", "file": " streamed from their file"}
 # Steps between two exchanges of stop signals among ranks. GPU steps are short and the host runs
 # ahead of them; a launcher waits 30 s.
 STOP_CHECK_EVERY = {"cpu": 1, "cuda": 10}
@@ -67,7 +67,7 @@ def train(
     and is shown to the user; `on_record` is called with every log record.
 
     Raises:
-        SriError: the data do not fit, or the run in `run_dir` was trained otherwise.
+        SriError: the data do not fit, or `run_dir` holds a run of another recipe or other data.
         SriFailure: a file could not be written.
         Interrupted: a signal came; a checkpoint of this step is saved.
         Diverged: the last roll-back did not help.
@@ -133,9 +133,9 @@ class Trainer:
     def resume(self) -> None:
         """Continue from the newest intact checkpoint, or start from step 0."""
         self._check_same_data()
-        found = self.ranks.from_first(lambda: find_checkpoint(self.run_dir, self.recipe, self.data))
+        saved = self.ranks.from_first(lambda: find_checkpoint(self.run_dir, self.recipe, self.data))
         # The file that an imported run came from is recorded as long as the run is trained.
-        self.origin = {k: v for k, v in (found.extra if found else {}).items() if k == "imported"}
+        self.origin = {k: v for k, v in (saved.extra if saved else {}).items() if k == "imported"}
         if self.origin:
             self.source["caption"] += ", from imported weights"
         self.rows = self.ranks.rows(self.settings.batch)
@@ -147,7 +147,7 @@ class Trainer:
             self.rows,
             sharers=processes_here(),
         )
-        self._load(found)
+        self._load(saved)
         self.resumed_from = self.done
         self.ranks.from_first(lambda: describe_run(self.run_dir, self.recipe, self.command))
 
@@ -165,7 +165,7 @@ class Trainer:
                 while self.step.notes:
                     progress.note(self.step.notes.pop(0))
                 save_due = self._due(self.settings.checkpoint_every)
-                # Judged before it is saved, so that a checkpoint never holds a diverging state.
+                # Checked before it is saved, so that a checkpoint never holds a diverging state.
                 if save_due or self._due(self.settings.log_every):
                     record, problem = self._record()
                     if problem is not None:
@@ -269,19 +269,19 @@ class Trainer:
         )
         progress.advance(self.done)
 
-    def _load(self, found: Checkpoint | None, attempt: int | None = None) -> None:
-        """Take up the state of a checkpoint (None: step 0); `attempt` overrides the stored one."""
+    def _load(self, saved: Checkpoint | None, attempt: int | None = None) -> None:
+        """Load the state of a checkpoint (None: step 0); `attempt` overrides the stored one."""
         self.step = new_step(self.recipe, self.device, self.mode, self.ranks)
         self.done = self.saved = 0
         state: dict[str, Any] = {"attempt": 0}
-        if found is not None:
+        if saved is not None:
             # Read on the first rank alone: others need not see the run folder.
-            weights, state = self.ranks.from_first(lambda: (found.weights(), found.state()))
+            weights, state = self.ranks.from_first(lambda: (saved.weights(), saved.state()))
             self.step.model.load_state_dict(weights)
             self.step.load_state(state["step"])
-            self.done = self.saved = found.step
+            self.done = self.saved = saved.step
         self.attempt = state["attempt"] if attempt is None else attempt
-        self.ranks.from_first(lambda: forget_after(self.run_dir, self.log, self.saved))
+        self.ranks.from_first(self._drop_later_steps)
         self.detector = DivergenceDetector(self.num_elements)
         self.timed, self.timed_at = time.monotonic(), self.done
         self.feed = Prefetcher(
@@ -292,6 +292,11 @@ class Trainer:
             self.device,
             self.rows,
         )
+
+    def _drop_later_steps(self) -> None:
+        """Remove log records after the loaded checkpoint, and set aside later checkpoints."""
+        self.log.drop_after(self.saved)
+        checkpoints.set_aside_after(self.run_dir, self.saved)
 
     def _check_same_data(self) -> None:
         """SriError where a rank reads other images than the first one."""
@@ -310,7 +315,7 @@ class Trainer:
         processes = kind if self.ranks.world == 1 else f"{self.ranks.world} processes on {kind}"
         return (
             f"{start} to step {steps} on {processes}, {self.mode},"
-            f" {self.data['images']} images{IMAGES_LIE[self.batches.storage]},"
+            f" {self.data['images']} images{STORAGE_NOTE[self.batches.storage]},"
             f" batch {self.settings.batch}"
         )
 
@@ -332,12 +337,12 @@ def new_step(
 
 def per_element(metrics: dict[str, float], num_elements: int) -> dict[str, float]:
     """The errors in nats per pixel and channel, the unit of the recipe's target."""
-    renamed = {
-        name: name.replace("nll", "nll_per_element").replace("error/", "error_per_element/")
-        for name in metrics
+    return {
+        name.replace("nll", "nll_per_element").replace("error/", "error_per_element/"): value
+        / num_elements
+        for name, value in metrics.items()
         if name == "nll" or name.startswith("error/")
     }
-    return {new: metrics[name] / num_elements for name, new in renamed.items()}
 
 
 def peak_memory_mb(device: torch.device) -> float:

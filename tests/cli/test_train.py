@@ -28,8 +28,8 @@ SMALL = (
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_small_data: WriteData) -> Path:
-    """An empty working folder with the data set that the small recipe wants."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_small_data: WriteData) -> Path:
+    """An empty working folder with the data set of the small recipe."""
     (tmp_path / "data").mkdir()
     write_small_data(tmp_path / "data" / "demo-towers-32.h5")
     monkeypatch.chdir(tmp_path)
@@ -62,7 +62,7 @@ def start(*args: str, file_size: int | None = None) -> subprocess.Popen[str]:
     )
 
 
-def test_train_then_train_further(place: Path) -> None:
+def test_train_then_train_further(folder: Path) -> None:
     first = sri(*words("--steps", "2"))
     assert first.exit_code == 0, first.output
     run = Path("runs/sri-mog-tiny-demo-towers")
@@ -78,28 +78,25 @@ def test_train_then_train_further(place: Path) -> None:
     assert yaml.safe_load((run / "recipe.yaml").read_text())["train"]["steps"] == 3
 
 
-def test_run_seed_and_data_file(place: Path, write_small_data: WriteData) -> None:
-    other = write_small_data(place / "mine.h5")
+def test_run_seed_and_data_file(folder: Path, write_small_data: WriteData) -> None:
+    other = write_small_data(folder / "mine.h5")
     shown = sri(*words("--steps", "1", "--seed", "7", "--data", str(other), "--run", "here/x"))
     assert shown.exit_code == 0, shown.output
-    assert yaml.safe_load((place / "here/x/recipe.yaml").read_text())["train"]["seed"] == 7
+    assert yaml.safe_load((folder / "here/x/recipe.yaml").read_text())["train"]["seed"] == 7
     assert sri(*words("--steps", "1", "--data", str(other))).exit_code == 0
-    assert (place / "runs/sri-mog-tiny-mine").is_dir()
+    assert (folder / "runs/sri-mog-tiny-mine").is_dir()
 
 
-def test_dry_run_measures_and_writes_nothing(place: Path) -> None:
+def test_dry_run_measures_and_writes_nothing(folder: Path) -> None:
     shown = sri(*words("--dry-run"))
     assert shown.exit_code == 0, shown.output
     for part in ("slot_size: 8", "parameters ", "time per step ", "expected total "):
         assert part in shown.stdout
-    assert not (place / "runs").exists()
+    assert not (folder / "runs").exists()
     result = json.loads(sri(*words("--dry-run", "--json", "--steps", "1000")).stdout)
     assert result["expected_seconds"] == pytest.approx(1000 * result["seconds_per_step"])
     assert result["parameters"] > 1000 and result["missing"] is None
-
-
-def test_dry_run_before_the_data_is_there(place: Path) -> None:
-    (place / "data" / "demo-towers-32.h5").unlink()
+    (folder / "data" / "demo-towers-32.h5").unlink()
     shown = sri(*words("--dry-run"))
     assert shown.exit_code == 0 and "data/demo-towers-32.h5" in shown.stderr
 
@@ -121,52 +118,52 @@ def test_dry_run_before_the_data_is_there(place: Path) -> None:
     ],
 )
 def test_bad_input_exits_2_with_a_line_and_a_hint(
-    place: Path, more: list[str], message: str
+    folder: Path, more: list[str], message: str
 ) -> None:
     shown = sri("train", "--recipe", "sri-mog-tiny", *SMALL, *more)
     assert shown.exit_code == 2, shown.output
     lines = shown.stderr.splitlines()
     assert lines[0].startswith("Error: ") and message in lines[0]
     assert len(lines) == 2 and lines[1]
-    assert not (place / "runs").exists()
+    assert not (folder / "runs").exists()
 
 
-def test_a_missing_gpu(place: Path) -> None:
+def test_a_missing_gpu(folder: Path) -> None:
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     shown = sri(*words("--gpus", "1"))
     assert shown.exit_code == 2 and "no GPU" in shown.stderr
-    assert not (place / "runs").exists()
+    assert not (folder / "runs").exists()
 
 
-def test_sigterm_exits_75_and_the_same_command_resumes_exactly(place: Path) -> None:
+def test_sigterm_exits_75_and_the_same_command_resumes_exactly(folder: Path) -> None:
     stopped = start(*words("--steps", "400", "--run", "stopped"))
-    log = place / "runs/stopped/log.jsonl"
+    log = folder / "runs/stopped/log.jsonl"
     while not log.exists() and stopped.poll() is None:
         time.sleep(0.02)
     stopped.send_signal(signal.SIGTERM)
     out, err = stopped.communicate(timeout=60)
     assert stopped.returncode == 75, err
     step = read_log(log)[-1]["step"]
-    message, way_out = err.splitlines()[-2:]
+    message, hint = err.splitlines()[-2:]
     assert message.startswith(f"Error: stopped by SIGTERM at step {step}, saved in ")
-    assert "sri train --recipe sri-mog-tiny --steps 400 --run stopped" in way_out
+    assert "sri train --recipe sri-mog-tiny --steps 400 --run stopped" in hint
     last = str(step + 2)
     both = [start(*words("--steps", last, "--run", run)) for run in ("stopped", "whole")]
     assert [done.communicate(timeout=60) and done.returncode for done in both] == [0, 0]
-    ends = [read_log(place / "runs" / run) for run in ("stopped", "whole")]
+    ends = [read_log(folder / "runs" / run) for run in ("stopped", "whole")]
     assert [r["loss"] for r in ends[0]] == [r["loss"] for r in ends[1]]
     assert len(ends[0]) == step + 2
 
 
-def test_a_full_disk_exits_1_in_one_line(place: Path) -> None:
+def test_a_full_disk_exits_1_in_one_line(folder: Path) -> None:
     assert sri(*words("--steps", "2")).exit_code == 0
     full = start(*words("--steps", "4"), file_size=100_000)
     out, err = full.communicate(timeout=60)
     assert full.returncode == 1, err
     assert err.splitlines()[-2].startswith("Error: could not write runs/")
-    found = [path.name for path in (place / "runs").glob("*/checkpoints/*")]
-    assert found == ["step-000000002"]
+    names = [path.name for path in (folder / "runs").glob("*/checkpoints/*")]
+    assert names == ["step-000000002"]
     assert sri(*words("--steps", "4")).exit_code == 0

@@ -149,8 +149,8 @@ def test_the_published_model_trains_in_8_gb() -> None:
 
 def test_batches_are_the_same_wherever_the_images_lie() -> None:
     images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
-    found = [Batches(images, 8, 0, GPU, storage=p).at(3) for p in ("device", "memory", "file")]
-    assert all(torch.equal(batch, found[0]) and batch.is_cuda for batch in found)
+    batches = [Batches(images, 8, 0, GPU, storage=p).at(3) for p in ("device", "memory", "file")]
+    assert all(torch.equal(batch, batches[0]) and batch.is_cuda for batch in batches)
 
 
 def gradients(ranks: Ranks) -> list[torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Dynamic slots of GENESIS-v2: as many slots as an image wants, in inference."""
+"""Dynamic slots of GENESIS-v2: as many slots as an image needs, in inference."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def test_the_first_mask_that_is_too_small_takes_the_rest() -> None:
     log_masks, log_scopes = (torch.stack(part) for part in zip(*cases, strict=True))
     stopped, empty = stop_early(log_masks, log_scopes)
     mass = stopped.exp().sum(dim=-1)
-    wanted = [[50, 30, 20, 0], [50, 50, 0, 0], [100, 0, 0, 0], [30, 30, 30, 10]]
-    torch.testing.assert_close(mass, torch.tensor(wanted, dtype=torch.float32))
-    assert empty.tolist() == [[m == 0 for m in row] for row in wanted]
+    expected = [[50, 30, 20, 0], [50, 50, 0, 0], [100, 0, 0, 0], [30, 30, 30, 10]]
+    torch.testing.assert_close(mass, torch.tensor(expected, dtype=torch.float32))
+    assert empty.tolist() == [[m == 0 for m in row] for row in expected]
     assert (stopped[empty] == EMPTY_LOG_MASK).all()
 
 
@@ -67,21 +67,21 @@ def slow_masks(colouring: Any, features: Tensor, rand_pixel: Tensor, most: int) 
 def test_each_image_stops_by_itself_and_in_one_batch() -> None:
     model = dynamic("genesis-v2")
     noise = noise_for(model, 6)
-    pictures = images(6)
+    batch = images(6)
     with CallCounter() as counter, torch.no_grad():
-        found = model.segregate(pictures, noise)
+        result = model.segregate(batch, noise)
     assert counter.host_reads == 0
-    counts = (~found.empty).sum(dim=1).tolist()
+    counts = (~result.empty).sum(dim=1).tolist()
     assert len(set(counts)) > 1 and min(counts) > 1 and max(counts) < MOST
     with torch.no_grad():
         for i, count in enumerate(counts):
-            features = model.segregate.encoder(pictures[i : i + 1]).relu()
+            features = model.segregate.encoder(batch[i : i + 1]).relu()
             colours = model.segregate.seg_head(features)
             rand_pixel = noise["rand_pixel"][i : i + 1]
-            wanted = slow_masks(model.segregate.colouring, colours, rand_pixel, MOST)
-            assert len(wanted) == count
-            masks = found.log_masks[i, :, 0].exp()
-            torch.testing.assert_close(masks[:count], torch.stack(wanted), rtol=1e-3, atol=1e-5)
+            expected = slow_masks(model.segregate.colouring, colours, rand_pixel, MOST)
+            assert len(expected) == count
+            masks = result.log_masks[i, :, 0].exp()
+            torch.testing.assert_close(masks[:count], torch.stack(expected), rtol=1e-3, atol=1e-5)
             assert (masks[count:] == 0).all()
 
 
@@ -89,7 +89,7 @@ def test_each_image_stops_by_itself_and_in_one_batch() -> None:
 def test_empty_slots_stay_out_of_everything(name: str) -> None:
     model = dynamic(name)
     noise = noise_for(model)
-    found = model.segregate(images(), noise)
+    result = model.segregate(images(), noise)
     seen, losses = model.reconstruct(images(), noise), model(images(), noise)
     ones = torch.ones(2, 1, SIDE, SIDE)
     torch.testing.assert_close(seen.scene.masks.sum(dim=1), ones)
@@ -97,7 +97,7 @@ def test_empty_slots_stay_out_of_everything(name: str) -> None:
     assert all(value.isfinite().all() for value in losses.terms.values())
     assert seen.scene.image.isfinite().all()
     closed = seen.attention.flatten(2).amax(dim=2) == 0
-    assert torch.equal(closed.sum(dim=1), found.empty.sum(dim=1))
+    assert torch.equal(closed.sum(dim=1), result.empty.sum(dim=1))
     assert (seen.scene.masks.flatten(2).amax(dim=2)[closed] == 0).all()
     assert closed.any()
 
@@ -113,8 +113,8 @@ def test_room_for_more_slots_changes_nothing_once_an_image_has_stopped(name: str
     narrow.load_state_dict(wide.state_dict())
     fewer = {n: v[:, : count + 1] if v.ndim == 3 else v for n, v in noise.items()}
     for term, value in wide(images(), noise).terms.items():
-        found = narrow(images(), fewer).terms[term]
-        torch.testing.assert_close(found, value, rtol=1e-4, atol=1e-3)
+        result = narrow(images(), fewer).terms[term]
+        torch.testing.assert_close(result, value, rtol=1e-4, atol=1e-3)
     scenes = [m.reconstruct(images(), n).scene for m, n in ((wide, noise), (narrow, fewer))]
     torch.testing.assert_close(scenes[1].image, scenes[0].image, rtol=1e-4, atol=1e-4)
 
@@ -124,10 +124,10 @@ def test_the_scene_encoder_does_not_see_empty_slots() -> None:
     encoder, slots = SceneEncoder(8, 6), torch.randn(3, 5, 8)
     empty = torch.zeros(3, 5, dtype=torch.bool)
     empty[:, [1, 3]] = True
-    found: Gaussian = encoder(slots, empty)
+    result: Gaussian = encoder(slots, empty)
     alone: Gaussian = encoder(slots[:, [0, 2, 4]])
-    torch.testing.assert_close(found.mean, alone.mean)
-    torch.testing.assert_close(found.std, alone.std)
+    torch.testing.assert_close(result.mean, alone.mean)
+    torch.testing.assert_close(result.std, alone.std)
 
 
 def test_off_by_default_and_refused_where_it_cannot_be() -> None:

@@ -64,9 +64,6 @@ def test_decoders_make_scenes_of_the_size(kind: str, size: int) -> None:
     scene = lively(DECODERS[kind](size, 8))(torch.randn(2, 5, 8))
     assert scene.rgb.shape == (2, 5, 3, size, size)
     torch.testing.assert_close(scene.masks.sum(dim=1), torch.ones(2, 1, size, size))
-
-
-def test_big_refuses_sizes_that_16_does_not_divide() -> None:
     with pytest.raises(ValueError, match="multiple of 16"):
         DECODERS["big"](40, 8)
 

@@ -50,8 +50,8 @@ def sri_noise(golden: Golden) -> dict[str, Tensor]:
 
 def test_sri_infers_what_the_official_code_infers(sri) -> None:
     golden, model = sri
-    found = model.infer(golden["x"], sri_noise(golden))
-    first = found.segregated
+    inferred = model.infer(golden["x"], sri_noise(golden))
+    first = inferred.segregated
     own = {
         "segregate/log_masks": first.log_masks,
         "segregate/mu": first.posterior.mean,
@@ -62,13 +62,13 @@ def test_sri_infers_what_the_official_code_infers(sri) -> None:
         "segregate/recon": first.scene.image,
         "segregate/nll": first.nll,
         "segregate/kl": first.posterior.log_prob(first.slots) - log_prob_standard(first.slots),
-        "imagine/mu_ordered": found.posterior.mean,
-        "imagine/z_rollout": found.rollout,
-        "imagine/z_ordered": found.slots,
-        "imagine/recon": model.decoder(found.slots).image,
+        "imagine/mu_ordered": inferred.posterior.mean,
+        "imagine/z_rollout": inferred.rollout,
+        "imagine/z_ordered": inferred.slots,
+        "imagine/recon": model.decoder(inferred.slots).image,
     }
     check_all(own, golden)
-    assert torch.equal(found.order, golden["imagine/order"])
+    assert torch.equal(inferred.order, golden["imagine/order"])
 
 
 def test_sri_losses_geco_and_gradients(sri) -> None:
@@ -116,17 +116,17 @@ def test_genesis_v2_alone() -> None:
     golden = Golden("genesis_v2_tiny.npz", "genesis-v2")
     model = golden.fill(build_model("genesis-v2", image_size=32, slots=4, slot_size=16))
     noise = {"rand_pixel": golden["noise/rand_pixel"], "segregation": golden["noise/slots"]}
-    found = model.segregate(golden["x"], noise)
-    prior = model.prior.teacher_forced(found.slots)
+    inferred = model.segregate(golden["x"], noise)
+    prior = model.prior.teacher_forced(inferred.slots)
     own = {
-        "log_masks": found.log_masks,
-        "decoded_log_masks": found.scene.log_masks,
-        "decoded_rgb": found.scene.rgb,
-        "recon": found.scene.image,
-        "mu": found.posterior.mean,
-        "sigma": found.posterior.std,
-        "z": found.slots,
-        "loss/kl": found.posterior.log_prob(found.slots) - prior.log_prob(found.slots),
+        "log_masks": inferred.log_masks,
+        "decoded_log_masks": inferred.scene.log_masks,
+        "decoded_rgb": inferred.scene.rgb,
+        "recon": inferred.scene.image,
+        "mu": inferred.posterior.mean,
+        "sigma": inferred.posterior.std,
+        "z": inferred.slots,
+        "loss/kl": inferred.posterior.log_prob(inferred.slots) - prior.log_prob(inferred.slots),
     }
     check_all(own, golden)
     losses = model(golden["x"], noise)
@@ -161,25 +161,25 @@ def genesis() -> tuple[Golden, Genesis, dict[str, Tensor]]:
 
 def test_genesis_infers_what_the_official_code_infers(genesis) -> None:
     golden, model, noise = genesis
-    found = model.infer(golden["x"], noise)
-    z, c = found.mask_latents, found.component_latents
+    inferred = model.infer(golden["x"], noise)
+    z, c = inferred.mask_latents, inferred.component_latents
     prior, component_prior = model.prior.teacher_forced(z), model.component_prior(z)
     own = {
-        "mask/mu": found.mask_posterior.mean,
-        "mask/sigma": found.mask_posterior.std,
+        "mask/mu": inferred.mask_posterior.mean,
+        "mask/sigma": inferred.mask_posterior.std,
         "mask/z": z,
         "mask/prior_mu": prior.mean,
         "mask/prior_sigma": prior.std,
-        "log_masks": found.scene.log_masks,
-        "component/mu": found.component_posterior.mean,
-        "component/sigma": found.component_posterior.std,
+        "log_masks": inferred.scene.log_masks,
+        "component/mu": inferred.component_posterior.mean,
+        "component/sigma": inferred.component_posterior.std,
         "component/z": c,
         "component/prior_mu": component_prior.mean,
         "component/prior_sigma": component_prior.std,
-        "rgb": found.scene.rgb,
-        "recon": found.scene.image,
-        "loss/kl_mask": found.mask_posterior.log_prob(z) - prior.log_prob(z),
-        "loss/kl_component": found.component_posterior.log_prob(c) - component_prior.log_prob(c),
+        "rgb": inferred.scene.rgb,
+        "recon": inferred.scene.image,
+        "loss/kl_mask": inferred.mask_posterior.log_prob(z) - prior.log_prob(z),
+        "loss/kl_component": inferred.component_posterior.log_prob(c) - component_prior.log_prob(c),
     }
     check_all(own, golden)
 

@@ -78,7 +78,7 @@ def test_training_moves_all_but_the_encoder(
     model = small_sri(frozen(specs[name]))
     assert model.objective_names == ("imagination",)
     (encoder,) = model.segregate.encoder.hidden
-    kept = {name: value.clone() for name, value in encoder.state_dict().items()}
+    initial = {name: value.clone() for name, value in encoder.state_dict().items()}
     before = {name: value.clone() for name, value in model.named_parameters()}
     settings = load_recipe("sri-mog").train.model_copy(update={"lr": 1e-3})
     step = TrainStep(model, settings, mode=ExecutionMode(precision))
@@ -88,7 +88,7 @@ def test_training_moves_all_but_the_encoder(
         errors.append(step.read_metrics()["error/imagination"])
     assert errors[-1] < errors[0]
     for key, value in encoder.state_dict().items():  # running statistics too
-        assert torch.equal(value, kept[key]), key
+        assert torch.equal(value, initial[key]), key
     assert all(not torch.equal(value, before[key]) for key, value in model.named_parameters())
 
 

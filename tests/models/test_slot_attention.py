@@ -1,4 +1,4 @@
-"""SRI-SA*: Slot Attention in the place of a segregation model with a loss of its own."""
+"""SRI-SA*: Slot Attention instead of a segregation model with a loss of its own."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def test_the_losses_of_sri_train_it_and_nothing_is_detached() -> None:
         assert all(grad is not None and grad.abs().sum() > 0 for grad in grads.values())
 
 
-def test_its_slots_keep_their_places() -> None:
+def test_its_slots_are_not_reordered() -> None:
     model = VARIANTS["sri-sa"]()
     noise = noise_for(model)
-    found = model.infer(images(), noise)
-    assert found.order is None
-    torch.testing.assert_close(found.posterior.mean, found.segregated.posterior.mean)
+    inferred = model.infer(images(), noise)
+    assert inferred.order is None
+    torch.testing.assert_close(inferred.posterior.mean, inferred.segregated.posterior.mean)
     attention = model.reconstruct(images(), noise).attention
-    torch.testing.assert_close(attention, found.segregated.log_masks.exp())
+    torch.testing.assert_close(attention, inferred.segregated.log_masks.exp())
 
 
 def test_pixels_land_where_they_are_in_the_image() -> None:

@@ -1,4 +1,4 @@
-"""SRI: the switches of Table 3, what is detached, independence of the segregation order."""
+"""SRI: the switches of Table 3, what is detached, matching and independence of the order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sri_cli.models.base import Noise, Segregated, Segregation
 from sri_cli.models.distributions import Gaussian
-from sri_cli.models.matching import reorder
+from sri_cli.models.matching import MATCHINGS, greedy_order, hungarian_order, reorder
 from sri_cli.rng import NoiseSpec
 from tests.small_models import (
     SCENE_SIZE,
@@ -64,10 +64,10 @@ def test_without_a_scene_variable_the_first_slot_is_standard() -> None:
 
 def test_without_alignment_the_detached_segregation_posterior_is_used() -> None:
     model = small_sri(alignment=False)
-    found = model.infer(images(), noise_for(model))
-    assert found.order is None and not found.posterior.mean.requires_grad
-    torch.testing.assert_close(found.posterior.mean, found.segregated.posterior.mean)
-    torch.testing.assert_close(found.posterior.std, found.segregated.posterior.std)
+    result = model.infer(images(), noise_for(model))
+    assert result.order is None and not result.posterior.mean.requires_grad
+    torch.testing.assert_close(result.posterior.mean, result.segregated.posterior.mean)
+    torch.testing.assert_close(result.posterior.std, result.segregated.posterior.std)
 
 
 @pytest.mark.parametrize("name", ["sri", "sri-a", "sri-b", "sri-c", "sri-ab"])
@@ -90,13 +90,13 @@ class Shuffled(Segregation):
         return self.stage.noise()
 
     def forward(self, images: Tensor, noise: Noise, gaussian_likelihood: bool) -> Segregated:
-        found = self.stage(images, noise, gaussian_likelihood)
+        result = self.stage(images, noise, gaussian_likelihood)
         order = self.permutation.expand(len(images), -1)
         return replace(
-            found,
-            posterior=Gaussian(*(reorder(part, order) for part in found.posterior)),
-            slots=reorder(found.slots, order),
-            log_masks=reorder(found.log_masks, order),
+            result,
+            posterior=Gaussian(*(reorder(part, order) for part in result.posterior)),
+            slots=reorder(result.slots, order),
+            log_masks=reorder(result.log_masks, order),
         )
 
 
@@ -133,8 +133,8 @@ def test_without_alignment_the_order_of_segregation_counts() -> None:
 def test_the_loss_of_segregation_is_an_objective_with_its_earlier_passes() -> None:
     class Refining(Shuffled):
         def forward(self, images: Tensor, noise: Noise, gaussian_likelihood: bool) -> Segregated:
-            found = super().forward(images, noise, gaussian_likelihood)
-            return replace(found, earlier=((found.nll + 1, found.kl + 2),))
+            result = super().forward(images, noise, gaussian_likelihood)
+            return replace(result, earlier=((result.nll + 1, result.kl + 2),))
 
     model = small_sri(Refining(genesis_v2_stage(), list(range(SLOTS))))
     losses = model(images(), noise_for(model))
@@ -154,8 +154,63 @@ def test_genesis_v2_with_a_scene_variable_detaches_nothing() -> None:
     losses.terms["kl_scene"].sum().backward()
     assert model.segregate.slot_head[1].weight.grad.abs().sum() > 0
     # One sample, in the order of segregation.
-    found = model.segregate(images(), noise)
-    scene = model.relate(found.slots).sample(noise["scene"])
-    prior = model.prior.teacher_forced(found.slots, scene)
-    kl = found.posterior.log_prob(found.slots) - prior.log_prob(found.slots)
+    result = model.segregate(images(), noise)
+    scene = model.relate(result.slots).sample(noise["scene"])
+    prior = model.prior.teacher_forced(result.slots, scene)
+    kl = result.posterior.log_prob(result.slots) - prior.log_prob(result.slots)
     torch.testing.assert_close(losses.terms["kl_slot"], kl.sum(dim=1))
+
+
+def test_greedy_takes_the_nearest_left_and_hungarian_the_least_total() -> None:
+    prior = torch.tensor([[[0.0], [1.0]]])
+    slots = torch.tensor([[[0.6], [-5.0]]])
+    assert greedy_order(prior, slots).tolist() == [[0, 1]]  # 0.6 + 6 = 6.6
+    assert hungarian_order(prior, slots).tolist() == [[1, 0]]  # 5 + 0.4 = 5.4
+
+
+def test_greedy_is_hungarian_where_every_position_has_a_slot_of_its_own() -> None:
+    prior = 10 * torch.randn(50, 9, 16)
+    truth = torch.stack([torch.randperm(9) for _ in range(50)])
+    slots = torch.empty_like(prior).scatter(1, truth[..., None].expand(-1, -1, 16), prior)
+    slots = slots + 0.1 * torch.randn_like(slots)
+    assert torch.equal(greedy_order(prior, slots), truth)
+    assert torch.equal(hungarian_order(prior, slots), truth)
+
+
+def test_hungarian_never_costs_more_than_greedy() -> None:
+    prior, slots = torch.randn(50, 6, 4), torch.randn(50, 6, 4)
+
+    def cost(order: torch.Tensor) -> torch.Tensor:
+        return (prior - reorder(slots, order)).norm(dim=-1).sum(dim=1)
+
+    best, greedy = cost(hungarian_order(prior, slots)), cost(greedy_order(prior, slots))
+    assert (best <= greedy + 1e-5).all() and (best < greedy - 1e-3).any()
+
+
+def test_identical_slots_still_make_a_permutation() -> None:
+    same = torch.zeros(2, 5, 3)
+    for match in MATCHINGS.values():
+        assert (match(same, same).sort(dim=1).values == torch.arange(5)).all()
+
+
+@pytest.mark.parametrize("name", MATCHINGS)
+def test_empty_slots_come_last_and_change_nothing_before(name: str) -> None:
+    match = MATCHINGS[name]
+    prior, slots = torch.randn(20, 7, 4), torch.randn(20, 7, 4)
+    empty = torch.zeros(20, 7, dtype=torch.bool)
+    empty[:, [1, 4]] = True
+    empty[0] = False  # of each image its own number
+    order = match(prior, slots, empty)
+    assert (order.sort(dim=1).values == torch.arange(7)).all()
+    assert torch.equal(order[0], match(prior[:1], slots[:1])[0])
+    assert reorder(empty, order)[1:].tolist() == [[False] * 5 + [True] * 2] * 19
+    there = torch.tensor([0, 2, 3, 5, 6])
+    alone = match(prior[1:, :5], slots[1:, there])
+    assert torch.equal(order[1:, :5], there[alone])
+
+
+def test_matching_sends_no_gradient() -> None:
+    slots = torch.randn(1, 3, 2, requires_grad=True)
+    assert not greedy_order(torch.randn(1, 3, 2), slots).requires_grad
+    reorder(slots, greedy_order(torch.randn(1, 3, 2), slots)).sum().backward()
+    assert torch.equal(slots.grad, torch.ones(1, 3, 2))

@@ -45,17 +45,17 @@ def two_steps(ranks: Ranks, name: str) -> dict[str, Any]:
             value.data.fill_(1.0)
     step = TrainStep(model, settings, ranks=ranks)
     rows = ranks.rows(BATCH)
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for number in range(2):
         noise = draw_noise(model.training_noise(), BATCH, 0, number, rows=rows)
         step(random_images(BATCH, 32)[rows], noise, number)
         if number == 0:
             named = model.named_parameters()
-            found["gradients"] = {key: p.grad.clone() for key, p in named if p.grad is not None}
-            found["metrics"] = step.read_metrics()
-            found["buffers"] = {key: value.clone() for key, value in model.named_buffers()}
-    found["weights"] = dict(model.state_dict())
-    return found
+            result["gradients"] = {key: p.grad.clone() for key, p in named if p.grad is not None}
+            result["metrics"] = step.read_metrics()
+            result["buffers"] = {key: value.clone() for key, value in model.named_buffers()}
+    result["weights"] = dict(model.state_dict())
+    return result
 
 
 @pytest.mark.parametrize("world", [2, 3])
@@ -63,27 +63,27 @@ def test_ranks_make_the_step_of_one(tmp_path: Path, world: int) -> None:
     alone, together = steps_of(Ranks()), on_ranks(world, tmp_path, steps_of)
     for name in MODELS:
         first = together[0][name]
-        for found in (rank[name] for rank in together):
-            assert_same_step(found, alone[name])
-            assert found["metrics"] == first["metrics"]
+        for result in (rank[name] for rank in together):
+            assert_same_step(result, alone[name])
+            assert result["metrics"] == first["metrics"]
             assert all(
-                torch.equal(found["weights"][key], first["weights"][key])
+                torch.equal(result["weights"][key], first["weights"][key])
                 for key in first["weights"]
             )
     assert any("running_var" in key for key in together[0]["genesis"]["buffers"])
 
 
-def assert_same_step(found: dict[str, Any], alone: dict[str, Any]) -> None:
-    assert found["gradients"].keys() == alone["gradients"].keys()
+def assert_same_step(result: dict[str, Any], alone: dict[str, Any]) -> None:
+    assert result["gradients"].keys() == alone["gradients"].keys()
     scale = max(float(value.norm()) for value in alone["gradients"].values())
     for key, value in alone["gradients"].items():
         # Some gradients are 0 but for rounding; what they are rounded from is as large as others.
-        apart = float((found["gradients"][key] - value).norm())
+        apart = float((result["gradients"][key] - value).norm())
         assert apart <= 1e-3 * float(value.norm()) + 1e-4 * scale, key
     for key, value in alone["metrics"].items():
-        assert found["metrics"][key] == pytest.approx(value, rel=1e-4, abs=1e-6), key
+        assert result["metrics"][key] == pytest.approx(value, rel=1e-4, abs=1e-6), key
     for key, value in alone["buffers"].items():
-        torch.testing.assert_close(found["buffers"][key], value, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(result["buffers"][key], value, rtol=1e-4, atol=1e-6)
 
 
 def test_rows_cover_the_batch_once_even_where_it_does_not_divide() -> None:

@@ -145,19 +145,6 @@ def test_learning_rate_warms_up_and_decays() -> None:
     assert rates == pytest.approx([4e-8, 2e-4, 4e-4, 2e-4, 4e-4 * 0.5**4.5])
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"lr_half_life": 10, "lr_decay_steps": 10},
-        {"late_refinements": 1},
-        {"late_refinements_from": 5},
-    ],
-)
-def test_keys_that_contradict_each_other_are_refused(changes: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=next(iter(changes))):
-        settings(**changes)
-
-
 def test_the_warm_up_trains_with_the_gaussian_likelihood_and_then_with_the_mixture(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,18 +1,23 @@
-"""The parts of the models against closed forms and against what the paper says must hold."""
+"""Parts of the models against closed forms; the switches of a recipe and initial weights."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.distributions import Independent, Normal
 from torch.distributions import kl_divergence as reference_kl
 
+from sri_cli.config.load import load_recipe
 from sri_cli.models import distributions as gaussians
 from sri_cli.models.base import Scene
+from sri_cli.models.build import build_model
+from sri_cli.models.decoders import BigDecoder, BroadcastDecoder, IodineDecoder
 from sri_cli.models.distributions import Gaussian
-from sri_cli.models.genesis_v2 import InstanceColouring, UNet
+from sri_cli.models.genesis_v2 import InstanceColouring, UNet, initial_log_sigma
 from sri_cli.models.layers import GroupNorm, Lstm
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.scene_encoder import SceneEncoder
@@ -111,10 +116,10 @@ def test_group_norm_streams_the_same_gradients() -> None:
     native.double()
     x = (torch.randn(4, 32, 9, 7) + 0.5).bfloat16().contiguous(memory_format=torch.channels_last)
     grad = torch.randn(4, 32, 9, 7).bfloat16()
-    found, wanted = x.clone().requires_grad_(), x.double().requires_grad_()
-    ours(found).backward(grad)
-    native(wanted).backward(grad.double())
-    for a, b in [(found, wanted), (ours.weight, native.weight), (ours.bias, native.bias)]:
+    ours_x, native_x = x.clone().requires_grad_(), x.double().requires_grad_()
+    ours(ours_x).backward(grad)
+    native(native_x).backward(grad.double())
+    for a, b in [(ours_x, native_x), (ours.weight, native.weight), (ours.bias, native.bias)]:
         assert a.grad is not None and b.grad is not None
         assert (a.grad - b.grad).norm() < 0.005 * b.grad.norm()  # bf16 keeps 8 bits
 
@@ -138,3 +143,80 @@ def test_scene_posterior_does_not_depend_on_the_order_of_slots() -> None:
     straight, shuffled = encoder(slots), encoder(slots[:, torch.randperm(6)])
     torch.testing.assert_close(straight.mean, shuffled.mean, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(straight.std, shuffled.std, rtol=1e-4, atol=1e-5)
+
+
+KERNELS = ("gaussian", "laplacian", "epanechnikov")
+
+
+def made(name: str, *words: str) -> Any:
+    torch.manual_seed(0)
+    return build_model(**load_recipe(name, None, words).model.model_dump())
+
+
+def test_the_ablations_are_those_of_table_3() -> None:
+    full = made("sri-g")
+    assert full.relate is not None and full.posterior is not None and full.cross_order
+    no_scene = made("sri-g-no-scene")
+    assert no_scene.relate is None and no_scene.posterior is not None and no_scene.cross_order
+    no_alignment = made("sri-g-no-alignment")
+    assert no_alignment.relate is not None and no_alignment.posterior is None
+    assert not no_alignment.cross_order
+    no_cross_order = made("sri-g-no-cross-order")
+    assert no_cross_order.relate is not None and no_cross_order.posterior is not None
+    assert not no_cross_order.cross_order
+
+
+def test_sri_decodes_as_its_segregation_does() -> None:
+    for name, words, kind in [
+        ("sri-mog", [], BroadcastDecoder),
+        ("sri-sa", [], BroadcastDecoder),
+        ("sri-emorl", ["model.decoder=null"], IodineDecoder),
+        ("sri-emorl", ["model.decoder=big"], BigDecoder),
+    ]:
+        model = made(name, *words)
+        assert isinstance(model.decoder, kind), name
+        own = getattr(model.segregate, "decoder", model.decoder)
+        assert isinstance(own, kind) and (own is model.decoder) == (name == "sri-sa")
+
+
+def small_init(module: nn.Module) -> bool:
+    """Whether a layer is Xavier normal with gain 0.02 and without a bias."""
+    fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(module.weight)
+    expected = 0.02 * math.sqrt(2 / (fan_in + fan_out))
+    near = abs(float(module.weight.detach().std()) / expected - 1) < 0.2
+    return near and (module.bias is None or not module.bias.any())
+
+
+def layers(*parts: nn.Module) -> list[nn.Module]:
+    kinds = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+    return [layer for part in parts for layer in part.modules() if isinstance(layer, kinds)]
+
+
+def test_sri_starts_small_and_what_is_around_it_does_not() -> None:
+    model = made("sri-mog")
+    for layer in layers(model.relate, model.prior, model.posterior):
+        assert small_init(layer), layer
+    for layer in layers(model.segregate, model.decoder):
+        assert not small_init(layer), layer
+
+
+@pytest.mark.parametrize("decoder", ["iodine", "big"])
+def test_emorl_starts_small_but_for_its_recurrent_cells_and_position_codes(decoder: str) -> None:
+    stage = made("emorl", f"model.decoder={decoder}").segregate
+    small = [stage.encoder.convolutions, stage.encoder.head, stage.layer, stage.prior]
+    small += [stage.refine, stage.decoder]
+    assert all(small_init(layer) for layer in layers(*small))
+    assert not small_init(stage.encoder.position)
+    bound = 64**-0.5
+    for cell in (stage.layer.gru, stage.refine.cell):
+        for parameter in cell.parameters():
+            assert float(parameter.detach().std()) == pytest.approx(bound / math.sqrt(3), rel=0.2)
+
+
+def test_kernels_are_as_wide_as_equal_segments() -> None:
+    """At 1/K of the squared range an affinity of one half; the published starts."""
+    for slots in (4, 9):
+        widths = {kind: math.exp(initial_log_sigma(kind, slots)) for kind in KERNELS}
+        assert math.exp(-1 / slots / widths["gaussian"]) == pytest.approx(0.5)
+        assert math.exp(-math.sqrt(1 / slots) / widths["laplacian"]) == pytest.approx(0.5)
+        assert 1 - 1 / slots / widths["epanechnikov"] == pytest.approx(0.5)
