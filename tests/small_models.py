@@ -9,18 +9,15 @@ import torch
 from torch import nn
 
 from sri_cli.models.base import Segregation
+from sri_cli.models.build import build_model
 from sri_cli.models.decoders import BroadcastDecoder
-from sri_cli.models.emorl import Emorl, EmorlSegregation
-from sri_cli.models.genesis import Genesis
-from sri_cli.models.genesis_v2 import GenesisV2, GenesisV2Segregation
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.slot_attention import SlotAttentionSegregation
 from sri_cli.models.sri import SRI
 from sri_cli.rng import draw_noise
 
 SLOTS, SLOT_SIZE, SCENE_SIZE, SIDE = 4, 16, 24, 32
-SIZES = {"image_size": SIDE, "slots": SLOTS, "slot_size": SLOT_SIZE}
-PIXELS = ImageLikelihood("mog", 0.7, True)
+SIZES: dict[str, Any] = {"image_size": SIDE, "slots": SLOTS, "slot_size": SLOT_SIZE}
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -32,22 +29,16 @@ def lively(model: Module) -> Module:
     return model
 
 
-def genesis_v2_stage(slots: int = SLOTS) -> GenesisV2Segregation:
+def small_genesis_v2(scene_size: int | None = None, slots: int = SLOTS) -> Any:
     """With a gate that lets colours through, as after some training."""
-    stage = GenesisV2Segregation(
-        **SIZES | {"slots": slots},
-        feature_channels=16,
-        decoder_channels=16,
-        kernel="gaussian",
-        likelihood=PIXELS,
-    )
-    stage.colouring.gate.data.fill_(1.0)
-    return stage
+    scene = {} if scene_size is None else {"scene": True, "scene_size": scene_size}
+    model = build_model("genesis-v2", **SIZES | {"slots": slots}, **scene)
+    model.segregate.colouring.gate.data.fill_(1.0)
+    return model
 
 
-def small_genesis_v2(scene_size: int | None = None, slots: int = SLOTS) -> GenesisV2:
-    sizes = SIZES | {"slots": slots}
-    return GenesisV2(segregation=genesis_v2_stage(slots), **sizes, scene_size=scene_size)
+def genesis_v2_stage(slots: int = SLOTS) -> Segregation:
+    return small_genesis_v2(slots=slots).segregate
 
 
 def small_sri(
@@ -61,26 +52,21 @@ def small_sri(
         **SIZES | {"slots": slots},
         scene_size=SCENE_SIZE,
         decoder=BroadcastDecoder(SIDE, SLOT_SIZE, 16),
-        likelihood=PIXELS,
+        likelihood=ImageLikelihood("mog", 0.7, True),
         order=order,
         **switches,
     )
 
 
-def small_genesis(scene_size: int | None = None, **sizes: int) -> Genesis:
-    return Genesis(
-        **SIZES | sizes,
-        component_size=6,
-        component_channels=8,
-        likelihood=PIXELS,
-        scene_size=scene_size,
-    )
+def small_genesis(scene_size: int | None = None, **sizes: int) -> Any:
+    scene = {} if scene_size is None else {"scene": True, "scene_size": scene_size}
+    components = {"component_size": 6, "component_channels": 8}
+    return build_model("genesis", **SIZES | components | sizes, **scene)
 
 
-def small_emorl(**changes: Any) -> Emorl:
-    pixels = ImageLikelihood("mog", 0.3, normalised=False)
-    settings = SIZES | {"refinements": 2} | changes
-    return lively(Emorl(EmorlSegregation(likelihood=pixels, **settings)))
+def small_emorl(**changes: Any) -> Any:
+    likelihood = {"std": 0.3, "normalised": False}
+    return lively(build_model("emorl", **SIZES | likelihood | {"refinements": 2} | changes))
 
 
 # By name: a model with K slots.

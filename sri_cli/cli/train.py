@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -87,18 +88,11 @@ def show_outcome(outcome: Outcome, as_json: bool) -> None:
     from sri_cli.training.log import finite_or_none
 
     if as_json:
-        result = {
-            "run": str(outcome.run_dir),
-            "step": outcome.step,
-            "resumed_from": outcome.resumed_from,
-            "checkpoint": str(outcome.checkpoint),
-            "seconds": outcome.seconds,
-            "record": {name: finite_or_none(value) for name, value in outcome.record.items()},
-        }
-        click.echo(json.dumps(result))
+        record = {name: finite_or_none(value) for name, value in outcome.record.items()}
+        click.echo(json.dumps(asdict(outcome) | {"record": record}, default=str))
         return
     click.echo(f"step {outcome.step}: {outcome.checkpoint}")
-    click.echo(f"next: sri sample --run {shlex.quote(str(outcome.run_dir))}")
+    click.echo(f"next: sri sample --run {shlex.quote(str(outcome.run))}")
 
 
 def show_dry_run(result: dict[str, Any], recipe: Recipe, as_json: bool) -> None:

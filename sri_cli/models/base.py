@@ -19,6 +19,7 @@ from sri_cli.rng import NoiseSpec
 if TYPE_CHECKING:
     from sri_cli.models.emorl import Refinement
     from sri_cli.models.likelihood import ImageLikelihood
+    from sri_cli.models.scene_encoder import SceneEncoder
     from sri_cli.models.slot_prior import AutoregressivePrior
 
 Noise = Mapping[str, Tensor]
@@ -188,12 +189,14 @@ class SlotVAE(nn.Module):
         matches_on_host: Whether a step needs the CPU (Hungarian matching): then it cannot be
             compiled or recorded as a CUDA graph.
         segregate: The first stage, if the model has a separate one.
+        relate: The posterior of the scene variable; None without one.
         prior: The prior over slots (not in EMORL, whose slots are independent).
     """
 
     objective_names: tuple[str, ...]
     matches_on_host = False
     segregate: Segregation | None
+    relate: SceneEncoder | None
     prior: AutoregressivePrior
 
     def __init__(
@@ -300,6 +303,15 @@ class SlotVAE(nn.Module):
         if scene is None and self.scene_size is not None:
             return temperature * noise["scene"]
         return scene
+
+    def infer_scene(
+        self, slots: Tensor, noise: Noise, empty: Tensor | None = None
+    ) -> tuple[Gaussian | None, Tensor | None]:
+        """q(s | z_1:K) of slots [B,K,D] and a sample of it [B,S]; None without a scene variable."""
+        if self.relate is None:
+            return None, None
+        posterior = self.relate(slots, empty)
+        return posterior, posterior.sample(noise["scene"])
 
     def decode(self, slots: Tensor) -> Scene:
         """Slots [B,K,D], from `slots` or from a `Reconstruction`, to images; any K."""

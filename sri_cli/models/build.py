@@ -112,7 +112,7 @@ def build_model(
             cross_order=cross_order,
         )
     if system == "genesis-v2":
-        return GenesisV2(segregation=genesis_v2_stage(), **sizes, scene_size=optional_scene)
+        return GenesisV2(genesis_v2_stage(), optional_scene)
     if system == "genesis":
         return Genesis(
             **sizes,

@@ -350,11 +350,8 @@ class Genesis(SlotVAE):
         inferred = self.infer(images, noise)
         z, c = inferred.mask_latents, inferred.component_latents
         nll = self.likelihood.nll(images, inferred.scene, gaussian_likelihood)
-        kls, scene = {}, None
-        if self.relate is not None:
-            scene_posterior = self.relate(z)
-            scene = scene_posterior.sample(noise["scene"])
-            kls["kl_scene"] = kl_to_standard(scene_posterior)
+        scene_posterior, scene = self.infer_scene(z, noise)
+        kls = {} if scene_posterior is None else {"kl_scene": kl_to_standard(scene_posterior)}
         prior = self.prior.teacher_forced(z, scene)
         kl_mask = inferred.mask_posterior.log_prob(z) - prior.log_prob(z)
         component_prior = self.component_prior(z)
@@ -369,14 +366,11 @@ class Genesis(SlotVAE):
 
     def reconstruct(self, images: Tensor, noise: Noise) -> Reconstruction:
         inferred = self.infer(images, noise)
-        latent = None
-        if self.relate is not None:
-            latent = self.relate(inferred.mask_latents).sample(noise["scene"])
         return Reconstruction(
             scene=inferred.scene,
             attention=inferred.scene.masks,
             slots=torch.cat([inferred.mask_latents, inferred.component_latents], dim=2),
-            latent=latent,
+            latent=self.infer_scene(inferred.mask_latents, noise)[1],
         )
 
     def slots(

@@ -283,18 +283,11 @@ class GenesisV2(SlotVAE):
     objective_names = ("genesis-v2",)
     segregate: GenesisV2Segregation
 
-    def __init__(
-        self,
-        *,
-        segregation: GenesisV2Segregation,
-        image_size: int,
-        slots: int,
-        slot_size: int,
-        scene_size: int | None = None,
-    ) -> None:
+    def __init__(self, segregation: GenesisV2Segregation, scene_size: int | None = None) -> None:
+        slot_size = segregation.slot_size
         super().__init__(
-            image_size=image_size,
-            slots=slots,
+            image_size=segregation.image_size,
+            slots=segregation.slots,
             slot_size=slot_size,
             likelihood=segregation.likelihood,
             scene_size=scene_size,
@@ -319,11 +312,8 @@ class GenesisV2(SlotVAE):
         the above with p(z_k | z_<k, s).
         """
         segregated = self.segregate(images, noise, gaussian_likelihood)
-        kls, scene = {}, None
-        if self.relate is not None:
-            scene_posterior = self.relate(segregated.slots, segregated.empty)
-            scene = scene_posterior.sample(noise["scene"])
-            kls["kl_scene"] = kl_to_standard(scene_posterior)
+        scene_posterior, scene = self.infer_scene(segregated.slots, noise, segregated.empty)
+        kls = {} if scene_posterior is None else {"kl_scene": kl_to_standard(scene_posterior)}
         prior = self.prior.teacher_forced(segregated.slots, scene)
         kl = segregated.posterior.log_prob(segregated.slots) - prior.log_prob(segregated.slots)
         kls["kl_slot" if self.has_scene else "kl"] = sum_slots(kl, segregated.empty)
@@ -336,14 +326,11 @@ class GenesisV2(SlotVAE):
 
     def reconstruct(self, images: Tensor, noise: Noise) -> Reconstruction:
         segregated = self.segregate(images, noise)
-        latent = None
-        if self.relate is not None:
-            latent = self.relate(segregated.slots, segregated.empty).sample(noise["scene"])
         return Reconstruction(
             scene=segregated.scene,
             attention=segregated.log_masks.exp(),
             slots=segregated.slots,
-            latent=latent,
+            latent=self.infer_scene(segregated.slots, noise, segregated.empty)[1],
         )
 
     def decode(self, slots: Tensor) -> Scene:

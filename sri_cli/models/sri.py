@@ -119,10 +119,7 @@ class SRI(SlotVAE):
         posterior, drawn, empty = segregated.posterior, segregated.slots, segregated.empty
         if not self.segregate.end_to_end:
             posterior, drawn = posterior.detach(), drawn.detach()
-        scene_posterior = scene = None
-        if self.relate is not None:
-            scene_posterior = self.relate(drawn, empty)
-            scene = scene_posterior.sample(noise["scene"])
+        scene_posterior, scene = self.infer_scene(drawn, noise, empty)
         rollout_prior, rollout = self.prior.rollout(noise["rollout"], scene)
         order = None
         if self.matches:

@@ -43,7 +43,7 @@ STOP_CHECK_EVERY = {"cpu": 1, "cuda": 10}
 class Outcome:
     """The state of a run at the end of a training; `record` is the last log record of this call."""
 
-    run_dir: Path
+    run: Path
     step: int
     resumed_from: int
     checkpoint: Path

@@ -8,13 +8,12 @@ import pytest
 import torch
 
 from sri_cli.models.base import Losses
+from sri_cli.models.build import build_model
 from sri_cli.models.decoders import DECODERS, IodineDecoder, PositionedDecoder
-from sri_cli.models.emorl import DualGru, EmorlSegregation, Parameters
+from sri_cli.models.emorl import DualGru, Parameters
 from sri_cli.models.layers import ConvEncoder, position_code
-from sri_cli.models.likelihood import ImageLikelihood
-from sri_cli.models.sri import SRI
 from sri_cli.rng import draw_noise
-from tests.small_models import SCENE_SIZE, SIZES, images, lively, noise_for, small_emorl
+from tests.small_models import SIZES, images, lively, noise_for, small_emorl
 
 
 @pytest.fixture(autouse=True)
@@ -154,15 +153,9 @@ def test_the_state_of_refinement_is_saved_with_the_weights() -> None:
 
 
 def test_sri_takes_the_refined_posterior_and_sends_no_gradient_back() -> None:
-    pixels = ImageLikelihood("gaussian", 0.1, normalised=False)
-    model = SRI(
-        segregation=lively(EmorlSegregation(likelihood=pixels, refinements=2, **SIZES)),
-        decoder=DECODERS["iodine"](32, 16),
-        likelihood=pixels,
-        scene_size=SCENE_SIZE,
-        order="greedy",
-        **SIZES,
-    )
+    pixels = {"likelihood": "gaussian", "std": 0.1, "normalised": False}
+    model = build_model("sri", segregation="emorl", refinements=2, **pixels, **SIZES)
+    lively(model.segregate)
     assert model.geco == "emorl" and model.refinement is model.segregate.refine
     segregation, imagination = model(images(), noise_for(model)).objectives
     assert len(segregation.earlier) == 2

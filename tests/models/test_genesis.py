@@ -5,10 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sri_cli.config.load import load_recipe
 from sri_cli.models.genesis import BroadcastConvolutions, Transposed5, stick_breaking
-from sri_cli.training.step import TrainStep
-from sri_cli.training.step_timing import CallCounter
 from tests.small_models import SCENE_SIZE, images, noise_for, small_genesis
 
 
@@ -76,15 +73,3 @@ def test_component_decoder_is_a_convolution_of_latent_and_coordinates() -> None:
     inputs = torch.cat([latents[..., None, None].expand(-1, -1, 40, 40), grid], dim=1)
     expected = decoder.layers(inputs).sigmoid()
     torch.testing.assert_close(decoder(latents), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_a_training_step_is_few_calls_and_never_waits() -> None:
-    """K = 9 in about 100 calls a slot, whatever the batch: convolutions are not looped over."""
-    model = small_genesis(SCENE_SIZE, slots=9)
-    step = TrainStep(model, load_recipe("sri-mog").train)
-    batch, noise = (255 * images()).to(torch.uint8), noise_for(model)
-    step(batch, noise, 0)
-    with CallCounter() as counter:
-        step(batch, noise, 1)
-    assert counter.calls <= 3_500
-    assert counter.host_reads == 0
