@@ -144,7 +144,7 @@ def test_sigterm_exits_75_and_the_same_command_resumes_exactly(folder: Path) -> 
     while not log.exists() and stopped.poll() is None:
         time.sleep(0.02)
     stopped.send_signal(signal.SIGTERM)
-    out, err = stopped.communicate(timeout=60)
+    out, err = stopped.communicate(timeout=240)
     assert stopped.returncode == 75, err
     step = read_log(log)[-1]["step"]
     message, hint = err.splitlines()[-2:]
@@ -152,7 +152,7 @@ def test_sigterm_exits_75_and_the_same_command_resumes_exactly(folder: Path) -> 
     assert "sri train --recipe sri-mog-tiny --steps 400 --run stopped" in hint
     last = str(step + 2)
     both = [start(*words("--steps", last, "--run", run)) for run in ("stopped", "whole")]
-    assert [done.communicate(timeout=60) and done.returncode for done in both] == [0, 0]
+    assert [done.communicate(timeout=240) and done.returncode for done in both] == [0, 0]
     ends = [read_log(folder / "runs" / run) for run in ("stopped", "whole")]
     assert [r["loss"] for r in ends[0]] == [r["loss"] for r in ends[1]]
     assert len(ends[0]) == step + 2
@@ -161,7 +161,7 @@ def test_sigterm_exits_75_and_the_same_command_resumes_exactly(folder: Path) -> 
 def test_a_full_disk_exits_1_in_one_line(folder: Path) -> None:
     assert sri(*words("--steps", "2")).exit_code == 0
     full = start(*words("--steps", "4"), file_size=100_000)
-    out, err = full.communicate(timeout=60)
+    out, err = full.communicate(timeout=240)
     assert full.returncode == 1, err
     assert err.splitlines()[-2].startswith("Error: could not write runs/")
     names = [path.name for path in (folder / "runs").glob("*/checkpoints/*")]
