@@ -14,11 +14,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sri_cli.console import counting
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.simulate.flaws import FLAWS, simulate_labelled_tower
 from sri_cli.errors import SriError
-from sri_cli.generation.sample import check_request, quantise, sample_scenes
+from sri_cli.generation.sample import check_request, draw_scenes
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.labeling.session import (
     FOLDER,
@@ -143,12 +142,7 @@ def run_source(trained: TrainedRun, num: int, seed: int, data: str | None) -> So
     )
 
     def draw() -> Images:
-        chunks = []
-        with counting("drawing", num) as advance:
-            for scene in sample_scenes(trained.model, num, slots, TEMPERATURE, seed):
-                chunks.append(quantise(scene.image))
-                advance(len(chunks[-1]))
-        return np.concatenate(chunks)
+        return draw_scenes(trained.model, num, slots, TEMPERATURE, seed).images
 
     return Source(model, size, range(num), draw, file)
 
@@ -195,7 +189,7 @@ def catch_trials(
 
     Of ten, five are simulated stacks with a block that floats or lies beside the stack, one is a
     sound simulated stack, and four are test images of `data` (None: sound simulated stacks), so
-    that neither look gives away the verdict.
+    that the style of an image does not reveal the verdict.
     """
     flawed = count // 2
     real = 0 if data is None else min((count - flawed) * 4 // 5, data.counts[SPLIT])

@@ -89,7 +89,7 @@ def collect_ratings(decks: Iterable[Deck]) -> dict[str, Ratings]:
 
     Catch trials are collected under CATCH.
     """
-    found: dict[str, Ratings] = {}
+    collected: dict[str, Ratings] = {}
     for deck in decks:
         records = deck.log.read()
         raters = dict.fromkeys(record["rater"] for record in records)
@@ -102,7 +102,7 @@ def collect_ratings(decks: Iterable[Deck]) -> dict[str, Ratings]:
         }
         for number, model in [*enumerate(deck.models), (None, CATCH)]:
             items = [item for item in deck.items if item.model == number]
-            ratings = found.setdefault(model.weights, Ratings(model))
+            ratings = collected.setdefault(model.weights, Ratings(model))
             ratings.model, ratings.scenes = model, max(ratings.scenes, len(items))
             for rater, answers in given.items():
                 judged = [item for item in items if item.id in answers]
@@ -113,7 +113,7 @@ def collect_ratings(decks: Iterable[Deck]) -> dict[str, Ratings]:
                     scene, new = (model.seed, item.index, item.sha256), answers[item.id]
                     known = ratings.answers.setdefault(rater, {})
                     known[scene] = max(known.get(scene, new), new)  # by time
-    return {weights: ratings for weights, ratings in found.items() if ratings.answers}
+    return {weights: ratings for weights, ratings in collected.items() if ratings.answers}
 
 
 @dataclass(frozen=True)
@@ -129,18 +129,19 @@ def rated_scenes(labels: Path, weights: str) -> list[RatedScene]:
     """The scenes of a model that any rater judged, by seed and index."""
     decks = [d for d in read_sessions(labels) if any(m.weights == weights for m in d.models)]
     ratings = collect_ratings(decks).get(weights)
-    images = {}
+    if ratings is None:
+        return []
+    rated: dict[Scene, RatedScene] = {}
     for deck in decks:
         for item, image in zip(deck.items, deck.load_images(), strict=True):
-            if item.model is not None and deck.models[item.model].weights == weights:
-                images[deck.models[item.model].seed, item.index, item.sha256] = image
-    found = []
-    for scene in sorted(images, key=lambda scene: (scene[0] or 0, *scene[1:])):
-        given = ratings.answers if ratings else {}
-        verdicts = {rater: mine[scene][1] for rater, mine in given.items() if scene in mine}
-        if verdicts:
-            found.append(RatedScene(scene[1], images[scene], verdicts))
-    return found
+            if item.model is None or deck.models[item.model].weights != weights:
+                continue
+            scene = (deck.models[item.model].seed, item.index, item.sha256)
+            answers = ratings.answers.items()
+            verdicts = {rater: own[scene][1] for rater, own in answers if scene in own}
+            if verdicts:
+                rated[scene] = RatedScene(item.index, image, verdicts)
+    return [rated[scene] for scene in sorted(rated, key=lambda scene: (scene[0] or 0, *scene[1:]))]
 
 
 def summarise(
@@ -162,9 +163,9 @@ def summarise(
             raise SriError(f"no scenes of {name} were judged yet", "sri label-sacc")
         selected = {own for own, name in names.items() if own in selected or name in selected}
         decks = [deck for deck in decks if any(m.weights in selected for m in deck.models)]
-    found = collect_ratings(decks)
-    catch = catch_facts(found.pop(CATCH.weights, Ratings(CATCH)), decks)
-    ratings = [found[own] for own in found if not selected or own in selected]
+    collected = collect_ratings(decks)
+    catch = catch_facts(collected.pop(CATCH.weights, Ratings(CATCH)), decks)
+    ratings = [collected[own] for own in collected if not selected or own in selected]
     if not ratings:
         raise SriError(f"no scenes were judged in {labels} yet", "sri label-sacc")
     models = [model_facts(one) for one in ratings]
@@ -289,10 +290,10 @@ def comparison_facts(one: Ratings, other: Ratings) -> Facts | None:
 def compare_tallies(one: Tally, other: Tally) -> Facts:
     """Difference of the shares with Newcombe's interval, and p of Fisher's exact test."""
     counts = [tally[verdict] for tally in (one, other) for verdict in VERDICTS[:2]]
-    found = difference(counts[0], sum(counts[:2]), counts[2], sum(counts[2:]))
-    if found is None:
+    result = difference(counts[0], sum(counts[:2]), counts[2], sum(counts[2:]))
+    if result is None:
         return {"difference": None, "low": None, "high": None, "p": None}
-    value, (low, high) = found
+    value, (low, high) = result
     return {"difference": value, "low": low, "high": high, "p": fisher(*counts)}
 
 

@@ -1,13 +1,25 @@
-"""A session of two small models' scenes and three catch trials, on disk, for any rater."""
+"""A small session on disk for any rater, its server, and a client that sends what a test says."""
 
 from __future__ import annotations
 
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
+from sri_cli.labeling.app import LabelServer
 from sri_cli.labeling.session import (
     Item,
     Model,
@@ -16,9 +28,139 @@ from sri_cli.labeling.session import (
     open_session,
     write_session,
 )
-from tests.small_client import Client, serving
 
 SIDE = 16
+
+
+@dataclass
+class Reply:
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def json(self) -> dict[str, Any]:
+        return json.loads(self.body)
+
+
+@dataclass
+class Client:
+    """A browser that has exchanged its token, or has not (`cookie` empty)."""
+
+    server: LabelServer
+    cookie: str = ""
+
+    @property
+    def url(self) -> str:
+        """The address as it is printed."""
+        return self.server.url(self.server.token)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        without: tuple[str, ...] = (),
+        **headers: str,
+    ) -> Reply:
+        """`headers` replace those of the page itself (`Sec_Fetch_Site` is Sec-Fetch-Site)."""
+        host = self.server.hosts[0]
+        sent = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
+        sent |= {"Cookie": self.cookie, "Content-Type": "application/json"}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=20)
+        connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+        if body is not None and "Transfer-Encoding" not in sent:
+            sent["Content-Length"] = str(len(body))
+        for name, value in sent.items():
+            if name not in without:
+                connection.putheader(name, value)
+        connection.endheaders(body)
+        try:
+            response = connection.getresponse()
+            return Reply(response.status, response.headers, response.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str, **headers: str) -> Reply:
+        return self.send("GET", path, **headers)
+
+    def post(self, path: str, body: Any, without: tuple[str, ...] = (), **headers: str) -> Reply:
+        return self.send("POST", path, json.dumps(body).encode(), without, **headers)
+
+    def answer(self, position: int, verdict: str, version: int | None = None) -> Reply:
+        version = self.state()["version"] if version is None else version
+        answers = [{"position": position, "verdict": verdict}]
+        return self.post("/api/answers", {"answers": answers, "seconds": 1.5, "version": version})
+
+    def state(self) -> dict[str, Any]:
+        return self.get("/api/state").json
+
+    def enter(self, url: str | None = None) -> Reply:
+        """Exchange the token of the printed address for a cookie."""
+        parts = urlsplit(url or self.url)
+        reply = self.get(f"{parts.path}?{parts.query}", Sec_Fetch_Site="none")
+        self.cookie = (reply.headers["Set-Cookie"] or "").partition(";")[0]
+        return reply
+
+    def raw(self, data: bytes) -> bytes:
+        """The response to exactly these bytes."""
+        with socket.create_connection(("127.0.0.1", self.server.port), timeout=20) as connection:
+            connection.sendall(data)
+            return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+@contextmanager
+def serving(session: Session, port: int = 0) -> Iterator[Client]:
+    """A running server of `session`, and a client without its token."""
+    server = LabelServer(session, port)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield Client(server)
+    finally:
+        server.shutdown()
+        thread.join()
+
+
+SERVE = """
+import sys
+from pathlib import Path
+from sri_cli.errors import Interrupted
+from sri_cli.labeling.app import serve
+from sri_cli.labeling.session import open_session
+try:
+    serve(open_session(Path(sys.argv[1]), "ada"), int(sys.argv[2]), False)
+except Interrupted as stop:
+    sys.exit(stop.exit_code)
+"""
+
+
+class Process:
+    """A server in a process of its own that can be killed, as used over ssh; `lines` it printed."""
+
+    def __init__(self, session_folder: Path, port: int = 0) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVE, str(session_folder), str(port)],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "SSH_CONNECTION": "10.0.0.1 1 10.0.0.2 22"},
+        )
+        assert self.process.stderr
+        self.lines = [self.process.stderr.readline() for _ in range(4)]
+        self.url = self.lines[1].removeprefix("open ").strip()
+        self.port = int(urlsplit(self.url).port or 0)
+
+    def end(self, number: int) -> str:
+        """Send it a signal and wait; what it printed after that."""
+        self.process.send_signal(number)
+        return self.process.communicate(timeout=20)[1]
+
+
+def answers_on_disk(folder: Path) -> int:
+    """How many lines a session's file holds."""
+    file = folder / "answers.jsonl"
+    return len(file.read_bytes().splitlines()) if file.exists() else 0
 
 
 def small_session(

@@ -21,7 +21,7 @@ from PIL import Image
 from sri_cli.errors import Interrupted
 from sri_cli.labeling.app import HEADERS, LabelServer, far_from_browser, png_bytes, serve
 from sri_cli.labeling.session import VERDICTS, open_session
-from tests.small_client import Client, Process, answers_on_disk, serving
+from tests.labeling.conftest import Client, Process, answers_on_disk, serving
 
 ONE = {"position": 0, "verdict": "plausible"}
 GOOD = {"answers": [ONE], "seconds": 1, "version": 0}

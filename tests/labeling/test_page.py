@@ -16,9 +16,8 @@ from PIL import Image
 
 import sri_cli
 from sri_cli.labeling.session import open_session
-from tests.labeling.conftest import small_session
+from tests.labeling.conftest import Client, Process, answers_on_disk, serving, small_session
 from tests.small_browser import CONTRAST, DESKTOP, PHONE, TOO_SMALL, Page, chromium
-from tests.small_client import Client, Process, answers_on_disk, serving
 
 LEFT, RIGHT, DOWN, BACKSPACE = "\ue012", "\ue014", "\ue015", "\ue003"
 ENTER, ESCAPE, SPACE, TAB = "\ue007", "\ue00c", "\ue00d", "\ue004"
