@@ -31,7 +31,7 @@ def store(group: h5py.Group, name: str, values: np.ndarray, layout: str) -> None
 
 
 def numbered_images(count: int, height: int, width: int) -> np.ndarray:
-    """[N,H,W,3]: green and blue tell the image's number, red tells the column."""
+    """[N,H,W,3]: green and blue are the image's number, red is the column."""
     images = np.zeros((count, height, width, 3), np.uint8)
     images[..., 0] = np.arange(width) % 256
     images[..., 1] = (np.arange(count) % 256)[:, None, None]

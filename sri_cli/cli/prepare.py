@@ -211,8 +211,9 @@ def make(
     data = prepared.data
     click.echo(f"{data.path}: {data.caption}, {counts_text(data)}")
     if prepared.made:
-        rate = f"{prepared.images_per_second:.0f} per second"
-        click.echo(f"{counted(prepared.made, 'image')} in {prepared.seconds:.0f} s ({rate})")
+        rate = prepared.made / max(prepared.seconds, 1e-3)
+        images, seconds = counted(prepared.made, "image"), prepared.seconds
+        click.echo(f"{images} in {seconds:.0f} s ({rate:.0f} per second)")
         if text := discarded_text(int(data.attrs.get("discarded", 0))):
             click.echo(f"discarded {text}")
     if text := skipped_text(data.attrs):
@@ -229,13 +230,11 @@ def show(workspace: Workspace, name: str, size: int | None) -> None:
     A contact sheet of its images and masks is written beside it.
     """
     from sri_cli.data.dataset import DataFile
-    from sri_cli.data.summary import check_intact, describe, find_files, mask_facts
+    from sri_cli.data.summary import describe, find_files
 
     for path in find_files(workspace, name, size):
         data = DataFile(path)
-        check_intact(data)
-        facts = mask_facts(data)
-        click.echo(describe(data, facts))
+        click.echo(describe(data))
         click.echo(f"contact     {write_contact_sheet(data)}")
 
 

@@ -311,5 +311,5 @@ def hash_of(arrays: list[Images], advance: Advance = lambda done: None) -> str:
 
 def reason_of(error: OSError | RuntimeError) -> str:
     """The system's message inside HDF5's long report, which has none for a damaged file."""
-    found = re.search(r"error message = '([^']+)'", str(error))
-    return found[1] if found else getattr(error, "strerror", None) or "truncated or damaged"
+    match = re.search(r"error message = '([^']+)'", str(error))
+    return match[1] if match else getattr(error, "strerror", None) or "truncated or damaged"

@@ -39,11 +39,6 @@ class Prepared:
     resumed_from: int = 0  # images
     seconds: float = 0.0
 
-    @property
-    def images_per_second(self) -> float:
-        """How fast this call made images."""
-        return self.made / self.seconds if self.seconds > 0 else 0.0
-
 
 def prepare(
     source: Source,

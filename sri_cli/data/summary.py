@@ -1,4 +1,4 @@
-"""`sri prepare --list` and `show`: prepared files in a table, and one file in words.
+"""`sri prepare --list` and `show`: a table of prepared files, and the description of one.
 
 Axes: N images, H W rows and columns, L the 256 possible labels.
 """
@@ -39,25 +39,16 @@ def list_files(workspace: Workspace) -> str:
             others.append(f"{path}: unfinished{progress_of(path)}; run its `sri prepare` again")
         elif path.suffix == ".h5":
             try:
-                table.append(row(DataFile(path)))
+                data = DataFile(path)
             except SriError as error:
                 problem = error.message.removeprefix(f"data file {path} ")
                 others.append(f"{path}: unusable, {problem}")
+                continue
+            counts = [f"{data.counts[name]:,}" for name in SPLITS]
+            seed, megabytes = str(data.attrs.get("seed", "-")), path.stat().st_size / 1e6
+            row = (str(path), data.name, data.source, f"{data.size} px", *counts)
+            table.append((*row, masked_splits(data), seed, f"{megabytes:,.1f}"))
     return "\n".join(([format_table(HEADER, table, left=3)] if table else []) + others)
-
-
-def row(data: DataFile) -> tuple[str, ...]:
-    """The cells of a data file."""
-    return (
-        str(data.path),
-        data.name,
-        data.source,
-        f"{data.size} px",
-        *(f"{data.counts[name]:,}" for name in SPLITS),
-        masked_splits(data),
-        str(data.attrs.get("seed", "-")),
-        f"{data.path.stat().st_size / 1e6:,.1f}",
-    )
 
 
 def masked_splits(data: DataFile) -> str:
@@ -109,8 +100,9 @@ def check_intact(data: DataFile) -> None:
             raise data.broken("is damaged: its images have changed since they were written")
 
 
-def describe(data: DataFile, facts: MaskFacts | None) -> str:
-    """A data file in words; `facts` are those of its masks."""
+def describe(data: DataFile) -> str:
+    """Check that a data file is intact, and describe it."""
+    check_intact(data)
     attrs = data.attrs
     lines = [
         ("file", f"{data.path} ({data.path.stat().st_size / 1e6:,.1f} MB, intact)"),
@@ -126,7 +118,7 @@ def describe(data: DataFile, facts: MaskFacts | None) -> str:
         ("left out", skipped_text(attrs)),
         ("made by", f"sri {attrs.get('tool_version', 'unknown')}"),
         ("sha-256", attrs["sha256"]),
-        *mask_lines(data, facts),
+        *mask_lines(data, mask_facts(data)),
     ]
     return "\n".join(f"{label:<10}  {text}" for label, text in lines if text)
 
@@ -165,7 +157,7 @@ def skipped_text(attrs: Mapping[str, Any]) -> str:
 
 
 def mask_lines(data: DataFile, facts: MaskFacts | None) -> list[tuple[str, str]]:
-    """The masks in words, and a histogram of the objects in an image."""
+    """Lines about the masks, and a histogram of the objects in an image."""
     if facts is None:
         return [("masks", "unknown")]
     share = facts.foreground / facts.pixels
@@ -211,7 +203,7 @@ def histogram_lines(objects: Mapping[int, int]) -> list[tuple[str, str]]:
 
 @dataclass
 class MaskFacts:
-    """What the masks of some images hold, added up block by block."""
+    """Statistics of masks, added up block by block."""
 
     background_labels: int
     images: int = 0
@@ -236,7 +228,7 @@ class MaskFacts:
 
 
 def mask_facts(data: DataFile) -> MaskFacts | None:
-    """What the masks of all splits hold, or some of very many; None where there are none.
+    """Statistics of the masks of all splits, or of some of very many; None where there are none.
 
     Masks are read a chunk at a time, so a million images need little memory.
     """

@@ -408,18 +408,15 @@ def split_entries(
                     "choose smaller numbers: --scenes N --val-scenes V --test-scenes T",
                 )
         most = None if options.scenes is None else sixth(options.scenes)
-        return {
-            split: _chosen(own[split], rng.permutation(len(own[split]))[: number or most])
+        chosen = {
+            split: sorted(rng.permutation(len(own[split]))[: number or most])
             for split, number in options.given.items()
         }
+        return {split: [own[split][index] for index in chosen[split]] for split in chosen}
     numbers = options.divide(len(entries), max(1, len(entries) // 10), "images")
     order = rng.permutation(len(entries))
     plan, begin = {}, 0
     for split in ("test", "val", "train"):
-        plan[split] = _chosen(entries, order[begin : begin + numbers[split]])
+        plan[split] = [entries[index] for index in sorted(order[begin : begin + numbers[split]])]
         begin += numbers[split]
     return plan
-
-
-def _chosen(entries: Sequence[Entry], which: NDArray[np.int64]) -> list[Entry]:
-    return [entries[index] for index in sorted(which.tolist())]

@@ -385,7 +385,7 @@ def _unexpected(dataset: h5py.Dataset, expected: str) -> SriError:
 
 def _factors(group: h5py.Group, num_images: int) -> dict[str, h5py.Dataset]:
     """The numeric factors of each image by name, up to 4 KB per image."""
-    found: dict[str, h5py.Dataset] = {}
+    factors: dict[str, h5py.Dataset] = {}
     room = MAX_FACTOR_BYTES
     for name in sorted(set(group) - {*IMAGE, *MASK, "scenario"}):
         dataset = group.get(name)
@@ -395,8 +395,8 @@ def _factors(group: h5py.Group, num_images: int) -> dict[str, h5py.Dataset]:
         numeric = dataset.dtype.kind in "iufb" and dataset.dtype.itemsize <= 8
         if numeric and row_bytes <= room:
             room -= row_bytes
-            found[name] = dataset
-    return found
+            factors[name] = dataset
+    return factors
 
 
 def _as_factor(values: NDArray[Any]) -> NDArray[Any]:

@@ -20,8 +20,6 @@ import json
 import os
 import re
 import shutil
-import struct
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -66,15 +64,6 @@ SCENARIO = re.compile(
 # Images and maps name different textures: only the camera agrees.
 IMAGE = re.compile(r"rgb-.*cam_([0-9]{1,4})(?![0-9]).*\.png")
 MAP = re.compile(r"iseg-.*cam_([0-9]{1,4})(?![0-9]).*\.map")
-DECODING_ERRORS = (
-    OSError,
-    SyntaxError,  # what Pillow raises for a broken PNG
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 
 Scenarios = Mapping[str, Sequence[str]]  # names by split, sorted
 
@@ -216,7 +205,7 @@ def read_list(path: Path) -> list[str]:
         if (lists.parent / SIMULATED).exists() and path.parent.name == "default":
             hint = "writing these files was interrupted: run the same --raw command again"
         elif not path.parent.is_dir():
-            known = sorted(place.name for place in lists.iterdir() if place.is_dir())
+            known = sorted(path.name for path in lists.iterdir() if path.is_dir())
             near = did_you_mean(path.parent.name, known)
             hint = f"available: {', '.join(known) or 'none'}"
         raise SriError(f"no split list {path}{near}", hint) from error
@@ -233,7 +222,7 @@ def read_list(path: Path) -> list[str]:
 
 
 def choose(names: Sequence[str], split: str, options: Options) -> list[str]:
-    """As many of a split's scenarios as the options ask for; beside --scenes a sixth.
+    """As many of a split's scenarios as the options say; beside --scenes a sixth.
 
     They are chosen by their hashes, so that all kinds are among them: the first in alphabetical
     order are the lowest towers.
@@ -298,19 +287,19 @@ def read_simulated(root: Path) -> dict[str, Any] | None:
 
 def files_by_camera(folder: Path, pattern: re.Pattern[str]) -> dict[int, Path]:
     """The files of a scenario that match, by camera, in order; {} where there is no folder."""
-    found: dict[int, Path] = {}
+    files: dict[int, Path] = {}
     for file in sorted(os.listdir(folder)) if folder.is_dir() else []:
         match = pattern.fullmatch(file)
         if match is None:
             continue
         camera = int(match[1])
-        if camera in found:
+        if camera in files:
             raise SriError(
-                f"{folder} has two files of camera {camera}: {found[camera].name} and {file}",
+                f"{folder} has two files of camera {camera}: {files[camera].name} and {file}",
                 "remove one of them",
             )
-        found[camera] = folder / file
-    return dict(sorted(found.items()))
+        files[camera] = folder / file
+    return dict(sorted(files.items()))
 
 
 def check_cameras(numbers: Mapping[str, int], views: int | None) -> None:
@@ -347,17 +336,17 @@ def name_factors(name: str, cameras: Sequence[int]) -> dict[str, NDArray[np.int1
 def read_image(path: Path) -> NDArray[np.uint8]:
     """A PNG, uint8 [224,224,3]; SriError when it cannot be read or has another size."""
     try:
-        with Image.open(path, formats=("PNG",)) as image:
-            if image.size != (IMAGE_PX, IMAGE_PX):
-                raise SriError(
-                    f"{path} has {image.width}x{image.height} px, ShapeStacks has"
-                    f" {IMAGE_PX}x{IMAGE_PX}",
-                    "for other images, use sri prepare folder DIR",
-                )
-            return np.asarray(image.convert("RGB"))
-    except DECODING_ERRORS as error:
+        pixels = np.asarray(Image.open(path, formats=("PNG",)).convert("RGB"))
+    except Exception as error:  # Pillow's decoder raises all kinds
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise SriError(f"{path} cannot be read: {reason}", "unpack its archive again") from error
+    height, width, _ = pixels.shape
+    if (height, width) != (IMAGE_PX, IMAGE_PX):
+        raise SriError(
+            f"{path} has {width}x{height} px, ShapeStacks has {IMAGE_PX}x{IMAGE_PX}",
+            "for other images, use sri prepare folder DIR",
+        )
+    return pixels
 
 
 def read_labels(path: Path) -> NDArray[np.uint8]:
@@ -470,7 +459,7 @@ def write_scenarios(
     from sri_cli.data.simulate.towers import simulate_tower
 
     every = {index: name for split in SPLITS for index, name in names[split].items()}
-    existing = {place.name for place in recordings.iterdir()}
+    existing = {path.name for path in recordings.iterdir()}
     missing = [index for index, name in every.items() if name not in existing]
     if not missing:
         return

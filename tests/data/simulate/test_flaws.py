@@ -63,10 +63,10 @@ def distances(scene: LabelledTower) -> tuple[float, list[float]]:
     model = spec.compile()
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
-    found = [
+    gaps = [
         mujoco.mj_geomDistance(model, data, i, i + 1, FAR_M, None) for i in range(model.ngeom - 1)
     ]
-    return found[0], found[1:]
+    return gaps[0], gaps[1:]
 
 
 def test_half_are_plausible_and_flaws_come_in_turn(scenes: list[LabelledTower]) -> None:

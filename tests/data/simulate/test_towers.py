@@ -40,16 +40,16 @@ def rebuilt(scenario: Scenario) -> list[Block]:
     """The blocks, read back from the factors alone."""
     f = {key: value[0] for key, value in scenario.factors.items()}
     blocks = []
-    for place in range(f["height"]):
-        w, _, c, z = (float(v) for v in f["rotations"][place])
-        lying = f["shapes"][place] == LYING_CYLINDER
+    for level in range(f["height"]):
+        w, _, c, z = (float(v) for v in f["rotations"][level])
+        lying = f["shapes"][level] == LYING_CYLINDER
         blocks.append(
             Block(
-                shape=int(f["shapes"][place]),
-                extent=tuple(float(v) for v in f["sizes"][place]),
+                shape=int(f["shapes"][level]),
+                extent=tuple(float(v) for v in f["sizes"][level]),
                 yaw_deg=float(np.rad2deg(2 * np.arctan2(c if lying else z, w))),
-                position=tuple(float(v) for v in f["positions"][place]),
-                colour=int(f["colours"][place]),
+                position=tuple(float(v) for v in f["positions"][level]),
+                colour=int(f["colours"][level]),
             )
         )
     return blocks
@@ -76,8 +76,8 @@ def test_factors_follow_the_rules(towers: list[Scenario]) -> None:
         assert (f["shapes"][:h] >= 0).all() and (f["shapes"][h:] == -1).all()
         assert len(set(f["colours"][:h])) == h and (f["colours"][h:] == -1).all()
         assert (f["sizes"][:h] >= 0.5).all() and (f["sizes"][:h] <= 1).all()
-        for place in range(1, h):  # only the top or the violating object is round
-            assert (f["shapes"][place - 1] >= 2) == (place == f["vpsf"])
+        for level in range(1, h):  # only the top or the violating object is round
+            assert (f["shapes"][level - 1] >= 2) == (level == f["vpsf"])
         assert 0 <= f["light"] < 5 and 0 <= f["wall_texture"] < 6 and 0 <= f["floor_texture"] < 6
         assert scenario.factors["camera"].tolist() == list(range(16))
         top = 0.0
@@ -138,8 +138,8 @@ def test_centre_of_mass_lies_where_the_rule_puts_it(vcom: int) -> None:
     rng = np.random.default_rng(vcom)
     for _ in range(50):
         blocks = stacking.draw_blocks("original", stacking.Plan(4, vcom=vcom), rng)
-        for place, block in enumerate(blocks[:-1], start=1):
-            above = blocks[place:]
+        for level, block in enumerate(blocks[:-1], start=1):
+            above = blocks[level:]
             mass = np.array([b.volume_m3 for b in above])
             com = (np.array([b.position for b in above]) * mass[:, None]).sum(0) / mass.sum()
             yaw = np.deg2rad(block.yaw_deg)
@@ -153,7 +153,7 @@ def test_centre_of_mass_lies_where_the_rule_puts_it(vcom: int) -> None:
             else:
                 reach = np.linalg.norm(local) / half[:1]
                 beyond = np.linalg.norm(local) - half[:1]
-            if place == vcom:
+            if level == vcom:
                 assert beyond.max() == pytest.approx(0.05)
             else:
                 assert reach.max() <= 0.5 + 1e-9
