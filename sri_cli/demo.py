@@ -17,7 +17,7 @@ from sri_cli.device import cpu_model
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.metrics.evaluate import METRICS, evaluate_run
-from sri_cli.metrics.image_folder import open_folder
+from sri_cli.metrics.images import open_folder
 from sri_cli.metrics.stack_classifiers.classifiers import open_judge
 from sri_cli.plotting.from_runs import figure_of_runs, order_of_run
 from sri_cli.plotting.report import NAME, make_subjects, write_report

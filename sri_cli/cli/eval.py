@@ -85,7 +85,8 @@ def command(
     Measurements of a run are appended to its metrics.jsonl.
     """
     from sri_cli.metrics.evaluate import evaluate_all, parse_metrics, show_recorded
-    from sri_cli.metrics.image_metrics import CACHE, ImageMetrics
+    from sri_cli.metrics.image_metrics import ImageMetrics
+    from sri_cli.metrics.images import CACHE
     from sri_cli.metrics.records import newest
     from sri_cli.metrics.tables import evaluation_text, paper_tables
     from sri_cli.metrics.tabular import format_tables

@@ -29,8 +29,8 @@ from sri_cli.labeling.session import (
     write_session,
 )
 from sri_cli.metrics.evaluate import open_runs
-from sri_cli.metrics.image_folder import open_folder
 from sri_cli.metrics.image_metrics import DEMO, TOWERS, no_towers_warning
+from sri_cli.metrics.images import open_folder
 from sri_cli.metrics.records import data_facts, run_subject
 from sri_cli.rng import stream
 from sri_cli.run import Workspace

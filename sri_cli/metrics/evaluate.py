@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sri_cli.console import counting
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError, did_you_mean
 from sri_cli.generation.trained_run import TrainedRun, open_run
-from sri_cli.metrics.image_folder import open_folder
-from sri_cli.metrics.image_metrics import (
-    CACHE,
-    COUNTS,
-    GeneratedImages,
-    ImageMetrics,
-    check_count,
-    images_of_run,
-)
+from sri_cli.metrics.image_metrics import COUNTS, ImageMetrics, check_count
+from sri_cli.metrics.images import CACHE, ImageSource, images_of_run, open_folder
 from sri_cli.metrics.model_metrics import (
     SplitTask,
     bound_scores,
@@ -102,29 +96,29 @@ def evaluate_all(
     if num is not None and num < 1:
         raise SriError(f"--num {num}: the number of images must be at least 1", "--num 320")
     networks = networks or ImageMetrics(workspace.data_root / CACHE)
+    of_runs, of_folders = metrics or METRICS, metrics or ("fid",)
     trained = open_runs(workspace, runs, folders, dynamic_slots)
     for one in trained:
-        check_run(one, one.open_data(data), metrics or METRICS, split, num)
-    given = [
-        open_images(workspace, folder, metrics or ("fid",), data, split, num, seed)
-        for folder in folders
+        check_run(one, one.open_data(data), of_runs, split, num)
+    opened = [
+        open_images(workspace, folder, of_folders, data, split, num, seed) for folder in folders
     ]
-    for name in metrics or ("fid",) * bool(folders):
-        if name in COUNTS:
+    for name in COUNTS:
+        if name in (of_folders if folders else of_runs):
             networks.network(name)  # missing weights are an error now, not later
     measured = [
         record
         for one in trained
-        for record in evaluate_run(one, metrics or METRICS, data, split, num, seed, networks)
+        for record in evaluate_run(one, of_runs, data, split, num, seed, networks)
     ]
-    of_folders = [
-        networks.measure(name, images, file, context, num)
-        for images, file, context in given
+    images = [
+        networks.measure(name, source, file, context, num)
+        for source, file, context in opened
         for name in COUNTS
-        if name in (metrics or ("fid",))
+        if name in of_folders
     ]
     known = [record for one in trained for record in recorded(one)]
-    return measured + of_folders, known + of_folders
+    return measured + images, known + images
 
 
 def evaluate_run(
@@ -145,20 +139,24 @@ def evaluate_run(
     networks = networks or ImageMetrics(trained.workspace.data_root / CACHE)
     context = Context(run_subject(trained), data_facts(file, split), seed)
     count = DEFAULT_NUM if num is None else num
+    scenes = min(max(count, MIN_SCENES), MAX_ORDER_SCENES)
+    segmentation = bool({"ari", "msc"} & set(metrics))
+    elbo, order = "elbo" in metrics, "order" in metrics
+    images = (segmentation + elbo) * min(count, file.counts[split]) + order * scenes
     records: list[Measurement] = []
 
     def record(part: list[Measurement]) -> None:
         append_records(trained.run_dir, part)
         records.extend(part)
 
-    with counting("measuring", _planned(metrics, count, file.counts[split])) as advance:
+    with counting("measuring", images) as advance:
         task = SplitTask(trained, file, split, count, seed, advance)
-        if {"ari", "msc"} & set(metrics):
+        if segmentation:
             record(segmentation_scores(task, context, metrics))
-        if "elbo" in metrics:
+        if elbo:
             record(bound_scores(task, context))
-        if "order" in metrics:
-            record(order_scores(trained, context, _order_scenes(count), advance))
+        if order:
+            record(order_scores(trained, context, scenes, advance))
     for name in COUNTS:
         if name in metrics:
             generated = images_of_run(trained, num or COUNTS[name], seed)
@@ -185,7 +183,7 @@ def open_images(
     split: str,
     num: int | None,
     seed: int,
-) -> tuple[GeneratedImages, DataFile, Context]:
+) -> tuple[ImageSource, DataFile, Context]:
     """The images of a folder with the real ones to compare them with.
 
     Raises:
@@ -211,11 +209,12 @@ def open_images(
             f"prepare the data with --size {images.size}",
         )
     file.split(split)
-    count = images.count if num is None else min(num, images.count)
+    images = replace(images, count=min(num or images.count, images.count))
     if {"fid", "stack-fd"} & set(metrics):
-        check_count(count)
-    context = Context(images.subject(count), data_facts(file, split), seed)
-    return GeneratedImages(count, images.read), file, context
+        check_count(images.count)
+    subject = {"kind": "images", "images": str(folder), "count": images.count}
+    subject["sha256"] = images.sha256()
+    return images, file, Context(subject, data_facts(file, split), seed)
 
 
 def show_recorded(workspace: Workspace, runs: Sequence[str] = ()) -> list[Measurement]:
@@ -230,13 +229,3 @@ def show_recorded(workspace: Workspace, runs: Sequence[str] = ()) -> list[Measur
         named = " ".join(f"--run {one.run_dir}" for one in trained)
         raise SriError("nothing has been measured of the newest checkpoint", f"sri eval {named}")
     return known
-
-
-def _planned(metrics: Sequence[str], num: int, size: int) -> int:
-    """How many images `evaluate_run` counts for METRICS, of a split of `size` images."""
-    passes = bool({"ari", "msc"} & set(metrics)) + ("elbo" in metrics)
-    return passes * min(num, size) + ("order" in metrics) * _order_scenes(num)
-
-
-def _order_scenes(num: int) -> int:
-    return min(max(num, MIN_SCENES), MAX_ORDER_SCENES)

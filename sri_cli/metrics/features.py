@@ -46,20 +46,20 @@ def in_batches(
     advance: Advance,
     row: tuple[int, ...],
 ) -> Features:
-    """network(images) in batches, float32 [N, *row], without gradients; smaller if memory lacks.
+    """network(images) without gradients, float32 [N, *row], in smaller batches if memory is short.
 
     Raises:
         SriFailure: if even a single image does not fit into memory.
     """
-    found = [np.empty((0, *row), np.float32)]
+    parts = [np.empty((0, *row), np.float32)]
 
     def compute(start: int, count: int) -> Features:
         return network(images[start : start + count])
 
     for part in in_chunks(compute, len(images), batch, device, "fp32"):
-        found.append(part)
+        parts.append(part)
         advance(len(part))
-    return np.concatenate(found)
+    return np.concatenate(parts)
 
 
 def real_features(
@@ -70,7 +70,7 @@ def real_features(
     cache_dir: Path,
     advance: Advance = lambda done: None,
 ) -> Features:
-    """Of `count` images (at most all) from all over a split, cached by the data file's hash.
+    """Features [N,F] of `count` random images of a split (at most all), cached by the file's hash.
 
     Raises:
         SriError: for fewer than 2 images.

@@ -1,35 +1,19 @@
-"""Metrics of generated images alone: FID, stack-FD and the S-Acc estimate.
+"""Metrics of images alone: FID, stack-FD and the S-Acc estimate.
 
 The images are new scenes of a run, or those of another tool in a folder.
-
-Axis legend: N images, B of a block, S side in pixels. Images are uint8 [N,S,S,3].
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from sri_cli import __version__
 from sri_cli.console import counting
 from sri_cli.data.dataset import DataFile
-from sri_cli.device import choose_device, choose_precision
+from sri_cli.device import choose_device
 from sri_cli.errors import SriError
-from sri_cli.generation.sample import check_request, quantise, sample_scenes
-from sri_cli.generation.trained_run import TrainedRun
-from sri_cli.metrics.features import (
-    Advance,
-    FeatureExtractor,
-    Features,
-    Images,
-    cached_features,
-    real_features,
-)
+from sri_cli.metrics.features import Advance, FeatureExtractor, real_features
 from sri_cli.metrics.fid import (
     RANDOM,
     fid_name,
@@ -37,89 +21,13 @@ from sri_cli.metrics.fid import (
     small_sample_warning,
     statistics_of,
 )
-from sri_cli.metrics.image_folder import BLOCK
-from sri_cli.metrics.records import Context, Estimate, Measurement, model_digest
+from sri_cli.metrics.images import ImageSource
+from sri_cli.metrics.records import Context, Estimate, Measurement
 from sri_cli.metrics.stack_classifiers.classifiers import Judge, StackFeatures, open_judge
 
 # Metric -> default number of images: the papers' for FID, enough for the others. FID takes longest.
 COUNTS = {"stack-fd": 2_000, "sacc-estimate": 1_000, "fid": 10_000}
 DEMO, TOWERS = "demo-towers", ("shapestacks", "demo-towers")  # data sets
-CACHE = "fid"  # folder of a data root or a run
-
-
-@dataclass(frozen=True)
-class GeneratedImages:
-    """`count` images; `read(start, stop)` returns those. Slots and temperature where known.
-
-    `naming` are keyword arguments of `fid_name`; `cache` is the folder and key of cached features,
-    None for images whose features are not cached.
-    """
-
-    count: int
-    read: Callable[[int, int], Images]
-    slots: int | None = None
-    temperature: float | None = None
-    naming: dict[str, Any] = field(default_factory=dict)
-    cache: tuple[Path, dict[str, Any]] | None = None
-
-    def answers(self, network: Callable[[Images, Advance], Features], advance: Advance) -> Features:
-        """The network's answers to all images, [N,...]."""
-        starts = range(0, self.count, BLOCK)
-        blocks = (self.read(start, min(start + BLOCK, self.count)) for start in starts)
-        return np.concatenate([network(block, advance) for block in blocks])
-
-    def features(self, extractor: FeatureExtractor, advance: Advance) -> Features:
-        """[N,F], from the cache where it has them."""
-        if self.cache is None:
-            return self.answers(extractor, advance)
-        folder, key = self.cache
-        folder = folder.with_name(f"{folder.name}_{extractor.digest[:16]}")
-
-        def compute(start: int, stop: int) -> Features:
-            return extractor(self.read(start, stop), advance)
-
-        return cached_features(folder, key, extractor, self.count, compute, advance)
-
-
-def images_of_run(
-    trained: TrainedRun,
-    count: int,
-    seed: int = 0,
-    slots: int | None = None,
-    temperature: float = 1.0,
-    precision: str = "auto",
-) -> GeneratedImages:
-    """New scenes 0..count-1 of a seed, by default with the slots of training.
-
-    Raises:
-        SriError: for numbers that mean nothing.
-    """
-    model = trained.model
-    naming: dict[str, Any] = {"temperature": temperature}
-    if slots not in (None, model.num_slots):
-        naming["slots"] = slots
-    slots = model.num_slots if slots is None else slots
-    check_request(count, slots, temperature, seed)
-    precision = choose_precision(precision, trained.device)
-
-    def read(start: int, stop: int) -> Images:
-        scenes = sample_scenes(
-            model, stop - start, slots, temperature, seed, precision=precision, first=start
-        )
-        return np.concatenate([quantise(scene.image) for scene in scenes])
-
-    digest = model_digest(trained)
-    key = {
-        "version": __version__,
-        "model": digest,
-        "slots": slots,
-        "temperature": temperature,
-        "seed": seed,
-        "precision": precision,
-    }
-    name = f"{digest[:16]}_slots-{slots}_temp-{temperature:g}_seed-{seed}_{precision}"
-    cache = (trained.run_dir / CACHE / name, key)
-    return GeneratedImages(count, read, slots, temperature, naming, cache)
 
 
 class ImageMetrics:
@@ -168,23 +76,21 @@ class ImageMetrics:
     def measure(
         self,
         metric: str,
-        generated: GeneratedImages,
+        generated: ImageSource,
         data: DataFile,
         context: Context,
         num_real: int | None = None,
     ) -> Measurement:
         """`fid`, `stack-fd` or `sacc-estimate`; a warning is printed to stderr, too.
 
-        `data` are the real images, of which `num_real` are compared with: by default COUNTS, and
-        all if the split of the context has fewer.
+        A distance is from `num_real` images of `data`, by default COUNTS, at most the split's.
         """
         network = self.network(metric)
         if metric == "sacc-estimate":
             with counting(metric, generated.count) as advance:
                 record = sacc_estimate(generated, data, network, context, advance)
         else:
-            assert context.data is not None
-            num_real = min(num_real or COUNTS[metric], data.counts[context.data["split"]])
+            num_real = min(num_real or COUNTS[metric], data.counts[context.split])
             key, folder = metric.replace("-", "_"), self.reference_dir
             with counting(metric, generated.count + num_real) as advance:
                 record = distance(key, generated, data, num_real, network, context, folder, advance)
@@ -195,7 +101,7 @@ class ImageMetrics:
 
 def distance(
     key: str,
-    generated: GeneratedImages,
+    generated: ImageSource,
     data: DataFile,
     num_real: int,
     extractor: FeatureExtractor,
@@ -204,9 +110,8 @@ def distance(
     advance: Advance = lambda done: None,
 ) -> Measurement:
     """Frechet distance of generated from real images; `key` is `fid` or `stack_fd`."""
-    assert context.data is not None
     check_count(generated.count)
-    split = context.data["split"]
+    split = context.split
     real = statistics_of(real_features(data, split, num_real, extractor, cache_dir, advance))
     other = statistics_of(generated.features(extractor, advance))
     warnings = [small_sample_warning(min(real.count, other.count), extractor.size)]
@@ -227,10 +132,10 @@ def distance(
 
 
 def sacc_estimate(
-    generated: GeneratedImages, data: DataFile, judge: Judge, context: Context, advance: Advance
+    generated: ImageSource, data: DataFile, judge: Judge, context: Context, advance: Advance
 ) -> Measurement:
     """The estimated S-Acc, in [0,1]."""
-    probability = generated.answers(judge.plausible, advance)
+    probability = generated.apply(judge.plausible, advance)
     result = judge.estimate(probability, data.size, data.name == DEMO)
     return context.measurement(
         "sacc_estimate",

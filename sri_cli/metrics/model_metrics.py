@@ -6,6 +6,7 @@ depends on (seed, its index in the split): neither chunks nor devices change a n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -25,20 +26,13 @@ from sri_cli.generation.sample import (
 )
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics import order
-from sri_cli.metrics.elbo import bits_per_dimension, negative_elbo
 from sri_cli.metrics.features import Advance
 from sri_cli.metrics.records import Context, Estimate, Measurement, mean_estimate
 from sri_cli.metrics.segmentation import ari_fg, labels_of, msc_fg
+from sri_cli.models.base import Losses
 
-SEGMENTATION = {
-    f"{key}{suffix}": f"{name}{word}"
-    for suffix, word in (("", ""), ("_attention", " attention"))
-    for key, name in (
-        ("ari_fg", "ARI-FG"),
-        ("msc_fg", "mSC-FG"),
-        ("msc_fg_scaled", "mSC-FG scaled"),
-    )
-}
+SEGMENTATION = {"ari_fg": "ARI-FG", "msc_fg": "mSC-FG", "msc_fg_scaled": "mSC-FG scaled"}
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 # Key of a measurement -> key in `order.report`, name.
 ORDER = {
     "order_iou": ("iou_over_chance", "order IoU"),
@@ -106,18 +100,21 @@ def segmentation_scores(
                 scores[f"msc_fg_scaled{suffix}"] = covering.scaled
         return scores
 
-    return [
-        context.measurement(
-            key,
-            SEGMENTATION[key],
-            mean_estimate(scores),
-            counts={"images": len(scores), "without_foreground": int(np.isnan(scores).sum())},
-            protocol=f"strongest {'attention' if 'attention' in key else 'decoded'} mask"
-            + "; dynamic slots" * task.model.dynamic_slots,
-            slots=task.model.num_slots,
+    records = []
+    for key, scores in task.run(compute).items():
+        metric, attention, _ = key.partition("_attention")
+        records.append(
+            context.measurement(
+                key,
+                SEGMENTATION[metric] + " attention" * bool(attention),
+                mean_estimate(scores),
+                counts={"images": len(scores), "without_foreground": int(np.isnan(scores).sum())},
+                protocol=f"strongest {'attention' if attention else 'decoded'} mask"
+                + "; dynamic slots" * task.model.dynamic_slots,
+                slots=task.model.num_slots,
+            )
         )
-        for key, scores in task.run(compute).items()
-    ]
+    return records
 
 
 def bound_scores(task: SplitTask, context: Context) -> list[Measurement]:
@@ -131,42 +128,46 @@ def bound_scores(task: SplitTask, context: Context) -> list[Measurement]:
 
     values = {name: mean_estimate(nats) for name, nats in task.run(compute).items()}
     total = values.pop("")
-    section = task.trained.recipe.model
+    model, normalised = task.model, task.trained.recipe.model.normalised
     measured = partial(
-        context.measurement, counts={"images": len(task.chosen)}, slots=task.model.num_slots
+        context.measurement, counts={"images": len(task.chosen)}, slots=model.num_slots
     )
-    how = (
-        "one posterior sample an image, every weight 1"
-        + "; dynamic slots" * task.model.dynamic_slots
-    )
-    unnormalised = "; the likelihood as it was trained, without its constant"
+    how = "one posterior sample an image, every weight 1" + "; dynamic slots" * model.dynamic_slots
+    constant = "" if normalised else "; the likelihood as it was trained, without its constant"
     low, bits, high = (
-        None if nats is None else bits_per_dimension(nats, section.image_size, section.normalised)
+        None if nats is None else bits_per_dimension(nats, model.image_size, normalised)
         for nats in (total.low, total.value, total.high)
     )
-    return [
-        measured(
-            "negative_elbo",
-            "-ELBO, nats",
-            total,
-            protocol=how + unnormalised * (not section.normalised),
-        ),
+    records = [
+        measured("negative_elbo", "-ELBO, nats", total, protocol=how + constant),
         measured(
             "bits_per_dimension",
             "bits/dim",
             Estimate(bits, low, high, total.how),
             protocol=f"{how}; normalised likelihood",
         ),
-        *(
-            measured(
-                f"term_{name}",
-                name.replace("_", " "),
-                nats,
-                protocol=f"{how}; {'a' if name in bound else 'no'} part of the bound",
-            )
-            for name, nats in values.items()
-        ),
     ]
+    for name, nats in values.items():
+        part = f"{how}; {'a' if name in bound else 'no'} part of the bound"
+        records.append(measured(f"term_{name}", name.replace("_", " "), nats, protocol=part))
+    return records
+
+
+def negative_elbo(losses: Losses) -> Tensor:
+    """-ELBO per image [B], in nats: the sum of the terms of the model's bound, each of weight 1.
+
+    SRI: NLL + scene KL + slot KL; the segregation stage and the cross-order KL are no part.
+    """
+    return sum((losses.terms[name] for name in losses.bound[1:]), losses.terms[losses.bound[0]])
+
+
+def bits_per_dimension(nats: float, image_size: int, normalised: bool) -> float:
+    """-ELBO in bits per pixel and channel, as the papers count: with the normalised likelihood.
+
+    A likelihood trained without its constant gets the missing 0.5 log 2 pi back.
+    """
+    per_dimension = nats / (3 * image_size**2)
+    return (per_dimension + (0.0 if normalised else HALF_LOG_2PI)) / math.log(2)
 
 
 def order_scores(
@@ -174,12 +175,11 @@ def order_scores(
     context: Context,
     num: int,
     advance: Advance = lambda done: None,
-    precision: str = "auto",
 ) -> list[Measurement]:
     """Order consistency of new scenes at temperature 1 with the number of slots of training."""
     masks = []
     slots = trained.model.num_slots
-    for scene in sample_scenes(trained.model, num, slots, seed=context.seed, precision=precision):
+    for scene in sample_scenes(trained.model, num, slots, seed=context.seed):
         masks.append(scene.masks[:, :, 0].float().cpu().numpy())
         advance(len(masks[-1]))
     report = order.report(np.concatenate(masks), context.seed)

@@ -62,6 +62,11 @@ class Context:
     data: dict[str, Any] | None
     seed: int
 
+    @property
+    def split(self) -> str:
+        """The split of the real images."""
+        return str((self.data or {})["split"])
+
     def measurement(
         self,
         metric: str,
@@ -116,8 +121,8 @@ def _settings(trained: TrainedRun) -> str:
     """A hash that runs of one recipe share if they differ in the training seed alone."""
     recipe = with_old_keys(trained.recipe)
     learned = {k: v for k, v in recipe["train"].items() if k not in NOT_LEARNED}
-    words = json.dumps([recipe["model"], learned], sort_keys=True)
-    return hashlib.sha256(words.encode()).hexdigest()[:12]
+    text = json.dumps([recipe["model"], learned], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def model_digest(trained: TrainedRun) -> str:
@@ -142,8 +147,8 @@ def data_facts(data: DataFile, split: str) -> dict[str, Any]:
     }
 
 
-def mean_estimate(values: NDArray[np.float64], over: str = "images") -> Estimate:
-    """Mean of the finite values, with its normal interval if there are at least two."""
+def mean_estimate(values: NDArray[np.float64]) -> Estimate:
+    """Mean of the finite values of images, with its normal interval if there are at least two."""
     known = values[np.isfinite(values)]
     if len(known) == 0:
         return Estimate(None)
@@ -151,7 +156,7 @@ def mean_estimate(values: NDArray[np.float64], over: str = "images") -> Estimate
     if len(known) < 2:
         return Estimate(mean)
     reach = NORMAL_95 * float(known.std(ddof=1)) / len(known) ** 0.5
-    return Estimate(mean, mean - reach, mean + reach, f"95 % normal over {over}")
+    return Estimate(mean, mean - reach, mean + reach, "95 % normal over images")
 
 
 def append_records(run_dir: Path, records: Sequence[Measurement]) -> Path:
@@ -197,13 +202,13 @@ def recorded(trained: TrainedRun) -> list[Measurement]:
 
 def newest(measurements: Iterable[Measurement]) -> list[Measurement]:
     """The last of each subject, metric, name, data file and split, in order of measurement."""
-    found: dict[tuple[Any, ...], Measurement] = {}
+    last: dict[tuple[Any, ...], Measurement] = {}
     for m in measurements:
         split = None if m["metric"] in WITHOUT_SPLIT else split_of(m)
         key = (identity(m), m["metric"], m["name"], file_of(m), split)
-        found.pop(key, None)
-        found[key] = m
-    return list(found.values())
+        last.pop(key, None)
+        last[key] = m
+    return list(last.values())
 
 
 def identity(m: Measurement) -> str:
@@ -214,8 +219,7 @@ def identity(m: Measurement) -> str:
 
 def split_of(m: Measurement) -> str | None:
     """The split of the real images; None without any."""
-    split: str | None = (m.get("data") or {}).get("split")
-    return split
+    return (m.get("data") or {}).get("split")
 
 
 def file_of(m: Measurement) -> tuple[Any, ...]:

@@ -52,14 +52,14 @@ def fisher(one_yes: int, one_no: int, other_yes: int, other_no: int) -> float:
 
 
 def agreement(one: Sequence[str], other: Sequence[str]) -> float:
-    """The share of pictures that two raters say the same of."""
+    """The share of images on which two raters give the same verdict."""
     return float(np.mean(np.array(one) == np.array(other)))
 
 
 def cohen_kappa(one: Sequence[str], other: Sequence[str]) -> float | None:
-    """Cohen's kappa (1960) of two raters' verdicts on the same pictures, in order.
+    """Cohen's kappa (1960) of two raters' verdicts on the same images, in order.
 
-    None where it is not defined: no pictures, or both always gave one and the same verdict.
+    None where it is not defined: no images, or both raters always gave one and the same verdict.
     """
     if not one:
         return None
@@ -69,19 +69,21 @@ def cohen_kappa(one: Sequence[str], other: Sequence[str]) -> float | None:
 
 
 def fleiss_kappa(counts: ArrayLike) -> float | None:
-    """Fleiss' kappa (1971): counts [N,C] of raters that gave picture n verdict c; equally many
-    raters, two at least, judged every picture. None where it is not defined."""
+    """Fleiss' kappa (1971): counts [N,C] of raters that gave image n verdict c. None where it
+    is not defined. ValueError unless every image has the same number of raters, 2 or more."""
     table = np.asarray(counts, float)
     if len(table) == 0:
         return None
     raters = table[0].sum()
     if raters < 2 or not np.all(table.sum(1) == raters):
-        raise ValueError("Fleiss' kappa wants the same number of raters, 2 or more, per picture")
+        raise ValueError(
+            "Fleiss' kappa needs the same number of raters, 2 or more, for every image"
+        )
     agreeing = (table * (table - 1)).sum(1) / (raters * (raters - 1))
     shares = table.sum(0) / table.sum()
     return _beyond_chance(float(agreeing.mean()), float(shares @ shares))
 
 
 def _beyond_chance(observed: float, expected: float) -> float | None:
-    """Agreement beyond chance, of that which could be."""
+    """Agreement beyond chance, as a share of the most that is possible."""
     return None if expected > 1 - 1e-12 else (observed - expected) / (1 - expected)

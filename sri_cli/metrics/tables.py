@@ -48,6 +48,12 @@ NAMED = ("fid", "other_fd", "stack_fd", "sacc")  # the measurement's name states
 # Beginnings of metrics in the order of the table for reading.
 ORDER = ("ari_fg", "msc_fg", "negative_elbo", "bits", "term_", "order_", "sacc", "stack_fd", "fid")
 COUNTS = ("images", "scenes", "real", "generated", "accepted")  # counts that are shown even when 0
+LEGEND = (
+    "measured: our runs, on simulated images where stated; ±: sample standard deviation over n runs"
+    " that differ in the training seed; [low, high]: the interval of one run; shuffled: the same"
+    " with the slots in random order; not in the paper: "
+    f"{', '.join(heading for heading, _, _ in OWN_COLUMNS.values())}."
+)
 OF_ONE_RUN = ("run", "training_seed", "checkpoint", "model")
 
 
@@ -177,8 +183,8 @@ def published_tables() -> list[Published]:
 
 def published_names(table: int) -> dict[str, str]:
     """Recipe -> name of its row in a table of the paper."""
-    found = next(part for part in published_tables() if part.number == table)
-    return {recipe: row for row, recipe in found.recipes.items()}
+    recipes = next(part.recipes for part in published_tables() if part.number == table)
+    return {recipe: row for row, recipe in recipes.items()}
 
 
 def published_steps(recipe: str, data: str) -> int | None:
@@ -277,21 +283,20 @@ class Group:
 
     def note(self, name: str) -> str:
         """How each of its values was measured; `name` is that of its row."""
-        data, subjects = self.data, list(self.runs.values())
+        data, subjects = self.data, self.runs.values()
         facts = [data.get("source"), f"{data['image_size']} px" if "image_size" in data else None]
         note = f"{name} on {data.get('name', '-')} ({', '.join(filter(None, facts))}): "
         note += ", ".join(str(one.get("run") or one.get("images")) for one in subjects)
-        seeds = [str(s["training_seed"]) for s in subjects if s.get("training_seed") is not None]
-        note += f"; training seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}" * bool(seeds)
-        if self.subject.get("step") is not None:
+        if "recipe" in self.subject:
+            note += f"; training seed {', '.join(str(one['training_seed']) for one in subjects)}"
             note += f"; step {self.subject['step']:,}"
         protocols: dict[str, list[str]] = {}
         for column in self.columns:
-            for m in (m for part in self.alike(column) for m in part):
-                protocols.setdefault(_protocol(m), []).append(m["name"])
-        note += "".join(
-            f". {', '.join(dict.fromkeys(names))}: {how}" for how, names in protocols.items()
-        )
+            for m in self.measurements:
+                if column_of(m) == column:
+                    protocols.setdefault(_protocol(m), []).append(m["name"])
+        for how, names in protocols.items():
+            note += f". {', '.join(dict.fromkeys(names))}: {how}"
         warnings = dict.fromkeys(m["warning"] for m in self.measurements if m.get("warning"))
         return note + "." + "".join(f" Warning: {warning.rstrip('.')}." for warning in warnings)
 
@@ -314,6 +319,11 @@ def groups_of(measurements: Iterable[Measurement], by_split: bool) -> list[Group
 
     Of two runs with the same seed the one measured later is in the group, the other in another.
     """
+
+    def seed(m: Measurement) -> Any:
+        seed = m["subject"].get("training_seed")
+        return identity(m) if seed is None else seed
+
     parts: dict[str, list[Measurement]] = {}
     for m in measurements:
         setting = {k: v for k, v in m["subject"].items() if k not in OF_ONE_RUN}
@@ -322,15 +332,10 @@ def groups_of(measurements: Iterable[Measurement], by_split: bool) -> list[Group
     groups = []
     for part in parts.values():
         while part:
-            last = {_seed(m): identity(m) for m in part}
-            groups.append(Group([m for m in part if last[_seed(m)] == identity(m)]))
-            part = [m for m in part if last[_seed(m)] != identity(m)]
+            last = {seed(m): identity(m) for m in part}
+            groups.append(Group([m for m in part if last[seed(m)] == identity(m)]))
+            part = [m for m in part if last[seed(m)] != identity(m)]
     return groups
-
-
-def _seed(m: Measurement) -> Any:
-    seed = m["subject"].get("training_seed")
-    return identity(m) if seed is None else seed
 
 
 def paper_tables(measurements: Iterable[Measurement]) -> list[Table]:
@@ -376,12 +381,12 @@ def _paper_table(part: Published, groups: Sequence[Group]) -> Table:
                 rows.append([name, group.origin, *cells])
     title = _published()["data"][part.data]["title"]
     caption = f"The paper's Table {part.number}, {title}: {part.caption}"
-    printed = {cell for row in part.cells.values() for cell in row}
-    note = "published: as printed in the paper"
-    note += "; * taken over from the GENESIS-v2 paper" * any(cell.endswith("*") for cell in printed)
-    note += "; worse: than SRI, no figure" * ("worse" in printed)
+    note = "published: as printed in the paper (*: taken over from the GENESIS-v2 paper)"
     if part.split is None:
-        note += "; the split is not named, FID and bits/dim are those of Table 4 (validation)"
+        note += (
+            "; worse: than SRI, no figure; the split is not named, FID and bits/dim are those of"
+            " Table 4 (validation)"
+        )
     return Table(caption, rows, [f"{note}.", *_notes(groups, names)], left=2)
 
 
@@ -417,22 +422,8 @@ def _row_names(groups: Sequence[Group], with_split: bool = False) -> list[str]:
 
 
 def _notes(groups: Sequence[Group], names: Sequence[str]) -> list[str]:
-    """The marks of our rows, then a note for each."""
-    parts = [part for g in groups for column in g.columns for part in g.alike(column)]
-    columns = {column for group in groups for column in group.columns}
-    marks = ["measured: our runs"]
-    if any(len(group.runs) > 1 for group in groups):
-        marks.append("n runs that differ in the training seed: mean ± sample standard deviation")
-    if any(len(part) == 1 and part[0].get("low") is not None for part in parts):
-        marks.append("[low, high]: the interval of one run")
-    if any(m["metric"] in SHUFFLED for group in groups for m in group.measurements):
-        marks.append("shuffled: the same with the slots in random order")
-    own = [heading for column, (heading, _, _) in OWN_COLUMNS.items() if column in columns]
-    marks += [f"not in the paper: {', '.join(own)}"] * bool(own)
-    if any(group.data.get("source") == "simulated" for group in groups):
-        marks.append("simulated: images of our own simulation, not the original data set")
-    notes = [group.note(name) for group, name in zip(groups, names, strict=True)]
-    return ["; ".join(marks) + ".", *notes]
+    """The legend of our rows, then a note for each."""
+    return [LEGEND, *(group.note(name) for group, name in zip(groups, names, strict=True))]
 
 
 def _heading(column: str, split: str | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +15,20 @@ from sri_cli.data.simulate.flaws import simulate_labelled_tower
 from sri_cli.errors import SriFailure
 from sri_cli.generation.sample import to_tensor
 from sri_cli.metrics.fid import frechet_distance, statistics_of
-from sri_cli.metrics.stack_classifiers import check, network, train
+from sri_cli.metrics.stack_classifiers import check, classifiers, train
 from sri_cli.metrics.stack_classifiers.classifiers import (
     Rates,
     StackFeatures,
+    StackNet,
     corrected_share,
     open_judge,
+    open_shipped,
+    to_bytes,
 )
-from sri_cli.metrics.stack_classifiers.network import StackNet, to_bytes
 from sri_cli.metrics.stack_classifiers.training_images import (
     blur,
     blur_within,
+    coarse,
     factor_images,
     model_like,
     shredded,
@@ -36,12 +38,12 @@ from sri_cli.metrics.stack_classifiers.training_images import (
 BY_EYE = Path(__file__).parent / "by_eye.npz"
 PERFECT = Rates(right=10_000, plausible=10_000, wrong=0, flawed=10_000)
 ERRING = Rates(right=900, plausible=1000, wrong=200, flawed=1000)
-COUNT = 200
+COUNT = 48
 
 
 @pytest.fixture(scope="module")
 def stacks() -> tuple[np.ndarray, np.ndarray]:
-    """Images and masks of 400 whole stacks."""
+    """Images and masks of 96 whole stacks."""
     towers = [
         simulate_labelled_tower(2 * i, size_px=64, preset="original", seed=5)
         for i in range(2 * COUNT)
@@ -80,27 +82,23 @@ def exchanged(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
 # Shipped networks ---------------------------------------------------------------------------
 
 
-def test_shipped_files_are_small_and_verified(monkeypatch: pytest.MonkeyPatch) -> None:
-    for which in network.SHIPPED:
-        file = resources.files(network.PACKAGE).joinpath(f"{which}.safetensors")
-        assert len(file.read_bytes()) < 4 * 2**20
-    monkeypatch.setitem(network.SHIPPED, "factors", "0" * 64)
+def test_damaged_weights_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(classifiers.SHIPPED, "factors", "0" * 64)
     with pytest.raises(SriFailure, match=r"factors\.safetensors"):
-        network.open_shipped("factors")
+        open_shipped("factors")
 
 
-@pytest.mark.parametrize("damage", [noisy, blurred, exchanged])
-def test_stack_fd_grows_with_damage(stacks: tuple[np.ndarray, np.ndarray], damage) -> None:
+def test_stack_fd_grows_with_damage(stacks: tuple[np.ndarray, np.ndarray]) -> None:
     (real, own), masks = np.split(stacks[0], 2), stacks[1][COUNT:]
     extract = StackFeatures()
     reference = statistics_of(extract(real))
-    whole, damaged = (
-        frechet_distance(reference, statistics_of(extract(images)))
-        for images in (own, damage(own, masks))
-    )
-    assert damaged > 1.5 * whole
-    again = frechet_distance(reference, statistics_of(extract(real[::-1])))
-    assert again == pytest.approx(0, abs=1e-3)
+
+    def distance(images: np.ndarray) -> float:
+        return frechet_distance(reference, statistics_of(extract(images)))
+
+    for damage in (noisy, blurred, exchanged):
+        assert distance(damage(own, masks)) > 1.5 * distance(own)
+    assert distance(real[::-1]) == pytest.approx(0, abs=1e-3)
 
 
 def test_answers_do_not_depend_on_batches() -> None:
@@ -113,12 +111,12 @@ def test_answers_do_not_depend_on_batches() -> None:
 
 
 @pytest.mark.parametrize("look", ["original", "demo"])
-@pytest.mark.parametrize("side", [64, 32])
-def test_shipped_judge_tells_whole_stacks_from_flawed_ones(look: str, side: int) -> None:
-    towers = [simulate_labelled_tower(i, size_px=side, preset=look, seed=77) for i in range(96)]
-    probability = open_judge().plausible(np.concatenate([tower.images for tower in towers]))
+def test_shipped_judge_separates_whole_stacks_from_flawed_ones(look: str) -> None:
+    towers = [simulate_labelled_tower(i, size_px=64, preset=look, seed=77) for i in range(32)]
+    images = np.concatenate([tower.images for tower in towers])
     truth = np.array([tower.plausible for tower in towers])
-    assert ((probability > 0.5) == truth).mean() > 0.75
+    for shown in (images, to_uint8(coarse(to_tensor(images), 32))):
+        assert ((open_judge().plausible(shown) > 0.5) == truth).mean() > 0.75
 
 
 def test_shipped_judge_agrees_with_a_rater_on_generated_scenes() -> None:
@@ -150,36 +148,36 @@ def test_counts_that_cannot_be(accepted: int, count: int) -> None:
         corrected_share(accepted, count, PERFECT)
 
 
-@pytest.mark.parametrize("share", [0.05, 0.25, 0.5, 0.75, 0.95])
-def test_intervals_hold_the_true_share(share: float) -> None:
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+def test_intervals_contain_the_true_share(share: float) -> None:
     random = np.random.default_rng(0)
-    held = 0
+    inside = 0
     for _ in range(200):
         rates = Rates(random.binomial(1000, 0.85), 1000, random.binomial(1000, 0.15), 1000)
         good = random.binomial(100, share)
         accepted = random.binomial(good, 0.85) + random.binomial(100 - good, 0.15)
         _, low, high = corrected_share(int(accepted), 100, rates)
-        held += low <= share <= high
-    assert held > 0.9 * 200
+        inside += low <= share <= high
+    assert inside > 0.9 * 200
 
 
 # Training -----------------------------------------------------------------------------------
 
 
 def test_training_is_a_function_of_the_seed_and_learns() -> None:
-    images = factor_images(64, seed=3)
+    images = factor_images(32, seed=3)
     losses: list[float] = []
 
     def train_for(steps: int) -> StackNet:
         def report(_: int, loss: float) -> None:
             losses.append(loss)
 
-        return train.train_network("factors", images, steps, batch=16, report=report)
+        return train.train_network("factors", images, steps, batch=8, report=report)
 
     first, again, trained = train_for(1), train_for(1), train_for(30)
     assert to_bytes(first) == to_bytes(again) != to_bytes(trained)
     assert losses[0] == losses[1] and losses[2] < 0.8 * losses[0]
-    reloaded = StackNet(network.HEADS["factors"]).eval()
+    reloaded = StackNet(classifiers.HEADS["factors"]).eval()
     weights = load(to_bytes(trained))
     reloaded.load_state_dict({name: value.float() for name, value in weights.items()})
     noise = torch.rand(2, 3, 64, 64)
@@ -187,21 +185,16 @@ def test_training_is_a_function_of_the_seed_and_learns() -> None:
     torch.testing.assert_close(reloaded.features(noise), expected, atol=0.05, rtol=0.05)
 
 
-def test_images_do_not_depend_on_workers() -> None:
-    one, two = touching_images(16, seed=4), touching_images(16, seed=4, workers=2)
-    np.testing.assert_array_equal(one.images, two.images)
-    np.testing.assert_array_equal(one.targets["flaw"], two.targets["flaw"])
-    assert (one.targets["flaw"] == 0).mean() == 0.5
-
-
-def test_drawing_over_is_repeatable_and_keeps_the_range() -> None:
-    source = touching_images(32, seed=4)
-    images, masks = to_tensor(source.images), torch.from_numpy(source.masks)
+def test_altered_images_are_repeatable_and_in_range() -> None:
+    source = touching_images(16, seed=4)
+    assert (source.targets["flaw"] == 0).mean() == 0.5
+    images = to_tensor(source.images).repeat(2, 1, 1, 1)
+    masks = torch.from_numpy(source.masks).repeat(2, 1, 1)
     drawn, again = (model_like(images, masks, torch.Generator().manual_seed(1)) for _ in range(2))
     torch.testing.assert_close(drawn, again)
     assert drawn.min() >= 0 and drawn.max() <= 1
     same = (drawn == images).flatten(1).all(1).float().mean()
-    assert 0 < same < 0.6  # some stay as they are
+    assert 0 < same < 0.6  # some are unchanged
     torn = shredded(images, masks, torch.Generator().manual_seed(1))
     assert (torn - images).abs().mean() > (drawn - images).abs().mean()
 
@@ -219,5 +212,5 @@ def test_check_counts_errors_of_the_shipped_networks() -> None:
     result = CliRunner().invoke(check.main, ["--num", "16", "--workers", "1"])
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
-    assert facts["weights"] == network.SHIPPED and facts["accuracy"]["height"] > 0.7
+    assert facts["weights"] == classifiers.SHIPPED and facts["accuracy"]["height"] > 0.7
     assert facts["rates"]["demo-64"]["plausible"] + facts["rates"]["demo-64"]["flawed"] == 8

@@ -23,8 +23,15 @@ from sri_cli.console import counting
 from sri_cli.data.parallel import available_cores
 from sri_cli.data.simulate.flaws import FLAWS
 from sri_cli.generation.sample import to_tensor
-from sri_cli.metrics.stack_classifiers.classifiers import COARSE, Rates, kind_of
-from sri_cli.metrics.stack_classifiers.network import SHIPPED, SIDE, StackNet, open_shipped
+from sri_cli.metrics.stack_classifiers.classifiers import (
+    COARSE,
+    SHIPPED,
+    SIDE,
+    Rates,
+    StackNet,
+    kind_of,
+    open_shipped,
+)
 from sri_cli.metrics.stack_classifiers.training_images import (
     IGNORED,
     LabelledImages,

@@ -26,7 +26,7 @@ from sri_cli.console import Progress, counting
 from sri_cli.data.parallel import available_cores
 from sri_cli.device import choose_precision, keep_freed_memory
 from sri_cli.metrics.stack_classifiers.check import error_rates, factor_accuracy
-from sri_cli.metrics.stack_classifiers.network import HEADS, StackNet, to_bytes
+from sri_cli.metrics.stack_classifiers.classifiers import HEADS, StackNet, to_bytes
 from sri_cli.metrics.stack_classifiers.training_images import (
     IGNORED,
     LabelledImages,

@@ -30,7 +30,7 @@ from sri_cli.data.simulate.flaws import FLAWS, LabelledTower, simulate_labelled_
 from sri_cli.data.simulate.towers import simulate_tower
 from sri_cli.data.source import Scenario
 from sri_cli.generation.sample import to_tensor
-from sri_cli.metrics.stack_classifiers.network import COLOURS, POSITIONS, SHAPES, SIDE
+from sri_cli.metrics.stack_classifiers.classifiers import COLOURS, POSITIONS, SHAPES, SIDE
 
 VIEWS = 2  # of a tower of the original look
 FACTORS = ("height", "shapes", "colours", "stable", "wall_texture")

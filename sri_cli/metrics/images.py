@@ -1,6 +1,7 @@
-"""Generated images of any tool: a folder of image files, or of one .npz or .h5 with `images`.
+"""Images to measure: new scenes of a run, or those of any other tool in a folder.
 
-All formats of `sri sample` are read. Nothing is ever written into the folder.
+A folder holds image files, or one .npz or .h5 with `images`: all formats of `sri sample`. Nothing
+is written into it.
 
 Axis legend: N images, S side in pixels. Images are uint8 [N,S,S,3].
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sri_cli import __version__
+from sri_cli.device import choose_precision
 from sri_cli.errors import SriError
+from sri_cli.generation.sample import check_request, quantise, sample_scenes
+from sri_cli.generation.trained_run import TrainedRun
+from sri_cli.metrics.features import (
+    Advance,
+    FeatureExtractor,
+    Features,
+    Images,
+    cached_features,
+)
+from sri_cli.metrics.records import model_digest
 
+CACHE = "fid"  # folder of a data root or a run
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 ARRAYS = (".npz", ".h5")
 MODES = ("1", "L", "P", "RGB", "LA", "RGBA", "PA", "CMYK", "YCbCr")  # of at most 8 bits a channel
@@ -29,33 +43,96 @@ HINT = (
     " `images` uint8 [N,S,S,3]"
 )
 
-Images = NDArray[np.uint8]
-
 
 @dataclass(frozen=True)
-class ImageFolder:
-    """`count` images of `size` px; `read(start, stop)` returns those, in order of file name."""
+class ImageSource:
+    """`count` images of `size` px; `read(start, stop)` returns some, in order.
 
-    folder: Path
+    Of a run's scenes the slots, the temperature and what its distances are called (`naming`:
+    keyword arguments of `fid_name`) are known, and features are cached: `cache` is folder and key.
+    """
+
     count: int
     size: int
     read: Callable[[int, int], Images]
+    slots: int | None = None
+    temperature: float | None = None
+    naming: dict[str, Any] = field(default_factory=dict)
+    cache: tuple[Path, dict[str, Any]] | None = None
 
-    def blocks(self, count: int) -> Iterator[Images]:
-        """The first `count` images in blocks."""
-        for start in range(0, count, BLOCK):
-            yield self.read(start, min(start + BLOCK, count))
+    def blocks(self) -> Iterator[Images]:
+        """All images, at most BLOCK at a time."""
+        for start in range(0, self.count, BLOCK):
+            yield self.read(start, min(start + BLOCK, self.count))
 
-    def subject(self, count: int) -> dict[str, Any]:
-        """The subject of measurements of the first `count` images."""
+    def apply(
+        self, network: Callable[[Images, Advance], NDArray[np.float32]], advance: Advance
+    ) -> NDArray[np.float32]:
+        """The network's outputs for all images, [N,...]."""
+        return np.concatenate([network(block, advance) for block in self.blocks()])
+
+    def features(self, extractor: FeatureExtractor, advance: Advance) -> Features:
+        """[N,F], from the cache where it has them."""
+        if self.cache is None:
+            return self.apply(extractor, advance)
+        folder, key = self.cache
+        folder = folder.with_name(f"{folder.name}_{extractor.digest[:16]}")
+
+        def compute(start: int, stop: int) -> Features:
+            return extractor(self.read(start, stop), advance)
+
+        return cached_features(folder, key, extractor, self.count, compute, advance)
+
+    def sha256(self) -> str:
+        """SHA-256 of all images."""
         digest = hashlib.sha256()
-        for block in self.blocks(count):
+        for block in self.blocks():
             digest.update(block.data)
-        facts = {"kind": "images", "images": str(self.folder), "count": count}
-        return {**facts, "sha256": digest.hexdigest()}
+        return digest.hexdigest()
 
 
-def open_folder(folder: Path) -> ImageFolder:
+def images_of_run(
+    trained: TrainedRun,
+    count: int,
+    seed: int = 0,
+    slots: int | None = None,
+    temperature: float = 1.0,
+    precision: str = "auto",
+) -> ImageSource:
+    """New scenes 0..count-1 of a seed, by default with the slots of training.
+
+    Raises:
+        SriError: for numbers out of range.
+    """
+    model = trained.model
+    naming: dict[str, Any] = {"temperature": temperature}
+    if slots not in (None, model.num_slots):
+        naming["slots"] = slots
+    slots = model.num_slots if slots is None else slots
+    check_request(count, slots, temperature, seed)
+    precision = choose_precision(precision, trained.device)
+
+    def read(start: int, stop: int) -> Images:
+        scenes = sample_scenes(
+            model, stop - start, slots, temperature, seed, precision=precision, first=start
+        )
+        return np.concatenate([quantise(scene.image) for scene in scenes])
+
+    digest = model_digest(trained)
+    key = {
+        "version": __version__,
+        "model": digest,
+        "slots": slots,
+        "temperature": temperature,
+        "seed": seed,
+        "precision": precision,
+    }
+    name = f"{digest[:16]}_slots-{slots}_temp-{temperature:g}_seed-{seed}_{precision}"
+    cache = (trained.run_dir / CACHE / name, key)
+    return ImageSource(count, model.image_size, read, slots, temperature, naming, cache)
+
+
+def open_folder(folder: Path) -> ImageSource:
     """The images in `folder`.
 
     Raises:
@@ -74,7 +151,7 @@ def open_folder(folder: Path) -> ImageFolder:
     return _of_array(folder, arrays[0]) if arrays else _of_files(folder, folder)
 
 
-def _of_files(named: Path, folder: Path) -> ImageFolder:
+def _of_files(named: Path, folder: Path) -> ImageSource:
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
     if not files:
         raise SriError(f"--images {named} has no images", HINT)
@@ -88,7 +165,7 @@ def _of_files(named: Path, folder: Path) -> ImageFolder:
                 raise SriError(f"{named} mixes sizes: {sides}", "give images of one size")
         return np.stack(images)
 
-    return ImageFolder(named, len(files), size, read)
+    return ImageSource(len(files), size, read)
 
 
 def _read_file(path: Path) -> Images:
@@ -113,7 +190,7 @@ def _read_file(path: Path) -> Images:
     return np.asarray(colours, np.uint8)
 
 
-def _of_array(folder: Path, path: Path) -> ImageFolder:
+def _of_array(folder: Path, path: Path) -> ImageSource:
     try:
         if path.suffix == ".h5":
             images: Any = h5py.File(path, "r")["images"]  # read slice by slice
@@ -129,4 +206,4 @@ def _of_array(folder: Path, path: Path) -> ImageFolder:
         )
     if shape[0] == 0:
         raise SriError(f"{path} has no images", HINT)
-    return ImageFolder(folder, shape[0], shape[1], lambda start, stop: images[start:stop])
+    return ImageSource(shape[0], shape[1], lambda start, stop: images[start:stop])

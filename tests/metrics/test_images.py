@@ -1,0 +1,330 @@
+"""Images to measure: those of any tool, read exactly; new scenes, with cached features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sri_cli.config.load import load_recipe
+from sri_cli.data.dataset import DataFile
+from sri_cli.errors import SriError, SriFailure
+from sri_cli.generation.sample import quantise, sample_scenes
+from sri_cli.generation.trained_run import TrainedRun
+from sri_cli.metrics import features as cache
+from sri_cli.metrics import images
+from sri_cli.metrics.features import real_features
+from sri_cli.metrics.fid import frechet_distance, statistics_of
+from sri_cli.metrics.image_metrics import distance
+from sri_cli.metrics.images import images_of_run, open_folder
+from sri_cli.metrics.records import Context, data_facts, model_digest, run_subject
+from sri_cli.models.build import build_model
+
+SMALL = ["model.slot_size=16", "model.scene_size=16", "model.slots=3"]
+NUM_REAL = 23
+PIXELS = np.random.default_rng(0).integers(0, 256, (7, 16, 16, 3), dtype=np.uint8)
+
+
+def write_files(folder: Path, ending: str = "png") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, image in enumerate(PIXELS):
+        Image.fromarray(image).save(folder / f"{i:03}.{ending}", lossless=True)
+    return folder
+
+
+def everything(folder: Path) -> np.ndarray:
+    return np.concatenate(list(open_folder(folder).blocks()))
+
+
+@pytest.mark.parametrize("ending", ["png", "PNG", "bmp", "webp"])
+def test_files_come_in_order_and_exactly(
+    tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "BLOCK", 3)
+    write_files(tmp_path, ending)
+    (tmp_path / "notes.txt").write_text("nothing")
+    np.testing.assert_array_equal(everything(tmp_path), PIXELS)
+    assert open_folder(tmp_path).size == 16
+
+
+def test_what_sri_sample_writes(tmp_path: Path) -> None:
+    (tmp_path / "png").mkdir()
+    (tmp_path / "png" / "sample.json").write_text("{}")
+    Image.new("RGB", (99, 50)).save(tmp_path / "png" / "grid.png")
+    write_files(tmp_path / "png" / "images")
+    (tmp_path / "npz").mkdir()
+    np.savez(tmp_path / "npz" / "samples.npz", images=PIXELS)
+    (tmp_path / "h5").mkdir()
+    with h5py.File(tmp_path / "h5" / "samples.h5", "w") as file:
+        file["images"] = PIXELS
+    for kind in ("png", "npz", "h5"):
+        np.testing.assert_array_equal(everything(tmp_path / kind), PIXELS)
+    assert len({open_folder(tmp_path / kind).sha256() for kind in ("png", "npz", "h5")}) == 1
+    fewer = replace(open_folder(tmp_path / "npz"), count=6)
+    assert fewer.sha256() != open_folder(tmp_path / "npz").sha256()
+
+
+def test_grey_and_palette_images_become_colour(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS[0, :, :, 0]).save(tmp_path / "a.png")
+    Image.fromarray(PIXELS[1]).quantize(8).save(tmp_path / "b.png")
+    Image.fromarray(PIXELS[2]).convert("RGBA").save(tmp_path / "c.png")  # wholly opaque
+    result = everything(tmp_path)
+    np.testing.assert_array_equal(result[0], PIXELS[0, :, :, :1].repeat(3, 2))
+    np.testing.assert_array_equal(result[2], PIXELS[2])
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ({}, "given has no images"),
+        ({"0.png": PIXELS[0], "1.png": PIXELS[0, :8, :8]}, "1.png is 8 px, 0.png 16 px"),
+        ({"a.png": b"GIF89a, not"}, "a.png"),
+        ({"a.png": PIXELS[0, :8]}, "16x8"),
+        ({"a.png": np.full((8, 8, 4), 90, np.uint8)}, "a.png"),  # half transparent
+        ({"a.png": np.zeros((8, 8), np.uint16)}, "a.png"),
+        ({"a.npz": {"images": PIXELS}, "b.npz": {"images": PIXELS}}, "a.npz, b.npz"),
+        ({"a.npz": {"masks": PIXELS}}, "a.npz has no"),
+        ({"a.npz": {"images": PIXELS / 255}}, "float64"),
+        ({"a.npz": {"images": np.array([{}], object)}}, "a.npz has no"),  # pickled
+        ({"a.h5": b"x" * 100}, "a.h5 has no"),
+    ],
+)
+def test_rejected(tmp_path: Path, files: dict[str, Any], named: str) -> None:
+    folder = tmp_path / "given"
+    folder.mkdir()
+    for name, content in files.items():
+        if isinstance(content, bytes):
+            (folder / name).write_bytes(content)
+        elif isinstance(content, dict):
+            np.savez(folder / name, **content)
+        else:
+            Image.fromarray(content).save(folder / name)
+    with pytest.raises(SriError, match=named) as caught:
+        everything(folder)
+    assert caught.value.hint
+
+
+def test_a_truncated_file_is_rejected(tmp_path: Path, damage: Callable[[Path, str], None]) -> None:
+    damage(write_files(tmp_path) / "003.png", "cut")
+    with pytest.raises(SriError, match=r"003\.png"):
+        everything(tmp_path)
+
+
+# Features -----------------------------------------------------------------------------------
+
+
+class Colours:
+    """Six features an image: mean and standard deviation of each channel; counts its images."""
+
+    name, size = "colours", 6
+
+    def __init__(self, digest: str = "c0" * 32) -> None:
+        self.digest, self.count = digest, 0
+
+    def __call__(self, images: np.ndarray, advance: Callable[[int], Any] = print) -> np.ndarray:
+        assert images.dtype == np.uint8 and images.shape[1:] == (32, 32, 3)
+        self.count += len(images)
+        advance(len(images))
+        pixels = images.reshape(len(images), -1, 3) / np.float32(255)
+        return np.concatenate([pixels.mean(axis=1), pixels.std(axis=1)], axis=1)
+
+
+class Stop(Exception):
+    """The evaluation is interrupted."""
+
+
+class Interrupted(Colours):
+    """Stops before the third block."""
+
+    def __call__(self, images: np.ndarray, advance: Callable[[int], Any] = print) -> np.ndarray:
+        if self.count >= 2 * cache.BLOCK:
+            raise Stop
+        return super().__call__(images, advance)
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "BLOCK", 5)
+
+
+@pytest.fixture(scope="module")
+def model() -> TrainedRun:
+    recipe = load_recipe("sri-mog-tiny", None, SMALL)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build_model(**recipe.model.model_dump())
+    return TrainedRun(model.eval(), recipe, 10, Path("runs/tiny"))
+
+
+@pytest.fixture
+def run(model: TrainedRun, tmp_path: Path) -> TrainedRun:
+    return replace(model, run_dir=tmp_path / "tiny")
+
+
+@pytest.fixture
+def data(tmp_path: Path, write_small_data: Callable[..., Path]) -> DataFile:
+    return DataFile(write_small_data(tmp_path / "demo-towers-32.h5", NUM_REAL))
+
+
+def generated(run: TrainedRun, count: int, extractor: Colours, **more: Any) -> np.ndarray:
+    return images_of_run(run, count, **more).features(extractor, lambda done: None)
+
+
+def test_real_features_are_cached_for_this_request_alone(
+    data: DataFile, tmp_path: Path, write_small_data: Callable[..., Path]
+) -> None:
+    other = DataFile(write_small_data(tmp_path / "other" / "demo-towers-32.h5", NUM_REAL + 1))
+    folder = tmp_path / "cache"
+    requests = [(data, "val", 12, "a"), (data, "test", 12, "a"), (data, "test", 13, "a")]
+    requests += [(data, "test", 12, "b"), (other, "test", 12, "a")]
+    for file, split, count, digest in requests:
+        colours, advanced = Colours(digest), []
+        result = real_features(file, split, count, colours, folder, advanced.append)
+        part = file.split(split)
+        chosen = np.array(part.images[part.pick(count)])
+        np.testing.assert_array_equal(result, Colours()(chosen))
+        again = real_features(file, split, count, colours, folder, advanced.append)
+        assert np.array_equal(again, result)
+        assert colours.count == count and sum(advanced) == 2 * count
+    colours = Colours()
+    assert len(real_features(data, "test", 10_000, colours, folder)) == NUM_REAL  # all there are
+    assert len(real_features(data, "test", NUM_REAL, colours, folder)) == colours.count == NUM_REAL
+
+
+def test_interrupted_evaluations_continue(data: DataFile, run: TrainedRun, tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        real_features(data, "test", 20, Interrupted(), tmp_path / "a")
+    with pytest.raises(Stop):
+        generated(run, 18, Interrupted())
+    colours = Colours()
+    real = real_features(data, "test", 20, colours, tmp_path / "a")
+    assert colours.count == 10
+    assert np.array_equal(real, real_features(data, "test", 20, Colours(), tmp_path / "b"))
+    drawn = generated(run, 18, colours)
+    assert colours.count == 10 + 8
+    elsewhere = replace(run, run_dir=tmp_path / "elsewhere")
+    assert np.array_equal(drawn, generated(elsewhere, 18, Colours()))
+
+
+@pytest.mark.parametrize("how", ["cut", "empty", "gone"])
+def test_damaged_blocks_are_computed_again(
+    how: str, data: DataFile, tmp_path: Path, damage: Callable[[Path, str], None]
+) -> None:
+    first = real_features(data, "test", 20, Colours(), tmp_path / "c")
+    damage(sorted((tmp_path / "c").rglob("*.npz"))[1], how)
+    colours = Colours()
+    assert np.array_equal(real_features(data, "test", 20, colours, tmp_path / "c"), first)
+    assert colours.count == 5
+
+
+def test_every_flipped_byte_is_noticed(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).random((3, 6), np.float32)
+
+    def fail(start: int, stop: int) -> np.ndarray:
+        raise Stop
+
+    cache.cached_features(tmp_path, {}, Colours(), 3, lambda start, stop: rows[start:stop], print)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    for i in range(0, len(whole), 3):
+        data = bytearray(whole)
+        data[i] ^= 0x10
+        path.write_bytes(data)
+        try:  # some bytes of an archive mean nothing
+            result = cache.cached_features(tmp_path, {}, Colours(), 3, fail, print)
+        except Stop:
+            continue
+        assert np.array_equal(result, rows)
+
+
+def test_pickles_in_a_cache_are_not_opened(tmp_path: Path) -> None:
+    np.savez(tmp_path / "000000.npz", features=np.array([{}], dtype=object), key=np.array("{}"))
+    assert cache._load(tmp_path / "000000.npz", "{}") is None
+
+
+def test_a_full_disk_leaves_no_file(
+    data: DataFile, tmp_path: Path, largest_file: Callable[[int], Any]
+) -> None:
+    with largest_file(100), pytest.raises(SriFailure):
+        real_features(data, "test", 20, Colours(), tmp_path / "c")
+    assert not [path for path in (tmp_path / "c").rglob("*") if path.is_file()]
+
+
+def test_generated_images_are_those_of_sampling(run: TrainedRun) -> None:
+    sampled = sample_scenes(run.model, 7, 4, 0.8, seed=4, chunk=7, precision="fp32")
+    expected = np.concatenate([quantise(scene.image) for scene in sampled]).astype(int)
+    scenes = images_of_run(run, 7, 4, slots=4, temperature=0.8, precision="fp32")
+    result = np.concatenate([scenes.read(0, 4), scenes.read(4, 7)])
+    assert np.abs(result - expected).max() <= 1  # a level, on its edge
+    assert result.dtype == np.uint8 and result.shape == (7, 32, 32, 3)
+
+
+def test_a_larger_evaluation_begins_with_a_smaller_one(run: TrainedRun) -> None:
+    colours = Colours()
+    few = generated(run, 7, colours)
+    many = generated(run, 12, colours)
+    assert colours.count == 7 + 5 + 2  # the block begun is drawn whole
+    np.testing.assert_allclose(many[:7], few, atol=1e-2)
+    assert np.array_equal(generated(run, 7, colours), many[:7]) and colours.count == 14
+
+
+def test_other_scenes_have_their_own_features(run: TrainedRun) -> None:
+    colours, plain = Colours(), {"precision": "fp32"}
+    first = generated(run, 5, colours, **plain)
+    for other in ({"slots": 4}, {"temperature": 0.5}, {"seed": 1}, {"precision": "bf16"}):
+        assert not np.array_equal(generated(run, 5, colours, **(plain | other)), first)
+    generated(run, 5, colours, slots=3, **plain)  # the number of slots of training
+    assert colours.count == 25
+
+
+def test_a_model_is_its_weights_and_its_recipe(run: TrainedRun, tmp_path: Path) -> None:
+    digest = model_digest(run)
+    assert model_digest(replace(run, run_dir=tmp_path, step=11)) == digest
+    section = run.recipe.model.model_copy(update={"slots": 4})
+    recipe = run.recipe.model_copy(update={"model": section})
+    assert model_digest(replace(run, recipe=recipe)) != digest
+    weight = next(run.model.parameters())
+    before = weight.data.clone()
+    weight.data.view(-1)[0] += 1e-3
+    changed = model_digest(run)
+    weight.data.copy_(before)
+    assert changed != digest == model_digest(run)
+
+
+# The measurement ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("more", "name"),
+    [
+        ({"slots": 3}, "FD-colours(23/6)"),  # as in training
+        ({"slots": 4, "temperature": 0.5}, "FD-colours(23/6)[K=4,T=0.5]"),
+    ],
+)
+def test_a_distance_has_its_counts_and_its_name(
+    more: dict[str, Any], name: str, run: TrainedRun, data: DataFile, tmp_path: Path
+) -> None:
+    context = Context(run_subject(run), data_facts(data, "test"), 0)
+    scenes = images_of_run(run, 6, **more)
+    record = distance("fid", scenes, data, 30, Colours(), context, tmp_path)
+    real = statistics_of(real_features(data, "test", 30, Colours(), tmp_path))
+    drawn = statistics_of(generated(run, 6, Colours(), **more))
+    assert record["value"] == pytest.approx(frechet_distance(real, drawn), rel=1e-9)
+    assert record["name"] == name and record["counts"] == {"real": 23, "generated": 6}
+
+
+def test_numbers_that_have_no_distance(run: TrainedRun, data: DataFile, tmp_path: Path) -> None:
+    context = Context(run_subject(run), data_facts(data, "test"), 0)
+    with pytest.raises(SriError):
+        images_of_run(run, 0)
+    with pytest.raises(SriError):
+        real_features(data, "test", 1, Colours(), tmp_path)
+    with pytest.raises(SriError):
+        distance("fid", images_of_run(run, 1), data, 5, Colours(), context, tmp_path)

@@ -1,0 +1,267 @@
+"""Segmentation, bound and order metrics on cases solved by hand, ARI also against scikit-learn."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from fractions import Fraction as F
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import adjusted_rand_score
+from torch import Tensor
+
+from sri_cli.metrics.model_metrics import bits_per_dimension, negative_elbo
+from sri_cli.metrics.order import iou_over_chance, order_consistency, report, shuffled
+from sri_cli.metrics.segmentation import ari_fg, labels_of, msc_fg
+from sri_cli.models.base import Losses, Objective
+
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+IOU, INFORMATION = "iou_over_chance", "mutual_information"
+
+
+# Segmentation -------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=NO_GPU)])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    return torch.device(request.param)
+
+
+def maps(*rows: list[int]) -> NDArray[np.int64]:
+    """Each list is one image of a single row of pixels."""
+    return np.array(rows)[:, None, :]
+
+
+def pairs(
+    instances: int = 7, slots: int = 9, images: int = 40, size: int = 9
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """True maps and predictions that agree with them in half of the pixels."""
+    random = np.random.default_rng(instances * slots)
+    shape = images, size, size
+    true = random.integers(0, instances, shape)
+    agree = random.random(shape) < 0.5
+    return true, np.where(agree, true % slots, random.integers(0, slots, shape))
+
+
+def scores(true: Tensor, predicted: Tensor, background_labels: int = 1) -> Tensor:
+    """ARI-FG and both coverings, [3,N]."""
+    covering = msc_fg(true, predicted, background_labels)
+    return torch.stack([ari_fg(true, predicted, background_labels), *covering])
+
+
+@pytest.mark.parametrize(
+    ("instances", "slots", "background"), [(7, 9, 1), (5, 1, 1), (30, 32, 4), (5, 1000, 4)]
+)
+def test_ari_equals_scikit_learn(
+    device: torch.device, instances: int, slots: int, background: int
+) -> None:
+    true, predicted = pairs(instances, slots)
+    expected = [
+        adjusted_rand_score(t[t >= background], p[t >= background])
+        for t, p in zip(true, predicted, strict=True)
+    ]
+    result = ari_fg(torch.tensor(true), torch.tensor(predicted, device=device), background)
+    assert result.device.type == device.type and result.dtype == torch.float64
+    np.testing.assert_allclose(result.cpu(), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("true", "predicted", "expected"),
+    [
+        ([0, 1, 1, 2, 2], [7, 3, 3, 4, 4], 1.0),  # other names, same segments
+        ([0, 0, 1, 1, 2, 2], [1, 1, 1, 1, 1, 1], 0.0),  # all in one
+        ([1, 1, 2, 2], [1, 2, 1, 2], -0.5),  # worse than chance
+        ([0, 1, 1, 1], [5, 2, 2, 2], 1.0),  # one instance, whole
+        ([0, 1, 1, 1], [5, 2, 2, 3], 0.0),  # one instance, cut
+        ([0, 0, 0, 1], [1, 2, 3, 3], 1.0),  # a single foreground pixel
+        ([1, 2, 3], [3, 1, 2], 1.0),  # no two pixels together, in neither
+        ([1, 1, 2, 2], [1, 1, 2, 3], 4 / 7),  # (1 - 1/3) / (3/2 - 1/3)
+        ([0, 0, 0, 1, 1, 2, 2], [1, 4, 5, 1, 1, 2, 2], 1.0),  # background does not count
+    ],
+)
+def test_ari_by_hand(true: list[int], predicted: list[int], expected: float) -> None:
+    assert ari_fg(maps(true), maps(predicted))[0] == pytest.approx(expected, abs=1e-15)
+
+
+def test_no_foreground_has_no_score() -> None:
+    true, predicted = maps([0, 0, 0], [0, 1, 1]), maps([1, 2, 2], [1, 2, 2])
+    for score in (ari_fg(true, predicted), *msc_fg(true, predicted)):
+        assert score.isnan().tolist() == [True, False]
+    only_background = torch.zeros(2, 4, 4, dtype=torch.uint8)
+    assert scores(only_background, only_background, background_labels=4).isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("true", "predicted", "background", "mean", "scaled"),
+    [
+        # Instance 1: segment 8 covers 3 of its 4 px and 1 px of background. Instance 2: exact.
+        ([0, 0, 1, 1, 1, 1, 2, 2], [7, 8, 8, 8, 8, 6, 9, 9], 1, F(4, 5), F(22, 30)),
+        ([0, 1, 1, 1, 2, 2], [3, 3, 3, 3, 3, 3], 1, F(5, 12), F(13, 30)),  # all in one: 3/6 and 2/6
+        ([0, 1, 1, 1], [0, 1, 2, 3], 1, F(1, 3), F(1, 3)),  # every pixel alone
+        ([1, 1, 1, 2], [0, 0, 1, 1], 1, F(7, 12), F(5, 8)),  # 2/3 and 1/2
+        ([0, 3, 3, 3], [5, 1, 1, 1], 1, F(1), F(1)),  # labels 1 and 2 nowhere
+        ([0, 1, 2, 3, 4, 4, 5], [0, 0, 0, 1, 1, 1, 2], 4, F(5, 6), F(7, 9)),  # 2/3 and 1
+    ],
+)
+def test_covering_by_hand(
+    device: torch.device,
+    true: list[int],
+    predicted: list[int],
+    background: int,
+    mean: F,
+    scaled: F,
+) -> None:
+    one, other = (torch.tensor(maps(labels), device=device) for labels in (true, predicted))
+    covering = msc_fg(one, other, background)
+    assert covering.mean.item() == pytest.approx(float(mean), abs=1e-15)
+    assert covering.scaled.item() == pytest.approx(float(scaled), abs=1e-15)
+
+
+def test_neither_batches_nor_chunks_change_a_score(device: torch.device) -> None:
+    """600 images of 64x64 are more than are processed together."""
+    arrays = pairs(images=600, size=64)
+    arrays[0][::50] = 0  # some without foreground
+    true, predicted = (torch.tensor(array, device=device) for array in arrays)
+    whole = scores(true, predicted)
+    assert whole.shape == (3, 600) and whole.isnan().sum() == 3 * 12
+    parts = [scores(*some) for some in zip(true.split(37), predicted.split(37), strict=True)]
+    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=1e-14, equal_nan=True)
+    assert scores(true[:0], predicted[:0]).shape == (3, 0)
+
+
+def test_any_kind_of_labels() -> None:
+    arrays = pairs()
+    expected = scores(*map(torch.tensor, arrays))
+    for kind in ("uint8", "uint16", "int32"):
+        true, predicted = (labels.astype(kind) for labels in arrays)
+        true.setflags(write=False)
+        assert torch.equal(scores(true, predicted), expected)
+        assert torch.equal(scores(torch.tensor(true), torch.tensor(arrays[1])), expected)
+    assert torch.equal(scores(arrays[0][:, ::-1], arrays[1][:, ::-1]), expected)
+    true, predicted = (torch.tensor(labels) > 3 for labels in arrays)
+    assert torch.equal(scores(true, predicted), scores(true.long(), predicted.long()))
+
+
+def test_strongest_slot_of_soft_masks(device: torch.device) -> None:
+    masks = np.array([[[[0.2, 0.6]], [[0.8, 0.4]]]])
+    assert labels_of(masks).tolist() == [[[1, 0]]]
+    equal = torch.zeros(5, 32, 8, 8, device=device)
+    equal[:, 3:] = 0.5
+    assert (labels_of(equal.bfloat16()) == 3).all()
+    assert labels_of(equal[:0]).shape == (0, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("true", "predicted"),
+    [
+        (np.zeros((1, 2, 2), int), np.zeros((1, 2, 3), int)),
+        (torch.zeros(1, 2, 2), torch.zeros(1, 2, 2, dtype=torch.uint8)),
+        (maps([-1, 1, 1]), maps([0, 1, 1])),
+        (maps([0, 1, 1]), maps([0, -2, 1])),
+    ],
+)
+def test_maps_that_are_no_segmentations(true: Tensor, predicted: Tensor) -> None:
+    for score in (ari_fg, msc_fg):
+        with pytest.raises(ValueError):
+            score(true, predicted)
+
+
+# The bound ----------------------------------------------------------------------------------
+
+
+def test_only_the_bound_counts() -> None:
+    terms = {name: torch.tensor([value]) for name, value in (("a", 5.0), ("b", 1.5), ("c", 99.0))}
+    losses = Losses((Objective("x", terms["a"], terms["b"]),), terms, bound=("a", "b"))
+    assert negative_elbo(losses).tolist() == [6.5]
+
+
+def test_bits_per_dimension() -> None:
+    # -log N(0; 0, 1) = 0.5 log 2 pi per dimension, unnormalised 0: both are the same bits.
+    expected = 0.5 * math.log2(2 * math.pi)
+    constant = 0.5 * math.log(2 * math.pi) * 3 * 8**2
+    assert bits_per_dimension(constant, 8, normalised=True) == pytest.approx(expected)
+    assert bits_per_dimension(0.0, 8, normalised=False) == pytest.approx(expected)
+    # The recipes' target 0.5655 nats per element are 0.816 bits; the paper reports 0.829.
+    nats = 0.5655 * 3 * 64**2
+    assert bits_per_dimension(nats, 64, normalised=True) == pytest.approx(0.816, abs=5e-4)
+
+
+# Order consistency --------------------------------------------------------------------------
+
+
+def bands(scenes: int = 30, slots: int = 4, size: int = 16, jitter: int = 0) -> np.ndarray:
+    """Slot k owns the k-th horizontal band, moved up or down by up to `jitter` rows."""
+    random = np.random.default_rng(0)
+    rows = np.arange(size) * slots // size
+    masks = np.zeros((scenes, slots, size, size))
+    for scene in masks:
+        owner = np.roll(rows, random.integers(-jitter, jitter + 1))
+        scene[owner, np.arange(size), :] = 1
+    return masks
+
+
+def test_perfect_order_by_hand() -> None:
+    result = order_consistency(bands())
+    # Equal bands: IoU 1; permuted, one pair of slots in four is the same band: 1/4.
+    assert result[IOU]["value"] == pytest.approx(1 - 1 / 4)
+    # I = H(slot) = log 4; the position has log 256.
+    information = 2 * math.log(4) / (math.log(4) + math.log(256))
+    assert result[INFORMATION]["value"] == pytest.approx(information, rel=1e-4)
+    # An empty slot agrees with none.
+    masks = np.concatenate([bands(), np.zeros((30, 1, 16, 16))], axis=1)
+    assert order_consistency(masks)[IOU]["value"] == pytest.approx(4 / 5 - 4 / 25)
+
+
+def test_shuffled_slots_have_no_order() -> None:
+    scenes = bands(scenes=200, jitter=3)
+    mixed = shuffled(scenes)
+    np.testing.assert_array_equal(np.sort(mixed, axis=1), np.sort(scenes, axis=1))
+    result = order_consistency(mixed)
+    assert result[IOU]["low"] < 0 < result[IOU]["high"]
+    assert abs(result[IOU]["value"]) < 0.02 and result[INFORMATION]["value"] < 0.02
+    one = order_consistency(np.ones((5, 1, 4, 4)))  # one slot has no order
+    assert one[IOU]["value"] == pytest.approx(0, abs=1e-6) and one[INFORMATION]["value"] == 0
+
+
+def test_chance_is_the_mean_over_all_permutations() -> None:
+    masks = np.random.default_rng(3).dirichlet(np.ones(3), (2, 5, 5)).transpose(0, 3, 1, 2)
+    a, b = masks.reshape(2, 3, -1)
+
+    def iou(x: np.ndarray, y: np.ndarray) -> float:
+        return (x * y).sum() / (x + y - x * y).sum()
+
+    chance = np.mean(
+        [[iou(a[k], b[p[k]]) for k in range(3)] for p in itertools.permutations(range(3))]
+    )
+    same = np.mean([iou(a[k], b[k]) for k in range(3)])
+    matrix = iou_over_chance(masks.reshape(2, 3, -1))
+    assert matrix[0, 1] == pytest.approx(same - chance, rel=1e-6)
+
+
+@pytest.mark.parametrize("measure", [IOU, INFORMATION])
+def test_more_jitter_is_less_order(measure: str) -> None:
+    values = [order_consistency(bands(jitter=j))[measure]["value"] for j in (0, 2, 4, 8)]
+    assert values == sorted(values, reverse=True)
+
+
+def test_intervals_contain_the_value_and_shrink() -> None:
+    few, many = (order_consistency(bands(count, jitter=4)) for count in (20, 320))
+    for measure in (IOU, INFORMATION):
+        small, large = few[measure], many[measure]
+        assert small["low"] <= small["value"] <= small["high"]
+        assert 0 < large["high"] - large["low"] < small["high"] - small["low"]
+    # The interval estimates the standard deviation over new sets of scenes.
+    sets = np.array_split(bands(1200, jitter=4), 30)
+    values = [order_consistency(masks, rounds=2)[IOU]["value"] for masks in sets]
+    interval = order_consistency(sets[0])[IOU]
+    assert (interval["high"] - interval["low"]) / 3.92 == pytest.approx(np.std(values), rel=0.5)
+
+
+def test_report_is_repeatable_and_has_both() -> None:
+    first, second = report(bands(jitter=2)), report(bands(jitter=2))
+    assert first == second and first["model"][IOU]["value"] > first["shuffled"][IOU]["value"]
+    with pytest.raises(ValueError):
+        order_consistency(np.ones((1, 2, 4, 4)))
