@@ -1,7 +1,7 @@
 """`sri doctor`: what works on this machine, what does not, and the command that fixes it.
 
-Nothing is changed. Whatever needs torch is asked of another process (`python -m sri_cli.doctor`),
-because a broken torch can crash or hang; it takes versions and GPUs from `torch.utils.collect_env`.
+Nothing is changed. torch is examined in another process (`python -m sri_cli.doctor`), because a
+broken one can crash or hang.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -17,10 +16,11 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import sri_cli
 from sri_cli.atomic import list_folder
@@ -28,10 +28,10 @@ from sri_cli.errors import SriError
 from sri_cli.run import Workspace, checkpoints_in
 
 PYTHON_VERSIONS = (3, 11), (3, 13)
-COMPILED_PACKAGES = {"numpy", "scipy", "h5py", "safetensors"}  # all else is built on them
+COMPILED_PACKAGES = ("h5py", "numpy", "safetensors", "scipy")  # all else is built on them
 PROBE_TIMEOUT_SEC = 120.0
 LITTLE_MEMORY, LITTLE_DISK, NO_DISK = 4e9, 5e9, 2e8  # bytes
-REINSTALL_TORCH = ("--force-reinstall", "torch", "torchvision")
+Level = Literal["ok", "note", "problem"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Finding:
     `essential`: without it nothing can be trained or sampled.
     """
 
-    level: Literal["ok", "note", "problem"]
+    level: Level
     topic: str
     text: str
     fix: str = ""
@@ -56,13 +56,12 @@ def examine(workspace: Workspace) -> list[Finding]:
         "packages": check_packages,
         "memory": check_memory,
         "compiler": check_compiler,
-        "video": check_video,
         "browser": check_browser,
-        "data folder": lambda: check_folder("data folder", "--data-root", workspace.data_root),
-        "runs folder": lambda: check_folder("runs folder", "--runs-root", workspace.runs_root),
-        "data": lambda: check_data(workspace.data_root),
-        "runs": lambda: check_runs(workspace.runs_root),
-        "torch": lambda: check_torch(read_probe(probe)),
+        "data folder": partial(check_folder, "data folder", "--data-root", workspace.data_root),
+        "runs folder": partial(check_folder, "runs folder", "--runs-root", workspace.runs_root),
+        "data": partial(check_data, workspace.data_root),
+        "runs": partial(check_runs, workspace.runs_root),
+        "torch": partial(read_probe, probe),
     }
     return [finding for topic, check in checks.items() for finding in guarded(topic, check)]
 
@@ -89,40 +88,41 @@ def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Iterator[Fi
 
 
 def check_packages() -> Iterator[Finding]:
-    """Every dependency of the installed sri: present, new enough, importable."""
-    try:
-        requirements = metadata.requires("sri-cli") or []
-    except metadata.PackageNotFoundError:
-        yield Finding("note", "packages", "sri is not installed, so its dependencies are unknown")
-        return
-    required = [re.match(r"([\w.-]+)\s*(?:>=\s*([\d.]+))?", r) for r in requirements]
-    wrong = 0
-    for match, requirement in zip(required, requirements, strict=True):
-        if match is None or "extra ==" in requirement:
-            continue
-        name, least = match[1], match[2] or "0"
-        fault = package_fault(name, least)
+    """The dependencies of sri and of torchvision, which is built for one version of torch."""
+    faults: dict[str, str | None] = {}
+    for package in ("sri-cli", "torchvision"):
+        try:
+            requirements = metadata.requires(package) or []
+        except metadata.PackageNotFoundError:
+            text = f"{package} is not installed, so its dependencies are unknown"
+            yield Finding("note", "packages", text)
+        else:
+            faults |= {requirement: package_fault(requirement) for requirement in requirements}
+    for requirement, fault in faults.items():
         if fault:
-            wrong += 1
-            fix = pip("--upgrade", f"{name}>={least}" if match[2] else name)
-            yield Finding("problem", "packages", fault, fix, essential=True)
-    if not wrong:
-        versions = ", ".join(f"{name} {version_of(name)}" for name in sorted(COMPILED_PACKAGES))
+            yield Finding("problem", "packages", fault, pip("--upgrade", requirement), True)
+    if not any(faults.values()):
+        versions = ", ".join(f"{name} {version_of(name)}" for name in COMPILED_PACKAGES)
         yield Finding("ok", "packages", f"all dependencies, among them {versions}")
 
 
-def package_fault(name: str, least: str) -> str | None:
-    """What is wrong with an installed package, or None."""
-    version = version_of(name)
+def package_fault(requirement: str) -> str | None:
+    """What is wrong with the installed package of a requirement such as "numpy>=1.26", or None."""
+    from packaging.requirements import Requirement
+
+    required = Requirement(requirement)
+    if required.marker and not required.marker.evaluate({"extra": ""}):
+        return None
+    version = version_of(required.name)
     if version is None:
-        return f"{name} is not installed"
-    if numbers(version) < numbers(least):
-        return f"{name} {version} is too old, {least} or newer is required"
-    if name in COMPILED_PACKAGES:
+        return f"{required.name} is not installed"
+    if not required.specifier.contains(version, prereleases=True):
+        return f"{required.name} {version} is installed, {requirement} is required"
+    if required.name in COMPILED_PACKAGES:
         try:
-            importlib.import_module(name)
+            importlib.import_module(required.name)
         except Exception as error:
-            return f"{name} cannot be imported: {error}"
+            return f"{required.name} cannot be imported: {error}"
     return None
 
 
@@ -130,14 +130,12 @@ def check_memory() -> Iterator[Finding]:
     """Cores and free memory."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
-        meminfo = Path("/proc/meminfo").read_text("ascii")
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
     except OSError:
         yield Finding("note", "memory", f"{cores} cores; the free memory is unknown")
         return
-    free, total = (
-        1024 * int(re.search(rf"^{key}: +(\d+)", meminfo, re.M)[1])  # type: ignore[index]
-        for key in ("MemAvailable", "MemTotal")
-    )
+    fields = dict(line.split(":") for line in lines)
+    free, total = (1024 * int(fields[key].split()[0]) for key in ("MemAvailable", "MemTotal"))
     text = f"{cores} cores, {free / 1e9:.1f} of {total / 1e9:.1f} GB of memory free"
     if free < LITTLE_MEMORY:
         yield Finding("note", "memory", f"{text}: little", "train with train.batch=16")
@@ -161,18 +159,6 @@ def check_compiler(environment: Mapping[str, str] = os.environ) -> Iterator[Find
         yield Finding("ok", "compiler", f"{compiler}, for train.compile")
 
 
-def check_video() -> Iterator[Finding]:
-    """The encoder of `sri walk`."""
-    from sri_cli.plotting.video import missing_encoder
-
-    missing = missing_encoder()
-    if missing is not None:
-        fix = pip("imageio-ffmpeg")
-        yield Finding("note", "video", f"no MP4, `sri walk` writes GIF: {missing}", fix)
-    else:
-        yield Finding("ok", "video", "MP4 and GIF")
-
-
 def check_browser() -> Iterator[Finding]:
     """Whether `sri label-sacc` can open a browser here."""
     from sri_cli.labeling.app import far_from_browser
@@ -190,32 +176,26 @@ def check_folder(topic: str, option: str, path: Path) -> Iterator[Finding]:
     while not os.path.lexists(existing) and existing != existing.parent:
         existing = existing.parent
     fix = f"choose another folder: sri {option} DIR ..."
-    if not existing.is_dir():
-        yield Finding("problem", topic, f"{existing} is not a folder", fix, essential=True)
-        return
-    if not os.access(existing, os.W_OK | os.X_OK):
-        yield Finding("problem", topic, f"{existing} is not writable", fix, essential=True)
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        fault = "is not writable" if existing.is_dir() else "is not a folder"
+        yield Finding("problem", topic, f"{existing} {fault}", fix, essential=True)
         return
     free = shutil.disk_usage(existing).free
+    level: Level = "problem" if free < NO_DISK else "note" if free < LITTLE_DISK else "ok"
     state = "writable" if existing == path else "will be created"
     text = f"{path}: {state}, {free / 1e9:,.1f} GB free"
-    if free < NO_DISK:
-        yield Finding("problem", topic, f"{text}: too little to train", fix)
-    elif free < LITTLE_DISK:
-        yield Finding("note", topic, f"{text}: little", fix)
-    else:
-        yield Finding("ok", topic, text)
+    yield Finding(level, topic, text, "" if level == "ok" else fix)
 
 
 def check_data(root: Path) -> Iterator[Finding]:
     """Every data file: complete and readable (its images are not read)."""
     from sri_cli.data.dataset import DataFile
 
-    for path in root.glob("*.h5.partial") if root.is_dir() else ():
-        yield Finding("note", "data", f"{path} is unfinished", "run its `sri prepare` again")
-    files = sorted(root.glob("*.h5")) if root.is_dir() else []
+    files = [path for path in list_folder(root) if path.name.endswith(".h5")]
     if not files:
         yield Finding("note", "data", f"no data file in {root}", "sri prepare shapestacks")
+    for path in root.glob("*.h5.partial"):
+        yield Finding("note", "data", f"{path} is unfinished", "run its `sri prepare` again")
     for path in files:
         try:
             data = DataFile(path)
@@ -253,7 +233,7 @@ def check_runs(root: Path) -> Iterator[Finding]:
 
 
 def start_probe() -> subprocess.Popen[str]:
-    """Run `probe` in another process, with the modules that this one would import."""
+    """Run `check_torch` in another process, with the modules that this one would import."""
     package = str(Path(sri_cli.__file__).parent.parent)
     path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), package]))
     return subprocess.Popen(
@@ -267,76 +247,124 @@ def start_probe() -> subprocess.Popen[str]:
     )
 
 
-def read_probe(process: subprocess.Popen[str], timeout: float = PROBE_TIMEOUT_SEC) -> dict:
-    """The result of `probe`, or {"torch_error": why there is none}."""
+def read_probe(
+    process: subprocess.Popen[str], timeout: float = PROBE_TIMEOUT_SEC
+) -> Iterator[Finding]:
+    """The findings of `check_torch`, or why there are none."""
     try:
         output, errors = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
-        return {"torch_error": f"importing it takes more than {timeout:.0f} s"}
+        yield unusable("torch", f"importing it takes more than {timeout:.0f} s")
+        return
     try:
-        result: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
-        return result
+        yield from (Finding(**fields) for fields in json.loads(output.strip().splitlines()[-1]))
     except (IndexError, ValueError):
         code = process.returncode
         end = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         last = (errors.strip().splitlines() or ["no output"])[-1]
-        return {"torch_error": f"importing it fails ({end}): {last[:300]}"}
+        yield unusable("torch", f"importing it fails ({end}): {last}")
 
 
-def check_torch(facts: dict[str, Any]) -> Iterator[Finding]:
-    """torch and torchvision, devices, bf16 and the Inception weights, from the probe."""
-    yield from check_torchvision_pair(version_of("torch"), version_of("torchvision"))
-    for name in ("torch", "torchvision"):
-        if f"{name}_error" in facts:
-            text = f"{name} cannot be used: {facts[f'{name}_error']}"
-            yield Finding("problem", name, text, pip(*REINSTALL_TORCH), essential=True)
-        if name in facts:
-            yield Finding("ok", name, facts[name])
-    if "torch_error" in facts:
-        return
-    yield from check_devices(facts)
-    if "weights" in facts:
-        yield Finding("ok", "weights", f"Inception weights for FID: {facts['weights']}")
-    else:
-        fix = "sri eval --metrics fid downloads and verifies them"
-        yield Finding("note", "weights", facts["weights_error"], fix)
-
-
-def check_torchvision_pair(torch: str | None, torchvision: str | None) -> Iterator[Finding]:
-    """Each torchvision is built for one version of torch and fails with every other."""
-    if torch is None or torchvision is None:
-        return
-    matches = [
-        re.match(r"torch\s*\(?==\s*([\d.]+)", r) for r in metadata.requires("torchvision") or []
-    ]
-    wanted = next((match[1] for match in matches if match), None)
-    if wanted is not None and numbers(torch) != numbers(wanted):
-        text = f"torchvision {torchvision} needs torch {wanted}, installed is torch {torch}"
-        fix = pip("--upgrade", "torch", "torchvision")
-        yield Finding("problem", "torchvision", text, fix, essential=True)
-
-
-def check_devices(facts: dict[str, Any]) -> Iterator[Finding]:
-    """GPUs that torch can use, and those of the driver that it cannot."""
-    for gpu in facts["gpus"]:
-        if gpu["error"]:
-            text = f"{gpu['name']} cannot compute: {gpu['error']}"
-            yield Finding("problem", "device", text, pip(*REINSTALL_TORCH))
+def check_torch() -> Iterator[Finding]:
+    """torch and torchvision, and what imports them: devices, bf16, Inception weights, videos."""
+    for module in ("torch", "torchvision.ops"):  # ops: the compiled part
+        name = module.partition(".")[0]
+        try:
+            importlib.import_module(module)
+        except BaseException as error:
+            yield unusable(name, f"{type(error).__name__}: {error}")
+            if name == "torch":
+                return
         else:
-            yield Finding("ok", "device", gpu["name"])
-    if not facts["gpus"] and facts["driver_gpus"] and facts["cuda"] is None:
-        text = f"{facts['driver_gpus']}: unused, because this torch is built for CPUs"
-        yield Finding("note", "device", text, pip(*REINSTALL_TORCH))
-    elif not facts["gpus"] and facts["driver_gpus"]:
-        text = f"{facts['driver_gpus']}: torch for CUDA {facts['cuda']} cannot use it"
-        fix = "update the driver, or unset CUDA_VISIBLE_DEVICES"
-        yield Finding("problem", "device", text, fix)
-    elif not facts["gpus"]:
-        yield Finding("ok", "device", f"no GPU; the CPU is {facts['cpu']}")
-    precision = "bf16, native here" if facts["bf16"] else "fp32, because bf16 is emulated here"
+            yield Finding("ok", name, f"{name} {version_of(name)}")
+    import torch
+    from torch.utils import collect_env
+
+    from sri_cli.device import choose_device, has_native_bf16
+
+    cuda = torch.version.cuda or torch.version.hip
+    yield from check_devices(gpu_errors(), collect_env.get_gpu_info(collect_env.run), cuda)
+    native = has_native_bf16(choose_device())
+    precision = "bf16, native here" if native else "fp32, because bf16 is emulated here"
     yield Finding("ok", "bf16", f"train.precision=auto takes {precision}")
+    for topic, check in (("weights", check_weights), ("video", check_video)):
+        yield from guarded(topic, check)
+
+
+def check_weights() -> Iterator[Finding]:
+    """The Inception weights for FID."""
+    from sri_cli.metrics.inception import find_weights, read_weights
+
+    try:
+        path = find_weights(offline=True)
+        read_weights(path)
+        yield Finding("ok", "weights", f"Inception weights for FID: {path}")
+    except SriError as error:
+        fix = "sri eval --metrics fid downloads and verifies them"
+        yield Finding("note", "weights", error.message.removeprefix("--offline: "), fix)
+
+
+def check_video() -> Iterator[Finding]:
+    """The encoder of `sri walk`."""
+    from sri_cli.plotting.video import missing_encoder
+
+    missing = missing_encoder()
+    if missing is None:
+        yield Finding("ok", "video", "MP4 and GIF")
+    else:
+        text = f"no MP4, `sri walk` writes GIF: {missing}"
+        yield Finding("note", "video", text, pip("imageio-ffmpeg"))
+
+
+def unusable(name: str, why: str) -> Finding:
+    """torch or torchvision cannot be imported."""
+    fix = pip("--force-reinstall", "torch", "torchvision")
+    return Finding("problem", name, f"{name} cannot be used: {why[:300]}", fix, essential=True)
+
+
+def gpu_errors() -> dict[str, str | None]:
+    """The GPUs that torch sees; for each the error of a computation on it, or None."""
+    import torch
+
+    errors: dict[str, str | None] = {}
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        properties = torch.cuda.get_device_properties(index)
+        name = f"GPU {index}: {properties.name}, {properties.total_memory / 1e9:.0f} GB"
+        errors[name] = None
+        try:
+            torch.ones(2, device=f"cuda:{index}").sum().item()
+        except Exception as error:
+            errors[name] = str(error)
+    return errors
+
+
+def check_devices(
+    gpus: Mapping[str, str | None], driver_gpus: str | None, cuda: str | None
+) -> Iterator[Finding]:
+    """GPUs that torch can use (`gpus`, with errors), and those of the driver that it cannot.
+
+    `cuda` is the version that torch is built for, None for CPUs alone.
+    """
+    from sri_cli.device import cpu_model
+
+    fix = pip("--force-reinstall", "torch", "torchvision")
+    for name, error in gpus.items():
+        if error:
+            yield Finding("problem", "device", f"{name} cannot compute: {error}", fix)
+        else:
+            yield Finding("ok", "device", name)
+    if gpus:
+        return
+    if not driver_gpus:
+        yield Finding("ok", "device", f"no GPU; the CPU is {cpu_model()}")
+    elif cuda is None:
+        text = f"{driver_gpus}: unused, because this torch is built for CPUs"
+        yield Finding("note", "device", text, fix)
+    else:
+        text = f"{driver_gpus}: torch for CUDA {cuda} cannot use it"
+        yield Finding("problem", "device", text, "update the driver, or unset CUDA_VISIBLE_DEVICES")
 
 
 def version_of(name: str) -> str | None:
@@ -347,78 +375,11 @@ def version_of(name: str) -> str | None:
         return None
 
 
-def numbers(version: str) -> list[int]:
-    """[2, 9, 1] of "2.9.1+cpu"."""
-    match = re.match(r"\d+(\.\d+)*", version)
-    return [int(part) for part in match[0].split(".")] if match else []
-
-
 def pip(*arguments: str) -> str:
     """The command that installs into this Python."""
     return shlex.join([sys.executable, "-m", "pip", "install", *arguments])
 
 
-def probe() -> dict[str, Any]:
-    """What only torch knows; the keys of what fails end in `_error`."""
-    facts: dict[str, Any] = {}
-    for name, ask in {"torch": _probe_torch, "torchvision": _probe_torchvision}.items():
-        try:
-            facts |= ask()
-        except BaseException as error:
-            facts[f"{name}_error"] = f"{type(error).__name__}: {error}"[:300]
-    if "torch" not in facts:
-        return facts
-    from sri_cli.metrics.inception import find_weights, read_weights
-
-    try:
-        path = find_weights(offline=True)
-        read_weights(path)
-        facts["weights"] = str(path)
-    except SriError as error:
-        facts["weights_error"] = error.message.removeprefix("--offline: ")
-    return facts
-
-
-def _probe_torch() -> dict[str, Any]:
-    import torch
-    from torch.utils.collect_env import get_env_info
-
-    from sri_cli.device import choose_device, cpu_model, has_native_bf16
-
-    torch.ones(2).sum().item()
-    environment: Any = get_env_info()
-    gpus = []
-    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        properties = torch.cuda.get_device_properties(index)
-        name = f"{properties.name}, {properties.total_memory / 1e9:.0f} GB"
-        gpus.append({"name": name, "error": _gpu_error(index)})
-    return {
-        "torch": f"torch {torch.__version__}",
-        "cuda": torch.version.cuda or torch.version.hip,
-        "gpus": gpus,
-        "driver_gpus": environment.nvidia_gpu_models,
-        "cpu": cpu_model(),
-        "bf16": has_native_bf16(choose_device()),
-    }
-
-
-def _gpu_error(index: int) -> str | None:
-    import torch
-
-    try:
-        torch.ones(2, device=f"cuda:{index}").sum().item()
-    except Exception as error:
-        return str(error)
-    return None
-
-
-def _probe_torchvision() -> dict[str, Any]:
-    import torchvision
-    import torchvision.ops  # noqa: F401 (its compiled part)
-
-    return {"torchvision": f"torchvision {torchvision.__version__}"}
-
-
 if __name__ == "__main__":
-    result = json.dumps(probe())
+    result = json.dumps([asdict(finding) for finding in check_torch()])
     sys.stdout.write(f"\n{result}\n")  # libraries may print before
