@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
-from typing import Literal
+from pathlib import Path
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -38,13 +39,6 @@ def gpu_count(gpus: str) -> int:
     return int(gpus)
 
 
-def one_device_for(gpus: str) -> str:
-    """The device name of --gpus where only one device is used; SriError for more."""
-    if gpu_count(gpus) > 1:
-        raise SriError(f"--gpus {gpus}: only `sri train` uses several GPUs", "use --gpus 1")
-    return device_for(gpus)
-
-
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     """Move a CPU tensor to the device; to a GPU through pinned memory, without waiting."""
     if torch.device(device).type == "cuda":
@@ -58,7 +52,7 @@ def choose_precision(name: str, device: torch.device) -> Precision:
         return "bf16" if has_native_bf16(device) else "fp32"
     if name not in ("fp32", "bf16"):
         raise SriError(f"unknown precision {name!r}", "use auto, fp32 or bf16")
-    return "fp32" if name == "fp32" else "bf16"
+    return cast(Precision, name)
 
 
 def has_native_bf16(device: torch.device) -> bool:
@@ -70,29 +64,23 @@ def has_native_bf16(device: torch.device) -> bool:
 
 def cpu_flags() -> set[str]:
     """The processor's feature flags as Linux names them; empty on other systems."""
-    for line in cpu_info():
-        if line.startswith("flags"):
-            return set(line.partition(":")[2].split())
-    return set()
+    return set(_cpu_info("flags").split())
 
 
 def cpu_model() -> str:
     """The processor's name, for reports."""
     import platform
 
-    for line in cpu_info():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return _cpu_info("model name") or platform.processor() or platform.machine()
 
 
-def cpu_info() -> list[str]:
-    """The lines of /proc/cpuinfo, or none on systems without it."""
+def _cpu_info(field: str) -> str:
+    """The first value of a field of /proc/cpuinfo; empty where there is none."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return file.read().splitlines()
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
-        return []
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")
 
 
 # By default glibc returns each large freed block to the kernel and waits for zeroed pages later.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sri_cli.benchmarks.measure import machine_text, measure, summary
+from sri_cli.benchmarks.measure import measure, report_text, timings
 from sri_cli.config.schema import Recipe
 from sri_cli.console import format_table
 from sri_cli.data.dataset import SPLITS, DataFile
@@ -22,39 +22,34 @@ from sri_cli.rng import draw_noise
 from sri_cli.training.step_timing import StepBench, machine
 
 STORAGES: dict[str, Storage] = {"resident": "device", "host": "memory", "streamed": "file"}
-DEFAULT_SECONDS = 2.0  # for each row
 NOISE_IMAGES = 4096  # of a file of noise: 50 MB at 64 px
 
 
-def bench_data(
-    recipe: Recipe, data: DataFile, device: str = "auto", seconds: float = DEFAULT_SECONDS
-) -> dict[str, Any]:
+def bench_data(recipe: Recipe, data: DataFile, device_name: str, seconds: float) -> dict[str, Any]:
     """Time batches that are resident on the device, held by the host and streamed from the file.
 
-    Beside them the noise of a step, drawn by the host, and the step itself. Batch and noise of the
-    next step are prepared in a thread while a step runs, so together they must not take longer
-    than it: `input_share_of_step` below 1.
+    Beside them the noise of a step, drawn by the host, and the step itself; each for `seconds`.
+    Batch and noise of the next step are prepared in a thread while a step runs, so together they
+    must not take longer than it: `input_share_of_step` below 1.
     """
-    chosen = choose_device(device)
+    device = choose_device(device_name)
     data.check_size(recipe.model.image_size)
     images = data.split("train").images
     batch, seed = min(recipe.train.batch, len(images)), recipe.train.seed
-    rows = {}
-    for name, storage in STORAGES.items():
-        batches = Batches(images, batch, seed, chosen, storage=storage)
-        rows[name] = _timed(batches.at, seconds)
-    bench = StepBench(recipe, chosen)
-    try:
+    work: dict[str, Callable[[int], object]] = {
+        name: Batches(images, batch, seed, device, storage=storage).at
+        for name, storage in STORAGES.items()
+    }
+    with closing(StepBench(recipe, device)) as bench:
         specs = bench.step.model.training_noise()
-        rows["noise"] = _timed(lambda step: draw_noise(specs, batch, seed, step), seconds)
+        work["noise"] = lambda step: draw_noise(specs, batch, seed, step)
         bench.warm_up()
-        rows["training step"] = summary(measure(bench.timed, seconds), 1, "steps")
-    finally:
-        bench.close()
+        work["training step"] = lambda step: bench.timed()
+        rows = {name: _timed(make, seconds) for name, make in work.items()}
     step, noise = (rows[name]["seconds_median"] for name in ("training step", "noise"))
     return {
         "recipe": recipe.name,
-        **machine(chosen),
+        **machine(device),
         "dtype": bench.mode.precision,
         "batch": batch,
         "images": str(data.path),
@@ -68,15 +63,16 @@ def bench_data(
     }
 
 
-def _timed(make: Callable[[int], object], seconds: float) -> dict[str, Any]:
+def _timed(make: Callable[[int], object], seconds: float) -> dict[str, float]:
     steps = count()
-    return summary(measure(lambda: make(next(steps)), seconds), 1, "batches")
+    row = timings(measure(lambda: make(next(steps)), seconds))
+    return row | {"per_second": 1 / row["seconds_median"]}
 
 
 @contextmanager
-def noise_file(size: int, images: int = NOISE_IMAGES) -> Iterator[DataFile]:
+def noise_file(size: int) -> Iterator[DataFile]:
     """A data file of random images in a temporary folder, removed afterwards."""
-    counts = {split: images if split == "train" else 1 for split in SPLITS}
+    counts = {split: NOISE_IMAGES if split == "train" else 1 for split in SPLITS}
     header = Header("noise", size, "simulated", 1, {"seed": 0}, "none", counts)
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory(prefix="sri-bench-") as folder:
@@ -99,12 +95,10 @@ def data_text(result: dict[str, Any]) -> str:
     shares = ", ".join(
         f"{name} {share:.1%}" for name, share in result["input_share_of_step"].items()
     )
-    return "\n".join(
-        [
-            machine_text(result),
-            f"{result['images']}: {result['image_count']:,} images, {result['megabytes']:.0f} MB;"
-            f" batches of {result['batch']}; {result['recipe']}, {result['dtype']}",
-            format_table(header, rows),
-            f"batch and noise, prepared beside the step, take of its time: {shares}",
-        ]
-    )
+    lines = [
+        f"{result['images']}: {result['image_count']:,} images, {result['megabytes']:.0f} MB;"
+        f" batches of {result['batch']}; {result['recipe']}, {result['dtype']}",
+        format_table(header, rows),
+        f"batch and noise, prepared beside the step, take of its time: {shares}",
+    ]
+    return report_text(result, lines)

@@ -12,7 +12,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,58 +45,28 @@ def measure(work: Callable[[], object], seconds: float) -> benchmark.Measurement
     return timer.blocked_autorange(min_run_time=seconds)
 
 
-def summary(measurement: benchmark.Measurement, number: float, unit: str) -> dict[str, Any]:
-    """A measurement as JSON; each run handles `number` of a `unit` (images, batches, steps)."""
-    times = sorted(measurement.times)
+def timings(measurement: benchmark.Measurement) -> dict[str, float]:
+    """Seconds of one run, and how many runs there were."""
+    times = measurement.times
     return {
-        "unit": unit,
-        "number": number,
         "seconds_median": measurement.median,
-        "seconds_min": times[0],
+        "seconds_min": min(times),
         "seconds_iqr": measurement.iqr,
         "repeats": len(times) * measurement.number_per_run,
-        "per_second": number / measurement.median,
     }
 
 
-class SharedCores:
-    """Notices when other processes use the cores that this one waits for.
+class Usage:
+    """Peak memory of a device, and time spent waiting for a core, since this object was created.
 
-    The times of a benchmark are then too long, and their spread does not show it.
-    """
-
-    def __init__(self) -> None:
-        self.began, self.waited = time.perf_counter(), _waiting_seconds()
-
-    def report(self) -> dict[str, Any]:
-        """`waiting_share` of the time that the main thread waited for a core (Linux only)."""
-        waited = _waiting_seconds() - self.waited
-        return {"waiting_share": waited / (time.perf_counter() - self.began)}
-
-
-def shared_cores_note(result: dict[str, Any]) -> list[str]:
-    """A note for a result measured on a busy machine; empty otherwise."""
-    if result["waiting_share"] < WAITING_SHARE_NOTED:
-        return []
-    share = result["waiting_share"]
-    return [f"Note: other processes use the cores; {share:.0%} of the time was spent waiting."]
-
-
-def _waiting_seconds() -> float:
-    try:
-        return int(SCHEDSTAT.read_text("ascii").split()[1]) / 1e9
-    except (OSError, IndexError, ValueError):
-        return 0.0
-
-
-class PeakMemory:
-    """The peak of a device's memory from the creation of this object on.
-
-    On a GPU what PyTorch has allocated; on a CPU the resident size of the process.
+    Memory is on a GPU what PyTorch has allocated, on a CPU the resident size of the process. When
+    other processes use the cores, the times of a benchmark are too long, and their interquartile
+    range does not show it.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self.began, self.waited = time.perf_counter(), _waiting_seconds()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
             torch.cuda.reset_peak_memory_stats(device)
@@ -107,17 +77,31 @@ class PeakMemory:
         self.before = _status_bytes("VmRSS")
 
     def report(self) -> dict[str, float]:
-        """`memory_mb`: the peak; `memory_added_mb`: the part of it since the start. In MiB."""
+        """`memory_mb`: the peak, in MiB; `memory_added_mb`: the part of it since the start.
+
+        `waiting_share`: the share of the time that the main thread waited for a core (Linux only).
+        """
+        waited = _waiting_seconds() - self.waited
         if self.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(self.device)
         else:
             peak = _status_bytes("VmHWM")
-        added = max(0, peak - self.before)
-        return {"memory_mb": peak / 2**20, "memory_added_mb": added / 2**20}
+        return {
+            "memory_mb": peak / 2**20,
+            "memory_added_mb": max(0, peak - self.before) / 2**20,
+            "waiting_share": waited / (time.perf_counter() - self.began),
+        }
+
+
+def _waiting_seconds() -> float:
+    try:
+        return int(SCHEDSTAT.read_text("ascii").split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
 
 
 def _status_bytes(field: str) -> int:
-    """VmRSS (now) or VmHWM (peak) of this process; the peak where Linux is not there to tell."""
+    """VmRSS (now) or VmHWM (peak) of this process; elsewhere than on Linux always the peak."""
     try:
         lines = STATUS.read_text("ascii", "replace").splitlines()
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
@@ -181,15 +165,21 @@ def profile_once(work: Callable[[], object], device: torch.device, path: Path) -
     return {"trace": str(path), "operations": operations}
 
 
-def profile_text(result: dict[str, Any]) -> str:
-    """The operations of `profile_once` and the place of its trace."""
-    lines = [f"{o['share']:6.1%} {o['seconds']:9.4f} s  {o['name']}" for o in result["operations"]]
-    return "\n".join([*lines, f"trace: {result['trace']} (open it in ui.perfetto.dev)"])
-
-
-def machine_text(result: dict[str, Any]) -> str:
-    """The machine that a result was measured on, in one line."""
-    return (
+def report_text(result: dict[str, Any], lines: Sequence[str]) -> str:
+    """A result for people: the machine, then `lines`, a note on a busy machine, and the profile."""
+    text = [
         f"{result['machine']}, {result['cores']} cores, {result['threads']} threads,"
-        f" {result['device']}, torch {result['torch']}"
-    )
+        f" {result['device']}, torch {result['torch']}",
+        *lines,
+    ]
+    waiting = result.get("waiting_share", 0.0)
+    if waiting >= WAITING_SHARE_NOTED:
+        text.append(
+            f"Note: other processes use the cores; {waiting:.0%} of the time was spent waiting."
+        )
+    if "trace" in result:
+        for operation in result["operations"]:
+            share, seconds = operation["share"], operation["seconds"]
+            text.append(f"{share:6.1%} {seconds:9.4f} s  {operation['name']}")
+        text.append(f"trace: {result['trace']} (open it in ui.perfetto.dev)")
+    return "\n".join(text)

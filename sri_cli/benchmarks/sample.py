@@ -10,16 +10,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sri_cli.benchmarks.measure import (
-    PeakMemory,
-    SharedCores,
+    Usage,
     check_trace_path,
-    machine_text,
     measure,
     peak_flop_per_second,
     profile_once,
-    profile_text,
-    shared_cores_note,
-    summary,
+    report_text,
+    timings,
 )
 from sri_cli.config.schema import Recipe
 from sri_cli.device import choose_device, choose_precision
@@ -28,17 +25,11 @@ from sri_cli.models.base import SlotVAE
 from sri_cli.models.build import build_model
 from sri_cli.training.step_timing import machine
 
-DEFAULT_NUM = 64
-DEFAULT_SECONDS = 5.0
 FID_COUNT = 10_000  # scenes of the papers' FID
 
 
 def bench_sampling(
-    recipe: Recipe,
-    num: int = DEFAULT_NUM,
-    device: str = "auto",
-    seconds: float = DEFAULT_SECONDS,
-    trace: Path | None = None,
+    recipe: Recipe, num: int, device_name: str, seconds: float, trace: Path | None = None
 ) -> dict[str, Any]:
     """Time sampling `num` scenes and fetching their images, again and again for `seconds`.
 
@@ -53,12 +44,12 @@ def bench_sampling(
     """
     if trace is not None:
         check_trace_path(trace)
-    chosen = choose_device(device)
-    dtype = choose_precision(recipe.train.precision, chosen)
-    memory, cores = PeakMemory(chosen), SharedCores()
-    model = build_model(**recipe.model.model_dump()).to(chosen).eval()
+    device = choose_device(device_name)
+    dtype = choose_precision(recipe.train.precision, device)
+    usage = Usage(device)
+    model = build_model(**recipe.model.model_dump()).to(device).eval()
     slots, seeds = recipe.model.slots, count()
-    chunk = chunk_size(slots, recipe.model.image_size, chosen)
+    chunk = chunk_size(slots, recipe.model.image_size, device)
 
     def draw(images: int = num) -> None:
         for scene in sample_scenes(model, images, slots, seed=next(seeds), precision=dtype):
@@ -66,29 +57,27 @@ def bench_sampling(
 
     draw(min(num, chunk))  # a warm-up need not be all of it
     timing = measure(draw, seconds)
-    found = {**memory.report(), **cores.report()}
+    used = usage.report()
     profiled = {}
     if trace is not None:
-        profiled = profile_once(lambda: draw(min(num, chunk)), chosen, trace)
-    flop = num * flop_per_scene(model, slots)
-    peak = peak_flop_per_second(chosen, dtype)
-    images = summary(timing, num, "images")
+        profiled = profile_once(lambda: draw(min(num, chunk)), device, trace)
+    flop = flop_per_scene(model, slots)
+    peak = peak_flop_per_second(device, dtype)
+    rate = num / timing.median
     return {
         "recipe": recipe.name,
-        **machine(chosen),
+        **machine(device),
         "dtype": dtype,
         "num": num,
         "slots": slots,
         "chunk": chunk,
-        "repeats": images["repeats"],
-        "seconds_median": images["seconds_median"],
-        "seconds_iqr": images["seconds_iqr"],
-        "images_per_second": images["per_second"],
-        "seconds_for_10000": FID_COUNT / images["per_second"],
-        "gflop_per_image": flop / num / 1e9,
+        **timings(timing),
+        "images_per_second": rate,
+        "seconds_for_10000": FID_COUNT / rate,
+        "gflop_per_image": flop / 1e9,
         "peak_flop_per_second": peak,
-        "share_of_peak": flop / timing.median / peak,
-        **found,
+        "share_of_peak": flop * rate / peak,
+        **used,
         **profiled,
     }
 
@@ -105,7 +94,6 @@ def flop_per_scene(model: SlotVAE, slots: int) -> float:
 def sampling_text(result: dict[str, Any]) -> str:
     """The result of `bench_sampling` for people."""
     lines = [
-        machine_text(result),
         f"{result['recipe']}: {result['slots']} slots, {result['chunk']} scenes at once,"
         f" {result['dtype']}, an untrained model",
         f"{result['images_per_second']:.1f} images/s ({result['num']} in"
@@ -114,6 +102,5 @@ def sampling_text(result: dict[str, Any]) -> str:
         f"{result['gflop_per_image']:.2f} GFLOP per image, {result['share_of_peak']:.0%} of the"
         f" {result['peak_flop_per_second'] / 1e9:,.0f} GFLOP/s that this machine reaches",
         f"memory: {result['memory_mb']:,.0f} MB at the peak",
-        *shared_cores_note(result),
     ]
-    return "\n".join([*lines, *([profile_text(result)] if "trace" in result else [])])
+    return report_text(result, lines)

@@ -6,6 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sri_cli.benchmarks.measure import (
-    PeakMemory,
-    SharedCores,
+    Usage,
     check_trace_path,
-    machine_text,
     measure,
     peak_flop_per_second,
     profile_once,
-    profile_text,
-    shared_cores_note,
-    summary,
+    report_text,
+    timings,
 )
 from sri_cli.config.schema import Recipe
 from sri_cli.console import format_table
@@ -34,15 +32,11 @@ from sri_cli.training.execution import ExecutionMode
 from sri_cli.training.launch import check_gpus, start_together
 from sri_cli.training.step_timing import StepBench, machine, wait_for
 
-DEFAULT_SECONDS = 10.0
 ALL_REDUCES = 10
 
 
 def bench_training(
-    recipe: Recipe,
-    device: str = "auto",
-    seconds: float = DEFAULT_SECONDS,
-    trace: Path | None = None,
+    recipe: Recipe, device_name: str, seconds: float, trace: Path | None = None
 ) -> dict[str, Any]:
     """Time training steps on random images for at least `seconds`.
 
@@ -57,58 +51,45 @@ def bench_training(
     """
     if trace is not None:
         check_trace_path(trace)
-    chosen = choose_device(device)
-    memory, cores = PeakMemory(chosen), SharedCores()
-    bench = StepBench(recipe, chosen)
-    try:
+    device = choose_device(device_name)
+    usage = Usage(device)
+    with closing(StepBench(recipe, device)) as bench:
         bench.warm_up()
         timing = measure(bench.timed, seconds)
-        found = {**memory.report(), **cores.report()}
+        used = usage.report()
         metrics = bench.step.read_metrics()
-        profiled = {} if trace is None else profile_once(bench.timed, chosen, trace)
-    finally:
-        bench.close()
-    counts = step_counts(recipe, bench.mode, chosen)
+        profiled = {} if trace is None else profile_once(bench.timed, device, trace)
+    # Compiled code hides its calls, so that an eager step is counted.
+    with closing(StepBench(recipe, device, mode=ExecutionMode(bench.mode.precision))) as eager:
+        eager.run(0)  # creates the optimiser's state
+        counts = eager.counts()
     flop_per_second = 1e9 * counts["gflop_per_step"] / timing.median
-    peak = peak_flop_per_second(chosen, bench.mode.precision)
-    steps = summary(timing, recipe.train.batch, "images")
+    peak = peak_flop_per_second(device, bench.mode.precision)
     return {
         "recipe": recipe.name,
         "image_size": recipe.model.image_size,
         "slots": recipe.model.slots,
         "batch": recipe.train.batch,
         "parameters": bench.parameters,
-        **machine(chosen),
+        **machine(device),
         "dtype": bench.mode.precision,
         "execution": str(bench.mode),
         "seconds_per_step": timing.median,
-        "seconds_min": steps["seconds_min"],
-        "seconds_iqr": steps["seconds_iqr"],
-        "repeats": steps["repeats"],
-        "images_per_second": steps["per_second"],
+        **timings(timing),
+        "images_per_second": recipe.train.batch / timing.median,
         **counts,
         "flop_per_second": flop_per_second,
         "peak_flop_per_second": peak,
         "share_of_peak": flop_per_second / peak,
         "loss": metrics["loss"] if math.isfinite(metrics["loss"]) else None,
         "skipped": metrics["skipped"],
-        **found,
+        **used,
         **profiled,
     }
 
 
-def step_counts(recipe: Recipe, mode: ExecutionMode, device: torch.device) -> dict[str, float]:
-    """GFLOP, ATen calls and host reads of an eager step (compiled code hides its calls)."""
-    bench = StepBench(recipe, device, mode=ExecutionMode(mode.precision))
-    try:
-        bench.run(0)  # creates the optimiser's state
-        return bench.counts()
-    finally:
-        bench.close()
-
-
 def bench_gpus(
-    recipe: Recipe, gpus: Sequence[int], seconds: float = DEFAULT_SECONDS, cpu: bool = False
+    recipe: Recipe, gpus: Sequence[int], seconds: float, cpu: bool = False
 ) -> dict[str, Any]:
     """Time the recipe's global batch on each number of GPUs (`cpu`: of CPU processes).
 
@@ -149,12 +130,11 @@ def bench_gpus(
 def _bench_rank(recipe: Recipe, seconds: float, device: str) -> tuple[float, float]:
     """Median seconds of a step, and of an all-reduce of its gradients, in one of the processes."""
     with joined(device) as (ranks, chosen):
-        bench = StepBench(recipe, chosen, ranks=ranks)
-        bench.warm_up()
-        # Every step waits for all ranks, so they must agree on the number of steps.
-        steps = ranks.highest(max(3, round(seconds / bench.timed())))
-        step = statistics.median(bench.timed() for _ in range(steps))
-        bench.close()
+        with closing(StepBench(recipe, chosen, ranks=ranks)) as bench:
+            bench.warm_up()
+            # Every step waits for all ranks, so they must agree on the number of steps.
+            steps = ranks.highest(max(3, round(seconds / bench.timed())))
+            step = statistics.median(bench.timed() for _ in range(steps))
         gradients = torch.zeros(bench.parameters, device=chosen)
         times = [_timed_all_reduce(gradients) for _ in range(ALL_REDUCES)]
     return step, statistics.median(times[1:])
@@ -171,7 +151,6 @@ def training_text(result: dict[str, Any]) -> str:
     """The result of `bench_training` for people."""
     loss = "not finite" if result["loss"] is None else f"{result['loss']:.1f}"
     lines = [
-        machine_text(result),
         f"{result['recipe']}: {result['parameters']:,} parameters, {result['image_size']} px,"
         f" {result['slots']} slots, batch {result['batch']}, {result['execution']}",
         f"{result['seconds_per_step']:.3f} s per step (median of {result['repeats']}, interquartile"
@@ -184,9 +163,8 @@ def training_text(result: dict[str, Any]) -> str:
         f"memory: {result['memory_mb']:,.0f} MB at the peak, {result['memory_added_mb']:,.0f} MB of"
         " it for the step",
         f"loss {loss}, {result['skipped']} steps skipped",
-        *shared_cores_note(result),
     ]
-    return "\n".join([*lines, *([profile_text(result)] if "trace" in result else [])])
+    return report_text(result, lines)
 
 
 def gpus_text(result: dict[str, Any]) -> str:
@@ -203,4 +181,4 @@ def gpus_text(result: dict[str, Any]) -> str:
         for row in result["rows"]
     ]
     title = f"{result['recipe']}, global batch {result['batch']}"
-    return "\n".join([machine_text(result), title, format_table(header, rows)])
+    return report_text(result, [title, format_table(header, rows)])

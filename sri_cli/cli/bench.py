@@ -14,9 +14,10 @@ from sri_cli.errors import SriError
 from sri_cli.run import Workspace
 
 RECIPE = click.option("--recipe", default="sri-mog", metavar="NAME|FILE", help="Recipe to time.")
+ONE_DEVICE = {"auto": "auto", "0": "cpu", "1": "cuda"}
 SECONDS = click.FloatRange(min=0, min_open=True)
 GPU = click.option(
-    "--gpus", type=click.Choice(["auto", "0", "1"]), default="auto", help="0 is the CPU."
+    "--gpus", type=click.Choice(list(ONE_DEVICE)), default="auto", help="0 is the CPU."
 )
 PROFILE = click.option("--profile", is_flag=True, help="Also profile one run and write its trace.")
 TRACE = click.option(
@@ -66,16 +67,15 @@ def train(
     from sri_cli.config.load import load_recipe
 
     loaded = load_recipe(recipe, None, overrides)
-    if gpus in ("auto", "0", "1") and backend is None:
-        device = {"auto": "auto", "0": "cpu", "1": "cuda"}[gpus]
-        result = bench.bench_training(loaded, device, seconds, trace if profile else None)
+    if gpus in ONE_DEVICE and backend is None:
+        path = trace if profile else None
+        result = bench.bench_training(loaded, ONE_DEVICE[gpus], seconds, path)
         show(result, bench.training_text, as_json)
         return
     if profile:
         raise SriError("--profile measures one device", "leave out --profile or --gpus")
-    show(
-        bench.bench_gpus(loaded, counts(gpus), seconds, backend == "gloo"), bench.gpus_text, as_json
-    )
+    result = bench.bench_gpus(loaded, counts(gpus), seconds, backend == "gloo")
+    show(result, bench.gpus_text, as_json)
 
 
 def counts(gpus: str) -> list[int]:
@@ -108,11 +108,10 @@ def sample(
     """Images per second of sampling, with an untrained model."""
     from sri_cli.benchmarks.sample import bench_sampling, sampling_text
     from sri_cli.config.load import load_recipe
-    from sri_cli.device import one_device_for
 
     loaded = load_recipe(recipe, None, overrides)
-    place = one_device_for(gpus)
-    result = bench_sampling(loaded, num, place, seconds, trace if profile else None)
+    path = trace if profile else None
+    result = bench_sampling(loaded, num, ONE_DEVICE[gpus], seconds, path)
     show(result, sampling_text, as_json)
 
 
@@ -137,9 +136,8 @@ def data(
     from sri_cli.benchmarks.data import bench_data, data_text, noise_file
     from sri_cli.config.load import load_recipe
     from sri_cli.data.dataset import DataFile
-    from sri_cli.device import one_device_for
 
-    loaded, device = load_recipe(recipe, None, overrides), one_device_for(gpus)
+    loaded, device = load_recipe(recipe, None, overrides), ONE_DEVICE[gpus]
     size = loaded.model.image_size
     if data is not None:
         result = bench_data(loaded, DataFile(workspace.find_data(data, size)), device, seconds)

@@ -1,20 +1,30 @@
-"""`sri bench`: what it reports, measured briefly."""
+"""`sri bench`, measured briefly, and the time and memory that it reports."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import mmap
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from sri_cli.benchmarks.measure import Usage, measure, report_text, timings
+from sri_cli.benchmarks.sample import sampling_text
+from sri_cli.benchmarks.train import training_text
 from sri_cli.cli.main import cli
 
-TINY = ("--recipe", "sri-mog-tiny", "--seconds", "0.05")
+TINY = ("--recipe", "sri-mog-tiny", "--seconds", "0.05", "model.slot_size=8")
+CPU = torch.device("cpu")
 
 
 def sri(*args: str) -> Result:
@@ -41,17 +51,8 @@ def test_bench_train(precision: str) -> None:
     assert 0 < result["share_of_peak"] < 1.2
     assert result["aten_calls"] > 1000 and result["host_reads"] == 0
     assert 0 <= result["memory_added_mb"] < result["memory_mb"] < 20_000
-    assert result["loss"] > 0 and result["skipped"] == 0 and result["parameters"] > 1e6
-
-
-def test_bench_train_profiles(tmp_path: Path) -> None:
-    trace = tmp_path / "trace.json.gz"
-    words = ("--gpus", "0", "--profile", "--trace", str(trace))
-    result = bench("train", *TINY, *words, "train.batch=2")
-    assert json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
-    shares = [operation["share"] for operation in result["operations"]]
-    assert len(shares) == 5 and shares == sorted(shares, reverse=True)
-    assert result["trace"] == str(trace)
+    assert result["loss"] > 0 and result["skipped"] == 0 and result["parameters"] > 1e5
+    assert precision in training_text(result)
 
 
 def test_bench_train_on_several_processes() -> None:
@@ -62,12 +63,21 @@ def test_bench_train_on_several_processes() -> None:
     assert two["efficiency"] == pytest.approx(expected)
 
 
-def test_bench_sample() -> None:
-    result = bench("sample", *TINY, "--num", "4", "--gpus", "0")
+def test_bench_sample_with_a_profile(tmp_path: Path) -> None:
+    trace = tmp_path / "new" / "trace.json.gz"
+    words = ("--num", "4", "--gpus", "0", "--profile", "--trace", str(trace))
+    result = bench("sample", *TINY, *words)
     assert (result["num"], result["slots"]) == (4, 4)
     assert result["images_per_second"] == pytest.approx(4 / result["seconds_median"])
     assert result["seconds_for_10000"] == pytest.approx(10_000 / result["images_per_second"])
     assert 0 < result["share_of_peak"] < 1.2
+    assert json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    assert os.listdir(trace.parent) == ["trace.json.gz"]
+    operations = result["operations"]
+    shares = [operation["share"] for operation in operations]
+    assert len(shares) == 5 and shares == sorted(shares, reverse=True)
+    text = sampling_text(result)
+    assert str(trace) in text and all(operation["name"] in text for operation in operations)
 
 
 def test_bench_data(tmp_path: Path, write_small_data: Callable[..., Path]) -> None:
@@ -79,23 +89,22 @@ def test_bench_data(tmp_path: Path, write_small_data: Callable[..., Path]) -> No
     assert result["input_share_of_step"]["streamed"] == pytest.approx(
         (rows["streamed"] + rows["noise"]) / rows["training step"]
     )
-    assert bench("data", *TINY, "--gpus", "0", "train.batch=2")["image_count"] >= 1000
 
 
-@pytest.mark.parametrize("verb", ["train", "sample", "data"])
-def test_the_text_names_machine_and_rate(verb: str) -> None:
-    shown = sri("bench", verb, *TINY, "--gpus", "0", "train.batch=2", "train.precision=fp32")
+def test_bench_data_of_random_images_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sri_cli.benchmarks.data.NOISE_IMAGES", 40)
+    shown = sri("bench", "data", *TINY, "--gpus", "0", "train.batch=2", "train.precision=fp32")
     assert shown.exit_code == 0, shown.output
-    assert "cores" in shown.stdout and "fp32" in shown.stdout
+    assert "cores" in shown.stdout and "fp32" in shown.stdout and "40 images" in shown.stdout
 
 
 @pytest.mark.parametrize(
     ("words", "named"),
     [
         (("train", "--seconds", "0"), "--seconds"),
-        (("train", "--recipe", "nonsense"), "nonsense"),
         (("train", *TINY, "train.bacth=2"), "train.batch"),
         (("train", *TINY, "--profile", "--trace", "x.txt"), "x.txt"),
+        (("train", *TINY, "--profile", "--trace", "."), "."),
         (("train", *TINY, "--gpus", "two"), "two"),
         (("train", *TINY, "--gpus", "1,64", "--backend", "gloo"), "64"),
         (("train", *TINY, "--gpus", "1,2", "--profile"), "--profile"),
@@ -112,3 +121,50 @@ def test_bad_input(words: tuple[str, ...], named: str) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_gpus_that_do_not_exist() -> None:
     assert sri("bench", "train", *TINY, "--gpus", "2").exit_code == 2
+
+
+def test_a_measurement_repeats_until_its_seconds_are_over() -> None:
+    runs: list[float] = []
+
+    def work() -> None:
+        runs.append(time.perf_counter())
+        time.sleep(0.02)
+
+    result = timings(measure(work, 0.2))
+    assert runs[-1] - runs[0] >= 0.2
+    assert 0.02 <= result["seconds_min"] <= result["seconds_median"] < 0.2
+    assert 3 <= result["repeats"] < len(runs)  # a warm-up is not counted
+
+
+def test_memory_is_the_peak_since_the_start() -> None:
+    def use(megabytes: int) -> None:
+        block = mmap.mmap(-1, megabytes * 2**20)  # not the C library's, which keeps freed memory
+        np.frombuffer(block, np.uint8)[:] = 1
+
+    use(400)
+    usage = Usage(CPU)
+    before = usage.report()["memory_added_mb"]
+    assert before < 100
+    use(128)
+    assert 100 < usage.report()["memory_added_mb"] - before < 160
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").is_file(), reason="Linux counts it there")
+def test_a_busy_machine_is_noted() -> None:
+    available = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(available)})
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        time.sleep(0.3)  # they have started
+        usage = Usage(CPU)
+        while time.perf_counter() - usage.began < 0.5:
+            pass
+        busy = usage.report()
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+        os.sched_setaffinity(0, available)
+    machine = dict.fromkeys(("machine", "cores", "threads", "device", "torch"), "x")
+    assert busy["waiting_share"] > 0.2 and "Note: " in report_text(machine | busy, [])
+    assert "Note: " not in report_text(machine | {"waiting_share": 0.0}, [])
