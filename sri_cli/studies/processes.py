@@ -1,22 +1,42 @@
-"""The processes of a study: several runs at once, a GPU or a share of the cores for each."""
+"""The processes of a study: several runs at once, a GPU or a share of the cores for each.
+
+`python -m sri_cli.studies.processes` is the process of one run: it trains the run to its end, then
+measures it. Its stdin is a pipe that the study keeps open: when the study ends, even by kill -9,
+the run saves and stops.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from sri_cli.atomic import cannot_write
+import numpy as np
+import torch
+
+from sri_cli import __version__
+from sri_cli.atomic import cannot_write, write_atomic
 from sri_cli.console import counted
-from sri_cli.errors import Interrupted, SriError
+from sri_cli.data.dataset import DataFile
+from sri_cli.device import choose_device
+from sri_cli.errors import Diverged, Interrupted, SriError
+from sri_cli.generation.trained_run import open_run
+from sri_cli.metrics.evaluate import evaluate_run
+from sri_cli.run import Workspace
 from sri_cli.signals import StopFlag
-from sri_cli.studies.protocol import StudyRun
+from sri_cli.studies.protocol import StudyRun, check_unchanged, read_study
+from sri_cli.studies.status import DIVERGED, MACHINE, status_of
+from sri_cli.training.step_timing import machine
+from sri_cli.training.trainer import train
 
 POLL_SEC = 0.1
 
@@ -48,8 +68,6 @@ def choose_slots(jobs: int | None) -> Slots:
 
     Threads of a job: OMP_NUM_THREADS where it is set, else its share of the cores.
     """
-    import torch
-
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if jobs is not None and jobs < 1:
         raise SriError(f"--jobs {jobs}: at least one run at a time", "use --jobs 1")
@@ -60,13 +78,13 @@ def choose_slots(jobs: int | None) -> Slots:
 
 
 class RunProcess:
-    """The process of a run; `arguments` are those of the worker, its output is added to `log`."""
+    """The process of a run; `arguments` are those of `main`, its output is added to `log`."""
 
     def __init__(
         self, run: StudyRun, slot: int, slots: Slots, log: Path, arguments: Sequence[str]
     ) -> None:
         self.run, self.slot, self.log, self.stopping = run, slot, log, False
-        words = ["sri_cli.studies.worker", *arguments]
+        words = ["sri_cli.studies.processes", *arguments]
         try:
             with open(log, "ab") as file:
                 self.log_start = file.tell()
@@ -135,3 +153,51 @@ def _python(
         env=os.environ | paths | more,
         start_new_session=True,
     )
+
+
+def work(workspace: Workspace, study_file: str, run_name: str, data_file: str) -> None:
+    """Train or resume the run; then measure what its metrics.jsonl lacks."""
+    study, data = read_study(workspace, study_file), DataFile(data_file)
+    check_unchanged(study)  # the file may have been edited since the study began
+    run = next(run for run in study.runs() if run.name == run_name)
+    try:
+        train(run.recipe, data, run.run_dir, command=study.command(run, data.path))
+    except Diverged as error:
+        write_atomic(run.run_dir / DIVERGED, f"{error.message}\n".encode())
+        raise
+    if not (run.run_dir / MACHINE).exists():  # a run that is trained already was trained there
+        versions = {"sri": __version__, "python": platform.python_version()}
+        facts = machine(choose_device()) | versions | {"numpy": np.__version__}
+        write_atomic(run.run_dir / MACHINE, json.dumps(facts).encode() + b"\n")
+    trained = open_run(workspace, str(run.run_dir))
+    by_num: dict[int, list[str]] = {}  # metrics of as many images share one pass over them
+    for metric, num in status_of(study, run, data).missing.items():
+        by_num.setdefault(num, []).append(metric)
+    for num, metrics in by_num.items():
+        evaluate_run(trained, metrics, data_file, study.protocol.split, num)
+
+
+def main() -> int:
+    """The arguments are those of `work`; the exit codes are those of `sri`."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    data_root, runs_root, *arguments = sys.argv[1:]
+    try:
+        work(Workspace(Path(data_root), Path(runs_root)), *arguments)
+    except SriError as error:
+        print(f"Error: {error.message}\n{error.hint or ''}", file=sys.stderr, flush=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return Interrupted.exit_code
+    return 0
+
+
+def _stop_with_parent() -> None:
+    """Send SIGTERM to this process when the other end of stdin is closed."""
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,9 +11,11 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from sri_cli.atomic import ensure_folder, lock_file
 from sri_cli.console import Progress, counted, duration, format_table
@@ -25,6 +27,8 @@ from sri_cli.studies.processes import POLL_SEC, RunProcess, Slots, choose_slots,
 from sri_cli.studies.protocol import Study, StudyRun, check_unchanged, read_study, record_content
 from sri_cli.studies.status import DIVERGED, RunStatus, last_step, status_of, step_of
 from sri_cli.studies.summary import in_words, write_results, write_summary
+from sri_cli.training.step_timing import StepBench
+from sri_cli.training.trainer import check_data
 
 DRY_RUN_STEPS = 5
 READ_LOGS_SEC = 2.0
@@ -210,8 +214,6 @@ def find_data(workspace: Workspace, study: Study, stop: StopFlag, command: str) 
         SriError: for a file that does not fit the protocol or its recipes.
         SriFailure: when it could not be prepared. Interrupted: after a signal.
     """
-    from sri_cli.training.trainer import check_data
-
     section, path = study.protocol.data, data_path(workspace, study)
     if not path.is_file() and section.prepare is not None:
         words = ["--data-root", str(workspace.data_root), "prepare", *shlex.split(section.prepare)]
@@ -309,16 +311,9 @@ def plan_study(
 
 
 def _seconds_per_step(study: Study, system: str, slots: Slots) -> float:
-    import torch
-
-    from sri_cli.training.step_timing import StepBench
-
     torch.set_num_threads(slots.threads)
-    bench = StepBench(study.recipes[system])
-    try:
+    with closing(StepBench(study.recipes[system])) as bench:
         return statistics.median(bench.seconds(DRY_RUN_STEPS))
-    finally:
-        bench.close()
 
 
 def plan_text(plan: Mapping[str, Any]) -> str:

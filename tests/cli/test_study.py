@@ -1,4 +1,4 @@
-"""`sri study` as a user meets it: a small one, stopped and resumed, and what can go wrong."""
+"""`sri study`: a small one, stopped and resumed, and what can go wrong."""
 
 from __future__ import annotations
 
@@ -37,30 +37,26 @@ STUDY: dict[str, Any] = {
     "metrics": {"order": 3, "elbo": 4},
     "claims": [{"better": "sri-mog", "than": ["scene"], "by": ["elbo", "order-iou"]}],
 }
-CELLS = [f"{system}-seed-{seed}" for seed in (0, 1) for system in ("sri-mog", "scene")]
-NEVER_ENDS = STUDY | {"steps": 100_000, "systems": {"sri-mog": {}}, "claims": []}
+RUNS = [f"{system}-seed-{seed}" for seed in (0, 1) for system in ("sri-mog", "scene")]
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_small_data: WriteData) -> Path:
-    return at(tmp_path, monkeypatch, write_small_data)
-
-
-def at(folder: Path, monkeypatch: pytest.MonkeyPatch, write_small_data: WriteData) -> Path:
     """A working folder with data and the study's file."""
-    (folder / "data").mkdir(parents=True)
-    write_small_data(folder / "data" / "demo-towers-32.h5")
-    write(folder)
-    monkeypatch.chdir(folder)
-    return folder
+    (tmp_path / "data").mkdir()
+    write_small_data(tmp_path / "data" / "demo-towers-32.h5")
+    write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return tmp_path
 
 
 def write(folder: Path, **changes: Any) -> None:
     (folder / "small.yaml").write_text(yaml.safe_dump(STUDY | changes, sort_keys=False))
 
 
-def study(*more: str) -> Result:
-    return CliRunner().invoke(cli, ["study", "small.yaml", *more])
+def study(*more: str, root: str = "runs") -> Result:
+    return CliRunner().invoke(cli, ["--runs-root", root, "study", "small.yaml", *more])
 
 
 def start(*more: str) -> subprocess.Popen[str]:
@@ -71,7 +67,7 @@ def start(*more: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": search_path},
+        env=os.environ | {"PYTHONPATH": search_path},
     )
 
 
@@ -84,39 +80,35 @@ def logs(folder: Path) -> dict[str, list[dict[str, Any]]]:
     return {path.parent.name: read_log(path) for path in folder.glob("*/log.jsonl")}
 
 
-def test_a_study_stopped_and_resumed_comes_to_the_same_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_small_data: WriteData
-) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    folder = at(tmp_path / "stopped", monkeypatch, write_small_data) / "runs" / "study-small"
+def test_a_study_stopped_and_resumed_gives_the_same_table(place: Path) -> None:
+    folder = place / "runs" / "study-small"
     stopped = start("--jobs", "1")
-    wait_for(folder / CELLS[1] / "log.jsonl", stopped)
+    wait_for(folder / RUNS[1] / "log.jsonl", stopped)
     stopped.send_signal(signal.SIGTERM)
     out, err = stopped.communicate(timeout=120)
     assert stopped.returncode == 75 and out == "", err
-    message, way_out = err.splitlines()[-2:]
+    message, hint = err.splitlines()[-2:]
     assert "1 of 4" in message
-    assert "sri study small.yaml --jobs 1" in way_out
+    assert "sri study small.yaml --jobs 1" in hint
     before = logs(folder)
-    assert set(before) == set(CELLS[:2])
-    measured = (folder / CELLS[0] / "metrics.jsonl").read_text()
+    assert set(before) == set(RUNS[:2])
+    measured = (folder / RUNS[0] / "metrics.jsonl").read_text()
 
-    on = study("--jobs", "2")
-    assert on.exit_code == 0, on.output
+    resumed = study("--jobs", "2")
+    assert resumed.exit_code == 0, resumed.output
     after = logs(folder)
-    assert set(after) == set(CELLS)
+    assert set(after) == set(RUNS)
     for name, records in before.items():
         assert after[name][: len(records)] == records  # to the time of day: not trained again
     for records in after.values():
         assert [record["step"] for record in records] == list(range(1, STEPS + 1))
-    assert (folder / CELLS[0] / "metrics.jsonl").read_text() == measured
+    assert (folder / RUNS[0] / "metrics.jsonl").read_text() == measured
 
-    check_results(folder, on)
-    check_again(folder.parent.parent)
+    check_results(folder, resumed)
+    check_again(place)
 
-    at(tmp_path / "whole", monkeypatch, write_small_data)
     # The run that was cut above, in one piece.
-    whole = study("--jobs", "1", "--seeds", "0", "--only", "scene", "--json")
+    whole = study("--jobs", "1", "--seeds", "0", "--only", "scene", "--json", root="whole")
     assert whole.exit_code == 0, whole.output
     values = json.loads(whole.stdout)["values"]
     same = json.loads((folder / "summary.json").read_text())["values"]
@@ -149,51 +141,46 @@ def check_results(folder: Path, result: Result) -> None:
 
 
 def check_again(folder: Path) -> None:
-    """What is done is not done again, but told in another form and place."""
+    """What is done is not done again, but printed in another format; a changed study is refused."""
     before = logs(folder / "runs" / "study-small")
     again = study("--table", "markdown", "--out", "shown")
     assert again.exit_code == 0 and "begins" not in again.stderr
     assert "| sri-mog | 2/2 |" in (folder / "shown" / "table.md").read_text()
-    assert json.loads(study("--json").stdout)["study"] == "small"
     assert logs(folder / "runs" / "study-small") == before
     write(folder, seeds=[0, 1, 2])
     changed = study()
     assert changed.exit_code == 2
-    message, way_out = changed.stderr.splitlines()[-2:]
-    assert "protocol.seeds [0, 1] -> [0, 1, 2]" in message and "small.yaml" in way_out
+    message, hint = changed.stderr.splitlines()[-2:]
+    assert "protocol.seeds [0, 1] -> [0, 1, 2]" in message and "small.yaml" in hint
     write(folder, description="Only the description differs")
     path = folder / "runs" / "study-small" / "study.json"
-    kept = json.loads(path.read_text())
-    kept["sha256"] = "of a version whose recipes had a key less"
-    del kept["asked"]["recipes"]["scene"]["train"]["keep_checkpoints"]
-    path.write_text(json.dumps(kept))
+    stored = json.loads(path.read_text())
+    stored["sha256"] = "of a version whose recipes had a key less"
+    del stored["asked"]["recipes"]["scene"]["train"]["keep_checkpoints"]
+    path.write_text(json.dumps(stored))
     assert study("--dry-run", "--only", "scene", "--seeds", "1").exit_code == 0
 
 
-def test_a_run_that_diverges_keeps_no_other_and_is_told(place: Path) -> None:
+def test_runs_that_diverge_or_fail_stop_no_other(place: Path) -> None:
     wild = {"recipe": "sri-mog", "overrides": ["train.lr=1e30"]}
     write(place, systems={"wild": wild, "scene": STUDY["systems"]["scene"]}, claims=[])
+    obstacle = place / "runs" / "study-small" / "scene-seed-0"
+    obstacle.parent.mkdir(parents=True)
+    obstacle.write_text("a file where the run's folder should be")
     first = study("--seeds", "0")
-    assert first.exit_code == 4, first.output
-    message, way_out = first.stderr.splitlines()[-2:]
-    assert "wild seed 0" in message
-    assert "[2/2] scene seed 0 done" in first.stderr
-    assert "wild seed 0" in first.stdout  # beside the table that stands
-    again = study("--seeds", "0")
+    assert first.exit_code == 1, first.output
+    message, hint = first.stderr.splitlines()[-2:]
+    assert "scene seed 0" in message and "runs/study-small/logs" in hint
+    assert "wild seed 0" in first.stdout  # beside the table
+    again = study("--seeds", "0", "--only", "wild")
     assert again.exit_code == 4 and "begins" not in again.stderr
-    assert "rm runs/study-small/wild-seed-0/diverged.txt" in way_out
-
-    (place / "runs" / "study-small" / "scene-seed-1").write_text("a file stands in the way")
-    failed = study("--only", "scene", "--seeds", "1")
-    assert failed.exit_code == 1
-    message, way_out = failed.stderr.splitlines()[-2:]
-    assert "scene seed 1" in message
-    assert "runs/study-small/logs" in way_out
-    assert "scene" in failed.stdout  # the table of what there is
+    message, hint = again.stderr.splitlines()[-2:]
+    assert "wild seed 0" in message
+    assert "rm runs/study-small/wild-seed-0/diverged.txt" in hint
 
 
 def test_a_study_that_is_killed_leaves_no_run_behind(place: Path) -> None:
-    (place / "small.yaml").write_text(yaml.safe_dump(NEVER_ENDS))
+    write(place, steps=100_000, systems={"sri-mog": {}}, claims=[])
     run = place / "runs" / "study-small" / "sri-mog-seed-0"
     killed = start()
     wait_for(run / "log.jsonl", killed)
@@ -210,7 +197,7 @@ def test_a_study_that_is_killed_leaves_no_run_behind(place: Path) -> None:
     assert list((run / "checkpoints").iterdir())
 
 
-def test_the_data_are_made_when_missing_and_held_against_the_protocol(
+def test_missing_data_are_prepared_and_compared_with_the_protocol(
     place: Path, write_small_data: WriteData
 ) -> None:
     (place / "data" / "demo-towers-32.h5").unlink()
@@ -234,28 +221,24 @@ def test_the_data_are_made_when_missing_and_held_against_the_protocol(
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "named"),
     [
         (["--only", "sri-mgo"], "sri-mgo (did you mean sri-mog?)"),
         (["--seeds", "0,4"], "4"),
         (["--seeds", "0,x"], "x"),
-        (["--seeds", ","], "--seeds"),
         (["--only", ""], "--only"),
         (["--jobs", "0"], "--jobs 0"),
     ],
 )
-def test_words_that_mean_nothing_leave_nothing(place: Path, words: list[str], message: str) -> None:
+def test_wrong_options_leave_nothing(place: Path, words: list[str], named: str) -> None:
     shown = study(*words)
-    assert shown.exit_code == 2 and message in shown.stderr
+    assert shown.exit_code == 2 and named in shown.stderr
     assert not (place / "runs").exists()
 
 
-def test_no_study_named() -> None:
+def test_no_study_named_and_no_data(place: Path) -> None:
     shown = CliRunner().invoke(cli, ["study"])
     assert shown.exit_code == 2 and "order-and-scene" in shown.stderr.splitlines()[-1]
-
-
-def test_missing_data_that_no_command_makes(place: Path) -> None:
     (place / "data" / "demo-towers-32.h5").unlink()
     shown = study()
     assert shown.exit_code == 2 and "data/demo-towers-32.h5" in shown.stderr
