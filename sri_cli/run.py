@@ -52,23 +52,19 @@ class Workspace:
     def find_data(self, name_or_file: str, size: int) -> Path:
         """The data file of a name (at `size` px) or a path; SriError when it does not exist."""
         if is_path(name_or_file):
-            return self._existing_file(Path(name_or_file))
+            path = Path(name_or_file)
+            if path.is_file():
+                return path
+            fault = "is a folder, not a data file" if path.is_dir() else "does not exist"
+            raise SriError(f"data file {path} {fault}", "`sri prepare --list` lists the data files")
         path = self.data_path(name_or_file, size)
         if path.is_file():
             return path
-        others = sorted(self.data_root.glob(f"{name_or_file}-*.h5"))
-        there = f", but {', '.join(str(other) for other in others)} exists" if others else ""
+        others = ", ".join(map(str, sorted(self.data_root.glob(f"{name_or_file}-*.h5"))))
         raise SriError(
-            f"no data file {path}{there}",
+            f"no data file {path}" + (f", but {others} exists" if others else ""),
             prepare_hint("make it with", name_or_file, size),
         )
-
-    @staticmethod
-    def _existing_file(path: Path) -> Path:
-        if path.is_file():
-            return path
-        wrong = "is a folder, not a data file" if path.is_dir() else "does not exist"
-        raise SriError(f"data file {path} {wrong}", "`sri prepare --list` lists the data files")
 
     def run_dir(self, name_or_path: str) -> Path:
         """The folder of a new run, given by path or name; SriError for `pretrained`."""
@@ -87,18 +83,20 @@ class Workspace:
         Raises:
             SriError: when there is no such run, or it has no checkpoint.
         """
-        if arg is None:
-            return self._latest_run()
         if arg == RESERVED_RUN:
             return self._shipped_run()
-        places = [Path(arg), self.runs_root / arg]
-        found = [
-            place for place in (places if is_path(arg) else reversed(places)) if place.is_dir()
-        ]
-        if not found:
+        if arg is None:
+            names = self.run_names()
+            if not names:
+                raise SriError(f"no trained run in {self.runs_root}", self._runs_hint())
+            return RunRef(self.runs_root / names[0])
+        candidates = [self.runs_root / arg, Path(arg)]
+        if is_path(arg):
+            candidates.reverse()
+        path = next((candidate for candidate in candidates if candidate.is_dir()), None)
+        if path is None:
             near = did_you_mean(arg, [*self.run_names(), RESERVED_RUN])
             raise SriError(f"no run {arg}{near}", self._runs_hint())
-        path = found[0]
         if is_checkpoint(path):
             return RunRef(path.parent.parent, path)
         if not checkpoints_in(path):
@@ -114,16 +112,10 @@ class Workspace:
         folders = [run for run in own if checkpoints_in(run)]
         return [run.name for run in sorted(folders, key=newest_time, reverse=True)]
 
-    def _latest_run(self) -> RunRef:
-        names = self.run_names()
-        if not names:
-            raise SriError(f"no trained run in {self.runs_root}", self._runs_hint())
-        return RunRef(self.runs_root / names[0])
-
     def _shipped_run(self) -> RunRef:
         run_dir, checkpoint = self.runs_root / RESERVED_RUN, checkpoints_in(SHIPPED)[-1]
         for file in sorted(path for path in SHIPPED.rglob("*") if path.is_file()):
-            _put_shipped(file, run_dir / file.relative_to(SHIPPED))
+            _copy_shipped(file, run_dir / file.relative_to(SHIPPED))
         return RunRef(run_dir, run_dir / checkpoint.relative_to(SHIPPED))
 
     def _runs_hint(self) -> str:
@@ -148,8 +140,8 @@ def is_checkpoint(path: Path) -> bool:
 
 def checkpoints_in(run_dir: Path) -> list[Path]:
     """The checkpoint folders of a run, oldest first."""
-    found = [path for path in list_folder(run_dir / "checkpoints") if is_checkpoint(path)]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+    checkpoints = [path for path in list_folder(run_dir / "checkpoints") if is_checkpoint(path)]
+    return sorted(checkpoints, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def newest_time(run_dir: Path) -> float:
@@ -157,13 +149,13 @@ def newest_time(run_dir: Path) -> float:
     return max(path.stat().st_mtime for path in checkpoints_in(run_dir))
 
 
-def _put_shipped(file: Path, target: Path) -> None:
+def _copy_shipped(file: Path, target: Path) -> None:
     """Copy `file` where it is missing or differs; add its measurements to existing ones."""
     data = file.read_bytes()
-    there = target.read_bytes() if target.is_file() else b""
+    existing = target.read_bytes() if target.is_file() else b""
     if file.name == MEASUREMENTS:
-        known = there.splitlines()
-        lines = known + [line for line in data.splitlines() if line not in known]
+        lines = existing.splitlines()
+        lines += [line for line in data.splitlines() if line not in lines]
         data = b"".join(line + b"\n" for line in lines)
-    if data != there:
+    if data != existing:
         write_atomic(target, data)

@@ -2,8 +2,8 @@
 
     python -m sri_cli.shipping RUN DIR
 
-What training needs and what tells of the machine stays behind; the weights are halved. Measure DIR
-with `sri eval --run DIR`, and put its files into sri_cli/pretrained/.
+The state of the training and facts about the machine are left out; the weights become float16.
+Measure DIR with `sri eval --run DIR`, and put its files into sri_cli/pretrained/.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from torch import Tensor
 from sri_cli import checkpoint as checkpoints
 from sri_cli.atomic import list_folder, write_atomic
 from sri_cli.config.load import recipe_to_yaml
-from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import load_run
 from sri_cli.plotting.report_commands import prepare_words
@@ -29,13 +28,14 @@ LARGEST = 8_000_000  # bytes of weights: the package stays small
 
 
 def ship(workspace: Workspace, run: str, out: Path) -> Path:
-    """A run folder in `out` with the newest good checkpoint of `run`; its data must be here.
+    """Write a run folder `out` with the newest intact checkpoint of `run`, whose data must exist.
 
-    Raises SriError for a folder that holds something already, weights that are too large for the
-    package or for half precision, and data that no command makes.
+    Raises:
+        SriError: for a folder that is not empty, weights that are too large for the package or for
+            half precision, and data that no command makes.
     """
     if list_folder(out):
-        raise SriError(f"{out} is there already", "name a new or empty folder")
+        raise SriError(f"{out} is not empty", "name a new or empty folder")
     loaded = load_run(workspace.find_run(run), workspace)
     if "data" not in loaded.extra:
         raise SriError(f"what {loaded.run_dir} was trained on is not known", "name a trained run")
@@ -44,23 +44,24 @@ def ship(workspace: Workspace, run: str, out: Path) -> Path:
     if size > LARGEST:
         raise SriError(f"{size:,} bytes of weights, {LARGEST:,} at most", "name a smaller model")
     data = loaded.open_data()
-    trained_by = _text(loaded.run_dir / "command.txt").splitlines()
-    commands = [_made_by(workspace, data), *trained_by]
+    prepared_by = prepare_words(workspace, data)
+    if prepared_by is None:
+        raise SriError(
+            f"{data.path} was made by a command that is not known", "train on data that anyone has"
+        )
+    trained_by = (loaded.run_dir / "command.txt").read_text("utf-8").splitlines()
+    commands = [f"sri {prepared_by}", *trained_by]
     extra = {
         "data": loaded.extra["data"],
         "precision": loaded.extra.get("precision"),
         "source": {"caption": data.caption},
         "commands": commands,
     }
-    texts = {
-        "recipe.yaml": recipe_to_yaml(loaded.recipe),
-        "command.txt": "\n".join(commands) + "\n",
-        LOG_NAME: _text(loaded.run_dir / LOG_NAME),
-    }
     recipe = loaded.recipe.model_dump(mode="json")
     checkpoints.save(out, loaded.step, weights, recipe, None, extra)
-    for name, text in texts.items():
-        write_atomic(out / name, text.encode())
+    write_atomic(out / "recipe.yaml", recipe_to_yaml(loaded.recipe).encode())
+    write_atomic(out / "command.txt", ("\n".join(commands) + "\n").encode())
+    write_atomic(out / LOG_NAME, (loaded.run_dir / LOG_NAME).read_bytes())
     return out
 
 
@@ -71,22 +72,6 @@ def halved(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if lost:
         raise SriError(f"beyond half precision: {', '.join(lost)}", "name another run")
     return half
-
-
-def _made_by(workspace: Workspace, data: DataFile) -> str:
-    words = prepare_words(workspace, data)
-    if words is None:
-        raise SriError(
-            f"{data.path} was made by a command that is not known", "train on data that anyone has"
-        )
-    return f"sri {words}"
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except OSError as error:
-        raise SriError(f"{path} cannot be read ({error.strerror})", "name a trained run") from error
 
 
 if __name__ == "__main__":
