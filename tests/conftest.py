@@ -13,7 +13,7 @@ import pytest
 
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.run import Workspace
-from tests import small_data, small_workspace
+from tests import small_data
 
 # A shell's background job ignores Ctrl-C, and all that it starts does, too: tests that send it
 # would wait for ever.
@@ -65,19 +65,20 @@ def largest_file() -> Callable[[int], AbstractContextManager[None]]:
 @pytest.fixture(scope="session")
 def write_data() -> Callable[..., None]:
     """(path, with_masks=True): a data file of towers."""
-    return small_workspace.write_data
+    return small_data.write_data
 
 
 @pytest.fixture(scope="session")
 def write_run() -> Callable[..., None]:
     """(run_dir, system="sri", step=10): a run with one checkpoint of random weights."""
-    return small_workspace.write_run
+    return small_data.write_run
 
 
 @pytest.fixture(scope="session")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("looking")
-    small_workspace.write_workspace(root)
+    """A folder that `workspace` copies."""
+    root = tmp_path_factory.mktemp("workspace")
+    small_data.write_workspace(root)
     return root
 
 
