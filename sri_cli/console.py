@@ -76,8 +76,8 @@ class Progress:
         elif time.monotonic() - self.shown_at >= PLAIN_EVERY_SEC or self._end_is_new():
             self.shown_at, self.end_shown = time.monotonic(), self._end_is_new()
             of = f"/{self.total}" if self.total else ""
-            stand = f"{self.label}: {self.unit} {self.done}{of}"
-            parts = [stand, note, self._rate(), self._eta()]
+            position = f"{self.label}: {self.unit} {self.done}{of}"
+            parts = [position, note, self._rate(), self._eta()]
             self.note("  ".join(part for part in parts if part))
 
     def note(self, message: str) -> None:
@@ -88,7 +88,7 @@ class Progress:
             print(message, file=sys.stderr, flush=True)
 
     def _end_is_new(self) -> bool:
-        """Whether all is done and no line has said so."""
+        """Whether all is done and no line has shown it."""
         return 0 < self.total <= self.done and not self.end_shown
 
     def _rate(self) -> str:

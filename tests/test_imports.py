@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import tomllib
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -40,27 +41,28 @@ def module_name(path: Path) -> str:
     return name.removesuffix("__init__").removesuffix(".")
 
 
+@cache
 def imports(path: Path) -> set[str]:
     """Every dotted module that a file imports when it runs, at its top or inside its functions."""
 
     class Visitor(ast.NodeVisitor):
-        found: set[str] = set()
+        def __init__(self) -> None:
+            self.names: set[str] = set()
 
         def visit_If(self, node: ast.If) -> None:
             if not (isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"):
                 self.generic_visit(node)
 
         def visit_Import(self, node: ast.Import) -> None:
-            self.found |= {alias.name for alias in node.names}
+            self.names |= {alias.name for alias in node.names}
 
         def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
             assert node.level == 0, f"{path}: relative import"
-            self.found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            self.names |= {f"{node.module}.{alias.name}" for alias in node.names}
 
     visitor = Visitor()
-    visitor.found = set()
     visitor.visit(ast.parse(path.read_text("utf-8")))
-    return visitor.found
+    return visitor.names
 
 
 def internal_imports() -> dict[str, set[str]]:
@@ -96,8 +98,8 @@ def test_imports_point_down() -> None:
 
 
 def test_models_know_no_files_and_no_command_line() -> None:
-    found = set().union(*(imports(p) for p in FILES if module_name(p).startswith("models.")))
-    assert not {name.partition(".")[0] for name in found} & NOT_IN_MODELS
+    names = set().union(*(imports(p) for p in FILES if module_name(p).startswith("models.")))
+    assert not {name.partition(".")[0] for name in names} & NOT_IN_MODELS
 
 
 def test_files_stay_readable() -> None:

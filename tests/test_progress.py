@@ -1,4 +1,4 @@
-"""How far, how fast, how long still: each told once, on stderr."""
+"""Progress on stderr: position, rate and remaining time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sri_cli.console import Progress, counted
 
 
 class Terminal(io.StringIO):
-    """A stderr that says it is a terminal."""
+    """A stderr that is a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -19,7 +19,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What time it is, to be set."""
+    """The time, to be set."""
     now = [100.0]
     monkeypatch.setattr("sri_cli.console.time.monotonic", lambda: now[0])
     return now
@@ -29,7 +29,7 @@ def test_one_is_no_plural() -> None:
     assert [counted(n, "scene") for n in (0, 1, 1200)] == ["0 scenes", "1 scene", "1,200 scenes"]
 
 
-def test_plain_lines_tell_rate_and_eta(
+def test_plain_lines_show_rate_and_eta(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Progress(300, 100, "sampling", "image") as shown:
@@ -43,7 +43,7 @@ def test_plain_lines_tell_rate_and_eta(
     ]
 
 
-def test_training_tells_its_own_rate_only(
+def test_training_shows_its_own_rate_only(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Progress(10, 0, "tiny") as shown:
@@ -53,7 +53,7 @@ def test_training_tells_its_own_rate_only(
     assert capsys.readouterr().err == "tiny: step 5/10  80.0 images/s  20 s left\n"
 
 
-def test_the_bar_tells_the_rate(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bar_shows_the_rate(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setenv("COLUMNS", "120")

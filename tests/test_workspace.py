@@ -1,4 +1,4 @@
-"""Where data and runs are found, and that a file is written whole or not at all."""
+"""The folders of data and runs, and files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -116,9 +116,9 @@ def test_the_shipped_model_is_made_whole_and_measurements_stay(workspace: Worksp
     torn = shipped[measured][:-1]
     measured.write_bytes(torn[torn.index(b"\n") + 1 :] + b'\n{"one": "of my own"}\n{"torn')
     workspace.find_run("pretrained")
-    kept = measured.read_bytes().splitlines()
-    assert {b'{"one": "of my own"}', b'{"torn', *shipped[measured].splitlines()} == set(kept)
-    assert len(kept) == len(set(kept))
+    merged = measured.read_bytes().splitlines()
+    assert {b'{"one": "of my own"}', b'{"torn', *shipped[measured].splitlines()} == set(merged)
+    assert len(merged) == len(set(merged))
     for path, data in shipped.items():
         assert path == measured or path.read_bytes() == data
     # An older version's model in the same folder is not taken for the shipped one.

@@ -71,7 +71,7 @@ def command(
         workspace, study, systems, numbers, jobs, style=style, out=out, command=again
     )
     click.echo(json.dumps(summary) if as_json else text)
-    if error is not None:  # after the table: the other runs stand
+    if error is not None:  # after the table of the other runs
         raise error
 
 

@@ -1,4 +1,4 @@
-"""A study: its protocol file, checked as a whole, and the runs that it asks for."""
+"""A study: its protocol file, checked as a whole, and its runs."""
 
 from __future__ import annotations
 

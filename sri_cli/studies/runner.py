@@ -45,7 +45,7 @@ def run_study(
     out: Path | None = None,
     command: str = "sri study",
 ) -> tuple[str, dict[str, Any], SriError | None]:
-    """Do everything that the protocol asks for and that is not done yet.
+    """Prepare, train and measure what the protocol lists and is not done yet.
 
     Args:
         systems: the systems to run now, default all; `seeds` likewise.

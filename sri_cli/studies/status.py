@@ -87,7 +87,7 @@ def status_of(study: Study, run: StudyRun, data: DataFile | None = None) -> RunS
 def _measured(
     study: Study, data: DataFile, records: list[Measurement], step: int
 ) -> dict[str, Measurement]:
-    """key -> the newest measurement made as the protocol says, of the weights of this step."""
+    """key -> the newest measurement by the protocol, of the weights of this step."""
     split, sha256 = study.protocol.split, str(data.attrs["sha256"])
 
     def fits(m: Measurement) -> bool:

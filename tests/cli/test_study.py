@@ -41,7 +41,7 @@ RUNS = [f"{system}-seed-{seed}" for seed in (0, 1) for system in ("sri-mog", "sc
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_small_data: WriteData) -> Path:
+def work_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_small_data: WriteData) -> Path:
     """A working folder with data and the study's file."""
     (tmp_path / "data").mkdir()
     write_small_data(tmp_path / "data" / "demo-towers-32.h5")
@@ -80,8 +80,8 @@ def logs(folder: Path) -> dict[str, list[dict[str, Any]]]:
     return {path.parent.name: read_log(path) for path in folder.glob("*/log.jsonl")}
 
 
-def test_a_study_stopped_and_resumed_gives_the_same_table(place: Path) -> None:
-    folder = place / "runs" / "study-small"
+def test_a_study_stopped_and_resumed_gives_the_same_table(work_dir: Path) -> None:
+    folder = work_dir / "runs" / "study-small"
     stopped = start("--jobs", "1")
     wait_for(folder / RUNS[1] / "log.jsonl", stopped)
     stopped.send_signal(signal.SIGTERM)
@@ -105,7 +105,7 @@ def test_a_study_stopped_and_resumed_gives_the_same_table(place: Path) -> None:
     assert (folder / RUNS[0] / "metrics.jsonl").read_text() == measured
 
     check_results(folder, resumed)
-    check_again(place)
+    check_again(work_dir)
 
     # The run that was cut above, in one piece.
     whole = study("--jobs", "1", "--seeds", "0", "--only", "scene", "--json", root="whole")
@@ -161,10 +161,10 @@ def check_again(folder: Path) -> None:
     assert study("--dry-run", "--only", "scene", "--seeds", "1").exit_code == 0
 
 
-def test_runs_that_diverge_or_fail_stop_no_other(place: Path) -> None:
+def test_runs_that_diverge_or_fail_stop_no_other(work_dir: Path) -> None:
     wild = {"recipe": "sri-mog", "overrides": ["train.lr=1e30"]}
-    write(place, systems={"wild": wild, "scene": STUDY["systems"]["scene"]}, claims=[])
-    obstacle = place / "runs" / "study-small" / "scene-seed-0"
+    write(work_dir, systems={"wild": wild, "scene": STUDY["systems"]["scene"]}, claims=[])
+    obstacle = work_dir / "runs" / "study-small" / "scene-seed-0"
     obstacle.parent.mkdir(parents=True)
     obstacle.write_text("a file where the run's folder should be")
     first = study("--seeds", "0")
@@ -179,9 +179,9 @@ def test_runs_that_diverge_or_fail_stop_no_other(place: Path) -> None:
     assert "rm runs/study-small/wild-seed-0/diverged.txt" in hint
 
 
-def test_a_study_that_is_killed_leaves_no_run_behind(place: Path) -> None:
-    write(place, steps=100_000, systems={"sri-mog": {}}, claims=[])
-    run = place / "runs" / "study-small" / "sri-mog-seed-0"
+def test_a_study_that_is_killed_leaves_no_run_behind(work_dir: Path) -> None:
+    write(work_dir, steps=100_000, systems={"sri-mog": {}}, claims=[])
+    run = work_dir / "runs" / "study-small" / "sri-mog-seed-0"
     killed = start()
     wait_for(run / "log.jsonl", killed)
     other = study()
@@ -189,7 +189,7 @@ def test_a_study_that_is_killed_leaves_no_run_behind(place: Path) -> None:
     killed.kill()
     killed.communicate()
     for _ in range(600):
-        text = (place / "runs/study-small/logs/sri-mog-seed-0.txt").read_text()
+        text = (work_dir / "runs/study-small/logs/sri-mog-seed-0.txt").read_text()
         if "Error: stopped by SIGTERM at step" in text:
             break
         time.sleep(0.1)
@@ -198,14 +198,14 @@ def test_a_study_that_is_killed_leaves_no_run_behind(place: Path) -> None:
 
 
 def test_missing_data_are_prepared_and_compared_with_the_protocol(
-    place: Path, write_small_data: WriteData
+    work_dir: Path, write_small_data: WriteData
 ) -> None:
-    (place / "data" / "demo-towers-32.h5").unlink()
-    file = place / "data" / "own.h5"
+    (work_dir / "data" / "demo-towers-32.h5").unlink()
+    file = work_dir / "data" / "own.h5"
     made = "shapestacks --preset demo --scenes 2 --val-scenes 2 --test-scenes 2 --workers 1"
     data = {"name": "demo-towers", "size": 32, "prepare": made, "sha256": "0" * 64}
     data |= {"file": "own.h5"}
-    write(place, data=data, steps=1, systems={"sri-mog": {}}, claims=[])
+    write(work_dir, data=data, steps=1, systems={"sri-mog": {}}, claims=[])
     result = study("--seeds", "1", "--json")
     assert result.exit_code == 0, result.output
     assert f"prepare {made} --out data/own.h5" in result.stderr
@@ -214,7 +214,7 @@ def test_missing_data_are_prepared_and_compared_with_the_protocol(
     assert summary["data"]["prepare"] == f"{made} --out data/own.h5"
     assert summary["data"]["images"] == {"train": 8, "val": 8, "test": 8}
     assert [run["step"] for run in summary["runs"]] == [0, 1]
-    write_small_data(place / "demo-towers-32.h5", images=20).replace(file)
+    write_small_data(work_dir / "demo-towers-32.h5", images=20).replace(file)
     refused = study()
     assert refused.exit_code == 2
     assert "data/own.h5" in refused.stderr
@@ -230,16 +230,16 @@ def test_missing_data_are_prepared_and_compared_with_the_protocol(
         (["--jobs", "0"], "--jobs 0"),
     ],
 )
-def test_wrong_options_leave_nothing(place: Path, words: list[str], named: str) -> None:
+def test_wrong_options_leave_nothing(work_dir: Path, words: list[str], named: str) -> None:
     shown = study(*words)
     assert shown.exit_code == 2 and named in shown.stderr
-    assert not (place / "runs").exists()
+    assert not (work_dir / "runs").exists()
 
 
-def test_no_study_named_and_no_data(place: Path) -> None:
+def test_no_study_named_and_no_data(work_dir: Path) -> None:
     shown = CliRunner().invoke(cli, ["study"])
     assert shown.exit_code == 2 and "order-and-scene" in shown.stderr.splitlines()[-1]
-    (place / "data" / "demo-towers-32.h5").unlink()
+    (work_dir / "data" / "demo-towers-32.h5").unlink()
     shown = study()
     assert shown.exit_code == 2 and "data/demo-towers-32.h5" in shown.stderr
-    assert not (place / "runs").exists()
+    assert not (work_dir / "runs").exists()
