@@ -49,9 +49,9 @@ NAMED = ("fid", "other_fd", "stack_fd", "sacc")  # the measurement's name states
 ORDER = ("ari_fg", "msc_fg", "negative_elbo", "bits", "term_", "order_", "sacc", "stack_fd", "fid")
 COUNTS = ("images", "scenes", "real", "generated", "accepted")  # counts that are shown even when 0
 LEGEND = (
-    "measured: our runs, on simulated images where stated; ±: sample standard deviation over n runs"
-    " that differ in the training seed; [low, high]: the interval of one run; shuffled: the same"
-    " with the slots in random order; not in the paper: "
+    "measured: our runs; simulated: images of our own simulation, not the original data set; ±:"
+    " sample standard deviation over n runs that differ in the training seed; [low, high]: the"
+    " interval of one run; shuffled: the same with the slots in random order; not in the paper: "
     f"{', '.join(heading for heading, _, _ in OWN_COLUMNS.values())}."
 )
 OF_ONE_RUN = ("run", "training_seed", "checkpoint", "model")
