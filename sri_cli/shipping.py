@@ -49,7 +49,11 @@ def ship(workspace: Workspace, run: str, out: Path) -> Path:
         raise SriError(
             f"{data.path} was made by a command that is not known", "train on data that anyone has"
         )
-    trained_by = (loaded.run_dir / "command.txt").read_text("utf-8").splitlines()
+    try:
+        trained_by = (loaded.run_dir / "command.txt").read_text("utf-8").splitlines()
+        log = (loaded.run_dir / LOG_NAME).read_bytes()
+    except OSError as error:
+        raise SriError(f"{error.filename}: {error.strerror}", "name a trained run") from error
     commands = [f"sri {prepared_by}", *trained_by]
     extra = {
         "data": loaded.extra["data"],
@@ -61,7 +65,7 @@ def ship(workspace: Workspace, run: str, out: Path) -> Path:
     checkpoints.save(out, loaded.step, weights, recipe, None, extra)
     write_atomic(out / "recipe.yaml", recipe_to_yaml(loaded.recipe).encode())
     write_atomic(out / "command.txt", ("\n".join(commands) + "\n").encode())
-    write_atomic(out / LOG_NAME, (loaded.run_dir / LOG_NAME).read_bytes())
+    write_atomic(out / LOG_NAME, log)
     return out
 
 

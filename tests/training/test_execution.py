@@ -86,6 +86,7 @@ for must in (False, True):
 """
 
 
+@pytest.mark.slow
 def test_without_a_compiler_auto_runs_eagerly_and_on_fails(tmp_path: Path) -> None:
     root = Path(__file__).parent.parent.parent
     environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "CXX": "no-such-compiler"}
