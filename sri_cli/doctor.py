@@ -294,16 +294,24 @@ def check_torch() -> Iterator[Finding]:
 
 
 def check_weights() -> Iterator[Finding]:
-    """The Inception weights for FID."""
-    from sri_cli.metrics.inception import find_weights, read_weights
+    """The Inception weights for FID; a missing download is a note, a damaged file a problem."""
+    from sri_cli.metrics.inception import VARIABLE, find_weights, read_weights
 
     try:
         path = find_weights(offline=True)
-        read_weights(path)
-        yield Finding("ok", "weights", f"Inception weights for FID: {path}")
     except SriError as error:
-        fix = "sri eval --metrics fid downloads and verifies them"
-        yield Finding("note", "weights", error.message.removeprefix("--offline: "), fix)
+        if os.environ.get(VARIABLE):
+            yield Finding("problem", "weights", error.message, error.hint or "")
+        else:
+            fix = "sri eval --metrics fid downloads and verifies them"
+            yield Finding("note", "weights", "the Inception weights for FID are not here", fix)
+        return
+    try:
+        read_weights(path)
+    except SriError as error:
+        yield Finding("problem", "weights", error.message, error.hint or "")
+    else:
+        yield Finding("ok", "weights", f"Inception weights for FID: {path}")
 
 
 def check_video() -> Iterator[Finding]:

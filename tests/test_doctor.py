@@ -228,3 +228,17 @@ def test_gpus(gpus: dict, driver: str | None, cuda: str | None, level: str) -> N
 def test_a_check_that_fails_is_a_finding(tmp_path: Path) -> None:
     too_long = tmp_path / ("n" * 300)
     assert only(doctor.guarded("data", lambda: doctor.check_data(too_long))).level == "problem"
+
+
+def test_inception_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.delenv("SRI_INCEPTION_WEIGHTS", raising=False)
+    assert only(doctor.check_weights()).level == "note"
+    file = tmp_path / "weights.pth"
+    monkeypatch.setenv("SRI_INCEPTION_WEIGHTS", str(file))
+    missing = only(doctor.check_weights())
+    assert missing.level == "problem" and str(file) in missing.text
+    file.write_bytes(b"other weights")
+    damaged = only(doctor.check_weights())
+    assert damaged.level == "problem" and str(file) in damaged.text and damaged.fix
+    assert list(tmp_path.iterdir()) == [file]

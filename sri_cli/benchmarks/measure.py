@@ -7,6 +7,7 @@ time has passed; profiles from `torch.profiler`. Nothing is modelled.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import resource
 import sys
@@ -19,11 +20,14 @@ from typing import Any
 import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
-from torch.utils import benchmark
 
 from sri_cli.atomic import write_atomic
 from sri_cli.device import Precision
 from sri_cli.errors import SriError
+
+# Importing torch.utils.benchmark warns about a CUDA toolkit without a GPU.
+logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+from torch.utils import benchmark  # noqa: E402
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Large enough to fill the machine, small enough for a fraction of a second: the side of a square
