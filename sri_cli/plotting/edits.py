@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sri_cli.data.sources.folder import Unreadable, decode_image
+from sri_cli.data.image_files import Unreadable, decode_image
 from sri_cli.data.transforms import Resizing
 from sri_cli.errors import SriError
 from sri_cli.generation.edit import (

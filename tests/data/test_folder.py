@@ -18,16 +18,10 @@ from PIL import Image
 from sri_cli.cli.main import cli
 from sri_cli.data import prepare as preparing
 from sri_cli.data.dataset import DataFile
+from sri_cli.data.image_files import Frame, Unreadable, decode_image, decode_labels
 from sri_cli.data.prepare import prepare
 from sri_cli.data.source import Scenario
-from sri_cli.data.sources.folder import (
-    Entry,
-    FolderOptions,
-    FolderSource,
-    Unreadable,
-    decode_image,
-    decode_labels,
-)
+from sri_cli.data.sources.folder import Entry, FolderOptions, FolderSource
 from sri_cli.data.transforms import Resizing
 from sri_cli.errors import Interrupted, SriError
 
@@ -290,7 +284,7 @@ def red(path: Path, side: int = 2) -> list[list[int]]:
 
 
 def labels(path: Path) -> list[list[int]]:
-    return decode_labels(path, (2, 2), Resizing(2)).tolist()
+    return decode_labels(path, Frame(2, 2), Resizing(2)).tolist()
 
 
 def png(
@@ -367,8 +361,8 @@ def test_every_exif_turn(turn: int) -> None:
     upright = [a, a[:, ::-1], a[::-1, ::-1], a[::-1], a.T, np.rot90(a, -1), a[::-1, ::-1].T]
     upright.append(np.rot90(a))
     assert red(save("a.png", a, exif=exif(turn))) == upright[turn - 1].tolist()
-    size = decode_image(save("b.png", np.zeros((16, 32)), exif=exif(turn)), Resizing(16))[1]
-    assert size == ((32, 16) if turn < 5 else (16, 32))  # as a mask must have it
+    frame = decode_image(save("b.png", np.zeros((16, 32)), exif=exif(turn)), Resizing(16))[1]
+    assert frame == (*((32, 16) if turn < 5 else (16, 32)), turn)  # as a mask must have it
 
 
 def test_damaged_exif_means_nothing(recwarn: pytest.WarningsRecorder) -> None:

@@ -16,19 +16,20 @@ import hashlib
 import os
 import re
 import unicodedata
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from sri_cli.console import Progress, counted
 from sri_cli.data.dataset import SPLITS
+from sri_cli.data.image_files import (
+    Pixels,
+    Unreadable,
+    decode_image,
+    decode_labels,
+    image_files,
+)
 from sri_cli.data.parallel import available_cores, parallel_map
 from sri_cli.data.source import Options, Rows, Scenario, Source, Survey, sixth
 from sri_cli.data.transforms import Resizing
@@ -38,7 +39,6 @@ from sri_cli.rng import stream
 from sri_cli.run import PREPARED_AS
 
 DEFAULT_PX = 64
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
 SPLIT_FOLDERS = {
     "train": "train",
     "val": "val",
@@ -52,9 +52,6 @@ FILES_PER_TASK = 4
 FILES_PER_WORKER = 32  # starting a worker takes a second
 NAME_BYTES, SKIPPED_NAME_BYTES = 64, 160  # in a data file
 MAX_REPORTED = 3  # unusable files in a message
-DEEP_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")
-WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -68,89 +65,6 @@ class FolderOptions(Options):
     strict: bool = False
 
 
-class Unreadable(Exception):
-    """Why a file is not an image, or not a mask."""
-
-
-def decode_image(path: Path, resizing: Resizing) -> tuple[Pixels, tuple[int, int]]:
-    """An image file of any kind as uint8 [S,S,3], and its width and height in pixels.
-
-    It is turned as its EXIF says; transparency is black, 16 bits become 8. Raises Unreadable.
-    """
-    with _problems():
-        image = _decode(path)
-        with suppress(Exception):  # damaged EXIF means nothing
-            image = ImageOps.exif_transpose(image)
-        return resizing.image(np.asarray(_to_rgb(image))), image.size
-
-
-def decode_labels(path: Path, size: tuple[int, int], resizing: Resizing) -> Pixels:
-    """A PNG of integer labels as uint8 [S,S]; Unreadable unless its width and height are `size`."""
-    with _problems("its mask "):
-        mask = _decode(path)
-        if mask.size != size:
-            raise Unreadable(f"has {mask.width}x{mask.height} px, the image {size[0]}x{size[1]}")
-        labels = np.asarray(mask)
-        if labels.ndim == 3:
-            colours = labels[..., :-1] if mask.mode in WITH_ALPHA else labels
-            labels = colours[..., 0]
-            if not (colours == labels[..., None]).all():
-                raise Unreadable("is coloured, not integer labels")
-        if labels.dtype.kind == "f" or int(labels.max()) > 255 or int(labels.min()) < 0:
-            raise Unreadable("has labels outside of 0 to 255")
-        return resizing.labels(labels.astype(np.uint8) // _grey_step(path))
-
-
-def _decode(path: Path) -> Image.Image:
-    """The whole image; the first of several."""
-    with open(path, "rb") as file:
-        image = Image.open(file)
-        image.load()
-    return image
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in DEEP_GREY:
-        deep = np.asarray(image)
-        if int(deep.min()) < 0 or int(deep.max()) > 65535:
-            raise Unreadable("has values outside of 16 bits")
-        image = Image.fromarray(((deep.astype(np.uint32) + 128) // 257).astype(np.uint8))
-    if image.mode == "F":
-        raise Unreadable("holds fractions, not 8 or 16 bits a value")
-    if image.mode in WITH_ALPHA or "transparency" in image.info:
-        image = image.convert("RGBA")
-        black = Image.new("RGB", image.size)
-        black.paste(image, mask=image.getchannel("A"))
-        return black
-    return image.convert("RGB")
-
-
-def _grey_step(path: Path) -> int:
-    """By how much Pillow multiplies the grey values of a PNG of 2 or 4 bits."""
-    with open(path, "rb") as file:
-        head = file.read(26)  # byte 24: bits a value; 25: kind, 0 is grey
-    return {2: 85, 4: 17}.get(head[24], 1) if head[25] == 0 else 1
-
-
-@contextmanager
-def _problems(subject: str = "") -> Iterator[None]:
-    """Turn whatever a damaged file causes into Unreadable."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged EXIF and the like
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
-    except MemoryError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise Unreadable(f"{subject}has more than {Image.MAX_IMAGE_PIXELS:,} pixels") from error
-    except (Unreadable, ValueError) as error:  # ValueError: smaller than the crop
-        raise Unreadable(f"{subject}{error}") from error
-    except Exception as error:  # Pillow's decoders raise all kinds
-        reason = getattr(error, "strerror", None) or "damaged, or not an image"
-        raise Unreadable(f"{subject}{reason}") from error
-
-
 @dataclass(frozen=True)
 class Entry:
     """An image, named by its path without suffix; its mask and its split if known."""
@@ -162,8 +76,8 @@ class Entry:
 
     def read(self, resizing: Resizing) -> tuple[Pixels, Pixels | None]:
         """uint8 [S,S,3] and the mask uint8 [S,S]; raises Unreadable."""
-        pixels, size = decode_image(self.image, resizing)
-        return pixels, None if self.mask is None else decode_labels(self.mask, size, resizing)
+        pixels, frame = decode_image(self.image, resizing)
+        return pixels, None if self.mask is None else decode_labels(self.mask, frame, resizing)
 
 
 def list_images(folder: Path) -> list[Entry]:
@@ -178,7 +92,7 @@ def list_images(folder: Path) -> list[Entry]:
     images: dict[tuple[str, ...], Path] = {}
     masks: dict[tuple[str, ...], Path] = {}
     num_masks = 0
-    for path in _files(folder):
+    for path in image_files(folder)[0]:
         parts = path.relative_to(folder).with_suffix("").parts
         key = (*(part for part in parts[:-1] if part.lower() not in ("images", "masks")), parts[-1])
         if any(part.lower() == "masks" for part in parts[:-1]):
@@ -192,7 +106,7 @@ def list_images(folder: Path) -> list[Entry]:
         else:
             images[key] = path
     if not images:
-        raise SriError(f"{folder} contains no images", f"known: {', '.join(sorted(SUFFIXES))}")
+        raise SriError(f"{folder} contains no images", "name the folder of your images")
     if num_masks and not masks.keys() & images.keys():
         raise SriError(
             f"{folder} has {counted(num_masks, 'mask')}, but none has the name of an image",
@@ -207,31 +121,6 @@ def list_images(folder: Path) -> list[Entry]:
         )
         for key, path in sorted(images.items())
     ]
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """Image files, links followed; no hidden ones, and no contact sheets of data files."""
-    seen = set()
-    for here, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
-        real = os.path.realpath(here)
-        if real in seen:  # a link into a folder above would never end
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(here, name)
-            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
-                continue
-            is_sheet = path.suffix == ".png" and path.with_suffix(".h5").exists()
-            # A broken link is an image that cannot be read; a pipe would block.
-            if not is_sheet and (path.is_file() or path.is_symlink()):
-                yield path
-
-
-def _refuse(error: OSError) -> NoReturn:
-    """For os.walk, which would skip the folder."""
-    raise SriError(f"{error.filename} cannot be read: {error.strerror}", "make it readable")
 
 
 def _printable(name: str) -> str:

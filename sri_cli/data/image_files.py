@@ -1,0 +1,194 @@
+"""Image and label files of any kind: which a folder holds, and decoded upright.
+
+`sri prepare folder`, `sri eval --images` and `sri edit --image` read images through this module.
+An image is turned as its EXIF orientation says, so that all of them see what a viewer shows.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from sri_cli.data.transforms import Resizing
+from sri_cli.errors import SriError
+
+# Formats that Pillow only identifies, or draws with another program.
+NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+PLUGINS = ("pillow_heif", "pillow_avif", "pillow_jxl")  # used where they are installed
+DEEP_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+TURNS = {  # EXIF orientation -> what makes an image upright; 1: it is
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+Pixels = NDArray[np.uint8]
+
+
+class Unreadable(Exception):
+    """Why a file is not an image, or not a mask."""
+
+
+class Frame(NamedTuple):
+    """Width and height of an upright image in pixels, and the EXIF orientation (1 to 8) by which
+    it was turned."""
+
+    width: int
+    height: int
+    orientation: int = 1
+
+
+@functools.cache
+def image_endings() -> frozenset[str]:
+    """The endings of files that Pillow and its installed plugins read: .png, .jpg, ..."""
+    for name in PLUGINS:
+        with suppress(Exception):  # not installed, or unusable
+            plugin = importlib.import_module(name)
+            getattr(plugin, "register_heif_opener", lambda: None)()
+    Image.init()
+    known = (Image.OPEN.keys() | {"MPO"}) - NOT_IMAGES  # MPO is opened as JPEG
+    return frozenset(end for end, kind in Image.registered_extensions().items() if kind in known)
+
+
+def image_files(folder: Path, more: tuple[str, ...] = ()) -> tuple[list[Path], Counter[str]]:
+    """The images below `folder`, sorted by folder, and how many other files there are by ending.
+
+    Links are followed. Hidden files (macOS writes `._x.png`), folders called x.png and contact
+    sheets beside data files are no images; `more` names further endings to list.
+
+    Raises:
+        SriError: A folder cannot be read.
+    """
+    endings = image_endings() | set(more)
+    images: list[Path] = []
+    others: Counter[str] = Counter()
+    seen = set()
+    for here, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:  # a link into a folder above would never end
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(here, name)
+            # A broken link is an image that cannot be read; a pipe would block.
+            if name.startswith(".") or not (path.is_file() or path.is_symlink()):
+                continue
+            if path.suffix.lower() not in endings:
+                others[path.suffix.lower()] += 1
+            elif not (path.suffix == ".png" and path.with_suffix(".h5").exists()):
+                images.append(path)
+    return images, others
+
+
+def _refuse(error: OSError) -> NoReturn:
+    """For os.walk, which would skip the folder."""
+    raise SriError(f"{error.filename} cannot be read: {error.strerror}", "make it readable")
+
+
+def decode_image(path: Path, resizing: Resizing) -> tuple[Pixels, Frame]:
+    """An image file of any kind as uint8 [S,S,3], and its size.
+
+    It is turned as its EXIF says; transparency is black, 16 bits become 8. Raises Unreadable.
+    """
+    with unreadable():
+        image, frame = read_upright(path)
+        return resizing.image(np.asarray(to_rgb(image))), frame
+
+
+def read_upright(path: Path) -> tuple[Image.Image, Frame]:
+    """The whole image (the first of several), turned as its EXIF says.
+
+    Mode and values are the file's, `image.format` is Pillow's name of the file's format. Raises
+    Unreadable.
+    """
+    with unreadable():
+        image_endings()  # loads the plugins
+        with open(path, "rb") as file:
+            image = Image.open(file)
+            image.load()
+        orientation = 1
+        with suppress(Exception):  # damaged EXIF means nothing
+            orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        if orientation not in TURNS:
+            return image, Frame(*image.size)
+        turned = image.transpose(TURNS[orientation])
+        turned.format = image.format
+        return turned, Frame(*turned.size, orientation)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any image in 8-bit RGB: transparency over black, 16 bits scaled; Unreadable for fractions."""
+    if image.mode in DEEP_GREY:
+        deep = np.asarray(image)
+        if int(deep.min()) < 0 or int(deep.max()) > 65535:
+            raise Unreadable("has values outside of 16 bits")
+        image = Image.fromarray(((deep.astype(np.uint32) + 128) // 257).astype(np.uint8))
+    if image.mode == "F":
+        raise Unreadable("holds fractions, not 8 or 16 bits a value")
+    if image.mode in WITH_ALPHA or "transparency" in image.info:
+        image = image.convert("RGBA")
+        black = Image.new("RGB", image.size)
+        black.paste(image, mask=image.getchannel("A"))
+        return black
+    return image.convert("RGB")
+
+
+def decode_labels(path: Path, frame: Frame, resizing: Resizing) -> Pixels:
+    """An image of integer labels as uint8 [S,S]; Unreadable unless it has the size of `frame`."""
+    with unreadable("its mask "):
+        mask, _ = read_upright(path)
+        if mask.size != frame[:2]:
+            sizes = f"has {mask.width}x{mask.height} px, the image {frame.width}x{frame.height}"
+            raise Unreadable(sizes)
+        labels = np.asarray(mask)
+        if labels.ndim == 3:
+            colours = labels[..., :-1] if mask.mode in WITH_ALPHA else labels
+            labels = colours[..., 0]
+            if not (colours == labels[..., None]).all():
+                raise Unreadable("is coloured, not integer labels")
+        if labels.dtype.kind == "f" or int(labels.max()) > 255 or int(labels.min()) < 0:
+            raise Unreadable("has labels outside of 0 to 255")
+        return resizing.labels(labels.astype(np.uint8) // _grey_step(path))
+
+
+def _grey_step(path: Path) -> int:
+    """By how much Pillow multiplies the grey values of a PNG of 2 or 4 bits."""
+    with open(path, "rb") as file:
+        head = file.read(26)  # byte 24: bits a value; 25: kind, 0 is grey
+    return {2: 85, 4: 17}.get(head[24], 1) if head[25] == 0 else 1
+
+
+@contextmanager
+def unreadable(subject: str = "") -> Iterator[None]:
+    """Turn whatever a damaged file causes into Unreadable."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged EXIF and the like
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    except MemoryError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise Unreadable(f"{subject}has more than {Image.MAX_IMAGE_PIXELS:,} pixels") from error
+    except (Unreadable, ValueError) as error:  # ValueError: smaller than the crop
+        raise Unreadable(f"{subject}{error}") from error
+    except Exception as error:  # Pillow's decoders raise all kinds
+        reason = getattr(error, "strerror", None) or "damaged, or not an image"
+        raise Unreadable(f"{subject}{reason}") from error
