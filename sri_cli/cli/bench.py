@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import click
 from sri_cli.cli.options import COUNT, JSON, OVERRIDES
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace
+from sri_cli.strict_json import to_json
 
 RECIPE = click.option("--recipe", default="sri-mog", metavar="NAME|FILE", help="Recipe to time.")
 ONE_DEVICE = {"auto": "auto", "0": "cpu", "1": "cuda"}
@@ -149,4 +149,4 @@ def data(
 
 def show(result: dict[str, Any], text: Callable[[dict[str, Any]], str], as_json: bool) -> None:
     """Print one JSON object, or the text of it."""
-    click.echo(json.dumps(result) if as_json else text(result))
+    click.echo(to_json(result) if as_json else text(result))

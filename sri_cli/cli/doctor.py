@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import asdict
 
@@ -10,6 +9,7 @@ import click
 
 from sri_cli.cli.options import JSON
 from sri_cli.run import Workspace
+from sri_cli.strict_json import to_json
 
 
 @click.command()
@@ -28,7 +28,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     exit_code = 2 if any(finding.essential for finding in findings) else 0
     if as_json:
         records = [asdict(finding) for finding in findings]
-        click.echo(json.dumps({"exit_code": exit_code, "findings": records}))
+        click.echo(to_json({"exit_code": exit_code, "findings": records}))
         ctx.exit(exit_code)
     width = max(len(finding.topic) for finding in findings)
     for finding in findings:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from sri_cli.cli.options import (
     seed_option,
 )
 from sri_cli.run import Workspace
+from sri_cli.strict_json import to_json
 
 OF_FID = {"features", "inception_weights", "offline"}
 OF_MEASURING = {"folders", "metrics", "data", "split", "num", "seed", "dynamic_slots"}
@@ -105,7 +105,7 @@ def command(
             workspace, runs, folders, names, networks=networks, **options
         )
     if as_json:
-        click.echo(json.dumps({"results": measured}))
+        click.echo(to_json({"results": measured}))
     elif style is None:
         click.echo(evaluation_text(measured))
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from dataclasses import asdict
@@ -12,6 +11,7 @@ import click
 
 from sri_cli.cli.options import JSON, OVERRIDES, RECIPE_DATA
 from sri_cli.run import Workspace
+from sri_cli.strict_json import to_json
 
 
 @click.command(name="import")
@@ -57,7 +57,7 @@ def command(
     for note in imported.notes:
         click.echo(f"Note: {note}", err=True)
     if as_json:
-        click.echo(json.dumps(asdict(imported), default=str))
+        click.echo(to_json(asdict(imported)))
         return
     words = ["--recipe", imported.recipe, *(["--data", data] if data else [])]
     words += ["--run", str(imported.run), *overrides]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 from pathlib import Path
 
 import click
@@ -11,6 +10,7 @@ import click
 from sri_cli.cli.options import IMAGE_FOLDERS, JSON, RUNS, reject, seed_option
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace
+from sri_cli.strict_json import to_json
 
 OF_LABELLING = {"num", "seed", "rater", "catch", "data", "port", "no_browser"}
 
@@ -82,7 +82,7 @@ def command(
         serve(open_session(folder, rater), port, not no_browser)
         weights, folders = [model.weights for model in read_session(folder).models], ()
     facts = summarise(workspace, weights, folders)
-    click.echo(json.dumps(facts) if as_json else summary_text(facts))
+    click.echo(to_json(facts) if as_json else summary_text(facts))
 
 
 def login_name() -> str:

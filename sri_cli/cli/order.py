@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from sri_cli.cli.options import FIGURE_FILE, JSON, RUN, seed_option
 from sri_cli.run import Workspace
+from sri_cli.strict_json import to_json
 
 
 @click.command()
@@ -38,7 +38,7 @@ def command(
 
     record = order_of_run(open_run(workspace, run), num, seed, out)
     if as_json:
-        click.echo(json.dumps(record))
+        click.echo(to_json(record))
         return
     click.echo(f"order consistency of {num} random scenes, {record['slots']} slots")
     for key, name in (

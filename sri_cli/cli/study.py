@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import click
 from sri_cli.cli.options import JSON
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace
+from sri_cli.strict_json import to_json
 
 
 @click.command()
@@ -64,13 +64,13 @@ def command(
     numbers = None if seeds is None else split_seeds(seeds)
     if dry_run:
         plan = plan_study(workspace, study, systems, numbers, jobs)
-        click.echo(json.dumps(plan) if as_json else plan_text(plan))
+        click.echo(to_json(plan) if as_json else plan_text(plan))
         return
     again = shlex.join(["sri", *sys.argv[1:]])
     text, summary, error = run_study(
         workspace, study, systems, numbers, jobs, style=style, out=out, command=again
     )
-    click.echo(json.dumps(summary) if as_json else text)
+    click.echo(to_json(summary) if as_json else text)
     if error is not None:  # after the table of the other runs
         raise error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from dataclasses import asdict
@@ -12,6 +11,7 @@ import click
 
 from sri_cli.cli.options import JSON, OVERRIDES, RECIPE_DATA
 from sri_cli.run import Workspace
+from sri_cli.strict_json import to_json
 
 if TYPE_CHECKING:
     from sri_cli.config.schema import Recipe
@@ -85,11 +85,8 @@ def command(
 
 def show_outcome(outcome: Outcome, as_json: bool) -> None:
     """Print the last step and its checkpoint; as JSON with the last record."""
-    from sri_cli.training.log import finite_or_none
-
     if as_json:
-        record = {name: finite_or_none(value) for name, value in outcome.record.items()}
-        click.echo(json.dumps(asdict(outcome) | {"record": record}, default=str))
+        click.echo(to_json(asdict(outcome)))
         return
     click.echo(f"step {outcome.step}: {outcome.checkpoint}")
     click.echo(f"next: sri sample --run {shlex.quote(str(outcome.run))}")
@@ -103,7 +100,7 @@ def show_dry_run(result: dict[str, Any], recipe: Recipe, as_json: bool) -> None:
     if result["missing"]:
         click.echo(f"Note: {result['missing']}", err=True)
     if as_json:
-        click.echo(json.dumps(result))
+        click.echo(to_json(result))
         return
     click.echo(recipe_to_yaml(recipe))
     click.echo(

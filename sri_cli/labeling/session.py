@@ -34,6 +34,7 @@ from sri_cli import __version__
 from sri_cli.atomic import cannot_write, ensure_folder, list_folder, sync_folder, write_atomic
 from sri_cli.errors import SriError
 from sri_cli.rng import stream
+from sri_cli.strict_json import Record, from_json, parse_lines, to_json
 
 SCHEMA = 1
 FOLDER = "labels"  # in the runs folder
@@ -46,7 +47,6 @@ DEFINITION = (
 LONGEST_NAME, LONGEST_SEC = 64, 86_400
 
 Images = NDArray[np.uint8]
-Record = dict[str, Any]
 
 
 class Model(BaseModel):
@@ -104,7 +104,7 @@ class Deck(BaseModel):
     @property
     def log(self) -> AnswerLog:
         """The answers of all raters."""
-        return AnswerLog(self.folder / ANSWERS)
+        return AnswerLog(self.folder / ANSWERS, frozenset(item.id for item in self.items))
 
 
 def image_hash(image: Images) -> str:
@@ -132,7 +132,7 @@ def write_session(
 def read_session(folder: Path) -> Deck:
     """Raises SriError where session.json is damaged or was written by a newer version."""
     try:
-        facts = json.loads((folder / FACTS).read_bytes())
+        facts = from_json((folder / FACTS).read_bytes())
         if facts["schema"] > SCHEMA:
             raise SriError(
                 f"{folder / FACTS} was written by a newer sri (schema {facts['schema']})",
@@ -154,10 +154,12 @@ class AnswerLog:
 
     Any number of threads and processes may add lines to the same file. The last line of a file
     that a crash cut short is skipped on reading and removed before the next line is added.
+
+    `ids` are those of the session's images: lines about others are skipped.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, ids: frozenset[str]) -> None:
+        self.path, self.ids = path, ids
 
     def read(self) -> list[Record]:
         """All complete records, the oldest first."""
@@ -188,21 +190,22 @@ class AnswerLog:
                 data = file.read()
                 yield self._parse(data), new
                 if new:
-                    lines = "".join(json.dumps({"schema": SCHEMA, **one}) + "\n" for one in new)
+                    lines = "".join(to_json({"schema": SCHEMA, **one}) + "\n" for one in new)
                     _write(file, data.rfind(b"\n") + 1, lines.encode())
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
     def _parse(self, data: bytes) -> list[Record]:
-        records = []
-        for line in data[: data.rfind(b"\n") + 1].splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue  # left by a power cut; the other lines are intact
-            if isinstance(record, dict):
-                records.append(record)
-        return records
+        return parse_lines(data[: data.rfind(b"\n") + 1], self.path, self._is_record)
+
+    def _is_record(self, record: Record) -> bool:
+        texts = (record.get(key) for key in ("rater", "kind", "picture", "time"))
+        return (
+            all(isinstance(text, str) for text in texts)
+            and record["kind"] in ("answer", "undo")
+            and record["picture"] in self.ids
+            and record.get("verdict") in VERDICTS
+        )
 
 
 def _write(file: Any, start: int, data: bytes) -> None:

@@ -25,6 +25,7 @@ from sri_cli.config.load import with_old_keys
 from sri_cli.data.dataset import DataFile
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.run import MEASUREMENTS
+from sri_cli.strict_json import Record, read_lines, to_json
 
 SCHEMA = 1
 # Training settings that do not change what is learned in a given number of steps.
@@ -41,8 +42,11 @@ NORMAL_95 = 1.959964
 SHUFFLED = {f"{key}_shuffled": key for key in ("order_iou", "order_information")}
 # Metrics of generated scenes alone: the split that the data were opened with plays no part.
 WITHOUT_SPLIT = {"sacc", "sacc_estimate", *SHUFFLED, *SHUFFLED.values()}
+# Keys of a record and of its `data` without which it is none.
+NEEDED = {"metric", "name", "value", "counts", "subject", "data", "seed", "protocol", "warning"}
+DATA_FACTS = {"name", "image_size", "source", "split"}
 
-Measurement = dict[str, Any]
+Measurement = Record
 
 
 class Estimate(NamedTuple):
@@ -162,7 +166,7 @@ def mean_estimate(values: NDArray[np.float64]) -> Estimate:
 def append_records(run_dir: Path, records: Sequence[Measurement]) -> Path:
     """Append lines to the run's metrics.jsonl in one write; SriFailure if that fails."""
     path = run_dir / MEASUREMENTS
-    lines = "".join(json.dumps(record) + "\n" for record in records).encode()
+    lines = "".join(to_json(record) + "\n" for record in records).encode()
     try:
         with open(path, "a+b") as file:
             if file.tell() and not _ends_line(path):
@@ -174,23 +178,32 @@ def append_records(run_dir: Path, records: Sequence[Measurement]) -> Path:
 
 
 def read_records(run_dir: Path) -> list[Measurement]:
-    """The measurements in a run's metrics.jsonl, oldest first.
-
-    Truncated lines, and lines of another schema, are skipped.
-    """
+    """The measurements in a run's metrics.jsonl, oldest first; see `read_lines`."""
     try:
-        lines = (run_dir / MEASUREMENTS).read_bytes().splitlines()
+        return read_lines(run_dir / MEASUREMENTS, is_measurement)
     except FileNotFoundError:
         return []
-    records = []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and record.get("schema") == SCHEMA:
-            records.append(record)
-    return records
+
+
+def is_measurement(record: Measurement) -> bool:
+    """Whether it has all that tables and figures rely on, and the schema of this version."""
+    if record.get("schema") != SCHEMA or not record.keys() >= NEEDED:
+        return False
+    subject, data, counts = (record[key] for key in ("subject", "data", "counts"))
+    return (
+        all(isinstance(record[key], str) for key in ("metric", "name", "protocol"))
+        and all(is_number_or_none(record.get(key)) for key in ("value", "low", "high"))
+        and isinstance(subject, dict)
+        and all(isinstance(subject.get(key), str) for key in ("kind", "run", "model"))
+        and (data is None or (isinstance(data, dict) and data.keys() >= DATA_FACTS))
+        and isinstance(counts, dict)
+        and all(type(count) is int for count in counts.values())
+    )
+
+
+def is_number_or_none(value: Any) -> bool:
+    """Whether it is None or a number."""
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def recorded(trained: TrainedRun) -> list[Measurement]:

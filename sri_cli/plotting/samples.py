@@ -6,7 +6,6 @@ Axis legend: N images, B images of a chunk, K slots, H W pixels. `images` are ui
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import zipfile
@@ -25,6 +24,7 @@ from sri_cli.errors import SriError, SriFailure
 from sri_cli.generation.sample import check_request, mask_levels, quantise, sample_scenes
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.plotting.images import blend_masks, caption, make_grid, png_bytes
+from sri_cli.strict_json import to_json
 
 GRID_IMAGES = 64
 GRID_CELL_PX = 64
@@ -122,7 +122,7 @@ def _write(
         coloured = make_grid(blend_masks(levels / np.float32(255)), scale=scale)
         (folder / "grid-masks.png").write_bytes(png_bytes(caption(coloured, text)))
     run = {"run": str(trained.run_dir), "step": trained.step, "trained_on": trained.caption}
-    (folder / "sample.json").write_text(json.dumps(run | settings, indent=2) + "\n")
+    (folder / "sample.json").write_text(to_json(run | settings, indent=2) + "\n")
 
 
 class PngWriter:

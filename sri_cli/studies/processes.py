@@ -7,7 +7,6 @@ the run saves and stops.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import signal
@@ -33,6 +32,7 @@ from sri_cli.generation.trained_run import open_run
 from sri_cli.metrics.evaluate import evaluate_run
 from sri_cli.run import Workspace
 from sri_cli.signals import StopFlag
+from sri_cli.strict_json import to_json
 from sri_cli.studies.protocol import StudyRun, check_unchanged, read_study
 from sri_cli.studies.status import DIVERGED, MACHINE, status_of
 from sri_cli.training.step_timing import machine
@@ -168,7 +168,7 @@ def work(workspace: Workspace, study_file: str, run_name: str, data_file: str) -
     if not (run.run_dir / MACHINE).exists():  # a run that is trained already was trained there
         versions = {"sri": __version__, "python": platform.python_version()}
         facts = machine(choose_device()) | versions | {"numpy": np.__version__}
-        write_atomic(run.run_dir / MACHINE, json.dumps(facts).encode() + b"\n")
+        write_atomic(run.run_dir / MACHINE, f"{to_json(facts)}\n".encode())
     trained = open_run(workspace, str(run.run_dir))
     by_num: dict[int, list[str]] = {}  # metrics of as many images share one pass over them
     for metric, num in status_of(study, run, data).missing.items():

@@ -28,6 +28,7 @@ from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError, did_you_mean
 from sri_cli.metrics.evaluate import ALL, MAX_ORDER_SCENES
 from sri_cli.run import Workspace
+from sri_cli.strict_json import from_json, to_json
 
 STUDY_FILE = "study.json"  # in a study's folder: what its runs were made by
 LONGEST_VALUE = 60  # characters of a changed value in an error
@@ -316,8 +317,8 @@ def check_unchanged(study: Study) -> None:
     path = study.folder / STUDY_FILE
     if not path.is_file():
         return
-    stored = json.loads(path.read_text("utf-8"))
-    if stored["sha256"] == study.digest():
+    stored = _stored(path)
+    if stored.get("sha256") == study.digest():
         return
     # A version between may have had other keys, in a recipe or here.
     old, new = flatten(_content_now(stored["asked"])), flatten(study.content())
@@ -333,11 +334,26 @@ def check_unchanged(study: Study) -> None:
         )
 
 
+def _stored(path: Path) -> dict[str, Any]:
+    """What `record_content` wrote; SriError where it is damaged."""
+    try:
+        stored = from_json(path.read_bytes())
+    except (OSError, ValueError):
+        stored = None
+    parts = stored if isinstance(stored, dict) else {}
+    if all(isinstance(parts.get(key), dict) for key in ("data", "asked")):
+        return parts
+    raise SriError(
+        f"{path} is damaged",
+        f"restore it, or move the study's folder away: mv {path.parent} ELSEWHERE",
+    )
+
+
 def record_content(study: Study, data: DataFile) -> None:
     """Record protocol and data before the first run; SriError when the data changed since."""
     path = study.folder / STUDY_FILE
     if path.is_file():
-        if json.loads(path.read_text("utf-8"))["data"]["sha256"] != data.attrs["sha256"]:
+        if _stored(path)["data"].get("sha256") != data.attrs["sha256"]:
             raise SriError(
                 f"the runs in {study.folder} were made with other images than those of {data.path}",
                 f"restore that file, or move the runs away: mv {study.folder} ELSEWHERE",
@@ -348,7 +364,7 @@ def record_content(study: Study, data: DataFile) -> None:
         "data": data_facts(study, data),
         "asked": study.content(),
     }
-    write_atomic(path, (json.dumps(stored, indent=1) + "\n").encode())
+    write_atomic(path, f"{to_json(stored, indent=1)}\n".encode())
     write_atomic(study.folder / "protocol.yaml", study.path.read_bytes())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from sri_cli.metrics.tables import NAMED, estimate, number, rounded
 from sri_cli.metrics.tabular import Table, format_tables
 from sri_cli.plotting.from_runs import Options, figure_of_runs
 from sri_cli.run import Workspace
+from sri_cli.strict_json import from_json, to_json
 from sri_cli.studies.protocol import MEASURES, Measure, Protocol, Study, data_facts
 from sri_cli.studies.status import MACHINE, RunStatus
 
@@ -142,13 +142,12 @@ def write_summary(
         "claims": [asdict(one) for one in judge(protocol, values)],
     }
     path = folder / "summary.json"
-    write_atomic(path, (json.dumps(summary, indent=1) + "\n").encode())
+    write_atomic(path, f"{to_json(summary, indent=1)}\n".encode())
     return path, summary
 
 
 def _run_summary(status: RunStatus, how: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """One run; of its measurements only what differs from `how`, the protocol of all."""
-    path = status.run.run_dir / MACHINE
     metrics = {}
     for key, m in status.measured.items():
         others = {k: m[k] for k in PROTOCOL_KEYS if m[k] != how[key][k]}
@@ -159,10 +158,18 @@ def _run_summary(status: RunStatus, how: Mapping[str, Mapping[str, Any]]) -> dic
         "step": status.step,
         "train_seconds": round(status.seconds, 1),
         "diverged": status.diverged,
-        "machine": json.loads(path.read_text("utf-8")) if path.is_file() else None,
+        "machine": _machine(status.run.run_dir / MACHINE),
         "model": next((m["subject"]["model"] for m in status.measured.values()), None),
         "metrics": metrics,
     }
+
+
+def _machine(path: Path) -> Any:
+    """What a run was trained on; None where that is not known."""
+    try:
+        return from_json(path.read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 def draw_figures(

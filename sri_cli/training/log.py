@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sri_cli.atomic import cannot_write, write_atomic
+from sri_cli.strict_json import Record, read_lines, to_json
 
 LOG_NAME = "log.jsonl"
 BOARD_NAME = "tensorboard"
@@ -24,7 +23,7 @@ class RunLog:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one record; numbers that are not finite become null. SriFailure on a full disk."""
-        line = json.dumps({key: finite_or_none(value) for key, value in record.items()}) + "\n"
+        line = to_json(record) + "\n"
         try:
             with open(self.path, "ab") as file:
                 file.write(line.encode())
@@ -39,11 +38,11 @@ class RunLog:
             self.board = None
 
     def drop_after(self, step: int) -> None:
-        """Keep the records up to `step`, without a line torn by a kill."""
+        """Keep the records up to `step`, without lines that are none (torn by a kill)."""
         self.close()
         if self.path.exists():
             records = [record for record in read_log(self.path) if record["step"] <= step]
-            lines = "".join(json.dumps(record) + "\n" for record in records)
+            lines = "".join(to_json(record) + "\n" for record in records)
             write_atomic(self.path, lines.encode())
 
     def _append_to_board(self, record: Mapping[str, Any]) -> None:
@@ -62,16 +61,10 @@ class RunLog:
             self.board.flush()
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The records of a log.jsonl or of a run folder, without a torn last line."""
+def read_log(path: Path) -> list[Record]:
+    """The records of a log.jsonl or of a run folder, each with its `step`; see `read_lines`."""
     path = path / LOG_NAME if path.is_dir() else path
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            break  # only the last line can be torn
-    return records
+    return read_lines(path, lambda record: type(record.get("step")) is int)
 
 
 def summary(record: Mapping[str, Any]) -> str:
@@ -81,8 +74,3 @@ def summary(record: Mapping[str, Any]) -> str:
     kls = [v for k, v in record.items() if k.startswith("kl/") and v is not None]
     parts += [f"KL {sum(kls):.1f}"] if kls else []
     return "  ".join([*parts, f"{record['images_per_second']:.1f} images/s"])
-
-
-def finite_or_none(value: Any) -> Any:
-    """None for NaN and infinities, which JSON does not have."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

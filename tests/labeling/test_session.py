@@ -168,7 +168,16 @@ def test_a_process_killed_at_any_moment_has_saved_what_it_acknowledged(folder: P
 
 
 @pytest.mark.parametrize(
-    "torn", [b"{", b'{"schema": 1, "kind": "ans', b"\x00\x00\x00", b"\x00\x00\n[1]\n"]
+    "torn",
+    [
+        b"{",
+        b'{"schema": 1, "kind": "ans',
+        b"\x00\x00\x00",
+        b"\x00\x00\n[1]\n",
+        b'{"schema": 1}\n{"rater": 3}\n',
+        b'{"schema": 1, "rater": "Ann", "kind": "answer", "picture": "none such",'
+        b' "verdict": "unsure", "time": "2026-01-01T00:00:00+00:00"}\n',
+    ],
 )
 def test_a_torn_line_is_skipped(session: Session, folder: Path, torn: bytes) -> None:
     session.answer({0: "plausible"})

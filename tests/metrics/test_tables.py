@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sri_cli.config.load import data_sets, load_recipe
 from sri_cli.config.registry import recipe_names
+from sri_cli.metrics.records import read_records
 from sri_cli.metrics.tables import (
     footnotes,
+    number,
     paper_tables,
     published_names,
     published_steps,
@@ -302,3 +306,22 @@ def test_every_style_has_all_cells_and_notes(style: str) -> None:
     if style == "latex":
         rows = [line for line in shown.splitlines() if line.endswith(r"\\")]
         assert {line.count(" & ") for line in rows} == {4} and r"\caption{The paper's" in shown
+
+
+def test_lines_that_are_no_measurement_are_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = measured(*ARI, 0.5)
+    spoiled: list[dict[str, Any]] = [{"schema": 1}, whole | {"schema": 2}, whole | {"value": "x"}]
+    spoiled += [{k: v for k, v in whole.items() if k != key} for key in ("counts", "protocol")]
+    spoiled += [whole | {"subject": {"kind": "run"}}, whole | {"data": {}}, whole | {"counts": [1]}]
+    lines = [json.dumps(one) for one in [*spoiled, whole]] + ["NaN", "[]", '{"schema": 1, "me']
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    assert read_records(tmp_path) == [whole]
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_value_that_is_not_finite_is_no_value(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(measured(*ARI, float("nan"))) + "\n")
+    (known,) = read_records(tmp_path)
+    assert known["value"] is None and number(known) is None

@@ -6,6 +6,9 @@ import json
 import math
 from pathlib import Path
 
+import pytest
+
+from sri_cli.strict_json import to_json
 from sri_cli.training.divergence import DivergenceDetector
 from sri_cli.training.log import RunLog, read_log
 
@@ -81,3 +84,27 @@ def test_an_error_far_outside_its_window() -> None:
 def test_the_first_errors_are_not_judged() -> None:
     detector = DivergenceDetector(ELEMENTS)
     assert not any(detector.check(100, metrics(error=10.0**n)) for n in range(5))
+
+
+def test_lines_without_a_record_are_skipped_wherever_they_stand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ['{"step": 1, "loss": NaN}', "", '{"schema": 1}', "[1]", '{"step": "2"}', '{"a": "\\']
+    lines += ['{"step": 3, "loss": 1e999}', "[" * 100_000, '{"step": 4, "lo']
+    path = tmp_path / "log.jsonl"
+    path.write_text("\n".join(lines))
+    expected = [{"step": 1, "loss": None}, {"step": 3, "loss": None}]  # 0.1 wrote a bare NaN
+    assert read_log(tmp_path) == read_log(path) == expected
+    assert capsys.readouterr().err.count("Note:") == 1  # once, though read twice
+    RunLog(tmp_path).drop_after(3)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == expected
+
+
+def test_json_holds_no_nan_at_any_depth() -> None:
+    value = {"a": [1.5, (math.nan, -math.inf)], "b": {"c": math.inf}, "d": Path("x")}
+    text = to_json(value)
+    assert json.loads(text, parse_constant=lambda word: 1 / 0) == {
+        "a": [1.5, [None, None]],
+        "b": {"c": None},
+        "d": "x",
+    }
