@@ -26,7 +26,8 @@ from sri_cli.run import Workspace
 from sri_cli.training.run_folder import RunChanged, resolve_run
 from sri_cli.training.trainer import train
 
-RECIPE = "sri-mog-tiny"
+RECIPE, RUN = "sri-g", "demo"
+SETTINGS = ["size=tiny"]
 SAMPLES, TEMPERATURE = 64, 0.7
 ORDER_SCENES = 100
 PARTS = 6
@@ -57,8 +58,11 @@ def run_demo(out: Path, steps: int | None = None, scenes: int | None = None) -> 
     workspace = Workspace(out / "data", out / "runs")
     command = shlex.join(["sri", *sys.argv[1:]])
     towers = simulated("demo-towers", Options(scenes=scenes))
-    overrides = [] if steps is None else [f"train.steps={steps}"]
-    recipe, _, run_dir = resolve_run(workspace, RECIPE, overrides=overrides)
+    path = workspace.data_path(towers.header.name, towers.header.size)
+    overrides = [*SETTINGS, *([] if steps is None else [f"train.steps={steps}"])]
+    recipe, _, run_dir = resolve_run(
+        workspace, RECIPE, data=str(path), run=RUN, overrides=overrides
+    )
     images, batch = towers.scenes["train"] * towers.views, recipe.train.batch
     if images < batch:
         raise SriError(
@@ -67,7 +71,6 @@ def run_demo(out: Path, steps: int | None = None, scenes: int | None = None) -> 
         )
     try:
         announce(1, "simulating towers of blocks")
-        path = workspace.data_path(towers.header.name, towers.header.size)
         data = prepare(towers, path, command=command).data
         announce(2, f"training {RECIPE}")
         train(recipe, data, run_dir, command=command)
@@ -111,9 +114,12 @@ def announce(part: int, text: str) -> None:
 def commands(out: Path, steps: int | None, scenes: int | None) -> list[str]:
     """The demo as single commands."""
     sri = shlex.join(["sri", "--data-root", str(out / "data"), "--runs-root", str(out / "runs")])
+    data = shlex.quote(str(out / "data" / "demo-towers-32.h5"))
     return [
         f"{sri} prepare shapestacks --preset demo" + f" --scenes {scenes}" * (scenes is not None),
-        f"{sri} train --recipe {RECIPE}" + f" --steps {steps}" * (steps is not None),
+        f"{sri} train --recipe {RECIPE} --data {data} --run {RUN}"
+        + f" --steps {steps}" * (steps is not None)
+        + "".join(f" {setting}" for setting in SETTINGS),
         f"{sri} sample --num {SAMPLES} --temp {TEMPERATURE:g}",
         f"{sri} order --num {ORDER_SCENES}",
         f"{sri} figure reconstructions",

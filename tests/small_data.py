@@ -18,7 +18,7 @@ from sri_cli.data.writer import DataFileWriter, Header
 from sri_cli.models.build import build_model
 from sri_cli.run import Workspace
 
-SMALL = ["model.slot_size=16", "model.slots=3"]
+SMALL = ["size=tiny", "model.slot_size=16", "model.slots=3"]
 COUNTS = {"train": 24, "val": 8, "test": 16}
 
 
@@ -93,7 +93,8 @@ def write_run(run_dir: Path, system: str = "sri", step: int = 10) -> None:
     """A run with one checkpoint of random weights."""
     # A system without a scene variable accepts only the default size of one.
     scene = f"model.scene_size={16 if system == 'sri' else 128}"
-    recipe = load_recipe("sri-mog-tiny", None, [*SMALL, scene, f"model.system={system}"])
+    recipe = load_recipe("sri-mog", None, [*SMALL, scene, f"model.system={system}"])
+    recipe = recipe.model_copy(update={"data": "demo-towers"})
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = build_model(**recipe.model.model_dump())

@@ -23,7 +23,7 @@ from sri_cli.benchmarks.sample import sampling_text
 from sri_cli.benchmarks.train import training_text
 from sri_cli.cli.main import cli
 
-TINY = ("--recipe", "sri-mog-tiny", "--seconds", "0.05", "model.slot_size=8")
+TINY = ("--recipe", "sri-mog", "--seconds", "0.05", "size=tiny", "model.slot_size=8")
 CPU = torch.device("cpu")
 
 
@@ -67,7 +67,7 @@ def test_bench_sample_with_a_profile(tmp_path: Path) -> None:
     trace = tmp_path / "new" / "trace.json.gz"
     words = ("--num", "4", "--gpus", "0", "--profile", "--trace", str(trace))
     result = bench("sample", *TINY, *words)
-    assert (result["num"], result["slots"]) == (4, 4)
+    assert (result["num"], result["slots"]) == (4, 5)
     assert result["images_per_second"] == pytest.approx(4 / result["seconds_median"])
     assert result["seconds_for_10000"] == pytest.approx(10_000 / result["images_per_second"])
     assert 0 < result["share_of_peak"] < 1.2

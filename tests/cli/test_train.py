@@ -22,7 +22,7 @@ from sri_cli.training.log import read_log
 WriteData = Callable[..., Path]
 ROOT = Path(__file__).parent.parent.parent
 SMALL = (
-    *("model.slots=3", "model.slot_size=8", "model.scene_size=8"),
+    *("size=tiny", "model.slots=3", "model.slot_size=8", "model.scene_size=8"),
     *("train.batch=4", "train.log_every=1", "train.checkpoint_every=2", "train.precision=fp32"),
 )
 
@@ -31,13 +31,13 @@ SMALL = (
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_small_data: WriteData) -> Path:
     """An empty working folder with the data set of the small recipe."""
     (tmp_path / "data").mkdir()
-    write_small_data(tmp_path / "data" / "demo-towers-32.h5")
+    write_small_data(tmp_path / "data" / "shapestacks-32.h5")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def words(*more: str) -> list[str]:
-    return ["train", "--recipe", "sri-mog-tiny", *more, *SMALL]
+    return ["train", "--recipe", "sri-mog", *more, *SMALL]
 
 
 def sri(*args: str) -> Result:
@@ -65,7 +65,7 @@ def start(*args: str, file_size: int | None = None) -> subprocess.Popen[str]:
 def test_train_then_train_further(folder: Path) -> None:
     first = sri(*words("--steps", "2"))
     assert first.exit_code == 0, first.output
-    run = Path("runs/sri-mog-tiny-demo-towers")
+    run = Path("runs/sri-mog-shapestacks-tiny")
     assert first.stdout.splitlines() == [
         f"step 2: {run}/checkpoints/step-000000002",
         f"next: sri sample --run {run}",
@@ -84,7 +84,7 @@ def test_run_seed_and_data_file(folder: Path, write_small_data: WriteData) -> No
     assert shown.exit_code == 0, shown.output
     assert yaml.safe_load((folder / "here/x/recipe.yaml").read_text())["train"]["seed"] == 7
     assert sri(*words("--steps", "1", "--data", str(other))).exit_code == 0
-    assert (folder / "runs/sri-mog-tiny-mine").is_dir()
+    assert (folder / "runs/sri-mog-mine-tiny").is_dir()
 
 
 def test_dry_run_measures_and_writes_nothing(folder: Path) -> None:
@@ -96,9 +96,9 @@ def test_dry_run_measures_and_writes_nothing(folder: Path) -> None:
     result = json.loads(sri(*words("--dry-run", "--json", "--steps", "1000")).stdout)
     assert result["expected_seconds"] == pytest.approx(1000 * result["seconds_per_step"])
     assert result["parameters"] > 1000 and result["missing"] is None
-    (folder / "data" / "demo-towers-32.h5").unlink()
+    (folder / "data" / "shapestacks-32.h5").unlink()
     shown = sri(*words("--dry-run"))
-    assert shown.exit_code == 0 and "data/demo-towers-32.h5" in shown.stderr
+    assert shown.exit_code == 0 and "data/shapestacks-32.h5" in shown.stderr
 
 
 @pytest.mark.parametrize(
@@ -113,14 +113,14 @@ def test_dry_run_measures_and_writes_nothing(folder: Path) -> None:
         (["train.lrr=1"], "did you mean"),
         (["train.lr=fast"], "train.lr"),
         (["train.lr"], "KEY=VALUE"),
-        (["model.image_size=64"], "data/demo-towers-64.h5"),
+        (["model.image_size=64"], "data/shapestacks-64.h5"),
         (["train.batch=17"], "17"),
     ],
 )
 def test_bad_input_exits_2_with_a_line_and_a_hint(
     folder: Path, more: list[str], message: str
 ) -> None:
-    shown = sri("train", "--recipe", "sri-mog-tiny", *SMALL, *more)
+    shown = sri("train", "--recipe", "sri-mog", *SMALL, *more)
     assert shown.exit_code == 2, shown.output
     lines = shown.stderr.splitlines()
     assert lines[0].startswith("Error: ") and message in lines[0]
@@ -149,7 +149,7 @@ def test_sigterm_exits_75_and_the_same_command_resumes_exactly(folder: Path) -> 
     step = read_log(log)[-1]["step"]
     message, hint = err.splitlines()[-2:]
     assert message.startswith(f"Error: stopped by SIGTERM at step {step}, saved in ")
-    assert "sri train --recipe sri-mog-tiny --steps 400 --run stopped" in hint
+    assert "sri train --recipe sri-mog --steps 400 --run stopped" in hint
     last = str(step + 2)
     both = [start(*words("--steps", last, "--run", run)) for run in ("stopped", "whole")]
     assert [done.communicate(timeout=240) and done.returncode for done in both] == [0, 0]

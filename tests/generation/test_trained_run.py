@@ -25,7 +25,7 @@ from sri_cli.shipping import halved, ship
 from sri_cli.training.log import read_log
 from sri_cli.training.trainer import train
 
-SMALL = ["train.batch=4", "model.slots=2", "model.slot_size=8", "model.scene_size=8"]
+SMALL = ["size=tiny", "train.batch=4", "model.slots=2", "model.slot_size=8", "model.scene_size=8"]
 MEASURED = {"stack_fd", "sacc_estimate", "order_iou", "ari_fg", "negative_elbo"}
 
 
@@ -43,7 +43,7 @@ def test_a_run_remembers_its_data_file(
 ) -> None:
     """Also where a name is not enough: a file of the user's own."""
     own = write_small_data(tmp_path / "mine-32.h5")
-    recipe = load_recipe("sri-mog-tiny", None, [*SMALL, "train.steps=1"])
+    recipe = load_recipe("sri-mog", None, [*SMALL, "train.steps=1"])
     train(recipe, DataFile(own), workspace.runs_root / "mine")
     trained = open_run(workspace, "mine")
     assert (trained.step, trained.checkpoint.name) == (1, "step-000000001")

@@ -97,7 +97,7 @@ def test_recorded_measurements_are_of_the_newest_checkpoint(
     measured = evaluate_run(trained, ["elbo"], num=2)
     assert show_recorded(workspace, ["tiny"]) == recorded(trained) == measured
     shown = sri_eval(workspace, "--run", "tiny", "--recorded", "--table", "markdown")
-    assert "| sri-mog-tiny, 32 px, 10 steps |" in shown.stdout
+    assert "| sri-mog, tiny 32 px, 10 steps |" in shown.stdout
     checkpoint = load_run(workspace.runs_root / "tiny")
     state = {k: v + 1 for k, v in checkpoint.model.state_dict().items()}
     recipe = checkpoint.recipe.model_dump(mode="json")

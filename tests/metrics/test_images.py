@@ -27,7 +27,7 @@ from sri_cli.metrics.images import images_of_run, open_folder
 from sri_cli.metrics.records import Context, data_facts, model_digest, run_subject
 from sri_cli.models.build import build_model
 
-SMALL = ["model.slot_size=16", "model.scene_size=16", "model.slots=3"]
+SMALL = ["size=tiny", "model.slot_size=16", "model.scene_size=16", "model.slots=3"]
 NUM_REAL = 23
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 16, 16, 3), dtype=np.uint8)
 
@@ -156,7 +156,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def model() -> TrainedRun:
-    recipe = load_recipe("sri-mog-tiny", None, SMALL)
+    recipe = load_recipe("sri-mog", None, SMALL)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = build_model(**recipe.model.model_dump())

@@ -115,7 +115,7 @@ def tiny(workspace: Workspace) -> Path:
     write_log(run)
     record(workspace, "tiny")
     write_walk(run)
-    (run / "command.txt").write_text("sri train --recipe sri-mog-tiny\n")
+    (run / "command.txt").write_text("sri train --recipe sri-mog\n")
     return run
 
 
@@ -165,7 +165,7 @@ def test_a_whole_report(workspace: Workspace, tiny: Path) -> None:
     text = words(path)
     for needed in (
         *("0.500 [0.400, 0.600]", "few images", "strongest decoded mask", "12 images"),
-        *("sri train --recipe sri-mog-tiny", "eval --run tiny --metrics ari --num 12"),
+        *("sri train --recipe sri-mog", "eval --run tiny --metrics ari --num 12"),
         *("figure reconstructions --run tiny", "prepare shapestacks --preset demo"),
         *("2026-01-02 03:04 UTC", "10 of", "0.025 at step 40"),
     ):

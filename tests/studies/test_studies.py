@@ -121,9 +121,9 @@ def test_what_is_refused(tmp_path: Path, changes: dict[str, Any], named: str) ->
 
 
 def test_a_recipe_of_ones_own_lies_beside_the_study(tmp_path: Path) -> None:
-    copy_recipe("sri-mog-tiny", tmp_path / "mine.yaml")
-    study = read(tmp_path, overrides=[], claims=[], systems={"mine": {"recipe": "mine.yaml"}})
-    assert study.recipes["mine"].train.beta_min == 0.01
+    copy_recipe("sri-sa", tmp_path / "mine.yaml")
+    study = read(tmp_path, claims=[], systems={"mine": {"recipe": "mine.yaml"}})
+    assert study.recipes["mine"].model.segregation == "slot-attention"
     command = study.command(study.runs()[0], Path("data/x.h5"))
     assert command.startswith(f"sri train --recipe {tmp_path / 'mine.yaml'} --data data/x.h5 --run")
 
