@@ -52,7 +52,7 @@ def command(ctx: click.Context, listing: bool) -> None:
         click.echo(list_files(ctx.obj) or f"no data files in {ctx.obj.data_root}")
 
 
-NUMBERS = ("size_px", "scenes", "val_scenes", "test_scenes", "seed")
+NUMBERS = ("size_px", "scenes", "val_scenes", "test_scenes", "seed", "test_only")
 OUTPUT = ("workers", "out", "force")
 SHARED_OPTIONS = together(
     click.option(
@@ -87,6 +87,11 @@ SHARED_OPTIONS = together(
         help="File to write.",
     ),
     click.option("--force", is_flag=True, help="Replace a file made with other settings."),
+)
+
+
+TEST_ONLY = click.option(
+    "--test-only", is_flag=True, help="A test set alone: no images for training and validation."
 )
 
 
@@ -137,17 +142,25 @@ def shapestacks(workspace: Workspace, **options: Any) -> None:
 
 @command.command("objects-room")
 @sources("simulate|mirror|bucket|FILE")
+@TEST_ONLY
+@click.option(
+    "--test-set",
+    type=click.Choice(["empty_room", "six_objects", "identical_color"]),
+    help="A test set of the bucket instead of the training file.",
+)
 @click.pass_obj
 def objects_room(workspace: Workspace, **options: Any) -> None:
     """Rooms with one to three objects.
 
-    Run the same command again to resume.
+    The published test sets become data sets of their own, such as objects-room-six-objects. Run the
+    same command again to resume.
     """
     make(workspace, named_source("objects-room", workspace, options), **options)
 
 
 @command.command()
 @sources("simulate|mirror|bucket|FILE")
+@TEST_ONLY
 @click.pass_obj
 def clevr6(workspace: Workspace, **options: Any) -> None:
     """Tables with three to six objects.
@@ -162,7 +175,7 @@ def named_source(name: str, workspace: Workspace, options: dict[str, Any]) -> So
     from sri_cli.data.source import Options
     from sri_cli.data.sources.choose import choose_source
 
-    numbers = Options(**{key: options.pop(key) for key in (*NUMBERS, "views")})
+    numbers = Options(**{key: options.pop(key) for key in (*NUMBERS, "views") if key in options})
     where = {key: options.pop(key) for key in list(options) if key not in OUTPUT}
     return choose_source(name, numbers, downloads=workspace.data_root / "downloads", **where)
 
@@ -170,6 +183,7 @@ def named_source(name: str, workspace: Workspace, options: dict[str, Any]) -> So
 @command.command()
 @click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
 @SHARED_OPTIONS
+@TEST_ONLY
 @click.option("--name", show_default="the folder's", help="Name of the data set.")
 @click.option(
     "--crop", type=COUNT, metavar="PX", show_default="the largest square", help="Centre crop."
@@ -239,15 +253,18 @@ def show(workspace: Workspace, name: str, size: int | None) -> None:
 
 
 def write_contact_sheet(data: DataFile) -> str:
-    """Draw training images and their masks to a PNG beside the file; its path, or why not."""
+    """Draw images and their masks to a PNG beside the file; its path, or why not."""
+    from sri_cli.data.summary import split_to_show
     from sri_cli.plotting.blocks import contact_panel
     from sri_cli.plotting.figures import draw, write_figure
 
-    split = data.split("train")
+    name, noun = split_to_show(data)
+    split = data.split(name)
     picked = split.pick(NUM_SHEET_IMAGES)
     masks = split.masks_of(picked)
-    panel = contact_panel(split.images[picked], masks, data.background_labels)
-    title = f"{data.caption}, {data.size} px, training images"
+    labels = data.background_labels, data.void_label
+    panel = contact_panel(split.images[picked], masks, *labels)
+    title = f"{data.caption}, {data.size} px, {noun}"
     path = data.path.with_suffix(".png")
     try:
         write_figure(draw([[panel]], title, scale=1), path)

@@ -2,7 +2,8 @@
 
 `data/<name>-<size>.h5` has the groups train, val and test, each with `images` uint8 [N,H,W,3]
 (contiguous, so that they can be mapped), `masks` uint8 [N,H,W] (0..background_labels-1 are
-background, then foreground; absent when unknown) and `factors/*` [N,...] where known. The root
+background, then foreground, `void_label` counts nowhere; absent when unknown) and `factors/*`
+[N,...] where known. A file may hold a test split alone; the other groups are empty then. The root
 attributes say what it is and how it was made; writer.py sets them.
 """
 
@@ -60,9 +61,9 @@ class DataFile:
             except (OSError, RuntimeError, ValueError, TypeError) as error:
                 raise self.broken("is damaged: its attributes cannot be read") from error
             self._check_attrs()
-            self._offsets = {name: self._check_split(file, name) for name in SPLITS}
-            self.counts = {name: len(file[name]["images"]) for name in SPLITS}
-            self._masked = {name for name in SPLITS if "masks" in file[name]}
+            self.counts = self._read_counts(file)
+            self._offsets = {name: self._check_split(file, name) for name in self.splits}
+            self._masked = {name for name in self.splits if "masks" in file[name]}
 
     @property
     def name(self) -> str:
@@ -85,15 +86,34 @@ class DataFile:
         return int(self.attrs["background_labels"])
 
     @property
+    def splits(self) -> list[str]:
+        """The splits that have images."""
+        return [name for name in SPLITS if self.counts[name]]
+
+    @property
+    def void_label(self) -> int | None:
+        """The mask label of pixels that count nowhere, if there is one."""
+        void = self.attrs.get("void_label")
+        return None if void is None else int(void)
+
+    @property
     def caption(self) -> str:
         """The name for figures, with the source unless that is the original."""
         return self.name if self.source == "original" else f"{self.name}, {self.source}"
 
     def split(self, name: str) -> Split:
-        """The images, masks and factors of train, val or test."""
+        """The images, masks and factors of train, val or test; SriError if it is empty."""
         if name not in SPLITS:
             near = did_you_mean(name, SPLITS)
             raise SriError(f"no split {name}{near}", f"there is {', '.join(SPLITS)}")
+        if not self.counts[name]:
+            there = ", ".join(f"{self.counts[other]:,} {other}" for other in self.splits)
+            long = {"train": "training", "val": "validation"}.get(name, name)
+            hint = "" if name == "train" else f"--split {self.splits[-1]}, or "
+            raise SriError(
+                f"{self.path} has no {long} images, only {there}",
+                f"{hint}name another data file: --data NAME|FILE",
+            )
         if name not in self._splits:
             shape = (self.counts[name], self.size, self.size, 3)
             images = np.memmap(self.path, np.uint8, "r", self._offsets[name], shape)
@@ -110,7 +130,7 @@ class DataFile:
 
     def is_intact(self, advance: Advance = lambda done: None) -> bool:
         """Whether the images still have the hash they were written with; reads all of them."""
-        splits = [self.split(name).images for name in SPLITS]
+        splits = [self.split(name).images for name in self.splits]
         return hash_of(splits, advance) == self.attrs["sha256"]
 
     def open(self) -> h5py.File:
@@ -169,12 +189,27 @@ class DataFile:
         if not isinstance(self.attrs["parameters"], dict):
             raise self.broken("is damaged: its parameters cannot be read")
 
+    def _read_counts(self, file: h5py.File) -> dict[str, int]:
+        """The number of images of each split; 0 only where the file was made so."""
+        try:
+            stored = [int(n) for n in json.loads(self.attrs.get("counts", "[1, 1, 1]"))]
+        except (ValueError, TypeError) as error:
+            raise self.broken("is damaged: its counts cannot be read") from error
+        counts = {}
+        for name, count in zip(SPLITS, stored, strict=True):
+            try:
+                images = file[name]["images"] if name in file and "images" in file[name] else None
+            except (KeyError, RuntimeError, OSError) as error:
+                raise self.broken(f"is damaged: {name} cannot be read") from error
+            counts[name] = images.shape[0] if isinstance(images, h5py.Dataset) else 0
+            if (not counts[name] and count) or not any(stored):
+                raise self.broken(f"has no {name} images")
+        return counts
+
     def _check_split(self, file: h5py.File, name: str) -> int:
         """Where the images of a split begin in the file, in bytes."""
         try:
-            images = file[name]["images"] if name in file and "images" in file[name] else None
-            if not isinstance(images, h5py.Dataset) or not images.size:
-                raise self.broken(f"has no {name} images")
+            images = file[name]["images"]
             if images.dtype != np.uint8 or images.shape[1:] != (self.size, self.size, 3):
                 raise self.broken(f"has {name} images of {images.dtype} {list(images.shape)}")
             masks, number = file[name].get("masks"), len(images)
@@ -263,7 +298,7 @@ def prepare_arguments(attrs: Mapping[str, Any]) -> str | None:
     split = parameters.get("split", "default")
     if attrs.get("source") == "folder":
         command = f"folder DIR --name {shlex.quote(str(name))}"
-    elif name not in PREPARED_AS:
+    elif (name := parameters.get("set", name)) not in PREPARED_AS:
         return None
     elif from_files:
         command = f"{name} --from DIR" + ("" if split == "default" else f" --split {split}")
@@ -281,7 +316,8 @@ def prepare_arguments(attrs: Mapping[str, Any]) -> str | None:
         and key not in implied
         and parameters[key] != DEFAULTS.get(key)
     ]
-    return " ".join([command, f"--size {size}", *numbers])
+    test_only = ["--test-only"] if split == "test only" else []
+    return " ".join([command, f"--size {size}", *numbers, *test_only])
 
 
 def read_attrs(file: h5py.File) -> dict[str, Any]:

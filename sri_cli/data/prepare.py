@@ -78,11 +78,12 @@ def prepare(
         ) from None
     except BrokenProcessPool as error:
         raise worker_killed(command) from error
-    empty = [split for split in SPLITS if not survey.counts[split]]
+    needed = ("test",) if source.test_only else SPLITS
+    empty = [split for split in needed if not survey.counts[split]]
     if empty:
         raise SriError(
             f"{source.header.name}: no images for {' and '.join(empty)}",
-            "train, val and test need at least one image each: add data, or change --scenes,"
+            f"{', '.join(needed)} need at least one image each: add data, or change --scenes,"
             " --val-scenes and --test-scenes",
         )
     header = replace(
@@ -90,6 +91,7 @@ def prepare(
         counts=survey.counts,
         skipped=survey.skipped,
         scene_rule=survey.scene_rule,
+        notes=survey.notes,
     )
     total = sum(survey.counts.values())
     with (
@@ -98,6 +100,8 @@ def prepare(
     ):
         done = sum(writer.rows.values())
         progress.start_at(done)
+        for note in survey.notes:
+            progress.note(f"Note: {note}")
         progress.note(opening(source, writer, workers))
         write_missing(source, survey, Buffer(writer, progress), workers, command)
         writer.finish()

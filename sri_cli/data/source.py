@@ -49,13 +49,15 @@ class Survey:
     """What a source holds.
 
     counts: images by split; skipped: files that cannot be read; scene_rule: how images were
-    grouped into scenes, where the source does not say; plan: whatever `Source.items` needs.
+    grouped into scenes, where the source does not say; plan: whatever `Source.items` needs; notes:
+    sentences for the user, which the file keeps.
     """
 
     counts: Rows
     skipped: tuple[str, ...] = ()
     scene_rule: str = ""
     plan: Any = None
+    notes: tuple[str, ...] = ()
 
 
 class Source(ABC):
@@ -65,8 +67,9 @@ class Source(ABC):
     reads to `Survey.plan`.
     """
 
-    header: Header  # without the counts, skipped files and scene rule, which the survey finds
+    header: Header  # without the counts and all else that the survey finds
     views: int = 1  # images of one scene
+    test_only: bool = False  # training and validation have no images
     items_per_task: int | None = None  # sent to a worker at once; None: enough for TASK_ROWS
     max_workers: int | None = None  # more do not help; None: one per core
 
@@ -127,6 +130,7 @@ class Options:
     test_scenes: int | None = None
     views: int | None = None
     seed: int = 0
+    test_only: bool = False  # every image is for testing
 
     def check(self) -> None:
         """SriError for a number out of range."""
@@ -138,6 +142,11 @@ class Options:
             "size": (self.size_px, MIN_SIZE_PX, MAX_SIZE_PX),
             "seed": (self.seed, 0, 2**31 - 1),
         }
+        if self.test_only and (self.scenes is not None or self.val_scenes is not None):
+            raise SriError(
+                "a test set alone has no training and no validation images",
+                "leave out --scenes and --val-scenes",
+            )
         for name, (value, least, most) in ranges.items():
             if value is not None and not least <= value <= most:
                 raise SriError(f"--{name} {value} is out of range", f"choose {least} to {most:,}")
@@ -161,6 +170,13 @@ class Options:
         Without a given number, validation and test get `share`, but at most a sixth of given
         training scenes, and training gets the rest. SriError if `count` is too small.
         """
+        if self.test_only:
+            if (self.test_scenes or 1) > count:
+                raise SriError(
+                    f"{self.test_scenes or 1:,} test {noun} are more than the {count:,} that exist",
+                    "choose a smaller number: --test-scenes T",
+                )
+            return {"train": 0, "val": 0, "test": self.test_scenes or count}
         if count < len(SPLITS):
             raise SriError(f"too few {noun} ({count}): each split needs one", "add more")
         default = share if self.scenes is None else min(share, sixth(self.scenes))

@@ -53,8 +53,16 @@ def list_files(workspace: Workspace) -> str:
 
 def masked_splits(data: DataFile) -> str:
     """yes or no, or the splits that have masks."""
-    names = [name for name in SPLITS if data.split(name).has_masks]
-    return {0: "no", len(SPLITS): "yes"}.get(len(names), "+".join(names))
+    names = [name for name in data.splits if data.split(name).has_masks]
+    return {0: "no", len(data.splits): "yes"}.get(len(names), "+".join(names))
+
+
+def split_to_show(data: DataFile) -> tuple[str, str]:
+    """The first split with masks, or the first that has images; and what to call its images."""
+    masked = [name for name in data.splits if data.split(name).has_masks]
+    name = (masked or data.splits)[0]
+    nouns = {"train": "training images", "val": "validation images", "test": "test images"}
+    return name, nouns[name]
 
 
 def progress_of(path: Path) -> str:
@@ -108,14 +116,15 @@ def describe(data: DataFile) -> str:
         ("file", f"{data.path} ({data.path.stat().st_size / 1e6:,.1f} MB, intact)"),
         ("data set", data.caption),
         ("images", counts_text(data)),
-        ("scenes", ", ".join(f"{scenes_text(data.split(name))} {name}" for name in SPLITS)),
+        ("scenes", ", ".join(f"{scenes_text(data.split(name))} {name}" for name in data.splits)),
         ("a scene", attrs.get("scene_rule", "")),
         ("source", data.source),
         ("made with", parameters_text(attrs["parameters"])),
         ("processing", attrs.get("preprocessing", "unknown")),
-        ("factors", ", ".join(data.split("train").factor_names()) or "unknown"),
+        ("factors", ", ".join(data.split(data.splits[0]).factor_names()) or "unknown"),
         ("discarded", discarded_text(int(attrs.get("discarded", 0)))),
         ("left out", skipped_text(attrs)),
+        *(("note", note) for note in json.loads(attrs.get("notes", "[]"))),
         ("made by", f"sri {attrs.get('tool_version', 'unknown')}"),
         ("sha-256", attrs["sha256"]),
         *mask_lines(data, mask_facts(data)),
@@ -125,7 +134,7 @@ def describe(data: DataFile) -> str:
 
 def counts_text(data: DataFile) -> str:
     """16,000 train, 2,560 val, 10,240 test images of 64 px."""
-    counts = ", ".join(f"{data.counts[name]:,} {name}" for name in SPLITS)
+    counts = ", ".join(f"{data.counts[name]:,} {name}" for name in data.splits)
     return f"{counts} images of {data.size} px"
 
 
@@ -160,13 +169,17 @@ def mask_lines(data: DataFile, facts: MaskFacts | None) -> list[tuple[str, str]]
     """Lines about the masks, and a histogram of the objects in an image."""
     if facts is None:
         return [("masks", "unknown")]
-    share = facts.foreground / facts.pixels
-    some = "" if facts.images == sum(data.counts.values()) else f" ({facts.images:,} images read)"
+    share = facts.foreground / max(1, facts.pixels)
+    masked = masked_splits(data)
+    some = "" if masked == "yes" else f" of {masked}"
+    if facts.images != sum(data.counts[name] for name in data.splits if data.split(name).has_masks):
+        some += f" ({facts.images:,} images read)"
+    void = "" if data.void_label is None else f"; {data.void_label} is void"
     mean = sum(count * images for count, images in facts.objects.items()) / facts.images
     lines = [
         (
             "masks",
-            f"labels 0 to {facts.largest}, {facts.background_labels} of them background;"
+            f"labels 0 to {facts.largest}, {facts.background_labels} of them background{void};"
             f" {share:.1%} of the pixels are foreground{some}",
         ),
         (
@@ -206,9 +219,10 @@ class MaskFacts:
     """Statistics of masks, added up block by block."""
 
     background_labels: int
+    void_label: int | None = None
     images: int = 0
-    largest: int = 0  # label
-    pixels: int = 0
+    largest: int = 0  # label, but for the void one
+    pixels: int = 0  # not void
     foreground: int = 0  # pixels
     deviating: int = 0  # images
     deviating_labels: set[int] = field(default_factory=set)
@@ -216,11 +230,14 @@ class MaskFacts:
 
     def add(self, masks: NDArray[np.uint8]) -> None:
         """Add masks [N,H,W]."""
-        pixels = label_pixels(masks)[:, self.background_labels :]
+        every = label_pixels(masks)
+        if self.void_label is not None:
+            every[:, self.void_label] = 0
+        pixels = every[:, self.background_labels :]
         deviates = deviating(masks, self.background_labels)
         self.images += len(masks)
-        self.largest = max(self.largest, int(masks.max()))
-        self.pixels += masks.size
+        self.largest = max(self.largest, *np.flatnonzero(every.any(axis=0)).tolist())
+        self.pixels += int(every.sum())
         self.foreground += int(pixels.sum())
         self.deviating += int(deviates.any(axis=1).sum())
         self.deviating_labels |= set(np.flatnonzero(deviates.any(axis=0)).tolist())
@@ -232,7 +249,7 @@ def mask_facts(data: DataFile) -> MaskFacts | None:
 
     Masks are read a chunk at a time, so a million images need little memory.
     """
-    facts, parts = MaskFacts(data.background_labels), list(mask_parts(data))
+    facts, parts = MaskFacts(data.background_labels, data.void_label), list(mask_parts(data))
     total, quiet = sum(b - a for _, a, b in parts), data.path.stat().st_size < QUIET_BYTES
     with Progress(total, 0, f"masks of {data.path.name}", "image", quiet) as progress:
         for split, start, stop in parts:
@@ -244,7 +261,7 @@ def mask_facts(data: DataFile) -> MaskFacts | None:
 def mask_parts(data: DataFile) -> Iterator[tuple[Split, int, int]]:
     """(split, start, stop) of the masks to read: chunks from all over a split."""
     rows = max(1, MASK_CHUNK_BYTES // data.size**2)  # as the writer chunks them
-    for split in map(data.split, SPLITS):
+    for split in map(data.split, data.splits):
         step = -(-len(split) // MAX_MASKS)
         for start in range(0, len(split), rows)[::step] if split.has_masks else ():
             yield split, start, min(start + rows, len(split))

@@ -43,10 +43,16 @@ class Header:
     counts: Mapping[str, int] = field(default_factory=dict)  # images in train, val, test
     skipped: tuple[str, ...] = ()  # files of the source that could not be read
     scene_rule: str = ""  # how images were grouped into scenes, if the source does not say
+    void_label: int | None = None  # of pixels that count nowhere
+    notes: tuple[str, ...] = ()  # what the source's survey found
 
     def attrs(self) -> dict[str, Any]:
         """The root attributes of an unfinished file."""
         optional: dict[str, Any] = {"scene_rule": self.scene_rule} if self.scene_rule else {}
+        if self.void_label is not None:
+            optional["void_label"] = self.void_label
+        if self.notes:
+            optional["notes"] = json.dumps(self.notes)
         if "seed" in self.parameters:
             optional["seed"] = self.parameters["seed"]
         return {
@@ -149,7 +155,8 @@ class DataFileWriter:
         if self.rows != dict(self.header.counts):
             raise ValueError(f"{self.rows} rows of {dict(self.header.counts)}")
         with self._writing():
-            self.file.attrs["sha256"] = hash_of([self.file[name]["images"] for name in SPLITS])
+            images = [self.file[name]["images"] for name in SPLITS if self.rows[name]]
+            self.file.attrs["sha256"] = hash_of(images)
             self.file.attrs["complete"] = True
             self._close()
             os.fsync(self._lock)

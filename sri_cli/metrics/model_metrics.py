@@ -28,7 +28,7 @@ from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics import order
 from sri_cli.metrics.features import Advance
 from sri_cli.metrics.records import Context, Estimate, Measurement, mean_estimate
-from sri_cli.metrics.segmentation import ari_fg, labels_of, msc_fg
+from sri_cli.metrics.segmentation import ari_fg, count_objects, labels_of, msc_fg
 from sri_cli.models.base import Losses
 
 SEGMENTATION = {"ari_fg": "ARI-FG", "msc_fg": "mSC-FG", "msc_fg_scaled": "mSC-FG scaled"}
@@ -54,7 +54,8 @@ class SplitTask:
         precision: str = "auto",
     ) -> None:
         self.trained, self.model, self.device = trained, trained.model, trained.device
-        self.split, self.background_labels = data.split(split), data.background_labels
+        self.split = data.split(split)
+        self.background_labels, self.void_label = data.background_labels, data.void_label
         self.chosen = self.split.pick(num)
         self.seed, self.precision, self.advance = seed, precision, advance
 
@@ -80,8 +81,13 @@ class SplitTask:
 def segmentation_scores(
     task: SplitTask, context: Context, metrics: Sequence[str]
 ) -> list[Measurement]:
-    """ARI-FG and mSC-FG of decoded and attention masks; images without foreground are counted."""
-    true_masks, background = task.split.masks, task.background_labels
+    """ARI-FG and mSC-FG of decoded and attention masks.
+
+    Images without foreground are left out and counted. ARI-FG is 1 or 0 on an image of one object;
+    the papers' mean includes these, so where there are some, the mean over the others stands
+    beside it.
+    """
+    true_masks, labels = task.split.masks, (task.background_labels, task.void_label)
     assert true_masks is not None  # see `check_run`
 
     def compute(
@@ -89,31 +95,40 @@ def segmentation_scores(
     ) -> dict[str, Tensor]:
         result = task.model.reconstruct(images, noise)
         true = torch.from_numpy(true_masks[indices]).to(task.device)
-        scores = {}
+        scores = {"": count_objects(true, *labels)}
         for suffix, masks in (("", result.scene.masks), ("_attention", result.attention)):
             predicted = labels_of(masks[:, :, 0])
             if "ari" in metrics:
-                scores[f"ari_fg{suffix}"] = ari_fg(true, predicted, background)
+                scores[f"ari_fg{suffix}"] = ari_fg(true, predicted, *labels)
             if "msc" in metrics:
-                covering = msc_fg(true, predicted, background)
+                covering = msc_fg(true, predicted, *labels)
                 scores[f"msc_fg{suffix}"] = covering.mean
                 scores[f"msc_fg_scaled{suffix}"] = covering.scaled
         return scores
 
+    values = task.run(compute)
+    objects = values.pop("")
+    counts = {
+        "images": len(objects),
+        "without_foreground": int((objects == 0).sum()),
+        "one_object": int((objects == 1).sum()),
+    }
+    several = {**counts, "images": int((objects > 1).sum()), "without_foreground": 0}
+    how = "; dynamic slots" * task.model.dynamic_slots
+    how += "" if task.void_label is None else f"; void label {task.void_label} left out"
     records = []
-    for key, scores in task.run(compute).items():
+    for key, scores in values.items():
         metric, attention, _ = key.partition("_attention")
-        records.append(
-            context.measurement(
-                key,
-                SEGMENTATION[metric] + " attention" * bool(attention),
-                mean_estimate(scores),
-                counts={"images": len(scores), "without_foreground": int(np.isnan(scores).sum())},
-                protocol=f"strongest {'attention' if attention else 'decoded'} mask"
-                + "; dynamic slots" * task.model.dynamic_slots,
-                slots=task.model.num_slots,
-            )
+        name = SEGMENTATION[metric] + " attention" * bool(attention)
+        measured = partial(
+            context.measurement,
+            protocol=f"strongest {'attention' if attention else 'decoded'} mask{how}",
+            slots=task.model.num_slots,
         )
+        records.append(measured(key, name, mean_estimate(scores), counts=counts))
+        if metric == "ari_fg" and counts["one_object"]:
+            value = mean_estimate(scores[objects > 1])
+            records.append(measured(f"{key}_several", f"{name}, 2+ objects", value, counts=several))
     return records
 
 

@@ -2,8 +2,9 @@
 
 Axis legend: N images, B images of a chunk, T true labels, P predicted labels, H W pixels.
 Segmentations are integer or bool maps [N,H,W], tensors or arrays, labels from 0; true labels below
-`background_labels` are background. Everything runs on the device of `predicted`; scores are
-float64 [N]. An image without foreground has the score NaN; callers leave it out and count it.
+`background_labels` are background, and pixels of the label `void` count nowhere. Everything runs on
+the device of `predicted`; scores are float64 [N]. An image without foreground has the score NaN;
+callers leave it out and count it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ def labels_of(masks: NDArray[np.floating] | Tensor) -> Tensor:
     return torch.as_tensor(masks).max(dim=1).indices  # argmax takes five times as long on the CPU
 
 
-def ari_fg(true: Labels, predicted: Labels, background_labels: int = 1) -> Tensor:
+def ari_fg(
+    true: Labels, predicted: Labels, background_labels: int = 1, void: int | None = None
+) -> Tensor:
     """Adjusted Rand index over the true foreground pixels of each image, [N].
 
     Hubert and Arabie (1985), with n_tp pixels of true label t and predicted label p, and dots for
@@ -43,18 +46,27 @@ def ari_fg(true: Labels, predicted: Labels, background_labels: int = 1) -> Tenso
     Raises:
         ValueError: for maps of different shapes, or that are no labels.
     """
-    chunks = _tables(true, predicted)
+    chunks = _tables(true, predicted, void)
     return torch.cat([_adjusted_rand(table[:, background_labels:]) for table in chunks])
 
 
-def msc_fg(true: Labels, predicted: Labels, background_labels: int = 1) -> Covering:
+def msc_fg(
+    true: Labels, predicted: Labels, background_labels: int = 1, void: int | None = None
+) -> Covering:
     """Mean segmentation covering of the true foreground instances, [N] each.
 
     For every instance the best intersection over union with any segment; segments count with all
     their pixels, including those on the background. ValueError as in `ari_fg`.
     """
-    chunks = [_covering(table, background_labels) for table in _tables(true, predicted)]
+    chunks = [_covering(table, background_labels) for table in _tables(true, predicted, void)]
     return Covering(*(torch.cat(scores) for scores in zip(*chunks, strict=True)))
+
+
+def count_objects(true: Labels, background_labels: int = 1, void: int | None = None) -> Tensor:
+    """How many true foreground instances each image has, [N]."""
+    nothing = torch.zeros_like(_integers(true))
+    tables = [table[:, background_labels:, 0] for table in _tables(true, nothing, void)]
+    return torch.cat([(areas > 0).sum(dim=1) for areas in tables])
 
 
 def _adjusted_rand(table: Tensor) -> Tensor:
@@ -85,7 +97,7 @@ def _covering(table: Tensor, background_labels: int) -> Covering:
     return Covering(torch.where(some, mean, torch.nan), torch.where(some, scaled, torch.nan))
 
 
-def _tables(true: Labels, predicted: Labels) -> Iterator[Tensor]:
+def _tables(true: Labels, predicted: Labels, void: int | None) -> Iterator[Tensor]:
     """How many pixels have both labels, int64 [B,T,P], in chunks of images (at least one)."""
     true, predicted = _integers(true), _integers(predicted)
     if true.shape != predicted.shape or true.ndim != 3:
@@ -100,7 +112,10 @@ def _tables(true: Labels, predicted: Labels) -> Iterator[Tensor]:
         cell = torch.add(other.flatten(1).long(), row, alpha=num_predicted)
         table = torch.zeros(len(cell), cells, dtype=torch.int64, device=cell.device)
         table.scatter_add_(1, cell, one.expand_as(cell))
-        yield table.view(-1, num_true, num_predicted)
+        table = table.view(-1, num_true, num_predicted)
+        if void is not None and void < num_true:
+            table[:, void] = 0
+        yield table
 
 
 def _integers(labels: Labels) -> Tensor:

@@ -26,6 +26,7 @@ Masks = NDArray[np.floating]
 SHEET_COLUMNS = 8
 # Smaller images of a contact sheet are enlarged before masks are drawn: outlines stay thin.
 SHEET_IMAGE_PX = 128
+VOID_GREY = 128
 TINT = 0.45
 
 
@@ -51,11 +52,14 @@ def order_panel(scenes: Scenes, caption: str = "") -> Panel:
 
 
 def segmentation_panel(
-    made: Reconstructions, truth: NDArray[np.uint8] | None, caption: str = ""
+    made: Reconstructions,
+    truth: NDArray[np.uint8] | None,
+    caption: str = "",
+    void_label: int | None = None,
 ) -> Panel:
     """A row for each image: input, attention, decoded and true masks, reconstruction, slots.
 
-    True masks are labels [N,H,W]; None leaves them out.
+    True masks are labels [N,H,W], `void_label` is grey; None leaves them out.
     """
     columns = {
         "input": made.inputs,
@@ -64,7 +68,7 @@ def segmentation_panel(
     }
     if truth is not None:
         pairs = zip(truth, made.masks, strict=True)
-        columns["true masks"] = np.stack([label_colours(*pair) for pair in pairs])
+        columns["true masks"] = np.stack([label_colours(*pair, void_label) for pair in pairs])
     columns["reconstruction"] = made.images
     return _slot_panel(columns, made.rgb, made.masks, caption)
 
@@ -101,12 +105,18 @@ def contributions(rgb: Pixels, masks: Masks) -> Pixels:
     return np.rint(255 + weight * (rgb.astype(np.float32) - 255)).clip(0, 255).astype(np.uint8)
 
 
-def label_colours(truth: NDArray[np.uint8], masks: Masks) -> Pixels:
+def label_colours(truth: NDArray[np.uint8], masks: Masks, void_label: int | None = None) -> Pixels:
     """True labels [H,W], each in the colour of the slot whose mask fits it best, [H,W,3].
 
     The labels and slots of masks [K,H,W] are matched one to one by their IoU; labels left over
-    have colours of no slot.
+    have colours of no slot, and `void_label` is grey.
     """
+    if void_label is not None and (void := truth == void_label).any():
+        shown = np.full((*truth.shape, 3), VOID_GREY, np.uint8)
+        if not void.all():
+            other = np.where(void, truth[~void][0], truth)
+            np.copyto(shown, label_colours(other, masks), where=~void[..., None])
+        return shown
     present = np.unique(truth)
     inside = truth == present[:, None, None]
     slots = masks.argmax(axis=0) == np.arange(len(masks))[:, None, None]
@@ -126,6 +136,7 @@ def contact_panel(
     images: Pixels,
     masks: NDArray[np.uint8] | None,
     background_labels: int,
+    void_label: int | None = None,
     columns: int = SHEET_COLUMNS,
 ) -> Panel:
     """Rows of images [N,H,W,3], each above the same images with their masks.
@@ -134,6 +145,7 @@ def contact_panel(
         images: [N,H,W,3].
         masks: Labels [N,H,W]; None where they are unknown.
         background_labels: Labels below this number are background.
+        void_label: This one is neither.
         columns: Images in a row, as far as a page is wide.
     """
     times = max(1, SHEET_IMAGE_PX // images.shape[1])
@@ -141,20 +153,24 @@ def contact_panel(
     parts = [images]
     if masks is not None:
         labels = masks.repeat(times, axis=1).repeat(times, axis=2)
-        parts.append(overlay(images, labels, background_labels))
+        parts.append(overlay(images, labels, background_labels, void_label))
     columns = min(columns, images_that_fit(images.shape[1])[0])
     starts = range(0, len(images), columns)
     rows = [list(part[i : i + columns]) for i in starts for part in parts]
     return Panel(rows, together=len(parts))
 
 
-def overlay(images: Pixels, masks: NDArray[np.uint8], background_labels: int) -> Pixels:
-    """Objects tinted in slot colours and outlined; white lines between background labels.
+def overlay(
+    images: Pixels, masks: NDArray[np.uint8], background_labels: int, void_label: int | None = None
+) -> Pixels:
+    """Objects tinted in slot colours and outlined; white lines between other labels.
 
     images [N,H,W,3], masks [N,H,W].
     """
     colours = slot_colours(max(1, 256 - background_labels))
     is_object = masks >= background_labels
+    if void_label is not None:
+        is_object &= masks != void_label
     colour = colours[np.where(is_object, masks.astype(int) - background_labels, 0)]
     mixed = (images * (1 - TINT) + colour * TINT + 0.5).astype(np.uint8)
     out = np.where(is_object[..., None], mixed, images)

@@ -212,7 +212,7 @@ def _segmentation(run: TrainedRun, options: Options, notes: list[str]) -> list[B
         notes.append(f"{data.caption} has no masks: there are no true ones.")
     else:
         notes.append("True masks have the colours of the slots that fit them best.")
-    return [segmentation_panel(made, truth, _image_title(run, data.caption))]
+    return [segmentation_panel(made, truth, _image_title(run, data.caption), data.void_label)]
 
 
 def _failures(run: TrainedRun, options: Options, notes: list[str]) -> list[Block]:

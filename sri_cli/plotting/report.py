@@ -36,7 +36,7 @@ from sri_cli.atomic import list_folder, write_atomic
 from sri_cli.config.load import recipe_to_yaml
 from sri_cli.config.schema import flatten, without_effect
 from sri_cli.data.dataset import DataFile
-from sri_cli.data.summary import counts_text, masked_splits, parameters_text
+from sri_cli.data.summary import counts_text, masked_splits, parameters_text, split_to_show
 from sri_cli.errors import SriError
 from sri_cli.generation.reconstruct import reconstruct
 from sri_cli.generation.sample import draw_scenes
@@ -450,11 +450,13 @@ def data_part(data: DataFile) -> Section:
         ],
     }
     try:
-        split = data.split("train")
+        name, noun = split_to_show(data)
+        split = data.split(name)
         picked = split.pick(DATA_IMAGES)
         images, masks = split.images[picked], split.masks_of(picked)
     except SriError as error:  # damaged beyond its header
         return section | not_shown(error)
-    text = f"{len(images)} training images" + " above their masks" * (masks is not None)
-    panel = contact_panel(images, masks, data.background_labels, DATA_COLUMNS)
+    text = f"{len(images)} {noun}" + " above their masks" * (masks is not None)
+    labels = data.background_labels, data.void_label
+    panel = contact_panel(images, masks, *labels, columns=DATA_COLUMNS)
     return section | {"figures": [image_figure(panel, text, f"{text}, {data.caption}")]}

@@ -146,6 +146,24 @@ def test_damaged_images_are_not_intact(path: Path) -> None:
     assert not DataFile(path).is_intact()
 
 
+def test_a_file_may_hold_a_test_split_alone(tmp_path: Path) -> None:
+    path = tmp_path / "six-16.h5"
+    counts = {"train": 0, "val": 0, "test": 5}
+    with DataFileWriter(path, header("six", 16, counts)) as writer:
+        scene = random_scenario(5, 16, 0, 0)
+        writer.append("test", scene.images, scene.masks, scene.factors)
+        writer.finish()
+    data = DataFile(path)
+    assert data.counts == counts and data.splits == ["test"] and data.is_intact()
+    assert np.array_equal(data.split("test").images, scene.images)
+    for split in ("train", "val"):
+        with pytest.raises(SriError, match="5 test"):
+            data.split(split)
+    assert "5 test images" in text_of(path) and "yes" in list_files(Workspace(tmp_path, tmp_path))
+    change(path, drop("test/images"))
+    assert "test" in refusal(path).message
+
+
 def test_an_unfinished_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "towers-16.h5"
     scene = random_scenario(8, 16, 0, 0)
@@ -207,6 +225,11 @@ def images() -> None:
         ),
         (groups, "clevr6 --from FILE", "prepare clevr6 --from FILE --size 96 --force"),
         (
+            groups,
+            "clevr6 --from FILE --test-only",
+            "prepare clevr6 --from FILE --size 96 --test-only --force",
+        ),
+        (
             images,
             f"folder DIR --name mine --crop 12 --size 8 {FEW}",
             "prepare folder DIR --name mine --size 8 --val-scenes 3 --test-scenes 2 --crop 12"
@@ -228,7 +251,7 @@ def test_the_hint_for_a_damaged_file_makes_it_again(
     path = next(tmp_path.rglob("*.h5"))
     whole, data = path.read_bytes(), DataFile(path)
     with open(path, "r+b") as file:
-        file.seek(data._offsets["val"])
+        file.seek(data._offsets["test"])
         file.write(b"\xab" * 50)
     shown = run(f"prepare show {path.relative_to(tmp_path)}")
     assert shown.exit_code == 2 and shown.stderr.rstrip().endswith(f": sri {hint}")

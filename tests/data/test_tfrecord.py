@@ -436,6 +436,38 @@ def test_from_the_bucket_then_offline(path: Path, monkeypatch: pytest.MonkeyPatc
     assert numbers(DataFile("data/objects-room-64.h5")) == IN_ORDER
 
 
+def test_a_published_test_set_is_a_data_set_of_its_own(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten entities; no split by position, and a name that training data do not have."""
+    masks = np.zeros((10, 64, 64))
+    masks[0], masks[9, 9:20, 9:20] = 255, 255
+    masks[0, 9:20, 9:20] = 0
+    record = example({"image": one_string(np.zeros((64, 64, 3))), "mask": one_string(masks)})
+    file = write(Path("objects_room_test_six_objects.tfrecords"), [record] * 4)
+    words = ("objects-room", "--from", str(file))
+    first = sri(*words)
+    assert first.exit_code == sri(*words).exit_code == 0, first.output
+    data = DataFile("data/objects-room-six-objects-64.h5")
+    assert (data.name, data.counts) == (
+        "objects-room-six-objects",
+        {"train": 0, "val": 0, "test": 4},
+    )
+    masks_there = data.split("test").masks
+    assert masks_there is not None and masks_there.max() == 9
+    assert sri(*words, "--scenes", "2").exit_code == 2
+    with serving(file.read_bytes()) as server:
+        monkeypatch.setenv("SRI_BUCKET", server.url.rpartition("/")[0])
+        words = ("objects-room", "--from", "bucket", "--test-set", "six_objects", "--size", "32")
+        assert sri(*words, "--test-scenes", "3").exit_code == 0
+    assert DataFile("data/objects-room-six-objects-32.h5").counts["test"] == 3
+    grey_rooms(Path("other.tfrecords"))
+    assert sri("objects-room", "--from", "other.tfrecords", "--test-only").exit_code == 0
+    assert DataFile("data/objects-room-test-64.h5").counts == {"train": 0, "val": 0, "test": 6}
+    assert sri("objects-room", "--test-only").exit_code == 2  # simulated
+    assert sri("objects-room", "--test-set", "six_objects").exit_code == 2
+
+
 def test_wrong_sources(path: Path) -> None:
     grey_rooms(Path("rooms.tfrecords"))
     Path("text.tfrecords").write_text("no such thing")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from PIL import Image
 from sri_cli import checkpoint as checkpoints
 from sri_cli.cli.main import cli
 from sri_cli.config.load import load_recipe
+from sri_cli.data.writer import DataFileWriter
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import TrainedRun, load_run, open_run
 from sri_cli.metrics.evaluate import evaluate_all, evaluate_run, parse_metrics, show_recorded
@@ -37,6 +39,7 @@ from sri_cli.metrics.tables import evaluation_text
 from sri_cli.models.build import build_model
 from sri_cli.plotting.samples import write_samples
 from sri_cli.run import Workspace
+from tests.small_data import COUNTS, header, towers
 
 ROOT = Path(__file__).parents[2]
 
@@ -123,8 +126,30 @@ def test_numbers_do_not_depend_on_chunks(
 
 def test_images_without_foreground_are_counted(trained: TrainedRun) -> None:
     records = evaluate_run(trained, ["ari"], num=16)  # the first image is empty
-    assert records[0]["counts"] == {"images": 16, "without_foreground": 1}
+    objects = np.array([len(np.unique(m)) - 1 for m in towers(16, 2)[1]])
+    one = int((objects == 1).sum())
+    assert one and records[0]["counts"] == {
+        "images": 16,
+        "without_foreground": 1,
+        "one_object": one,
+    }
     assert "1 without foreground" in evaluation_text(records)
+    several = next(m for m in records if m["metric"] == "ari_fg_several")
+    assert several["counts"]["images"] == 15 - one
+    # An image of one object scores 0 or 1: the mean of all is theirs and that of the others.
+    rest = 15 * value(records, "ari_fg") - (15 - one) * several["value"]
+    assert rest == pytest.approx(round(rest), abs=1e-9) and 0 <= round(rest) <= one
+
+
+def test_a_void_label_is_left_out(trained: TrainedRun, tmp_path: Path) -> None:
+    file = tmp_path / "void-32.h5"
+    with DataFileWriter(file, replace(header("void", 32, COUNTS), void_label=3)) as writer:
+        for seed, (split, count) in enumerate(COUNTS.items()):
+            writer.append(split, *towers(count, seed), {})
+        writer.finish()
+    objects = [len({*np.unique(m).tolist()} - {0, 3}) for m in towers(16, 2)[1]]
+    (first, *_) = evaluate_run(trained, ["ari"], str(file), num=16)
+    assert first["counts"]["one_object"] == objects.count(1) and "void label 3" in first["protocol"]
 
 
 def test_masks_are_needed_by_segmentation_alone(

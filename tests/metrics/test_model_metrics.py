@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sri_cli.metrics.model_metrics import bits_per_dimension, negative_elbo
 from sri_cli.metrics.order import iou_over_chance, order_consistency, report, shuffled
-from sri_cli.metrics.segmentation import ari_fg, labels_of, msc_fg
+from sri_cli.metrics.segmentation import ari_fg, count_objects, labels_of, msc_fg
 from sri_cli.models.base import Losses, Objective
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -118,6 +118,27 @@ def test_covering_by_hand(
     covering = msc_fg(one, other, background)
     assert covering.mean.item() == pytest.approx(float(mean), abs=1e-15)
     assert covering.scaled.item() == pytest.approx(float(scaled), abs=1e-15)
+
+
+def test_void_pixels_count_nowhere(device: torch.device) -> None:
+    """As if an image had no such pixels, neither in an instance nor in a segment that covers it."""
+    true, predicted = maps([0, 1, 1, 2, 2], [0, 1, 1, 1, 0]), maps([5, 5, 6, 7, 7], [5, 5, 6, 6, 5])
+    rim = np.array([255, 255, 255])[None, None].repeat(2, axis=0)
+    covered = np.array([5, 6, 7])[None, None].repeat(2, axis=0)
+    true_void, predicted_void = (
+        torch.tensor(np.concatenate(pair, axis=2), device=device)
+        for pair in ((true, rim), (predicted, covered))
+    )
+    assert ari_fg(true_void, predicted_void, void=255).tolist() == ari_fg(true, predicted).tolist()
+    for void, without in zip(
+        msc_fg(true_void, predicted_void, void=255), msc_fg(true, predicted), strict=True
+    ):
+        assert void.tolist() == without.tolist()
+    assert count_objects(true_void, 1, 255).tolist() == [2, 1]
+    assert count_objects(true_void).tolist() == [3, 2]  # a label like any other
+    assert count_objects(true_void, 2, 255).tolist() == [1, 0]
+    only_void = maps([0, 255, 255])
+    assert ari_fg(only_void, only_void, void=255).isnan().all()
 
 
 def test_neither_batches_nor_chunks_change_a_score(device: torch.device) -> None:

@@ -76,6 +76,7 @@ def choose_source(
     preset: str = "original",
     split: str = "default",
     raw: Path | None = None,
+    test_set: str | None = None,
 ) -> Source:
     """The source that the options of `sri prepare NAME` mean.
 
@@ -87,6 +88,7 @@ def choose_source(
         preset: original, or demo for the near, plain towers.
         split: Which split lists of the original files of ShapeStacks.
         raw: Write the simulated towers as original files to this folder, then read those.
+        test_set: A test set of Objects Room in the bucket, such as six_objects.
 
     Raises:
         SriError: Impossible numbers, options that do not go together, or no such source.
@@ -104,6 +106,8 @@ def choose_source(
         (split != "default" and not unpacked, f"--split {split} is for the original's files"),
         (views and not (simulate or unpacked), f"--views {views} cannot be chosen here"),
         (where == "bucket" and not kind.record_file, f"{name} is not in the bucket"),
+        (options.test_only and simulate, "--test-only is for files"),
+        (test_set and where != "bucket", f"--test-set {test_set} is downloaded from the bucket"),
     ):
         if wrong:
             raise SriError(problem, f"leave it out, or choose another source than --from {where}")
@@ -115,6 +119,8 @@ def choose_source(
     if kind.split is not None:
         options.refuse_seed()
     record_file = Path(kind.record_file).name
+    if test_set:
+        record_file = f"objects_room_test_{test_set}.tfrecords"
     if where == "mirror":
         return Hdf5Source(kind, downloads / kind.mirror_file, options, remote=True, offline=offline)
     if where == "bucket":

@@ -145,6 +145,7 @@ class FolderSource(Source):
     def __init__(self, folder: Path, options: FolderOptions, workers: int | None = None) -> None:
         options.check()
         self.folder, self.options = folder, options
+        self.test_only = options.test_only
         self.resizing = Resizing(options.size_px or DEFAULT_PX, centre=options.crop)
         name = _name_of(folder, options)
         entries = list_images(folder)

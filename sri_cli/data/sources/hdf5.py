@@ -76,21 +76,25 @@ class Hdf5Source(ImageSource):
         offline: bool = False,
     ) -> None:
         super().__init__(kind, path, options, remote=remote, offline=offline)
-        self.groups = ("/",) if remote or has_images(path) else SPLITS
+        self.by_group = not (remote or has_images(path))
+        self.groups = (("test",) if self.test_only else SPLITS) if self.by_group else ("/",)
         self.header = Header(
-            name=kind.name,
+            name=self.name,
             size=self.resizing.size,
-            source="mirror" if self.groups == ("/",) else "original",
+            source="original" if self.by_group else "mirror",
             background_labels=kind.background_labels,
-            parameters={"file": path.name, **self._split_parameters()},
+            parameters={"file": path.name, **self.base, **self._split_parameters()},
             preprocessing="",  # depends on the file
         )
 
     def _split_parameters(self) -> dict[str, Any]:
         given = self.options.given
-        if self.groups == SPLITS:
-            limits = {split: "all" if n is None else n for split, n in given.items()}
-            return {"kept": self.kind.kept, "split": "groups of the file", **limits}
+        if self.by_group:
+            limits = {
+                split: "all" if given[split] is None else given[split] for split in self.groups
+            }
+            rule = "test only" if self.test_only else "groups of the file"
+            return {"kept": self.kind.kept, "split": rule, **limits}
         if self.kind.split is not None:
             split = self.kind.split.changed_by(self.options)
             return {"kept": self.kind.kept, **split.parameters()}
@@ -155,8 +159,8 @@ class Hdf5Source(ImageSource):
             open_hdf5(self.path) as file,
             Progress(0, 0, f"check {self.path.name}", "image") as progress,
         ):
-            if self.groups == SPLITS:
-                plan = {split: self._take_group(file, split, progress) for split in SPLITS}
+            if self.by_group:
+                plan = {split: self._take_group(file, split, progress) for split in self.groups}
             else:
                 image, mask = self._datasets(file, "/")
                 if self.kind.split is None:

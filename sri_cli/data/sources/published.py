@@ -5,8 +5,10 @@ Axes: H, W rows and columns of an image, E entities, background first.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,13 +27,13 @@ OTHER_SOURCES = "use --from simulate, or --from FILE for a local copy"
 
 @dataclass(frozen=True)
 class PositionSplit:
-    """A split by position: the first `test` images, the next `val`, then `train` (None: the rest).
+    """A split by position: the first `test` images, the next `val`, then `train`; None: the rest.
 
     The published rule counts all images of a file, also those that a filter drops; a split with
     other numbers counts only the images that are kept.
     """
 
-    test: int
+    test: int | None
     val: int
     train: int | None
     published: bool = True
@@ -39,6 +41,8 @@ class PositionSplit:
     def changed_by(self, options: Options) -> PositionSplit:
         """The split with the user's numbers; the published one if there are none."""
         train, val, test = (options.given[split] for split in SPLITS)
+        if options.test_only:
+            return PositionSplit(test, 0, 0, published=False)
         if train is None and val is None and test is None:
             return self
         default = sixth(train) if train is not None else val or test or 1
@@ -47,11 +51,12 @@ class PositionSplit:
     def assign(self, images: Iterable[tuple[T, bool]]) -> Iterator[tuple[str | None, T]]:
         """(split, image) of each (image, whether it is kept), up to the end of the split; None for
         those that are not kept."""
-        position, first_train = 0, self.test + self.val
+        first_val = math.inf if self.test is None else self.test
+        position, first_train = 0, first_val + self.val
         for image, keep in images:
             if self.train is not None and position >= first_train + self.train:
                 return
-            evaluation = "test" if position < self.test else "val"
+            evaluation = "test" if position < first_val else "val"
             split = evaluation if position < first_train else "train"
             yield split if keep else None, image
             position += keep or self.published
@@ -61,7 +66,11 @@ class PositionSplit:
 
         `counts`: the images of each split that are kept.
         """
-        needed = {"test": self.test, "val": self.val, "train": self.train or 1}
+        needed = {
+            "test": self.test or 1,
+            "val": self.val,
+            "train": 1 if self.train is None else self.train,
+        }
         if self.published:
             enough = num_images >= sum(needed.values()) and all(counts.values())
         else:
@@ -70,13 +79,15 @@ class PositionSplit:
             rule = "the published split" if self.published else "a split"
             raise SriError(
                 f"{path} has {num_images:,} images ({sum(counts.values()):,} of them kept), too few"
-                f" for {rule} of {self.test:,} test, {self.val:,} validation and"
-                f" {self.train or 'more'} training images",
+                f" for {rule} of {self.test or 'some'} test, {self.val:,} validation and"
+                f" {'more' if self.train is None else self.train} training images",
                 "choose another split: --test-scenes T --val-scenes V --scenes N",
             )
 
     def parameters(self) -> dict[str, object]:
         """The split as recorded in the data file."""
+        if self.val == self.train == 0:
+            return {"split": "test only", "test": "all" if self.test is None else self.test}
         return {
             "split": "as published" if self.published else "in order: test, val, train",
             "test": self.test,
@@ -180,9 +191,20 @@ class ImageSource(Source):
         remote: bool = False,
         offline: bool = False,
     ) -> None:
-        """`remote`: the file is downloaded to `path` first; `offline`: only if it exists."""
+        """`remote`: the file is downloaded to `path` first; `offline`: only if it exists.
+
+        A published test set is a data set of its own, without training images.
+        """
         options.check()
+        found = re.search(r"_test_(\w+)\.", path.name)
+        if found:
+            options = replace(options, test_only=True)
+            options.check()
         self.kind, self.path, self.options = kind, path, options
+        self.test_only = options.test_only
+        suffix = f"-{found[1].replace('_', '-')}" if found else "-test" * options.test_only
+        self.name = kind.name + suffix
+        self.base = {"set": kind.name} if suffix else {}  # a parameter
         self.remote, self.offline = remote, offline
         self.resizing = Resizing(options.size_px or kind.size_px, kind.filter)
 

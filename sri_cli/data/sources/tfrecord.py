@@ -239,19 +239,25 @@ class RecordSource(ImageSource):
     ) -> None:
         super().__init__(kind, path, options, remote=remote, offline=offline)
         assert kind.split is not None
-        self.split = kind.split.changed_by(options)
+        self.split = kind.split.changed_by(self.options)
         self.crop = Resizing(self.resizing.size, kind.filter, kind.crop)
         self.header = Header(
-            name=kind.name,
+            name=self.name,
             size=self.crop.size,
             source="original",
             background_labels=kind.background_labels,
-            parameters={"file": path.name, "kept": kind.kept, **self.split.parameters()},
+            parameters={
+                "file": path.name,
+                "kept": kind.kept,
+                **self.base,
+                **self.split.parameters(),
+            },
             preprocessing=self.crop.describe(),
         )
 
     def fetch(self, workers: int, command: str) -> None:
-        self.download(os.environ.get("SRI_BUCKET", BUCKET), self.kind.record_file)
+        folder = self.kind.record_file.partition("/")[0]
+        self.download(os.environ.get("SRI_BUCKET", BUCKET), f"{folder}/{self.path.name}")
 
     def survey(self) -> Survey:
         """Read the file as far as needed, check every record, and count the splits."""
