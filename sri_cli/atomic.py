@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -10,6 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sri_cli.errors import SriError, SriFailure
+
+SPACE = "free some space or choose another folder"
+PERMISSION = "change its permissions, or choose another folder"
+# Errors whose cause is the disk or its permissions, not a mistake in this program.
+DISK_HINTS = {
+    errno.ENOSPC: SPACE,
+    errno.EDQUOT: SPACE,
+    errno.EFBIG: "choose a disk and limits (ulimit -f) that allow larger files",
+    errno.EACCES: PERMISSION,
+    errno.EPERM: PERMISSION,
+    errno.EROFS: "the disk is read-only: choose a folder on another one",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
 
 
 def list_folder(folder: Path) -> list[Path]:
@@ -24,7 +38,9 @@ def ensure_folder(path: Path) -> Path:
     except OSError as error:
         raise cannot_write(path, error) from error
     if not os.access(path, os.W_OK | os.X_OK):
-        raise SriFailure(f"{path} is not writable", "choose another folder")
+        read_only = os.statvfs(path).f_flag & os.ST_RDONLY
+        number = errno.EROFS if read_only else errno.EACCES
+        raise cannot_write(path, OSError(number, os.strerror(number)))
     return path
 
 
@@ -94,7 +110,9 @@ def sync_folder(folder: Path) -> None:
 
 def cannot_write(path: Path, error: OSError) -> SriFailure:
     """The SriFailure for an OSError while writing `path`."""
-    return SriFailure(
-        f"could not write {path}: {error.strerror or error}",
-        "free some space or choose another folder",
-    )
+    return SriFailure(f"could not write {path}: {error.strerror or error}", disk_hint(error))
+
+
+def disk_hint(error: OSError) -> str:
+    """The fix for an OSError of the disk."""
+    return DISK_HINTS.get(error.errno or 0, "choose another folder")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import shlex
@@ -16,6 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from sri_cli import __version__
+from sri_cli.atomic import DISK_HINTS, disk_hint
 from sri_cli.errors import Interrupted, SriError, did_you_mean
 from sri_cli.run import Workspace
 
@@ -39,16 +39,6 @@ VERBS = {
     "demo": "Prepare data, train and write a report in a few minutes.",
 }
 
-# OSErrors whose cause is the disk or its permissions, not a mistake in this program.
-DISK_ERRORS = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-}
-
 
 class VerbGroup(click.Group):
     """The group of all verbs; every error becomes one line, a suggestion and an exit code."""
@@ -67,6 +57,14 @@ class VerbGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb. click takes any EOFError for the end of a prompt, and the work as stopped:
+        here it comes from a file that ends too early."""
+        try:
+            return super().invoke(ctx)
+        except EOFError as error:
+            raise RuntimeError(f"a file ends too early ({error})") from error
 
     def main(
         self,
@@ -109,9 +107,9 @@ def describe(error: Exception, words: Sequence[str]) -> tuple[str, str | None, i
     if isinstance(error, click.ClickException):
         ctx = getattr(error, "ctx", None)
         return error.format_message(), f"see `{ctx.command_path if ctx else 'sri'} --help`", 2
-    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+    if isinstance(error, OSError) and error.errno in DISK_HINTS:
         file = f" {error.filename}" if error.filename else ""
-        return f"could not write or read{file}: {error.strerror}", None, 1
+        return f"could not write or read{file}: {error.strerror}", disk_hint(error), 1
     debug = f"for the traceback: {shlex.join(['sri', '--debug', *words])}"
     return f"{type(error).__name__}: {error}", None if "--debug" in words else debug, 1
 

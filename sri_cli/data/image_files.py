@@ -25,6 +25,9 @@ from sri_cli.errors import SriError
 
 # Formats that Pillow only identifies, or draws with another program.
 NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+# Pillow's names of formats, and of compressions of TIFF, that lose detail.
+LOSSY = {"JPEG", "MPO", "JPEG2000", "AVIF", "HEIF", "JXL", "DDS"}
+LOSSY_TIFF = {"jpeg", "tiff_jpeg", "webp"}
 PLUGINS = ("pillow_heif", "pillow_avif", "pillow_jxl")  # used where they are installed
 DEEP_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
@@ -131,6 +134,30 @@ def read_upright(path: Path) -> tuple[Image.Image, Frame]:
         turned = image.transpose(TURNS[orientation])
         turned.format = image.format
         return turned, Frame(*turned.size, orientation)
+
+
+def is_lossy(path: Path) -> bool:
+    """Whether the file's compression loses detail, by its content; False for an unreadable one.
+
+    AVIF, HEIF, JPEG 2000 and JPEG XL have lossless modes, which are rare and not told apart.
+    """
+    with suppress(Exception):
+        image_endings()  # loads the plugins
+        with Image.open(path) as image:
+            if image.format == "WEBP":
+                return not _is_lossless_webp(path)
+            return image.format in LOSSY or image.info.get("compression") in LOSSY_TIFF
+    return False
+
+
+def _is_lossless_webp(path: Path) -> bool:
+    """Whether all pixels are in chunks VP8L; those of an animation are inside chunks ANMF."""
+    data, at, kinds = path.read_bytes(), 12, set()
+    while at + 8 <= len(data):
+        kind, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        kinds.add(kind)
+        at += 24 if kind == b"ANMF" else 8 + size + size % 2
+    return b"VP8 " not in kinds
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

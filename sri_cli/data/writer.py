@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sri_cli import __version__
-from sri_cli.atomic import cannot_write, ensure_folder, lock_file, sync_folder
+from sri_cli.atomic import SPACE, cannot_write, ensure_folder, lock_file, sync_folder
 from sri_cli.data.dataset import SCHEMA, SPLITS, as_python, hash_of, reason_of
 from sri_cli.errors import SriError, SriFailure
 
@@ -235,7 +235,8 @@ class DataFileWriter:
             yield
         except (OSError, RuntimeError) as error:
             self._refused = True
-            raise cannot_write(self.path, OSError(0, reason_of(error))) from error
+            number = getattr(error, "errno", None) or 0
+            raise cannot_write(self.path, OSError(number, reason_of(error))) from error
 
 
 def check_space(path: Path, num_bytes: int) -> None:
@@ -246,5 +247,5 @@ def check_space(path: Path, num_bytes: int) -> None:
         raise SriFailure(
             f"could not write {path}: {num_bytes / 1e6:,.0f} MB are needed,"
             f" {free / 1e6:,.0f} MB are free",
-            "free some space or choose another folder",
+            SPACE,
         )

@@ -19,10 +19,12 @@ from torch import Tensor
 
 from sri_cli.console import counting
 from sri_cli.generation.sample import (
+    check_finite,
     chunk_size,
     device_of,
     evaluation_noise,
     in_chunks,
+    is_finite,
     quantise,
     sample_noise,
     to_tensor,
@@ -148,10 +150,15 @@ def reimagine(
 def decode_edits(
     model: SlotVAE, edits: Sequence[EditedSlots], slots: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Images uint8 [N,H,W,3], and the masks [N,K,H,W] of `slots` slots, which sum to 1 over K."""
+    """Images uint8 [N,H,W,3], and the masks [N,K,H,W] of `slots` slots, which sum to 1 over K.
+
+    Raises:
+        SriFailure: for scenes that are not finite.
+    """
     device, size = device_of(model), model.image_size
     images = np.zeros((len(edits), size, size, 3), np.uint8)
     masks = np.zeros((len(edits), slots, size, size), np.float32)
+    finite = torch.ones(len(edits), dtype=torch.bool)
     with counting("decoding", len(edits)) as advance:
         for count in sorted({len(edit.index) for edit in edits}):
             alike = [i for i, edit in enumerate(edits) if len(edit.index) == count]
@@ -161,12 +168,14 @@ def decode_edits(
                 masks[chosen] = 0  # a chunk that failed is tried again
                 scene = model.decode(torch.stack([edits[i].slots for i in chosen]).to(device))
                 images[chosen] = quantise(scene.image)
+                finite[chosen] = is_finite(scene.image)
                 for i, own in zip(chosen, scene.masks[:, :, 0].float().cpu().numpy(), strict=True):
                     np.add.at(masks[i], list(edits[i].index), own)
                 return num
 
             for done in in_chunks(decode, len(alike), chunk_size(count, size, device), device):
                 advance(done)
+    check_finite(finite)
     return images, masks
 
 

@@ -8,10 +8,18 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from sri_cli.data.dataset import DataFile
-from sri_cli.generation.sample import evaluation_noise, in_chunks, quantise, to_tensor
+from sri_cli.generation.sample import (
+    check_finite,
+    evaluation_noise,
+    in_chunks,
+    is_finite,
+    quantise,
+    to_tensor,
+)
 from sri_cli.generation.trained_run import TrainedRun
 
 CHUNK = 8  # images
@@ -36,6 +44,7 @@ def reconstruct(
 
     Raises:
         SriError: for images of another size than the model's, or an unknown split.
+        SriFailure: for reconstructions that are not finite.
     """
     model, device = trained.model, trained.device
     data.check_size(model.image_size)
@@ -43,11 +52,11 @@ def reconstruct(
     indices = data.split(split).pick(num)
     inputs = np.array(images[indices])
 
-    def compute(start: int, count: int) -> tuple[np.ndarray | None, ...]:
+    def compute(start: int, count: int) -> tuple[torch.Tensor, tuple[np.ndarray | None, ...]]:
         rows = slice(start, start + count)
         noise = evaluation_noise(model, seed, indices[rows], device)
         made = model.reconstruct(to_tensor(inputs[rows], device), noise)
-        return (
+        return is_finite(made.scene.image), (
             made.attention[:, :, 0].float().cpu().numpy(),
             quantise(made.scene.image),
             made.scene.masks[:, :, 0].float().cpu().numpy(),
@@ -55,7 +64,8 @@ def reconstruct(
             None if made.imagined is None else quantise(made.imagined.image),
         )
 
-    chunks = list(in_chunks(compute, len(indices), CHUNK, device))
+    finite, chunks = zip(*in_chunks(compute, len(indices), CHUNK, device), strict=True)
+    check_finite(torch.cat(finite), "reconstructions")
     arrays: list[Any] = [
         None if parts[0] is None else np.concatenate(parts) for parts in zip(*chunks, strict=True)
     ]

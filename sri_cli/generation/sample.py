@@ -7,7 +7,7 @@ slots it uses a prefix of the noise of more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -58,7 +58,8 @@ def sample_scenes(
 
     Raises:
         SriError: for settings out of range (at once, not at the first chunk).
-        SriFailure: when even a single image does not fit into memory.
+        SriFailure: when even a single image does not fit into memory; after the last chunk, when
+            a scene is not finite.
     """
     check_request(num, slots, temperature, seed)
     device = device_of(model)
@@ -69,7 +70,34 @@ def sample_scenes(
         scene = model.sample({k: v.to(device) for k, v in noise.items()}, temperature)
         return Scene(scene.rgb.float(), scene.log_masks.float())
 
-    return in_chunks(draw, num, size, device, precision)
+    return checked(in_chunks(draw, num, size, device, precision))
+
+
+def checked(scenes: Iterable[Scene]) -> Iterator[Scene]:
+    """All scenes; after the last one SriFailure if any is not finite (8 bits would hide it)."""
+    finite = []
+    for scene in scenes:
+        finite.append(is_finite(scene.image))
+        if not finite[-1].all():  # as black, without warnings of numpy
+            scene = Scene(scene.rgb.nan_to_num(0.0), scene.log_masks.nan_to_num(0.0))
+        yield scene
+    check_finite(torch.cat(finite))
+
+
+def is_finite(image: Tensor) -> Tensor:
+    """Whether all values of each image [B,C,H,W] are finite, bool [B] on the CPU."""
+    return image.isfinite().flatten(1).all(dim=1).cpu()
+
+
+def check_finite(finite: Tensor, what: str = "scenes") -> None:
+    """SriFailure unless all of the flags [N] are true."""
+    broken = int((~finite).sum())
+    if broken:
+        raise SriFailure(
+            f"{broken} of {len(finite)} {what} hold values that are not finite",
+            "lower the temperature, or name another run or checkpoint:"
+            " --run RUN/checkpoints/step-N",
+        )
 
 
 class Scenes(NamedTuple):

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sri_cli.generation.sample import chunk_size, device_of, in_chunks, sample_noise
+from sri_cli.generation.sample import checked, chunk_size, device_of, in_chunks, sample_noise
 from sri_cli.models.base import Scene, SlotVAE
 from sri_cli.rng import NoiseSpec, indexed_noise
 
@@ -108,7 +108,7 @@ def walk_scenes(
 
     slots = next(noise.shape[1] for name, noise in walk.held.items() if name != "scene")
     size = chunk_size(slots, model.image_size, device)
-    return in_chunks(draw, frames * walks, size, device, precision)
+    return checked(in_chunks(draw, frames * walks, size, device, precision))
 
 
 def direction_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

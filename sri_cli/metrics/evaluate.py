@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sri_cli.console import counting
 from sri_cli.data.dataset import DataFile
@@ -212,8 +213,10 @@ def open_images(
     images = replace(images, count=min(num or images.count, images.count))
     if {"fid", "stack-fd"} & set(metrics):
         check_count(images.count)
-    subject = {"kind": "images", "images": str(folder), "count": images.count}
+    subject: dict[str, Any] = {"kind": "images", "images": str(folder), "count": images.count}
     subject["sha256"] = images.sha256()
+    if images.num_lossy:
+        subject["lossy"] = images.num_lossy
     return images, file, Context(subject, data_facts(file, split), seed)
 
 

@@ -1,7 +1,7 @@
 """Images to measure: new scenes of a run, or those of any other tool in a folder.
 
-A folder holds image files, or one .npz or .h5 with `images`: all formats of `sri sample`. Nothing
-is written into it.
+A folder holds image files that Pillow reads, or one .npz or .h5 with `images`: all formats of `sri
+sample`; or one .npy. Nothing is written into it.
 
 Axis legend: N images, S side in pixels. Images are uint8 [N,S,S,3].
 """
@@ -9,7 +9,8 @@ Axis legend: N images, S side in pixels. Images are uint8 [N,S,S,3].
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from typing import Any
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from sri_cli import __version__
+from sri_cli.atomic import list_folder
+from sri_cli.data.image_files import Unreadable, image_files, is_lossy, read_upright, unreadable
 from sri_cli.device import choose_precision
 from sri_cli.errors import SriError
 from sri_cli.generation.sample import check_request, quantise, sample_scenes
@@ -34,13 +36,13 @@ from sri_cli.metrics.features import (
 from sri_cli.metrics.records import model_digest
 
 CACHE = "fid"  # folder of a data root or a run
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-ARRAYS = (".npz", ".h5")
+ARRAYS = (".npz", ".npy", ".h5")
+MASKS = "masks"  # folders of this name hold no images
 MODES = ("1", "L", "P", "RGB", "LA", "RGBA", "PA", "CMYK", "YCbCr")  # of at most 8 bits a channel
 BLOCK = 512  # images in memory at once
 HINT = (
-    "--images takes a folder of image files (png, jpg, webp, bmp), or with a .npz or .h5 that has"
-    " `images` uint8 [N,S,S,3]"
+    "--images takes a folder of image files, or with one .npz or .h5 that has `images`, or .npy:"
+    " uint8 [N,S,S,3]"
 )
 
 
@@ -59,6 +61,12 @@ class ImageSource:
     temperature: float | None = None
     naming: dict[str, Any] = field(default_factory=dict)
     cache: tuple[Path, dict[str, Any]] | None = None
+    lossy: Sequence[bool] = ()  # of each image, whether its file has lost detail
+
+    @property
+    def num_lossy(self) -> int:
+        """How many of the `count` images come from lossy files."""
+        return sum(self.lossy[: self.count])
 
     def blocks(self) -> Iterator[Images]:
         """All images, at most BLOCK at a time."""
@@ -126,6 +134,7 @@ def images_of_run(
         "temperature": temperature,
         "seed": seed,
         "precision": precision,
+        "finite": True,  # version 0.1 cached features of black images for scenes that are not
     }
     name = f"{digest[:16]}_slots-{slots}_temp-{temperature:g}_seed-{seed}_{precision}"
     cache = (trained.run_dir / CACHE / name, key)
@@ -133,7 +142,7 @@ def images_of_run(
 
 
 def open_folder(folder: Path) -> ImageSource:
-    """The images in `folder`.
+    """The images in `folder`, also in the folders below it.
 
     Raises:
         SriError: for a folder without images, or whose first is unusable; `read` raises it for
@@ -144,15 +153,17 @@ def open_folder(folder: Path) -> ImageSource:
         raise SriError(f"--images {folder} {what}", HINT)
     if (folder / "sample.json").is_file() and (folder / "images").is_dir():
         return _of_files(folder, folder / "images")  # beside sri sample's own grid.png
-    arrays = sorted(path for path in folder.iterdir() if path.suffix in ARRAYS)
+    arrays = [path for path in list_folder(folder) if path.suffix.lower() in ARRAYS]
+    arrays = [path for path in arrays if path.is_file() and not path.name.startswith(".")]
     if len(arrays) > 1:
         names = ", ".join(path.name for path in arrays)
         raise SriError(f"{folder} has several arrays: {names}", "give each a folder of its own")
-    return _of_array(folder, arrays[0]) if arrays else _of_files(folder, folder)
+    return _of_array(arrays[0]) if arrays else _of_files(folder, folder)
 
 
 def _of_files(named: Path, folder: Path) -> ImageSource:
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
+    files = image_files(folder)[0]
+    files = [path for path in files if MASKS not in path.relative_to(folder).parts[:-1]]
     if not files:
         raise SriError(f"--images {named} has no images", HINT)
     size = _read_file(files[0]).shape[0]
@@ -165,45 +176,61 @@ def _of_files(named: Path, folder: Path) -> ImageSource:
                 raise SriError(f"{named} mixes sizes: {sides}", "give images of one size")
         return np.stack(images)
 
-    return ImageSource(len(files), size, read)
+    return ImageSource(len(files), size, read, lossy=[is_lossy(path) for path in files])
 
 
 def _read_file(path: Path) -> Images:
     """uint8 [S,S,3]; SriError for anything but a square 8-bit image without transparency."""
     try:
-        with Image.open(path) as image:
-            image.load()
+        with unreadable():
+            image, frame = read_upright(path)
             mode, colours, extrema = image.mode, image.convert("RGB"), image.getextrema()
             # A palette may have transparency without a channel for it.
             transparent = "transparency" in image.info or (
                 mode in ("LA", "RGBA", "PA") and extrema[-1] != (255, 255)
             )
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise SriError(f"{path} is not a readable image", "remove it from the folder") from error
+    except Unreadable as error:
+        raise SriError(
+            f"{path} is not a readable image: {error}", "remove it from the folder"
+        ) from error
     if mode not in MODES:
         raise SriError(f"{path} has more than 8 bits a channel", "give 8-bit images")
     if transparent:
         raise SriError(f"{path} has transparent pixels", "flatten it onto its background")
-    if colours.width != colours.height:
-        sides = f"{colours.width}x{colours.height}"
-        raise SriError(f"{path} is {sides} pixels", "give square images")
+    if frame.width != frame.height:
+        raise SriError(f"{path} is {frame.width}x{frame.height} pixels", "give square images")
     return np.asarray(colours, np.uint8)
 
 
-def _of_array(folder: Path, path: Path) -> ImageSource:
-    try:
-        if path.suffix == ".h5":
-            images: Any = h5py.File(path, "r")["images"]  # read slice by slice
+def _of_array(path: Path) -> ImageSource:
+    with _problems(path):
+        if path.suffix.lower() == ".h5":
+            images: Any = h5py.File(path, "r", locking=False)["images"]  # read slice by slice
         else:
-            with np.load(path, allow_pickle=False) as file:
-                images = file["images"]
-    except (OSError, KeyError, ValueError) as error:
-        raise SriError(f"{path} has no `images`", HINT) from error
-    shape = tuple(images.shape)
-    if images.dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or shape[1] != shape[2]:
-        raise SriError(
-            f"{path}: `images` is {images.dtype} {list(shape)}", "it must be uint8 [N,S,S,3]"
-        )
-    if shape[0] == 0:
+            images = np.load(path, allow_pickle=False)
+            if not isinstance(images, np.ndarray):
+                with images as archive:
+                    images = archive["images"]
+        shape, dtype = tuple(images.shape), images.dtype
+    if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or shape[1] != shape[2]:
+        raise SriError(f"{path}: `images` is {dtype} {list(shape)}", "it must be uint8 [N,S,S,3]")
+    if 0 in shape:
         raise SriError(f"{path} has no images", HINT)
-    return ImageSource(shape[0], shape[1], lambda start, stop: images[start:stop])
+
+    def read(start: int, stop: int) -> Images:
+        with _problems(path):
+            return np.asarray(images[start:stop])
+
+    return ImageSource(shape[0], shape[1], read)
+
+
+@contextmanager
+def _problems(path: Path) -> Iterator[None]:
+    """SriError for whatever a damaged archive, or a file of another kind, causes."""
+    try:
+        yield
+    except KeyError as error:
+        raise SriError(f"{path} has no `images`", HINT) from error
+    except Exception as error:  # of numpy, zipfile, zlib and HDF5
+        why = getattr(error, "strerror", None) or f"damaged, or no {path.suffix} file"
+        raise SriError(f"{path} cannot be read: {why}", HINT) from error

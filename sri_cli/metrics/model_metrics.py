@@ -18,9 +18,11 @@ from torch import Tensor
 
 from sri_cli.data.dataset import DataFile
 from sri_cli.generation.sample import (
+    check_finite,
     chunk_size,
     evaluation_noise,
     in_chunks,
+    is_finite,
     sample_scenes,
     to_tensor,
 )
@@ -62,7 +64,10 @@ class SplitTask:
     def run(
         self, compute: Callable[[Tensor, dict[str, Tensor], NDArray[np.intp]], dict[str, Tensor]]
     ) -> dict[str, NDArray[np.float64]]:
-        """Values [N] by name, from compute(images [B,3,H,W] in [0,1], noise, indices) [B]."""
+        """Values [N] by name, from compute(images [B,3,H,W] in [0,1], noise, indices) [B].
+
+        `finite` [B] is one of them: SriFailure unless it is true for all images.
+        """
 
         def chunk(start: int, count: int) -> dict[str, Tensor]:
             indices = self.chosen[start : start + count]
@@ -75,7 +80,9 @@ class SplitTask:
         for values in in_chunks(chunk, len(self.chosen), size, self.device, self.precision):
             chunks.append({name: value.double().cpu().numpy() for name, value in values.items()})
             self.advance(len(next(iter(chunks[-1].values()))))
-        return {name: np.concatenate([values[name] for values in chunks]) for name in chunks[0]}
+        joined = {name: np.concatenate([part[name] for part in chunks]) for name in chunks[0]}
+        check_finite(torch.from_numpy(joined.pop("finite")).bool(), "images")
+        return joined
 
 
 def segmentation_scores(
@@ -95,7 +102,7 @@ def segmentation_scores(
     ) -> dict[str, Tensor]:
         result = task.model.reconstruct(images, noise)
         true = torch.from_numpy(true_masks[indices]).to(task.device)
-        scores = {"": count_objects(true, *labels)}
+        scores = {"": count_objects(true, *labels), "finite": is_finite(result.scene.image)}
         for suffix, masks in (("", result.scene.masks), ("_attention", result.attention)):
             predicted = labels_of(masks[:, :, 0])
             if "ari" in metrics:
@@ -139,7 +146,8 @@ def bound_scores(task: SplitTask, context: Context) -> list[Measurement]:
     def compute(images: Tensor, noise: dict[str, Tensor], _: Any) -> dict[str, Tensor]:
         losses = task.model.losses(images, noise)
         bound[:] = losses.bound
-        return {"": negative_elbo(losses), **losses.terms}
+        nats = {"": negative_elbo(losses), **losses.terms}
+        return nats | {"finite": torch.stack([*nats.values()]).isfinite().all(dim=0)}
 
     values = {name: mean_estimate(nats) for name, nats in task.run(compute).items()}
     total = values.pop("")

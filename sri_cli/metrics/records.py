@@ -23,6 +23,7 @@ from sri_cli.atomic import cannot_write
 from sri_cli.checkpoint import checkpoint_path
 from sri_cli.config.load import with_old_keys
 from sri_cli.data.dataset import DataFile
+from sri_cli.errors import SriFailure
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.run import MEASUREMENTS
 from sri_cli.strict_json import Record, read_lines, to_json
@@ -83,7 +84,16 @@ class Context:
         temperature: float | None = None,
         warning: str | None = None,
     ) -> Measurement:
-        """A record; `metric` is its key, `name` what the value may be called in print."""
+        """A record; `metric` is its key, `name` what the value may be called in print.
+
+        Lossy images that enter the value are added to `warning`.
+        """
+        data = {} if metric in WITHOUT_SPLIT else self.data or {}
+        warnings = [
+            warning,
+            lossy_warning("images measured", self.subject.get("lossy")),
+            lossy_warning("real images", data.get("lossy")),
+        ]
         return {
             "schema": SCHEMA,
             "metric": metric,
@@ -99,10 +109,20 @@ class Context:
             "slots": slots,
             "temperature": temperature,
             "protocol": protocol,
-            "warning": warning,
+            "warning": "; ".join(filter(None, warnings)) or None,
             "sri": __version__,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+
+
+def lossy_warning(what: str, count: int | None) -> str | None:
+    """A warning if so many images come from JPEG or other files that lose detail."""
+    if not count:
+        return None
+    return (
+        f"{count:,} of the {what} come from JPEG or other lossy files, which changes the value more"
+        " than models differ; use PNG"
+    )
 
 
 def run_subject(trained: TrainedRun) -> dict[str, Any]:
@@ -164,8 +184,15 @@ def mean_estimate(values: NDArray[np.float64]) -> Estimate:
 
 
 def append_records(run_dir: Path, records: Sequence[Measurement]) -> Path:
-    """Append lines to the run's metrics.jsonl in one write; SriFailure if that fails."""
+    """Append lines to the run's metrics.jsonl in one write.
+
+    Raises:
+        SriFailure: if that fails, or a value is not finite.
+    """
     path = run_dir / MEASUREMENTS
+    for record in records:
+        if not all(np.isfinite(record[key] or 0.0) for key in ("value", "low", "high")):
+            raise SriFailure(f"{record['name']} is not finite and was not recorded")
     lines = "".join(to_json(record) + "\n" for record in records).encode()
     try:
         with open(path, "a+b") as file:

@@ -54,6 +54,7 @@ LEGEND = (
     " interval of one run; shuffled: the same with the slots in random order; not in the paper: "
     f"{', '.join(heading for heading, _, _ in OWN_COLUMNS.values())}."
 )
+DOUBTFUL = "†"  # marks a value with a warning
 OF_ONE_RUN = ("run", "training_seed", "checkpoint", "model")
 
 
@@ -70,7 +71,7 @@ def table_rows(records: Sequence[Measurement]) -> list[list[str]]:
     if len(set(names)) < len(names):
         names = subjects
     titles = [name if step is None else f"{name}, step {step:,}" for name, step in names]
-    cells = {(_label(m), _subject(m)): estimate([m], m["metric"]) for m in records}
+    cells = {(_label(m), _subject(m)): estimate([m], m["metric"]) + mark([m]) for m in records}
     labels = dict.fromkeys(map(_label, _in_order(records)))
     rows = [[label, *(cells.get((label, one), "-") for one in subjects)] for label in labels]
     return [["", *titles], *rows]
@@ -91,7 +92,18 @@ def footnotes(records: Sequence[Measurement]) -> list[str]:
     for where, protocols in notes.items():
         lines.append(where)
         lines += [f"  {', '.join(dict.fromkeys(names))}: {how}" for how, names in protocols.items()]
+    doubts: dict[str, list[str]] = {}
+    for m in _in_order(records):
+        if m.get("warning"):
+            doubts.setdefault(m["warning"], []).append(m["name"])
+    for warning, names in doubts.items():
+        lines.append(f"{DOUBTFUL} {', '.join(dict.fromkeys(names))}: {warning}")
     return lines
+
+
+def mark(known: Sequence[Measurement]) -> str:
+    """The mark of a value that has a warning, which stands below the table."""
+    return DOUBTFUL if any(m.get("warning") for m in known) else ""
 
 
 def _in_order(records: Sequence[Measurement]) -> list[Measurement]:
@@ -278,7 +290,8 @@ class Group:
             shuffled = [m for m in self.measurements if SHUFFLED.get(m["metric"]) == column]
             values = [value for value in map(number, shuffled) if value is not None]
             remarks += [f"shuffled {rounded(mean(values), column)}"] if values else []
-            cells.append(estimate(known, column) + f" ({', '.join(remarks)})" * bool(remarks))
+            value = estimate(known, column) + mark(known)
+            cells.append(value + f" ({', '.join(remarks)})" * bool(remarks))
         return "; ".join(cells) or "-"
 
     def note(self, name: str) -> str:
@@ -298,7 +311,7 @@ class Group:
         for how, names in protocols.items():
             note += f". {', '.join(dict.fromkeys(names))}: {how}"
         warnings = dict.fromkeys(m["warning"] for m in self.measurements if m.get("warning"))
-        return note + "." + "".join(f" Warning: {warning.rstrip('.')}." for warning in warnings)
+        return note + "." + "".join(f" {DOUBTFUL} {warning.rstrip('.')}." for warning in warnings)
 
 
 def _protocol(m: Measurement) -> str:

@@ -20,6 +20,7 @@ _LATEX = str.maketrans(
         ">": r"\textgreater{}",
         "|": r"\textbar{}",
         "±": r"$\pm$",
+        "†": r"$\dagger$",
     }
 )
 

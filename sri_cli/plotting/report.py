@@ -42,7 +42,7 @@ from sri_cli.generation.reconstruct import reconstruct
 from sri_cli.generation.sample import draw_scenes
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.metrics.records import Measurement, newest, read_records, recorded, run_subject
-from sri_cli.metrics.tables import footnotes, table_rows
+from sri_cli.metrics.tables import DOUBTFUL, footnotes, table_rows
 from sri_cli.plotting.blocks import (
     TrainingLog,
     contact_panel,
@@ -188,7 +188,12 @@ def of_each(
     text: str = "",
 ) -> Section:
     """The section that `make` gives for a single run, or one with a part for each run."""
-    parts = [make(one, len(subjects) > FEW_RUNS) for one in subjects]
+    parts = []
+    for one in subjects:
+        try:
+            parts.append(make(one, len(subjects) > FEW_RUNS))
+        except SriError as error:
+            parts.append(not_shown(error))
     if len(parts) == 1:
         text = " ".join(filter(None, [text, parts[0].get("text", "")]))
         return {**parts[0], "title": title, "text": text}
@@ -301,9 +306,9 @@ def measurements(subjects: Sequence[Subject]) -> Section:
         caption = "Values with 95 % intervals"
         section["tables"] = [{"header": header, "rows": rows, "caption": caption}]
         lines = footnotes(records)  # indented below the split that they are about
-        section["notes"] += [line.strip() if line.startswith(" ") else f"{line}:" for line in lines]
-        warnings = dict.fromkeys(r["warning"] for r in records if r.get("warning"))
-        section["notes"] += [f"Warning: {warning}" for warning in warnings]
+        section["notes"] += [
+            line.strip() if line.startswith((" ", DOUBTFUL)) else f"{line}:" for line in lines
+        ]
     return section
 
 
@@ -379,10 +384,7 @@ def reconstructions(one: Subject, _: bool) -> Section:
     """Test images, their reconstructions, and rollouts where the model has a scene variable."""
     if isinstance(one.data, SriError):
         return not_shown(one.data)
-    try:
-        made = reconstruct(one.trained, one.data, num=TEST_IMAGES)
-    except SriError as error:
-        return not_shown(error)
+    made = reconstruct(one.trained, one.data, num=TEST_IMAGES)
     panel = reconstruction_panel(made)
     caption = f"{len(made.inputs)} images of the test split of {one.data.caption}"
     section: Section = {"figures": [image_figure(panel, caption, f"{caption}, {one.name}", True)]}

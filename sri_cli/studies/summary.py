@@ -14,7 +14,7 @@ from sri_cli import __version__
 from sri_cli.atomic import write_atomic
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
-from sri_cli.metrics.tables import NAMED, estimate, number, rounded
+from sri_cli.metrics.tables import DOUBTFUL, NAMED, estimate, mark, number, rounded
 from sri_cli.metrics.tabular import Table, format_tables
 from sri_cli.plotting.from_runs import Options, figure_of_runs
 from sri_cli.run import Workspace
@@ -214,7 +214,7 @@ def result_table(study: Study, statuses: Sequence[RunStatus], data: str) -> Tabl
     warnings: dict[str, str] = {}
     for one in statuses:
         warnings |= {m["warning"]: m["name"] for m in one.measured.values() if m.get("warning")}
-    notes += [f"{name}: {warning}" for warning, name in warnings.items()]
+    notes += [f"{DOUBTFUL} {name}: {warning}" for warning, name in warnings.items()]
     notes += [f"{one.run.title}: {one.diverged}" for one in statuses if one.diverged]
     caption = (
         f"{protocol.name}: {data}, {protocol.data.size} px; {protocol.steps:,} steps of"
@@ -265,7 +265,7 @@ def _heading(measure: Measure, statuses: Sequence[RunStatus]) -> str:
 def _cell(statuses: Sequence[RunStatus], key: str, trained: int) -> str:
     known = [one.measured[key] for one in statuses if key in one.measured]
     known = [m for m in known if number(m) is not None]
-    return estimate(known, key) + f" (n={len(known)})" * (0 < len(known) < trained)
+    return estimate(known, key) + mark(known) + f" (n={len(known)})" * (0 < len(known) < trained)
 
 
 def _text(value: float | None, key: str) -> str:

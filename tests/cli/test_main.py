@@ -16,6 +16,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from sri_cli.atomic import PERMISSION, SPACE
 from sri_cli.cli.main import VERBS, cli
 from sri_cli.errors import Diverged, SriError, SriFailure
 from sri_cli.run import Workspace
@@ -156,12 +157,20 @@ def test_usage_errors_are_two_lines_and_exit_2(words: list[str], named: str) -> 
         (
             OSError(errno.ENOSPC, "No space left on device", "x.h5"),
             1,
-            ["Error: could not write or read x.h5: No space left on device"],
+            ["Error: could not write or read x.h5: No space left on device", SPACE],
         ),
         (
             PermissionError(errno.EACCES, "Permission denied", "out"),
             1,
-            ["Error: could not write or read out: Permission denied"],
+            ["Error: could not write or read out: Permission denied", PERMISSION],
+        ),
+        (  # of a damaged file: nothing was stopped, and the same command would fail again
+            EOFError("No data left in file"),
+            1,
+            [
+                "Error: RuntimeError: a file ends too early (No data left in file)",
+                "for the traceback: sri --debug recipes",
+            ],
         ),
         (
             ZeroDivisionError("division by zero"),

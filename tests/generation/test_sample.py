@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,14 +12,19 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
+from sri_cli import checkpoint as checkpoints
+from sri_cli.checkpoint import newest_good
+from sri_cli.cli.main import cli
 from sri_cli.errors import SriError, SriFailure
-from sri_cli.generation.sample import in_chunks, quantise, sample_noise, sample_scenes
+from sri_cli.generation.sample import checked, in_chunks, quantise, sample_noise, sample_scenes
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.models.build import build_model
 from sri_cli.plotting.samples import write_samples
 from sri_cli.rng import NoiseSpec, indexed_noise
+from sri_cli.run import Workspace
 
 CPU = torch.device("cpu")
 
@@ -188,3 +194,53 @@ def test_full_disk_leaves_nothing(
     with largest_file(1000), pytest.raises(SriFailure):
         write_samples(trained, tmp_path / "s" / "out", num=40, file_format=file_format)
     assert list((tmp_path / "s").iterdir()) == []
+
+
+# Scenes that are not finite -----------------------------------------------------------------
+
+
+def test_scenes_that_are_not_finite_are_counted_and_refused(model) -> None:
+    def draw(scenes) -> int:
+        return sum(len(scene.rgb) for scene in checked(scenes))
+
+    scenes = list(sample_scenes(model, num=7, slots=3, chunk=3))
+    assert draw(scenes) == 7
+    scenes[0].rgb[1, 2, 0, 5, 5] = torch.inf
+    scenes[2].log_masks[0, 0] = torch.nan
+    with pytest.raises(SriFailure, match="2 of 7"):
+        draw(scenes)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "sample --num 3",
+        "order --num 3",
+        "eval --metrics order --num 4",
+        "eval --metrics ari --num 4",
+        "eval --metrics elbo --num 4",
+        "eval --metrics stack-fd --num 4",
+        "figure samples --num 2",
+        "figure reconstructions --num 2",
+        "walk --num 1 --frames 4 --out walk.gif",
+        "edit repeat --slot 1 --num 2",
+        "label-sacc --num 2 --no-browser --rater Ann",
+    ],
+)
+def test_verbs_write_and_record_nothing_of_them(
+    words: str, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    saved = newest_good(workspace.runs_root / "tiny")
+    weights = {name: value * 1e30 for name, value in saved.weights().items()}
+    shutil.rmtree(saved.path)
+    checkpoints.save(workspace.runs_root / "tiny", 10, weights, saved.recipe, {}, saved.extra)
+    before = files_below(tmp_path)
+    result = CliRunner().invoke(cli, [*words.split(), "--run", "tiny"])
+    assert result.exit_code == 1, result.output
+    assert "not finite" in result.stderr and result.stdout == ""
+    assert files_below(tmp_path) == before
+
+
+def files_below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and "fid" not in path.parts)

@@ -231,6 +231,25 @@ def test_all_images_of_a_folder_are_counted(
     assert share["counts"]["generated"] == 5 and 0 <= share["low"] <= share["high"] <= 1
 
 
+def test_a_warning_stands_beside_values_of_lossy_files(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    """In JSON, the table for reading and the paper's; not beside those of PNG files."""
+    noise = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    for ending in ("png", "jpg"):
+        (tmp_path / ending).mkdir()
+        for i, image in enumerate(noise):
+            Image.fromarray(image).save(tmp_path / ending / f"{i}.{ending}")
+    words = ["--images", str(tmp_path / "jpg"), "--images", str(tmp_path / "png")]
+    words += ["--data", "demo-towers", "--metrics", "sacc-estimate"]
+    records = json.loads(sri_eval(workspace, *words, "--json").stdout)["results"]
+    assert ["lossy" in (m["warning"] or "") for m in records] == [True, False]
+    assert [m["subject"].get("lossy") for m in records] == [4, None]
+    for style in ([], ["--table", "text"]):
+        shown = sri_eval(workspace, *words, *style).stdout
+        assert shown.count("†") == 2 and "4 of the images measured" in " ".join(shown.split())
+
+
 def test_an_interrupted_evaluation_continues(workspace: Workspace, trained: TrainedRun) -> None:
     run, cache = workspace.runs_root / "tiny", workspace.data_root / "fid"
     words = ["--data-root", str(workspace.data_root), "--runs-root", str(workspace.runs_root)]

@@ -11,10 +11,11 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from sri_cli.config.load import load_recipe
 from sri_cli.data.dataset import DataFile
+from sri_cli.data.image_files import image_endings
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.generation.sample import quantise, sample_scenes
 from sri_cli.generation.trained_run import TrainedRun
@@ -92,8 +93,13 @@ def test_grey_and_palette_images_become_colour(tmp_path: Path) -> None:
         ({"a.npz": {"images": PIXELS}, "b.npz": {"images": PIXELS}}, "a.npz, b.npz"),
         ({"a.npz": {"masks": PIXELS}}, "a.npz has no"),
         ({"a.npz": {"images": PIXELS / 255}}, "float64"),
-        ({"a.npz": {"images": np.array([{}], object)}}, "a.npz has no"),  # pickled
-        ({"a.h5": b"x" * 100}, "a.h5 has no"),
+        ({"a.npz": {"images": np.array([{}], object)}}, "a.npz cannot be read"),  # pickled
+        ({"a.npz": {"images": PIXELS[:0]}}, "a.npz has no"),
+        ({"a.npz": b""}, "a.npz cannot be read"),
+        ({"a.npz": b"x" * 100}, "a.npz cannot be read"),
+        ({"a.npy": b""}, "a.npy cannot be read"),
+        ({"a.h5": b"x" * 100}, "a.h5 cannot be read"),
+        ({"a.png": b""}, "a.png"),
     ],
 )
 def test_rejected(tmp_path: Path, files: dict[str, Any], named: str) -> None:
@@ -109,6 +115,85 @@ def test_rejected(tmp_path: Path, files: dict[str, Any], named: str) -> None:
     with pytest.raises(SriError, match=named) as caught:
         everything(folder)
     assert caught.value.hint
+
+
+def test_the_files_of_a_folder_are_those_that_prepare_takes(tmp_path: Path) -> None:
+    for i, image in enumerate(PIXELS):
+        path = tmp_path / f"part-{i // 3}" / f"{i}.tif"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(image).save(path)
+    (tmp_path / "._0.png").write_bytes(b"Mac OS X")  # AppleDouble
+    (tmp_path / "._a.npz").write_bytes(b"Mac OS X")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "folder.npz").mkdir()
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(PIXELS[0, :, :, 0]).save(tmp_path / "masks" / "0.png")
+    np.testing.assert_array_equal(everything(tmp_path), PIXELS)
+
+
+def test_photos_are_turned_as_their_exif_says(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(PIXELS[0]).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(everything(tmp_path)[0], np.rot90(PIXELS[0], -1))
+
+
+def array_bytes(folder: Path, kind: str) -> bytes:
+    path = folder / f"whole.{kind}"
+    if kind == "h5":
+        with h5py.File(path, "w") as file:
+            file["images"] = PIXELS
+    elif kind == "npz":
+        np.savez(path, images=PIXELS)
+    else:
+        np.save(path, PIXELS)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(("kind", "name"), [("npy", "a.npy"), ("npy", "a.npz"), ("npz", "a.npy")])
+def test_numpy_looks_at_the_content(tmp_path: Path, kind: str, name: str) -> None:
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / name).write_bytes(array_bytes(tmp_path, kind))
+    np.testing.assert_array_equal(everything(tmp_path / "given"), PIXELS)
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.npy", "a.h5"])
+@pytest.mark.parametrize("how", ["cut", "renamed"])
+def test_cut_and_renamed_arrays_are_refused(tmp_path: Path, name: str, how: str) -> None:
+    kind = name[2:] if how == "cut" else {"h5": "npz"}.get(name[2:], "h5")
+    data = array_bytes(tmp_path, kind)
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / name).write_bytes(data[: len(data) // 2] if how == "cut" else data)
+    with pytest.raises(SriError, match=f"{name} cannot be read") as caught:
+        everything(tmp_path / "given")
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "lossy"),
+    [
+        ("a.png", {}, False),
+        ("a.bmp", {}, False),
+        ("a.webp", {"lossless": True}, False),
+        ("a.webp", {"quality": 90}, True),
+        ("a.jpg", {"quality": 95}, True),
+        ("jpeg.png", {"format": "JPEG"}, True),  # the content decides
+        ("a.tif", {}, False),
+        ("a.tif", {"compression": "jpeg"}, True),
+        ("a.avif", {}, True),
+        ("a.jp2", {}, True),
+    ],
+)
+def test_lossy_files_are_counted(
+    tmp_path: Path, name: str, options: dict[str, Any], lossy: bool
+) -> None:
+    if not options and Path(name).suffix not in image_endings():
+        pytest.skip(f"this Pillow has no {name}")
+    Image.fromarray(PIXELS[0]).save(tmp_path / "0.png")
+    Image.fromarray(PIXELS[1]).save(tmp_path / name, **options)
+    source = open_folder(tmp_path)
+    assert (source.count, source.num_lossy) == (2, int(lossy))
+    assert replace(source, count=1).num_lossy == 0  # --num leaves it out
 
 
 def test_a_truncated_file_is_rejected(tmp_path: Path, damage: Callable[[Path, str], None]) -> None:

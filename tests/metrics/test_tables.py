@@ -186,10 +186,10 @@ def test_small_simulated_runs_say_so() -> None:
     assert row([tiny], "sri-g, ")[:3] == [
         "sri-g, tiny 32 px, 2,000 steps",
         "measured (simulated, n=1)",
-        "171.2 (FID(500/500))",
+        "171.2† (FID(500/500))",
     ]
     shown = printed([tiny], "markdown")
-    assert "Warning: 500 images are too few." in shown and "simulated: images" in shown
+    assert "† 500 images are too few." in shown and "simulated: images" in shown
 
 
 def test_other_runs_have_a_table_of_their_own() -> None:

@@ -164,7 +164,7 @@ def test_a_whole_report(workspace: Workspace, tiny: Path) -> None:
             assert inside.width in (int(image.get("width") or 60), 2 * int(image.get("width") or 0))
     text = words(path)
     for needed in (
-        *("0.500 [0.400, 0.600]", "few images", "strongest decoded mask", "12 images"),
+        *("0.500 [0.400, 0.600]", "† ARI-FG: few images", "strongest decoded mask", "12 images"),
         *("sri train --recipe sri-mog", "eval --run tiny --metrics ari --num 12"),
         *("figure reconstructions --run tiny", "prepare shapestacks --preset demo"),
         *("2026-01-02 03:04 UTC", "10 of", "0.025 at step 40"),
@@ -225,7 +225,7 @@ def test_several_runs_and_their_differences(
     assert "model.system sri genesis-v2" in text
     assert "model.cross_order True -" in text  # GENESIS-v2 has none
     assert "model.slots " not in text  # the same in both
-    assert "ARI-FG 0.500 [0.400, 0.600] 0.250 [0.150, 0.350]" in text
+    assert "ARI-FG 0.500 [0.400, 0.600]† 0.250 [0.150, 0.350]†" in text
     assert sum("training images" in image["alt"] for image in images(path)) == 1
 
 
