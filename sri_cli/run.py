@@ -24,10 +24,9 @@ PREPARED_AS = {
 
 
 def prepare_hint(how: str, name: str, size: int | str) -> str:
-    """The hint that names the command for a data set, or another file if there is no command."""
-    if name not in PREPARED_AS:
-        return "name another file: --data FILE"
-    return f"{how}: sri prepare {PREPARED_AS[name]} --size {size}"
+    """The hint that names the command which makes a data set, by default from the user's images."""
+    arguments = PREPARED_AS.get(name, f"folder DIR --name {name}")
+    return f"{how}: sri prepare {arguments} --size {size}"
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,20 @@ class Workspace:
         """The file of the data set `name` at `size` px."""
         return self.data_root / f"{name}-{size}.h5"
 
+    def data_files(self) -> dict[str, dict[int, Path]]:
+        """The prepared files: data set -> image size in px -> file, from their names alone."""
+        files: dict[str, dict[int, Path]] = {}
+        for path in list_folder(self.data_root):
+            name, _, px = path.stem.rpartition("-")
+            if path.suffix == ".h5" and px.isdigit():
+                files.setdefault(name, {})[int(px)] = path
+        return files
+
     def find_data(self, name_or_file: str, size: int) -> Path:
-        """The data file of a name (at `size` px) or a path; SriError when it does not exist."""
+        """The data file of a name (at `size` px) or a path; SriError when it does not exist.
+
+        The file's name without .h5 is a name, too.
+        """
         if is_path(name_or_file):
             path = Path(name_or_file)
             if path.is_file():
@@ -58,9 +69,10 @@ class Workspace:
             fault = "is a folder, not a data file" if path.is_dir() else "does not exist"
             raise SriError(f"data file {path} {fault}", "`sri prepare --list` lists the data files")
         path = self.data_path(name_or_file, size)
-        if path.is_file():
-            return path
-        others = ", ".join(map(str, sorted(self.data_root.glob(f"{name_or_file}-*.h5"))))
+        for candidate in (path, self.data_root / f"{name_or_file}.h5"):
+            if candidate.is_file():
+                return candidate
+        others = ", ".join(map(str, self.data_files().get(name_or_file, {}).values()))
         raise SriError(
             f"no data file {path}" + (f", but {others} exists" if others else ""),
             prepare_hint("make it with", name_or_file, size),

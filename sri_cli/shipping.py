@@ -17,12 +17,18 @@ from torch import Tensor
 
 from sri_cli import checkpoint as checkpoints
 from sri_cli.atomic import list_folder, write_atomic
-from sri_cli.config.load import recipe_to_yaml
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import load_run
 from sri_cli.plotting.report_commands import prepare_words
 from sri_cli.run import Workspace
 from sri_cli.training.log import LOG_NAME
+from sri_cli.training.run_folder import (
+    COMMANDS,
+    describe_run,
+    read_commands,
+    trained_on,
+    write_commands,
+)
 
 LARGEST = 8_000_000  # bytes of weights: the package stays small
 
@@ -49,11 +55,10 @@ def ship(workspace: Workspace, run: str, out: Path) -> Path:
         raise SriError(
             f"{data.path} was made by a command that is not known", "train on data that anyone has"
         )
-    try:
-        trained_by = (loaded.run_dir / "command.txt").read_text("utf-8").splitlines()
-        log = (loaded.run_dir / LOG_NAME).read_bytes()
-    except OSError as error:
-        raise SriError(f"{error.filename}: {error.strerror}", "name a trained run") from error
+    trained_by, log = read_commands(loaded.run_dir), loaded.run_dir / LOG_NAME
+    if not trained_by or not log.is_file():
+        missing = LOG_NAME if trained_by else COMMANDS
+        raise SriError(f"{loaded.run_dir} has no {missing}", "name a trained run")
     commands = [f"sri {prepared_by}", *trained_by]
     extra = {
         "data": loaded.extra["data"],
@@ -63,9 +68,9 @@ def ship(workspace: Workspace, run: str, out: Path) -> Path:
     }
     recipe = loaded.recipe.model_dump(mode="json")
     checkpoints.save(out, loaded.step, weights, recipe, None, extra)
-    write_atomic(out / "recipe.yaml", recipe_to_yaml(loaded.recipe).encode())
-    write_atomic(out / "command.txt", ("\n".join(commands) + "\n").encode())
-    write_atomic(out / LOG_NAME, log)
+    describe_run(out, loaded.recipe, {"trained_on": trained_on(data)})
+    write_commands(out, commands)
+    write_atomic(out / LOG_NAME, log.read_bytes())
     return out
 
 

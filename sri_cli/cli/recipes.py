@@ -1,4 +1,4 @@
-"""`sri recipes ls | show | cp | validate`."""
+"""`sri recipes ls | show | keys | cp | validate`."""
 
 from __future__ import annotations
 
@@ -35,6 +35,15 @@ def show(name: str) -> None:
     from sri_cli.config.registry import recipe_path
 
     click.echo(recipe_path(name).read_text("utf-8"), nl=False)
+
+
+@command.command()
+def keys() -> None:
+    """List every key of a recipe with its type, default and meaning."""
+    from sri_cli.config.schema import describe_keys
+    from sri_cli.console import format_table
+
+    click.echo(format_table(("KEY", "TYPE", "DEFAULT", "MEANING"), list(describe_keys()), left=4))
 
 
 @command.command()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sri_cli.cli.options import JSON, OVERRIDES, RECIPE_DATA
+from sri_cli.cli.options import JSON, RECIPE_DATA
+from sri_cli.errors import SriError
 from sri_cli.run import Workspace
 from sri_cli.strict_json import to_json
 
@@ -20,7 +23,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option(
-    "--recipe", "recipe_name", required=True, metavar="NAME|FILE", help="Recipe to train."
+    "--recipe",
+    metavar="NAME|FILE",
+    show_default="the argument without =",
+    help="Recipe to train.",
 )
 @RECIPE_DATA
 @click.option("--run", metavar="DIR", show_default="runs/<recipe>-<data set>", help="Run folder.")
@@ -31,56 +37,100 @@ if TYPE_CHECKING:
 @click.option(
     "--seed", type=int, metavar="S", help="Seed for initialisation, data order and noise."
 )
-@click.option("--fresh", is_flag=True, help="Start over; refuses to overwrite a run.")
+@click.option("--new", is_flag=True, help="Start another run, in <folder>-2 and so on.")
 @click.option("--dry-run", is_flag=True, help="Show recipe, size and time per step; train nothing.")
 @JSON
-@OVERRIDES
+@click.argument("arguments", nargs=-1, metavar="[RECIPE] [KEY=VALUE]...")
 @click.pass_obj
 def command(
     workspace: Workspace,
-    recipe_name: str,
+    recipe: str | None,
     data: str | None,
     run: str | None,
     steps: int | None,
     gpus: str,
     seed: int | None,
-    fresh: bool,
+    new: bool,
     dry_run: bool,
     as_json: bool,
-    overrides: tuple[str, ...],
+    arguments: tuple[str, ...],
 ) -> None:
     """Train a recipe; the same command again resumes.
 
-    KEY=VALUE changes a value of the recipe, as in train.lr=2e-4. SIGINT, SIGTERM and SIGUSR1 save
-    a checkpoint and stop (exit code 75). Several machines: torchrun ... -m sri_cli train ...
+    `sri train sri-mog` is short for `sri train --recipe sri-mog`. KEY=VALUE changes a value of the
+    recipe, as in train.lr=2e-4. SIGINT, SIGTERM and SIGUSR1 save a checkpoint and stop (exit code
+    75). Several machines: torchrun ... -m sri_cli train ...
     """
     from sri_cli.data.dataset import DataFile
     from sri_cli.device import device_for, gpu_count
+    from sri_cli.run import checkpoints_in
     from sri_cli.training.distributed import is_first, is_launched
-    from sri_cli.training.run_folder import resolve_run
+    from sri_cli.training.run_folder import note_on_settings, resolve_run
     from sri_cli.training.trainer import train
 
-    words = [*overrides]
+    recipe_name, words = recipe_and_overrides(recipe, arguments)
     words += [] if steps is None else [f"train.steps={steps}"]
     words += [] if seed is None else [f"train.seed={seed}"]
-    recipe, data, run_dir = resolve_run(workspace, recipe_name, data=data, run=run, overrides=words)
+    resolved, data, run_dir = resolve_run(
+        workspace, recipe_name, data=data, run=run, overrides=words
+    )
+    typed = list(sys.argv[1:])
+    if new:
+        run_dir = new_folder(run_dir, run)
+        typed = [word for word in typed if word != "--new"] + (
+            [] if run else ["--run", str(run_dir)]
+        )
+    note = note_on_settings(recipe_name, resolved, data, words)
+    note = note if is_first() and not checkpoints_in(run_dir) else None
     device, count = device_for(gpus), gpu_count(gpus)
     if dry_run:
         from sri_cli.training.step_timing import dry_run as measure
 
-        result = measure(workspace, recipe, data, run_dir, device)
-        show_dry_run(result, recipe, as_json)
+        result = measure(workspace, resolved, data, run_dir, device)
+        show_dry_run(result, resolved, note, as_json)
         return
-    file = DataFile(workspace.find_data(data, recipe.model.image_size))
-    resume = shlex.join(["sri", *(word for word in sys.argv[1:] if word != "--fresh")])
+    file = DataFile(workspace.find_data(data, resolved.model.image_size))
+    if note:
+        click.echo(f"Note: {note}", err=True)
+    resume = shlex.join(["sri", *typed])
     if count > 1 and not is_launched():
         from sri_cli.training.launch import launch
 
-        outcome = launch(count, recipe, file, run_dir, device=device, fresh=fresh, command=resume)
+        outcome = launch(count, resolved, file, run_dir, device=device, command=resume)
     else:
-        outcome = train(recipe, file, run_dir, device=device, fresh=fresh, command=resume)
+        outcome = train(resolved, file, run_dir, device=device, command=resume)
     if is_first():
         show_outcome(outcome, as_json)
+
+
+def recipe_and_overrides(recipe: str | None, arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The recipe and the KEY=VALUE words; without --recipe the recipe is the argument without =.
+
+    Raises:
+        SriError: there is none.
+    """
+    words = list(arguments)
+    if recipe is None:
+        recipe = next((word for word in words if "=" not in word), None)
+        if recipe is None:
+            raise SriError("name a recipe", "sri train sri-mog; `sri recipes ls` lists them")
+        words.remove(recipe)
+    return recipe, words
+
+
+def new_folder(run_dir: Path, run: str | None) -> Path:
+    """An unused folder for --new; SriError when --run names one that is in use."""
+    from sri_cli.training.distributed import is_launched
+    from sri_cli.training.run_folder import holds_files, unused_folder
+
+    if run is not None and holds_files(run_dir):
+        raise SriError(
+            f"--new: {run_dir} holds a run already",
+            f"leave --new out to resume it, or name another folder: --run {unused_folder(run_dir)}",
+        )
+    if run is None and is_launched():  # the processes would choose different folders
+        raise SriError("--new under torchrun needs a folder", f"--run {unused_folder(run_dir)}")
+    return unused_folder(run_dir)
 
 
 def show_outcome(outcome: Outcome, as_json: bool) -> None:
@@ -92,13 +142,13 @@ def show_outcome(outcome: Outcome, as_json: bool) -> None:
     click.echo(f"next: sri sample --run {shlex.quote(str(outcome.run))}")
 
 
-def show_dry_run(result: dict[str, Any], recipe: Recipe, as_json: bool) -> None:
+def show_dry_run(result: dict[str, Any], recipe: Recipe, note: str | None, as_json: bool) -> None:
     """Print what would be trained, and how long it would take."""
     from sri_cli.config.load import recipe_to_yaml
     from sri_cli.console import duration
 
-    if result["missing"]:
-        click.echo(f"Note: {result['missing']}", err=True)
+    for text in filter(None, (note, result["missing"])):
+        click.echo(f"Note: {text}", err=True)
     if as_json:
         click.echo(to_json(result))
         return

@@ -1,7 +1,8 @@
 """Recipe file + data set + overrides -> Recipe, or an error that lists everything wrong with them.
 
 A file has the keys of a Recipe and a `datasets:` block, which maps data-set names to the model and
-train keys that differ there. `data:` names the default data set.
+train keys that differ there. `data:` names the default data set, whose block holds for every data
+set that has none. A run's recipe.yaml also says what it was trained on, which is no setting.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from sri_cli.config.registry import recipe_path
+from sri_cli.config.registry import recipe_path, recipes_folder
 from sri_cli.config.schema import TRAINED, Recipe, shrink
 from sri_cli.config.strict_yaml import read_yaml, write_yaml
 from sri_cli.errors import SriError, did_you_mean
 
 Tree = dict[str, Any]
+RECORDED = ("trained_on", "started_from")  # sections of a run's recipe.yaml that are no settings
 
 # Keys and values of version 0.1: (section, old key) -> (new key, old value -> new value).
 RENAMED: dict[tuple[str, str], tuple[str, dict[Any, Any]]] = {
@@ -35,7 +37,7 @@ def load_recipe(
     """The recipe for a data set (None: its default one), changed by KEY=VALUE overrides.
 
     Raises:
-        SriError: for an unknown recipe or data set, and with all faults of file and overrides.
+        SriError: for an unknown recipe, and with all faults of file and overrides.
     """
     path = recipe_path(name_or_file)
     tree = _read(path)
@@ -44,7 +46,7 @@ def load_recipe(
     if blocks and tree.get("size") == "tiny":  # a run's own recipe has no blocks
         faults.append("size: only size=tiny on the command line shrinks a recipe; remove it")
     if not faults:
-        chosen = _choose_data(tree, blocks, data, name_or_file)
+        chosen = data if data is not None else tree.get("data")
         assignments, faults = _parse(overrides)
         for part in (tree, *blocks.values()):
             _make_absolute((part or {}).get("model"), "encoder", path.parent)
@@ -64,7 +66,26 @@ def load_recipe(
 def data_sets(name_or_file: str) -> list[str]:
     """The data sets that a recipe has settings for, its default first."""
     tree = _read(recipe_path(name_or_file))
-    return _data_sets_of(tree, tree.get("datasets") or {})
+    default = [str(tree["data"])] if tree.get("data") else []
+    return default + [str(name) for name in tree.get("datasets") or {} if str(name) not in default]
+
+
+def sets_image_size(name_or_file: str, data: str, overrides: Sequence[str]) -> bool:
+    """Whether the user chose an image size for the data set, so that it does not follow the file.
+
+    The sizes in the blocks of shipped recipes are those of the published data.
+    """
+    path = recipe_path(name_or_file)
+    tree = _read(path)
+    sections = [tree.get("model")]
+    if path.parent != recipes_folder():
+        sections.append(((tree.get("datasets") or {}).get(data) or {}).get("model"))
+    keys = _parse(overrides)[0]
+    return (
+        "model.image_size" in keys
+        or keys.get("size") == "tiny"
+        or any("image_size" in section for section in sections if isinstance(section, dict))
+    )
 
 
 def check_recipes(names_or_files: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
@@ -93,9 +114,12 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
         ) from error
 
 
-def recipe_to_yaml(recipe: Recipe) -> str:
-    """The recipe with every value written out; `load_recipe` reads it back."""
-    return write_yaml(recipe.model_dump())
+def recipe_to_yaml(recipe: Recipe, recorded: Mapping[str, Any] | None = None) -> str:
+    """The recipe with every value written out; `load_recipe` reads it back.
+
+    `recorded` has sections of RECORDED, for a run's recipe.yaml.
+    """
+    return write_yaml(recipe.model_dump() | dict(recorded or {}))
 
 
 def rename_old_keys(tree: Tree) -> None:
@@ -175,6 +199,8 @@ def _read(path: Path) -> Tree:
     tree = read_yaml(text, str(path))
     if not isinstance(tree, dict):
         raise SriError(f"recipe {path} has no keys", "start from a copy: `sri recipes cp`")
+    for key in RECORDED:
+        tree.pop(key, None)
     blocks = tree.get("datasets")
     for part in (tree, *(blocks.values() if isinstance(blocks, dict) else ())):
         if isinstance(part, dict):
@@ -197,25 +223,6 @@ def _block_faults(blocks: Any) -> Iterator[str]:
                 yield f"datasets.{name}.{key}: unknown key{near}"
             elif not isinstance(part, dict):
                 yield f"datasets.{name}.{key}: should be a section of keys, not {part!r}"
-
-
-def _data_sets_of(tree: Tree, blocks: Tree) -> list[str]:
-    """The file's default data set and those that have a block."""
-    default = [str(tree["data"])] if tree.get("data") else []
-    return default + [str(name) for name in blocks if str(name) not in default]
-
-
-def _choose_data(tree: Tree, blocks: Tree, data: str | None, name_or_file: str) -> str | None:
-    """The data set to resolve for; None where the file names none, which the schema refuses."""
-    known = _data_sets_of(tree, blocks)
-    chosen = data if data is not None else tree.get("data")
-    if chosen is None or str(chosen) in known:
-        return chosen
-    near = did_you_mean(str(chosen), known)
-    file = f"; for a file, name its folder: ./{chosen}" if Path(str(chosen)).is_file() else ""
-    raise SriError(
-        f"recipe {name_or_file} has no data set {chosen}{near}", f"it has {', '.join(known)}{file}"
-    )
 
 
 def _parse(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -255,7 +262,7 @@ def _resolve(
     merged = deepcopy(tree)
     if data is not None:
         merged["data"] = data
-    block = blocks.get(data) if data is not None else None
+    block = blocks.get(data if data in blocks else tree.get("data"))
     for section, part in (block or {}).items():
         if isinstance(merged.setdefault(section, {}), dict):
             merged[section] |= part

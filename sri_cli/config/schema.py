@@ -1,11 +1,12 @@
-"""The schema of a recipe: every key with its range, unit and default.
+"""The schema of a recipe: every key with its range, unit, default and description.
 
 `models.build.build_model` takes the model section as plain keyword arguments.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
@@ -26,34 +27,64 @@ class Section(BaseModel):
 class ModelSection(Section):
     """The generative model."""
 
-    system: Literal["sri", "genesis-v2", "genesis", "emorl"]
-    image_size: Literal[32, 64, 96, 128] = 64  # px
-    slots: Annotated[int, Field(ge=2, le=64)] = 9  # K in training
-    slot_size: Width = 64  # D, width of a slot latent
-    scene: bool | None = None  # scene variable; null: only for sri (Tables 3, 4)
-    scene_size: Count = 128  # S, width of the scene latent
-    likelihood: Literal["mog", "gaussian"] = "mog"
-    std: Positive = 0.7  # standard deviation of the likelihood, for image values in [0,1]
-    normalised: bool = True  # include 0.5 log 2pi in the likelihood
-    # Segregation model of sri; the encoder of a frozen one is timm/NAME, or timm/NAME@FILE with
-    # the state dict in FILE, relative to the recipe.
-    segregation: Literal["genesis-v2", "emorl", "slot-attention", "frozen"] = "genesis-v2"
-    encoder: str | None = None
-    order: Literal["greedy", "hungarian"] = "greedy"  # matching of slots to the slot prior
-    alignment: bool = True  # of the posterior to the order of the slot prior (Table 3, b)
-    cross_order: bool = True  # include the cross-order KL (Table 3, c)
-    # Distance kernel of instance colouring.
-    kernel: Literal["gaussian", "laplacian", "epanechnikov"] = "gaussian"
-    # Slot decoder; null: iodine on EMORL, else broadcast.
-    decoder: Literal["broadcast", "iodine", "big"] | None = None
-    refinements: Annotated[int, Field(ge=0, le=20)] = 3  # I, refinement steps of EMORL
-    # EMORL's initial weights: as published (at first almost nothing of the image reaches the
-    # slots), or PyTorch's defaults.
-    init: Literal["xavier_small", "default"] = "xavier_small"
-    decoder_channels: Width | None = None  # of the broadcast decoder; null: min(64, slot_size)
-    feature_channels: Width | None = None  # of the U-Net; null: min(64, slot_size)
-    component_size: Count = 16  # width of GENESIS' component latents
-    component_channels: Count = 32  # of GENESIS' component networks
+    system: Literal["sri", "genesis-v2", "genesis", "emorl"] = Field(
+        description="model: SRI, GENESIS-v2, GENESIS or EfficientMORL"
+    )
+    image_size: Literal[32, 64, 96, 128] = Field(
+        64, description="height and width of the images, px; by default that of the data file"
+    )
+    slots: Annotated[int, Field(ge=2, le=64)] = Field(
+        9, description="K, slots in training: the most objects, and some for the background"
+    )
+    slot_size: Width = Field(64, description="D, width of a slot latent")
+    scene: bool | None = Field(
+        None, description="scene variable; null: only for sri (Tables 3 and 4)"
+    )
+    scene_size: Count = Field(128, description="S, width of the scene latent")
+    likelihood: Literal["mog", "gaussian"] = Field(
+        "mog", description="image likelihood: mixture of Gaussians over slots, or one Gaussian"
+    )
+    std: Positive = Field(
+        0.7, description="standard deviation of the likelihood, for image values in [0,1]"
+    )
+    normalised: bool = Field(True, description="include 0.5 log 2pi in the likelihood")
+    segregation: Literal["genesis-v2", "emorl", "slot-attention", "frozen"] = Field(
+        "genesis-v2", description="segregation model of sri; frozen: on a pretrained encoder"
+    )
+    encoder: str | None = Field(
+        None,
+        description="encoder of a frozen one: timm/NAME, or timm/NAME@FILE with its state dict in"
+        " FILE, relative to the recipe",
+    )
+    order: Literal["greedy", "hungarian"] = Field(
+        "greedy", description="matching of slots to the slot prior"
+    )
+    alignment: bool = Field(
+        True, description="align the posterior to the order of the slot prior (Table 3, b)"
+    )
+    cross_order: bool = Field(True, description="include the cross-order KL (Table 3, c)")
+    kernel: Literal["gaussian", "laplacian", "epanechnikov"] = Field(
+        "gaussian", description="distance kernel of GENESIS-v2's instance colouring"
+    )
+    decoder: Literal["broadcast", "iodine", "big"] | None = Field(
+        None, description="slot decoder; null: iodine on EMORL, else broadcast"
+    )
+    refinements: Annotated[int, Field(ge=0, le=20)] = Field(
+        3, description="I, refinement steps of EMORL"
+    )
+    init: Literal["xavier_small", "default"] = Field(
+        "xavier_small",
+        description="initial weights of EMORL: as published (at first almost nothing of the image"
+        " reaches the slots), or PyTorch's",
+    )
+    decoder_channels: Width | None = Field(
+        None, description="channels of the broadcast decoder; null: min(64, slot_size)"
+    )
+    feature_channels: Width | None = Field(
+        None, description="channels of GENESIS-v2's U-Net; null: min(64, slot_size)"
+    )
+    component_size: Count = Field(16, description="width of GENESIS' component latents")
+    component_channels: Count = Field(32, description="channels of GENESIS' component networks")
 
     @model_validator(mode="after")
     def _no_idle_keys(self, info: ValidationInfo) -> ModelSection:
@@ -70,29 +101,54 @@ class ModelSection(Section):
 class TrainSection(Section):
     """The training."""
 
-    steps: Count = 500_000
-    batch: Count = 32  # images, over all ranks
-    lr: Positive = 1e-4  # of Adam
-    geco_target: float  # reconstruction error that GECO holds, nats per pixel and channel
-    geco_lr: Positive = 1e-6  # GECO's rate at 64 px (scaled by 64^2/H^2, but for EMORL)
-    geco_speedup: Annotated[float, Field(ge=1)] = 10.0  # of that rate, below the target
-    beta_start: Positive = 1.0  # initial weight of the KL
-    beta_min: Positive = 1e-10  # lowest weight of the KL
-    geco_warmup: Steps = 0  # steps before the weight of the KL changes
-    gaussian_warmup_steps: Steps = 0  # first steps with the gaussian likelihood instead of mog
-    lr_warmup: Steps = 0  # steps of linear warm-up of the learning rate
-    lr_decay_steps: Steps = 0  # steps of cosine decay to a hundredth after it; 0: no decay
-    lr_half_life: Steps = 0  # steps in which the rate halves after the warm-up; 0: no decay
-    late_refinements: Steps | None = None  # refinement steps of EMORL late in training
-    late_refinements_from: Count | None = None  # training step from which they apply
-    clip_grad: Positive | None = None  # largest gradient norm; null: no clipping
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware has it
-    compile: Literal["auto", "on", "off"] = "auto"  # auto: compile the step on a GPU
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0  # for initialisation, data order and noise
-    log_every: Count = 100  # steps between log records
-    checkpoint_every: Count = 2500  # steps between checkpoints
-    keep_checkpoints: Count = 3  # number of newest checkpoints to keep
-    keep_every: Count = 50_000  # checkpoints at multiples of so many steps stay, too
+    steps: Count = Field(500_000, description="last step")
+    batch: Count = Field(32, description="images in a step, over all GPUs")
+    lr: Positive = Field(1e-4, description="learning rate of Adam")
+    geco_target: float = Field(
+        description="reconstruction error that GECO holds, nats per pixel and channel;"
+        " `sri prepare show` suggests one"
+    )
+    geco_lr: Positive = Field(
+        1e-6, description="GECO's rate at 64 px (scaled by 64^2/H^2, but for EMORL)"
+    )
+    geco_speedup: Annotated[float, Field(ge=1)] = Field(
+        10.0, description="factor of that rate while the error is below the target"
+    )
+    beta_start: Positive = Field(1.0, description="initial weight of the KL")
+    beta_min: Positive = Field(1e-10, description="lowest weight of the KL")
+    geco_warmup: Steps = Field(0, description="steps before the weight of the KL changes")
+    gaussian_warmup_steps: Steps = Field(
+        0, description="first steps, with the gaussian likelihood instead of mog"
+    )
+    lr_warmup: Steps = Field(0, description="steps of linear warm-up of the learning rate")
+    lr_decay_steps: Steps = Field(
+        0, description="steps of cosine decay to a hundredth after the warm-up; 0: no decay"
+    )
+    lr_half_life: Steps = Field(
+        0, description="steps in which the rate halves after the warm-up; 0: no decay"
+    )
+    late_refinements: Steps | None = Field(
+        None, description="refinement steps of EMORL late in training; null: as before"
+    )
+    late_refinements_from: Count | None = Field(
+        None, description="training step from which late_refinements applies"
+    )
+    clip_grad: Positive | None = Field(None, description="largest gradient norm; null: no clipping")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 where the hardware has it"
+    )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="compile the training step; auto: on a GPU"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        0, description="for initialisation, data order and noise"
+    )
+    log_every: Count = Field(100, description="steps between log records")
+    checkpoint_every: Count = Field(2500, description="steps between checkpoints")
+    keep_checkpoints: Count = Field(3, description="number of newest checkpoints to keep")
+    keep_every: Count = Field(
+        50_000, description="checkpoints at multiples of so many steps stay, too"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainSection:
@@ -106,13 +162,16 @@ class TrainSection(Section):
 class Recipe(Section):
     """One system on one data set, fully resolved."""
 
-    # Runs are named after the recipe.
-    name: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    description: str = ""  # one line for `sri recipes ls`
-    data: Annotated[str, Field(min_length=1)]  # data set
-    size: Literal["paper", "tiny"] = "paper"  # tiny: shrunk by size=tiny on the command line
-    model: ModelSection
-    train: TrainSection
+    name: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
+        description="name of the recipe; runs are named after it"
+    )
+    description: str = Field("", description="one line for `sri recipes ls`")
+    data: Annotated[str, Field(min_length=1)] = Field(description="data set (--data)")
+    size: Literal["paper", "tiny"] = Field(
+        "paper", description="tiny, on the command line: shrink the recipe for two CPU cores"
+    )
+    model: ModelSection = Field(description="the generative model")
+    train: TrainSection = Field(description="the training")
 
     @model_validator(mode="after")
     def _no_idle_train_keys(self, info: ValidationInfo) -> Recipe:
@@ -138,6 +197,37 @@ ONLY_FOR = {
     "component_size": ("genesis",),
     "component_channels": ("genesis",),
 }
+
+
+def describe_keys(
+    section: type[Section] = Recipe, prefix: str = ""
+) -> Iterator[tuple[str, str, str, str]]:
+    """(key, type, default, meaning) of every key that can be set, in the order of a recipe."""
+    properties = section.model_json_schema()["properties"]
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from describe_keys(field.annotation, f"{name}.")
+            continue
+        default = "required" if field.is_required() else json.dumps(field.default).strip('"')
+        systems = f"; only for {', '.join(ONLY_FOR[name])}" if name in ONLY_FOR else ""
+        meaning = f"{field.description}{systems}"
+        yield f"{prefix}{name}", _type_text(properties[name]), default, meaning
+
+
+def _type_text(schema: Mapping[str, Any]) -> str:
+    """`integer, 2 to 64`, `greedy|hungarian`, `number above 0 or null` of a JSON schema."""
+    if "anyOf" in schema:
+        return " or ".join(_type_text(one) for one in schema["anyOf"])
+    if "enum" in schema:
+        return "|".join(map(str, schema["enum"]))
+    text, low, high = schema["type"], schema.get("minimum"), schema.get("maximum")
+    if "exclusiveMinimum" in schema:
+        text += f" above {schema['exclusiveMinimum']:g}"
+    elif "multipleOf" in schema:
+        text += f", multiple of {schema['multipleOf']}"
+    elif low is not None:
+        text += f", {low:g} to {high}" if high is not None else f", at least {low:g}"
+    return {"boolean": "true|false", "string": "text"}.get(text, text)
 
 
 def without_effect(model: Mapping[str, Any]) -> dict[str, str]:

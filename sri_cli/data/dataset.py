@@ -125,8 +125,15 @@ class DataFile:
         if self.size != size:
             raise SriError(
                 f"the images of {self.path} have {self.size} px, the model needs {size} px",
-                prepare_hint("make a file of that size", self.name, size),
+                self.size_hint(size),
             )
+
+    def size_hint(self, size: int) -> str:
+        """The hint that names the command which makes this file at `size` px."""
+        arguments = prepare_arguments(self.attrs | {"size": size})
+        if arguments is None:
+            return prepare_hint("make a file of that size", self.name, size)
+        return f"make a file of that size: sri prepare {arguments}"
 
     def is_intact(self, advance: Advance = lambda done: None) -> bool:
         """Whether the images still have the hash they were written with; reads all of them."""

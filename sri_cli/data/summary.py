@@ -85,17 +85,15 @@ def find_files(workspace: Workspace, name_or_file: str, size: int | None) -> lis
                 "leave it out, or name a data set",
             )
         return [workspace.find_data(name_or_file, 0)]
-    files: dict[str, list[Path]] = {}
-    for path in list_folder(workspace.data_root):
-        name, _, px = path.stem.rpartition("-")
-        if path.suffix == ".h5" and px.isdigit():
-            files.setdefault(name, []).append(path)
+    files, named = workspace.data_files(), workspace.data_root / f"{name_or_file}.h5"
+    if name_or_file not in files and named.is_file():
+        return [named]
     if name_or_file not in files:
         near = did_you_mean(name_or_file, files)
         hint = f"prepared: {', '.join(sorted(files))}" if files else "make one: sri prepare NAME"
         raise SriError(f"no data file of {name_or_file} in {workspace.data_root}{near}", hint)
     if size is None:
-        return files[name_or_file]
+        return list(files[name_or_file].values())
     return [workspace.find_data(name_or_file, size)]
 
 

@@ -12,8 +12,8 @@ from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics.evaluate import ALL
 from sri_cli.metrics.records import Measurement
 from sri_cli.run import Workspace
+from sri_cli.training.run_folder import COMMANDS, read_commands
 
-COMMAND = "command.txt"
 # How the keys of measurements begin -> the name of the metric in `sri eval --metrics`.
 METRICS = {
     "ari_fg": "ari",
@@ -94,12 +94,9 @@ def _prepare(workspace: Workspace, trained: TrainedRun, sri: str) -> str:
 
 
 def _train(run_dir: Path) -> list[str]:
-    """The command as it was typed."""
-    try:
-        lines = (run_dir / COMMAND).read_text("utf-8", "replace").splitlines()
-    except OSError:
-        lines = []
-    return lines or [f"# no {COMMAND}: the command that trained it is unknown"]
+    """The commands as they were typed, with their steps."""
+    unknown = [f"# no {COMMANDS}: the command that trained it is unknown"]
+    return read_commands(run_dir) or unknown
 
 
 def _run_option(workspace: Workspace, trained: TrainedRun) -> str:

@@ -116,11 +116,6 @@ def is_first() -> bool:
     return not is_launched() or os.environ["RANK"] == "0"
 
 
-def was_restarted() -> bool:
-    """Whether the launcher has restarted the processes because one of them was lost."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
-
-
 def processes_here() -> int:
     """The number of processes of this job on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if is_launched() else 1

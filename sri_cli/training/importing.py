@@ -26,7 +26,12 @@ from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.models.official import TABLES, official_name, our_name
 from sri_cli.run import Workspace, is_path
-from sri_cli.training.run_folder import describe_run, resolve_run
+from sri_cli.training.run_folder import (
+    begin_command,
+    describe_run,
+    end_command,
+    resolve_run,
+)
 from sri_cli.training.step import TrainStep
 from sri_cli.training.trainer import new_step
 
@@ -93,7 +98,13 @@ def import_run(
             NAME_A_CHECKPOINT,
         )
     name = recipe_name or DEFAULT_RECIPE[system]
-    recipe, data, run_dir = resolve_run(workspace, name, data=data, run=run, overrides=overrides)
+    recipe, data, run_dir = resolve_run(
+        *(workspace, name),
+        data=data,
+        run=run,
+        overrides=overrides,
+        follow=data is None or is_path(data),
+    )
     if recipe.model.system != system:
         raise SriError(
             f"{path} holds weights of {system}, but recipe {recipe.name} is for"
@@ -147,7 +158,9 @@ def write_run(
     ensure_folder(run_dir.parent)
     temporary = run_dir.with_name(f".{run_dir.name}.{os.getpid()}.tmp")
     try:
-        describe_run(temporary, recipe, command)
+        describe_run(temporary, recipe, {"started_from": extra["imported"]})
+        begin_command(temporary, command, done)
+        end_command(temporary, done)
         state = {"step": step.state(), "attempt": 0}
         values = recipe.model_dump(mode="json")
         checkpoints.save(temporary, done, step.model.state_dict(), values, state, extra)

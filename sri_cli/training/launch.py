@@ -49,7 +49,6 @@ def launch(
     run_dir: Path,
     *,
     device: str = "auto",
-    fresh: bool = False,
     command: str = "sri train",
 ) -> Outcome:
     """Train as `trainer.train` does, with `count` processes of this machine.
@@ -61,7 +60,7 @@ def launch(
     check_data(recipe, data)
     if device == "cuda":
         check_gpus(count)
-    options = {"device": device, "fresh": fresh, "command": command}
+    options = {"device": device, "command": command}
     try:
         results = start_together(
             count, MAX_RESTARTS, train_in_process, recipe, data.path, run_dir, options

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,15 +20,23 @@ from sri_cli.config.schema import Recipe
 from sri_cli.console import Progress
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.loader import Batches, Prefetcher
-from sri_cli.errors import Diverged, Interrupted, SriError
+from sri_cli.errors import Diverged, Interrupted, SriError, SriFailure
 from sri_cli.models.build import build_model
 from sri_cli.rng import retry_seed
 from sri_cli.signals import StopFlag, stop_on_signal
-from sri_cli.training.distributed import Ranks, joined, processes_here, was_restarted
+from sri_cli.training.distributed import Ranks, joined, processes_here
 from sri_cli.training.divergence import DivergenceDetector
 from sri_cli.training.execution import ExecutionMode, choose_mode
 from sri_cli.training.log import RunLog, summary
-from sri_cli.training.run_folder import describe_run, find_checkpoint, open_run
+from sri_cli.training.run_folder import (
+    begin_command,
+    check_image_size,
+    describe_run,
+    end_command,
+    find_checkpoint,
+    open_run,
+    trained_on,
+)
 from sri_cli.training.schedule import learning_rate
 from sri_cli.training.step import TrainStep
 
@@ -57,7 +65,6 @@ def train(
     run_dir: Path,
     *,
     device: str = "auto",
-    fresh: bool = False,
     command: str = "sri train",
     on_record: Callable[[dict[str, Any]], None] | None = None,
 ) -> Outcome:
@@ -75,18 +82,18 @@ def train(
     check_data(recipe, data)
     with joined(device) as (ranks, own_device), ExitStack() as stack:
         ranks.check_batch(recipe.train.batch)
-        start_over = fresh and not was_restarted()
-        log = ranks.from_first(lambda: stack.enter_context(open_run(run_dir, start_over)))
+        log = ranks.from_first(lambda: stack.enter_context(open_run(run_dir)))
         stop = stack.enter_context(stop_on_signal(patient=ranks.world > 1))
         trainer = Trainer(recipe, data, run_dir, log, own_device, ranks, command)
         stack.callback(trainer.close)
         trainer.resume()
+        stack.callback(trainer.end_command)
         return trainer.run(stop, on_record)
 
 
 def check_data(recipe: Recipe, data: DataFile) -> None:
     """SriError unless the images have the recipe's size and fill a batch."""
-    data.check_size(recipe.model.image_size)
+    check_image_size(data, recipe.model.image_size)
     images = len(data.split("train"))
     if images < recipe.train.batch:
         raise SriError(
@@ -120,7 +127,9 @@ class Trainer:
         ranks: Ranks,
         command: str,
     ) -> None:
-        self.recipe, self.settings, self.run_dir = recipe, recipe.train, run_dir
+        # Whatever data set the recipe is for: its name here is that of the images.
+        self.recipe = recipe.model_copy(update={"data": data.name})
+        self.settings, self.run_dir = recipe.train, run_dir
         self.log, self.device, self.ranks, self.command = log, device, ranks, command
         self.mode = choose_mode(self.settings, device)
         self.images = data.split("train").images
@@ -128,15 +137,17 @@ class Trainer:
         # What identifies the data of a run, and what later commands show of them.
         content = str(data.attrs["sha256"])[:16]
         self.data = {"name": data.name, "images": len(self.images), "content": content}
+        self.trained_on = trained_on(data)
         self.source = {"file": str(data.path.resolve()), "caption": data.caption}
 
     def resume(self) -> None:
         """Continue from the newest intact checkpoint, or start from step 0."""
         self._check_same_data()
         saved = self.ranks.from_first(lambda: find_checkpoint(self.run_dir, self.recipe, self.data))
-        # The file that an imported run came from is recorded as long as the run is trained.
-        self.origin = {k: v for k, v in (saved.extra if saved else {}).items() if k == "imported"}
-        if self.origin:
+        # What the weights came from is recorded as long as the run is trained.
+        extra = saved.extra if saved else {}
+        self.origin = {key: extra[key] for key in ("imported", "started_from") if key in extra}
+        if "imported" in self.origin:
             self.source["caption"] += ", from imported weights"
         self.rows = self.ranks.rows(self.settings.batch)
         self.batches = Batches(
@@ -149,7 +160,22 @@ class Trainer:
         )
         self._load(saved)
         self.resumed_from = self.done
-        self.ranks.from_first(lambda: describe_run(self.run_dir, self.recipe, self.command))
+        self.ranks.from_first(self._describe)
+
+    def _describe(self) -> None:
+        """Write recipe.yaml, and begin this command's line in command.txt."""
+        recorded: dict[str, Any] = {"trained_on": self.trained_on}
+        if self.origin:
+            (recorded["started_from"],) = self.origin.values()
+        describe_run(self.run_dir, self.recipe, recorded)
+        if self.done < self.settings.steps:
+            begin_command(self.run_dir, self.command, self.done)
+
+    def end_command(self) -> None:
+        """Record the last saved step of this command."""
+        if self.ranks.first and self.done > self.resumed_from:
+            with suppress(SriFailure):  # of a full disk, which the training reports
+                end_command(self.run_dir, self.saved)
 
     def run(
         self, stop: StopFlag, on_record: Callable[[dict[str, Any]], None] | None = None

@@ -17,7 +17,10 @@ import yaml
 from click.testing import CliRunner, Result
 
 from sri_cli.cli.main import cli
+from sri_cli.errors import SriError
+from sri_cli.run import Workspace
 from sri_cli.training.log import read_log
+from sri_cli.training.run_folder import resolve_run
 
 WriteData = Callable[..., Path]
 ROOT = Path(__file__).parent.parent.parent
@@ -76,6 +79,86 @@ def test_train_then_train_further(folder: Path) -> None:
     assert (result["resumed_from"], result["step"], result["run"]) == (2, 3, str(run))
     assert result["record"]["step"] == 3
     assert yaml.safe_load((run / "recipe.yaml").read_text())["train"]["steps"] == 3
+
+
+def test_the_recipe_is_an_argument_and_new_starts_another_run(folder: Path) -> None:
+    recipe = ("train", *SMALL, "sri-mog-tiny", "--steps", "1")
+    for _ in range(3):
+        assert sri(*recipe, "--new").exit_code == 0
+    runs = [f"sri-mog-tiny-demo-towers{end}" for end in ("", "-2", "-3")]
+    assert sorted(path.name for path in (folder / "runs").iterdir()) == runs
+    assert json.loads(sri(*recipe, "--json").stdout)["run"] == f"runs/{runs[0]}"
+    assert sri(*recipe, "--new", "--run", "mine").exit_code == 0
+    refused = sri(*recipe, "--new", "--run", "mine")
+    assert refused.exit_code == 2 and "mine-2" in refused.stderr
+    assert not (folder / "mine-2").exists()
+
+
+def test_any_prepared_file_by_name_at_its_own_size(
+    folder: Path, write_small_data: WriteData
+) -> None:
+    """The recipe has settings for ShapeStacks alone, at 64 px."""
+
+    def trained_on(*more: str) -> tuple[dict[str, object], str]:
+        shown = sri("train", "sri-sa", "--steps", "1", "model.slots=3", *SMALL[1:], *more)
+        assert shown.exit_code == 0, shown.output
+        run = Path(shown.stdout.split()[2]).parent.parent
+        recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+        assert recipe["data"] == recipe["trained_on"]["name"]
+        return recipe, shown.stderr
+
+    write_small_data(folder / "data" / "mypics-32.h5")
+    recipe, notes = trained_on("--data", "mypics")
+    assert recipe["trained_on"].items() >= {"file": "mypics-32.h5", "image_size": 32}.items()
+    assert (recipe["data"], recipe["model"]["image_size"]) == ("mypics", 32)
+    assert "model.std=0.7 train.geco_target=0.5655" in notes and "model.slots" not in notes
+    assert "sri prepare show mypics" in notes
+    assert "prepare show" not in trained_on("--data", "mypics")[1]  # it resumes
+    assert trained_on("--data", "demo-towers-32")[0]["data"] == "demo-towers"  # the file's name
+    chosen = "model.std=0.5", "train.geco_target=1"
+    assert "Note" not in trained_on("--data", "demo-towers", *chosen)[1]
+    write_small_data(folder / "data" / "shapestacks-32.h5", size=32)
+    recipe, notes = trained_on()
+    assert recipe["model"]["image_size"] == 32 and "64 px" in notes
+
+
+@pytest.mark.parametrize(
+    ("sizes", "more", "parts"),
+    [
+        ((32, 96), [], ["mypics-32.h5", "mypics-96.h5"]),
+        ((48,), [], ["48 px", "32, 64, 96, 128 px", "--name mypics", "--size 32"]),
+        ((32,), ["model.image_size=64"], ["32 px", "model.image_size=32"]),
+        ((64,), ["size=tiny"], ["64 px", "model.image_size=64"]),
+        ((64,), ["--data", "mypisc"], ["did you mean mypics?", "prepare folder"]),
+        ((64,), ["--recipe", "sri-mog"], ["sri-g: an override is KEY=VALUE"]),
+    ],
+)
+def test_data_that_do_not_decide_or_fit(
+    folder: Path,
+    write_small_data: WriteData,
+    sizes: tuple[int, ...],
+    more: list[str],
+    parts: list[str],
+) -> None:
+    for size in sizes:
+        write_small_data(folder / "data" / f"mypics-{size}.h5", size=size)
+    shown = sri("train", "sri-g", "--data", "mypics", "--dry-run", *more)
+    assert shown.exit_code == 2, shown.output
+    assert [part for part in parts if part not in shown.stderr] == []
+
+
+def test_the_size_of_the_users_recipe_counts(folder: Path, write_small_data: WriteData) -> None:
+    for name, size in (("near", 32), ("far", 64), ("other", 32)):
+        write_small_data(folder / "data" / f"{name}-{size}.h5", size=size)
+    recipe = {"name": "mine", "data": "near", "model": {"system": "sri"}}
+    recipe |= {"train": {"geco_target": 0.5}, "datasets": {"near": {}, "far": {}}}
+    recipe["datasets"] = {"near": {"model": {"image_size": 64}}, "far": {}}
+    Path("mine.yaml").write_text(yaml.safe_dump(recipe))
+    workspace = Workspace(Path("data"), Path("runs"))
+    with pytest.raises(SriError, match="near-32.h5 have 32 px, the recipe is for 64 px"):
+        resolve_run(workspace, "mine.yaml", data="near")
+    assert resolve_run(workspace, "mine.yaml", data="far")[0].model.image_size == 64
+    assert resolve_run(workspace, "mine.yaml", data="other")[0].model.image_size == 32
 
 
 def test_run_seed_and_data_file(folder: Path, write_small_data: WriteData) -> None:

@@ -206,21 +206,18 @@ def test_an_encoder_is_found_from_any_folder(
     assert recipe.model.encoder == f"timm/test_vit@{tmp_path / 'mine.pt'}"
 
 
-def test_unknown_data_set(
-    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("mine.hdf5").touch()  # a file needs its folder: --data ./mine.hdf5
-    for name, hint in (("fra", "near, far"), ("mine.hdf5", "./mine.hdf5")):
-        with pytest.raises(SriError, match=f"no data set {name}") as error:
-            load_recipe(str(recipe_file), name)
-        assert hint in (error.value.hint or "")
+def test_a_data_set_without_a_block_has_the_settings_of_the_default_one(recipe_file: Path) -> None:
+    changed(recipe_file, "near: {}", "near: {model: {slots: 3}}")
+    other = load_recipe(str(recipe_file), "mine")
+    assert (other.data, other.model.slots, other.train.lr) == ("mine", 3, 1e-3)
 
 
 def test_a_resolved_recipe_reads_back_the_same(recipe_file: Path, tmp_path: Path) -> None:
     recipe = load_recipe(str(recipe_file), "far", ["train.geco_lr=1e-6"])
     resolved = tmp_path / "recipe.yaml"
     resolved.write_text(recipe_to_yaml(recipe))
+    assert load_recipe(str(resolved)) == recipe
+    resolved.write_text(recipe_to_yaml(recipe, {"trained_on": {"name": "far"}}))
     assert load_recipe(str(resolved)) == recipe
     assert recipe_from_dict(recipe.model_dump()) == recipe
 

@@ -9,8 +9,9 @@ import torch
 from click.testing import CliRunner
 
 from sri_cli.cli.main import cli
-from sri_cli.config.load import data_sets, load_recipe
+from sri_cli.config.load import all_keys, data_sets, load_recipe
 from sri_cli.config.registry import copy_recipe, recipe_names, recipe_path
+from sri_cli.config.schema import Recipe, describe_keys
 from sri_cli.errors import SriError
 from sri_cli.models.build import build_model
 
@@ -129,3 +130,19 @@ def test_validate_reports_all_faults_and_exits_2(tmp_path: Path) -> None:
     first = shown.stderr.splitlines()[0]
     for fault in ("model.slotz", "train.steps", "train.geco_target"):
         assert fault in first
+
+
+def test_keys_lists_every_key_with_type_default_and_meaning() -> None:
+    shown = CliRunner().invoke(cli, ["recipes", "keys"]).stdout.splitlines()
+    sections = {"model", "train"}
+    assert [line.split()[0] for line in shown[1:]] == [
+        key for key in all_keys(Recipe) if key not in sections
+    ]
+    for key, kind, default, meaning in describe_keys():
+        assert kind and meaning.split("; only for")[0] not in ("", "None"), key
+        assert default or key == "description", key
+    rows = {row[0]: row[1:] for row in describe_keys()}
+    assert rows["model.slots"][:2] == ("integer, 2 to 64", "9")
+    assert rows["train.clip_grad"][:2] == ("number above 0 or null", "null")
+    assert rows["model.order"][:2] == ("greedy|hungarian", "greedy")
+    assert rows["train.geco_target"][1] == "required"

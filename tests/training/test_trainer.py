@@ -16,6 +16,7 @@ from sri_cli import checkpoint as checkpoints
 from sri_cli.config.load import load_recipe, recipe_from_dict
 from sri_cli.config.registry import recipe_names
 from sri_cli.config.schema import Recipe
+from sri_cli.config.strict_yaml import read_yaml
 from sri_cli.data import loader
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import Diverged, Interrupted, SriError
@@ -166,6 +167,42 @@ def test_another_data_file_is_a_change(
         train(small(), fewer, tmp_path)
 
 
+def test_the_same_images_in_another_file_under_another_name_are_no_change(
+    tmp_path: Path, data: DataFile, write_small_data: Callable[..., Path]
+) -> None:
+    train(small(steps=1), data, tmp_path)
+    moved = DataFile(write_small_data(tmp_path / "elsewhere-32.h5"))
+    assert moved.name != data.name
+    assert train(small(steps=2), moved, tmp_path).resumed_from == 1
+    recipe = read_yaml((tmp_path / "recipe.yaml").read_text(), "recipe.yaml")
+    assert recipe["data"] == recipe["trained_on"]["name"] == "elsewhere"
+
+
+def test_every_command_of_a_run_is_in_its_history(tmp_path: Path, data: DataFile) -> None:
+    (tmp_path / "command.txt").write_text("sri train of version 0.1\n")
+
+    def killed(record: dict[str, Any]) -> None:
+        if record["step"] == 5:
+            raise KeyError
+
+    for last, command in ((1, "a"), (2, "b"), (2, "c"), (3, "b"), (4, "c")):  # c: nothing to do
+        train(small(steps=last), data, tmp_path, command=f"sri train {command}")
+    with pytest.raises(KeyError):
+        train(small(), data, tmp_path, command="sri train d", on_record=killed)
+    run_folder.begin_command(tmp_path, "sri train e", 4)  # of a process that is killed
+    run_folder.begin_command(tmp_path, "sri train f", 6)
+    lines = [line.partition("  # ") for line in run_folder.read_commands(tmp_path)]
+    assert [(command, text.rpartition(" UTC, ")[2]) for command, _, text in lines] == [
+        ("sri train of version 0.1", ""),
+        ("sri train a", "steps 0 to 1"),
+        ("sri train b", "steps 1 to 3"),  # one line for the same command again
+        ("sri train c", "steps 3 to 4"),
+        ("sri train d", "step 4"),
+        ("sri train e", "steps 4 to 6"),
+        ("sri train f", "from step 6"),
+    ]
+
+
 def test_a_finished_run_stays_as_it_is(
     tmp_path: Path, data: DataFile, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -176,18 +213,9 @@ def test_a_finished_run_stays_as_it_is(
     assert "at step 2" in capsys.readouterr().err
 
 
-def test_fresh_refuses_to_overwrite(tmp_path: Path, data: DataFile) -> None:
-    run = tmp_path / "run"
-    train(small(steps=1), data, run, fresh=True)
-    with pytest.raises(SriError, match="--fresh would overwrite") as caught:
-        train(small(steps=1), data, run, fresh=True)
-    assert "--run" in (caught.value.hint or "")
-    assert steps(run) == [1]
-
-
 def test_two_trainings_never_share_a_folder(tmp_path: Path, data: DataFile) -> None:
     with (
-        run_folder.open_run(tmp_path, fresh=False),
+        run_folder.open_run(tmp_path),
         pytest.raises(SriError, match="another sri train"),
     ):
         train(small(), data, tmp_path)
