@@ -6,16 +6,19 @@ tables of models/official.py, and the states of Adam and GECO as far as the file
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import math
 import os
 import shutil
 import warnings
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -45,11 +48,15 @@ DEFAULT_RECIPE = {
 NAME_A_CHECKPOINT = "name a checkpoint of SRI, GENESIS, GENESIS-v2 or EfficientMORL"
 MODEL_KEYS = ("model_state_dict", "model", "state_dict")
 OPTIMISER_KEYS = ("optimiser_state_dict", "optimizer_state_dict", "optimiser", "optimizer")
-STEP_KEYS = ("iter_idx", "step")
+STEP_KEYS = ("iter_idx", "step", "global_step")
 # GECO's multiplier and moving average, for each objective of the model in order.
 GECO_KEYS = (("beta", "err_ema"), ("beta_sri", "err_sri_ema"))
 MOMENTS = ("exp_avg", "exp_avg_sq")
-PARALLEL = "module."  # DataParallel puts this before every name
+# What DataParallel, torch.compile and Lightning put before every name, in any order.
+WRAPPERS = ("module.", "_orig_mod.", "model.")
+# A weight beyond this is damage: the largest of trained models, BatchNorm's variances, are far
+# below.
+MAX_WEIGHT = 1e6
 # Coordinate grids of official modules, which follow from the image size.
 GRIDS = ("g_1", "g_2", "coords", "grid")
 COUNTER = "num_batches_tracked"  # of BatchNorm; old files lack it, and nothing depends on it
@@ -192,6 +199,8 @@ def as_number(value: Any) -> float | None:
     """A finite number, plain or a tensor of one element; None for anything else."""
     if isinstance(value, Tensor):
         value = value.item() if value.numel() == 1 else None
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) else None
@@ -210,27 +219,59 @@ def read_official(path: Path) -> OfficialFile:
     if tensors is None:
         keys = ", ".join(sorted(str(key) for key in content)[:MAX_NAMES]) or "nothing"
         raise SriError(f"{path} holds no model, but {keys}", NAME_A_CHECKPOINT)
-    if all(name.startswith(PARALLEL) for name in tensors):
-        tensors = {name.removeprefix(PARALLEL): tensor for name, tensor in tensors.items()}
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return OfficialFile(path, digest, dict(tensors), content)
+    return OfficialFile(path, digest, without_wrappers(tensors), content)
+
+
+def without_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without prefixes of WRAPPERS that all names carry."""
+    named = dict(tensors)
+    while True:
+        wrapper = next((w for w in WRAPPERS if all(n.startswith(w) for n in named)), None)
+        if wrapper is None:
+            return named
+        named = {name.removeprefix(wrapper): tensor for name, tensor in named.items()}
+
+
+def harmless() -> list[Any]:
+    """What files of torch.save hold besides tensors and builtins, and what runs no code: scalars
+    of NumPy, under both names of its module, and defaultdict, which becomes a dict."""
+    scalar = np.float64(0).__reduce__()[0]
+    number_types = {type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"}
+    names = [f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")]
+    return [
+        *((scalar, name) for name in names),
+        (lambda *factory: {}, "collections.defaultdict"),  # only dicts of torch's own list fill
+        *(np.dtype, codecs.encode, dict, list, set, int, float),
+        *number_types,
+    ]
 
 
 def load_plain(path: Path) -> Any:
-    """The file's dicts, lists, numbers and tensors; SriError for everything else."""
+    """The file's dicts, lists, numbers and tensors; SriError for everything else.
+
+    torch.load does not compare the checksums in the file, so that is done here.
+
+    Raises:
+        OSError: if it cannot be opened.
+    """
+    open(path, "rb").close()
     try:
-        with warnings.catch_warnings():  # about unusual files, which are refused anyway
-            warnings.simplefilter("ignore")
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if (damaged := archive.testzip()) is not None:
+                    raise zipfile.BadZipFile(f"{damaged} does not have its checksum")
+        with warnings.catch_warnings(), torch.serialization.safe_globals(harmless()):
+            warnings.simplefilter("ignore")  # about unusual files, which are refused anyway
             return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
     except Exception as error:  # arbitrary bytes make the reader fail in any way
         try:
-            code = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+            with torch.serialization.safe_globals(harmless()):
+                code = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         except Exception:  # not a file of torch.save
             code = []
-        if code:
+        if code and not isinstance(error, zipfile.BadZipFile):
             raise SriError(
                 f"{path} is refused: reading it would run {', '.join(code)}; only tensors and"
                 " plain values are read",
@@ -238,7 +279,7 @@ def load_plain(path: Path) -> Any:
                 " torch.save, and import that",
             ) from error
         raise SriError(
-            f"{path} is not a file that torch.save wrote, or it is incomplete",
+            f"{path} is damaged, incomplete, or no file that torch.save wrote",
             "download it again, or name the .pth file of an official implementation",
         ) from error
 
@@ -319,7 +360,9 @@ def check_match(
     kinds = {
         "missing": match.missing,
         "of another shape": match.misshapen,
-        "not finite": [name for name in names if not official.tensors[name].isfinite().all()],
+        f"not finite or beyond {MAX_WEIGHT:g}": [
+            name for name in names if not (official.tensors[name].abs() <= MAX_WEIGHT).all()
+        ],
         "unexpected": [] if ignore_unexpected else match.unexpected,
     }
     faults = {kind: names for kind, names in kinds.items() if names}
@@ -393,11 +436,12 @@ def read_moments(official: OfficialFile, match: Match) -> dict[str, dict[str, Te
 
 
 def adam_entry(entry: Mapping[str, Any]) -> dict[str, Tensor]:
-    """`step` and both moments of one parameter; ValueError for values that are not finite."""
+    """`step` and both moments of one parameter; ValueError for values that cannot be."""
     count = as_number(entry["step"])
     moments = {name: entry[name] for name in MOMENTS}
-    if count is None or not all(moment.isfinite().all() for moment in moments.values()):
-        raise ValueError("not finite")
+    finite = all(moment.isfinite().all() for moment in moments.values())
+    if count is None or not finite or (moments["exp_avg_sq"] < 0).any():
+        raise ValueError("no state of Adam")
     return {"step": torch.tensor(count), **moments}
 
 

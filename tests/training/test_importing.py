@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import pickle
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -20,7 +23,7 @@ from sri_cli.cli.main import cli
 from sri_cli.generation.trained_run import load_run
 from sri_cli.models.official import TABLES, official_name, our_name
 from sri_cli.run import Workspace
-from sri_cli.training.importing import Imported, import_run, system_of
+from sri_cli.training.importing import Imported, import_run, read_official, system_of
 from sri_cli.training.trainer import new_step
 from tests.golden_numbers import Golden, formula
 
@@ -203,7 +206,28 @@ def test_a_bare_state_dict_is_imported_without_training_state(tmp_path: Path) ->
     assert len(result.notes) == 3 and "sri-mog" in result.notes[0]
 
 
-@pytest.mark.parametrize("how", ["few", "reshaped", "nan", "foreign"])
+@pytest.mark.parametrize("wrapper", ["_orig_mod.module.", "module._orig_mod.", "model._orig_mod."])
+def test_wrappers_of_a_model_are_taken_off(tmp_path: Path, wrapper: str) -> None:
+    tensors = {f"{wrapper}{name}": value for name, value in official_tensors("sri").items()}
+    torch.save({"state_dict": tensors, "global_step": 12}, tmp_path / "wrapped.ckpt")
+    assert read_official(tmp_path / "wrapped.ckpt").step == 12
+    assert list(read_official(tmp_path / "wrapped.ckpt").tensors) == list(official_tensors("sri"))
+    del tensors[next(iter(tensors))]
+    tensors["other.weight"] = torch.zeros(2)  # not all names carry it
+    torch.save({"state_dict": tensors}, tmp_path / "wrapped.ckpt")
+    names = read_official(tmp_path / "wrapped.ckpt").tensors
+    assert any(name.startswith(wrapper) for name in names)
+
+
+def test_scalars_of_numpy_and_defaultdicts_are_read(tmp_path: Path) -> None:
+    history = defaultdict(list, {"loss": [np.float64(0.5), np.float32(2), np.int64(3)]})
+    beta, step = np.float64(0.25), np.int64(9)
+    result = imported(tmp_path, "sri", beta_sri=beta, iter_idx=step, history=history)
+    assert result.step == 9
+    assert state_of(result)["gecos"]["imagination.beta"] == 0.25
+
+
+@pytest.mark.parametrize("how", ["few", "reshaped", "nan", "negative", "foreign"])
 def test_moments_that_do_not_fit_are_left_out(tmp_path: Path, how: str) -> None:
     state: Any = adam_state("sri")
     if how == "few":
@@ -212,6 +236,8 @@ def test_moments_that_do_not_fit_are_left_out(tmp_path: Path, how: str) -> None:
         state["state"][5]["exp_avg"] = torch.zeros(3)
     elif how == "nan":
         state["state"][5]["exp_avg"][...] = torch.nan
+    elif how == "negative":
+        state["state"][5]["exp_avg_sq"].view(-1)[0] = -1.0
     else:
         state = {"state": [1, 2], "param_groups": "none"}
     result = imported(tmp_path, "sri", optimiser_state_dict=state)
@@ -339,6 +365,30 @@ def test_code_in_a_file_is_named_and_never_run(folder: Path, content: Any, name:
     assert not Path("marker").exists()
 
 
+def test_a_flipped_bit_of_a_weight_is_noticed(folder: Path) -> None:
+    """torch.load reads it without a word."""
+    file = write_official(folder / "official.pth", "sri")
+    name, weight = next(iter(official_tensors("sri").items()))
+    data = bytearray(file.read_bytes())
+    at = data.index(weight.numpy().tobytes())
+    data[at] ^= 1
+    file.write_bytes(data)
+    content = torch.load(file, weights_only=True)
+    assert not torch.equal(content["model_state_dict"][name], weight)
+    assert "official.pth is damaged" in refusal("official.pth", *SMALL)[0]
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf, 3e38, -1e7])
+def test_weights_out_of_range_are_refused(folder: Path, value: float) -> None:
+    tensors = official_tensors("sri")
+    name = next(iter(tensors))
+    tensors[name] = tensors[name].clone()
+    tensors[name].view(-1)[3] = value
+    torch.save(tensors, folder / "official.pth", _use_new_zipfile_serialization=False)  # no CRCs
+    first, _ = refusal("official.pth", *SMALL)
+    assert f"1 not finite or beyond 1e+06: {name}" in first
+
+
 @pytest.mark.parametrize("how", ["cut", "flipped", "empty", "gone"])
 def test_damaged_files(folder: Path, damage: Callable[[Path, str], None], how: str) -> None:
     file = write_official(folder / "official.pth", "sri")
@@ -379,7 +429,7 @@ def test_all_faults_at_once(folder: Path) -> None:
     assert "2 missing: " in first and "prior_lstm.mu.bias" in first
     assert "decoder.13.weight" in first
     assert "1 of another shape: posterior_lstm.sp.bias [17]" in first and "[16]" in first
-    assert "1 not finite: scene_encoder.mu_s.bias" in first
+    assert "1 not finite or beyond 1e+06: scene_encoder.mu_s.bias" in first
     assert "12 unexpected: genesisv2.extra.0.weight" in first and "2 more" in first
 
 
