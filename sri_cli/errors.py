@@ -34,8 +34,17 @@ class Diverged(SriError):
     exit_code = 4
 
 
-class Interrupted(SriError):
-    """A signal stopped the work after it was saved; the same command resumes (exit code 75)."""
+class Stopped(SriError):
+    """The user or a signal stopped the work; the same command begins anew (exit code 130).
+
+    A wanted stop is no error: `message` and `hint` are sentences, printed without "Error:".
+    """
+
+    exit_code = 130
+
+
+class Interrupted(Stopped):
+    """The work was stopped and is saved; the same command resumes it (exit code 75)."""
 
     exit_code = 75
 

@@ -1,14 +1,21 @@
-"""Stopping on SIGINT, SIGTERM and SIGUSR1, between two steps of the work."""
+"""Stopping on SIGINT, SIGTERM and SIGUSR1, between two steps of the work; what resumes it."""
 
 from __future__ import annotations
 
+import shlex
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
+
+
+def this_command() -> str:
+    """The command line as it was typed."""
+    return shlex.join(["sri", *sys.argv[1:]])
 
 
 class StopFlag:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import click
 
 from sri_cli.cli.options import JSON, OVERRIDES, RECIPE_DATA
 from sri_cli.run import Workspace
+from sri_cli.signals import this_command
 from sri_cli.strict_json import to_json
 
 
@@ -52,7 +52,7 @@ def command(
         run=run,
         overrides=overrides,
         ignore_unexpected=ignore_unexpected,
-        command=shlex.join(["sri", *sys.argv[1:]]),
+        command=this_command(),
     )
     for note in imported.notes:
         click.echo(f"Note: {note}", err=True)

@@ -16,8 +16,9 @@ import click
 
 from sri_cli import __version__
 from sri_cli.atomic import DISK_HINTS, disk_hint
-from sri_cli.errors import Interrupted, SriError, did_you_mean
+from sri_cli.errors import Interrupted, SriError, Stopped, did_you_mean
 from sri_cli.run import Workspace
+from sri_cli.signals import this_command
 
 # The first line of each verb's help, here so that `sri --help` imports none of their modules.
 VERBS = {
@@ -39,6 +40,9 @@ VERBS = {
     "demo": "Prepare data, train and write a report in a few minutes.",
 }
 
+# Verbs that go on where they were stopped.
+RESUMED = {"prepare", "train", "study", "demo", "label-sacc"}
+
 
 class VerbGroup(click.Group):
     """The group of all verbs; every error becomes one line, a suggestion and an exit code."""
@@ -59,12 +63,21 @@ class VerbGroup(click.Group):
             formatter.write_dl(list(VERBS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the verb. click takes any EOFError for the end of a prompt, and the work as stopped:
-        here it comes from a file that ends too early."""
+        """Run the verb; what stops it is a wanted stop or a file that ends too early.
+
+        click would report both as "Aborted!", EOFError as the end of a prompt.
+        """
         try:
             return super().invoke(ctx)
         except EOFError as error:
             raise RuntimeError(f"a file ends too early ({error})") from error
+        except KeyboardInterrupt as stop:  # by Ctrl-C or SIGTERM, outside of `stop_on_signal`
+            click.echo(err=True)  # the terminal has written ^C
+            if ctx.invoked_subcommand in RESUMED:
+                raise Interrupted("Stopped.", f"Resume with: {this_command()}") from stop
+            raise Stopped(
+                "Stopped; no unfinished file is left.", f"Begin again with: {this_command()}"
+            ) from stop
 
     def main(
         self,
@@ -83,7 +96,10 @@ class VerbGroup(click.Group):
 
 
 def print_error(error: Exception, words: Sequence[str]) -> int:
-    """Print `error`, raised by the command line `words`, on stderr; the exit code."""
+    """Print `error`, raised by the command line `words`, on stderr; the exit code.
+
+    A wanted stop is one line without "Error:".
+    """
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
         return error.exit_code
@@ -92,7 +108,11 @@ def print_error(error: Exception, words: Sequence[str]) -> int:
     message, hint, code = describe(error, words)
     if isinstance(error, SriError) and os.environ.get("LOCAL_RANK", "0") != "0":
         return code  # only the first rank of a machine prints what all ranks raise
-    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    message = " ".join(message.split())
+    if isinstance(error, Stopped):
+        click.echo(" ".join(filter(None, [message, hint])), err=True)
+        return code
+    click.echo(f"Error: {message}", err=True)
     if hint:
         click.echo(hint, err=True)
     return code
@@ -103,7 +123,7 @@ def describe(error: Exception, words: Sequence[str]) -> tuple[str, str | None, i
     if isinstance(error, SriError):
         return error.message, error.hint, error.exit_code
     if isinstance(error, click.exceptions.Abort):
-        return "interrupted", "run the same command again", Interrupted.exit_code
+        return "Stopped.", None, Stopped.exit_code
     if isinstance(error, click.ClickException):
         ctx = getattr(error, "ctx", None)
         return error.format_message(), f"see `{ctx.command_path if ctx else 'sri'} --help`", 2

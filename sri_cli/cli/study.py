@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 
 import click
@@ -11,6 +9,7 @@ import click
 from sri_cli.cli.options import JSON
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace
+from sri_cli.signals import this_command
 from sri_cli.strict_json import to_json
 
 
@@ -66,7 +65,7 @@ def command(
         plan = plan_study(workspace, study, systems, numbers, jobs)
         click.echo(to_json(plan) if as_json else plan_text(plan))
         return
-    again = shlex.join(["sri", *sys.argv[1:]])
+    again = this_command()
     text, summary, error = run_study(
         workspace, study, systems, numbers, jobs, style=style, out=out, command=again
     )

@@ -24,7 +24,7 @@ from sri_cli.atomic import cannot_write, ensure_folder, lock_file, sync_folder
 from sri_cli.console import Progress
 from sri_cli.data.writer import check_space
 from sri_cli.errors import Interrupted, SriError, SriFailure
-from sri_cli.signals import stop_on_signal
+from sri_cli.signals import stop_on_signal, this_command
 
 BLOCK_BYTES = 2**18
 TIMEOUT_SEC = 60.0  # without a single byte
@@ -88,8 +88,8 @@ def download(remote: Remote, path: Path, *, instead: str, offline: bool = False)
                 os.close(lock)
         except KeyboardInterrupt:
             raise Interrupted(
-                f"stopped by {stop.name or 'Ctrl-C'} while downloading {path.name}{saved(part)}",
-                "run the same command again to resume",
+                f"Stopped while downloading {path.name}{saved(part)}.",
+                f"Resume with: {this_command()}",
             ) from None
         except OSError as error:
             raise cannot_write(part, error) from error

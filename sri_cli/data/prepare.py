@@ -74,7 +74,8 @@ def prepare(
         survey = source.survey()
     except KeyboardInterrupt:  # SIGTERM raises it, too
         raise Interrupted(
-            f"stopped while reading the source of {source.header.name}", f"resume: {command}"
+            f"Stopped while reading the source of {source.header.name}.",
+            f"Resume with: {command}",
         ) from None
     except BrokenProcessPool as error:
         raise worker_killed(command) from error
@@ -158,9 +159,9 @@ def write_missing(
         buffer.flush()
         if stop.name:
             raise Interrupted(
-                f"stopped by {stop.name} after {buffer.done} of {buffer.progress.total} images,"
-                f" saved in {buffer.writer.partial}",
-                f"resume: {command}",
+                f"Stopped after {buffer.done} of {buffer.progress.total} images, saved in"
+                f" {buffer.writer.partial}.",
+                f"Resume with: {command}",
             )
         if killed:
             raise worker_killed(command) from killed

@@ -36,7 +36,7 @@ from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 from sri_cli.errors import Interrupted, SriError
 from sri_cli.labeling.session import DEFINITION, Session
-from sri_cli.signals import stop_on_signal
+from sri_cli.signals import stop_on_signal, this_command
 
 ADDRESS = "127.0.0.1"
 PORT, PORTS_TRIED = 8765, 100
@@ -117,8 +117,9 @@ def serve(session: Session, port: int | None, open_browser: bool) -> None:
     left = session.verdicts().count(None)
     if left:
         raise Interrupted(
-            f"{session.total - left} of {session.total} images are judged",
-            "run the same command again to continue",
+            f"Stopped: {session.total - left} of {session.total} images are judged; every answer is"
+            " saved.",
+            f"Resume with: {this_command()}",
         )
 
 

@@ -76,9 +76,9 @@ def run_study(
                 write_summary(study, statuses, data, study.folder)
                 done = sum(one.done for one in statuses)
                 raise Interrupted(
-                    f"stopped by {stop.name}: {done} of {len(statuses)} runs are done, those in"
-                    " progress are saved",
-                    f"resume with: {command}",
+                    f"Stopped: {done} of {len(statuses)} runs are done, those in progress are"
+                    " saved.",
+                    f"Resume with: {command}",
                 )
             folder = out or study.folder
             text, summary = write_results(workspace, study, statuses, data, folder, style)
@@ -221,8 +221,7 @@ def find_data(workspace: Workspace, study: Study, stop: StopFlag, command: str) 
         print(shlex.join(["sri", *words]), file=sys.stderr, flush=True)
         code = run_sri(words, stop)
         if stop.name:
-            message = f"stopped by {stop.name} while preparing the data"
-            raise Interrupted(message, f"resume with: {command}")
+            raise Interrupted("Stopped while preparing the data.", f"Resume with: {command}")
         if code != 0:
             raise SriFailure("the data could not be prepared", shlex.join(["sri", *words]))
     data = DataFile(

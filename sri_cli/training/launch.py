@@ -67,10 +67,10 @@ def launch(
         )
     except SignalException as stopped:
         saved = checkpoints_in(run_dir)
-        where = f"saved in {saved[-1]}" if saved else "before the first checkpoint"
-        raise Interrupted(
-            f"stopped by {stopped.sigval.name}, {where}", f"resume with: {command}"
-        ) from stopped
+        where = "before the first step."
+        if saved:
+            where = f"at step {int(saved[-1].name.removeprefix('step-'))}; checkpoint saved."
+        raise Interrupted(f"Stopped {where}", f"Resume with: {command}") from stopped
     except ChildFailedError as lost:
         raise SriFailure(
             f"a process was lost and {MAX_RESTARTS} restarts did not help: {first_reason(lost)}",

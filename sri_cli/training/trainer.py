@@ -206,9 +206,8 @@ class Trainer:
                     self._save()
                 if stopped_by and self.done < steps:
                     raise Interrupted(
-                        f"stopped by {stopped_by} at step {self.done}, saved in"
-                        f" {checkpoints.checkpoint_path(self.run_dir, self.done)}",
-                        f"resume with: {self.command}",
+                        f"Stopped at step {self.done}; checkpoint saved.",
+                        f"Resume with: {self.command}",
                     )
         path = checkpoints.checkpoint_path(self.run_dir, self.saved)
         seconds = time.monotonic() - began

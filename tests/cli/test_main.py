@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 from sri_cli.atomic import PERMISSION, SPACE
 from sri_cli.cli.main import VERBS, cli
-from sri_cli.errors import Diverged, SriError, SriFailure
+from sri_cli.errors import Diverged, Interrupted, SriError, SriFailure, Stopped
 from sri_cli.run import Workspace
 
 HELP = Path(__file__).parent / "help.txt"
@@ -153,7 +153,6 @@ def test_usage_errors_are_two_lines_and_exit_2(words: list[str], named: str) -> 
         (SriError("bad\n input", "fix it"), 2, ["Error: bad input", "fix it"]),
         (SriFailure("machine"), 1, ["Error: machine"]),
         (Diverged("loss"), 4, ["Error: loss"]),
-        (KeyboardInterrupt(), 75, ["", "Error: interrupted", "run the same command again"]),
         (
             OSError(errno.ENOSPC, "No space left on device", "x.h5"),
             1,
@@ -188,6 +187,26 @@ def test_errors_of_a_command(
     with_failing_recipes(monkeypatch, error)
     shown = sri("recipes")
     assert (shown.exit_code, shown.stderr.splitlines()) == (code, lines)
+
+
+@pytest.mark.parametrize(
+    ("error", "resumed", "code"),
+    [
+        (Interrupted("Stopped at step 5;\n saved.", "Resume with: sri"), False, 75),
+        (Stopped("Stopped."), False, 130),
+        (KeyboardInterrupt(), False, 130),
+        (KeyboardInterrupt(), True, 75),
+    ],
+)
+def test_a_wanted_stop_is_one_line_and_no_error(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, resumed: bool, code: int
+) -> None:
+    with_failing_recipes(monkeypatch, error)
+    if resumed:
+        monkeypatch.setattr("sri_cli.cli.main.RESUMED", {"recipes"})
+    shown = sri("recipes")
+    (line,) = shown.stderr.strip().splitlines()
+    assert (shown.exit_code, line[:7]) == (code, "Stopped") and shown.stdout == ""
 
 
 def test_only_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -497,8 +497,8 @@ def write_scenarios(
                 raise worker_killed(command) from error
         if stop.name:
             raise Interrupted(
-                f"stopped by {stop.name} after {done:,} of {total:,} views, saved in {recordings}",
-                f"resume: {command}",
+                f"Stopped after {done:,} of {total:,} views, saved in {recordings}.",
+                f"Resume with: {command}",
             )
 
 
