@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,21 @@ def ensure_folder(path: Path) -> Path:
         number = errno.EROFS if read_only else errno.EACCES
         raise cannot_write(path, OSError(number, os.strerror(number)))
     return path
+
+
+def check_writable(folder: Path) -> None:
+    """SriFailure unless files can be created in `folder`, which need not exist yet.
+
+    For work that takes long before it writes: `ensure_folder` would leave an empty folder behind.
+    """
+    nearest = next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise SriFailure(
+            f"{folder} is not writable: {error.strerror}", "choose another place with --out"
+        ) from error
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from sri_cli.run import Workspace
     "--out",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    show_default="report.html in the run's folder, or here for several runs",
+    show_default="report-NNN.html in the run's folder, or here for several runs",
     help="The page.",
 )
 @click.pass_obj

@@ -49,7 +49,7 @@ def command(
     """
     from sri_cli.console import counted
     from sri_cli.generation.sample import check_request
-    from sri_cli.generation.trained_run import open_run
+    from sri_cli.generation.trained_run import open_run, slots_notes
     from sri_cli.plotting.samples import write_samples
 
     check_request(num, 1 if slots is None else slots, temp, seed)
@@ -64,5 +64,7 @@ def command(
         file_format=file_format,
         masks=masks,
     )
+    for note in slots_notes([trained], slots):
+        click.echo(note, err=True)
     click.echo(f"{counted(num, 'scene')} ({trained.title}): {folder}")
     click.echo(folder / "grid.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from sri_cli.generation.edit import (
     source_edits,
 )
 from sri_cli.generation.sample import check_request
-from sri_cli.generation.trained_run import TrainedRun, open_run
+from sri_cli.generation.trained_run import TrainedRun, open_run, slots_notes
 from sri_cli.plotting.figures import Panel, check_file, check_page, draw, write_figure
 from sri_cli.plotting.from_runs import title_of
 from sri_cli.plotting.images import Pixels, blend_masks
+from sri_cli.plotting.outputs import FIGURES, check_place, output_path, record_of
 from sri_cli.run import Workspace
 
 TITLES = {
@@ -72,10 +74,15 @@ def edit_run(
     opened = open_run(workspace, run)
     model, total = opened.model, slots or opened.model.num_slots
     _check_slots(opened, action, slot, total)
-    notes = [edit_note(opened, action)]
+    folder = opened.run_dir / FIGURES
+    check_place(out, folder)
+    settings: dict[str, Any] = {"slots": total, "slot": list(slot), "temperature": temperature}
+    settings |= {"num": num, "seed": seed, "index": index, "variants": variants}
+    notes = [*slots_notes([opened], slots), edit_note(opened, action)]
     sources = []
     if image is not None:
         sources = [infer_scene(model, *_read_image(image, model.image_size, notes), seed)]
+        settings["image"] = {"file": str(image), "sha256": sha256(image.read_bytes()).hexdigest()}
     elif index is not None:
         sources = [infer_scene(model, *_test_image(opened, index), seed)]
     if not given or action in WITH_SCENES:
@@ -101,8 +108,10 @@ def edit_run(
 
     panel = _panel(opened, rows, columns, bars, total)
     title = f"{TITLES[action]}, temperature {temperature:g}, seed {seed}"
-    path = out or opened.run_dir / "figures" / f"edit-{action}.png"
-    write_figure(draw([[panel]], title), path)
+    figure = draw([[panel]], title)
+    record = record_of([opened], f"edit {action}", **settings)
+    with output_path(out, folder, f"edit-{action}", ".png", record) as path:
+        write_figure(figure, path)
     return path, list(filter(None, notes))
 
 
@@ -174,11 +183,12 @@ def _read_image(path: Path, size: int, notes: list[str]) -> tuple[Pixels, str]:
     if not path.is_file():
         raise SriError(f"--image {path} is no file", hint)
     try:
-        image, (width, height) = decode_image(path, Resizing(size))
+        image, frame = decode_image(path, Resizing(size))
     except Unreadable as error:
         raise SriError(f"--image {path}: {error}", hint) from error
-    if (width, height) != (size, size):
-        notes.append(f"{path.name}: the centred square of {width}x{height} px resized to {size} px")
+    if (frame.width, frame.height) != (size, size):
+        sides = f"{frame.width}x{frame.height}"
+        notes.append(f"{path.name}: the centred square of {sides} px resized to {size} px")
     return image, "image"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from sri_cli.device import choose_device
 from sri_cli.errors import SriError
 from sri_cli.generation.reconstruct import reconstruct
 from sri_cli.generation.sample import Scenes, check_request, draw_scenes
-from sri_cli.generation.trained_run import TrainedRun, open_run
+from sri_cli.generation.trained_run import TrainedRun, open_run, slots_notes
 from sri_cli.labeling.session import FOLDER
 from sri_cli.labeling.statistics import rated_scenes
 from sri_cli.metrics import order
@@ -48,6 +48,7 @@ from sri_cli.plotting.figures import (
     write_figure,
 )
 from sri_cli.plotting.images import Pixels, blend_masks
+from sri_cli.plotting.outputs import FIGURES, check_place, output_path, record_of, slots_of
 from sri_cli.run import Workspace
 from sri_cli.training.log import LOG_NAME
 
@@ -94,7 +95,7 @@ def figure_of_runs(
         name: One of `IMAGE_FIGURES`, "curves" or "table".
         runs: Names, folders or checkpoints; none: the latest run.
         options: Which scenes and images.
-        out: A .png or .pdf; None: figures/figure-NAME.png of the first run.
+        out: A .png or .pdf; None: figures/NAME-NNN.png of the first run.
         scale: Of a PNG: a factor as 4x, or the side of an image in pixels as 256.
         captions: Whether text stands around the images.
 
@@ -109,16 +110,23 @@ def figure_of_runs(
     check_request(options.num or 1, slots, options.temperature, options.seed)
     check_file(out)
     opened = [open_run(workspace, run, options.dynamic_slots) for run in runs or (None,)]
+    folder = opened[0].run_dir / FIGURES
+    check_place(out, folder)
     notes: list[str] = []
+    settings: dict[str, Any] = {}
     if name in IMAGE_FIGURES:
+        options = replace(options, num=options.num or IMAGE_FIGURES[name].num)
+        settings = _settings(name, opened, options)
         factor = _factor(scale, opened[0].model.image_size)
         rows, title = _image_figure(name, opened, options, notes)
     else:
         factor = _factor(scale)
         rows, title = _curves(opened) if name == "curves" else _table(opened)
-    path = out or opened[0].run_dir / "figures" / f"figure-{name}.png"
-    write_figure(draw(rows, title, notes, factor, captions), path)
-    return path, notes
+    figure = draw(rows, title, notes, factor, captions)
+    record = record_of(opened, f"figure {name}", **settings, scale=scale, captions=captions)
+    with output_path(out, folder, name, ".png", record) as path:
+        write_figure(figure, path)
+    return path, [*slots_notes(opened, options.slots), *notes]
 
 
 def order_of_run(
@@ -126,10 +134,11 @@ def order_of_run(
 ) -> dict[str, Any]:
     """Score the order of `num` random scenes and draw the first of them.
 
-    Writes the figure to `out` (None: figures/order.png of the run); the record holds the scores
-    and the path of the figure.
+    Writes the figure to `out` (None: figures/order-NNN.png of the run); the record holds the
+    scores and the path of the figure.
     """
     check_file(out)
+    check_place(out, run.run_dir / FIGURES)
     scenes = _scenes(run, Options(num, seed=seed))
     record = {
         "run": str(run.run_dir),
@@ -140,8 +149,11 @@ def order_of_run(
     } | order.report(scenes.masks, seed)
     shown = Scenes(*(part[:ORDER_SCENES] for part in scenes))  # type: ignore[arg-type]
     panel = order_panel(shown, title_of(run))
-    path = out or run.run_dir / "figures" / "order.png"
-    write_figure(draw([[panel]], "Random scenes and their slots in generation order"), path)
+    figure = draw([[panel]], "Random scenes and their slots in generation order")
+    settings = {"num": num, "slots": run.model.num_slots, "temperature": 1.0, "seed": seed}
+    about = record_of([run], "order", **settings)
+    with output_path(out, run.run_dir / FIGURES, "order", ".png", about) as path:
+        write_figure(figure, path)
     return record | {"figure": str(path)}
 
 
@@ -332,6 +344,18 @@ def _image_figure(
     if not blocks:
         raise SriError(f"no scene was judged broken; {notes[-1]}", "try another --seed")
     return flowed(blocks, beside), title
+
+
+def _settings(name: str, runs: Sequence[TrainedRun], options: Options) -> dict[str, Any]:
+    """What decides a figure of images, for its record."""
+    used, settings = IMAGE_FIGURES[name].options, asdict(options)
+    settings = {k: v for k, v in settings.items() if k.replace("temperature", "temp") in used}
+    if "slots" in used:
+        settings["slots"] = slots_of(runs, options.slots)
+    if "data" in used:
+        files = [run.open_data(options.data) for run in runs]
+        settings["data"] = [{"name": one.name, "sha256": str(one.attrs["sha256"])} for one in files]
+    return settings
 
 
 def _shape(name: str, num: int, slots: int) -> tuple[int, int]:

@@ -53,6 +53,7 @@ from sri_cli.plotting.blocks import (
     training_log,
 )
 from sri_cli.plotting.figures import Block, Chart, check_file, draw, figure_bytes
+from sri_cli.plotting.outputs import FIGURES, check_place, output_path, record_of
 from sri_cli.plotting.report_commands import repeat_commands
 from sri_cli.run import Workspace
 
@@ -91,7 +92,7 @@ class Subject:
 def report_of_runs(workspace: Workspace, runs: Sequence[str], out: Path | None = None) -> Path:
     """Write the page of runs (none: the latest) to `out`, and return its path.
 
-    `out` is by default report.html in the run's folder, or in the current one for several runs.
+    `out` is by default report-NNN.html in the run's folder, or in the current one for several runs.
 
     Raises:
         SriError: for a run without an intact checkpoint, or an `out` that cannot be a page;
@@ -103,8 +104,11 @@ def report_of_runs(workspace: Workspace, runs: Sequence[str], out: Path | None =
     opened = [open_run(workspace, run) for run in runs or (None,)]
     unique = {(one.run_dir.resolve(), one.step): one for one in opened}
     subjects = make_subjects(list(unique.values()))
-    path = out or (subjects[0].trained.run_dir if len(subjects) == 1 else Path()) / NAME
-    return write_report(workspace, subjects, path)
+    folder = subjects[0].trained.run_dir if len(subjects) == 1 else Path()
+    check_place(out, folder)
+    record = record_of([one.trained for one in subjects], "report")
+    with output_path(out, folder, "report", ".html", record) as path:
+        return write_report(workspace, subjects, path)
 
 
 def make_subjects(runs: Sequence[TrainedRun]) -> list[Subject]:
@@ -395,8 +399,9 @@ def reconstructions(one: Subject, _: bool) -> Section:
 
 def walks(one: Subject, _: bool) -> Section:
     """The GIFs of `sri walk` in the run's folder."""
-    folder = one.trained.run_dir / "figures"
+    folder = one.trained.run_dir / FIGURES
     films = [path for path in list_folder(folder) if path.match("walk*.gif")]
+    films.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     command = shlex.join(["sri", "walk", "--run", str(one.trained.run_dir)])
     if not films:
         return {"text": f"There is no GIF of a walk in {folder}; to make one: {command}"}

@@ -24,8 +24,18 @@ from sri_cli.errors import SriError, SriFailure
 from sri_cli.generation.sample import check_request, mask_levels, quantise, sample_scenes
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.plotting.images import blend_masks, caption, make_grid, png_bytes
-from sri_cli.strict_json import to_json
+from sri_cli.plotting.outputs import (
+    SAMPLES,
+    check_place,
+    json_bytes,
+    link_latest,
+    locked,
+    name_for,
+    record_of,
+)
+from sri_cli.strict_json import Record
 
+RECORD = "sample.json"
 GRID_IMAGES = 64
 GRID_CELL_PX = 64
 
@@ -49,7 +59,8 @@ def write_samples(
 
     Args:
         trained: The run.
-        out: A new or empty folder, by default one in the run's samples/, named by the settings.
+        out: A new or empty folder, by default a numbered one in the run's samples/, to which
+            samples/latest then points.
         num: N.
         slots: K, by default that of training.
         temperature: Factor of every standard deviation of the prior.
@@ -64,20 +75,23 @@ def write_samples(
     slots = trained.model.num_slots if slots is None else slots
     check_request(num, slots, temperature, seed)
     settings = {"num": num, "slots": slots, "temperature": temperature, "seed": seed}
-    if out is None:
-        name = f"step-{trained.step:09d}_slots-{slots}_temp-{temperature:g}_seed-{seed}_num-{num}"
-        name += f"_{file_format}" + "_masks" * masks
-        target = trained.run_dir / "samples" / name
-    else:
-        target = out.resolve()
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise SriError(f"{target} is not an empty folder", "name a new folder with --out")
-    ensure_folder(target.parent)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    record = record_of([trained], "sample", **settings, format=file_format, masks=masks)
+    target = trained.run_dir / SAMPLES / "new" if out is None else out.resolve()
+    if out is not None and target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise SriError(f"{target} is not an empty folder", "name a new folder with --out")
+    check_place(out, target.parent)
+    folder = ensure_folder(target.parent)
+    temporary = folder / f".{target.name}.{os.getpid()}.tmp"
     try:
         temporary.mkdir()
-        _write(temporary, trained, settings, file_format, masks)
-        _rename(temporary, target)
+        _write(temporary, trained, settings, record)
+        if out is not None:
+            _rename(temporary, target)
+            return target
+        with locked(folder):
+            target = folder / name_for(folder, "", record, f"{{}}/{RECORD}")
+            _rename(temporary, target)
+            link_latest(folder, target.name)
     except SriFailure:
         raise
     except OSError as error:
@@ -96,12 +110,10 @@ def _rename(temporary: Path, target: Path) -> None:
     os.replace(temporary, target)
 
 
-def _write(
-    folder: Path, trained: TrainedRun, settings: dict[str, Any], file_format: str, masks: bool
-) -> None:
-    num = settings["num"]
+def _write(folder: Path, trained: TrainedRun, settings: dict[str, Any], record: Record) -> None:
+    num, masks = settings["num"], record["masks"]
     first: list[Arrays] = []  # chunks of the grid
-    writing = closing(WRITERS[file_format](folder, num))
+    writing = closing(WRITERS[record["format"]](folder, num))
     with writing as writer, counting("sampling", num) as advance:
         for scene in sample_scenes(trained.model, **settings):
             arrays = {"images": quantise(scene.image)}
@@ -121,8 +133,7 @@ def _write(
         levels = np.concatenate([chunk["masks"] for chunk in first])[:GRID_IMAGES]
         coloured = make_grid(blend_masks(levels / np.float32(255)), scale=scale)
         (folder / "grid-masks.png").write_bytes(png_bytes(caption(coloured, text)))
-    run = {"run": str(trained.run_dir), "step": trained.step, "trained_on": trained.caption}
-    (folder / "sample.json").write_text(to_json(run | settings, indent=2) + "\n")
+    (folder / RECORD).write_bytes(json_bytes(record))
 
 
 class PngWriter:

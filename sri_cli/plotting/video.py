@@ -20,10 +20,11 @@ from sri_cli.atomic import write_atomic
 from sri_cli.console import counting
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.generation.sample import check_request, quantise
-from sri_cli.generation.trained_run import TrainedRun, open_run
+from sri_cli.generation.trained_run import TrainedRun, open_run, slots_notes
 from sri_cli.generation.traverse import Walk, random_walk, walk_between, walk_scenes
 from sri_cli.plotting.figures import check_file
 from sri_cli.plotting.images import Pixels, blend_masks, caption, make_grid
+from sri_cli.plotting.outputs import FIGURES, check_place, output_path, record_of, slots_of
 from sri_cli.run import Workspace
 
 CELL_PX = 128  # at least; twice that for a single walk
@@ -75,7 +76,10 @@ def walk_runs(
                 "leave it out (the noise of its slots then walks), or name another run",
             )
 
-    blocks, notes = [], []
+    folder = opened[0].run_dir / FIGURES
+    check_place(out, folder)
+
+    blocks, notes = [], slots_notes(opened, slots)
     for run in opened:
         total = slots or int(run.model.num_slots)
         if between is not None:
@@ -92,8 +96,22 @@ def walk_runs(
         notes.append(f"no MP4: {reason}; the GIF is written. For MP4: pip install imageio-ffmpeg")
     name = "walk" if slot is None else f"walk-slot-{slot}"
     name = name if between is None else "walk-between-{}-{}".format(*between)
-    stem = stem or opened[0].run_dir / "figures" / name
-    return [_write(film, fps, stem.with_name(f"{stem.name}.{kind}")) for kind in kinds], notes
+    record = record_of(
+        opened,
+        "walk",
+        num=num,
+        slots=slots_of(opened, slots),
+        temperature=temperature,
+        seed=seed,
+        slot=slot,
+        between=between,
+        masks=masks,
+        frames=frames,
+        fps=fps,
+    )
+    with output_path(stem, folder, name, "", record) as stem:
+        files = [_write(film, fps, stem.with_name(f"{stem.name}.{kind}")) for kind in kinds]
+    return files, notes
 
 
 def walk_frames(run: TrainedRun, walk: Walk, temperature: float) -> tuple[Pixels, Pixels]:

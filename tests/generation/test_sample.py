@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -21,6 +22,7 @@ from sri_cli.cli.main import cli
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.generation.sample import checked, in_chunks, quantise, sample_noise, sample_scenes
 from sri_cli.generation.trained_run import TrainedRun
+from sri_cli.metrics.images import open_folder
 from sri_cli.models.build import build_model
 from sri_cli.plotting.samples import write_samples
 from sri_cli.rng import NoiseSpec, indexed_noise
@@ -167,13 +169,54 @@ def test_all_formats_hold_the_same(trained: TrainedRun, tmp_path: Path) -> None:
 
 
 def test_default_folder_is_the_runs_and_repeats(trained: TrainedRun) -> None:
+    folder = trained.run_dir / "samples"
+    old = folder / "step-000000010_slots-3_temp-1_seed-0_num-2_png"  # as version 0.1 named it
+    old.mkdir(parents=True)
+    (old / "sample.json").write_text('{"num": 2, "slots": 3, "temperature": 1.0, "seed": 0}')
     first = write_samples(trained, num=2)
     before = read(first)
-    assert first.parent == trained.run_dir / "samples"
+    assert first == folder / "001"
     assert write_samples(trained, num=2) == first
     assert np.array_equal(read(first), before)
     other = write_samples(trained, num=3)
-    assert other != first and np.abs(read(other)[:2].astype(int) - before).max() <= 6
+    assert other == folder / "002" and (folder / "latest").readlink() == Path("002")
+    assert np.abs(read(other)[:2].astype(int) - before).max() <= 6
+    assert open_folder(folder / "latest").count == 3
+    assert sorted(path.name for path in folder.iterdir()) == ["001", "002", "latest", old.name]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"slots": 2}, {"temperature": 0.7}, {"seed": 1}, {"masks": True}, {"file_format": "npz"}],
+)
+def test_other_settings_have_another_folder_with_all_of_them(trained: TrainedRun, other) -> None:
+    first, second = write_samples(trained, num=1), write_samples(trained, num=1, **other)
+    assert (first.name, second.name) == ("001", "002")
+    record = json.loads((second / "sample.json").read_text())
+    usual = {"num": 1, "slots": 3, "temperature": 1.0, "seed": 0, "format": "png", "masks": False}
+    settings = usual | {k.removeprefix("file_"): v for k, v in other.items()}
+    assert record.items() >= settings.items()
+    assert record["step"] == 10 and record["sri"] and len(record["model"]) == 64
+
+
+def test_other_weights_have_another_folder_and_a_moved_run_the_same(
+    trained: TrainedRun, tmp_path: Path
+) -> None:
+    assert write_samples(trained, num=1).name == "001"
+    moved = replace(trained, run_dir=trained.run_dir.rename(tmp_path / "moved"))
+    assert write_samples(moved, num=1) == tmp_path / "moved" / "samples" / "001"
+    with torch.no_grad():
+        next(moved.model.parameters()).add_(1)
+    assert write_samples(moved, num=1).name == "002"
+
+
+def test_without_links_the_latest_is_named_in_a_file(trained: TrainedRun) -> None:
+    own = trained.run_dir / "samples" / "latest"
+    own.mkdir(parents=True)  # a link cannot replace a folder
+    (own / "mine.png").write_text("x")
+    write_samples(trained, num=1)
+    assert own.with_name("latest.txt").read_text() == "001\n"
+    assert (own / "mine.png").is_file()
 
 
 def test_a_full_folder_is_not_touched(trained: TrainedRun, tmp_path: Path) -> None:

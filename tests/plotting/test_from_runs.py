@@ -98,10 +98,13 @@ def test_a_figure_as_png_and_pdf(logged: Workspace, name: str) -> None:
     result = sri("figure", *words)
     assert result.exit_code == 0, result.output
     path = Path(result.stdout.strip())
-    assert path.samefile(logged.runs_root / "tiny" / "figures" / f"figure-{name}.png")
+    assert path.samefile(logged.runs_root / "tiny" / "figures" / f"{name}-001.png")
     first = path.read_bytes()
     assert np.asarray(Image.open(io.BytesIO(first))).std() > 0
     assert sri("figure", *words).exit_code == 0 and path.read_bytes() == first
+    files = [path.with_suffix(".json"), path]
+    assert sorted(path.parent.iterdir()) == files
+    assert json.loads(files[0].read_bytes())["step"] == 10
     assert sri("figure", *words, "--out", "x.pdf").exit_code == 0
     text = pypdf.PdfReader("x.pdf").pages[0].extract_text().replace("\n", " ")
     assert ("0.642" if name == "table" else "SRI-MoG tiny (tiny): demo-towers") in text
@@ -224,6 +227,8 @@ def test_systems_have_the_names_of_the_paper() -> None:
 def test_order_writes_its_figure_and_scores(trained: TrainedRun) -> None:
     first, again, other = (order_of_run(trained, 12, seed) for seed in (1, 1, 2))
     assert first == again != other and first["scenes"] == 12
+    names = [Path(record["figure"]).name for record in (first, other)]
+    assert names == ["order-001.png", "order-002.png"]
     assert json.loads(json.dumps(first)) == first
     assert Image.open(first["figure"]).width > 5 * 64
     for which in ("model", "shuffled"):
@@ -244,12 +249,64 @@ def test_every_action_draws_its_figure(
     result = sri("edit", action, "--run", "other")
     assert result.exit_code == 0, result.output
     path = Path(result.stdout.strip())
-    assert path == Path(f"runs/other/figures/edit-{action}.png")
+    assert path == Path(f"runs/other/figures/edit-{action}-001.png")
     figure = np.asarray(Image.open(path))
     assert 0 < figure.shape[0] - rows * 2 * 132 < 300
     assert 0 < figure.shape[1] - columns * 132 < 320
     before = path.read_bytes()
     assert sri("edit", action, "--run", "other").exit_code == 0 and path.read_bytes() == before
+
+
+def test_other_options_overwrite_nothing(workspace: Workspace) -> None:
+    lines = (
+        "figure samples --num 2",
+        "figure samples --num 2 --temp 0.5",
+        "figure samples --num 2 --temp 0.5 --no-captions",
+        "figure samples --num 2 --run tiny --run other",
+        "order --num 4",
+        "order --num 4 --seed 1",
+        "edit remove --slot 1",
+        "edit remove --slot 2",
+    )
+    written = [sri(*line.split()).stdout.splitlines()[-1] for line in (*lines, lines[0])]
+    assert len(set(written)) == len(lines) and written[0] == written[-1]
+    for file in written:
+        record = json.loads(Path(file).with_suffix(".json").read_bytes())
+        stem = record["verb"].removeprefix("figure ").replace(" ", "-")
+        assert Path(file).name.startswith(stem) and record["seed"] in (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "written"),
+    [
+        ("figure samples", "figures"),
+        ("order", "figures"),
+        ("edit remove", "figures"),
+        ("walk", "figures"),
+        ("sample", "samples"),
+        ("figure samples --out /proc/x.png", ""),
+        ("report --out /proc/x.html", ""),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_known_before_anything_is_drawn(
+    workspace: Workspace, line: str, written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sri_cli.generation.sample.in_chunks", None)  # all that draws calls it
+    if written:
+        Path("runs/tiny", written).write_text("")
+    result = sri(*line.split(), "--run", "tiny")
+    assert result.exit_code == 1 and "writable" in result.stderr, result.output
+
+
+@pytest.mark.parametrize("slots", ["2", "3", "5"])
+def test_one_note_says_what_other_slots_than_those_of_training_do(
+    workspace: Workspace, slots: str
+) -> None:
+    for line in ("sample --num 1", "figure samples --num 1", "edit reimagine", "walk --frames 2"):
+        result = sri(*line.split(), "--run", "tiny", "--slots", slots)
+        assert result.exit_code == 0, result.output
+        notes = [line for line in result.stderr.splitlines() if "trained with 3 slots" in line]
+        assert len(notes) == (slots != "3")
 
 
 @pytest.mark.parametrize("action", ["remove", "repeat", "exchange", "reimagine"])

@@ -154,7 +154,7 @@ def test_only_the_style_of_the_page_is_allowed() -> None:
 
 def test_a_whole_report(workspace: Workspace, tiny: Path) -> None:
     path = report_of_runs(workspace, ["tiny"])
-    assert path == tiny / "report.html"
+    assert path == tiny / "report-001.html" and path.with_suffix(".json").is_file()
     shown = images(path)
     # Two grids of samples, the order, test images, a walk and its film, three charts, the data.
     assert len(shown) == 10 and all(image["alt"] for image in shown)
@@ -219,7 +219,10 @@ def test_several_runs_and_their_differences(
     monkeypatch.chdir(tmp_path)
     record(workspace, "other", 0.25)
     path = report_of_runs(workspace, ["tiny", "other", "tiny"])
-    assert path == Path("report.html")
+    assert path == Path("report-001.html")
+    runs = json.loads(path.with_suffix(".json").read_bytes())["runs"]
+    assert [Path(run["run"]).name for run in runs] == ["tiny", "other"]
+    assert report_of_runs(workspace, ["tiny"], tmp_path / "x.html") == tmp_path / "x.html"
     text = words(path)
     assert text.startswith("tiny, other")
     assert "model.system sri genesis-v2" in text
@@ -302,7 +305,7 @@ def test_failures_leave_the_report_before_as_it_was(
 ) -> None:
     path = report_of_runs(workspace, ["tiny"])
     before, around = path.read_bytes(), sorted(path.parent.iterdir())
-    with largest_file(1000), pytest.raises(SriFailure, match=r"report\.html"):
+    with largest_file(1000), pytest.raises(SriFailure, match=r"report-001\.html"):
         report_of_runs(workspace, ["tiny"])
     damage(next(path.parent.glob("checkpoints/*/model.safetensors")), "cut")
     with pytest.raises(SriError, match="tiny"):

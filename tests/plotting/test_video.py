@@ -108,7 +108,7 @@ def test_both_files_hold_the_walks(here: Path) -> None:
     # the same.
     result = sri("--run", "other", *SHORT, "--fps", "10", "--masks")
     assert result.exit_code == 0, result.output
-    files = [f"runs/other/figures/walk.{kind}" for kind in ("mp4", "gif")]
+    files = [f"runs/other/figures/walk-001.{kind}" for kind in ("mp4", "gif")]
     assert result.stdout.splitlines()[-2:] == files
     shown = iio.imread(files[0], plugin="FFMPEG")
     assert shown.shape == (6, 128, 2 * 2 * 128 + 4, 3)
@@ -140,10 +140,10 @@ def test_without_an_encoder_the_gif_is_written(here: Path) -> None:
         (["--out", "a.gif"], ["a.gif"]),
         (["--out", "new/a", "--slot", "2"], ["new/a.mp4", "new/a.gif"]),
         (["--out", "a.b.mp4", "--run", "tiny", "--run", "other"], ["a.b.mp4"]),
-        (["--slot", "2"], [f"runs/tiny/figures/walk-slot-2.{kind}" for kind in ("mp4", "gif")]),
+        (["--slot", "2"], [f"runs/tiny/figures/walk-slot-2-001.{kind}" for kind in ("mp4", "gif")]),
         (
             ["--between", "4", "9"],
-            [f"runs/tiny/figures/walk-between-4-9.{kind}" for kind in ("mp4", "gif")],
+            [f"runs/tiny/figures/walk-between-4-9-001.{kind}" for kind in ("mp4", "gif")],
         ),
     ],
 )
