@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from sri_cli.models.base import Scene
-from sri_cli.models.layers import EDGES, GroupNorm, coordinate_grid, init_small, position_code
+from sri_cli.models.kernels import ConvTranspose2d, GroupNormRelu
+from sri_cli.models.layers import EDGES, coordinate_grid, init_small, position_code
 
 UPSAMPLING = 16  # four transposed convolutions of stride 2
 DECODED_AT_ONCE = 512  # slots; half a GB of activations a layer at 64 px
@@ -60,9 +61,9 @@ class BroadcastDecoder(SlotDecoder):
         layers: list[nn.Module] = []
         for inputs in (slot_size + 2, channels, channels, channels):
             layers += [
-                nn.ConvTranspose2d(inputs, channels, 5, stride=2, padding=2, output_padding=1),
-                GroupNorm(8, channels),
-                nn.ReLU(),
+                ConvTranspose2d(inputs, channels, 5, stride=2, padding=2, output_padding=1),
+                GroupNormRelu(8, channels),
+                nn.Identity(),  # checkpoints count the ReLU as a layer
             ]
         self.layers = nn.Sequential(*layers, nn.Conv2d(channels, OUTPUTS, 1))
         self.register_buffer("grid", coordinate_grid(side), persistent=False)
@@ -127,10 +128,10 @@ class BigDecoder(PositionedDecoder):
         """Raises ValueError for an `image_size` that 16 does not divide."""
         layers: list[nn.Module] = []
         for inputs in (slot_size, channels, channels, channels):
-            doubling = nn.ConvTranspose2d(inputs, channels, 5, 2, padding=2, output_padding=1)
+            doubling = ConvTranspose2d(inputs, channels, 5, 2, padding=2, output_padding=1)
             layers += [doubling, nn.ReLU()]
-        layers += [nn.ConvTranspose2d(channels, channels, 5, padding=2), nn.ReLU()]
-        layers += [nn.ConvTranspose2d(channels, OUTPUTS, 3, padding=1)]
+        layers += [ConvTranspose2d(channels, channels, 5, padding=2), nn.ReLU()]
+        layers += [ConvTranspose2d(channels, OUTPUTS, 3, padding=1)]
         super().__init__(grid_side(image_size), slot_size, layers)
 
 

@@ -33,6 +33,7 @@ from sri_cli.models.distributions import (
     shifted_softplus,
     squashed_prior,
 )
+from sri_cli.models.kernels import ConvTranspose2d
 from sri_cli.models.layers import BatchNorm2d, Lstm, coordinate_grid, full_precision
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.scene_encoder import SceneEncoder
@@ -60,7 +61,7 @@ DECODER_LAYERS = 4  # valid 3x3 convolutions, each of which takes a pixel off ev
 PRIOR_WIDTH = 256
 
 
-class Transposed5(nn.ConvTranspose2d):
+class Transposed5(ConvTranspose2d):
     """A transposed 5x5 convolution that multiplies the side by its stride.
 
     At stride 1 it is an ordinary convolution with the kernel turned round: same parameters, same
@@ -111,7 +112,7 @@ def gated_decoder(image_size: int, latent_size: int) -> nn.Sequential:
     """Latents [N,D,1,1] to [N,32,H,W]."""
     strides = STRIDES[image_size][::-1]
     channels = (BROADCAST_CHANNELS, *DECODER_CHANNELS)
-    whole = nn.ConvTranspose2d(latent_size, 2 * BROADCAST_CHANNELS, remaining_size(image_size))
+    whole = ConvTranspose2d(latent_size, 2 * BROADCAST_CHANNELS, remaining_size(image_size))
     layers = [
         Gated(Transposed5(channels[i], 2 * channels[i + 1], strides[i]))
         for i in range(len(strides))

@@ -18,7 +18,8 @@ from sri_cli.models.build import build_model
 from sri_cli.models.decoders import BigDecoder, BroadcastDecoder, IodineDecoder
 from sri_cli.models.distributions import Gaussian
 from sri_cli.models.genesis_v2 import InstanceColouring, UNet, initial_log_sigma
-from sri_cli.models.layers import GroupNorm, Lstm
+from sri_cli.models.kernels import ConvTranspose2d, GroupNormRelu
+from sri_cli.models.layers import Lstm
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.scene_encoder import SceneEncoder
 
@@ -108,20 +109,42 @@ def test_unet_keeps_the_size_at_every_image_size(size: int, blocks: int) -> None
     assert net(torch.rand(1, 3, size, size)).shape == (1, 8, size, size)
 
 
-def test_group_norm_streams_the_same_gradients() -> None:
-    ours, native = GroupNorm(8, 32), torch.nn.GroupNorm(8, 32)
+def gradients(layer: nn.Module, x: torch.Tensor, grad: torch.Tensor) -> list[torch.Tensor]:
+    """The output of a layer, and its gradients of the input and all parameters."""
+    x = x.clone().requires_grad_()
+    y = layer(x)
+    return [y, *torch.autograd.grad(y, [x, *layer.parameters()], grad)]
+
+
+@pytest.mark.parametrize(("sides", "channels"), [((9, 7), 32), ((2, 2), 64), ((64, 64), 40)])
+def test_group_norm_and_relu_are_those_of_torch_in_bf16(
+    sides: tuple[int, int], channels: int
+) -> None:
+    ours = GroupNormRelu(8, channels)
     ours.weight.data.uniform_(0.5, 1.5)
     ours.bias.data.normal_()
+    native = nn.Sequential(nn.GroupNorm(8, channels), nn.ReLU())
+    native[0].load_state_dict(ours.state_dict())
+    x = (torch.randn(4, channels, *sides) + 0.5).bfloat16()
+    x = x.contiguous(memory_format=torch.channels_last)
+    grad = torch.randn(4, channels, *sides).bfloat16()
+    theirs = gradients(native.double(), x.double(), grad.double())
+    for a, b in zip(gradients(ours, x, grad), theirs, strict=True):
+        assert (a - b).norm() < 0.005 * b.norm()  # bf16 keeps 8 bits
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_transposed_convolutions_are_those_of_torch(precision: torch.dtype) -> None:
+    ours = ConvTranspose2d(6, 8, 5, stride=2, padding=2, output_padding=1)
+    native = nn.ConvTranspose2d(6, 8, 5, stride=2, padding=2, output_padding=1)
     native.load_state_dict(ours.state_dict())
-    native.double()
-    x = (torch.randn(4, 32, 9, 7) + 0.5).bfloat16().contiguous(memory_format=torch.channels_last)
-    grad = torch.randn(4, 32, 9, 7).bfloat16()
-    ours_x, native_x = x.clone().requires_grad_(), x.double().requires_grad_()
-    ours(ours_x).backward(grad)
-    native(native_x).backward(grad.double())
-    for a, b in [(ours_x, native_x), (ours.weight, native.weight), (ours.bias, native.bias)]:
-        assert a.grad is not None and b.grad is not None
-        assert (a.grad - b.grad).norm() < 0.005 * b.grad.norm()  # bf16 keeps 8 bits
+    x, grad = torch.randn(3, 6, 5, 4), torch.randn(3, 8, 10, 8)
+    theirs = gradients(native.double(), x.double(), grad.double())
+    with torch.autocast("cpu", enabled=precision == torch.bfloat16):
+        results = gradients(ours, x, grad.to(precision))
+    assert results[0].dtype == precision
+    for a, b in zip(results, theirs, strict=True):
+        assert (a - b).norm() < (0.01 if precision == torch.bfloat16 else 1e-6) * b.norm()
 
 
 def test_lstm_is_torchs_lstm_in_one_call_and_step_by_step() -> None:
