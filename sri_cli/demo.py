@@ -9,21 +9,35 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from sri_cli.console import duration
+import numpy as np
+
+from sri_cli.config.load import load_recipe
+from sri_cli.console import duration, format_table
+from sri_cli.data.dataset import DataFile
 from sri_cli.data.prepare import OtherSettings, prepare
 from sri_cli.data.source import Options
 from sri_cli.data.sources.choose import simulated
 from sri_cli.device import cpu_model
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import TrainedRun, open_run
-from sri_cli.metrics.evaluate import METRICS, evaluate_run
-from sri_cli.metrics.images import open_folder
-from sri_cli.metrics.stack_classifiers.classifiers import open_judge
+from sri_cli.metrics.evaluate import MAX_ORDER_SCENES, METRICS, evaluate_run
+from sri_cli.metrics.image_metrics import COUNTS, ImageMetrics
+from sri_cli.metrics.images import CACHE, ImageSource
+from sri_cli.metrics.order import order_consistency
+from sri_cli.metrics.records import (
+    Context,
+    Estimate,
+    Measurement,
+    data_facts,
+    file_of,
+    read_records,
+)
+from sri_cli.metrics.tables import COLUMNS, estimate
 from sri_cli.plotting.from_runs import figure_of_runs, order_of_run
 from sri_cli.plotting.report import NAME, make_subjects, write_report
 from sri_cli.plotting.samples import write_samples
-from sri_cli.run import Workspace
-from sri_cli.training.run_folder import RunChanged, resolve_run
+from sri_cli.run import RESERVED_RUN, SHIPPED, Workspace
+from sri_cli.training.run_folder import RunChanged
 from sri_cli.training.trainer import train
 
 RECIPE, RUN = "sri-g", "demo"
@@ -31,15 +45,21 @@ SETTINGS = ["size=tiny"]
 SAMPLES, TEMPERATURE = 64, 0.7
 ORDER_SCENES = 100
 PARTS = 6
+COMPARED = {"stack_fd": "stack-fd", "sacc_estimate": "sacc-estimate", "order_information": "order"}
+COMPARISON = (
+    "stack-FD is a distance from the test images (lower is better), the S-Acc estimate the share of"
+    " plausible stacks, order MI how much of an image the slot's number tells (0: no order). Real"
+    " images are of the training split, the order of their objects is from the bottom up."
+)
 
 
 @dataclass(frozen=True)
 class Demo:
-    """The results. `samples` is a folder, `sacc_estimate` that of the samples, in [0,1]."""
+    """The results: `samples` is a folder, `comparison` a table with its header."""
 
     run: TrainedRun
     samples: Path
-    sacc_estimate: float
+    comparison: list[list[str]]
     report: Path
     seconds: float
 
@@ -48,7 +68,7 @@ def run_demo(out: Path, steps: int | None = None, scenes: int | None = None) -> 
     """Run the whole demo in the folder `out`, or resume it there.
 
     Args:
-        steps: Training steps, by default the recipe's. Few of them train a poor model.
+        steps: Training steps, by default the demo's. Few of them train a poor model.
         scenes: Training scenarios, by default the preset's.
 
     Raises:
@@ -60,9 +80,7 @@ def run_demo(out: Path, steps: int | None = None, scenes: int | None = None) -> 
     towers = simulated("demo-towers", Options(scenes=scenes))
     path = workspace.data_path(towers.header.name, towers.header.size)
     overrides = [*SETTINGS, *([] if steps is None else [f"train.steps={steps}"])]
-    recipe, _, run_dir = resolve_run(
-        workspace, RECIPE, data=str(path), run=RUN, overrides=overrides
-    )
+    recipe, run_dir = load_recipe(RECIPE, towers.header.name, overrides), workspace.run_dir(RUN)
     images, batch = towers.scenes["train"] * towers.views, recipe.train.batch
     if images < batch:
         raise SriError(
@@ -72,7 +90,7 @@ def run_demo(out: Path, steps: int | None = None, scenes: int | None = None) -> 
     try:
         announce(1, "simulating towers of blocks")
         data = prepare(towers, path, command=command).data
-        announce(2, f"training {RECIPE}")
+        announce(2, f"training {RECIPE} at {recipe.model.image_size} px")
         train(recipe, data, run_dir, command=command)
     except (OtherSettings, RunChanged) as error:
         raise SriError(error.message, "start in another folder: sri demo --out DIR") from error
@@ -83,27 +101,100 @@ def run_demo(out: Path, steps: int | None = None, scenes: int | None = None) -> 
     order_of_run(run, num=ORDER_SCENES)
     announce(5, "reconstructing test images")
     figure_of_runs(workspace, "reconstructions", [str(run_dir)])
-    announce(6, "measuring")
-    evaluate_run(run)
-    judge, scenes_drawn = open_judge(), open_folder(samples / "images").read(0, SAMPLES)
-    estimate = judge.estimate(judge.plausible(scenes_drawn), recipe.model.image_size, demo=True)
-    share, seconds = float(estimate["value"]), time.monotonic() - began
+    announce(6, "measuring, also real images and the shipped model")
+    rows = compare(run, data)
     report = write_report(
         workspace,
         make_subjects([run]),
         out / NAME,
         title="From nothing to new scenes",
         lead=f"sri demo simulated towers of blocks, trained {RECIPE} on them and sampled new"
-        f" scenes. {share:.0%} of {SAMPLES} samples at temperature {TEMPERATURE:g} are plausible"
-        " stacks by the S-Acc estimate.",
+        " scenes.",
         facts=[
-            ("S-Acc estimate", f"{share:.0%} of {SAMPLES} samples"),
-            ("time of this run of the demo", duration(seconds)),
+            ("time of this run of the demo", duration(time.monotonic() - began)),
             ("processor", cpu_model()),
         ],
+        comparison={
+            "title": "Beside real images and the shipped model",
+            "text": COMPARISON,
+            "tables": [{"header": rows[0], "rows": rows[1:]}],
+        },
         commands=commands(out, steps, scenes),
     )
-    return Demo(run, samples, share, report, seconds)
+    return Demo(run, samples, rows, report, time.monotonic() - began)
+
+
+def compare(run: TrainedRun, data: DataFile) -> list[list[str]]:
+    """Measure the run, and real images and the shipped model likewise: a row each, and a header.
+
+    With fewer test images than stack-FD needs, all are measured on as many images as there are.
+    """
+    few = data.counts["test"] < COUNTS["stack-fd"] // 2
+    num = data.counts["test"] if few else None
+    networks = ImageMetrics(run.workspace.data_root / CACHE)
+    measured = evaluate_run(run, [*METRICS, *COMPARED.values()], num=num, networks=networks)
+    own = {m["metric"]: m for m in measured}
+    shipped = {m["metric"]: m for m in read_records(SHIPPED) if is_same_measure(m, own)}
+    missing = [metric for key, metric in COMPARED.items() if key not in shipped]
+    if missing:
+        model = open_run(run.workspace, RESERVED_RUN)
+        again = evaluate_run(model, missing, str(data.path), num=num, networks=networks)
+        shipped |= {m["metric"]: m for m in again}
+    subjects = {
+        f"{run.run_dir.name}, step {run.step:,}": own,
+        f"shipped model, step {shipped['stack_fd']['subject']['step']:,}": shipped,
+        "real images": measure_real(data, networks, num),
+    }
+    header = [COLUMNS[key][0] for key in COMPARED]
+    rows = [[name, *(estimate([m[k]], k) for k in COMPARED)] for name, m in subjects.items()]
+    return [["", *header], *rows]
+
+
+def is_same_measure(record: Measurement, own: dict[str, Measurement]) -> bool:
+    """Whether it was measured on as many images of the same data as its counterpart in `own`."""
+
+    def how(m: Measurement) -> list[object]:
+        counts = {what: count for what, count in m["counts"].items() if what != "accepted"}
+        return [m[key] for key in ("name", "seed", "temperature", "protocol")] + [
+            counts,
+            file_of(m),
+        ]
+
+    other = own.get(record["metric"])
+    return other is not None and how(record) == how(other)
+
+
+def measure_real(data: DataFile, networks: ImageMetrics, num: int | None) -> dict[str, Measurement]:
+    """The measures that are compared, of images of the training split and of their true masks."""
+    split = data.split("train")
+    context = Context({"kind": "images", "images": str(data.path)}, data_facts(data, "test"), 0)
+
+    def some(count: int) -> ImageSource:
+        picked = split.images[split.pick(count)]
+        return ImageSource(len(picked), data.size, lambda start, stop: picked[start:stop])
+
+    measured = {
+        key: networks.measure(metric, some(num or COUNTS[metric]), data, context, num)
+        for key, metric in COMPARED.items()
+        if metric in COUNTS
+    }
+    labels = split.masks_of(split.pick(min(num or MAX_ORDER_SCENES, MAX_ORDER_SCENES)))
+    assert labels is not None  # simulated
+    masks = labels[:, None] == np.arange(labels.max() + 1)[:, None, None]
+    found = order_consistency(masks.astype(np.float32))["mutual_information"]
+    measured["order_information"] = context.measurement(
+        "order_information",
+        "order MI",
+        Estimate(found["value"], found["low"], found["high"]),
+        counts={"scenes": len(masks)},
+        protocol="true masks, from the bottom up",
+    )
+    return measured
+
+
+def comparison_text(rows: list[list[str]]) -> str:
+    """The table of `compare` for a terminal."""
+    return format_table(rows[0], rows[1:])
 
 
 def announce(part: int, text: str) -> None:
@@ -114,15 +205,14 @@ def announce(part: int, text: str) -> None:
 def commands(out: Path, steps: int | None, scenes: int | None) -> list[str]:
     """The demo as single commands."""
     sri = shlex.join(["sri", "--data-root", str(out / "data"), "--runs-root", str(out / "runs")])
-    data = shlex.quote(str(out / "data" / "demo-towers-32.h5"))
     return [
         f"{sri} prepare shapestacks --preset demo" + f" --scenes {scenes}" * (scenes is not None),
-        f"{sri} train --recipe {RECIPE} --data {data} --run {RUN}"
+        f"{sri} train {RECIPE} --data demo-towers --run {RUN}"
         + f" --steps {steps}" * (steps is not None)
         + "".join(f" {setting}" for setting in SETTINGS),
         f"{sri} sample --num {SAMPLES} --temp {TEMPERATURE:g}",
         f"{sri} order --num {ORDER_SCENES}",
         f"{sri} figure reconstructions",
-        f"{sri} eval --metrics {','.join(METRICS)}",
+        f"{sri} eval --metrics {','.join([*METRICS, *COMPARED.values()])}",
         f"{sri} report",
     ]

@@ -29,12 +29,11 @@ def command(out: Path, steps: int | None, scenes: int | None) -> None:
     Run the same command again to resume.
     """
     from sri_cli.console import duration
-    from sri_cli.demo import SAMPLES, run_demo
+    from sri_cli.demo import comparison_text, run_demo
 
     demo = run_demo(out, steps, scenes)
     click.echo(
-        f"S-Acc estimate: {demo.sacc_estimate:.0%} of {SAMPLES} samples are plausible stacks"
-        f" ({demo.run.title})\n"
+        f"{comparison_text(demo.comparison)}\n\n"
         f"samples: {demo.samples / 'grid.png'}\n"
         f"report: {demo.report} (after {duration(demo.seconds)})"
     )
