@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 PLAIN_EVERY_SEC = 15.0
+FIRST_SHOWN_SEC = 3.0
 
 
 class Progress:
@@ -29,7 +30,9 @@ class Progress:
         self.shows_rate = unit != "step"
         self.bar: Any = None
         self.start_at(done)
-        self.shown_at -= PLAIN_EVERY_SEC  # show the first record immediately
+        # Show the first record immediately, and without one what there is after some seconds.
+        self.shown_at -= PLAIN_EVERY_SEC
+        self.due_at = self.started + FIRST_SHOWN_SEC
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty() and not self.quiet:
@@ -69,8 +72,13 @@ class Progress:
         self.advance(done)
         self.show()
 
+    def is_due(self) -> bool:
+        """Whether nothing was shown for so long that `show` should be called."""
+        return not self.quiet and time.monotonic() >= self.due_at
+
     def show(self, note: str = "") -> None:
         """Show `note` beside the bar, or print a plain line if the last one is long enough ago."""
+        self.due_at = time.monotonic() + PLAIN_EVERY_SEC
         if self.bar is not None:
             self.bar.update(self.task, note=note)
         elif time.monotonic() - self.shown_at >= PLAIN_EVERY_SEC or self._end_is_new():

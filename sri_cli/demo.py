@@ -13,6 +13,7 @@ import numpy as np
 
 from sri_cli.config.load import load_recipe
 from sri_cli.console import duration, format_table
+from sri_cli.cores import Threads
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.prepare import OtherSettings, prepare
 from sri_cli.data.source import Options
@@ -64,12 +65,18 @@ class Demo:
     seconds: float
 
 
-def run_demo(out: Path, steps: int | None = None, scenes: int | None = None) -> Demo:
+def run_demo(
+    out: Path,
+    steps: int | None = None,
+    scenes: int | None = None,
+    threads: Threads | None = None,
+) -> Demo:
     """Run the whole demo in the folder `out`, or resume it there.
 
     Args:
         steps: Training steps, by default the demo's. Few of them train a poor model.
         scenes: Training scenarios, by default the preset's.
+        threads: CPU threads of the training and of what follows.
 
     Raises:
         SriError: for too few scenes or steps, or an `out` that was made with other numbers.
@@ -91,7 +98,7 @@ def run_demo(out: Path, steps: int | None = None, scenes: int | None = None) -> 
         announce(1, "simulating towers of blocks")
         data = prepare(towers, path, command=command).data
         announce(2, f"training {RECIPE} at {recipe.model.image_size} px")
-        train(recipe, data, run_dir, command=command)
+        train(recipe, data, run_dir, command=command, threads=threads)
     except (OtherSettings, RunChanged) as error:
         raise SriError(error.message, "start in another folder: sri demo --out DIR") from error
     run = open_run(workspace, str(run_dir))

@@ -24,6 +24,7 @@ from typing import Literal
 
 import sri_cli
 from sri_cli.atomic import list_folder
+from sri_cli.cores import available_cores
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace, checkpoints_in
 
@@ -128,7 +129,7 @@ def package_fault(requirement: str) -> str | None:
 
 def check_memory() -> Iterator[Finding]:
     """Cores and free memory."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = available_cores()
     try:
         lines = Path("/proc/meminfo").read_text("ascii").splitlines()
     except OSError:

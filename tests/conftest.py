@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 import signal
@@ -10,10 +11,14 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.run import Workspace
 from tests import small_data
+
+# Other processes change the number of threads of `--threads auto`, and that changes last bits.
+os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
 
 # A shell's background job ignores Ctrl-C, and all that it starts does, too: tests that send it
 # would wait for ever.
@@ -48,6 +53,14 @@ def _largest_file(size: int) -> Iterator[None]:
 def write_small_data() -> Callable[..., Path]:
     """(path, images=16, size=32) -> a data file of random images, for tests that need any."""
     return small_data.write_small_data
+
+
+@pytest.fixture
+def restored_threads() -> Iterator[None]:
+    """PyTorch's number of threads is the same again afterwards."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from sri_cli.cli.options import COUNT
+from sri_cli.cli.options import COUNT, THREADS
+from sri_cli.cores import Threads
 
 
 @click.command()
@@ -23,7 +24,8 @@ from sri_cli.cli.options import COUNT
 @click.option(
     "--scenes", type=COUNT, metavar="N", show_default="as in the preset", help="Training scenes."
 )
-def command(out: Path, steps: int | None, scenes: int | None) -> None:
+@THREADS
+def command(out: Path, steps: int | None, scenes: int | None, threads: Threads) -> None:
     """Prepare data, train and write a report in a few minutes.
 
     Run the same command again to resume.
@@ -31,7 +33,7 @@ def command(out: Path, steps: int | None, scenes: int | None) -> None:
     from sri_cli.console import duration
     from sri_cli.demo import comparison_text, run_demo
 
-    demo = run_demo(out, steps, scenes)
+    demo = run_demo(out, steps, scenes, threads)
     click.echo(
         f"{comparison_text(demo.comparison)}\n\n"
         f"samples: {demo.samples / 'grid.png'}\n"

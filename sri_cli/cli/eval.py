@@ -14,9 +14,12 @@ from sri_cli.cli.options import (
     JSON,
     RUNS,
     SPLIT,
+    THREADS,
     reject,
     seed_option,
+    start_threads,
 )
+from sri_cli.cores import Threads
 from sri_cli.run import Workspace
 from sri_cli.strict_json import to_json
 
@@ -66,6 +69,7 @@ OF_MEASURING = {"folders", "metrics", "data", "split", "num", "seed", "dynamic_s
 @click.option("--recorded", is_flag=True, help="Measure nothing; show earlier measurements.")
 @JSON
 @DYNAMIC_SLOTS
+@THREADS
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -78,6 +82,7 @@ def command(
     style: str | None,
     recorded: bool,
     as_json: bool,
+    threads: Threads,
     **options: Any,  # data, split, num, seed, dynamic_slots: passed on
 ) -> None:
     """Measure trained models or folders of generated images.
@@ -100,6 +105,7 @@ def command(
     else:
         if "fid" not in (names or (["fid"] if folders else [])):
             reject(ctx, OF_FID, "without fid among --metrics")
+        start_threads(threads)
         networks = ImageMetrics(workspace.data_root / CACHE, features, inception_weights, offline)
         measured, known = evaluate_all(
             workspace, runs, folders, names, networks=networks, **options

@@ -9,6 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from sri_cli.cores import Threads
 from sri_cli.errors import SriError
 
 Decorator = Callable[..., Any]
@@ -42,6 +43,13 @@ def reject(ctx: click.Context, names: Collection[str], when: str) -> None:
             raise SriError(f"{flag} has no effect {when}", f"leave {flag} out")
 
 
+def start_threads(threads: Threads) -> None:
+    """Let PyTorch use these threads, with a note if other processes use the cores."""
+    note = threads.start()
+    if note is not None:
+        click.echo(note, err=True)
+
+
 RUN = click.option("--run", metavar="RUN", show_default="the latest run", help="Run or checkpoint.")
 RUNS = click.option(
     "--run",
@@ -66,6 +74,13 @@ DATA_OF_RUN = click.option(
     "--data", metavar="NAME|FILE", show_default="the data of the run", help="Data file."
 )
 SPLIT = click.option("--split", default="test", metavar="SPLIT", help="train, val or test.")
+THREADS = click.option(
+    "--threads",
+    default="auto",
+    metavar="N|auto",
+    callback=lambda _ctx, _option, text: Threads.parse(text),
+    help="CPU threads; auto follows the cores that are free.",
+)
 SLOTS = click.option(
     "--slots", type=int, metavar="K", show_default="as in training", help="Slots per scene."
 )

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from sri_cli.cli.options import COUNT, RUN, SLOTS, TEMPERATURE, seed_option
+from sri_cli.cli.options import COUNT, RUN, SLOTS, TEMPERATURE, THREADS, seed_option, start_threads
+from sri_cli.cores import Threads
 from sri_cli.run import Workspace
 
 
@@ -31,6 +32,7 @@ from sri_cli.run import Workspace
     help="Format of the images.",
 )
 @click.option("--masks", is_flag=True, help="Write the mask of every slot too.")
+@THREADS
 @click.pass_obj
 def command(
     workspace: Workspace,
@@ -42,6 +44,7 @@ def command(
     out: Path | None,
     file_format: str,
     masks: bool,
+    threads: Threads,
 ) -> None:
     """Sample new scenes from a trained model.
 
@@ -54,6 +57,7 @@ def command(
 
     check_request(num, 1 if slots is None else slots, temp, seed)
     trained = open_run(workspace, run)
+    start_threads(threads)
     folder = write_samples(
         trained,
         out,

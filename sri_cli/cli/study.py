@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from sri_cli.cli.options import JSON
+from sri_cli.cli.options import JSON, THREADS, start_threads
+from sri_cli.cores import Threads
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace
 from sri_cli.signals import this_command
@@ -18,6 +19,7 @@ from sri_cli.strict_json import to_json
 @click.option(
     "--jobs", type=int, metavar="N", show_default="one for each GPU, or one", help="Runs at a time."
 )
+@THREADS
 @click.option("--only", metavar="SYSTEM,...", help="Run only these systems now.")
 @click.option("--seeds", metavar="N,...", help="Run only these seeds now.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and its hours; run nothing.")
@@ -41,6 +43,7 @@ def command(
     workspace: Workspace,
     study: str | None,
     jobs: int | None,
+    threads: Threads,
     only: str | None,
     seeds: str | None,
     dry_run: bool,
@@ -62,12 +65,21 @@ def command(
     systems = None if only is None else split_names("--only", only)
     numbers = None if seeds is None else split_seeds(seeds)
     if dry_run:
-        plan = plan_study(workspace, study, systems, numbers, jobs)
+        plan = plan_study(workspace, study, systems, numbers, jobs, threads=threads)
         click.echo(to_json(plan) if as_json else plan_text(plan))
         return
+    start_threads(threads)
     again = this_command()
     text, summary, error = run_study(
-        workspace, study, systems, numbers, jobs, style=style, out=out, command=again
+        workspace,
+        study,
+        systems,
+        numbers,
+        jobs,
+        threads=threads,
+        style=style,
+        out=out,
+        command=again,
     )
     click.echo(to_json(summary) if as_json else text)
     if error is not None:  # after the table of the other runs

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sri_cli.cli.options import JSON, RECIPE_DATA
+from sri_cli.cli.options import JSON, RECIPE_DATA, THREADS
+from sri_cli.cores import Threads
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace
 from sri_cli.strict_json import to_json
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     "--steps", type=int, metavar="N", help="Last step; a larger number trains a run further."
 )
 @click.option("--gpus", default="auto", metavar="N|auto", help="GPUs to use.")
+@THREADS
 @click.option(
     "--seed", type=int, metavar="S", help="Seed for initialisation, data order and noise."
 )
@@ -49,6 +51,7 @@ def command(
     run: str | None,
     steps: int | None,
     gpus: str,
+    threads: Threads,
     seed: int | None,
     new: bool,
     dry_run: bool,
@@ -86,19 +89,23 @@ def command(
     if dry_run:
         from sri_cli.training.step_timing import dry_run as measure
 
-        result = measure(workspace, resolved, data, run_dir, device)
+        result = measure(workspace, resolved, data, run_dir, device, threads=threads)
         show_dry_run(result, resolved, note, as_json)
         return
     file = DataFile(workspace.find_data(data, resolved.model.image_size))
     if note:
         click.echo(f"Note: {note}", err=True)
-    resume = shlex.join(["sri", *typed])
+    options: dict[str, Any] = {
+        "device": device,
+        "command": shlex.join(["sri", *typed]),
+        "threads": threads,
+    }
     if count > 1 and not is_launched():
         from sri_cli.training.launch import launch
 
-        outcome = launch(count, resolved, file, run_dir, device=device, command=resume)
+        outcome = launch(count, resolved, file, run_dir, **options)
     else:
-        outcome = train(resolved, file, run_dir, device=device, command=resume)
+        outcome = train(resolved, file, run_dir, **options)
     if is_first():
         show_outcome(outcome, as_json)
 
@@ -145,9 +152,13 @@ def show_outcome(outcome: Outcome, as_json: bool) -> None:
 def show_dry_run(result: dict[str, Any], recipe: Recipe, note: str | None, as_json: bool) -> None:
     """Print what would be trained, and how long it would take."""
     from sri_cli.config.load import recipe_to_yaml
-    from sri_cli.console import duration
+    from sri_cli.console import counted, duration
+    from sri_cli.cores import shared_note
 
-    for text in filter(None, (note, result["missing"])):
+    shared = shared_note(result["busy_cores"])
+    for text in filter(
+        None, (note, result["missing"], shared and f"{shared}; alone it may be faster")
+    ):
         click.echo(f"Note: {text}", err=True)
     if as_json:
         click.echo(to_json(result))
@@ -157,6 +168,7 @@ def show_dry_run(result: dict[str, Any], recipe: Recipe, note: str | None, as_js
         f"run             {result['run']}\n"
         f"parameters      {result['parameters']:,}\n"
         f"time per step   {result['seconds_per_step']:.3f} s"
-        f" (batch {recipe.train.batch}, {result['precision']}, {result['device']})\n"
+        f" (batch {recipe.train.batch}, {result['precision']}, {result['device']},"
+        f" {counted(result['threads'], 'thread')})\n"
         f"expected total  {duration(result['expected_seconds'])} for {recipe.train.steps:,} steps"
     )

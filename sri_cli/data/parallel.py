@@ -19,11 +19,6 @@ Result = TypeVar("Result")
 TASKS_AHEAD = 4  # queued for each worker
 
 
-def available_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def parallel_map(
     make: Callable[[Any], Result],
     items: Iterable[tuple[Key, Any]],

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from sri_cli.console import Progress, counted
+from sri_cli.cores import available_cores
 from sri_cli.data.dataset import SPLITS, DataFile
-from sri_cli.data.parallel import available_cores, parallel_map, worker_killed
+from sri_cli.data.parallel import parallel_map, worker_killed
 from sri_cli.data.source import TASK_ROWS, Scenario, Source, Survey
 from sri_cli.data.writer import DataFileWriter, Header
 from sri_cli.errors import Interrupted, SriError

@@ -25,6 +25,7 @@ import torch
 from sri_cli import __version__
 from sri_cli.atomic import cannot_write, write_atomic
 from sri_cli.console import counted
+from sri_cli.cores import Threads
 from sri_cli.data.dataset import DataFile
 from sri_cli.device import choose_device
 from sri_cli.errors import Diverged, Interrupted, SriError
@@ -43,16 +44,21 @@ POLL_SEC = 0.1
 
 @dataclass(frozen=True)
 class Slots:
-    """How many runs at once, and on what: GPUs (0: none), or CPU threads for each."""
+    """How many runs at once, and on what: GPUs (0: none), or CPU threads for each.
+
+    `threads` is the largest number where they follow the free cores (not `fixed_threads`).
+    """
 
     jobs: int
     gpus: int
     threads: int
+    fixed_threads: bool = False
 
     def __str__(self) -> str:
         if self.gpus:
             return f"{self.jobs} at a time on {counted(self.gpus, 'GPU')}"
-        return f"{self.jobs} at a time, {counted(self.threads, 'thread')} each"
+        at_most = "" if self.fixed_threads else "at most "
+        return f"{self.jobs} at a time, {at_most}{counted(self.threads, 'thread')} each"
 
     def environment(self, slot: int) -> dict[str, str]:
         """The environment variables of a process in this slot."""
@@ -60,21 +66,20 @@ class Slots:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES")
             names = visible.split(",") if visible else [str(gpu) for gpu in range(self.gpus)]
             return {"CUDA_VISIBLE_DEVICES": names[slot % len(names)]}
-        return {"OMP_NUM_THREADS": str(self.threads)}
+        return {"OMP_NUM_THREADS": str(self.threads)} if self.fixed_threads else {}
 
 
-def choose_slots(jobs: int | None) -> Slots:
-    """`jobs` at a time; by default one for each GPU, on a CPU one.
+def choose_slots(jobs: int | None, threads: Threads | None = None) -> Slots:
+    """`jobs` at a time, by default one for each GPU, on a CPU one; each on its share of the cores.
 
-    Threads of a job: OMP_NUM_THREADS where it is set, else its share of the cores.
+    `threads`: those of each job, where their number is fixed.
     """
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if jobs is not None and jobs < 1:
         raise SriError(f"--jobs {jobs}: at least one run at a time", "use --jobs 1")
     number = jobs or gpus or 1
-    omp = os.environ.get("OMP_NUM_THREADS", "")
-    share = max(1, torch.get_num_threads() // number)
-    return Slots(number, gpus, int(omp) if omp.isdecimal() and int(omp) > 0 else share)
+    each = Threads(threads.fixed if threads else None, sharers=number)
+    return Slots(number, gpus, each.most, each.fixed is not None)
 
 
 class RunProcess:
@@ -155,13 +160,20 @@ def _python(
     )
 
 
-def work(workspace: Workspace, study_file: str, run_name: str, data_file: str) -> None:
-    """Train or resume the run; then measure what its metrics.jsonl lacks."""
+def work(
+    workspace: Workspace, study_file: str, run_name: str, data_file: str, sharers: str
+) -> None:
+    """Train or resume the run; then measure what its metrics.jsonl lacks.
+
+    `sharers` runs of the study share the cores of this machine.
+    """
     study, data = read_study(workspace, study_file), DataFile(data_file)
     check_unchanged(study)  # the file may have been edited since the study began
     run = next(run for run in study.runs() if run.name == run_name)
     try:
-        train(run.recipe, data, run.run_dir, command=study.command(run, data.path))
+        threads = Threads(sharers=int(sharers))
+        command = study.command(run, data.path)
+        train(run.recipe, data, run.run_dir, command=command, threads=threads)
     except Diverged as error:
         write_atomic(run.run_dir / DIVERGED, f"{error.message}\n".encode())
         raise

@@ -15,10 +15,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sri_cli.atomic import ensure_folder, lock_file
 from sri_cli.console import Progress, counted, duration, format_table
+from sri_cli.cores import OtherProcesses, Threads, shared_note
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import Diverged, Interrupted, SriError, SriFailure
 from sri_cli.run import Workspace
@@ -41,6 +40,7 @@ def run_study(
     seeds: Sequence[int] | None = None,
     jobs: int | None = None,
     *,
+    threads: Threads | None = None,
     style: str = "text",
     out: Path | None = None,
     command: str = "sri study",
@@ -50,6 +50,7 @@ def run_study(
     Args:
         systems: the systems to run now, default all; `seeds` likewise.
         jobs: runs at a time, default one for each GPU, or one.
+        threads: CPU threads of each run, default as many as its share of free cores.
         style: of the table: text, markdown or latex.
         out: the folder of the results, default the study's.
         command: what resumes the study.
@@ -64,7 +65,7 @@ def run_study(
     """
     study = read_study(workspace, name_or_file)
     chosen = study.runs(systems, seeds)
-    slots = choose_slots(jobs)
+    slots = choose_slots(jobs, threads)
     check_unchanged(study)
     with stop_on_signal() as stop:
         data = find_data(workspace, study, stop, command)
@@ -119,7 +120,7 @@ def run_missing(
                     run = waiting.pop(0)
                     slot = min(set(range(slots.jobs)) - {process.slot for process in running})
                     log = logs / f"{run.name}.txt"
-                    words = [*arguments, run.name, str(data.path)]
+                    words = [*arguments, run.name, str(data.path), str(slots.jobs)]
                     running.append(RunProcess(run, slot, slots, log, words))
                     progress.note_run(run, f"begins at step {progress.steps[run.name]:,}")
                 for process in list(running):
@@ -267,6 +268,7 @@ def plan_study(
     seeds: Sequence[int] | None = None,
     jobs: int | None = None,
     measure: bool = True,
+    threads: Threads | None = None,
 ) -> dict[str, Any]:
     """What `run_study` would do, for JSON; nothing is written.
 
@@ -274,8 +276,9 @@ def plan_study(
     """
     study = read_study(workspace, name_or_file)
     statuses = [status_of(study, run) for run in study.runs(systems, seeds)]
-    slots = choose_slots(jobs)
+    slots = choose_slots(jobs, threads)
     check_unchanged(study)
+    others = OtherProcesses()
     protocol, data = study.protocol, data_path(workspace, study)
     rows: dict[str, dict[str, Any]] = {}
     for system in dict.fromkeys(one.run.system for one in statuses):
@@ -303,6 +306,7 @@ def plan_study(
         "claims": sum(len(claim.than) * len(claim.by) for claim in protocol.claims),
         "jobs": slots.jobs,
         "slots": str(slots),
+        "busy_cores": others.in_use() if measure else None,
         "systems": rows,
         "hours": sum(row["hours"] for row in rows.values()) / slots.jobs if measure else None,
         "order": [one.run.name for one in statuses],
@@ -310,7 +314,7 @@ def plan_study(
 
 
 def _seconds_per_step(study: Study, system: str, slots: Slots) -> float:
-    torch.set_num_threads(slots.threads)
+    Threads(slots.threads if slots.fixed_threads else None, sharers=slots.jobs).start()
     with closing(StepBench(study.recipes[system])) as bench:
         return statistics.median(bench.seconds(DRY_RUN_STEPS))
 
@@ -343,5 +347,7 @@ def plan_text(plan: Mapping[str, Any]) -> str:
         format_table(["SYSTEM", "RUNS", "STEPS LEFT", "S/STEP", "HOURS"], rows),
     ]
     if plan["hours"] is not None:
+        shared = shared_note(plan["busy_cores"])
+        lines += ["", f"Note: {shared}; alone it may be faster"] if shared else []
         lines += ["", f"about {duration(plan['hours'] * 3600)} of training, and the measuring"]
     return "\n".join(lines)

@@ -28,6 +28,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from sri_cli.config.schema import Recipe
+from sri_cli.cores import Threads
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import Interrupted, SriError, SriFailure
 from sri_cli.run import checkpoints_in
@@ -50,6 +51,7 @@ def launch(
     *,
     device: str = "auto",
     command: str = "sri train",
+    threads: Threads | None = None,
 ) -> Outcome:
     """Train as `trainer.train` does, with `count` processes of this machine.
 
@@ -60,7 +62,7 @@ def launch(
     check_data(recipe, data)
     if device == "cuda":
         check_gpus(count)
-    options = {"device": device, "command": command}
+    options = {"device": device, "command": command, "threads": threads}
     try:
         results = start_together(
             count, MAX_RESTARTS, train_in_process, recipe, data.path, run_dir, options

@@ -164,12 +164,18 @@ class TrainStep:
 
     def read_metrics(self) -> dict[str, float]:
         """Means since the last call. Waits for the device."""
+        metrics = self.peek_metrics()
+        self.metrics.reset()
+        return metrics
+
+    def peek_metrics(self) -> dict[str, float]:
+        """As `read_metrics`, which the next call includes again."""
         reports = {
             f"{value_name}/{name}": float(value)
             for name, geco in self._gecos().items()
             for value_name, value in geco.report().items()
         }
-        return self.metrics.read() | reports
+        return self.metrics.means() | reports
 
     def state(self) -> dict[str, Any]:
         """The training state beside the weights: builtins and tensors only."""
@@ -259,16 +265,18 @@ class Metrics:
         self.names, self.steps = tuple(state["names"]), state["steps"]
         self.sums, self.good = state["sums"].to(self.device), state["good"].to(self.device)
 
-    def read(self) -> dict[str, float]:
+    def means(self) -> dict[str, float]:
         """Means over the finite steps (NaN without any), and `skipped`, the number of others."""
         good = float(self.good)
         sums: list[float] = self.sums.tolist()
         means = {n: s / good if good else math.nan for n, s in zip(self.names, sums, strict=True)}
-        skipped = self.steps - round(good)
+        return means | {"skipped": self.steps - round(good)}
+
+    def reset(self) -> None:
+        """Begin new sums."""
         self.sums.zero_()
         self.good.zero_()
         self.steps = 0
-        return means | {"skipped": skipped}
 
 
 def to_float(images: Tensor, device: torch.device | str) -> Tensor:

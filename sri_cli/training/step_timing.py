@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from sri_cli.config.schema import Recipe
+from sri_cli.cores import OtherProcesses, Threads, available_cores
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.loader import Prefetcher
 from sri_cli.device import choose_device, cpu_model
@@ -127,12 +128,19 @@ class StepBench:
 
 
 def dry_run(
-    workspace: Workspace, recipe: Recipe, data: str, run_dir: Path, device: str, steps: int = 3
+    workspace: Workspace,
+    recipe: Recipe,
+    data: str,
+    run_dir: Path,
+    device: str,
+    steps: int = 3,
+    threads: Threads | None = None,
 ) -> dict[str, Any]:
     """The run that would be trained, the measured time of a step, and the expected total.
 
-    `missing` is a note about a data file that is not prepared yet. SriError for one that does not
-    fit the recipe.
+    `missing` is a note about a data file that is not prepared yet, `busy_cores` the cores that
+    other processes used meanwhile (None where that is unknown). SriError for a data file that does
+    not fit the recipe.
     """
     missing = None
     try:
@@ -143,16 +151,18 @@ def dry_run(
         missing = f"{error.message}; {error.hint}"
     else:
         check_data(recipe, DataFile(path))
-    bench = StepBench(recipe, device)
-    try:
+    if threads is not None:
+        threads.start()
+    others = OtherProcesses()
+    with closing(StepBench(recipe, device)) as bench:
         seconds = statistics.median(bench.seconds(steps))
-    finally:
-        bench.close()
     return {
         "recipe": recipe.model_dump(),
         "run": str(run_dir),
         "missing": missing,
         "device": bench.device.type,
+        "threads": torch.get_num_threads(),
+        "busy_cores": others.in_use(),
         "precision": bench.mode.precision,
         "parameters": bench.parameters,
         "seconds_per_step": seconds,
@@ -166,9 +176,7 @@ def machine(device: torch.device) -> dict[str, Any]:
     return {
         "device": device.type,
         "machine": name,
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": available_cores(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }

@@ -17,7 +17,8 @@ import torch
 from sri_cli import checkpoint as checkpoints
 from sri_cli.checkpoint import Checkpoint
 from sri_cli.config.schema import Recipe
-from sri_cli.console import Progress
+from sri_cli.console import Progress, counted
+from sri_cli.cores import Threads
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.loader import Batches, Prefetcher
 from sri_cli.errors import Diverged, Interrupted, SriError, SriFailure
@@ -66,12 +67,14 @@ def train(
     *,
     device: str = "auto",
     command: str = "sri train",
+    threads: Threads | None = None,
     on_record: Callable[[dict[str, Any]], None] | None = None,
 ) -> Outcome:
     """Train `recipe` on the training split of `data` in `run_dir`, or resume the run there.
 
     Under torchrun every process calls this, and all train one model. `command` resumes the run
-    and is shown to the user; `on_record` is called with every log record.
+    and is shown to the user; `on_record` is called with every log record. `threads` are those of
+    the CPU, by default as many as PyTorch uses now; the same number gives the same bits.
 
     Raises:
         SriError: the data do not fit, or `run_dir` holds a run of another recipe or other data.
@@ -84,7 +87,7 @@ def train(
         ranks.check_batch(recipe.train.batch)
         log = ranks.from_first(lambda: stack.enter_context(open_run(run_dir)))
         stop = stack.enter_context(stop_on_signal(patient=ranks.world > 1))
-        trainer = Trainer(recipe, data, run_dir, log, own_device, ranks, command)
+        trainer = Trainer(recipe, data, run_dir, log, own_device, ranks, command, threads)
         stack.callback(trainer.close)
         trainer.resume()
         stack.callback(trainer.end_command)
@@ -126,10 +129,11 @@ class Trainer:
         device: torch.device,
         ranks: Ranks,
         command: str,
+        threads: Threads | None = None,
     ) -> None:
         # Whatever data set the recipe is for: its name here is that of the images.
         self.recipe = recipe.model_copy(update={"data": data.name})
-        self.settings, self.run_dir = recipe.train, run_dir
+        self.settings, self.run_dir, self.threads = recipe.train, run_dir, threads
         self.log, self.device, self.ranks, self.command = log, device, ranks, command
         self.mode = choose_mode(self.settings, device)
         self.images = data.split("train").images
@@ -184,10 +188,12 @@ class Trainer:
         began, steps = time.monotonic(), self.settings.steps
         record: dict[str, Any] = {}
         with Progress(steps, self.done, self.recipe.name, quiet=not self.ranks.first) as progress:
+            self._start_threads(progress)
             progress.note(self._opening_line())
             while self.done < steps:
                 self._one_step()
                 progress.advance(self.done)
+                self._follow_free_cores(progress)
                 while self.step.notes:
                     progress.note(self.step.notes.pop(0))
                 save_due = self._due(self.settings.checkpoint_every)
@@ -201,6 +207,8 @@ class Trainer:
                     progress.show(summary(record))
                     if on_record is not None:
                         on_record(record)
+                elif progress.is_due():
+                    progress.show(summary(self._values(self.step.peek_metrics())))
                 stopped_by = self._stop_signal(stop)
                 if save_due or stopped_by:
                     self._save()
@@ -232,21 +240,49 @@ class Trainer:
         """The log record of the steps since the last one, and the sign of divergence, if any."""
         steps = self.step.metrics.steps
         metrics = self.step.read_metrics()
-        now = time.monotonic()
-        images_per_second = (self.done - self.timed_at) * self.settings.batch / (now - self.timed)
-        self.timed, self.timed_at = now, self.done
-        record: dict[str, Any] = {
+        record = {
             "step": self.done,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            **metrics,
-            **per_element(metrics, self.num_elements),
+            **self._values(metrics),
             "lr": learning_rate(self.settings, self.done - 1),
-            "images_per_second": images_per_second,
             "memory_mb": peak_memory_mb(self.device),
         }
+        if self.device.type == "cpu":
+            record["threads"] = torch.get_num_threads()
+        self.timed, self.timed_at = time.monotonic(), self.done
         last = self.done == self.settings.steps
         problem = self.ranks.from_first(lambda: self.detector.check(steps, metrics, last))
         return record, problem
+
+    def _values(self, metrics: dict[str, float]) -> dict[str, Any]:
+        """Metrics since the last record, with errors per element and the rate."""
+        images = (self.done - self.timed_at) * self.settings.batch
+        rate = {"images_per_second": images / (time.monotonic() - self.timed)}
+        return metrics | per_element(metrics, self.num_elements) | rate
+
+    def _start_threads(self, progress: Progress) -> None:
+        if self.threads is not None:
+            self.threads.sharers *= processes_here()
+            self._use_threads(self.threads.choose(), progress)
+
+    def _follow_free_cores(self, progress: Progress) -> None:
+        """Adapt the number of threads to other processes, if that is wanted and due."""
+        if self.threads is None or self.device.type != "cpu":
+            return
+        due = self.threads.is_due()
+        # Ranks agree on a number, so all must do so at the same step, whatever their clocks say.
+        if due if self.ranks.world == 1 else self._due(self.settings.log_every):
+            self._use_threads(self.threads.look() if due else self.threads.number, progress)
+
+    def _use_threads(self, number: int, progress: Progress) -> None:
+        """Use `number` threads, or the fewest of all ranks.
+
+        Rounding depends on them, and the weights of the ranks must stay equal.
+        """
+        assert self.threads is not None
+        note = self.threads.use(-self.ranks.highest(-number))
+        if note is not None:
+            progress.note(note)
 
     def _stop_signal(self, stop: StopFlag) -> str | None:
         """The signal that any rank received; all of them stop after the same step."""
@@ -338,6 +374,9 @@ class Trainer:
             return f"{self.run_dir} is already at step {self.done}; use --steps N to train further"
         start = f"resuming {self.run_dir} at step {self.done}" if self.done else f"{self.run_dir}:"
         processes = kind if self.ranks.world == 1 else f"{self.ranks.world} processes on {kind}"
+        if kind == "cpu":
+            processes += f" with {counted(torch.get_num_threads(), 'thread')}"
+            processes += " each" * (self.ranks.world > 1)
         return (
             f"{start} to step {steps} on {processes}, {self.mode},"
             f" {self.data['images']} images{STORAGE_NOTE[self.batches.storage]},"

@@ -179,6 +179,7 @@ def test_dry_run_measures_and_writes_nothing(folder: Path) -> None:
     result = json.loads(sri(*words("--dry-run", "--json", "--steps", "1000")).stdout)
     assert result["expected_seconds"] == pytest.approx(1000 * result["seconds_per_step"])
     assert result["parameters"] > 1000 and result["missing"] is None
+    assert result["threads"] >= 1 and result["busy_cores"] >= 0
     (folder / "data" / "shapestacks-32.h5").unlink()
     shown = sri(*words("--dry-run"))
     assert shown.exit_code == 0 and "data/shapestacks-32.h5" in shown.stderr
@@ -189,6 +190,8 @@ def test_dry_run_measures_and_writes_nothing(folder: Path) -> None:
     [
         (["--gpus", "2"], "--gpus 2"),
         (["--gpus", "many"], "many"),
+        (["--threads", "0"], "--threads 0"),
+        (["--threads", "all"], "--threads all"),
         (["--steps", "0"], "train.steps"),
         (["--seed", "-1"], "train.seed"),
         (["--data", "nothing.h5"], "nothing.h5"),

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from sri_cli.config.registry import copy_recipe, study_names
+from sri_cli.cores import Threads
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace
 from sri_cli.studies.processes import Slots, choose_slots
@@ -244,11 +245,12 @@ def test_runs_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    try:
-        slots = [choose_slots(jobs) for jobs in (None, 1, 2, 3, 8)]
-    finally:
-        torch.set_num_threads(before)
+    for name in ("_default_threads", "available_cores"):
+        monkeypatch.setattr(f"sri_cli.cores.{name}", lambda: 4)
+    slots = [choose_slots(jobs) for jobs in (None, 1, 2, 3, 8)]
     assert [(one.jobs, one.threads) for one in slots] == [(1, 4), (1, 4), (2, 2), (3, 1), (8, 1)]
-    assert slots[2].environment(0) == {"OMP_NUM_THREADS": "2"}
+    assert slots[2].environment(0) == {}  # the run follows the free cores, up to its share
+    fixed = choose_slots(2, Threads(3))
+    assert fixed.environment(0) == {"OMP_NUM_THREADS": "3"}
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert choose_slots(8).environment(0) == {"OMP_NUM_THREADS": "2"}

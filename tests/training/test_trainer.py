@@ -17,6 +17,7 @@ from sri_cli.config.load import load_recipe, recipe_from_dict
 from sri_cli.config.registry import recipe_names
 from sri_cli.config.schema import Recipe
 from sri_cli.config.strict_yaml import read_yaml
+from sri_cli.cores import Threads
 from sri_cli.data import loader
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import Diverged, Interrupted, SriError
@@ -211,6 +212,42 @@ def test_a_finished_run_stays_as_it_is(
     assert train(small(steps=2), data, tmp_path).step == 2
     assert records(tmp_path) == before
     assert "at step 2" in capsys.readouterr().err
+
+
+def test_the_same_number_of_threads_gives_the_same_bits(
+    tmp_path: Path, data: DataFile, restored_threads: None
+) -> None:
+    """Other numbers add in another order: equal to rounding, also where they change on the way."""
+    for run, numbers in (("one", [1]), ("two", [2]), ("two-in-parts", [2, 2]), ("mixed", [1, 2])):
+        for part, number in enumerate(numbers, 1):
+            last = 4 * part // len(numbers)
+            train(small(steps=last), data, tmp_path / run, threads=Threads(number))
+    assert_same_run(tmp_path / "two", tmp_path / "two-in-parts")
+    ends = [read_log(tmp_path / run) for run in ("one", "two", "mixed")]
+    assert [[r["threads"] for r in records] for records in ends] == [
+        [1] * 4,
+        [2] * 4,
+        [1, 1, 2, 2],
+    ]
+    for records in zip(*ends, strict=True):
+        assert [r["loss"] for r in records] == pytest.approx([records[0]["loss"]] * 3, rel=1e-5)
+
+
+def test_the_first_line_does_not_wait_for_the_first_record(
+    tmp_path: Path,
+    data: DataFile,
+    whole: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sri_cli.console.FIRST_SHOWN_SEC", 0.0)
+    train(small(log_every=3, checkpoint_every=3), data, tmp_path)
+    line = next(line for line in capsys.readouterr().err.splitlines() if "step 1/6" in line)
+    assert "error 0." in line and "images/s" in line and line.endswith(" left")
+    first, last = read_log(tmp_path)  # what was shown early is part of the record all the same
+    losses = [record["loss"] for record in read_log(whole)]
+    means = [sum(losses[:3]) / 3, sum(losses[3:]) / 3]
+    assert [first["loss"], last["loss"]] == pytest.approx(means, rel=1e-6)
 
 
 def test_two_trainings_never_share_a_folder(tmp_path: Path, data: DataFile) -> None:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sri_cli.console import Progress, counted
+from sri_cli.cores import available_cores
 from sri_cli.data.dataset import SPLITS
 from sri_cli.data.image_files import (
     Pixels,
@@ -30,7 +31,7 @@ from sri_cli.data.image_files import (
     decode_labels,
     image_files,
 )
-from sri_cli.data.parallel import available_cores, parallel_map
+from sri_cli.data.parallel import parallel_map
 from sri_cli.data.source import Options, Rows, Scenario, Source, Survey, sixth
 from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from sri_cli.console import counting
-from sri_cli.data.parallel import available_cores
+from sri_cli.cores import available_cores
 from sri_cli.data.simulate.flaws import FLAWS
 from sri_cli.generation.sample import to_tensor
 from sri_cli.metrics.stack_classifiers.classifiers import (

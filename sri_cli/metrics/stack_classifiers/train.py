@@ -23,7 +23,7 @@ from torch import Tensor
 from sri_cli import __version__
 from sri_cli.atomic import write_atomic
 from sri_cli.console import Progress, counting
-from sri_cli.data.parallel import available_cores
+from sri_cli.cores import available_cores
 from sri_cli.device import choose_precision, keep_freed_memory
 from sri_cli.metrics.stack_classifiers.check import error_rates, factor_accuracy
 from sri_cli.metrics.stack_classifiers.classifiers import HEADS, StackNet, to_bytes

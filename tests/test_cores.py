@@ -1,0 +1,192 @@
+"""Threads follow the cores that are free."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from sri_cli import cores
+from sri_cli.cores import OtherProcesses, Threads, available_cores, fair_share, shared_note
+from sri_cli.training.log import read_log
+
+ROOT = Path(__file__).parent.parent
+ON_LINUX = pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="Linux counts it there")
+Busy = Callable[..., set[int]]
+
+
+@pytest.fixture(autouse=True)
+def auto(monkeypatch: pytest.MonkeyPatch, restored_threads: None) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
+@pytest.fixture
+def two_cores() -> Iterator[None]:
+    """This process and what it starts may use two cores."""
+    before = os.sched_getaffinity(0)
+    if len(before) < 2:
+        pytest.skip("needs two cores")
+    os.sched_setaffinity(0, set(sorted(before)[:2]))
+    yield
+    os.sched_setaffinity(0, before)
+
+
+@pytest.fixture
+def busy(two_cores: None) -> Iterator[Busy]:
+    """busy(count, niceness): so many processes that compute without a pause; their ids."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(count: int, niceness: int = 0) -> set[int]:
+        loop = f"import os\nos.nice({niceness})\nprint(flush=True)\nwhile True: pass"
+        for _ in range(count):
+            started.append(subprocess.Popen([sys.executable, "-c", loop], stdout=subprocess.PIPE))
+            assert started[-1].stdout is not None
+            started[-1].stdout.readline()
+        return {process.pid for process in started[-count:]}
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+class Scripted(OtherProcesses):
+    """The demands of a list, one after another, each due for a look."""
+
+    age = cores.LOOK_EVERY_SEC  # type: ignore[assignment]
+
+    def __init__(self, demands: list[list[float]]) -> None:
+        super().__init__()
+        self.script = iter(demands)
+
+    def demands(self) -> list[float]:
+        return next(self.script)
+
+
+@pytest.mark.parametrize(
+    ("number", "demands", "share"),
+    [
+        (2, [], 2),
+        (2, [1.0], 1),  # another training with a thread
+        (2, [2.0], 1),  # with two
+        (2, [1.0, 1.0], 2 / 3),
+        (2, [0.3], 1.7),
+        (8, [8.0], 4),  # one that began alone gives half
+        (8, [0.5, 7.0], 3.75),
+        (8, [1.0, 1.0, 1.0], 5),
+    ],
+)
+def test_cores_are_shared_fairly(number: int, demands: list[float], share: float) -> None:
+    assert fair_share(number, demands) == pytest.approx(share)
+
+
+@ON_LINUX
+def test_a_busy_machine_leaves_one_thread(busy: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "_default_threads", lambda: 2)
+    assert Threads().most == 2
+    busy(2)
+    threads = Threads()
+    note = threads.start()
+    assert threads.number == torch.get_num_threads() == 1
+    assert threads.busy > 0.8 and note is not None and "\n" not in note
+    assert not threads.is_due()  # not before some seconds have passed
+
+
+@ON_LINUX
+def test_processes_that_yield_do_not_count(busy: Busy) -> None:
+    nicer, equal = busy(2, niceness=19), busy(1)
+    times = cores._cpu_times()
+    assert times is not None
+    yielding = {int(pid) for pid, _ in times.yielding}
+    assert yielding >= nicer and not yielding & equal
+    assert {int(pid) for pid, _ in times.processes} >= nicer | equal
+
+
+def test_a_change_needs_two_looks_that_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "_default_threads", lambda: 8)
+    monkeypatch.setattr(cores, "available_cores", lambda: 8)
+    monkeypatch.setattr(cores, "_affinity", lambda: set(range(8)))
+    threads = Threads()
+    load = [[], [7.0], [], [6.0], [3.0], [], [3.0], [0.1], []]
+    threads.others = Scripted(load)
+    assert threads.start() is None and threads.number == 8
+    numbers = []
+    for _ in load[1:]:
+        assert threads.is_due()
+        threads.use(threads.look())
+        numbers.append(threads.number)
+    assert numbers == [8, 8, 8, 5, 5, 5, 5, 8]
+
+
+def test_a_fixed_number_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = Threads.parse("3")
+    threads.others = Scripted([])
+    assert threads.start() is None and torch.get_num_threads() == 3
+    assert not threads.is_due()
+    assert pickle.loads(pickle.dumps(threads)).most == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert (Threads.parse("auto").fixed, Threads.parse("1").fixed) == (2, 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "4,2")
+    assert Threads().fixed == 4
+
+
+def test_where_the_load_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "PROC", tmp_path)
+    threads, usual = Threads(), torch.get_num_threads()
+    assert OtherProcesses().in_use() is None and shared_note(None) is None
+    assert threads.start() is None and threads.number == min(usual, available_cores())
+    assert not threads.is_due()
+
+
+@pytest.mark.parametrize(
+    ("membership", "files"),
+    [
+        ("0::/user/box\n", {"user/cpu.max": "100000 100000", "user/box/cpu.max": "max 100000"}),
+        (
+            "4:memory:/x\n2:cpu,cpuacct:/box\n0::/\n",
+            {"cpu/box/cpu.cfs_quota_us": "150000", "cpu/box/cpu.cfs_period_us": "150000"},
+        ),
+    ],
+)
+def test_a_quota_counts_as_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, membership: str, files: dict[str, str]
+) -> None:
+    for name, text in ({"proc/self/cgroup": membership} | files).items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setattr(cores, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(cores, "CGROUPS", tmp_path)
+    monkeypatch.setattr(cores, "_affinity", lambda: set(range(4)))
+    assert available_cores() == 1
+
+
+@ON_LINUX
+def test_two_trainings_side_by_side(
+    tmp_path: Path, two_cores: None, write_small_data: Callable[..., Path]
+) -> None:
+    data = write_small_data(tmp_path / "towers-32.h5", images=32)
+    words = ["train", "--recipe", "sri-mog", "--data", str(data), "--steps", "4"]
+    small = ["size=tiny", "model.slots=3", "train.log_every=2", "train.batch=4"]
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-m", "sri_cli", *words, "--run", str(tmp_path / name), *small],
+            env=os.environ | {"PYTHONPATH": paths},
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+        for name in "ab"
+    ]
+    errors = [process.communicate(timeout=240)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
+    for name in "ab":
+        records = read_log(tmp_path / name)
+        assert {record["threads"] for record in records} == {1}
