@@ -20,7 +20,7 @@ from sri_cli.strict_json import to_json
     default=100,
     help="Random scenes to compare.",
 )
-@seed_option("Seed for scenes and bootstrap.")
+@seed_option("Seed for scenes and shuffled slots.")
 @FIGURE_FILE
 @JSON
 @click.pass_obj

@@ -62,7 +62,7 @@ def command(
 
     `sri train sri-mog` is short for `sri train --recipe sri-mog`. KEY=VALUE changes a value of the
     recipe, as in train.lr=2e-4. SIGINT, SIGTERM and SIGUSR1 save a checkpoint and stop (exit code
-    75). Several machines: torchrun ... -m sri_cli train ...
+    75). Several machines: torchrun ... -m -- sri_cli train ...
     """
     from sri_cli.data.dataset import DataFile
     from sri_cli.device import device_for, gpu_count

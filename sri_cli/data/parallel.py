@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shlex
 import signal
 import threading
 from collections import deque
@@ -60,9 +61,16 @@ def parallel_map(
 
 def worker_killed(command: str) -> SriFailure:
     """The failure to raise for a BrokenProcessPool; `command` is what the user typed."""
+    words, kept = shlex.split(command), []
+    while words:
+        word = words.pop(0)
+        if word == "--workers":
+            del words[:1]
+        elif not word.startswith("--workers="):
+            kept.append(word)
     return SriFailure(
         "a worker process was killed, perhaps because memory ran out",
-        f"resume with fewer workers: {command} --workers 1",
+        f"resume with fewer workers: {shlex.join([*kept, '--workers', '1'])}",
     )
 
 

@@ -210,7 +210,7 @@ def order_scores(
         context.measurement(
             key + suffix,
             name + " shuffled" * bool(suffix),
-            Estimate(**report[which][long], how="95 % bootstrap over scenes"),
+            Estimate(**report[which][long], how="95 % jackknife over scenes"),
             counts={"scenes": num},
             protocol="decoded masks of new scenes" + ", slots in random order" * bool(suffix),
             slots=slots,

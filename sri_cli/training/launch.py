@@ -1,7 +1,7 @@
 """Training on several GPUs of one machine: one process for each, under PyTorch's elastic launcher.
 
 When a process is lost, the launcher stops the others, starts all again, and they resume from the
-last checkpoint. Several machines use the same launcher: `torchrun ... -m sri_cli train ...`.
+last checkpoint. Several machines use the same launcher: `torchrun ... -m -- sri_cli train ...`.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from sri_cli.models.build import build_model
 from sri_cli.rng import retry_seed
 from sri_cli.signals import StopFlag, stop_on_signal
 from sri_cli.training.distributed import Ranks, joined, processes_here
-from sri_cli.training.divergence import DivergenceDetector
+from sri_cli.training.divergence import DivergenceDetector, likely_cause
 from sri_cli.training.execution import ExecutionMode, choose_mode
 from sri_cli.training.log import RunLog, summary
 from sri_cli.training.run_folder import (
@@ -201,7 +201,7 @@ class Trainer:
                 if save_due or self._due(self.settings.log_every):
                     record, problem = self._record()
                     if problem is not None:
-                        self._roll_back(problem, progress)
+                        self._roll_back(problem, record, progress)
                         continue
                     self.ranks.from_first(lambda: self.log.append(record))  # noqa: B023
                     progress.show(summary(record))
@@ -309,15 +309,16 @@ class Trainer:
         )
         checkpoints.prune(self.run_dir, self.settings.keep_checkpoints, self.settings.keep_every)
 
-    def _roll_back(self, problem: str, progress: Progress) -> None:
+    def _roll_back(self, problem: str, record: dict[str, Any], progress: Progress) -> None:
         """Return to the last checkpoint with new noise, or raise Diverged."""
         diverged_at = self.done
         if self.rollbacks == MAX_ROLLBACKS:
+            cause, fix = likely_cause(self.recipe, record)
             rest = f"the checkpoint of step {self.saved} remains" if self.saved else "nothing saved"
             raise Diverged(
                 f"training diverged at step {diverged_at}: {problem}; {MAX_ROLLBACKS} roll-backs"
                 " with new noise did not help",
-                f"{rest}; try another run: train.lr={self.settings.lr / 2:g} --run DIR",
+                f"{rest}; {cause}: try another run with {fix} --run DIR",
             )
         self.rollbacks += 1
         self.close()

@@ -162,8 +162,9 @@ def test_a_killed_worker_costs_no_row(path: Path) -> None:
     source = changed(small_source(), items_per_task=1)
     for broken in ({"make": die_at_ten}, {"survey": survey_by_workers}):
         with pytest.raises(SriFailure, match="worker") as caught:
-            prepare(changed(source, **broken), path, workers=2)
-        assert caught.value.hint is not None and caught.value.hint.endswith("--workers 1")
+            command = "sri prepare x --workers 2 --out 'a b.h5' --workers=3"
+            prepare(changed(source, **broken), path, workers=2, command=command)
+        assert str(caught.value.hint).endswith("sri prepare x --out 'a b.h5' --workers 1")
     done = prepare(source, path, workers=1)
     assert 0 < done.resumed_from <= 40  # a task that was sent after it may be lost, too
     assert is_whole(path)

@@ -276,9 +276,33 @@ def test_intervals_contain_the_value_and_shrink() -> None:
         assert 0 < large["high"] - large["low"] < small["high"] - small["low"]
     # The interval estimates the standard deviation over new sets of scenes.
     sets = np.array_split(bands(1200, jitter=4), 30)
-    values = [order_consistency(masks, rounds=2)[IOU]["value"] for masks in sets]
+    values = [order_consistency(masks)[IOU]["value"] for masks in sets]
     interval = order_consistency(sets[0])[IOU]
     assert (interval["high"] - interval["low"]) / 3.92 == pytest.approx(np.std(values), rel=0.5)
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 7])
+def test_intervals_of_few_scenes_contain_the_value(count: int) -> None:
+    same = order_consistency(bands(1).repeat(count, axis=0))  # nothing varies
+    other = order_consistency(bands(count, jitter=4))
+    apart = bands(1).repeat(count, axis=0)
+    apart[0] = shuffled(bands(20))[7]  # one scene agrees with none of the others
+    for result in (same, other, order_consistency(apart)):
+        for one in result.values():
+            assert one["low"] <= one["value"] <= one["high"]
+    assert same[IOU]["high"] - same[IOU]["low"] < 1e-5
+    two = order_consistency(bands(2))
+    assert two[IOU] == {"value": pytest.approx(0.75), "low": None, "high": None}
+
+
+@pytest.mark.parametrize("measure", [IOU, INFORMATION])
+def test_the_interval_is_that_of_the_jackknife(measure: str) -> None:
+    masks = bands(8, jitter=2)
+    whole = order_consistency(masks)[measure]
+    without = [order_consistency(np.delete(masks, i, 0))[measure]["value"] for i in range(8)]
+    reach = 2.364624 * math.sqrt(7 / 8 * np.square(without - np.mean(without)).sum())  # t of 7
+    assert whole["value"] - whole["low"] == pytest.approx(reach, rel=1e-3)
+    assert whole["high"] - whole["value"] == pytest.approx(reach, rel=1e-3)
 
 
 def test_report_is_repeatable_and_has_both() -> None:
