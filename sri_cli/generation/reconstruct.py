@@ -5,6 +5,7 @@ Axis legend: N images, K slots, H W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,15 +47,25 @@ def reconstruct(
         SriError: for images of another size than the model's, or an unknown split.
         SriFailure: for reconstructions that are not finite.
     """
-    model, device = trained.model, trained.device
-    data.check_size(model.image_size)
-    images = data.split(split).images
+    data.check_size(trained.model.image_size)
     indices = data.split(split).pick(num)
-    inputs = np.array(images[indices])
+    return reconstruct_images(trained, np.array(data.split(split).images[indices]), indices, seed)
+
+
+def reconstruct_images(
+    trained: TrainedRun, inputs: NDArray[np.uint8], indices: Sequence[int], seed: int = 0
+) -> Reconstructions:
+    """Reconstruct images [N,H,W,3] of the model's size; image i has the noise of `indices[i]`.
+
+    Raises:
+        SriFailure: for reconstructions that are not finite.
+    """
+    model, device = trained.model, trained.device
+    numbers = np.asarray(indices, dtype=np.intp)
 
     def compute(start: int, count: int) -> tuple[torch.Tensor, tuple[np.ndarray | None, ...]]:
         rows = slice(start, start + count)
-        noise = evaluation_noise(model, seed, indices[rows], device)
+        noise = evaluation_noise(model, seed, numbers[rows], device)
         made = model.reconstruct(to_tensor(inputs[rows], device), noise)
         return is_finite(made.scene.image), (
             made.attention[:, :, 0].float().cpu().numpy(),
@@ -64,9 +75,9 @@ def reconstruct(
             None if made.imagined is None else quantise(made.imagined.image),
         )
 
-    finite, chunks = zip(*in_chunks(compute, len(indices), CHUNK, device), strict=True)
+    finite, chunks = zip(*in_chunks(compute, len(numbers), CHUNK, device), strict=True)
     check_finite(torch.cat(finite), "reconstructions")
     arrays: list[Any] = [
         None if parts[0] is None else np.concatenate(parts) for parts in zip(*chunks, strict=True)
     ]
-    return Reconstructions(indices, inputs, *arrays)
+    return Reconstructions(numbers, inputs, *arrays)

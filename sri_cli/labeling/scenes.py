@@ -10,15 +10,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from sri_cli.data.dataset import DataFile
-from sri_cli.data.simulate.flaws import FLAWS, simulate_labelled_tower
 from sri_cli.errors import SriError
+from sri_cli.generation.reconstruct import reconstruct_images
 from sri_cli.generation.sample import check_request, draw_scenes
 from sri_cli.generation.trained_run import TrainedRun
+from sri_cli.labeling.catch_trials import SPLIT, Look, Reconstruct, Style, catch_trials
 from sri_cli.labeling.session import (
     FOLDER,
     Images,
@@ -32,26 +33,22 @@ from sri_cli.metrics.evaluate import open_runs
 from sri_cli.metrics.image_metrics import DEMO, TOWERS, no_towers_warning
 from sri_cli.metrics.images import open_folder
 from sri_cli.metrics.records import data_facts, run_subject
-from sri_cli.rng import stream
 from sri_cli.run import Workspace
 
-Look = Literal["original", "demo"]
 TEMPERATURE = 1.0  # of the S-Acc protocol
-SPLIT = "test"  # real images among the catch trials
-REAL, SOUND = "real", "sound"
-FLAWED = ("floating", "gapped")
-CATCH_STREAM = 2  # keeps the choice of real images apart from other random numbers of the seed
 
 
 @dataclass(frozen=True)
 class Source:
-    """A run or folder: `draw()` gives its images uint8 [N,S,S,3], numbered by `indices`."""
+    """A run or folder: `draw()` gives its images uint8 [N,S,S,3], numbered by `indices`; a run also
+    reconstructs given ones."""
 
     model: Model
     size: int  # px
     indices: Sequence[int]
     draw: Callable[[], Images]
     data: DataFile | None = None
+    reconstruct: Reconstruct | None = None
 
 
 def prepare_session(
@@ -111,7 +108,10 @@ def draw_session(labels: Path, settings: dict[str, Any], sources: Sequence[Sourc
         for number, (source, images) in enumerate(zip(sources, drawn, strict=True))
         for image, index in zip(images, source.indices, strict=True)
     ]
-    trials, trial_images = catch_trials(settings["catch"], settings["seed"], size, look, data)
+    styles = [Style(images, s.reconstruct) for images, s in zip(drawn, sources, strict=True)]
+    trials, trial_images = catch_trials(
+        settings["catch"], settings["seed"], size, look, data, styles
+    )
     images = np.concatenate([*drawn, trial_images])
     return write_session(labels, settings, models, items + trials, images)
 
@@ -144,7 +144,10 @@ def run_source(trained: TrainedRun, num: int, seed: int, data: str | None) -> So
     def draw() -> Images:
         return draw_scenes(trained.model, num, slots, TEMPERATURE, seed).images
 
-    return Source(model, size, range(num), draw, file)
+    def reconstruct(images: Images, indices: Sequence[int]) -> Images:
+        return reconstruct_images(trained, images, indices, seed).images
+
+    return Source(model, size, range(num), draw, file, reconstruct)
 
 
 def folder_source(
@@ -180,44 +183,3 @@ def check_sources(sources: Sequence[Source]) -> None:
             )
         if source.data is not None:
             source.data.check_size(first.size)
-
-
-def catch_trials(
-    count: int, seed: int, size: int, look: Look, data: DataFile | None
-) -> tuple[list[Item], Images]:
-    """Images whose verdict is known, about as many plausible as not; (seed, index) fix each.
-
-    Of ten, five are simulated stacks with a block that floats or lies beside the stack, one is a
-    sound simulated stack, and four are test images of `data` (None: sound simulated stacks), so
-    that the style of an image does not reveal the verdict.
-    """
-    flawed = count // 2
-    real = 0 if data is None else min((count - flawed) * 4 // 5, data.counts[SPLIT])
-    indices = [flawed_index(FLAWED[i % 2], i // 2) for i in range(flawed)]
-    indices += [2 * i for i in range(count - flawed - real)]
-    trials = []
-    for index in indices:
-        tower = simulate_labelled_tower(index, size_px=size, preset=look, seed=seed)
-        trials.append((tower.images[0], tower.flaw or SOUND, index))
-    if data is not None:
-        random = stream(seed, CATCH_STREAM)
-        for index in np.sort(random.choice(data.counts[SPLIT], real, replace=False)).tolist():
-            trials.append((np.array(data.split(SPLIT).images[index]), REAL, index))
-    items = [
-        Item(
-            id=f"catch-{kind}-{index}",
-            sha256=image_hash(image),
-            index=index,
-            model=None,
-            catch=kind,
-            plausible=kind not in FLAWED,
-        )
-        for image, kind, index in trials
-    ]
-    images = np.array([image for image, _, _ in trials], np.uint8)
-    return items, images.reshape(count, size, size, 3)
-
-
-def flawed_index(flaw: str, number: int) -> int:
-    """The index of the `number`-th simulated scene with a flaw; even indices are sound."""
-    return 2 * (FLAWS.index(flaw) + len(FLAWS) * number) + 1
