@@ -252,11 +252,13 @@ def _add_api(app: Flask, server: LabelServer) -> None:
 
     @app.post("/api/answers")
     def answers() -> tuple[Response, int]:
-        """{"answers": [{"position": 0, "verdict": "unsure"}], "seconds": 1.5, "version": 0}"""
+        """{"answers": [{"position": 0, "verdict": "unsure"}], "seconds": 1.5, "version": 0,
+        "mode": "grid"}"""
         with bad_request_on_error():
             body = json_body()
             verdicts = {one["position"]: one["verdict"] for one in body["answers"]}
-            saved = session.answer(verdicts, body["seconds"], int(body["version"]))
+            seconds, version, mode = body["seconds"], int(body["version"]), body["mode"]
+            saved = session.answer(verdicts, seconds, version, mode)
         return jsonify(session.state()), 200 if saved else 409
 
     @app.post("/api/undo")

@@ -70,22 +70,25 @@ def catch_trials(
     number is a function of the seed and of the images' indices.
     """
     items, images = [], []
+    tests = [] if data is None else stream(seed, CATCH_STREAM).permutation(data.counts[SPLIT])
     for number, style in enumerate(styles):
         own = range(number, count, len(styles))
         flawed = sum(i < count // 2 for i in own)
-        real = 0 if data is None else sum(i >= count - (count - count // 2) * 4 // 5 for i in own)
+        chosen = tests[number :: len(styles)]
+        real = sum(i >= count - (count - count // 2) * 4 // 5 for i in own)
+        real = min(real, len(chosen))
         sound = len(own) - flawed - real
         first = 2 * number * STACKS
         trials = _flawed(flawed, first, seed, size, look, style)
         towers = range(first + STACKS, first + STACKS + CANDIDATES * sound)
         trials += _shown([_simulated(i, seed, size, look) for i in towers], sound, style)
         if data is not None and real:
-            total = data.counts[SPLIT]
-            random = stream(seed, CATCH_STREAM)
-            chosen = random.permutation(total)[number :: len(styles)][: CANDIDATES * real]
             split = data.split(SPLIT).images
-            trials += _shown([Trial(REAL, int(i), np.array(split[i])) for i in chosen], real, style)
-        matched = match_sharpness([trial.image for trial in trials], style.scenes)
+            photos = [Trial(REAL, int(i), np.array(split[i])) for i in chosen[: CANDIDATES * real]]
+            trials += _shown(photos, real, style)
+        # Each verdict of its own, so that sharpness does not tell one from the other either.
+        parts = [[one.image for one in part] for part in (trials[:flawed], trials[flawed:])]
+        matched = [image for part in parts for image in match_sharpness(part, style.scenes)]
         for trial, image in zip(trials, matched, strict=True):
             images.append(image)
             items.append(
@@ -157,23 +160,20 @@ def break_stack(
     reach, trim = max(2, size // 16), max(1, size // 32)  # px, of blurred edges
     stack = labels > 0
     # Rows are further apart than columns: what lay behind a block is most like its own row.
-    nearest = ndimage.distance_transform_edt(
-        ndimage.binary_dilation(stack, iterations=reach),
-        sampling=(4, 1),
-        return_distances=False,
-        return_indices=True,
-    )
-    behind = image[tuple(nearest)].astype(float)
+    behind = _nearest(image, ~ndimage.binary_dilation(stack, iterations=reach), (4, 1))
     sides = [(-1, 0)] if kind == "floating" else [(0, int(s)) for s in random.permutation([-1, 1])]
     for lowest in random.permutation(np.unique(labels[stack])[1:]):
-        upper, lower = labels >= lowest, stack & (labels < lowest)
+        upper, seen = labels >= lowest, stack & (labels < lowest)
+        # The lower part with the dent in which the upper one was.
+        lower = seen | ndimage.binary_closing(seen, iterations=size // 8)
         shift = _shift(upper, lower, sides, max(3, round(GAP * size)))
         if shift is None:
             continue
         around = ndimage.binary_dilation(upper, iterations=reach)
-        left = _soft(around & ~ndimage.binary_erosion(lower, iterations=trim))
-        moved = _soft(around & ~ndimage.binary_dilation(lower, iterations=trim))
-        out = image * (1 - left) + behind * left
+        left = _soft(around & ~ndimage.binary_erosion(seen, iterations=trim))
+        moved = _soft(around & ~ndimage.binary_dilation(seen, iterations=trim))
+        block = _nearest(image, seen & ~ndimage.binary_dilation(upper, iterations=trim))
+        out = image * (1 - left) + np.where(lower[..., None], block, behind) * left
         moved = ndimage.shift(moved, (*shift, 0), order=0)
         part = ndimage.shift(image.astype(float), (*shift, 0), order=0, mode="nearest")
         return np.rint(out * (1 - moved) + part * moved).astype(np.uint8)
@@ -195,6 +195,16 @@ def _shift(
             if away[at].min() > gap:
                 return down * far, right * far
     return None
+
+
+def _nearest(
+    image: Images, source: NDArray[np.bool_], spacing: tuple[int, int] = (1, 1)
+) -> NDArray[np.float64]:
+    """The image with each pixel that of the nearest one of `source` [S,S]."""
+    at = ndimage.distance_transform_edt(
+        ~source, sampling=spacing, return_distances=False, return_indices=True
+    )
+    return image[tuple(at)].astype(float)
 
 
 def _soft(region: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import unicodedata
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +41,7 @@ SCHEMA = 1
 FOLDER = "labels"  # in the runs folder
 FACTS, IMAGES, ANSWERS = "session.json", "pictures.npz", "answers.jsonl"
 VERDICTS = ("plausible", "implausible", "unsure")
+MODES = ("single", "grid")  # of the page: one image at a time, or many
 DEFINITION = (
     "A stack is plausible when all of its blocks touch each other. Only touching counts, not"
     " whether the stack would stand."
@@ -115,11 +117,13 @@ def image_hash(image: Images) -> str:
 def write_session(
     labels: Path, settings: dict[str, Any], models: list[Model], items: list[Item], images: Images
 ) -> Path:
-    """Write a session's folder, or leave it as it is where it exists already."""
+    """Write a session's folder, or leave it as it is where it is intact; answers are kept."""
     hashes = sorted(item.sha256 for item in items)
     named = json.dumps([settings["weights"], settings["seed"], settings["num"], hashes])
     folder = labels / hashlib.sha256(named.encode()).hexdigest()[:12]
-    if not (folder / FACTS).exists():
+    try:
+        read_session(folder)
+    except DamagedSession:  # or there is none yet
         buffer = BytesIO()
         np.savez_compressed(buffer, pictures=images)
         write_atomic(folder / IMAGES, buffer.getvalue())
@@ -130,7 +134,8 @@ def write_session(
 
 
 def read_session(folder: Path) -> Deck:
-    """Raises SriError where session.json is damaged or was written by a newer version."""
+    """Raises SriError where session.json was written by a newer version, DamagedSession where it
+    cannot be read."""
     try:
         facts = from_json((folder / FACTS).read_bytes())
         if facts["schema"] > SCHEMA:
@@ -144,9 +149,20 @@ def read_session(folder: Path) -> Deck:
 
 
 def read_sessions(labels: Path) -> list[Deck]:
-    """All sessions in the folder `labels`, the oldest first."""
-    decks = [read_session(path) for path in list_folder(labels) if (path / FACTS).exists()]
+    """All sessions in the folder `labels`, the oldest first; what cannot be read is noted."""
+    decks = []
+    for path in list_folder(labels):
+        if not (path / FACTS).exists():
+            continue
+        try:
+            decks.append(read_session(path))
+        except SriError as error:
+            print(f"Note: {error.message}; it is skipped", file=sys.stderr)
     return sorted(decks, key=lambda deck: deck.time)
+
+
+class DamagedSession(SriError):
+    """A session of which a file is missing, cut or changed."""
 
 
 class AnswerLog:
@@ -270,6 +286,7 @@ class Session:
         verdicts: Mapping[int, str],
         seconds: float | None = None,
         version: int | None = None,
+        mode: str = MODES[0],
     ) -> bool:
         """Save verdicts by position; they are on disk when this returns.
 
@@ -279,6 +296,7 @@ class Session:
             seconds: time that each of the answers took.
             version: the `version` of the state that the rater saw. If it has changed since (in
                 another tab), nothing is written and the result is False. None: no check.
+            mode: one of MODES, in which the rater saw the images.
 
         Raises:
             IndexError, TypeError, ValueError: for arguments that are out of range.
@@ -287,6 +305,8 @@ class Session:
             raise IndexError(f"positions are 0 .. {self.total - 1}")
         if not set(verdicts.values()) <= set(VERDICTS):
             raise ValueError(f"verdicts are {', '.join(VERDICTS)}")
+        if mode not in MODES:
+            raise ValueError(f"modes are {', '.join(MODES)}")
         if seconds is not None and not 0 <= seconds <= LONGEST_SEC:
             raise ValueError(f"seconds are 0 .. {LONGEST_SEC}")
         with self._deck.log.adding() as (records, new):
@@ -294,7 +314,8 @@ class Session:
             changed = {at: verdict for at, verdict in verdicts.items() if standing[at] != verdict}
             if changed and version not in (None, self._version(records)):
                 return False
-            new += [self._record("answer", at, changed[at], seconds=seconds) for at in changed]
+            more = {"seconds": seconds, "mode": mode}
+            new += [self._record("answer", at, changed[at], **more) for at in changed]
         return True
 
     def undo(self, count: int = 1, version: int | None = None) -> list[int] | None:
@@ -362,8 +383,8 @@ def check_rater(name: str) -> str:
     )
 
 
-def _damaged(folder: Path, what: str) -> SriError:
-    return SriError(
+def _damaged(folder: Path, what: str) -> DamagedSession:
+    return DamagedSession(
         f"the session {folder} is damaged: {what}",
         "its answers are still there; move the folder away to start a new session",
     )

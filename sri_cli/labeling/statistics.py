@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
 from sri_cli.console import format_table
 from sri_cli.errors import SriError
@@ -42,18 +42,27 @@ from sri_cli.metrics.sacc import (
     fleiss_kappa,
     wilson,
 )
+from sri_cli.metrics.tables import DOUBTFUL
 from sri_cli.metrics.tabular import estimate_words
 from sri_cli.run import Workspace
 
 PROTOCOL_SCENES = 100  # with fewer, the figure is not called plain "S-Acc"
 PROTOCOL = "judged by eye, blind: do all blocks of the stack touch; unsure left out"
-RELIABLE = 0.8  # a rater with a lower share of correct catch trials is named in a warning
+RELIABLE = 0.75  # a rater with a lower share of correct catch trials is named in a warning
+UNKNOWN_MODE = "unknown"  # of answers of version 0.1
 
 Facts = dict[str, Any]
 Scene = tuple[int | None, int, str]  # seed, index, SHA-256 of the image
-Answer = tuple[str, str]  # time (UTC), verdict
 Tally = Counter[str]  # number of each verdict
 CATCH = Model(name="catch trials", weights="catch", subject={"kind": "catch"})
+
+
+class Answer(NamedTuple):
+    """A rater's last answer about a scene; `mode` of the page, `time` in UTC."""
+
+    time: str
+    verdict: str
+    mode: str
 
 
 @dataclass
@@ -78,10 +87,15 @@ class Ratings:
         return sorted(rater for rater, scenes in self.completed.items() if scenes == most)
 
     def verdicts(self, rater: str) -> dict[Scene, str]:
-        return {scene: verdict for scene, (_, verdict) in self.answers.get(rater, {}).items()}
+        return {scene: one.verdict for scene, one in self.answers.get(rater, {}).items()}
 
-    def tally(self, rater: str) -> Tally:
-        return Counter(self.verdicts(rater).values())
+    def tally(self, rater: str, mode: str | None = None) -> Tally:
+        """Of the answers in a mode of the page; None: of all."""
+        answers = self.answers.get(rater, {}).values()
+        return Counter(one.verdict for one in answers if mode in (None, one.mode))
+
+    def modes(self, rater: str) -> list[str]:
+        return sorted({one.mode for one in self.answers.get(rater, {}).values()})
 
 
 def collect_ratings(decks: Iterable[Deck]) -> dict[str, Ratings]:
@@ -95,7 +109,9 @@ def collect_ratings(decks: Iterable[Deck]) -> dict[str, Ratings]:
         raters = dict.fromkeys(record["rater"] for record in records)
         given = {
             rater: {
-                one["picture"]: (one["time"], one["verdict"])
+                one["picture"]: Answer(
+                    one["time"], one["verdict"], str(one.get("mode", UNKNOWN_MODE))
+                )
                 for one in standing_answers(records, rater)
             }
             for rater in raters
@@ -138,7 +154,7 @@ def rated_scenes(labels: Path, weights: str) -> list[RatedScene]:
                 continue
             scene = (deck.models[item.model].seed, item.index, item.sha256)
             answers = ratings.answers.items()
-            verdicts = {rater: own[scene][1] for rater, own in answers if scene in own}
+            verdicts = {rater: own[scene].verdict for rater, own in answers if scene in own}
             if verdicts:
                 rated[scene] = RatedScene(item.index, image, verdicts)
     return [rated[scene] for scene in sorted(rated, key=lambda scene: (scene[0] or 0, *scene[1:]))]
@@ -168,16 +184,17 @@ def summarise(
     ratings = [collected[own] for own in collected if not selected or own in selected]
     if not ratings:
         raise SriError(f"no scenes were judged in {labels} yet", "sri label-sacc")
-    models = [model_facts(one) for one in ratings]
+    doubts = {one["rater"]: one["warning"] for one in catch if one["warning"]}
+    models = [model_facts(one, doubts) for one in ratings]
     paths = [
-        record(workspace, one, model["together"], catch)
+        record(workspace, one, model["together"])
         for one, model in zip(ratings, models, strict=True)
     ]
     return {
         "definition": DEFINITION,
         "models": models,
-        "agreement": agreement_facts(ratings),
-        "comparison": comparison_facts(*ratings) if len(ratings) == 2 else None,
+        "agreement": agreement_facts(ratings, doubts),
+        "comparison": comparison_facts(*ratings, doubts) if len(ratings) == 2 else None,
         "catch": catch,
         "recorded": [str(path) for path in paths if path is not None],
     }
@@ -189,8 +206,8 @@ def run_weights(workspace: Workspace, runs: Sequence[str]) -> list[str]:
 
 
 def catch_facts(ratings: Ratings, decks: Sequence[Deck]) -> list[Facts]:
-    """How each rater did on catch trials."""
-    right = {
+    """How each rater did on catch trials, with a warning below RELIABLE of those judged."""
+    known = {
         item.sha256: "plausible" if item.plausible else "implausible"
         for deck in decks
         for item in deck.items
@@ -200,27 +217,50 @@ def catch_facts(ratings: Ratings, decks: Sequence[Deck]) -> list[Facts]:
     for rater in sorted(ratings.answers):
         given = ratings.verdicts(rater)
         counts = Counter(
-            "unsure" if verdict == "unsure" else "right" if verdict == right[sha256] else "wrong"
+            "unsure" if verdict == "unsure" else "right" if verdict == known[sha256] else "wrong"
             for (_, _, sha256), verdict in given.items()
         )
-        facts.append({"rater": rater} | {key: counts[key] for key in ("right", "wrong", "unsure")})
+        right, judged = counts["right"], counts.total()
+        warning = f"{rater} was right on {right} of {judged} catch trials, below 3 of 4"
+        numbers = {key: counts[key] for key in ("right", "wrong", "unsure")}
+        is_careless = right < RELIABLE * judged
+        facts.append({"rater": rater, **numbers, "warning": warning if is_careless else None})
     return facts
 
 
-def model_facts(ratings: Ratings) -> Facts:
-    """Each rater's figures, and the mean over the raters that finished."""
+def model_facts(ratings: Ratings, doubts: Mapping[str, str]) -> Facts:
+    """Each rater's figures, also by mode of the page, and the mean over the raters that finished.
+
+    `doubts`: rater -> warning about the catch trials.
+    """
     raters = [
-        {"rater": rater, "finished": rater in ratings.finished, **tally_facts(ratings.tally(rater))}
+        {
+            "rater": rater,
+            "finished": rater in ratings.finished,
+            **tally_facts(ratings.tally(rater)),
+            "modes": {
+                mode: tally_facts(ratings.tally(rater, mode)) for mode in ratings.modes(rater)
+            },
+            "warning": doubts.get(rater),
+        }
         for rater in sorted(ratings.answers)
     ]
+    together = mean_facts([ratings.tally(rater) for rater in ratings.finished])
+    if together is not None:
+        together["warning"] = _doubt(ratings.finished, doubts)
     return {
         "name": ratings.model.name,
         "weights": ratings.model.weights,
         "subject": ratings.model.subject,
         "scenes": ratings.scenes,
         "raters": raters,
-        "together": mean_facts([ratings.tally(rater) for rater in ratings.finished]),
+        "together": together,
     }
+
+
+def _doubt(raters: Iterable[str], doubts: Mapping[str, str]) -> str | None:
+    """The warnings about these raters, as one."""
+    return "; ".join(doubts[rater] for rater in raters if rater in doubts) or None
 
 
 def tally_facts(tally: Tally) -> Facts:
@@ -257,7 +297,7 @@ def mean_facts(tallies: Sequence[Tally]) -> Facts | None:
     return {"raters": len(known), "value": value, "low": low, "high": high, "interval": how}
 
 
-def agreement_facts(models: Sequence[Ratings]) -> Facts | None:
+def agreement_facts(models: Sequence[Ratings], doubts: Mapping[str, str]) -> Facts | None:
     """Cohen's kappa of two raters or Fleiss' of more, over the scenes that all of them judged.
     "Unsure" is a category of its own. None for a single rater."""
     raters = sorted({rater for ratings in models for rater in ratings.answers})
@@ -277,13 +317,16 @@ def agreement_facts(models: Sequence[Ratings]) -> Facts | None:
         kappa = fleiss_kappa([[verdicts.count(kind) for kind in VERDICTS] for verdicts in common])
     method = "Cohen's kappa" if len(raters) == 2 else "Fleiss' kappa"
     facts: Facts = {"raters": raters, "scenes": len(common), "method": method}
-    return facts | {"alike": alike, "kappa": kappa}
+    return facts | {"alike": alike, "kappa": kappa, "warning": _doubt(raters, doubts)}
 
 
-def comparison_facts(one: Ratings, other: Ratings) -> Facts | None:
+def comparison_facts(one: Ratings, other: Ratings, doubts: Mapping[str, str]) -> Facts | None:
     """Two models compared by each rater who judged both; None where nobody did."""
     both = sorted(one.answers.keys() & other.answers.keys())
-    tests = [{"rater": r, **compare_tallies(one.tally(r), other.tally(r))} for r in both]
+    tests = [
+        {"rater": r, **compare_tallies(one.tally(r), other.tally(r)), "warning": doubts.get(r)}
+        for r in both
+    ]
     return {"models": [one.model.name, other.model.name], "tests": tests} if tests else None
 
 
@@ -297,9 +340,7 @@ def compare_tallies(one: Tally, other: Tally) -> Facts:
     return {"difference": value, "low": low, "high": high, "p": fisher(*counts)}
 
 
-def record(
-    workspace: Workspace, ratings: Ratings, together: Facts | None, catch: Sequence[Facts]
-) -> Path | None:
+def record(workspace: Workspace, ratings: Ratings, together: Facts | None) -> Path | None:
     """Add a finished model's S-Acc to the run's metrics.jsonl unless it is there already."""
     subject = ratings.model.subject
     if subject["kind"] != "run" or together is None:
@@ -309,7 +350,7 @@ def record(
     if run_dir is None:
         print(f"Note: no run {subject['run']}, so S-Acc is not recorded", file=sys.stderr)
         return None
-    new = measurement(ratings, {**subject, "run": str(run_dir)}, together, catch)
+    new = measurement(ratings, {**subject, "run": str(run_dir)}, together)
     keys = ("metric", "name", "value", "low", "high", "counts", "data", "warning")
     own = [one for one in read_records(run_dir) if one["subject"].get("model") == subject["model"]]
     same_kind = [one for one in own if one["name"] == new["name"]]
@@ -318,17 +359,10 @@ def record(
     return append_records(run_dir, [new])
 
 
-def measurement(
-    ratings: Ratings, subject: Facts, together: Facts, catch: Sequence[Facts]
-) -> Measurement:
+def measurement(ratings: Ratings, subject: Facts, together: Facts) -> Measurement:
     """S-Acc as a line of metrics.jsonl: the mean of the raters that finished."""
     model, tallies = ratings.model, [ratings.tally(rater) for rater in ratings.finished]
     scenes, total = min(tally.total() for tally in tallies), sum(tallies, Counter())
-    doubts = []
-    for one in catch:
-        right, decided = one["right"], one["right"] + one["wrong"]
-        if one["rater"] in ratings.finished and right < RELIABLE * decided:
-            doubts.append(f"{one['rater']} was right on {right} of {decided} catch trials")
     return Context(subject, model.data, model.seed or 0).measurement(
         "sacc",
         "S-Acc" if scenes >= PROTOCOL_SCENES else f"S-Acc of {scenes} scenes",
@@ -343,34 +377,46 @@ def measurement(
         protocol=PROTOCOL,
         slots=model.slots,
         temperature=model.temperature,
-        warning="; ".join(doubts) or None,
+        warning=together["warning"],
     )
 
 
 def summary_text(facts: Facts) -> str:
-    """The summary for reading; shares in percent."""
+    """The summary for reading; shares in percent. A mark beside a value points to its warning."""
     header = ["", "rater", "judged", "unsure", "S-Acc, %"]
     rows = []
     for model in facts["models"]:
         for rater in model["raters"]:
+            name, mark = model["name"], _mark(rater)
             of = "" if rater["finished"] else f" of {model['scenes']}"
-            row = [model["name"], rater["rater"], f"{rater['judged']}{of}", str(rater["unsure"])]
-            rows.append([*row, _percent(rater)])
+            rows.append([name, rater["rater"], *_tally_cells(rater, of), _percent(rater) + mark])
+            for mode, own in rater["modes"].items():
+                if len(rater["modes"]) > 1:
+                    who = f"{rater['rater']}, {mode}"
+                    rows.append([name, who, *_tally_cells(own), _percent(own) + mark])
         mean_row = model["together"]
         if mean_row and mean_row["raters"] > 1:
             who = f"mean of {mean_row['raters']}"
-            rows.append([model["name"], who, "", "", _percent(mean_row)])
+            rows.append([model["name"], who, "", "", _percent(mean_row) + _mark(mean_row)])
     lines = [facts["definition"], "", format_table(header, rows, left=2), ""]
     lines.append("[low, high]: 95 % Wilson interval over decided scenes.")
     lines += [*_agreement_lines(facts["agreement"]), *_comparison_lines(facts["comparison"])]
     for one in facts["catch"]:
-        unsure = f", unsure of {one['unsure']}" if one["unsure"] else ""
-        decided = one["right"] + one["wrong"]
-        lines.append(f"Catch trials: {one['rater']} {one['right']} of {decided} correct{unsure}.")
+        judged = one["right"] + one["wrong"] + one["unsure"]
+        lines.append(f"Catch trials: {one['rater']} was right on {one['right']} of {judged}.")
+    lines += [f"{DOUBTFUL} {one['warning']}." for one in facts["catch"] if one["warning"]]
     names = [m["name"] for m in facts["models"] if not any(r["finished"] for r in m["raters"])]
     if names:
         lines.append(f"Not recorded, because no rater has judged all scenes: {', '.join(names)}.")
     return "\n".join(lines)
+
+
+def _tally_cells(facts: Facts, of: str = "") -> list[str]:
+    return [f"{facts['judged']}{of}", str(facts["unsure"])]
+
+
+def _mark(facts: Facts) -> str:
+    return DOUBTFUL if facts["warning"] else ""
 
 
 def _percent(facts: Facts) -> str:
@@ -389,7 +435,7 @@ def _agreement_lines(facts: Facts | None) -> list[str]:
     kappa = facts["kappa"]
     value = "is undefined (all verdicts are the same)" if kappa is None else f"{kappa:.2f}"
     share = f"{100 * facts['alike']:.1f} % the same"
-    return [f"{who} on {facts['scenes']} scenes: {share}, {facts['method']} {value}."]
+    return [f"{who} on {facts['scenes']} scenes: {share}, {facts['method']} {value}{_mark(facts)}."]
 
 
 def _comparison_lines(facts: Facts | None) -> list[str]:
@@ -398,7 +444,7 @@ def _comparison_lines(facts: Facts | None) -> list[str]:
     first, second = facts["models"]
     lines = [f"{first} minus {second}, in percentage points with Newcombe's 95 % interval:"]
     for test in facts["tests"]:
-        who = test["rater"]
+        who = test["rater"] + _mark(test)
         if test["difference"] is None:
             lines.append(f"  {who}: no decided scenes")
             continue

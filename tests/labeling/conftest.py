@@ -91,7 +91,8 @@ class Client:
     def answer(self, position: int, verdict: str, version: int | None = None) -> Reply:
         version = self.state()["version"] if version is None else version
         answers = [{"position": position, "verdict": verdict}]
-        return self.post("/api/answers", {"answers": answers, "seconds": 1.5, "version": version})
+        body = {"answers": answers, "seconds": 1.5, "version": version, "mode": "single"}
+        return self.post("/api/answers", body)
 
     def state(self) -> dict[str, Any]:
         return self.get("/api/state").json
@@ -170,10 +171,11 @@ def small_session(
     models: int = 2,
     catch: int = 3,
     subjects: Mapping[int, Model] | None = None,
+    side: int = SIDE,
 ) -> Path:
     """Write a session of noise; models are called secret-0, secret-1 unless `subjects` has them."""
     random = np.random.default_rng(seed)
-    images = random.integers(0, 256, (models * num + catch, SIDE, SIDE, 3), dtype=np.uint8)
+    images = random.integers(0, 256, (models * num + catch, side, side, 3), dtype=np.uint8)
     items = [
         Item(id=f"m{i // num}-{i % num}", sha256=image_hash(image), index=i % num, model=i // num)
         for i, image in enumerate(images[: models * num])

@@ -24,7 +24,7 @@ from sri_cli.labeling.session import VERDICTS, open_session
 from tests.labeling.conftest import Client, Process, answers_on_disk, serving
 
 ONE = {"position": 0, "verdict": "plausible"}
-GOOD = {"answers": [ONE], "seconds": 1, "version": 0}
+GOOD = {"answers": [ONE], "seconds": 1, "version": 0, "mode": "single"}
 SECRETS = (b"secret-", b"weights-", b"catch", b"floating", b"gapped", b"m0-", b"m1-")
 
 
@@ -99,7 +99,7 @@ def test_hosts_in_odd_forms_are_refused(client: Client) -> None:
 
 def test_localhost_is_its_own_origin(client: Client) -> None:
     host = client.server.hosts[1]
-    body = {"answers": [ONE], "seconds": None, "version": 0}
+    body = {**GOOD, "seconds": None}
     assert client.post("/api/answers", body, Host=host).status == 403
     assert client.post("/api/answers", body, Host=host, Origin=f"http://{host}").status == 200
 
@@ -141,7 +141,7 @@ def test_no_other_page_can_read(client: Client, path: str, site: str) -> None:
     + ["application/jsonp", ""],
 )
 def test_only_json_is_read(client: Client, folder: Path, kind: str) -> None:
-    body = {"answers": [ONE], "seconds": None, "version": 0}
+    body = {**GOOD, "seconds": None}
     assert client.post("/api/answers", body, Content_Type=kind).status == 415
     assert answers_on_disk(folder) == 0
 
@@ -167,6 +167,7 @@ BAD_BODIES = [
         for bad in ("", "Unsure", None, 1, [])
     ),
     *(("answers", {**GOOD, "seconds": bad}) for bad in (-1, 1e9, "1", [])),
+    *(("answers", {**GOOD, "mode": bad}) for bad in ("", "Grid", None, [])),
     *(("undo", {"count": bad, "version": 0}) for bad in (0, -1, "1", None, 1.5)),
     ("undo", {"count": 1}),
     ("undo", {"count": 1, "version": "x"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -23,7 +24,7 @@ LEFT, RIGHT, DOWN, BACKSPACE = "\ue012", "\ue014", "\ue015", "\ue003"
 ENTER, ESCAPE, SPACE, TAB = "\ue007", "\ue00c", "\ue00d", "\ue004"
 SIDEWAYS = (740, 375)
 ENOUGH = 4.5  # WCAG AA, of text of this size
-VIEWS = ("single", "answered", "grid", "flipped", "help", "alert", "end")
+VIEWS = ("single", "answered", "grid", "decided", "zoom", "help", "alert", "end")
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,35 @@ def test_images_are_enlarged_by_integer_factors(page: Page) -> None:
         assert across == down >= 12 and how == "pixelated", size
 
 
+@pytest.mark.parametrize("side", [16, 64, 300])
+def test_the_whole_image_is_shown_in_whole_multiples(tab: Page, tmp_path: Path, side: int) -> None:
+    """Nothing is cropped, one at a time, in the grid and enlarged, at any size of the window; where
+    an image is larger than the window all of it is shown smaller."""
+    code = """const box = document.querySelector(arguments[0]).getBoundingClientRect();
+      const image = document.querySelector(arguments[0] + ' img');
+      const own = image.getBoundingClientRect();
+      const inside = own.left >= box.left - 0.5 && own.right <= box.right + 0.5
+        && own.top >= box.top - 0.5 && own.bottom <= box.bottom + 0.5;
+      return [inside, own.width * devicePixelRatio / image.naturalWidth,
+              own.height * devicePixelRatio / image.naturalHeight]"""
+    folder = small_session(tmp_path / "sides", num=1, models=1, catch=0, side=side)
+    with serving(open_session(folder, "ada")) as client:
+        at(tab.open(client.url), 0)
+        scales = {}
+        for place, key in (("#stage", ""), (".tile", "g"), ("#zoomed", "z")):
+            tab.press(*key)
+            for size in (DESKTOP, PHONE, SIDEWAYS):
+                tab.look(size)
+                tab.until(lambda: True)
+                inside, across, down = tab.js(code, place)
+                assert inside and across == pytest.approx(down), (place, size)
+                assert across == pytest.approx(round(across)) or across < 1, (place, size)
+                scales[place, size] = across
+        assert scales["#zoomed", DESKTOP] > scales[".tile", DESKTOP] or side == 300
+        tab.press("z")
+        assert not tab.shown("#zoom")
+
+
 def test_undo_and_looking_back(page: Page, verdicts: Callable[[], list[str | None]]) -> None:
     page.press("y", "y", "n", "b")
     at(page, 2)
@@ -160,23 +190,42 @@ def test_a_stale_tab_shows_the_answer_of_the_other(
     assert other.shown("#alert p") and verdicts()[:2] == ["unsure", None]
 
 
-def test_the_grid_by_keyboard(page: Page, verdicts: Callable[[], list[str | None]]) -> None:
-    page.press("g")
-    assert tiles(page) == ["plausible"] * 15
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """The file of answers."""
+    return [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
+
+
+def test_the_grid_by_keyboard(
+    page: Page, folder: Path, verdicts: Callable[[], list[str | None]]
+) -> None:
+    page.press("g", ENTER)
+    assert tiles(page) == ["undecided"] * 15 and verdicts() == [None] * 15
     page.press(SPACE, RIGHT, SPACE, SPACE, RIGHT, SPACE, SPACE, SPACE, DOWN, "n", LEFT, LEFT, "u")
     across = "return getComputedStyle(document.getElementById('tiles')).gridTemplateColumns"
     columns = len(page.js(across).split())
-    expected = ["plausible"] * 15
-    expected[:2] = ["implausible", "unsure"]
+    expected = ["undecided"] * 15
+    expected[:3] = ["implausible", "unsure", "plausible"]
     expected[2 + columns] = "implausible"
     expected[1 + columns] = "unsure"
     assert tiles(page) == expected
     assert verdicts() == [None] * 15, "nothing is saved before Enter"
     page.press(ENTER)
+    page.until(lambda: "5 of 15" in page.text("#progress-words"))
+    assert verdicts() == [None if one == "undecided" else one for one in expected]
+    assert tiles(page) == ["undecided"] * 10, "the others come again"
+    page.press(SPACE, SPACE, SPACE, SPACE)
+    assert tiles(page) == ["undecided"] * 10
+    page.press(SPACE, "r")
+    assert tiles(page) == ["implausible", *["plausible"] * 9] and verdicts().count(None) == 10
+    page.press(ENTER)
     page.until(lambda: page.shown("#end"))
-    assert verdicts() == expected
+    assert verdicts().count("plausible") == 10
+    assert {line["mode"] for line in lines(folder)} == {"grid"}
     page.press("b")
     at(page, 14)
+    page.press("y")
+    page.until(lambda: page.shown("#end"))
+    assert lines(folder)[-1]["mode"] == "single"
     assert page.complaints() == []
 
 
@@ -191,6 +240,7 @@ def test_the_grid_by_clicks_and_its_undo(tab: Page, tmp_path: Path) -> None:
         assert tab.js(f"return {below}") <= 0, "all twenty fit on the screen"
         for nth in (3, 3, 20):
             tab.click(f".tile:nth-child({nth})")
+        tab.click("#rest")
         tab.click("#save")
         tab.until(lambda: "21 of 39" in tab.text("#progress-words"))
         verdicts = open_session(folder, "ada").verdicts()
@@ -209,6 +259,7 @@ def test_the_grid_by_clicks_and_its_undo(tab: Page, tmp_path: Path) -> None:
             None,
             None,
         ]
+        tab.click("#rest")  # the image that came in its place
         tab.click("#save")
         tab.until(lambda: "22 of 39" in tab.text("#progress-words"))
         assert open_session(folder, "ada").verdicts()[:4].count("unsure") == 1
@@ -249,7 +300,7 @@ def test_the_address_works_as_a_link_in_another_page(
 
 def show(page: Page, view: str, folder: Path) -> None:
     """Bring up one view of the page."""
-    keys = {"answered": "u\ue012", "grid": "g", "flipped": "g \ue014u"}
+    keys = {"answered": "u\ue012", "grid": "g", "decided": "g \ue014u", "zoom": "gz"}
     page.press(*keys.get(view, ""))
     if view in ("help"):
         page.click(f"[data-action={view}]")
@@ -259,7 +310,8 @@ def show(page: Page, view: str, folder: Path) -> None:
     elif view == "end":
         open_session(folder, "ada").answer(dict.fromkeys(range(15), "plausible"))
         page.js("location.reload()")
-    shown = {"end": "#end", "alert": "#alert button", "flipped": "#grid", "grid": "#grid"}
+    shown = {"end": "#end", "alert": "#alert button", "decided": "#grid", "grid": "#grid"}
+    shown["zoom"] = "#zoom"
     page.until(lambda: page.shown(shown.get(view, "#single")))
 
 
@@ -312,7 +364,7 @@ def test_names_for_screen_readers(page: Page) -> None:
     page.press("y")
     assert "plausible" in page.text("#announcement") and "2" in page.text("#announcement")
     page.press("g")
-    assert ("button", "Image 15: plausible") in accessible(page)
+    assert ("button", "Image 15: undecided") in accessible(page)
     page.press(SPACE)
     assert page.text("#announcement") == "Image 2: not plausible"
 
@@ -334,7 +386,7 @@ def test_from_the_command_to_the_result(tab: Page, tmp_path: Path) -> None:
         assert process.stderr
         line = next(line for line in process.stderr if line.startswith("open "))
         at(tab.open(line.removeprefix("open ").strip()), 0)
-        tab.press("n", "g", ENTER)
+        tab.press("n", "g", "r", ENTER)
         tab.until(lambda: tab.shown("#end"))
         tab.click("[data-action=finish]")
         tab.until(lambda: tab.shown("#stopped"))

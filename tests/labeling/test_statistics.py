@@ -15,6 +15,7 @@ from sri_cli.labeling.scenes import prepare_session
 from sri_cli.labeling.session import Item, Model, open_session, read_sessions
 from sri_cli.labeling.statistics import collect_ratings, rated_scenes, summarise, summary_text
 from sri_cli.metrics.sacc import wilson
+from sri_cli.metrics.tables import DOUBTFUL
 from sri_cli.run import Workspace
 from tests.labeling.conftest import judge, small_session
 from tests.small_measurements import measured, printed
@@ -194,15 +195,65 @@ def test_catch_trials_warn_of_a_careless_rater(
     result = CliRunner().invoke(cli, ["label-sacc", "--summary", "--run", "tiny", "--json"])
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
-    assert facts["catch"] == [
-        {"rater": "Ann", "right": 10, "wrong": 0, "unsure": 0},
-        {"rater": "Bert", "right": 0, "wrong": 10, "unsure": 0},
-    ]
+    counts = [[one[key] for key in ("rater", "right", "wrong")] for one in facts["catch"]]
+    assert counts == [["Ann", 10, 0], ["Bert", 0, 10]]
+    (model,) = facts["models"]
+    doubted = [model["raters"][1], model["together"], facts["catch"][1], facts["agreement"]]
+    assert all("Bert" in one["warning"] for one in doubted)
+    assert model["raters"][0]["warning"] is None
     assert [model["name"] for model in facts["models"]] == ["tiny, step 10"]
     (record,) = records(workspace, "tiny")
     assert "Bert" in record["warning"] and "Ann" not in record["warning"]
     assert records(workspace, "other") == []
-    assert "Ann" in CliRunner().invoke(cli, ["label-sacc", "--summary"]).stdout
+    lines = CliRunner().invoke(cli, ["label-sacc", "--summary"]).stdout.splitlines()
+    marked = {
+        line.split()[3]: DOUBTFUL in line
+        for line in lines
+        if line.startswith("tiny, step") and "minus" not in line
+    }
+    assert marked == {"Ann": False, "Bert": True, "mean": True}
+    tests = summarise(workspace)["comparison"]["tests"]
+    assert [bool(test["warning"]) for test in tests] == [False, True]
+    assert f"]{DOUBTFUL}" in printed([record]), "the mark stands beside the value in tables, too"
+
+
+@pytest.mark.parametrize(
+    ("right", "unsure", "is_doubted"), [(6, 0, False), (5, 0, True), (5, 3, True)]
+)
+def test_three_of_four_catch_trials_are_enough(
+    empty: Workspace, right: int, unsure: int, is_doubted: bool
+) -> None:
+    def verdict(item: Item) -> str:
+        if item.model is None and item.index >= right:
+            return "unsure" if item.index < right + unsure else wrong[item.plausible]
+        return known[item.plausible]
+
+    known = {True: "plausible", False: "implausible", None: "plausible"}
+    wrong = {True: "implausible", False: "plausible"}
+    judge(small_session(empty.runs_root / "labels", models=1, catch=8), "Ann", verdict)
+    (one,) = summarise(empty)["catch"]
+    assert (one["right"], one["unsure"]) == (right, unsure)
+    assert bool(one["warning"]) == is_doubted
+
+
+def test_answers_are_counted_by_mode(empty: Workspace) -> None:
+    folder = session(empty, "a", num=20)
+    ann = open_session(folder, "Ann")
+    ann.answer(dict.fromkeys(range(5), "implausible"))
+    ann.answer(dict.fromkeys(range(5, 17), "plausible"), mode="grid")
+    path = folder / "answers.jsonl"
+    old = [json.loads(line) for line in path.read_text().splitlines()][0]
+    ann.answer(dict.fromkeys(range(17, 20), "unsure"))
+    del old["mode"]  # as written by version 0.1
+    path.write_text(path.read_text() + json.dumps({**old, "time": "9"}) + "\n")
+    (rater,) = summarise(empty)["models"][0]["raters"]
+    counts = {
+        mode: [own[key] for key in ("plausible", "implausible", "unsure")]
+        for mode, own in rater["modes"].items()
+    }
+    assert counts == {"grid": [12, 0, 0], "single": [0, 4, 3], "unknown": [0, 1, 0]}
+    assert rater["judged"] == 20 and rater["value"] == pytest.approx(12 / 17)
+    assert "Ann, grid" in summary_text(summarise(empty))
 
 
 def test_folders_are_summarised_and_nothing_is_written_there(

@@ -4,15 +4,16 @@ import { ask, enlarge, loadImage, preload } from "./server.js";
 
 const byId = (id) => document.getElementById(id);
 const { total, gridImages } = JSON.parse(document.body.dataset.setup);
-const NAMES = { plausible: "Plausible", implausible: "Not plausible", unsure: "Unsure" };
-const MARKS = { plausible: "✓", implausible: "✕", unsure: "?" };
-const TURN = { plausible: "implausible", implausible: "unsure", unsure: "plausible" };
+const UNDECIDED = "undecided"; // in the grid, before the first answer
+const NAMES = { plausible: "Plausible", implausible: "Not plausible", unsure: "Unsure", undecided: "Undecided" };
+const MARKS = { plausible: "✓", implausible: "✕", unsure: "?", undecided: "–" };
+const TURN = { undecided: "implausible", implausible: "unsure", unsure: "plausible", plausible: UNDECIDED };
 const KEYS = {
   y: "plausible", n: "implausible", u: "unsure", b: "undo", Backspace: "undo", ArrowLeft: "back",
-  ArrowRight: "forward", g: "grid", "?": "help",
+  ArrowRight: "forward", g: "grid", r: "rest", z: "zoom", "?": "help",
 };
 const SECTIONS = ["single", "grid", "end", "stopped"];
-const TOOLS_IN = { back: ["single", "end"], forward: ["single"], grid: ["single", "grid"] };
+const TOOLS_IN = { back: ["single", "end"], forward: ["single"], grid: ["single", "grid"], zoom: ["grid"] };
 const TILE_PX = 150; // least size of an image in the grid, so that a gap can be seen
 const FRAME_PX = 8, GAP_PX = 8, MOST_COLUMNS = 7;
 const CONFLICT = "The answers were changed in another tab; nothing was saved now. Check and answer again.";
@@ -22,8 +23,9 @@ let mode = "single";
 let busy = false;
 let since; // when the image or the grid appeared
 const single = { position: null, image: null };
-// `flipped`: position -> verdict, kept over undo; `saved`: the last batch, for undo.
-const grid = { positions: [], columns: 2, flipped: new Map(), saved: {} };
+// `verdicts`: position -> verdict of images that are decided, kept over undo; `saved`: the last batch,
+// for undo; `focused`: the position of the tile that was touched last.
+const grid = { positions: [], columns: 2, verdicts: new Map(), saved: {}, focused: null };
 
 const shown = (id) => !byId(id).hidden;
 const unanswered = () => state.verdicts.flatMap((verdict, i) => (verdict === null ? [i] : []));
@@ -125,7 +127,7 @@ async function showSingle(position) {
 
 async function answerSingle(verdict) {
   const answers = [{ position: single.position, verdict }];
-  const saved = await send("/api/answers", { answers, seconds: secondsEach(1) });
+  const saved = await send("/api/answers", { answers, seconds: secondsEach(1), mode: "single" });
   if (saved) await showNext(`Saved: ${NAMES[verdict].toLowerCase()}.`);
 }
 
@@ -142,19 +144,20 @@ function fitSingle() {
   if (single.image && clientWidth) enlarge(single.image, clientWidth, clientHeight);
 }
 
-// ---- The grid: all images are plausible unless flipped, and saved together
+// ---- The grid: images are undecided until the rater decides; those decided are saved together
 
 async function showGrid() {
   const left = unanswered();
   grid.positions = left.slice(0, gridImages);
   const images = await Promise.all(grid.positions.map((position) => loadImage(position, total)));
   byId("tiles").replaceChildren(...grid.positions.map((position, i) => makeTile(position, images[i])));
-  byId("save").textContent = `Save these ${grid.positions.length}`;
+  countDecided();
   since = performance.now();
   reveal("grid");
   fitGrid();
   window.scrollTo(0, 0);
   byId("tiles").firstElementChild.tabIndex = 0;
+  grid.focused = grid.positions[0];
   byId("tiles").firstElementChild.focus({ preventScroll: true });
   announce(`${grid.positions.length} images, from ${grid.positions[0] + 1} to ${grid.positions.at(-1) + 1}.`);
   preload(left.slice(grid.positions.length, 2 * gridImages), total);
@@ -167,7 +170,7 @@ function makeTile(position, image) {
   tile.tabIndex = -1;
   tile.dataset.position = position;
   tile.append(image, document.createElement("span"));
-  markTile(tile, grid.flipped.get(position) ?? "plausible");
+  markTile(tile, grid.verdicts.get(position) ?? UNDECIDED);
   return tile;
 }
 
@@ -177,11 +180,38 @@ function markTile(tile, verdict) {
   tile.setAttribute("aria-label", `Image ${Number(tile.dataset.position) + 1}: ${NAMES[verdict].toLowerCase()}`);
 }
 
-function flip(tile, verdict) {
+function decide(tile, verdict) {
   if (busy) return;
-  grid.flipped.set(Number(tile.dataset.position), verdict);
+  const position = Number(tile.dataset.position);
+  if (verdict === UNDECIDED) grid.verdicts.delete(position);
+  else grid.verdicts.set(position, verdict);
+  grid.focused = position;
   markTile(tile, verdict);
+  countDecided();
   announce(tile.getAttribute("aria-label"));
+}
+
+const decided = () => grid.positions.filter((position) => grid.verdicts.has(position));
+
+function countDecided() {
+  const count = decided().length;
+  const rest = grid.positions.length - count;
+  byId("save").textContent = `Save ${count} of ${grid.positions.length}`;
+  byId("save").disabled = !count;
+  byId("rest").firstChild.textContent = `Mark the ${rest < grid.positions.length ? `other ${rest}` : rest} as plausible `;
+  byId("rest").disabled = !rest;
+}
+
+// The rater's confirmation that all undecided images of this page are plausible; saves nothing.
+function markRest() {
+  if (!shown("grid") || busy) return;
+  const tiles = [...byId("tiles").children].filter((tile) => tile.dataset.verdict === UNDECIDED);
+  for (const tile of tiles) {
+    grid.verdicts.set(Number(tile.dataset.position), "plausible");
+    markTile(tile, "plausible");
+  }
+  countDecided();
+  announce(`${tiles.length} images marked plausible.`);
 }
 
 // Move the focus in the grid.
@@ -196,12 +226,30 @@ function moveFocus(columns, rows) {
 }
 
 async function saveGrid() {
-  const count = grid.positions.length;
-  const answers = grid.positions.map((position) => ({ position, verdict: grid.flipped.get(position) ?? "plausible" }));
-  const saved = await send("/api/answers", { answers, seconds: secondsEach(count) });
+  const answers = decided().map((position) => ({ position, verdict: grid.verdicts.get(position) }));
+  if (!answers.length) return announce("No image is decided yet.");
+  const saved = await send("/api/answers", { answers, seconds: secondsEach(answers.length), mode: "grid" });
   if (!saved) return;
-  grid.saved = { count, version: saved.version };
-  await showNext(`Saved: ${count} images.`);
+  grid.saved = { count: answers.length, version: saved.version };
+  await showNext(`Saved: ${answers.length} images.`);
+}
+
+// The whole image, as large as the window allows in whole multiples.
+async function zoom() {
+  if (!shown("grid") || grid.focused === null) return;
+  const dialog = byId("zoom");
+  if (dialog.open) return dialog.close();
+  const image = (await loadImage(grid.focused, total)).cloneNode();
+  byId("zoomed").replaceChildren(image);
+  byId("zoom-title").textContent = `Image ${grid.focused + 1}`;
+  dialog.showModal();
+  fitZoom();
+}
+
+function fitZoom() {
+  const image = byId("zoomed").firstElementChild;
+  const { clientWidth, clientHeight } = byId("zoomed");
+  if (image && clientWidth) enlarge(image, clientWidth, clientHeight);
 }
 
 function fitGrid() {
@@ -223,7 +271,7 @@ const judge = (verdict) => () => {
   if (shown("single")) run(() => answerSingle(verdict));
   const tile = document.activeElement.closest(".tile");
   if (!shown("grid") || !tile) return;
-  flip(tile, verdict);
+  decide(tile, verdict);
   moveFocus(1, 0);
 };
 
@@ -236,6 +284,8 @@ const actions = {
   forward: () => shown("single") && look(1),
   grid: () => shown("end") || run(changeMode),
   help: () => (byId("help").open ? byId("help").close() : byId("help").showModal()),
+  rest: markRest,
+  zoom: () => run(zoom),
   finish: () => run(finish),
 };
 
@@ -288,7 +338,7 @@ document.addEventListener("keydown", onKey);
 byId("save").addEventListener("click", () => run(saveGrid));
 byId("tiles").addEventListener("click", ({ target }) => {
   const tile = target.closest(".tile");
-  if (tile) flip(tile, TURN[tile.dataset.verdict]);
+  if (tile) decide(tile, TURN[tile.dataset.verdict]);
 });
 for (const button of document.querySelectorAll("[data-action]"))
   button.addEventListener("click", () => actions[button.dataset.action]());
@@ -296,6 +346,10 @@ for (const button of document.querySelectorAll("[data-close]"))
   button.addEventListener("click", () => button.closest("dialog").close());
 new ResizeObserver(fitSingle).observe(byId("stage"));
 new ResizeObserver(fitGrid).observe(byId("grid"));
+new ResizeObserver(fitZoom).observe(byId("zoomed"));
+byId("tiles").addEventListener("focusin", ({ target }) => {
+  grid.focused = Number(target.closest(".tile").dataset.position);
+});
 
 run(async () => {
   takeState(await ask("/api/state"));
