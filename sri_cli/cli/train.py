@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     "--seed", type=int, metavar="S", help="Seed for initialisation, data order and noise."
 )
 @click.option("--new", is_flag=True, help="Start another run, in <folder>-2 and so on.")
+@click.option(
+    "--init-from", metavar="RUN|FILE", help="Start from the weights of a run or of a .pth file."
+)
 @click.option("--dry-run", is_flag=True, help="Show recipe, size and time per step; train nothing.")
 @JSON
 @click.argument("arguments", nargs=-1, metavar="[RECIPE] [KEY=VALUE]...")
@@ -54,6 +57,7 @@ def command(
     threads: Threads,
     seed: int | None,
     new: bool,
+    init_from: str | None,
     dry_run: bool,
     as_json: bool,
     arguments: tuple[str, ...],
@@ -68,8 +72,9 @@ def command(
     from sri_cli.device import device_for, gpu_count
     from sri_cli.run import checkpoints_in
     from sri_cli.training.distributed import is_first, is_launched
+    from sri_cli.training.initial_weights import begin_run, with_weights_of
     from sri_cli.training.run_folder import note_on_settings, resolve_run
-    from sri_cli.training.trainer import train
+    from sri_cli.training.trainer import check_data, train
 
     recipe_name, words = recipe_and_overrides(recipe, arguments)
     words += [] if steps is None else [f"train.steps={steps}"]
@@ -89,12 +94,19 @@ def command(
     if dry_run:
         from sri_cli.training.step_timing import dry_run as measure
 
+        if init_from is not None:
+            with_weights_of(workspace, init_from, resolved)
         result = measure(workspace, resolved, data, run_dir, device, threads=threads)
         show_dry_run(result, resolved, note, as_json)
         return
     file = DataFile(workspace.find_data(data, resolved.model.image_size))
-    if note:
-        click.echo(f"Note: {note}", err=True)
+    notes = [note] if note else []
+    if init_from is not None and is_first():
+        check_data(resolved, file)  # before anything is written
+        started = begin_run(workspace, init_from, resolved, run_dir)
+        notes += [started] if started else []
+    for text in notes:
+        click.echo(f"Note: {text}", err=True)
     options: dict[str, Any] = {
         "device": device,
         "command": shlex.join(["sri", *typed]),

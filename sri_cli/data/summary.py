@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sri_cli.atomic import list_folder
 from sri_cli.console import Progress, counted, format_table
 from sri_cli.data.dataset import SPLITS, DataFile, Split, as_python
+from sri_cli.data.suggest import suggestions
 from sri_cli.data.writer import MASK_CHUNK_BYTES
 from sri_cli.errors import SriError, did_you_mean
 from sri_cli.run import Workspace, is_path
@@ -125,7 +126,8 @@ def describe(data: DataFile) -> str:
         *(("note", note) for note in json.loads(attrs.get("notes", "[]"))),
         ("made by", f"sri {attrs.get('tool_version', 'unknown')}"),
         ("sha-256", attrs["sha256"]),
-        *mask_lines(data, mask_facts(data)),
+        *mask_lines(data, facts := mask_facts(data)),
+        *suggestions(data, facts.objects if facts else None),
     ]
     return "\n".join(f"{label:<10}  {text}" for label, text in lines if text)
 

@@ -151,7 +151,7 @@ class Trainer:
         # What the weights came from is recorded as long as the run is trained.
         extra = saved.extra if saved else {}
         self.origin = {key: extra[key] for key in ("imported", "started_from") if key in extra}
-        if "imported" in self.origin:
+        if "imported" in self.origin or "file" in self.origin.get("started_from", {}):
             self.source["caption"] += ", from imported weights"
         self.rows = self.ranks.rows(self.settings.batch)
         self.batches = Batches(

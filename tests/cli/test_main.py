@@ -31,7 +31,7 @@ CONTRACT = {
     "prepare folder": "size crop strict seed workers out force",
     "prepare": "list",
     "recipes validate": "all",
-    "train": "recipe data run steps gpus seed new dry-run json",
+    "train": "recipe data run steps gpus seed new init-from dry-run json",
     "sample": "run slots temp num seed out format masks",
     "order": "run num seed out json",
     "eval": "run images metrics features num split inception-weights table json",

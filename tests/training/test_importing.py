@@ -20,10 +20,13 @@ from click.testing import CliRunner, Result
 
 from sri_cli import checkpoint as checkpoints
 from sri_cli.cli.main import cli
+from sri_cli.config.load import load_recipe
+from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import load_run
 from sri_cli.models.official import TABLES, official_name, our_name
 from sri_cli.run import Workspace
 from sri_cli.training.importing import Imported, import_run, read_official, system_of
+from sri_cli.training.initial_weights import begin_run
 from sri_cli.training.trainer import new_step
 from tests.golden_numbers import Golden, formula
 
@@ -306,6 +309,27 @@ def test_every_verb_takes_the_run(folder: Path, write_small_data: Callable[..., 
         ("eval", "--num", "2", "--metrics", "ari,elbo", "--data", data),
     ):
         assert sri(*verb).exit_code == 0, verb
+
+
+@pytest.mark.parametrize("system", list(TABLES))
+def test_another_run_starts_from_the_weights_alone(tmp_path: Path, system: str) -> None:
+    file = write_official(tmp_path / "published.pth", system)
+    workspace = Workspace(tmp_path / "data", tmp_path / "runs")
+    words = [*SIZES[system], "model.slots=6", "train.lr=1e-5"]
+    recipe = load_recipe(RECIPES[system], "mine", words)
+    assert begin_run(workspace, str(file), recipe, tmp_path / "tuned")
+    saved = checkpoints.newest_good(tmp_path / "tuned")
+    assert saved is not None and saved.step == 0
+    state, weights = saved.state()["step"], saved.weights()
+    assert state["optimiser"]["state"] == {}
+    for name, tensor in official_tensors(system).items():
+        ours = our_name(system, name)
+        if not ours.startswith("gecos."):
+            assert torch.equal(weights[ours], tensor), name
+    wrong = load_recipe(RECIPES[system], "mine", [*words, "model.slot_size=24"])
+    with pytest.raises(SriError, match="of another shape: "):
+        begin_run(workspace, str(file), wrong, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_training_goes_on_from_it(folder: Path, write_small_data: Callable[..., Path]) -> None:

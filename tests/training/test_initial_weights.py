@@ -1,0 +1,128 @@
+"""A run from the weights of another: free settings, tensors that do not fit, resuming."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sri_cli import checkpoint as checkpoints
+from sri_cli.config.load import recipe_from_dict
+from sri_cli.config.schema import Recipe
+from sri_cli.config.strict_yaml import read_yaml
+from sri_cli.data.dataset import DataFile
+from sri_cli.errors import SriError
+from sri_cli.run import Workspace
+from sri_cli.training.initial_weights import begin_run
+from sri_cli.training.trainer import new_step, train
+
+MODEL = {"system": "sri", "image_size": 32, "slots": 3, "slot_size": 8, "scene_size": 8}
+TRAIN = {"geco_target": 0.5, "steps": 2, "batch": 4, "precision": "fp32", "log_every": 1}
+
+
+def small(**changes: Any) -> Recipe:
+    """Keys of the model section go there, others to the training."""
+    model = {key: changes.pop(key) for key in list(changes) if key not in TRAIN and key != "lr"}
+    return recipe_from_dict(
+        {"name": "small", "data": "x", "model": MODEL | model, "train": TRAIN | changes}
+    )
+
+
+@pytest.fixture(scope="module")
+def data(
+    tmp_path_factory: pytest.TempPathFactory, write_small_data: Callable[..., Path]
+) -> DataFile:
+    return DataFile(write_small_data(tmp_path_factory.mktemp("data") / "towers-32.h5"))
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, data: DataFile) -> Workspace:
+    """With the run `first` at step 2."""
+    workspace = Workspace(tmp_path / "data", tmp_path / "runs")
+    train(small(), data, workspace.runs_root / "first")
+    return workspace
+
+
+def newest(run: Path) -> checkpoints.Checkpoint:
+    saved = checkpoints.newest_good(run)
+    assert saved is not None
+    return saved
+
+
+def test_weights_alone_are_taken_and_only_once(
+    workspace: Workspace, write_small_data: Callable[..., Path]
+) -> None:
+    first, run = workspace.runs_root / "first", workspace.runs_root / "second"
+    other = DataFile(write_small_data(workspace.data_path("mypics", 32), images=20))
+    recipe = small(slots=5, lr=1e-2, batch=2, likelihood="gaussian", steps=1)
+    assert begin_run(workspace, "first", recipe, run)
+    start, source = newest(run), newest(first)
+    assert start.step == 0
+    assert all(torch.equal(w, source.weights()[name]) for name, w in start.weights().items())
+    state, fresh = start.state()["step"], new_step(recipe, torch.device("cpu")).state()
+    assert state["optimiser"] == fresh["optimiser"] and state["gecos"] == fresh["gecos"]
+    train(recipe, other, run)
+    assert begin_run(workspace, str(source.path), recipe, run) is None  # another name of it
+    shutil.rmtree(first)
+    assert begin_run(workspace, "first", recipe, run) is None
+    assert train(small(**recipe_changes(recipe), steps=2), other, run).resumed_from == 1
+    started = read_yaml((run / "recipe.yaml").read_text(), "recipe.yaml")["started_from"]
+    assert started.items() >= {"run": "first", "step": 2, "data": "towers"}.items()
+    assert newest(run).extra["started_from"] == started
+
+
+def recipe_changes(recipe: Recipe) -> dict[str, Any]:
+    model = {"slots": recipe.model.slots, "likelihood": recipe.model.likelihood}
+    return model | {"lr": recipe.train.lr, "batch": recipe.train.batch}
+
+
+def test_a_stop_changes_nothing(workspace: Workspace, data: DataFile) -> None:
+    run = workspace.runs_root / "second"
+    begin_run(workspace, "first", small(), run)
+    losses: list[float] = []
+    train(small(), data, run, on_record=lambda record: losses.append(record["loss"]))
+    again = workspace.runs_root / "again"
+    begin_run(workspace, "first", small(), again)
+    train(small(steps=1), data, again)
+    train(small(), data, again, on_record=lambda record: losses.append(record["loss"]))
+    assert losses[1] == losses[2]
+    fresh: list[float] = []
+    run = workspace.runs_root / "fresh"
+    train(small(), data, run, on_record=lambda record: fresh.append(record["loss"]))
+    assert fresh[0] != losses[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"slot_size": 16}, ["of another shape", "[8", "expected [16", "model.slot_size=8"]),
+        ({"scene": False, "scene_size": 128}, ["unexpected: relate.", "missing: ", "scene=None"]),
+        ({"system": "genesis-v2", "scene_size": 128}, ["unexpected", "model.system=sri"]),
+        ({"image_size": 64}, ["of another shape", "model.image_size=32"]),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named_and_nothing_is_written(
+    workspace: Workspace, changes: dict[str, Any], parts: list[str]
+) -> None:
+    run = workspace.runs_root / "second"
+    with pytest.raises(SriError) as caught:
+        begin_run(workspace, "first", small(**changes), run)
+    text = f"{caught.value.message} {caught.value.hint}"
+    assert [part for part in parts if part not in text] == []
+    assert not run.exists()
+
+
+def test_a_run_with_another_start_is_left_alone(workspace: Workspace, data: DataFile) -> None:
+    run = workspace.runs_root / "second"
+    train(small(steps=1), data, run)
+    for source in ("first", "other.pth"):
+        with pytest.raises(SriError) as caught:
+            begin_run(workspace, source, small(), run)
+        assert "--new" in (caught.value.hint or "")
+    assert newest(run).step == 1
+    with pytest.raises(SriError, match="no run frist"):
+        begin_run(workspace, "frist", small(), workspace.runs_root / "third")
