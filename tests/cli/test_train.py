@@ -82,10 +82,10 @@ def test_train_then_train_further(folder: Path) -> None:
 
 
 def test_the_recipe_is_an_argument_and_new_starts_another_run(folder: Path) -> None:
-    recipe = ("train", *SMALL, "sri-mog-tiny", "--steps", "1")
+    recipe = ("train", *SMALL, "sri-mog", "--steps", "1")
     for _ in range(3):
         assert sri(*recipe, "--new").exit_code == 0
-    runs = [f"sri-mog-tiny-demo-towers{end}" for end in ("", "-2", "-3")]
+    runs = [f"sri-mog-shapestacks-tiny{end}" for end in ("", "-2", "-3")]
     assert sorted(path.name for path in (folder / "runs").iterdir()) == runs
     assert json.loads(sri(*recipe, "--json").stdout)["run"] == f"runs/{runs[0]}"
     assert sri(*recipe, "--new", "--run", "mine").exit_code == 0
@@ -100,7 +100,8 @@ def test_any_prepared_file_by_name_at_its_own_size(
     """The recipe has settings for ShapeStacks alone, at 64 px."""
 
     def trained_on(*more: str) -> tuple[dict[str, object], str]:
-        shown = sri("train", "sri-sa", "--steps", "1", "model.slots=3", *SMALL[1:], *more)
+        small = [word for word in SMALL if word != "size=tiny"]  # which sets an image size
+        shown = sri("train", "sri-sa", "--steps", "1", *small, *more)
         assert shown.exit_code == 0, shown.output
         run = Path(shown.stdout.split()[2]).parent.parent
         recipe = yaml.safe_load((run / "recipe.yaml").read_text())
@@ -114,10 +115,10 @@ def test_any_prepared_file_by_name_at_its_own_size(
     assert "model.std=0.7 train.geco_target=0.5655" in notes and "model.slots" not in notes
     assert "sri prepare show mypics" in notes
     assert "prepare show" not in trained_on("--data", "mypics")[1]  # it resumes
+    write_small_data(folder / "data" / "demo-towers-32.h5")
     assert trained_on("--data", "demo-towers-32")[0]["data"] == "demo-towers"  # the file's name
     chosen = "model.std=0.5", "train.geco_target=1"
     assert "Note" not in trained_on("--data", "demo-towers", *chosen)[1]
-    write_small_data(folder / "data" / "shapestacks-32.h5", size=32)
     recipe, notes = trained_on()
     assert recipe["model"]["image_size"] == 32 and "64 px" in notes
 
