@@ -268,8 +268,11 @@ def run_facts(one: Subject) -> dict[str, str]:
 
 
 def differences(subjects: Sequence[Subject]) -> Section:
-    """Where the recipes of several runs differ; a dash where a setting has no effect."""
-    settings = [effective_settings(one.trained.recipe.model_dump(mode="json")) for one in subjects]
+    """Where recipes and data of several runs differ; a dash where a setting has no effect."""
+    settings = [
+        effective_settings(one.trained.recipe.model_dump(mode="json")) | origin(one.trained)
+        for one in subjects
+    ]
     keys = dict.fromkeys(key for own in settings for key in own)
     rows = [[key, *(own.get(key, "-") for own in settings)] for key in keys]
     rows = [row for row in rows if len(set(row[1:])) > 1]
@@ -279,6 +282,15 @@ def differences(subjects: Sequence[Subject]) -> Section:
         "text": f"{same} of {len(keys)} settings are the same." if rows else "There are none.",
         "tables": [run_table(subjects, rows)] if rows else [],
     }
+
+
+def origin(trained: TrainedRun) -> dict[str, str]:
+    """The images and the weights that it began with, as its checkpoint records them."""
+    data, start = trained.extra.get("data", {}), trained.extra.get("started_from", {})
+    start = start or trained.extra.get("imported", {})
+    facts = {f"data.{key}": str(data[key]) for key in ("images", "content") if key in data}
+    started = ", ".join(f"{key} {start[key]}" for key in ("run", "step", "file") if key in start)
+    return {"data": trained.data_name, **facts, "initial weights": started or "random"}
 
 
 def effective_settings(recipe: dict[str, Any]) -> dict[str, str]:

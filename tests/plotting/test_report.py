@@ -21,6 +21,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from sri_cli import checkpoint as checkpoints
 from sri_cli.cli.main import cli
 from sri_cli.config.load import load_recipe, recipe_to_yaml
 from sri_cli.data.dataset import DataFile
@@ -231,6 +232,23 @@ def test_several_runs_and_their_differences(
     assert "model.slots " not in text  # the same in both
     assert "ARI-FG 0.500 [0.400, 0.600]† 0.250 [0.150, 0.350]†" in text
     assert sum("training images" in image["alt"] for image in images(path)) == 1
+
+
+def test_runs_of_one_recipe_on_other_images_differ(
+    workspace: Workspace, tiny: Path, tmp_path: Path
+) -> None:
+    """Checkpoints of version 0.1 name the recipe's data set, whatever the images were."""
+    shutil.copytree(tiny, workspace.runs_root / "again")
+    for run, name in (("tiny", "demo-towers"), ("again", "mypics")):
+        saved = checkpoints.newest_good(workspace.runs_root / run)
+        assert saved is not None
+        extra = {"data": {"name": name, "images": 24, "content": f"hash-of-{name}"}}
+        path = workspace.runs_root / run
+        checkpoints.save(path, saved.step, saved.weights(), saved.recipe, None, extra)
+    text = words(report_of_runs(workspace, ["tiny", "again"], tmp_path / "both.html"))
+    assert "data demo-towers mypics" in text
+    assert "data.content hash-of-demo-towers hash-of-mypics" in text
+    assert "data.images" not in text  # the same in both
 
 
 def test_many_runs_have_unique_names(workspace: Workspace, tiny: Path, tmp_path: Path) -> None:
