@@ -45,7 +45,7 @@ def ensure_folder(path: Path) -> Path:
     return path
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, hint: str = "choose another place with --out") -> None:
     """SriFailure unless files can be created in `folder`, which need not exist yet.
 
     For work that takes long before it writes: `ensure_folder` would leave an empty folder behind.
@@ -55,9 +55,7 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
-        raise SriFailure(
-            f"{folder} is not writable: {error.strerror}", "choose another place with --out"
-        ) from error
+        raise SriFailure(f"{folder} is not writable: {error.strerror}", hint) from error
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from sri_cli.run import Workspace
 from sri_cli.strict_json import to_json
 
 OF_FID = {"features", "inception_weights", "offline"}
-OF_MEASURING = {"folders", "metrics", "data", "split", "num", "seed", "dynamic_slots"}
+OF_MEASURING = {"metrics", "data", "split", "num", "seed", "dynamic_slots"}
 
 
 @click.command()
@@ -64,9 +64,12 @@ OF_MEASURING = {"folders", "metrics", "data", "split", "num", "seed", "dynamic_s
     "--table",
     "style",
     type=click.Choice(["text", "markdown", "latex"]),
-    help="Print the paper's tables with these runs beside the published rows.",
+    is_flag=False,
+    flag_value="text",
+    help="Print what is recorded in the paper's tables, beside the published rows; text if no"
+    " format is given. Measures nothing without --metrics.",
 )
-@click.option("--recorded", is_flag=True, help="Measure nothing; show earlier measurements.")
+@click.option("--recorded", is_flag=True, help="Measure nothing; show what is recorded.")
 @JSON
 @DYNAMIC_SLOTS
 @THREADS
@@ -87,21 +90,24 @@ def command(
 ) -> None:
     """Measure trained models or folders of generated images.
 
-    Measurements of a run are appended to its metrics.jsonl.
+    Measurements of a run are appended to its metrics.jsonl. Of several of one metric, tables and
+    reports show that of the largest sample.
     """
     from sri_cli.metrics.evaluate import evaluate_all, parse_metrics, show_recorded
     from sri_cli.metrics.image_metrics import ImageMetrics
     from sri_cli.metrics.images import CACHE
-    from sri_cli.metrics.records import newest
+    from sri_cli.metrics.records import largest
     from sri_cli.metrics.tables import evaluation_text, paper_tables
     from sri_cli.metrics.tabular import format_tables
 
     workspace: Workspace = ctx.obj
     names = None if metrics is None else parse_metrics(metrics)
-    if recorded:
-        reject(ctx, OF_FID | OF_MEASURING, "with --recorded")
-        known = show_recorded(workspace, runs)
-        measured = newest(known)
+    if recorded or (style is not None and names is None):
+        reject(ctx, OF_FID | OF_MEASURING, "where nothing is measured (add --metrics)")
+        known, notes = show_recorded(workspace, runs, folders)
+        for note in notes:
+            click.echo(note, err=True)
+        measured = largest(known)
     else:
         if "fid" not in (names or (["fid"] if folders else [])):
             reject(ctx, OF_FID, "without fid among --metrics")

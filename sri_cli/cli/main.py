@@ -41,7 +41,7 @@ VERBS = {
 }
 
 # Verbs that go on where they were stopped.
-RESUMED = {"prepare", "train", "study", "demo", "label-sacc"}
+RESUMED = {"prepare", "train", "eval", "study", "demo", "label-sacc"}
 
 
 class VerbGroup(click.Group):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sri_cli.atomic import check_writable
 from sri_cli.console import counting
 from sri_cli.data.dataset import DataFile
-from sri_cli.errors import SriError, did_you_mean
+from sri_cli.errors import Interrupted, SriError, did_you_mean
 from sri_cli.generation.trained_run import TrainedRun, open_run
-from sri_cli.metrics.image_metrics import COUNTS, ImageMetrics, check_count
+from sri_cli.metrics.image_metrics import COUNTS, TOWERS, ImageMetrics, check_count
 from sri_cli.metrics.images import CACHE, ImageSource, images_of_run, open_folder
 from sri_cli.metrics.model_metrics import (
     SplitTask,
@@ -28,10 +31,23 @@ from sri_cli.metrics.records import (
     recorded,
     run_subject,
 )
-from sri_cli.run import Workspace
+from sri_cli.run import MEASUREMENTS, Workspace
+from sri_cli.signals import this_command
 
 METRICS = ("ari", "msc", "elbo", "order")  # need the model
 ALL = (*METRICS, *COUNTS)  # COUNTS: of generated images alone
+# How the keys of measurements begin -> the metric that they are of.
+METRIC_OF = {
+    "ari_fg": "ari",
+    "msc_fg": "msc",
+    "negative_elbo": "elbo",
+    "bits_per_dimension": "elbo",
+    "term_": "elbo",
+    "order_": "order",
+    "stack_fd": "stack-fd",
+    "sacc_estimate": "sacc-estimate",
+    "fid": "fid",
+}
 DEFAULT_NUM = 320
 MAX_ORDER_SCENES = 256  # every pair of them is compared
 
@@ -100,6 +116,7 @@ def evaluate_all(
     of_runs, of_folders = metrics or METRICS, metrics or ("fid",)
     trained = open_runs(workspace, runs, folders, dynamic_slots)
     for one in trained:
+        check_writable(one.run_dir, "copy the run to a folder of yours, and name it with --run")
         check_run(one, one.open_data(data), of_runs, split, num)
     opened = [
         open_images(workspace, folder, of_folders, data, split, num, seed) for folder in folders
@@ -107,11 +124,17 @@ def evaluate_all(
     for name in COUNTS:
         if name in (of_folders if folders else of_runs):
             networks.network(name)  # missing weights are an error now, not later
-    measured = [
-        record
-        for one in trained
-        for record in evaluate_run(one, of_runs, data, split, num, seed, networks)
-    ]
+    try:
+        measured = [
+            record
+            for one in trained
+            for record in evaluate_run(one, of_runs, data, split, num, seed, networks)
+        ]
+    except KeyboardInterrupt as stop:
+        raise Interrupted(
+            f"Stopped; what was measured before is in {MEASUREMENTS}, features are kept.",
+            f"Resume with: {this_command()}",
+        ) from stop
     images = [
         networks.measure(name, source, file, context, num)
         for source, file, context in opened
@@ -220,15 +243,53 @@ def open_images(
     return images, file, Context(subject, data_facts(file, split), seed)
 
 
-def show_recorded(workspace: Workspace, runs: Sequence[str] = ()) -> list[Measurement]:
-    """All measurements of the newest checkpoints of runs (by default the latest), oldest first.
+def show_recorded(
+    workspace: Workspace, runs: Sequence[str] = (), folders: Sequence[Path] = ()
+) -> tuple[list[Measurement], list[str]]:
+    """What is recorded of the newest checkpoints of runs (by default the latest), oldest first.
+
+    Nothing is measured or written.
+
+    Returns:
+        The measurements, and a note for each run and folder of which something is missing, with the
+        command that measures it.
 
     Raises:
-        SriError: if there are none.
+        SriError: if nothing is recorded.
     """
-    trained = open_runs(workspace, runs)
-    known = [record for one in trained for record in recorded(one)]
+    trained = open_runs(workspace, runs, folders)
+    known, notes = [], []
+    for one in trained:
+        own = recorded(one)
+        known += own
+        if names := missing_metrics(one, own):
+            command = ["sri", "eval", "--run", str(one.run_dir), "--metrics", ",".join(names)]
+            notes.append(
+                f"not measured of {one.run_dir.name}, step {one.step:,}: {', '.join(names)};"
+                f" to measure: {shlex.join(command)}"
+            )
+    for folder in folders:
+        command = ["sri", "eval", "--images", str(folder), "--table", "--data", "NAME"]
+        command += ["--metrics", ",".join(COUNTS)]
+        notes.append(f"values of folders are not recorded; to measure: {shlex.join(command)}")
     if not known:
-        named = " ".join(f"--run {one.run_dir}" for one in trained)
-        raise SriError("nothing has been measured of the newest checkpoint", f"sri eval {named}")
-    return known
+        of = [f"{one.run_dir}, step {one.step:,}" for one in trained] + list(map(str, folders))
+        raise SriError(f"nothing has been measured of {'; '.join(of)}", notes[0])
+    return known, notes
+
+
+def missing_metrics(trained: TrainedRun, known: Sequence[Measurement]) -> list[str]:
+    """The metrics that suit a run and are not among its measurements."""
+    have = {metric_of(m) for m in known}
+    unsuited = set() if trained.data_name in TOWERS else {"stack-fd", "sacc-estimate"}
+    with suppress(SriError):  # without its data, or their test split, the others are as good
+        if not trained.open_data().split("test").has_masks:
+            unsuited |= {"ari", "msc"}
+    return [name for name in ALL if name not in have | unsuited]
+
+
+def metric_of(m: Measurement) -> str | None:
+    """The name of ALL by which a value was measured; None for others, and for other features."""
+    if m["metric"] == "fid" and not m["name"].startswith("FID"):
+        return None
+    return next((name for key, name in METRIC_OF.items() if m["metric"].startswith(key)), None)

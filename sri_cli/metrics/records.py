@@ -45,6 +45,7 @@ SHUFFLED = {f"{key}_shuffled": key for key in ("order_iou", "order_information")
 WITHOUT_SPLIT = {"sacc", "sacc_estimate", *SHUFFLED, *SHUFFLED.values()}
 # Keys of a record and of its `data` without which it is none.
 NEEDED = {"metric", "name", "value", "counts", "subject", "data", "seed", "protocol", "warning"}
+SAMPLE = ("images", "scenes", "real", "generated")  # counts that make up the size of a sample
 DATA_FACTS = {"name", "image_size", "source", "split"}
 
 Measurement = Record
@@ -240,15 +241,25 @@ def recorded(trained: TrainedRun) -> list[Measurement]:
     return [{**m, "subject": subject} for m in own]  # the run may have been moved since
 
 
-def newest(measurements: Iterable[Measurement]) -> list[Measurement]:
-    """The last of each subject, metric, name, data file and split, in order of measurement."""
-    last: dict[tuple[Any, ...], Measurement] = {}
+def largest(measurements: Iterable[Measurement]) -> list[Measurement]:
+    """Of each subject, metric, protocol, data file and split what has the largest sample.
+
+    Of equal samples the last counts. `measurements` and the result are in order of measurement.
+    """
+    best: dict[tuple[Any, ...], Measurement] = {}
     for m in measurements:
         split = None if m["metric"] in WITHOUT_SPLIT else split_of(m)
-        key = (identity(m), m["metric"], m["name"], file_of(m), split)
-        last.pop(key, None)
-        last[key] = m
-    return list(last.values())
+        how = [m.get(key) for key in ("protocol", "slots", "temperature")]
+        key = (identity(m), m["metric"], *how, file_of(m), split)
+        if key not in best or sample_size(m) >= sample_size(best[key]):
+            best.pop(key, None)
+            best[key] = m
+    return list(best.values())
+
+
+def sample_size(m: Measurement) -> tuple[bool, int]:
+    """Whether there is a value, and the number of images that it is of."""
+    return m["value"] is not None, sum(m["counts"].get(key, 0) for key in SAMPLE)
 
 
 def identity(m: Measurement) -> str:

@@ -24,7 +24,7 @@ from sri_cli.metrics.records import (
     Measurement,
     file_of,
     identity,
-    newest,
+    largest,
     split_of,
 )
 from sri_cli.metrics.tabular import Table, estimate_words, fixed
@@ -48,12 +48,14 @@ NAMED = ("fid", "other_fd", "stack_fd", "sacc")  # the measurement's name states
 # Beginnings of metrics in the order of the table for reading.
 ORDER = ("ari_fg", "msc_fg", "negative_elbo", "bits", "term_", "order_", "sacc", "stack_fd", "fid")
 COUNTS = ("images", "scenes", "real", "generated", "accepted")  # counts that are shown even when 0
-LEGEND = (
-    "measured: our runs; simulated: images of our own simulation, not the original data set; ±:"
-    " sample standard deviation over n runs that differ in the training seed; [low, high]: the"
-    " interval of one run; shuffled: the same with the slots in random order; not in the paper: "
-    f"{', '.join(heading for heading, _, _ in OWN_COLUMNS.values())}."
-)
+# What a table may need to have explained, by what stands in one of its cells.
+LEGEND = {
+    "measured": "measured: our runs, n seeds",
+    "simulated": "simulated: not the original images",
+    "±": "±: standard deviation over seeds",
+    "[": "[ ]: 95 % interval",
+    "shuffled": "shuffled: slots in random order",
+}
 DOUBTFUL = "†"  # marks a value with a warning
 OF_ONE_RUN = ("run", "training_seed", "checkpoint", "model")
 
@@ -71,9 +73,11 @@ def table_rows(records: Sequence[Measurement]) -> list[list[str]]:
     if len(set(names)) < len(names):
         names = subjects
     titles = [name if step is None else f"{name}, step {step:,}" for name, step in names]
-    cells = {(_label(m), _subject(m)): estimate([m], m["metric"]) + mark([m]) for m in records}
-    labels = dict.fromkeys(map(_label, _in_order(records)))
-    rows = [[label, *(cells.get((label, one), "-") for one in subjects)] for label in labels]
+    records = _in_order(records)
+    cells: dict[str, dict[tuple[str, int | None], str]] = {}
+    for m, label in zip(records, _labels(records), strict=True):
+        cells.setdefault(label, {})[_subject(m)] = estimate([m], m["metric"]) + mark([m])
+    rows = [[label, *(own.get(one, "-") for one in subjects)] for label, own in cells.items()]
     return [["", *titles], *rows]
 
 
@@ -118,6 +122,33 @@ def _subject(m: Measurement) -> tuple[str, int | None]:
     """The run and its step, or the folder."""
     subject = m["subject"]
     return subject["images" if subject["kind"] == "images" else "run"], subject.get("step")
+
+
+def _labels(records: Sequence[Measurement]) -> list[str]:
+    """A name for each; if a subject has several values of one name, with what tells them apart."""
+    alike: dict[tuple[Any, ...], list[Measurement]] = {}
+    for m in records:
+        alike.setdefault((_label(m), _subject(m)), []).append(m)
+    apart: dict[str, set[str]] = {}  # name -> facts
+    for (label, _), several in alike.items():
+        facts = list(map(_facts, several))
+        differ = {key for key in facts[0] if len({str(own[key]) for own in facts}) > 1}
+        apart.setdefault(label, set()).update(differ)
+    labels = []
+    for m in records:
+        told = [str(value) for key, value in _facts(m).items() if key in apart[_label(m)]]
+        labels.append(_label(m) + f" ({'; '.join(told)})" * bool(told))
+    return labels
+
+
+def _facts(m: Measurement) -> dict[str, Any]:
+    """What values of one name may differ in."""
+    data = m.get("data") or {}
+    return {
+        "split": f"{split_of(m)} split",
+        "data": f"{data.get('name')} {str(data.get('sha256'))[:8]}",
+        "protocol": m["protocol"],
+    }
 
 
 def _label(m: Measurement) -> str:
@@ -295,30 +326,18 @@ class Group:
         return "; ".join(cells) or "-"
 
     def note(self, name: str) -> str:
-        """How each of its values was measured; `name` is that of its row."""
-        data, subjects = self.data, self.runs.values()
-        facts = [data.get("source"), f"{data['image_size']} px" if "image_size" in data else None]
-        note = f"{name} on {data.get('name', '-')} ({', '.join(filter(None, facts))}): "
-        note += ", ".join(str(one.get("run") or one.get("images")) for one in subjects)
-        if "recipe" in self.subject:
-            note += f"; training seed {', '.join(str(one['training_seed']) for one in subjects)}"
-            note += f"; step {self.subject['step']:,}"
-        protocols: dict[str, list[str]] = {}
+        """Where its runs are and what its values are of; `name` is that of its row."""
+        note = f"{name}: "
+        note += ", ".join(str(one.get("run") or one.get("images")) for one in self.runs.values())
+        samples: dict[str, list[str]] = {}
         for column in self.columns:
             for m in self.measurements:
                 if column_of(m) == column:
-                    protocols.setdefault(_protocol(m), []).append(m["name"])
-        for how, names in protocols.items():
-            note += f". {', '.join(dict.fromkeys(names))}: {how}"
+                    samples.setdefault(_counts(m), []).append(m["name"])
+        for counts, names in samples.items():
+            note += f". {', '.join(dict.fromkeys(names))}: {counts}"
         warnings = dict.fromkeys(m["warning"] for m in self.measurements if m.get("warning"))
         return note + "." + "".join(f" {DOUBTFUL} {warning.rstrip('.')}." for warning in warnings)
-
-
-def _protocol(m: Measurement) -> str:
-    """Counts, split, protocol, slots and kind of interval."""
-    split = None if m["metric"] in WITHOUT_SPLIT or not split_of(m) else f"{split_of(m)} split"
-    slots = f"{m['slots']} slots" if m.get("slots") else None
-    return "; ".join(filter(None, [_counts(m), split, m.get("protocol"), slots, m.get("interval")]))
 
 
 def column_of(m: Measurement) -> str:
@@ -356,7 +375,7 @@ def paper_tables(measurements: Iterable[Measurement]) -> list[Table]:
 
     `measurements` are JSON objects of a metrics.jsonl, later ones newer.
     """
-    measured = newest(measurements)
+    measured = largest(measurements)
     tables, shown = [], set()
     for part in published_tables():
         groups = groups_of([m for m in measured if _belongs(m, part)], by_split=part.split is None)
@@ -400,7 +419,7 @@ def _paper_table(part: Published, groups: Sequence[Group]) -> Table:
             "; worse: than SRI, no figure; the split is not named, FID and bits/dim are those of"
             " Table 4 (validation)"
         )
-    return Table(caption, rows, [f"{note}.", *_notes(groups, names)], left=2)
+    return Table(caption, rows, [f"{note}.", *_notes(rows, groups, names)], left=2)
 
 
 def _other_runs(others: Sequence[Measurement]) -> Table:
@@ -414,7 +433,7 @@ def _other_runs(others: Sequence[Measurement]) -> Table:
         data = ", ".join(filter(None, [group.data.get("name") or "-", group.data.get("split")]))
         rows.append([name, group.origin, data, *map(group.cell, columns, headings)])
     caption = "Other runs: of recipes, data sets or splits that the paper's tables do not have"
-    return Table(caption, rows, _notes(groups, names), left=3)
+    return Table(caption, rows, _notes(rows, groups, names), left=3)
 
 
 def _row_names(groups: Sequence[Group], with_split: bool = False) -> list[str]:
@@ -434,9 +453,16 @@ def _row_names(groups: Sequence[Group], with_split: bool = False) -> list[str]:
     return unique
 
 
-def _notes(groups: Sequence[Group], names: Sequence[str]) -> list[str]:
-    """The legend of our rows, then a note for each."""
-    return [LEGEND, *(group.note(name) for group, name in zip(groups, names, strict=True))]
+def _notes(
+    rows: Sequence[Sequence[str]], groups: Sequence[Group], names: Sequence[str]
+) -> list[str]:
+    """The legend of what is in the table, then a note for each of our rows."""
+    text = " ".join(cell for row in rows[1:] for cell in row)
+    legend = [words for sign, words in LEGEND.items() if sign in text]
+    own = [heading for heading, _, _ in OWN_COLUMNS.values() if heading in rows[0]]
+    legend += [f"not in the paper: {', '.join(own)}"] if own else []
+    notes = [group.note(name) for group, name in zip(groups, names, strict=True)]
+    return [f"{'; '.join(legend)}.", *notes]
 
 
 def _heading(column: str, split: str | None) -> str:

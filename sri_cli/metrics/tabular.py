@@ -70,6 +70,7 @@ def _markdown(table: Table) -> str:
 def _latex(table: Table) -> str:
     return "\n".join(
         [
+            r"% needs \usepackage{booktabs}",
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{latex_text(table.caption)}}}",
@@ -90,10 +91,10 @@ def markdown_table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
 
 
 def latex_table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """A plain tabular that needs no package."""
+    """A tabular with the rules of the package booktabs."""
     columns = "l" * left + "r" * (len(rows[0]) - left)
     header, *body = map(_latex_row, rows)
-    lines = [header, r"\hline", *body]
+    lines = [r"\toprule", header, r"\midrule", *body, r"\bottomrule"]
     return "\n".join([rf"\begin{{tabular}}{{{columns}}}", *lines, r"\end{tabular}"])
 
 

@@ -41,7 +41,7 @@ from sri_cli.errors import SriError
 from sri_cli.generation.reconstruct import reconstruct
 from sri_cli.generation.sample import draw_scenes
 from sri_cli.generation.trained_run import TrainedRun, open_run
-from sri_cli.metrics.records import Measurement, newest, read_records, recorded, run_subject
+from sri_cli.metrics.records import Measurement, largest, read_records, recorded, run_subject
 from sri_cli.metrics.tables import DOUBTFUL, footnotes, table_rows
 from sri_cli.plotting.blocks import (
     TrainingLog,
@@ -85,8 +85,8 @@ class Subject:
 
     @cached_property
     def measured(self) -> list[Measurement]:
-        """The newest measurement of each kind of this checkpoint."""
-        return newest(recorded(self.trained))
+        """The measurement of the largest sample of each kind of this checkpoint."""
+        return largest(recorded(self.trained))
 
 
 def report_of_runs(workspace: Workspace, runs: Sequence[str], out: Path | None = None) -> Path:

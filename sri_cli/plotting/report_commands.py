@@ -9,23 +9,11 @@ from pathlib import Path
 from sri_cli.data.dataset import DataFile, prepare_arguments
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import TrainedRun
-from sri_cli.metrics.evaluate import ALL
+from sri_cli.metrics.evaluate import ALL, METRIC_OF
 from sri_cli.metrics.records import Measurement
 from sri_cli.run import Workspace
 from sri_cli.training.run_folder import COMMANDS, read_commands
 
-# How the keys of measurements begin -> the name of the metric in `sri eval --metrics`.
-METRICS = {
-    "ari_fg": "ari",
-    "msc_fg": "msc",
-    "negative_elbo": "elbo",
-    "bits_per_dimension": "elbo",
-    "term_": "elbo",
-    "order_": "order",
-    "stack_fd": "stack-fd",
-    "sacc_estimate": "sacc-estimate",
-    "fid": "fid",
-}
 NUM_COUNTS = ("images", "scenes", "generated")  # counts that --num sets
 
 
@@ -57,7 +45,7 @@ def eval_words(records: Iterable[Measurement], run: str) -> list[str]:
     """`eval --run RUN --metrics ...` for all values that were measured with the same options."""
     metrics: dict[str, set[str]] = {}
     for record in records:
-        names = [word for key, word in METRICS.items() if record["metric"].startswith(key)]
+        names = [word for key, word in METRIC_OF.items() if record["metric"].startswith(key)]
         if names:
             counts = [record["counts"][key] for key in NUM_COUNTS if key in record["counts"]]
             split = (record.get("data") or {}).get("split", "test")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -98,7 +99,9 @@ def test_recorded_measurements_are_of_the_newest_checkpoint(
     with pytest.raises(SriError):
         show_recorded(workspace, ["tiny"])
     measured = evaluate_run(trained, ["elbo"], num=2)
-    assert show_recorded(workspace, ["tiny"]) == recorded(trained) == measured
+    known, notes = show_recorded(workspace, ["tiny"])
+    assert known == recorded(trained) == measured
+    assert "--metrics ari,msc,order,stack-fd,sacc-estimate,fid" in notes[0]
     shown = sri_eval(workspace, "--run", "tiny", "--recorded", "--table", "markdown")
     assert "| sri-mog, tiny 32 px, 10 steps |" in shown.stdout
     checkpoint = load_run(workspace.runs_root / "tiny")
@@ -107,6 +110,41 @@ def test_recorded_measurements_are_of_the_newest_checkpoint(
     checkpoints.save(workspace.runs_root / "tiny", 20, state, recipe, {})
     with pytest.raises(SriError):
         show_recorded(workspace, ["tiny"])
+
+
+def test_a_table_measures_nothing_and_shows_the_largest_sample(
+    workspace: Workspace, trained: TrainedRun
+) -> None:
+    file = trained.run_dir / "metrics.jsonl"
+    missing = sri_eval(workspace, "--run", "tiny", "--table")
+    assert missing.exit_code == 2 and not file.exists()
+    for num in (12, 4):
+        evaluate_run(trained, ["ari"], num=num)
+    before, (known, _) = file.read_bytes(), show_recorded(workspace, ["tiny"])
+    shown = sri_eval(workspace, "--run", "tiny", "--table", "--json")
+    assert shown.exit_code == 0 and file.read_bytes() == before
+    results = json.loads(shown.stdout)["results"]
+    assert results == known[: len(known) // 2]  # of 12 images
+    (note,) = shown.stderr.splitlines()
+    assert "--metrics msc,elbo,order,stack-fd,sacc-estimate,fid" in note
+    tables = [sri_eval(workspace, "--run", "tiny", "--table", *style) for style in ([], ["text"])]
+    assert tables[0].stdout == tables[1].stdout != "" and "12 images" in tables[0].stdout
+    assert sri_eval(workspace, "--table", "--num", "4").exit_code == 2
+    words = ("--table", "--run", "tiny", "--metrics", "ari", "--num", "3")
+    assert "12 images" in sri_eval(workspace, *words).stdout  # and the new value is recorded
+    assert file.read_bytes().startswith(before) and len(file.read_bytes()) > len(before)
+
+
+def test_a_run_that_cannot_be_written_is_not_measured(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("sri_cli.atomic.tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("sri_cli.metrics.evaluate.evaluate_run", None)
+    result = sri_eval(workspace, "--run", "tiny", "--num", "2")
+    assert result.exit_code == 1 and "writable" in result.stderr
 
 
 def test_numbers_do_not_depend_on_chunks(

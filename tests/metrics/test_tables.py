@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from sri_cli.config.load import data_sets, load_recipe
 from sri_cli.config.registry import recipe_names
-from sri_cli.metrics.records import read_records
+from sri_cli.metrics.records import largest, read_records
 from sri_cli.metrics.tables import (
     footnotes,
     number,
@@ -90,9 +91,10 @@ def test_published_rows_and_ours() -> None:
         ["sri-g", "measured (original, n=1)", "81.0", "0.831 [0.830, 0.832]", "-"],
     ]
     assert "Table 3, ShapeStacks" in table.caption
-    (note,) = (note for note in table.notes if note.startswith("sri-g on shapestacks"))
-    for fact in ("runs/x0", "step 500,000", "320 images", "val split", "9 slots"):
+    (note,) = (note for note in table.notes if note.startswith("sri-g: "))
+    for fact in ("runs/x0", "320 images"):
         assert fact in note
+    assert max(map(len, table.notes)) < 200  # footnotes, not protocols
 
 
 def test_mean_and_standard_deviation_over_seeds() -> None:
@@ -107,6 +109,41 @@ def test_newest_measurement_of_the_same_weights_counts() -> None:
     later = measured(*BITS, 0.9, "val")
     later["subject"] = later["subject"] | {"run": "/elsewhere/x0"}
     assert row([*ONE, later], "sri-g")[1:4] == ["measured (original, n=1)", "81.0", "0.900"]
+
+
+def test_a_smaller_sample_never_replaces_a_larger_one() -> None:
+    large, small = (
+        measured(*BITS, value, "val") | {"counts": {"images": images}}
+        for value, images in ((0.8, 1000), (0.9, 320))
+    )
+    assert largest([large, small]) == largest([small, large]) == [large]
+    assert row([large, small], "sri-g")[3] == "0.800"
+    again = large | {"value": 0.7}
+    assert largest([large, again]) == [again]  # equal samples: the last one
+    empty = large | {"value": None, "counts": {"images": 2000}}
+    assert largest([large, empty]) == [large]
+    real = [
+        measured("stack_fd", f"stack-FD({n}/{n})", n, "val")
+        | {"counts": {"real": n, "generated": n}}
+        for n in (2000, 500)
+    ]
+    assert largest(real) == real[:1]  # the name states the sample
+    dynamic = small | {"protocol": "dynamic slots"}
+    assert largest([large, dynamic]) == [large, dynamic]
+
+
+def test_values_of_one_name_are_told_apart() -> None:
+    both = [measured(*ARI, 0.5), measured(*ARI, 0.25) | {"protocol": "dynamic slots"}]
+    other = measured(*ARI, 0.125, run="runs/other", model="b")
+    assert table_rows([*both, other]) == [
+        ["", "x0, step 500,000", "other, step 500,000"],
+        ["ARI-FG (some protocol)", "0.500", "0.125"],
+        ["ARI-FG (dynamic slots)", "0.250", "-"],
+    ]
+    assert [line[0] for line in table_rows([both[0], measured(*ARI, 0.1, "val")])[1:]] == [
+        "ARI-FG (test split)",
+        "ARI-FG (val split)",
+    ]
 
 
 def test_a_seed_counts_once() -> None:
@@ -189,7 +226,7 @@ def test_small_simulated_runs_say_so() -> None:
         "171.2† (FID(500/500))",
     ]
     shown = printed([tiny], "markdown")
-    assert "† 500 images are too few." in shown and "simulated: images" in shown
+    assert "† 500 images are too few." in shown and "simulated: " in shown
 
 
 def test_other_runs_have_a_table_of_their_own() -> None:
@@ -275,10 +312,12 @@ def test_styles() -> None:
     ]
     assert latex_table(ROWS).splitlines() == [
         r"\begin{tabular}{lr}",
+        r"\toprule",
         r"run & ARI-FG \\",
-        r"\hline",
+        r"\midrule",
         r"a\_b\textbar{}c & 0.5 $\pm$ 0.1 \\",
         r"{}[d] e & - \\",  # without {} LaTeX would read [d] as the height of the line before
+        r"\bottomrule",
         r"\end{tabular}",
     ]
 
@@ -301,11 +340,16 @@ def test_signs_stay_as_they_are(text: str, latex: str, markdown: str) -> None:
 @pytest.mark.parametrize("style", ["text", "markdown", "latex"])
 def test_every_style_has_all_cells_and_notes(style: str) -> None:
     shown = printed(ONE, style)
-    for text in ("sri-g", "81.0", "0.831", "132.9", "published: as printed", "step 500,000"):
+    for text in ("sri-g", "81.0", "0.831", "132.9", "published: as printed", "320 images"):
         assert text in shown
     if style == "latex":
         rows = [line for line in shown.splitlines() if line.endswith(r"\\")]
         assert {line.count(" & ") for line in rows} == {4} and r"\caption{The paper's" in shown
+        rules = re.findall(r"\\(?:top|mid|bottom)rule|\\hline|booktabs", shown)
+        assert rules == ["booktabs", r"\toprule", r"\midrule", r"\bottomrule"]
+        begun, ended = (re.findall(rf"\\{word}{{(\w+)}}", shown) for word in ("begin", "end"))
+        assert begun == ended[::-1] == ["table", "tabular"]
+        assert shown.count("{") == shown.count("}")
 
 
 def test_lines_that_are_no_measurement_are_skipped(
