@@ -124,7 +124,7 @@ def test_a_signal_saves_and_the_same_command_resumes(tmp_path: Path, data: Path,
     output = finish(process, code=75)
     step = int(checkpoints.checkpoints_in(run)[-1].name[5:])
     said, hint = output.splitlines()[-2:]
-    assert f"topped at step {step};" in said and "sri train --gpus 2" in hint
+    assert f"Stopped at step {step};" in said and "sri train --gpus 2" in hint
     assert losses(run)[-1][0] == step < LONG
     finish(start(run, data, step + 2))
     assert [number for number, _ in losses(run)] == list(range(1, step + 3))
