@@ -58,7 +58,7 @@ class DataFile:
         with self.open() as file:
             try:
                 self.attrs = read_attrs(file)
-            except (OSError, RuntimeError, ValueError, TypeError) as error:
+            except Exception as error:  # of HDF5 and of JSON
                 raise self.broken("is damaged: its attributes cannot be read") from error
             self._check_attrs()
             self.counts = self._read_counts(file)
@@ -199,14 +199,14 @@ class DataFile:
     def _read_counts(self, file: h5py.File) -> dict[str, int]:
         """The number of images of each split; 0 only where the file was made so."""
         try:
-            stored = [int(n) for n in json.loads(self.attrs.get("counts", "[1, 1, 1]"))]
+            train, val, test = map(int, json.loads(self.attrs.get("counts", "[1, 1, 1]")))
         except (ValueError, TypeError) as error:
             raise self.broken("is damaged: its counts cannot be read") from error
-        counts = {}
+        counts, stored = {}, (train, val, test)
         for name, count in zip(SPLITS, stored, strict=True):
             try:
                 images = file[name]["images"] if name in file and "images" in file[name] else None
-            except (KeyError, RuntimeError, OSError) as error:
+            except Exception as error:  # damaged HDF5 fails in any way
                 raise self.broken(f"is damaged: {name} cannot be read") from error
             counts[name] = images.shape[0] if isinstance(images, h5py.Dataset) else 0
             if (not counts[name] and count) or not any(stored):
@@ -231,7 +231,9 @@ class DataFile:
             if offset + images.size > self.path.stat().st_size:
                 raise self.broken("is truncated")
             return int(offset)
-        except (KeyError, RuntimeError, OSError) as error:
+        except SriError:
+            raise
+        except Exception as error:  # damaged HDF5 fails in any way
             raise self.broken(f"is damaged: {name} cannot be read") from error
 
 
@@ -288,7 +290,7 @@ class Split:
         with self._data.open() as file:
             try:
                 return read(file[self._name])
-            except (KeyError, OSError) as error:
+            except Exception as error:  # damaged HDF5 fails in any way
                 problem = f"is damaged: {self._name} cannot be read"
                 raise self._data.broken(problem) from error
 

@@ -11,7 +11,6 @@ Axis legend: N images.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
@@ -40,6 +39,7 @@ from sri_cli.metrics.stack_classifiers.training_images import (
     factor_images,
     touching_images,
 )
+from sri_cli.strict_json import to_json
 
 SEED = 2_000_000  # of images that no shipped number was counted on
 BATCH = 256
@@ -55,7 +55,7 @@ def main(num: int, workers: int) -> None:
         stacks = touching_images(num, SEED, workers, advance)
     accuracy = factor_accuracy(open_shipped("factors"), towers)
     rates = error_rates(open_shipped("touching"), stacks, SEED)
-    click.echo(json.dumps({"weights": SHIPPED, "images": num, "accuracy": accuracy, **rates}))
+    click.echo(to_json({"weights": SHIPPED, "images": num, "accuracy": accuracy, **rates}))
 
 
 def factor_accuracy(network: StackNet, towers: LabelledImages) -> dict[str, float]:

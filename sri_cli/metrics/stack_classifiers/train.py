@@ -9,7 +9,6 @@ Axis legend: B images of a batch.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,6 +33,7 @@ from sri_cli.metrics.stack_classifiers.training_images import (
     factor_images,
     touching_images,
 )
+from sri_cli.strict_json import to_json
 
 HELD_OUT_SEED = 1_000_000  # added to the seed for the images that errors are counted on
 BATCH, LR, WEIGHT_DECAY = 128, 2e-3, 1e-2
@@ -77,8 +77,8 @@ def main(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / f"{which}.safetensors", to_bytes(network))
-    write_atomic(folder / f"{which}.json", (json.dumps(facts, indent=1) + "\n").encode())
-    click.echo(json.dumps(facts, indent=1))
+    write_atomic(folder / f"{which}.json", (to_json(facts, indent=1) + "\n").encode())
+    click.echo(to_json(facts, indent=1))
 
 
 def train_network(
