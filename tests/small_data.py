@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from sri_cli import checkpoint as checkpoints
 from sri_cli.config.load import load_recipe
@@ -20,6 +21,14 @@ from sri_cli.run import Workspace
 
 SMALL = ["size=tiny", "model.slot_size=16", "model.slots=3"]
 COUNTS = {"train": 24, "val": 8, "test": 16}
+
+
+def save_image(path: str | Path, values: object, dtype: type = np.uint8, **options: Any) -> Path:
+    """An image of these values; grey or colours by their shape."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.array(values, dtype)).save(path, **options)
+    return path
 
 
 def random_scenario(views: int, size: int, seed: int, index: int) -> Scenario:

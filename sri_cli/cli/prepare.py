@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sri_cli.data.source import Source
 
 NUM_SHEET_IMAGES = 48
+LABEL = click.IntRange(0, 255)
 
 
 class DataSets(click.Group):
@@ -191,22 +192,64 @@ def named_source(name: str, workspace: Workspace, options: dict[str, Any]) -> So
 @click.option(
     "--background",
     "background_labels",
-    type=click.IntRange(0, 255),
+    type=LABEL,
     metavar="N",
     default=1,
     help="How many mask labels, from 0, are background.",
+)
+@click.option(
+    "--background-label",
+    type=LABEL,
+    metavar="L",
+    show_default="0",
+    help="The one mask label that is background.",
+)
+@click.option(
+    "--void",
+    "void_label",
+    type=LABEL,
+    metavar="L",
+    help="Mask label that counts nowhere (VOC: 255).",
+)
+@click.option(
+    "--masks",
+    "masks_folder",
+    metavar="DIR",
+    show_default="masks, labels, segmentation, annotations, ...",
+    help="Folder of the masks, by name or path.",
+)
+@click.option(
+    "--mask-suffix",
+    metavar="TEXT",
+    show_default="_mask, -seg, _label, _flat, ...",
+    help="End of the names of masks that lie beside their images.",
+)
+@click.option("--no-masks", is_flag=True, help="Take every file as an image.")
+@click.option(
+    "--group-by",
+    metavar="PATTERN",
+    help="Keep images in one split whose names agree in the parentheses of a regular expression:"
+    " '(.+)_' groups clip3_0001 and clip3_0002.",
 )
 @click.option("--strict", is_flag=True, help="Stop at a file that cannot be read.")
 @click.pass_obj
 def folder(workspace: Workspace, directory: Path, **options: Any) -> None:
     """Images of your own.
 
-    Masks are PNGs with integer labels and the images' names in masks/. Run the same command again
-    to resume.
+    Masks hold integer labels (PNG, TIFF, .npy) and have the names of their images, in a folder such
+    as masks/ or with an end such as _mask. If less than half of the images have one, those are for
+    validation and test. Run the same command again to resume.
     """
     from sri_cli.data.sources.folder import FolderOptions, FolderSource
+    from sri_cli.data.sources.listing import MaskNames
 
     output = {key: options.pop(key) for key in OUTPUT}
+    masks = options.pop("masks_folder")
+    options["masks"] = MaskNames(
+        None if masks is None else str(Path(masks)),
+        options.pop("mask_suffix"),
+        options.pop("no_masks"),
+    )
     source = FolderSource(directory, FolderOptions(**options), output["workers"])
     make(workspace, source, **output)
 

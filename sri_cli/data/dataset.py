@@ -39,7 +39,10 @@ FLAGS = {  # parameter -> option of `sri prepare`
     "seed": "--seed",
     "crop": "--crop",
     "background": "--background",
+    "background_label": "--background-label",
+    "void": "--void",
 }
+TEXT_FLAGS = {"mask_folder": "--masks", "mask_suffix": "--mask-suffix", "group_by": "--group-by"}
 DEFAULTS = {"seed": 0, "background": 1}  # of these options, which need not be given
 
 Images = NDArray[np.uint8]
@@ -325,8 +328,14 @@ def prepare_arguments(attrs: Mapping[str, Any]) -> str | None:
         and key not in implied
         and parameters[key] != DEFAULTS.get(key)
     ]
-    test_only = ["--test-only"] if split == "test only" else []
-    return " ".join([command, f"--size {size}", *numbers, *test_only])
+    texts = [
+        f"{flag} {shlex.quote(parameters[key])}"
+        for key, flag in TEXT_FLAGS.items()
+        if key in parameters
+    ]
+    switches = ["--no-masks"] * bool(parameters.get("no_masks"))
+    switches += ["--test-only"] * (split == "test only")
+    return " ".join([command, f"--size {size}", *numbers, *texts, *switches])
 
 
 def read_attrs(file: h5py.File) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,29 +177,72 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def decode_labels(path: Path, frame: Frame, resizing: Resizing) -> Pixels:
-    """An image of integer labels as uint8 [S,S]; Unreadable unless it has the size of `frame`."""
+def decode_labels(path: Path, frame: Frame, resizing: Resizing) -> tuple[Pixels, bool]:
+    """The integer labels of the image of `frame`, from an image file or an .npy, as uint8 [S,S];
+    and whether they were turned as the image's EXIF says.
+
+    A mask without a tag of its own is turned if its size fits the stored image alone. Unreadable if
+    it has another size, or if both sizes are equal: the mask may be drawn on either.
+    """
+    labels: NDArray[Any]
     with unreadable("its mask "):
-        mask, _ = read_upright(path)
-        if mask.size != frame[:2]:
-            sizes = f"has {mask.width}x{mask.height} px, the image {frame.width}x{frame.height}"
-            raise Unreadable(sizes)
-        labels = np.asarray(mask)
-        if labels.ndim == 3:
-            colours = labels[..., :-1] if mask.mode in WITH_ALPHA else labels
-            labels = colours[..., 0]
-            if not (colours == labels[..., None]).all():
-                raise Unreadable("is coloured, not integer labels")
+        if path.suffix.lower() == ".npy":
+            labels, own = _load_labels(path), 1
+        else:
+            if is_lossy(path):
+                raise Unreadable("has lossy compression, which changes labels: save it as PNG")
+            mask, (*_, own) = read_upright(path)
+            labels = np.asarray(mask)
+            if labels.ndim == 3:
+                colours = labels[..., :-1] if mask.mode in WITH_ALPHA else labels
+                labels = colours[..., 0]
+                if not (colours == labels[..., None]).all():
+                    raise Unreadable("is coloured, not integer labels")
         if labels.dtype.kind == "f" or int(labels.max()) > 255 or int(labels.min()) < 0:
             raise Unreadable("has labels outside of 0 to 255")
-        return resizing.labels(labels.astype(np.uint8) // _grey_step(path))
+        labels = labels.astype(np.uint8) // _grey_step(path)
+        turned = own == 1 and _is_stored(labels.shape[::-1], frame)
+        if turned:
+            labels = np.asarray(Image.fromarray(labels).transpose(TURNS[frame.orientation]))
+        height, width = labels.shape
+        if (width, height) != frame[:2]:
+            raise Unreadable(f"has {width}x{height} px, the image {frame.width}x{frame.height}")
+        return resizing.labels(labels), turned
+
+
+def _load_labels(path: Path) -> NDArray[Any]:
+    """The array of an .npy file, integers or truth values [H,W] or [H,W,1]."""
+    try:
+        labels: NDArray[Any] = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise Unreadable("is no .npy array of numbers") from error
+    if labels.ndim == 3 and labels.shape[2] == 1:
+        labels = labels[..., 0]
+    if labels.ndim != 2 or labels.dtype.kind not in "iub" or not labels.size:
+        raise Unreadable(f"is {labels.dtype} {list(labels.shape)}, not integers [H,W]")
+    return labels
+
+
+def _is_stored(size: tuple[int, ...], frame: Frame) -> bool:
+    """Whether a mask of this width and height fits the stored pixels of a turned image alone."""
+    if frame.orientation == 1:
+        return False
+    upright = frame[:2]
+    stored = upright[::-1] if frame.orientation >= 5 else upright
+    if size == stored == upright:
+        raise Unreadable(
+            "fits the image both as it is stored and as its EXIF tag turns it: save the image"
+            " upright and without the tag"
+        )
+    return size == stored
 
 
 def _grey_step(path: Path) -> int:
     """By how much Pillow multiplies the grey values of a PNG of 2 or 4 bits."""
     with open(path, "rb") as file:
         head = file.read(26)  # byte 24: bits a value; 25: kind, 0 is grey
-    return {2: 85, 4: 17}.get(head[24], 1) if head[25] == 0 else 1
+    is_grey_png = head.startswith(b"\x89PNG") and head[25] == 0
+    return {2: 85, 4: 17}.get(head[24], 1) if is_grey_png else 1
 
 
 @contextmanager

@@ -161,8 +161,8 @@ def skipped_text(attrs: Mapping[str, Any]) -> str:
     if not number:
         return ""
     names = json.loads(attrs.get("skipped_files", "[]"))[:NUM_SKIPPED_SHOWN]
-    more = ", ..." if number > len(names) else ""
-    return f"{counted(number, 'unreadable file')}: {', '.join(names)}{more}"
+    more = "; ..." if number > len(names) else ""
+    return f"{counted(number, 'file')} that cannot be used: {'; '.join(names)}{more}"
 
 
 def mask_lines(data: DataFile, facts: MaskFacts | None) -> list[tuple[str, str]]:
@@ -171,16 +171,18 @@ def mask_lines(data: DataFile, facts: MaskFacts | None) -> list[tuple[str, str]]
         return [("masks", "unknown")]
     share = facts.foreground / max(1, facts.pixels)
     masked = masked_splits(data)
-    some = "" if masked == "yes" else f" of {masked}"
+    some = "pixels" if masked == "yes" else f"pixels of {masked}"
     if facts.images != sum(data.counts[name] for name in data.splits if data.split(name).has_masks):
-        some += f" ({facts.images:,} images read)"
+        read = f" ({facts.images:,} images read)"
+    else:
+        read = ""
     void = "" if data.void_label is None else f"; {data.void_label} is void"
     mean = sum(count * images for count, images in facts.objects.items()) / facts.images
     lines = [
         (
             "masks",
             f"labels 0 to {facts.largest}, {facts.background_labels} of them background{void};"
-            f" {share:.1%} of the pixels are foreground{some}",
+            f" {share:.1%} of the {some} are foreground{read}",
         ),
         (
             "objects",

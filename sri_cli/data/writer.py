@@ -52,7 +52,7 @@ class Header:
         if self.void_label is not None:
             optional["void_label"] = self.void_label
         if self.notes:
-            optional["notes"] = json.dumps(self.notes)
+            optional["notes"] = json.dumps(self.notes, ensure_ascii=False)
         if "seed" in self.parameters:
             optional["seed"] = self.parameters["seed"]
         return {
@@ -65,7 +65,7 @@ class Header:
             "preprocessing": self.preprocessing,
             "counts": json.dumps([self.counts[name] for name in SPLITS]),
             "skipped": len(self.skipped),
-            "skipped_files": json.dumps(self.skipped[:MAX_SKIPPED_NAMES]),
+            "skipped_files": json.dumps(self.skipped[:MAX_SKIPPED_NAMES], ensure_ascii=False),
             "tool_version": __version__,
             "complete": False,
             **optional,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -235,6 +236,12 @@ def images() -> None:
             "prepare folder DIR --name mine --size 8 --val-scenes 3 --test-scenes 2 --crop 12"
             " --force",
         ),
+        (
+            images,
+            "folder DIR --name mine --size 8 --void 9 --group-by ^(.) --no-masks --test-only",
+            "prepare folder DIR --name mine --size 8 --void 9 --group-by '^(.)' --no-masks"
+            " --test-only --force",
+        ),
     ],
 )
 def test_the_hint_for_a_damaged_file_makes_it_again(
@@ -256,7 +263,8 @@ def test_the_hint_for_a_damaged_file_makes_it_again(
     shown = run(f"prepare show {path.relative_to(tmp_path)}")
     assert shown.exit_code == 2 and shown.stderr.rstrip().endswith(f": sri {hint}")
     if "--from mirror" not in hint:
-        assert run(f"{hint} --workers 1").exit_code == 0
+        words = [*shlex.split(hint), "--workers", "1"]
+        assert CliRunner().invoke(cli, words).exit_code == 0
         assert path.read_bytes() == whole
 
 
@@ -350,7 +358,7 @@ def test_show_counts_what_the_masks_hold(tmp_path: Path) -> None:
     assert lines["masks"].startswith("labels 0 to 4, 2 of them background; 2.0% ")
     assert lines["deviating"].startswith("3 of 12 images") and "(1)" in lines["deviating"]
     assert lines["objects"] == "0 to 3 in an image, 1.2 on average"
-    assert lines["left out"].endswith("x.png, y.png")
+    assert lines["left out"].endswith("x.png; y.png")
     bars = {line.split()[0]: line.split()[-2:] for line in text.splitlines()[-3:]}
     assert bars == {"0": ["#" * 20, "25.0%"], "1": ["#" * 40, "50.0%"], "3": ["#" * 20, "25.0%"]}
 
