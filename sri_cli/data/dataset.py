@@ -15,7 +15,8 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -59,14 +60,13 @@ class DataFile:
         self._splits: dict[str, Split] = {}
         self.attrs: dict[str, Any] = {}
         with self.open() as file:
-            try:
+            with self.reading("its attributes"):
                 self.attrs = read_attrs(file)
-            except Exception as error:  # of HDF5 and of JSON
-                raise self.broken("is damaged: its attributes cannot be read") from error
             self._check_attrs()
-            self.counts = self._read_counts(file)
-            self._offsets = {name: self._check_split(file, name) for name in self.splits}
-            self._masked = {name for name in self.splits if "masks" in file[name]}
+            with self.reading("its images"):
+                self.counts = self._read_counts(file)
+                self._offsets = {name: self._check_split(file, name) for name in self.splits}
+                self._masked = {name for name in self.splits if "masks" in file[name]}
 
     @property
     def name(self) -> str:
@@ -98,6 +98,11 @@ class DataFile:
         """The mask label of pixels that count nowhere, if there is one."""
         void = self.attrs.get("void_label")
         return None if void is None else int(void)
+
+    def num_lossy(self, split: str) -> int:
+        """How many images of a split were made from JPEG or other lossy files, as far as known."""
+        counts = json.loads(self.attrs.get("lossy_files", "[0, 0, 0]"))
+        return int(counts[SPLITS.index(split)])
 
     @property
     def caption(self) -> str:
@@ -172,6 +177,16 @@ class DataFile:
         except OSError as error:
             raise self.broken(f"cannot be read: {reason_of(error)}") from error
 
+    @contextmanager
+    def reading(self, what: str) -> Iterator[None]:
+        """SriError for whatever damaged HDF5 causes, which is of any type."""
+        try:
+            yield
+        except SriError:
+            raise
+        except Exception as error:
+            raise self.broken(f"is damaged: {what} cannot be read") from error
+
     def broken(self, problem: str) -> SriError:
         """The error to raise for a damaged file; its hint is the command that makes it again."""
         arguments = prepare_arguments(self.attrs)
@@ -201,16 +216,9 @@ class DataFile:
 
     def _read_counts(self, file: h5py.File) -> dict[str, int]:
         """The number of images of each split; 0 only where the file was made so."""
-        try:
-            train, val, test = map(int, json.loads(self.attrs.get("counts", "[1, 1, 1]")))
-        except (ValueError, TypeError) as error:
-            raise self.broken("is damaged: its counts cannot be read") from error
-        counts, stored = {}, (train, val, test)
+        counts, stored = {}, [int(n) for n in json.loads(self.attrs.get("counts", "[1, 1, 1]"))]
         for name, count in zip(SPLITS, stored, strict=True):
-            try:
-                images = file[name]["images"] if name in file and "images" in file[name] else None
-            except Exception as error:  # damaged HDF5 fails in any way
-                raise self.broken(f"is damaged: {name} cannot be read") from error
+            images = file[name]["images"] if name in file and "images" in file[name] else None
             counts[name] = images.shape[0] if isinstance(images, h5py.Dataset) else 0
             if (not counts[name] and count) or not any(stored):
                 raise self.broken(f"has no {name} images")
@@ -218,26 +226,21 @@ class DataFile:
 
     def _check_split(self, file: h5py.File, name: str) -> int:
         """Where the images of a split begin in the file, in bytes."""
-        try:
-            images = file[name]["images"]
-            if images.dtype != np.uint8 or images.shape[1:] != (self.size, self.size, 3):
-                raise self.broken(f"has {name} images of {images.dtype} {list(images.shape)}")
-            masks, number = file[name].get("masks"), len(images)
-            if masks is not None and (masks.dtype != np.uint8 or masks.shape != images.shape[:3]):
-                raise self.broken(f"has {name} masks of {masks.dtype} {list(masks.shape)}")
-            for factor, values in file[name].get("factors", {}).items():
-                if values.shape[:1] != (number,):
-                    raise self.broken(f"has {name} factors {factor} of {list(values.shape)}")
-            offset = images.id.get_offset()
-            if offset is None:
-                raise self.broken(f"has {name} images that are not contiguous, or not written")
-            if offset + images.size > self.path.stat().st_size:
-                raise self.broken("is truncated")
-            return int(offset)
-        except SriError:
-            raise
-        except Exception as error:  # damaged HDF5 fails in any way
-            raise self.broken(f"is damaged: {name} cannot be read") from error
+        images = file[name]["images"]
+        if images.dtype != np.uint8 or images.shape[1:] != (self.size, self.size, 3):
+            raise self.broken(f"has {name} images of {images.dtype} {list(images.shape)}")
+        masks, number = file[name].get("masks"), len(images)
+        if masks is not None and (masks.dtype != np.uint8 or masks.shape != images.shape[:3]):
+            raise self.broken(f"has {name} masks of {masks.dtype} {list(masks.shape)}")
+        for factor, values in file[name].get("factors", {}).items():
+            if values.shape[:1] != (number,):
+                raise self.broken(f"has {name} factors {factor} of {list(values.shape)}")
+        offset = images.id.get_offset()
+        if offset is None:
+            raise self.broken(f"has {name} images that are not contiguous, or not written")
+        if offset + images.size > self.path.stat().st_size:
+            raise self.broken("is truncated")
+        return int(offset)
 
 
 class Split:
@@ -290,12 +293,8 @@ class Split:
         return np.sort(np.random.default_rng(seed).choice(len(self), number, replace=False))
 
     def _read(self, read: Callable[[h5py.Group], Any]) -> Any:
-        with self._data.open() as file:
-            try:
-                return read(file[self._name])
-            except Exception as error:  # damaged HDF5 fails in any way
-                problem = f"is damaged: {self._name} cannot be read"
-                raise self._data.broken(problem) from error
+        with self._data.open() as file, self._data.reading(self._name):
+            return read(file[self._name])
 
 
 def prepare_arguments(attrs: Mapping[str, Any]) -> str | None:

@@ -121,8 +121,8 @@ def lossy_warning(what: str, count: int | None) -> str | None:
     if not count:
         return None
     return (
-        f"{count:,} of the {what} come from JPEG or other lossy files, which changes the value more"
-        " than models differ; use PNG"
+        f"{count:,} of the {what} come from JPEG or other lossy files, which can change the value"
+        " more than models differ; use PNG"
     )
 
 
@@ -163,13 +163,14 @@ def model_digest(trained: TrainedRun) -> str:
 
 def data_facts(data: DataFile, split: str) -> dict[str, Any]:
     """The real images of a comparison."""
-    return {
+    facts = {
         "name": data.name,
         "image_size": data.size,
         "source": data.source,
         "sha256": str(data.attrs["sha256"]),
         "split": split,
     }
+    return facts | ({"lossy": lossy} if (lossy := data.num_lossy(split)) else {})
 
 
 def mean_estimate(values: NDArray[np.float64]) -> Estimate:
