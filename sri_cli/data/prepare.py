@@ -94,6 +94,7 @@ def prepare(
         skipped=survey.skipped,
         scene_rule=survey.scene_rule,
         notes=survey.notes,
+        lossy=survey.lossy,
     )
     total = sum(survey.counts.values())
     with (

@@ -50,7 +50,7 @@ class Survey:
 
     counts: images by split; skipped: files that cannot be read; scene_rule: how images were
     grouped into scenes, where the source does not say; plan: whatever `Source.items` needs; notes:
-    sentences for the user, which the file keeps.
+    sentences for the user, which the file keeps; lossy: images from lossy files by split.
     """
 
     counts: Rows
@@ -58,6 +58,7 @@ class Survey:
     scene_rule: str = ""
     plan: Any = None
     notes: tuple[str, ...] = ()
+    lossy: Rows = field(default_factory=dict)
 
 
 class Source(ABC):

@@ -45,6 +45,7 @@ class Header:
     scene_rule: str = ""  # how images were grouped into scenes, if the source does not say
     void_label: int | None = None  # of pixels that count nowhere
     notes: tuple[str, ...] = ()  # what the source's survey found
+    lossy: Mapping[str, int] = field(default_factory=dict)  # images from lossy files, by split
 
     def attrs(self) -> dict[str, Any]:
         """The root attributes of an unfinished file."""
@@ -53,6 +54,8 @@ class Header:
             optional["void_label"] = self.void_label
         if self.notes:
             optional["notes"] = json.dumps(self.notes, ensure_ascii=False)
+        if any(self.lossy.values()):
+            optional["lossy_files"] = json.dumps([self.lossy[name] for name in SPLITS])
         if "seed" in self.parameters:
             optional["seed"] = self.parameters["seed"]
         return {

@@ -32,7 +32,7 @@ from sri_cli.labeling.session import (
 from sri_cli.metrics.evaluate import open_runs
 from sri_cli.metrics.image_metrics import DEMO, TOWERS, no_towers_warning
 from sri_cli.metrics.images import open_folder
-from sri_cli.metrics.records import data_facts, run_subject
+from sri_cli.metrics.records import data_facts, lossy_warning, run_subject
 from sri_cli.run import Workspace
 
 TEMPERATURE = 1.0  # of the S-Acc protocol
@@ -161,7 +161,11 @@ def folder_source(
     chosen = np.sort(np.random.default_rng(seed).choice(folder.count, count, replace=False))
     images = np.concatenate([folder.read(int(i), int(i) + 1) for i in chosen])
     weights, path = image_hash(images), path.resolve()
-    subject = {"kind": "images", "images": str(path), "count": count, "sha256": weights}
+    subject: dict[str, Any] = {"kind": "images", "images": str(path), "count": count}
+    subject["sha256"] = weights
+    if lossy := sum(folder.lossy[int(i)] for i in chosen if folder.lossy):
+        subject["lossy"] = lossy
+        print(f"Warning: {path}: {lossy_warning('images', lossy)}", file=sys.stderr)
     model = Model(name=path.name, weights=weights, subject=subject)
     file = None if data is None else DataFile(workspace.find_data(data, folder.size))
     return Source(model, folder.size, chosen.tolist(), lambda: images, file)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from sri_cli import __version__
 from sri_cli.atomic import list_folder
 from sri_cli.data.image_files import Unreadable, image_files, is_lossy, read_upright, unreadable
+from sri_cli.data.sources.listing import MASK_FOLDERS
 from sri_cli.device import choose_precision
 from sri_cli.errors import SriError
 from sri_cli.generation.sample import check_request, quantise, sample_scenes
@@ -37,7 +38,6 @@ from sri_cli.metrics.records import model_digest
 
 CACHE = "fid"  # folder of a data root or a run
 ARRAYS = (".npz", ".npy", ".h5")
-MASKS = "masks"  # folders of this name hold no images
 MODES = ("1", "L", "P", "RGB", "LA", "RGBA", "PA", "CMYK", "YCbCr")  # of at most 8 bits a channel
 BLOCK = 512  # images in memory at once
 HINT = (
@@ -162,8 +162,7 @@ def open_folder(folder: Path) -> ImageSource:
 
 
 def _of_files(named: Path, folder: Path) -> ImageSource:
-    files = image_files(folder)[0]
-    files = [path for path in files if MASKS not in path.relative_to(folder).parts[:-1]]
+    files = [path for path in image_files(folder)[0] if not _is_mask(path.relative_to(folder))]
     if not files:
         raise SriError(f"--images {named} has no images", HINT)
     size = _read_file(files[0]).shape[0]
@@ -177,6 +176,11 @@ def _of_files(named: Path, folder: Path) -> ImageSource:
         return np.stack(images)
 
     return ImageSource(len(files), size, read, lossy=[is_lossy(path) for path in files])
+
+
+def _is_mask(path: Path) -> bool:
+    """Whether a file lies in a folder of masks, as `sri prepare folder` names them."""
+    return any(part.lower() in MASK_FOLDERS for part in path.parts[:-1])
 
 
 def _read_file(path: Path) -> Images:

@@ -93,7 +93,7 @@ class Context:
         warnings = [
             warning,
             lossy_warning("images measured", self.subject.get("lossy")),
-            lossy_warning("real images", data.get("lossy")),
+            lossy_warning("real images of the split", data.get("lossy")),
         ]
         return {
             "schema": SCHEMA,

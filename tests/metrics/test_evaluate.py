@@ -22,6 +22,8 @@ from PIL import Image
 from sri_cli import checkpoint as checkpoints
 from sri_cli.cli.main import cli
 from sri_cli.config.load import load_recipe
+from sri_cli.data.prepare import prepare
+from sri_cli.data.sources.folder import FolderOptions, FolderSource
 from sri_cli.data.writer import DataFileWriter
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import TrainedRun, load_run, open_run
@@ -288,6 +290,23 @@ def test_a_warning_stands_beside_values_of_lossy_files(
     for style in ([], ["--table", "text"]):
         shown = sri_eval(workspace, *words, *style).stdout
         assert shown.count("†") == 2 and "4 of the images measured" in " ".join(shown.split())
+
+
+def test_data_prepared_from_lossy_files_is_known(trained: TrainedRun, tmp_path: Path) -> None:
+    """A warning beside what is compared with the real images, none beside scores of scenes."""
+    noise = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), np.uint8)
+    for i, image in enumerate(noise):
+        split, ending = ("train", "val", "test")[i // 3], "png" if i < 4 else "jpg"
+        (tmp_path / "photos" / split).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "photos" / split / f"{i}.{ending}")
+    file = tmp_path / "photos-32.h5"
+    options = FolderOptions(size_px=32)
+    data = prepare(FolderSource(tmp_path / "photos", options, workers=1), file, workers=1).data
+    assert [data.num_lossy(split) for split in ("train", "val", "test")] == [0, 2, 3]
+    records = evaluate_run(trained, ["elbo", "order"], str(file), num=3)
+    warned = {m["metric"]: "lossy" in (m["warning"] or "") for m in records}
+    assert warned["negative_elbo"] and not warned["order_iou"]
+    assert records[0]["data"]["lossy"] == 3
 
 
 def test_an_interrupted_evaluation_continues(workspace: Workspace, trained: TrainedRun) -> None:

@@ -26,7 +26,7 @@ from PIL import Image, ImageFilter
 from sri_cli.console import Progress, counted
 from sri_cli.cores import available_cores
 from sri_cli.data.dataset import SPLITS
-from sri_cli.data.image_files import Pixels, Unreadable
+from sri_cli.data.image_files import Pixels, Unreadable, is_lossy
 from sri_cli.data.parallel import parallel_map
 from sri_cli.data.source import Options, Rows, Scenario, Source, Survey, sixth
 from sri_cli.data.sources.listing import Entry, MaskNames, list_images
@@ -98,6 +98,7 @@ class Look(NamedTuple):
     means: bytes = b""  # of MEANS x MEANS parts, 0 to 255
     turned: bool = False  # the mask, as the image's EXIF says
     has_rim: bool = False  # thin areas of RIM_LABEL
+    lossy: bool = False  # the image's file
 
 
 def look_at(resizing: Resizing, entry: Entry) -> Look:
@@ -107,7 +108,8 @@ def look_at(resizing: Resizing, entry: Entry) -> Look:
     except Unreadable as error:
         return Look(str(error))
     means = Image.fromarray(pixels).convert("L").resize((MEANS, MEANS), Image.Resampling.BOX)
-    return Look(None, means.tobytes(), turned, mask is not None and has_rim(mask))
+    rim = mask is not None and has_rim(mask)
+    return Look(None, means.tobytes(), turned, rim, is_lossy(entry.image))
 
 
 def has_rim(mask: Pixels) -> bool:
@@ -247,6 +249,7 @@ class FolderSource(Source):
             "" if pattern is None else f"images whose names agree in {pattern}",
             plan,
             tuple(notes),
+            {split: sum(looks[entry.name].lossy for entry in plan[split]) for split in SPLITS},
         )
 
     def _check_masks(
