@@ -42,9 +42,11 @@ def data(tmp_path_factory: pytest.TempPathFactory, write_small_data: Callable[..
     return write_small_data(tmp_path_factory.mktemp("data") / "towers-32.h5")
 
 
-def start(run: Path, data: Path, steps: int, processes: int = 2) -> subprocess.Popen[str]:
-    Path(f"{run}.recipe.json").write_text(json.dumps(RECIPE))
-    words = [str(run), str(data), str(processes), str(steps)]
+def start(
+    run: Path, data: Path, steps: int, recipe: dict[str, Any] = RECIPE
+) -> subprocess.Popen[str]:
+    Path(f"{run}.recipe.json").write_text(json.dumps(recipe))
+    words = [str(run), str(data), "2", str(steps)]
     return subprocess.Popen(
         [sys.executable, "-m", "tests.launched", *words],
         cwd=ROOT,
@@ -89,69 +91,67 @@ def losses(run: Path) -> list[tuple[int, float]]:
     return [(record["step"], record["loss"]) for record in read_log(run)]
 
 
-def test_two_processes_end_where_one_does_and_one_resumes_their_run(
+def test_two_processes_of_torchrun_end_where_one_does_and_one_resumes_their_run(
     tmp_path: Path, data: Path
 ) -> None:
     train(recipe_from_dict(RECIPE), DataFile(data), tmp_path / "one")
-    output = finish(start(tmp_path / "two", data, 4))
-    assert "step 4" in output and "2 processes on cpu" in output
-    assert output.count("to step 4") == 1  # the first rank alone prints
-    train(recipe_from_dict(RECIPE), DataFile(data), tmp_path / "two")
-    alone, together = losses(tmp_path / "one"), losses(tmp_path / "two")
+    file, run = tmp_path / "small.yaml", tmp_path / "two"
+    file.write_text(json.dumps(RECIPE))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    # Behind --, or torchrun would take --run for an option of its own.
+    command += ["--standalone", "-m", "--", "sri_cli", "train", "--gpus", "0", "--steps", "4"]
+    command += ["--recipe", str(file), "--data", str(data), "--run", str(run), "--threads", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "--json"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["step"] == 4  # the first rank alone prints
+    assert "2 processes on cpu" in done.stderr and done.stderr.count("to step 4") == 1
+    assert [record["threads"] for record in read_log(run)] == [2] * 4  # of each process
+    train(recipe_from_dict(RECIPE), DataFile(data), run)
+    alone, together = losses(tmp_path / "one"), losses(run)
     assert [step for step, _ in together] == [1, 2, 3, 4, 5, 6]
     for (_, one), (_, two) in zip(alone, together, strict=True):
         assert two == pytest.approx(one, rel=1e-3)
 
 
-def test_a_killed_process_restarts_the_job_and_no_step_is_lost(tmp_path: Path, data: Path) -> None:
+def test_a_job_survives_a_killed_process_and_signals_and_refuses_another_recipe(
+    tmp_path: Path, data: Path
+) -> None:
+    """One run through it all: each start of two processes takes seconds."""
     run = tmp_path / "run"
-    process = start(run, data, 40)
+    process = start(run, data, LONG)
     wait_for_step(run, 4, process)
     workers = workers_of(process.pid)
     assert len(workers) == 2
     os.kill(workers[1], signal.SIGKILL)
-    output = finish(process)
-    assert "resuming" in output, "the kill came too late"
-    assert [step for step, _ in losses(run)] == list(range(1, 41))
-
-
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
-def test_a_signal_saves_and_the_same_command_resumes(tmp_path: Path, data: Path, name: str) -> None:
-    run = tmp_path / "run"
+    wait_until(lambda: len(set(workers_of(process.pid)) - set(workers)) == 2, process)
+    wait_for_step(run, losses(run)[-1][0] + 4, process)
+    output = stop(process, run, "SIGTERM")
+    assert "resuming" in output and output.count("to step") == 2  # the first rank alone prints
     process = start(run, data, LONG)
-    wait_for_step(run, 2, process)
+    wait_for_step(run, losses(run)[-1][0] + 2, process)
+    stop(process, run, "SIGUSR1")
+    last = losses(run)[-1][0]
+    assert [step for step, _ in losses(run)] == list(range(1, last + 1))  # no step is lost
+    changed = {**RECIPE, "train": RECIPE["train"] | {"lr": 0.5}}
+    output = finish(start(run, data, LONG, recipe=changed), code=2)  # and not retried
+    assert output.count("Error") == 1 and "was trained otherwise: train.lr" in output
+
+
+def stop(process: subprocess.Popen[str], run: Path, name: str) -> str:
+    """Send a signal: the job saves, says so, and names the command that resumes it."""
     process.send_signal(getattr(signal, name))
     output = finish(process, code=75)
     step = int(checkpoints.checkpoints_in(run)[-1].name[5:])
     said, hint = output.splitlines()[-2:]
     assert f"Stopped at step {step};" in said and "sri train --gpus 2" in hint
     assert losses(run)[-1][0] == step < LONG
-    finish(start(run, data, step + 2))
-    assert [number for number, _ in losses(run)] == list(range(1, step + 3))
+    return output
 
 
-def test_a_user_error_is_printed_once_and_not_retried(tmp_path: Path, data: Path) -> None:
-    run = tmp_path / "run"
-    finish(start(run, data, 2))
-    RECIPE["train"]["lr"] = 0.5
-    try:
-        output = finish(start(run, data, 4), code=2)
-    finally:
-        del RECIPE["train"]["lr"]
-    assert output.count("Error") == 1 and "was trained otherwise: train.lr" in output
-
-
-def test_torchrun_starts_the_command_itself(tmp_path: Path, data: Path) -> None:
-    file = tmp_path / "small.yaml"
-    file.write_text(json.dumps(RECIPE))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    # Behind --, or torchrun would take --run for an option of its own.
-    command += ["--standalone", "-m", "--", "sri_cli", "train", "--gpus", "0"]
-    command += ["--recipe", str(file), "--data", str(data), "--run", str(tmp_path / "run")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, "--json"], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["step"] == 6  # the first rank alone prints
-    assert [step for step, _ in losses(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)

@@ -1,0 +1,246 @@
+"""A job on two hosts, and a job of SLURM: real ones, on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sri_cli import checkpoint as checkpoints
+from sri_cli.config.load import recipe_from_dict
+from sri_cli.data.dataset import DataFile
+from sri_cli.training.log import read_log
+from sri_cli.training.trainer import train
+from tests.ranks import free_port
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent.parent
+STEPS = 40
+RECIPE: dict[str, Any] = {
+    "name": "small",
+    "data": "towers",
+    "model": {"system": "genesis-v2", "image_size": 32, "slots": 3, "slot_size": 8},
+    "train": {
+        "geco_target": 0.5655,
+        "steps": STEPS,
+        "batch": 4,
+        "log_every": 1,
+        "checkpoint_every": 2,
+        "precision": "fp32",
+    },
+}
+SEARCH_PATH = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+ENVIRONMENT = {"PYTHONPATH": SEARCH_PATH, "OMP_NUM_THREADS": "1"}
+# As in training/README.md: restarted processes must not reuse old addresses.
+ENVIRONMENT["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+
+
+@pytest.fixture
+def data(tmp_path: Path, write_small_data: Callable[..., Path]) -> Path:
+    return write_small_data(tmp_path / "towers-32.h5")
+
+
+def run_as_root(*words: str) -> str:
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture
+def hosts() -> Iterator[list[str]]:
+    """Two network namespaces, joined by a cable, with the names of two hosts."""
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        pytest.skip("network namespaces need root and iproute2")
+    names = [f"sri-{os.getpid()}-{letter}" for letter in "ab"]
+    folders = [Path("/etc/netns") / name for name in names]
+    try:
+        try:
+            for name in names:
+                run_as_root("ip", "netns", "add", name)
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"no network namespaces here: {error.stderr.strip()}")
+        a, b = names
+        ends = ["netns", a, "type", "veth", "peer", "name", "cable", "netns", b]
+        run_as_root("ip", "link", "add", "cable", *ends)
+        table = "127.0.0.1 localhost\n10.99.0.1 host-a\n10.99.0.2 host-b\n"
+        for number, (name, folder) in enumerate(zip(names, folders, strict=True), 1):
+            run_as_root("ip", "-n", name, "addr", "add", f"10.99.0.{number}/24", "dev", "cable")
+            for device in ("cable", "lo"):
+                run_as_root("ip", "-n", name, "link", "set", device, "up")
+            folder.mkdir(parents=True)
+            (folder / "hosts").write_text(table)  # its /etc/hosts
+        yield names
+    finally:
+        for name, folder in zip(names, folders, strict=True):
+            kill_host(name)
+            subprocess.run(["ip", "netns", "del", name], capture_output=True)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def kill_host(name: str) -> None:
+    """Every process of a namespace, at once."""
+    pids = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True).stdout
+    for pid in pids.split():
+        os.kill(int(pid), signal.SIGKILL)
+
+
+def start_on(host: str, name: str, words: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """torchrun on one of two hosts, as in training/README.md, with one CPU process each."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"]
+    torchrun += ["--nproc-per-node", "1", "--max-restarts", "3", "--rdzv-backend", "c10d"]
+    torchrun += ["--rdzv-id", "job", "--rdzv-endpoint", "host-a:29500", "-m", "--", *words]
+    named = ["unshare", "--uts", "sh", "-c", 'hostname "$0"; exec "$@"', host, *torchrun]
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            ["ip", "netns", "exec", name, *named],
+            cwd=ROOT,
+            env=os.environ | ENVIRONMENT,
+            stdout=output,
+            stderr=output,
+        )
+
+
+def test_two_hosts_train_as_one_process_and_survive_the_loss_of_one(
+    tmp_path: Path, data: Path, hosts: list[str]
+) -> None:
+    train(recipe_from_dict(RECIPE), DataFile(data), tmp_path / "one")
+    run, recipe = tmp_path / "two", tmp_path / "small.yaml"
+    recipe.write_text(json.dumps(RECIPE))
+    words = ["sri_cli", "train", "--gpus", "0", "--recipe", str(recipe), "--data", str(data)]
+    words += ["--run", str(run)]
+    logs = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    a = start_on("host-a", hosts[0], words, logs[0])
+    b = start_on("host-b", hosts[1], words, logs[1])
+    wait_for_step(run, 4, a, logs)
+    kill_host(hosts[1])
+    assert b.wait(timeout=60) != 0
+    assert read_log(run)[-1]["step"] < STEPS, "the kill came too late"
+    b = start_on("host-b", hosts[1], words, logs[1])
+    assert a.wait(timeout=300) == 0 and b.wait(timeout=60) == 0, text_of(logs)
+    assert "2 processes on cpu" in text_of(logs) and "resuming" in text_of(logs)
+    together, alone = read_log(run), read_log(tmp_path / "one")
+    assert [record["step"] for record in together] == list(range(1, STEPS + 1))
+    losses = [record["loss"] for record in alone]
+    assert [record["loss"] for record in together] == pytest.approx(losses, rel=1e-3)
+
+
+def text_of(logs: list[Path]) -> str:
+    return "\n".join(log.read_text() for log in logs if log.exists())
+
+
+def wait_for_step(run: Path, step: int, process: subprocess.Popen[bytes], logs: list[Path]) -> None:
+    while process.poll() is None:
+        paths = checkpoints.checkpoints_in(run)
+        if paths and int(paths[-1].name[5:]) >= step:
+            return
+        time.sleep(0.02)
+    raise AssertionError(text_of(logs))
+
+
+SLURM_CONF = """\
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+SlurmdUser=root
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+ReturnToService=2
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} State=UNKNOWN
+PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A SLURM of one node; the environment of its commands."""
+    missing = [name for name in ("munged", "slurmctld", "slurmd") if shutil.which(name) is None]
+    if os.geteuid() != 0 or missing:
+        pytest.skip(f"needs root and Debian's slurm-wlm and munge ({', '.join(missing)})")
+    # Not pytest's folder: munge wants a short path of a socket, and that others may enter it.
+    folder = Path(tempfile.mkdtemp(prefix="sri-slurm-"))
+    folder.chmod(0o755)
+    for name in ("state", "spool"):
+        (folder / name).mkdir()
+    conf, host = folder / "slurm.conf", socket.gethostname().partition(".")[0]
+    ports = (free_port(), free_port())
+    conf.write_text(SLURM_CONF.format(folder=folder, host=host, ports=ports, cores=os.cpu_count()))
+    (folder / "cgroup.conf").write_text("CgroupAutomount=no\n")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | ENVIRONMENT | {"SLURM_CONF": str(conf), "PATH": path}
+    files = {name: f"{folder}/munge.{name}" for name in ("socket", "key")}
+    files |= {f"{name}-file": f"{folder}/munged.{name}" for name in ("pid", "log", "seed")}
+    files["key-file"] = files.pop("key")
+    try:
+        run_as_root("mungekey", "--create", f"--keyfile={files['key-file']}")
+        run_as_root("munged", "--force", *(f"--{name}={value}" for name, value in files.items()))
+        for daemon in ("slurmctld", "slurmd"):
+            subprocess.run([daemon], check=True, env=environment, capture_output=True)
+        yield environment
+    finally:
+        for daemon in ("slurmd", "slurmctld", "munged"):
+            if (folder / f"{daemon}.pid").exists():
+                os.kill(int((folder / f"{daemon}.pid").read_text()), signal.SIGTERM)
+        time.sleep(1)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_slurm_job_is_stopped_by_its_time_limit_requeued_and_finished(
+    tmp_path: Path, data: Path, slurm: dict[str, str]
+) -> None:
+    """The script of training/README.md, with CPU processes and a limit of one minute."""
+    tree = {**RECIPE, "train": RECIPE["train"] | {"steps": 6, "checkpoint_every": 100}}
+    record = train(recipe_from_dict(tree), DataFile(data), tmp_path / "timed").record
+    # So many that they do not fit into one time limit, which leaves at most 30 s.
+    steps = round(40 * record["images_per_second"] / tree["train"]["batch"])
+    tree["train"]["steps"] = steps
+    recipe, run = tmp_path / "small.yaml", tmp_path / "run"
+    recipe.write_text(json.dumps(tree))
+    readme = (ROOT / "sri_cli" / "training" / "README.md").read_text()
+    script = re.findall(r"```\n(#!/bin/bash\n#SBATCH.*?)```", readme, re.DOTALL)[0]
+    words = f"train --gpus 0 --recipe {recipe} --data {data} --run {run}"
+    for ours, here in (
+        (r"--nproc-per-node \d+", "--nproc-per-node 2"),
+        (r":29500", f":{free_port()}"),
+        (r"train --recipe [^&\n]*", f"{words} "),
+    ):
+        script, count = re.subn(ours, here, script)
+        assert count == 1, ours
+    (tmp_path / "job.sh").write_text(script)
+    limits = ["--nodes=1", "--gpus-per-node=0", "--time=1", "--signal=B:USR1@30"]
+    options = ["--parsable", f"--output={tmp_path}/out.txt", *limits]
+    submitted = ["sbatch", *options, str(tmp_path / "job.sh")]
+    done = subprocess.run(submitted, env=slurm, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    states, began = {}, time.monotonic()
+    while time.monotonic() - began < 900:
+        show = ["scontrol", "--oneliner", "show", "job", done.stdout.strip()]
+        shown = subprocess.run(show, env=slurm, capture_output=True, text=True).stdout
+        states = dict(word.split("=", 1) for word in shown.split() if "=" in word)
+        if states["JobState"] not in ("PENDING", "RUNNING", "COMPLETING", "REQUEUED"):
+            break
+        time.sleep(1)
+    output = (tmp_path / "out.txt").read_text()
+    assert states["JobState"] == "COMPLETED", output
+    assert int(states["Restarts"]) >= 1 and "resuming" in output, output
+    assert [record["step"] for record in read_log(run)] == list(range(1, steps + 1))
