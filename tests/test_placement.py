@@ -51,6 +51,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "genesis": {"system": "genesis", "component_size": 4, "component_channels": 8},
     "emorl": {"system": "emorl", "refinements": 2, "std": 0.1},
 }
+NUMBERS = np.random.default_rng(0)
 # Moves between devices, which are meant.
 MOVES = {"aten::_to_copy", "aten::copy_"}
 
@@ -114,7 +115,7 @@ def move(module: nn.Module, *args: Any, memory_format: Any = None) -> nn.Module:
 def numbers(tensor: Tensor) -> Any:
     """For Tensor.numpy: any numbers from 0 to 1."""
     assert tensor.device.type == "cpu", "numpy() of a GPU tensor"
-    drawn = np.random.default_rng(0).random(tuple(tensor.shape))
+    drawn = NUMBERS.random(tuple(tensor.shape))
     return drawn.astype(str(tensor.dtype).removeprefix("torch."))
 
 
