@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sri_cli.models.base import Scene
-from sri_cli.models.kernels import ConvTranspose2d, GroupNormRelu
+from sri_cli.models.kernels import ConvTranspose2d, GroupNormRelu, broadcast_sum
 from sri_cli.models.layers import EDGES, coordinate_grid, init_small, position_code
 
 UPSAMPLING = 16  # four transposed convolutions of stride 2
@@ -36,6 +37,37 @@ def grid_side(image_size: int) -> int:
     return image_size // UPSAMPLING
 
 
+KERNEL = 5
+
+
+def doubling(inputs: int, outputs: int) -> ConvTranspose2d:
+    """A transposed convolution that doubles the side."""
+    return ConvTranspose2d(inputs, outputs, KERNEL, stride=2, padding=2, output_padding=1)
+
+
+def double(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """What a `doubling` with these parameters does."""
+    return F.conv_transpose2d(x, weight, bias, stride=2, padding=2, output_padding=1)
+
+
+def doubling_taps(grid: int) -> Tensor:
+    """[taps, pixels]: how often each tap of a `doubling` of a grid of ones reaches each pixel."""
+    taps = torch.eye(KERNEL**2).view(1, -1, KERNEL, KERNEL)
+    return double(torch.ones(1, 1, grid, grid), taps)[0].flatten(1)
+
+
+def double_broadcast(slots: Tensor, weight: Tensor, taps: Tensor, rest: Tensor) -> Tensor:
+    """A `doubling` of slots [N,D] that are the same at every pixel, plus `rest` [1,C,H,W].
+
+    It is a linear map of the slot, one for each pixel: weight [D,C,5,5] summed over the taps that
+    reach the pixel.
+    """
+    channels, rows, columns = rest.shape[1:]
+    maps = (weight.flatten(2) @ taps).permute(2, 1, 0).flatten(0, 1)  # [H*W*C,D]
+    x = F.linear(slots, maps, rest.permute(0, 2, 3, 1).flatten())
+    return x.view(-1, rows, columns, channels).permute(0, 3, 1, 2)
+
+
 class SlotDecoder(nn.Module):
     """Decodes slots one by one and blends them: masks are a softmax over slots."""
 
@@ -44,15 +76,21 @@ class SlotDecoder(nn.Module):
         raise NotImplementedError
 
     def forward(self, slots: Tensor) -> Scene:
-        decoded = in_parts(lambda part: self.decode(part).float(), slots.flatten(0, 1))
+        decoded = in_parts(self._planes, slots.flatten(0, 1))
         rgb, logits = decoded.unflatten(0, slots.shape[:2]).split([3, 1], dim=2)
         return Scene(rgb.sigmoid(), logits.log_softmax(dim=1))
+
+    def _planes(self, slots: Tensor) -> Tensor:
+        """`decode` in float32, one plane per channel: colours and logits go separate ways."""
+        decoded = self.decode(slots)
+        return decoded.to(torch.float32, memory_format=torch.contiguous_format)
 
 
 class BroadcastDecoder(SlotDecoder):
     """GENESIS-v2's and SRI's decoder: [slot ; row ; column] on a grid of H/16, four doublings."""
 
     grid: Tensor
+    taps: Tensor
 
     def __init__(self, image_size: int, slot_size: int, channels: int) -> None:
         """Raises ValueError for an `image_size` that 16 does not divide."""
@@ -61,18 +99,20 @@ class BroadcastDecoder(SlotDecoder):
         layers: list[nn.Module] = []
         for inputs in (slot_size + 2, channels, channels, channels):
             layers += [
-                ConvTranspose2d(inputs, channels, 5, stride=2, padding=2, output_padding=1),
+                doubling(inputs, channels),
                 GroupNormRelu(8, channels),
                 nn.Identity(),  # checkpoints count the ReLU as a layer
             ]
         self.layers = nn.Sequential(*layers, nn.Conv2d(channels, OUTPUTS, 1))
         self.register_buffer("grid", coordinate_grid(side), persistent=False)
+        self.register_buffer("taps", doubling_taps(side), persistent=False)
 
     def decode(self, slots: Tensor) -> Tensor:
-        grid = self.grid.expand(len(slots), -1, -1, -1)
-        broadcast = slots[:, :, None, None].expand(-1, -1, *grid.shape[2:])
-        x = torch.cat([broadcast, grid], dim=1)
-        return self.layers(x.contiguous(memory_format=torch.channels_last))
+        first = self.layers[0]
+        assert isinstance(first, ConvTranspose2d)
+        weight, grid_weight = first.weight.split([slots.shape[1], len(self.grid)])
+        grid = double(self.grid[None], grid_weight, first.bias)
+        return self.layers[1:](double_broadcast(slots, weight, self.taps, grid))
 
 
 class PositionedDecoder(SlotDecoder):
@@ -92,10 +132,6 @@ class PositionedDecoder(SlotDecoder):
         """The projected position code, [1,D,grid,grid]."""
         return self.position(self.code).T.unflatten(1, (self.grid, self.grid))[None]
 
-    def decode(self, slots: Tensor) -> Tensor:
-        x = slots[:, :, None, None] + self.positions()
-        return self.convolutions(x.contiguous(memory_format=torch.channels_last))
-
 
 class IodineDecoder(PositionedDecoder):
     """Five valid 3x3 convolutions over a grid of H+10; images of any size."""
@@ -113,9 +149,8 @@ class IodineDecoder(PositionedDecoder):
         # for every slot: the first layer costs next to nothing.
         first, *later = self.convolutions
         assert isinstance(first, nn.Conv2d)
-        constant = nn.functional.linear(slots, first.weight.sum(dim=(2, 3)))
-        x = constant[:, :, None, None] + first(self.positions())
-        x = x.contiguous(memory_format=torch.channels_last)
+        constant = F.linear(slots, first.weight.sum(dim=(2, 3)))
+        x = broadcast_sum(constant, first(self.positions()))
         for layer in later:
             x = layer(x)
         return x
@@ -124,15 +159,23 @@ class IodineDecoder(PositionedDecoder):
 class BigDecoder(PositionedDecoder):
     """Four doublings of a grid of H/16."""
 
+    taps: Tensor
+
     def __init__(self, image_size: int, slot_size: int, channels: int = CHANNELS) -> None:
         """Raises ValueError for an `image_size` that 16 does not divide."""
         layers: list[nn.Module] = []
         for inputs in (slot_size, channels, channels, channels):
-            doubling = ConvTranspose2d(inputs, channels, 5, 2, padding=2, output_padding=1)
-            layers += [doubling, nn.ReLU()]
-        layers += [ConvTranspose2d(channels, channels, 5, padding=2), nn.ReLU()]
+            layers += [doubling(inputs, channels), nn.ReLU(inplace=True)]
+        layers += [ConvTranspose2d(channels, channels, 5, padding=2), nn.ReLU(inplace=True)]
         layers += [ConvTranspose2d(channels, OUTPUTS, 3, padding=1)]
         super().__init__(grid_side(image_size), slot_size, layers)
+        self.register_buffer("taps", doubling_taps(self.grid), persistent=False)
+
+    def decode(self, slots: Tensor) -> Tensor:
+        first = self.convolutions[0]
+        assert isinstance(first, ConvTranspose2d)
+        x = double_broadcast(slots, first.weight, self.taps, first(self.positions()))
+        return self.convolutions[1:](x)
 
 
 DECODERS: dict[str, type[IodineDecoder] | type[BigDecoder]] = {

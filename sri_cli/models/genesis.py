@@ -33,7 +33,7 @@ from sri_cli.models.distributions import (
     shifted_softplus,
     squashed_prior,
 )
-from sri_cli.models.kernels import ConvTranspose2d
+from sri_cli.models.kernels import ConvTranspose2d, broadcast_sum
 from sri_cli.models.layers import BatchNorm2d, Lstm, coordinate_grid, full_precision
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.scene_encoder import SceneEncoder
@@ -79,6 +79,17 @@ class Transposed5(ConvTranspose2d):
         return F.conv2d(input, weight, self.bias, padding=2)
 
 
+class FromPixel(nn.ConvTranspose2d):
+    """A transposed convolution of a single pixel, computed as the matrix product that it is."""
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        assert self.bias is not None
+        weight = self.weight.permute(0, 2, 3, 1)  # [D,h,w,C]
+        h, w = weight.shape[1:3]
+        x = torch.addmm(self.bias.repeat(h * w), input.flatten(1), weight.flatten(1))
+        return x.unflatten(1, (h, w, -1)).permute(0, 3, 1, 2)
+
+
 class Gated(nn.Module):
     """A convolution to twice the channels [h ; g], each half normed on its own: h * sigmoid(g)."""
 
@@ -112,7 +123,7 @@ def gated_decoder(image_size: int, latent_size: int) -> nn.Sequential:
     """Latents [N,D,1,1] to [N,32,H,W]."""
     strides = STRIDES[image_size][::-1]
     channels = (BROADCAST_CHANNELS, *DECODER_CHANNELS)
-    whole = ConvTranspose2d(latent_size, 2 * BROADCAST_CHANNELS, remaining_size(image_size))
+    whole = FromPixel(latent_size, 2 * BROADCAST_CHANNELS, remaining_size(image_size))
     layers = [
         Gated(Transposed5(channels[i], 2 * channels[i + 1], strides[i]))
         for i in range(len(strides))
@@ -204,7 +215,7 @@ class BroadcastConvolutions(nn.Module):
         self.latent_size = latent_size
         layers: list[nn.Module] = []
         for inputs in (latent_size + 2, *(channels for _ in range(DECODER_LAYERS - 1))):
-            layers += [nn.Conv2d(inputs, channels, 3), nn.ELU()]
+            layers += [nn.Conv2d(inputs, channels, 3), nn.ELU(inplace=True)]
         self.layers = nn.Sequential(*layers, nn.Conv2d(channels, 3, 1))
         side = image_size + 2 * DECODER_LAYERS
         self.register_buffer("grid", coordinate_grid(side), persistent=False)
@@ -213,9 +224,7 @@ class BroadcastConvolutions(nn.Module):
         weight, bias = self.layers[0].parameters()
         constant = F.linear(latents, weight[:, : self.latent_size].sum(dim=(2, 3)), bias)
         positions = F.conv2d(self.grid[None], weight[:, self.latent_size :])
-        x = constant[..., None, None] + positions
-        x = x.contiguous(memory_format=torch.channels_last)
-        return self.layers[1:](x).float().sigmoid()
+        return self.layers[1:](broadcast_sum(constant, positions)).float().sigmoid()
 
 
 def component_encoder(image_size: int, latent_size: int, channels: int) -> nn.Sequential:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, logsumexp
 
 from sri_cli.models.base import Scene
 from sri_cli.models.distributions import HALF_LOG_2PI
+from sri_cli.models.kernels import trains_on_cpu
 
 LikelihoodKind = Literal["mog", "gaussian"]
 
@@ -46,5 +48,41 @@ class ImageLikelihood:
         if gaussian or self.kind == "gaussian":
             error = precision * (images - scene.image).square()
             return (error + log_std).flatten(1).sum(dim=1)
-        fit = scene.log_masks - precision * (images[:, None] - scene.rgb).square()
-        return (log_std - logsumexp(fit, dim=1)).flatten(1).sum(dim=1)
+        parts = images.contiguous(), scene.rgb, scene.log_masks, precision
+        if trains_on_cpu(scene.rgb):
+            mixture: Tensor = _Mixture.apply(*parts)
+        else:
+            mixture = log_mixture(*parts)[0]
+        return (log_std - mixture).flatten(1).sum(dim=1)
+
+
+def log_mixture(
+    images: Tensor, rgb: Tensor, log_masks: Tensor, precision: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """log sum_k mask_k exp(-precision * (image - rgb_k)^2) [B,C,H,W].
+
+    Also image - rgb_k and the logarithms under the sum, both [B,K,C,H,W].
+    """
+    apart = images[:, None] - rgb
+    fit = torch.addcmul(log_masks, apart, apart, value=-precision)
+    return logsumexp(fit, dim=1), apart, fit
+
+
+class _Mixture(torch.autograd.Function):
+    """`log_mixture`, with a backward pass in four trips to memory where autograd takes eleven."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, images: Tensor, rgb: Tensor, log_masks: Tensor, precision: float
+    ) -> Tensor:
+        mixture, apart, fit = log_mixture(images, rgb, log_masks, precision)
+        ctx.save_for_backward(apart, fit.sub_(mixture[:, None]).exp_())
+        ctx.precision = precision
+        return mixture
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        apart, responsibility = ctx.saved_tensors
+        slope = responsibility * grads[0][:, None]
+        by_mask = slope.sum(dim=2, keepdim=True)
+        return None, slope.mul_(apart).mul_(2 * ctx.precision), by_mask, None

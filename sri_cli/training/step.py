@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sri_cli.device import keep_freed_memory
 from sri_cli.errors import SriFailure
 from sri_cli.models.base import Losses, SlotVAE
+from sri_cli.models.compiled import kernels
 from sri_cli.training.distributed import Ranks, share_batch_statistics
 from sri_cli.training.execution import (
     CapturedStep,
@@ -53,6 +54,10 @@ class TrainStep:
         # to(memory_format=...) changes 4-d weights only, which are those of convolutions.
         self.model = model.to(self.device).to(memory_format=torch.channels_last).train()
         self.notes: list[str] = []  # for the user
+        compiled = kernels() if self.device.type == "cpu" else None
+        if compiled is not None and compiled.seconds:
+            seconds = f"{compiled.seconds:.1f} s"
+            self.notes.append(f"Note: compiled for this processor in {seconds}, once")
         if self.mode.compiled and self.model.matches_on_host:
             self.notes.append("Note: slots are matched on the CPU: not compiled, no CUDA graph")
             self.mode = ExecutionMode(self.mode.precision)

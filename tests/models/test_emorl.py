@@ -9,7 +9,7 @@ import torch
 
 from sri_cli.models.base import Losses
 from sri_cli.models.build import build_model
-from sri_cli.models.decoders import DECODERS, IodineDecoder, PositionedDecoder
+from sri_cli.models.decoders import DECODERS, IodineDecoder
 from sri_cli.models.emorl import DualGru, Parameters
 from sri_cli.models.layers import ConvEncoder, position_code
 from sri_cli.rng import draw_noise
@@ -69,7 +69,7 @@ def test_decoders_make_scenes_of_the_size(kind: str, size: int) -> None:
 
 def test_the_short_cut_of_iodine_is_the_convolution_of_the_broadcast_slots() -> None:
     decoder, slots = lively(IodineDecoder(12, 8)), torch.randn(6, 8)
-    plain = PositionedDecoder.decode(decoder, slots)
+    plain = decoder.convolutions(slots[:, :, None, None] + decoder.positions())
     torch.testing.assert_close(decoder.decode(slots), plain, rtol=1e-4, atol=1e-4)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,13 +16,15 @@ from sri_cli.config.load import load_recipe
 from sri_cli.models import distributions as gaussians
 from sri_cli.models.base import Scene
 from sri_cli.models.build import build_model
+from sri_cli.models.compiled import kernels
 from sri_cli.models.decoders import BigDecoder, BroadcastDecoder, IodineDecoder
 from sri_cli.models.distributions import Gaussian
 from sri_cli.models.genesis_v2 import InstanceColouring, UNet, initial_log_sigma
-from sri_cli.models.kernels import ConvTranspose2d, GroupNormRelu
+from sri_cli.models.kernels import ConvTranspose2d, GroupNormRelu, broadcast_sum
 from sri_cli.models.layers import Lstm
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.scene_encoder import SceneEncoder
+from tests.small_models import lively
 
 
 @pytest.fixture(autouse=True)
@@ -116,21 +119,51 @@ def gradients(layer: nn.Module, x: torch.Tensor, grad: torch.Tensor) -> list[tor
     return [y, *torch.autograd.grad(y, [x, *layer.parameters()], grad)]
 
 
-@pytest.mark.parametrize(("sides", "channels"), [((9, 7), 32), ((2, 2), 64), ((64, 64), 40)])
-def test_group_norm_and_relu_are_those_of_torch_in_bf16(
-    sides: tuple[int, int], channels: int
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("compiler", [True, False])
+def test_group_norm_and_relu_are_those_of_torch(
+    monkeypatch: pytest.MonkeyPatch, compiler: bool, precision: torch.dtype
 ) -> None:
-    ours = GroupNormRelu(8, channels)
-    ours.weight.data.uniform_(0.5, 1.5)
+    compiled = kernels()
+    if compiler and compiled is None:
+        pytest.skip("no C++ compiler")
+    monkeypatch.setattr("sri_cli.models.kernels.kernels", lambda: compiled if compiler else None)
+    ours = GroupNormRelu(8, 40)
+    ours.weight.data.uniform_(-0.5, 1.5)
     ours.bias.data.normal_()
-    native = nn.Sequential(nn.GroupNorm(8, channels), nn.ReLU())
+    native = nn.Sequential(nn.GroupNorm(8, 40), nn.ReLU())
     native[0].load_state_dict(ours.state_dict())
-    x = (torch.randn(4, channels, *sides) + 0.5).bfloat16()
-    x = x.contiguous(memory_format=torch.channels_last)
-    grad = torch.randn(4, channels, *sides).bfloat16()
+    x = (torch.randn(4, 40, 9, 7) + 0.5).to(precision).contiguous(memory_format=torch.channels_last)
+    grad = torch.randn(4, 40, 9, 7).to(precision)
     theirs = gradients(native.double(), x.double(), grad.double())
-    for a, b in zip(gradients(ours, x, grad), theirs, strict=True):
-        assert (a - b).norm() < 0.005 * b.norm()  # bf16 keeps 8 bits
+    results = gradients(ours, x, grad)
+    for a, b in zip(results, theirs, strict=True):
+        assert (a - b).norm() < (0.005 if precision == torch.bfloat16 else 1e-6) * b.norm()
+    assert results[0].dtype == precision
+    with torch.no_grad():
+        assert torch.equal(ours(x), results[0])
+        assert ours(x * torch.nan).isnan().all()  # a step that is not finite must be seen
+
+
+def test_kernels_are_compiled_once_and_not_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kernels() is None:
+        pytest.skip("no C++ compiler")
+
+    def load(cache: str) -> Any:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / cache))
+        return kernels.__wrapped__()
+
+    assert load("one").seconds > 0 and load("one").seconds == 0
+    (made,) = (tmp_path / "one/sri").iterdir()
+    damaged = tmp_path / "two/sri" / made.name
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"cut off")
+    assert load("two").seconds > 0
+    monkeypatch.setenv("CXX", "false")
+    assert load("three") is None
+    assert list((tmp_path / "three/sri").iterdir()) == []
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
@@ -145,6 +178,36 @@ def test_transposed_convolutions_are_those_of_torch(precision: torch.dtype) -> N
     assert results[0].dtype == precision
     for a, b in zip(results, theirs, strict=True):
         assert (a - b).norm() < (0.01 if precision == torch.bfloat16 else 1e-6) * b.norm()
+
+
+@pytest.mark.parametrize("kind", ["broadcast", "big"])
+def test_the_first_layer_of_a_decoder_is_the_convolution_of_the_broadcast_slots(kind: str) -> None:
+    decoder: Any = lively(BroadcastDecoder(48, 8, 16) if kind == "broadcast" else BigDecoder(48, 8))
+    slots = torch.randn(6, 8)
+    broadcast = slots[:, :, None, None].expand(-1, -1, 3, 3)
+    if kind == "broadcast":
+        plain = decoder.layers(torch.cat([broadcast, decoder.grid.expand(6, -1, -1, -1)], dim=1))
+    else:
+        plain = decoder.convolutions(broadcast + decoder.positions())
+    torch.testing.assert_close(decoder.decode(slots), plain, rtol=1e-4, atol=1e-4)
+
+
+def test_a_sum_of_slots_and_positions_has_the_gradients_of_torch() -> None:
+    parts = [torch.randn(shape, requires_grad=True) for shape in ((5, 6), (1, 6, 4, 3))]
+    grad = torch.randn(5, 6, 4, 3)
+    ours = torch.autograd.grad(broadcast_sum(*parts), parts, grad)
+    theirs = torch.autograd.grad(parts[0][:, :, None, None] + parts[1], parts, grad)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_the_mixture_has_the_gradient_of_its_formula() -> None:
+    images, rgb = torch.rand(2, 3, 4, 4).double(), torch.rand(2, 5, 3, 4, 4).double()
+    logits = torch.randn(2, 5, 1, 4, 4).double()
+
+    def nll(rgb: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        return ImageLikelihood("mog", 0.3, True).nll(images, Scene(rgb, logits.log_softmax(1)))
+
+    assert torch.autograd.gradcheck(nll, (rgb.requires_grad_(), logits.requires_grad_()))
 
 
 def test_lstm_is_torchs_lstm_in_one_call_and_step_by_step() -> None:

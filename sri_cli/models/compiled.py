@@ -1,0 +1,74 @@
+"""kernels.cpp, compiled for this processor where there is a C++ compiler.
+
+The library is kept in the user's cache folder under the hash of its source, the compiler and the
+processor, so that a machine compiles it once, in about a second. Where it cannot be compiled,
+loaded or kept, PyTorch's operations do the same work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sri_cli.device import cpu_flags, cpu_model
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+# Not -ffast-math: it would change denormal numbers in the whole process, and lose NaN.
+FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp"]
+SECONDS = 60  # at most
+SUFFIXES = {torch.float32: "float", torch.bfloat16: "bf16"}
+
+
+class Kernels:
+    """The compiled functions. Tensors are contiguous; `seconds`: of compiling, 0 if it was kept."""
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        self.library, self.seconds = ctypes.CDLL(str(path)), seconds
+
+    def call(self, name: str, like: Tensor, *arguments: int | float | Tensor) -> None:
+        """`name` for the type of `like`, with as many threads as PyTorch uses now."""
+        function = getattr(self.library, f"{name}_{SUFFIXES[like.dtype]}")
+        function(*map(_as_c, arguments), ctypes.c_int(torch.get_num_threads()))
+
+
+def _as_c(value: int | float | Tensor) -> ctypes.c_long | ctypes.c_float | ctypes.c_void_p:
+    if isinstance(value, Tensor):
+        return ctypes.c_void_p(value.data_ptr())
+    return ctypes.c_float(value) if isinstance(value, float) else ctypes.c_long(value)
+
+
+@functools.cache
+def kernels() -> Kernels | None:
+    """The compiled kernels; None where there is no compiler that makes them."""
+    compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
+    if compiler is None:
+        return None
+    parts = [SOURCE.read_text("utf-8"), *FLAGS, compiler, cpu_model(), *sorted(cpu_flags())]
+    digest = hashlib.sha256("\n".join([*parts, platform.machine()]).encode()).hexdigest()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sri"
+    path, began = cache / f"kernels-{digest[:16]}.so", time.perf_counter()
+    if path.exists():
+        with contextlib.suppress(OSError):  # a damaged file is made anew
+            return Kernels(path, 0.0)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            made = Path(folder) / path.name
+            command = [compiler, *FLAGS, "-shared", "-fPIC", str(SOURCE), "-o", str(made)]
+            subprocess.run(command, check=True, capture_output=True, timeout=SECONDS)
+            os.replace(made, path)
+        return Kernels(path, time.perf_counter() - began)
+    except (OSError, RuntimeError, subprocess.SubprocessError):
+        return None
