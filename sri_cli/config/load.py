@@ -262,7 +262,7 @@ def _resolve(
     merged = deepcopy(tree)
     if data is not None:
         merged["data"] = data
-    block = blocks.get(data if data in blocks else tree.get("data"))
+    block = blocks.get(str(data if data in blocks else tree.get("data")))
     for section, part in (block or {}).items():
         if isinstance(merged.setdefault(section, {}), dict):
             merged[section] |= part

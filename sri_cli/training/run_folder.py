@@ -297,6 +297,6 @@ def find_checkpoint(run_dir: Path, recipe: Recipe, data: Mapping[str, Any]) -> C
     if changes:
         raise RunChanged(
             f"{run_dir} was trained otherwise: {'; '.join(changes)}",
-            "undo the change to resume it, or start another run: --run DIR",
+            "undo the change to resume it, or start another run: --new, or --run DIR",
         )
     return saved
