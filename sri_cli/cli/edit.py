@@ -32,7 +32,9 @@ from sri_cli.cli.options import COUNT, FIGURE_FILE, RUN, SLOTS, TEMPERATURE, rej
     metavar="FILE",
     help="Edit this image, or exchange slots with it.",
 )
-@click.option("--index", type=int, metavar="i", help="The same with image i of the test split.")
+@click.option(
+    "--index", type=int, metavar="i", help="The same with image i of the test split, from 1."
+)
 @click.option(
     "--variants",
     type=click.IntRange(1, 22),

@@ -310,7 +310,7 @@ def write_contact_sheet(data: DataFile) -> str:
     title = f"{data.caption}, {data.size} px, {noun}"
     path = data.path.with_suffix(".png")
     try:
-        write_figure(draw([[panel]], title, scale=1), path)
+        write_figure(draw([[panel]], title), path)
     except SriFailure as error:
         return f"none: {error.message}"
     return str(path)

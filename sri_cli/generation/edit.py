@@ -40,13 +40,15 @@ class SourceScene:
     """A scene before it is edited.
 
     Attributes:
-        name: For labels; with the seed it determines what `reimagine` draws.
+        name: For labels; scenes and images count from 1 there.
+        key: With the seed it determines what `reimagine` draws.
         slots: [K,D], in generation order.
         latent: The scene latent [S]; None for a model without a scene variable.
         image: The image uint8 [H,W,3] that the slots were inferred from; None for a new scene.
     """
 
     name: str
+    key: str
     slots: Tensor
     latent: Tensor | None
     image: NDArray[np.uint8] | None = None
@@ -80,12 +82,16 @@ def draw_sources(
     latents = model.drawn_scene(noise, temperature, None)
     drawn = _slots(model, noise, temperature)
     return [
-        SourceScene(f"scene {i}", drawn[i], None if latents is None else latents[i])
+        SourceScene(
+            f"scene {i + 1}", f"scene {i}", drawn[i], None if latents is None else latents[i]
+        )
         for i in range(num)
     ]
 
 
-def infer_scene(model: SlotVAE, image: NDArray[np.uint8], name: str, seed: int) -> SourceScene:
+def infer_scene(
+    model: SlotVAE, image: NDArray[np.uint8], name: str, seed: int, key: str | None = None
+) -> SourceScene:
     """An image [H,W,3] as slots: one sample of the posterior, in generation order."""
     device = device_of(model)
     noise = evaluation_noise(model, seed, np.zeros(1, np.intp), device)
@@ -94,7 +100,7 @@ def infer_scene(model: SlotVAE, image: NDArray[np.uint8], name: str, seed: int) 
     )
     assert made.slots is not None
     latent = None if made.latent is None else made.latent[0].float().cpu()
-    return SourceScene(name, made.slots[0].float(), latent, image)
+    return SourceScene(name, key or name, made.slots[0].float(), latent, image)
 
 
 def remove(scenes: Sequence[SourceScene], groups: Groups) -> list[EditRow]:
@@ -137,7 +143,7 @@ def reimagine(
     for scene in scenes:
         specs = model.sampling_noise(len(scene.slots))
         specs = {name: spec for name, spec in specs.items() if name != "scene"}
-        noise = indexed_noise(specs, seed, range(variants), f"reimagine/{scene.name}")
+        noise = indexed_noise(specs, seed, range(variants), f"reimagine/{scene.key}")
         latent = None if scene.latent is None else scene.latent.expand(variants, -1)
         for first in firsts:
             given = scene.slots[:first].expand(variants, -1, -1)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from sri_cli.console import format_table
+from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics.records import (
     SHUFFLED,
     WITHOUT_SPLIT,
@@ -234,6 +235,34 @@ def published_steps(recipe: str, data: str) -> int | None:
     """Training steps of a system in the paper; None for a data set that it does not use."""
     facts = _published()["data"].get(data, {})
     return facts.get("steps_of", {}).get(recipe, facts.get("steps"))
+
+
+def system_name(recipe: str, size: str) -> str:
+    """A system as the paper calls it, or its recipe; a size other than the paper's is named."""
+    names: dict[str, str] = {}
+    for number in (3, 4, 1, 2):  # tables of the paper; the names of the last one count most
+        for own, name in published_names(number).items():
+            names[own] = f"SRI-G {name}" if number == 3 else name
+    base = recipe.removesuffix("-tiny")
+    if base != recipe and base in names:
+        recipe, size = base, "tiny"
+    return f"{names.get(recipe, recipe)} {'' if size == 'paper' else size}".strip()
+
+
+def title_of(run: TrainedRun, data: bool = True, step: bool = True) -> str:
+    """System and run, with its data and its step where asked for, for captions of figures."""
+    title = f"{system_name(run.recipe.name, run.recipe.size)} ({run.run_dir.name})"
+    title += f": {run.caption}" if data else ""
+    return f"{title}; step {run.step:,}" if step else title
+
+
+def titles_of(runs: Sequence[TrainedRun]) -> tuple[list[str], list[str]]:
+    """The titles of runs in one figure, and what of data and step is the same for several."""
+    several = len(runs) > 1
+    data = several and len({run.caption for run in runs}) == 1
+    step = several and len({run.step for run in runs}) == 1
+    shared = [runs[0].caption] * data + [f"step {runs[0].step:,}"] * step
+    return [title_of(run, not data, not step) for run in runs], shared
 
 
 @cache

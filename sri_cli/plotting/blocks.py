@@ -18,16 +18,14 @@ from sri_cli.generation.reconstruct import Reconstructions
 from sri_cli.generation.sample import Scenes
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.plotting.figures import Chart, Legend, Panel, Points, images_that_fit
-from sri_cli.plotting.images import Pixels, blend_masks, enlarge, slot_colours
+from sri_cli.plotting.images import Pixels, blend_masks, slot_colours
 from sri_cli.training.log import LOG_NAME, read_log
 
 Masks = NDArray[np.floating]
 
 SHEET_COLUMNS = 8
-# Smaller images of a contact sheet are enlarged before masks are drawn: outlines stay thin.
-SHEET_IMAGE_PX = 128
+BACKGROUND_GREYS = 170, 240  # lighter than the grey among the slot colours
 VOID_GREY = 128
-TINT = 0.45
 
 
 def grid_panel(
@@ -148,46 +146,28 @@ def contact_panel(
         void_label: This one is neither.
         columns: Images in a row, as far as a page is wide.
     """
-    times = max(1, SHEET_IMAGE_PX // images.shape[1])
-    images = enlarge(images, times)
     parts = [images]
     if masks is not None:
-        labels = masks.repeat(times, axis=1).repeat(times, axis=2)
-        parts.append(overlay(images, labels, background_labels, void_label))
+        parts.append(flat_labels(masks, background_labels, void_label))
     columns = min(columns, images_that_fit(images.shape[1])[0])
     starts = range(0, len(images), columns)
     rows = [list(part[i : i + columns]) for i in starts for part in parts]
     return Panel(rows, together=len(parts))
 
 
-def overlay(
-    images: Pixels, masks: NDArray[np.uint8], background_labels: int, void_label: int | None = None
+def flat_labels(
+    masks: NDArray[np.uint8], background_labels: int, void_label: int | None = None
 ) -> Pixels:
-    """Objects tinted in slot colours and outlined; white lines between other labels.
-
-    images [N,H,W,3], masks [N,H,W].
-    """
-    colours = slot_colours(max(1, 256 - background_labels))
-    is_object = masks >= background_labels
+    """Labels [N,H,W] as colours [N,H,W,3]: objects in slot colours, background labels in light
+    greys, the void in its own."""
+    background = np.linspace(*BACKGROUND_GREYS, max(1, background_labels)).astype(np.uint8)
+    colours = np.full((256, 3), 255, np.uint8)
+    colours[:background_labels] = background[:background_labels, None]
+    colours[background_labels:] = slot_colours(256 - background_labels)
     if void_label is not None:
-        is_object &= masks != void_label
-    colour = colours[np.where(is_object, masks.astype(int) - background_labels, 0)]
-    mixed = (images * (1 - TINT) + colour * TINT + 0.5).astype(np.uint8)
-    out = np.where(is_object[..., None], mixed, images)
-    edge = outlines(masks)
-    out = np.where((edge & is_object)[..., None], colour, out)
-    return np.where((edge & ~is_object & ~outlines(is_object))[..., None], 255, out)
-
-
-def outlines(labels: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """Pixels [N,H,W] with a neighbour, left, right, above or below, of another label."""
-    edge = np.zeros(labels.shape, bool)
-    across, down = labels[:, :, 1:] != labels[:, :, :-1], labels[:, 1:] != labels[:, :-1]
-    edge[:, :, 1:] |= across
-    edge[:, :, :-1] |= across
-    edge[:, 1:] |= down
-    edge[:, :-1] |= down
-    return edge
+        colours[void_label] = VOID_GREY
+    flat: Pixels = colours[masks]
+    return flat
 
 
 # Training curves

@@ -23,8 +23,8 @@ from sri_cli.generation.edit import (
 )
 from sri_cli.generation.sample import check_request
 from sri_cli.generation.trained_run import TrainedRun, open_run, slots_notes
+from sri_cli.metrics.tables import title_of
 from sri_cli.plotting.figures import Panel, check_file, check_page, draw, write_figure
-from sri_cli.plotting.from_runs import title_of
 from sri_cli.plotting.images import Pixels, blend_masks
 from sri_cli.plotting.outputs import FIGURES, check_place, output_path, record_of
 from sri_cli.run import Workspace
@@ -84,7 +84,8 @@ def edit_run(
         sources = [infer_scene(model, *_read_image(image, model.image_size, notes), seed)]
         settings["image"] = {"file": str(image), "sha256": sha256(image.read_bytes()).hexdigest()}
     elif index is not None:
-        sources = [infer_scene(model, *_test_image(opened, index), seed)]
+        key = f"test image {index - 1}"  # random numbers are those of version 0.1
+        sources = [infer_scene(model, *_test_image(opened, index), seed, key)]
     if not given or action in WITH_SCENES:
         sources += draw_sources(model, seed, num, total, temperature)
 
@@ -179,7 +180,7 @@ def _check_slots(run: TrainedRun, action: str, slot: Sequence[int], total: int) 
 
 def _read_image(path: Path, size: int, notes: list[str]) -> tuple[Pixels, str]:
     """The centred square of an image file, resized to `size` px, and its name."""
-    hint = "any PNG or JPEG will do; --index 0 takes a test image"
+    hint = "any PNG or JPEG will do; --index 1 takes a test image"
     if not path.is_file():
         raise SriError(f"--image {path} is no file", hint)
     try:
@@ -196,7 +197,8 @@ def _test_image(run: TrainedRun, index: int) -> tuple[Pixels, str]:
     data = run.open_data()
     data.check_size(run.model.image_size)
     images: Any = data.split("test").images
-    if not 0 <= index < len(images):
-        last = len(images) - 1
-        raise SriError(f"--index {index}: the test split has images 0 to {last}", "--index 0")
-    return images[index], f"test image {index}"
+    if not 1 <= index <= len(images):
+        raise SriError(
+            f"--index {index}: the test split has images 1 to {len(images)}", "--index 1"
+        )
+    return images[index - 1], f"test image {index}"

@@ -40,7 +40,7 @@ STYLE: Any = {
     "image.composite_image": False,
     "path.simplify": False,
 }
-TITLE, CAPTION, LABEL, NOTE = 12.0, 10.5, 9.0, 8.5  # font sizes
+TITLE, CAPTION, LABEL = 12.0, 10.5, 9.0  # font sizes; notes have that of labels
 LEADING = 1.25  # line height over font size
 INK, FAINT, GOAL = "#282828", "#e1e1e1", "#787878"
 
@@ -50,7 +50,9 @@ CELL = 64  # the least side of an image
 GAP, BREAK = 2, 12  # between images
 SWATCH = 4  # height of a bar in the colour of a slot
 ROW_NAME_WIDTH = 108
-CHART = (320, 180)
+LONGEST_LINE = 560  # of titles and notes, where all blocks together are narrower
+LONGEST_CAPTION = 440  # the same, of a single block
+CHART = (280, 150)
 LINE_SLOTS = (4, 0, 2, 5, 6, 7, 8)  # slot colours that show well as lines on white
 DASHES = ("-", (0, (4, 1.6)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)))
 
@@ -236,10 +238,11 @@ def _panel(panel: Panel, figure: Figure, scale: float, captions: bool) -> Axes:
     above += _headings(
         axes, panel.columns, [left + width / 2 for left in lefts], width * points, above
     )
-    _caption(axes, panel.caption, above + 5)
-    for name, top in zip(panel.rows, tops, strict=False):
-        text = "\n".join(_wrapped(name, LABEL, ROW_NAME_WIDTH))
-        _note(axes, text, (0, top + height / 2), (-7, 0), ha="right", va="center")
+    row_lines = [_wrapped(name, LABEL, ROW_NAME_WIDTH) for name in panel.rows]
+    beside = max((_width(line, LABEL) + 7 for lines in row_lines for line in lines), default=0.0)
+    _caption(axes, panel.caption, above + 5, -beside)
+    for lines, top in zip(row_lines, tops, strict=False):
+        _note(axes, "\n".join(lines), (0, top + height / 2), (-7, 0), ha="right", va="center")
     for row_names, top in zip(panel.names, tops, strict=False):
         for name, left in zip(row_names, lefts, strict=False):
             _note(axes, name, (left + width / 2, top + height), (0, -1.5), ha="center", va="top")
@@ -274,11 +277,11 @@ def _headings(
     return max((len(own) for own in lines), default=0) * LABEL * LEADING + 2 * bool(lines)
 
 
-def _caption(axes: Axes, text: str, above: float) -> None:
-    """A bold heading above the left upper corner of the axes."""
-    width = max(axes.get_position().width * 72, 260)
+def _caption(axes: Axes, text: str, above: float, left: float = 0.0) -> None:
+    """A bold heading above the axes, `left` right of their left side."""
+    width = max(axes.get_position().width * 72, LONGEST_CAPTION)
     lines = "\n".join(_wrapped(text, CAPTION, width, "bold"))
-    _note(axes, lines, (0, 1), (0, above), "axes fraction", size=CAPTION, weight="bold")
+    _note(axes, lines, (0, 1), (left, above), "axes fraction", size=CAPTION, weight="bold")
 
 
 def _note(
@@ -312,7 +315,7 @@ def _chart(chart: Chart, figure: Figure) -> Axes:
         axes.set_ylim(*_y_range(np.concatenate(values), chart.goals))
     axes.grid(color=FAINT, lw=0.6)
     axes.set_axisbelow(True)
-    axes.tick_params(labelsize=NOTE, labelcolor=INK, length=0)
+    axes.tick_params(labelsize=LABEL, labelcolor=INK, length=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("step", size=LABEL, color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -365,17 +368,14 @@ def _legend(legend: Legend, figure: Figure) -> Axes:
 
 
 PADDING, ROW_GAP = 14.0, 5.0  # between columns and between rows of a table
-NUMBERS_WIDTH, WORDS_WIDTH = 132.0, 190.0  # of a column, at most
+NUMBERS_WIDTH, WORDS_WIDTH = 90.0, 110.0  # of a column, at most
 TINT = "#e8f1fa"
 
 
 def _table(table: Table, figure: Figure, captions: bool) -> Axes:
     """As in print: rules above, under the header and below."""
     cells = [
-        [
-            _wrapped(text, LABEL, WORDS_WIDTH if j < table.left else NUMBERS_WIDTH, _weight(i))
-            for j, text in enumerate(row)
-        ]
+        [_cell_lines(text, j < table.left, _weight(i)) for j, text in enumerate(row)]
         for i, row in enumerate(table.rows)
     ]
     widths = [
@@ -403,9 +403,31 @@ def _table(table: Table, figure: Figure, captions: bool) -> Axes:
                 _note(axes, line, (x, baseline), (0, 0), **style)
     if captions:
         _caption(axes, table.caption, 6)
-        notes = [line for note in table.notes for line in _wrapped(note, NOTE, max(lefts[-1], 420))]
-        _note(axes, "\n".join(notes), (0, bottoms[-1]), (0, -8), va="top", size=NOTE)
+        notes = [
+            line
+            for note in table.notes
+            for line in _wrapped(note, LABEL, max(lefts[-1], LONGEST_LINE))
+        ]
+        _note(axes, "\n".join(notes), (0, bottoms[-1]), (0, -8), va="top")
     return axes
+
+
+def _cell_lines(text: str, is_name: bool, weight: str) -> list[str]:
+    """A value, its interval and its remarks stand below each other, as do the parts of long names:
+    tables are narrow, so that their text is large on a page."""
+    breaks = {"; ": ";\n", " [": "\n[", " (": "\n("}
+    if is_name:
+        breaks = {" (": "\n("} if " (" in text else {", ": ",\n"}
+    for before, after in breaks.items():
+        text = text.replace(before, after)
+    lines: list[str] = []
+    for part in text.split("\n"):
+        longer = f"{lines[-1]} {part}" if lines else part
+        if is_name and lines and _width(longer, LABEL, weight) <= WORDS_WIDTH:
+            lines[-1] = longer
+        else:
+            lines += _wrapped(part, LABEL, WORDS_WIDTH if is_name else NUMBERS_WIDTH, weight)
+    return lines
 
 
 def _weight(row: int) -> str:
@@ -461,7 +483,8 @@ def _arrange(
         lefts.append(x + most(column, 0))
         x = lefts[-1] + most(column, 1) + gap
     alone = [lefts[0] + room[row[0]][1] for row in rows if len(row) == 1 and row[0] is not None]
-    width = max([x - gap, *alone, round(360 * scale) if title or notes else 0])
+    needed = [_width(title, TITLE, "bold"), *(_width(note, LABEL) for note in notes)]
+    width = max([x - gap, *alone, margin + math.ceil(min(max(needed), LONGEST_LINE) * scale)])
 
     texts, y = [], margin  # y: px from the top
     if title:
@@ -474,12 +497,14 @@ def _arrange(
         corners |= {axes: (left, y) for axes, left in zip(row, lefts, strict=False) if axes}
         y += most(row, 2) + gap
     y -= gap
-    lines = [line for note in notes for line in _wrapped(note, NOTE, (width - margin) / scale)]
+    lines = [line for note in notes for line in _wrapped(note, LABEL, (width - margin) / scale)]
     if lines:
-        texts.append((y + round(10 * scale), "\n".join(lines), NOTE, "normal"))
-        y += math.ceil((10 + len(lines) * NOTE * LEADING) * scale)
+        texts.append((y + round(10 * scale), "\n".join(lines), LABEL, "normal"))
+        y += math.ceil((10 + len(lines) * LABEL * LEADING) * scale)
 
-    width, height = width + margin, y + margin
+    # Pages show a PNG at 1 / scale: whole points keep its pixels whole.
+    width, height = (side + margin for side in (width, y))
+    width, height = (side + -side % max(1, round(scale)) for side in (width, height))
     sizes = {axes: (round(axes.bbox.width), round(axes.bbox.height)) for axes in corners}
     figure.set_size_inches(width / figure.dpi, height / figure.dpi)
     for axes, (left, top) in corners.items():

@@ -26,7 +26,7 @@ from sri_cli.metrics import order
 from sri_cli.metrics.image_metrics import TOWERS
 from sri_cli.metrics.records import recorded, run_subject
 from sri_cli.metrics.stack_classifiers.classifiers import open_judge
-from sri_cli.metrics.tables import paper_tables, published_names
+from sri_cli.metrics.tables import paper_tables, title_of, titles_of
 from sri_cli.plotting.blocks import (
     grid_panel,
     order_panel,
@@ -58,7 +58,7 @@ TEMPERATURES = (0.25, 0.5, 0.75, 1.0, 1.25)
 MORE_SLOTS = (-2, 0, 2, 4)  # than in training
 JUDGED_SCENES = 200  # drawn for `failures`, which shows the broken ones
 ORDER_SCENES = 8  # shown by `sri order`
-CURVES_ACROSS = 3
+CURVES_ACROSS = 2
 MAX_FACTOR = 8  # of --scale: a page is up to 20,000 pixels wide then
 
 
@@ -157,37 +157,18 @@ def order_of_run(
     return record | {"figure": str(path)}
 
 
-def system_name(recipe: str, size: str) -> str:
-    """A system as the paper calls it, or its recipe; a size other than the paper's is named."""
-    names: dict[str, str] = {}
-    for number in (3, 4, 1, 2):  # tables of the paper; the names of the last one count most
-        for own, name in published_names(number).items():
-            names[own] = f"SRI-G {name}" if number == 3 else name
-    base = recipe.removesuffix("-tiny")
-    if base != recipe and base in names:
-        recipe, size = base, "tiny"
-    return f"{names.get(recipe, recipe)} {'' if size == 'paper' else size}".strip()
-
-
-def title_of(run: TrainedRun, step: bool = True) -> str:
-    """System, run, data and step, for captions."""
-    system = system_name(run.recipe.name, run.recipe.size)
-    title = f"{system} ({run.run_dir.name}): {run.caption}"
-    return f"{title}; step {run.step:,}" if step else title
-
-
 # Figures of images: what each shows of one run, as blocks side by side
 
 
-def _samples(run: TrainedRun, options: Options, notes: list[str]) -> list[Block]:
-    return [grid_panel(_scenes(run, options).images, title_of(run))]
+def _samples(run: TrainedRun, options: Options, title: str, notes: list[str]) -> list[Block]:
+    return [grid_panel(_scenes(run, options).images, title)]
 
 
-def _order(run: TrainedRun, options: Options, notes: list[str]) -> list[Block]:
-    return [order_panel(_scenes(run, options), title_of(run))]
+def _order(run: TrainedRun, options: Options, title: str, notes: list[str]) -> list[Block]:
+    return [order_panel(_scenes(run, options), title)]
 
 
-def _slots(run: TrainedRun, options: Options, notes: list[str]) -> list[Block]:
+def _slots(run: TrainedRun, options: Options, title: str, notes: list[str]) -> list[Block]:
     usual = run.model.num_slots
     images, masks = {}, []
     for k in sorted({max(1, usual + more) for more in MORE_SLOTS} | {options.slots or usual}):
@@ -197,26 +178,28 @@ def _slots(run: TrainedRun, options: Options, notes: list[str]) -> list[Block]:
         masks.append(list(blend_masks(scenes.masks)))
     if not run.model.has_scene:
         notes.append(f"{run.run_dir.name} has no scene variable: the noise of its slots is equal.")
-    return [row_panel(images, title_of(run)), Panel(masks, "their masks in slot colours")]
+    return [row_panel(images, title), Panel(masks, "their masks in slot colours")]
 
 
-def _temperature(run: TrainedRun, options: Options, notes: list[str]) -> list[Block]:
+def _temperature(run: TrainedRun, options: Options, title: str, notes: list[str]) -> list[Block]:
     rows = {
         f"temperature {t:g}": _scenes(run, replace(options, temperature=t)).images
         for t in sorted({*TEMPERATURES, options.temperature})
     }
-    return [row_panel(rows, title_of(run))]
+    return [row_panel(rows, title)]
 
 
-def _reconstructions(run: TrainedRun, options: Options, notes: list[str]) -> list[Block]:
+def _reconstructions(
+    run: TrainedRun, options: Options, title: str, notes: list[str]
+) -> list[Block]:
     data = run.open_data(options.data)
     made = reconstruct(run, data, options.split, options.num, options.seed)
     if made.rollout is None:
         notes.append(f"{run.run_dir.name} infers no scene latent from an image: no rollout.")
-    return [reconstruction_panel(made, _image_title(run, data.caption))]
+    return [reconstruction_panel(made, _image_title(run, title, data.caption))]
 
 
-def _segmentation(run: TrainedRun, options: Options, notes: list[str]) -> list[Block]:
+def _segmentation(run: TrainedRun, options: Options, title: str, notes: list[str]) -> list[Block]:
     data = run.open_data(options.data)
     made = reconstruct(run, data, options.split, options.num, options.seed)
     truth = data.split(options.split).masks_of(made.indices)
@@ -224,10 +207,12 @@ def _segmentation(run: TrainedRun, options: Options, notes: list[str]) -> list[B
         notes.append(f"{data.caption} has no masks: there are no true ones.")
     else:
         notes.append("True masks have the colours of the slots that fit them best.")
-    return [segmentation_panel(made, truth, _image_title(run, data.caption), data.void_label)]
+    return [
+        segmentation_panel(made, truth, _image_title(run, title, data.caption), data.void_label)
+    ]
 
 
-def _failures(run: TrainedRun, options: Options, notes: list[str]) -> list[Block]:
+def _failures(run: TrainedRun, options: Options, title: str, notes: list[str]) -> list[Block]:
     # Raters judge scenes with default options; scenes with others are judged by the network.
     is_default = replace(options, num=0) == Options()
     judged = rater_verdicts(run) if is_default else None
@@ -240,9 +225,9 @@ def _failures(run: TrainedRun, options: Options, notes: list[str]) -> list[Block
         notes.append(f"{run.run_dir.name}: none of {total} scenes was judged broken.")
         return []
     worst = np.argsort(judged.scores, kind="stable")[: min(options.num, count)]
-    caption = f"{title_of(run)}; {count} of {total} judged broken"
+    notes.append(f"{run.run_dir.name}: {count} of {total} scenes were judged broken.")
     names = [judged.names[i] for i in worst]
-    return [grid_panel(judged.images[worst], caption, _grid_columns(options.num), names)]
+    return [grid_panel(judged.images[worst], title, _grid_columns(options.num), names)]
 
 
 class Verdicts(NamedTuple):
@@ -251,7 +236,7 @@ class Verdicts(NamedTuple):
     Attributes:
         images: [N,H,W,3].
         scores: [N], the share or probability of plausible; below 0.5 a scene is broken.
-        names: A line for each scene: its number and its verdict.
+        names: A line for each scene: its number, from 1, and its verdict.
         notes: Who judged, and what the names mean.
     """
 
@@ -264,10 +249,10 @@ class Verdicts(NamedTuple):
 def network_verdicts(images: Pixels, data: str) -> Verdicts:
     """The verdicts of the network behind the S-Acc estimate on scenes of a data set."""
     plausible = open_judge(choose_device()).plausible(images).astype(np.float64)
-    names = [f"{i}: {share:.2f}" for i, share in enumerate(plausible.tolist())]
+    names = [f"{i}: {share:.2f}" for i, share in enumerate(plausible.tolist(), start=1)]
     notes = [
-        "Judged by the network of the S-Acc estimate; below each scene its number and the"
-        " probability that all blocks touch."
+        "Judged by the network of the S-Acc estimate.",
+        "Below each scene: its number, and the probability that all blocks touch.",
     ]
     if data not in TOWERS:
         notes.append(f"The network was trained on towers of blocks, not on {data}.")
@@ -285,21 +270,21 @@ def rater_verdicts(run: TrainedRun) -> Verdicts | None:
     decided = against + [own.count("plausible") for own in votes]
     raters = len({rater for scene in scenes for rater in scene.verdicts})
     names = [
-        f"{scene.index}: {no} of {all_}"
+        f"{scene.index + 1}: {no} of {all_}"
         for scene, no, all_ in zip(scenes, against, decided, strict=True)
     ]
-    note = (
-        f"Judged by {raters} rater{'s' * (raters > 1)}; below each scene its number and how many of"
-        " those who were sure saw blocks apart."
-    )
+    notes = [
+        f"Judged by {raters} rater{'s' * (raters > 1)}.",
+        "Below each scene: its number, and how many of those who were sure saw blocks apart.",
+    ]
     images = np.stack([scene.image for scene in scenes])
-    return Verdicts(images, 1 - against / decided, names, [note])
+    return Verdicts(images, 1 - against / decided, names, notes)
 
 
 class Kind(NamedTuple):
     """A figure of images: its blocks for one run, title, number of images, and options."""
 
-    blocks: Callable[[TrainedRun, Options, list[str]], list[Block]]
+    blocks: Callable[[TrainedRun, Options, str, list[str]], list[Block]]
     title: str
     num: int
     options: set[str]
@@ -335,9 +320,12 @@ def _image_figure(
     beside = max(1, images_that_fit(side)[0] // columns)
     check_page(side, columns, rows * math.ceil(len(runs) / beside))
 
-    blocks = [kind.blocks(run, options, notes) for run in runs]
+    titles, shared = titles_of(runs)
+    blocks = [
+        kind.blocks(run, options, title, notes) for run, title in zip(runs, titles, strict=True)
+    ]
     notes[:] = dict.fromkeys(notes)
-    title = kind.title.format(**vars(options))
+    title = "; ".join([kind.title.format(**vars(options)), *shared])
     if name == "samples" and len({run.caption for run in runs}) > 1:
         return _by_data(runs, [block for (block,) in blocks]), title
     blocks = [own for own in blocks if own]
@@ -397,9 +385,9 @@ def _scenes(run: TrainedRun, options: Options) -> Scenes:
     return draw_scenes(run.model, options.num, slots, options.temperature, options.seed, label)
 
 
-def _image_title(run: TrainedRun, data: str) -> str:
+def _image_title(run: TrainedRun, title: str, data: str) -> str:
     """The title of a run; with the data set of the images, if the run was trained on another."""
-    return title_of(run) + ("" if data == run.caption else f"; images of {data}")
+    return title + ("" if data == run.caption else f"; images of {data}")
 
 
 # Figures of logs and measurements

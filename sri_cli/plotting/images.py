@@ -7,9 +7,11 @@ Axis legend: N images, K slots, H W rows and columns; `...` any leading axes. Im
 from __future__ import annotations
 
 import colorsys
+import importlib.util
 import io
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +38,8 @@ SLOT_COLOURS = (
 GOLDEN_ANGLE = 0.618033988749895
 
 INK = (40, 40, 40)
-TEXT_PX = 14
-MARGIN = 6
+TEXT_PX, LINE_PX, MARGIN = 21, 26, 20  # of captions of figures at their default scale
+FONT = "mpl-data/fonts/ttf/DejaVuSans-Bold.ttf"  # of matplotlib, as in figures
 
 
 def slot_colours(slots: int) -> Pixels:
@@ -81,13 +83,18 @@ def make_grid(images: Pixels, columns: int | None = None, gap: int = 2, scale: i
 
 def caption(image: Pixels, text: str) -> Pixels:
     """The image on a white margin, with text above that is wrapped to its width."""
-    font = ImageFont.load_default(size=TEXT_PX)  # Pillow's own, the same on every machine
-    width = max(image.shape[1], 200)
+    # Found without importing matplotlib, which takes longer than drawing the image.
+    spec = importlib.util.find_spec("matplotlib")
+    assert spec is not None and spec.submodule_search_locations
+    font = ImageFont.truetype(Path(spec.submodule_search_locations[0]) / FONT, TEXT_PX)
+    width = max(image.shape[1], 30 * TEXT_PX)
     lines = wrap_text(text, width, font.getlength)
-    top = MARGIN + len(lines) * (TEXT_PX + 4) + 4
+    top = MARGIN + len(lines) * LINE_PX + 10
     size = (width + 2 * MARGIN, top + image.shape[0] + MARGIN)
     sheet = Image.new("RGB", size, "white")
-    ImageDraw.Draw(sheet).text((MARGIN, MARGIN), "\n".join(lines), fill=INK, font=font)
+    drawn = ImageDraw.Draw(sheet)
+    for i, line in enumerate(lines):
+        drawn.text((MARGIN, MARGIN - 4 + i * LINE_PX), line, INK, font)
     sheet.paste(Image.fromarray(image), (MARGIN, top))
     return np.asarray(sheet, dtype=np.uint8)
 

@@ -23,6 +23,7 @@ from sri_cli.console import counting
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.generation.sample import check_request, mask_levels, quantise, sample_scenes
 from sri_cli.generation.trained_run import TrainedRun
+from sri_cli.metrics.tables import title_of
 from sri_cli.plotting.images import blend_masks, caption, make_grid, png_bytes
 from sri_cli.plotting.outputs import (
     SAMPLES,
@@ -37,7 +38,7 @@ from sri_cli.strict_json import Record
 
 RECORD = "sample.json"
 GRID_IMAGES = 64
-GRID_CELL_PX = 64
+GRID_CELL_PX, GRID_GAP_PX = 128, 4  # as in figures at their default scale
 
 Arrays = dict[str, NDArray[np.uint8]]
 
@@ -123,21 +124,22 @@ def _write(folder: Path, trained: TrainedRun, settings: dict[str, Any], record: 
             if sum(len(chunk["images"]) for chunk in first) < GRID_IMAGES:
                 first.append(arrays)
             advance(len(arrays["images"]))
-    text = f"{trained.title}; {settings['slots']} slots, temperature {settings['temperature']:g},"
-    text += f" seed {settings['seed']}"
+    text = "{}; {slots} slots, temperature {temperature:g}, seed {seed}".format(
+        title_of(trained), **settings
+    )
     images = np.concatenate([chunk["images"] for chunk in first])[:GRID_IMAGES]
     scale = max(1, GRID_CELL_PX // images.shape[1])
-    grid = caption(make_grid(images, scale=scale), text)
+    grid = caption(make_grid(images, gap=GRID_GAP_PX, scale=scale), text)
     (folder / "grid.png").write_bytes(png_bytes(grid))
     if masks:
         levels = np.concatenate([chunk["masks"] for chunk in first])[:GRID_IMAGES]
-        coloured = make_grid(blend_masks(levels / np.float32(255)), scale=scale)
+        coloured = make_grid(blend_masks(levels / np.float32(255)), gap=GRID_GAP_PX, scale=scale)
         (folder / "grid-masks.png").write_bytes(png_bytes(caption(coloured, text)))
     (folder / RECORD).write_bytes(json_bytes(record))
 
 
 class PngWriter:
-    """images/000000.png and masks/000000-slot-01.png, numbered as drawn."""
+    """images/000001.png and masks/000001-slot-01.png, numbered as drawn; arrays count from 0."""
 
     def __init__(self, folder: Path, num: int) -> None:
         self.folder, self.done = folder, 0
@@ -146,7 +148,7 @@ class PngWriter:
         """Write the files of a chunk."""
         for name, values in arrays.items():
             (self.folder / name).mkdir(exist_ok=True)
-            for i, value in enumerate(values, start=self.done):
+            for i, value in enumerate(values, start=self.done + 1):
                 stem = self.folder / name / f"{i:06d}"
                 if name == "images":
                     Image.fromarray(value).save(f"{stem}.png")

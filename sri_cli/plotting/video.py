@@ -22,6 +22,7 @@ from sri_cli.errors import SriError, SriFailure
 from sri_cli.generation.sample import check_request, quantise
 from sri_cli.generation.trained_run import TrainedRun, open_run, slots_notes
 from sri_cli.generation.traverse import Walk, random_walk, walk_between, walk_scenes
+from sri_cli.metrics.tables import titles_of
 from sri_cli.plotting.figures import check_file
 from sri_cli.plotting.images import Pixels, blend_masks, caption, make_grid
 from sri_cli.plotting.outputs import FIGURES, check_place, output_path, record_of, slots_of
@@ -90,7 +91,7 @@ def walk_runs(
         images, levels = walk_frames(run, walk, temperature)
         blocks.append((images, levels if masks else None))
         notes.append(f"{run.title}: {_what_moves(run, slot)}")
-    film = Film(blocks, [run.title for run in opened] if len(opened) > 1 else [""])
+    film = Film(blocks, titles_of(opened)[0] if len(opened) > 1 else [""])
     if "mp4" in kinds and (reason := missing_encoder()) is not None:
         kinds = ("gif",)
         notes.append(f"no MP4: {reason}; the GIF is written. For MP4: pip install imageio-ffmpeg")
