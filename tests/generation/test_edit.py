@@ -59,6 +59,8 @@ def masks(model: Any, *edits: EditedSlots) -> np.ndarray:
 def test_scenes_before_are_those_that_sampling_draws(model: Any, pair: Any) -> None:
     (scene,) = sample_scenes(model, 2, SLOTS, seed=3)
     before = images(model, *(whole(source.slots) for source in pair))
+    # Labels count from 1; the random numbers of reimagined slots are those of version 0.1.
+    assert [(one.name, one.key) for one in pair] == [("scene 1", "scene 0"), ("scene 2", "scene 1")]
     assert np.abs(before - quantise(scene.image)).max() <= 5  # bf16, in other chunks
 
 

@@ -135,6 +135,9 @@ def test_png_folder(trained: TrainedRun, tmp_path: Path) -> None:
     folder = write_samples(trained, tmp_path / "out", num=5, slots=2, masks=True)
     assert read(folder).shape == (5, 32, 32, 3)
     masks = read(folder, "masks").reshape(5, 2, 32, 32).astype(int)
+    names = sorted(p.name for p in folder.glob("*/*.png"))
+    first = {"000001.png", "000001-slot-01.png"}
+    assert first <= {*names} and not any(name.startswith("000000") for name in names)
     assert np.abs(masks.sum(axis=1) - 255).max() <= 1
     assert sorted(p.name for p in folder.glob("*.*")) == [
         "grid-masks.png",

@@ -22,7 +22,7 @@ from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.labeling.session import FOLDER, Item, Model, image_hash, open_session, write_session
 from sri_cli.metrics.records import append_records, run_subject
-from sri_cli.metrics.tables import system_name
+from sri_cli.metrics.tables import system_name, titles_of
 from sri_cli.plotting import from_runs
 from sri_cli.plotting.edits import edit_note, edit_run
 from sri_cli.plotting.figures import Panel
@@ -236,6 +236,17 @@ def test_order_writes_its_figure_and_scores(trained: TrainedRun) -> None:
             assert estimate["low"] <= estimate["value"] <= estimate["high"]
 
 
+def test_what_several_runs_share_is_not_in_each_caption(workspace: Workspace) -> None:
+    tiny, other = (open_run(workspace, name) for name in BOTH)
+    (title,), shared = titles_of([tiny])
+    assert tiny.caption in title and f"step {tiny.step}" in title and shared == []
+    titles, shared = titles_of([tiny, other])
+    assert [tiny.caption in title for title in titles] == [False, False]
+    assert shared[0] == tiny.caption
+    for name, title in zip(BOTH, titles, strict=True):
+        assert f"({name})" in title
+
+
 # `sri edit`
 
 
@@ -252,7 +263,7 @@ def test_every_action_draws_its_figure(
     assert path == Path(f"runs/other/figures/edit-{action}-001.png")
     figure = np.asarray(Image.open(path))
     assert 0 < figure.shape[0] - rows * 2 * 132 < 300
-    assert 0 < figure.shape[1] - columns * 132 < 400  # its caption stays on one line
+    assert 0 < figure.shape[1] - columns * 132 < 600  # title and caption stay on one line
     before = path.read_bytes()
     assert sri("edit", action, "--run", "other").exit_code == 0 and path.read_bytes() == before
 
