@@ -13,6 +13,27 @@ from types import FrameType
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
 
 
+class StopSignal(KeyboardInterrupt):
+    """A signal stops the work at once.
+
+    Not KeyboardInterrupt itself: if that passes through an `exec` of source text, as imports have
+    it, `python -m` ends by SIGINT whatever the exit code is to be.
+    """
+
+
+def stop_at_once(number: int, frame: FrameType | None) -> None:
+    """The handler of SIGINT and SIGTERM outside of `stop_on_signal`: raise StopSignal.
+
+    While torch is imported it waits: an exception in torch's C++ code aborts the process.
+    """
+    spec = getattr(sys.modules.get("torch"), "__spec__", None)
+    if getattr(spec, "_initializing", False):
+        signal.signal(signal.SIGALRM, stop_at_once)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        return
+    raise StopSignal
+
+
 def this_command() -> str:
     """The command line as it was typed."""
     return shlex.join(["sri", *sys.argv[1:]])
@@ -39,7 +60,7 @@ class StopFlag:
         again = self.name is not None and not self.patient
         self.name = self.name or signal.Signals(number).name
         if again or self.at_once:
-            raise KeyboardInterrupt
+            raise StopSignal
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from sri_cli import __version__
 from sri_cli.atomic import DISK_HINTS, disk_hint
 from sri_cli.errors import Interrupted, SriError, Stopped, did_you_mean
 from sri_cli.run import Workspace
-from sri_cli.signals import this_command
+from sri_cli.signals import stop_at_once, this_command
 
 # The first line of each verb's help, here so that `sri --help` imports none of their modules.
 VERBS = {
@@ -168,5 +168,7 @@ def cli(ctx: click.Context, data_root: Path, runs_root: Path, debug: bool) -> No
 
 def main() -> NoReturn:
     """The console script. SIGTERM acts as Ctrl-C, so that unfinished output is removed."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, stop_at_once)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not one that nohup ignores
+        signal.signal(signal.SIGINT, stop_at_once)
     cli.main()

@@ -6,6 +6,7 @@ After a change of a help text run `python tests/cli/test_main.py`, and read the 
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from sri_cli.errors import Diverged, Interrupted, SriError, SriFailure, Stopped
 from sri_cli.run import Workspace
 
 HELP = Path(__file__).parent / "help.txt"
+ROOT = HELP.parents[2]
 
 # The command line of DESIGN: options that scripts rely on, by command.
 CONTRACT = {
@@ -207,6 +209,31 @@ def test_a_wanted_stop_is_one_line_and_no_error(
     shown = sri("recipes")
     (line,) = shown.stderr.strip().splitlines()
     assert (shown.exit_code, line[:7]) == (code, "Stopped") and shown.stdout == ""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("where", ["exec", "import"])
+def test_a_signal_during_imports_ends_with_the_code_of_the_verb(
+    tmp_path: Path, name: str, where: str
+) -> None:
+    """In source that is executed, as dataclasses do, and in an import of torch, which must end."""
+    stop = f"import os, signal; os.kill(os.getpid(), signal.{name}); sum(range(10**6))"
+    (tmp_path / "torch.py").write_text(f"{stop}; print('imported', flush=True)")
+    work = "import torch; import time; time.sleep(9)" if where == "import" else f"exec({stop!r})"
+    (tmp_path / "stopped.py").write_text(
+        "import click, sys\nfrom sri_cli.cli import main, recipes\nsys.argv = ['sri', 'recipes']\n"
+        f"def work():\n    {work}\n"
+        "recipes.command = click.Command('recipes', callback=work)\nmain.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "stopped"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 130 and "Traceback" not in done.stderr, done
+    assert done.stdout == ("imported\n" if where == "import" else "")
 
 
 def test_only_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
