@@ -42,7 +42,7 @@ from sri_cli.training.run_folder import RunChanged
 from sri_cli.training.trainer import train
 
 RECIPE, RUN = "sri-g", "demo"
-SETTINGS = ["size=tiny"]
+SIZE, STEPS = "size=tiny", 5000
 SAMPLES, TEMPERATURE = 64, 0.7
 ORDER_SCENES = 100
 PARTS = 6
@@ -67,14 +67,14 @@ class Demo:
 
 def run_demo(
     out: Path,
-    steps: int | None = None,
+    steps: int = STEPS,
     scenes: int | None = None,
     threads: Threads | None = None,
 ) -> Demo:
     """Run the whole demo in the folder `out`, or resume it there.
 
     Args:
-        steps: Training steps, by default the demo's. Few of them train a poor model.
+        steps: Training steps. Few of them train a poor model.
         scenes: Training scenarios, by default the preset's.
         threads: CPU threads of the training and of what follows.
 
@@ -86,8 +86,8 @@ def run_demo(
     command = shlex.join(["sri", *sys.argv[1:]])
     towers = simulated("demo-towers", Options(scenes=scenes))
     path = workspace.data_path(towers.header.name, towers.header.size)
-    overrides = [*SETTINGS, *([] if steps is None else [f"train.steps={steps}"])]
-    recipe, run_dir = load_recipe(RECIPE, towers.header.name, overrides), workspace.run_dir(RUN)
+    recipe = load_recipe(RECIPE, towers.header.name, [SIZE, f"train.steps={steps}"])
+    run_dir = workspace.run_dir(RUN)
     images, batch = towers.scenes["train"] * towers.views, recipe.train.batch
     if images < batch:
         raise SriError(
@@ -209,14 +209,12 @@ def announce(part: int, text: str) -> None:
     print(f"[{part}/{PARTS}] {text}", file=sys.stderr, flush=True)
 
 
-def commands(out: Path, steps: int | None, scenes: int | None) -> list[str]:
+def commands(out: Path, steps: int, scenes: int | None) -> list[str]:
     """The demo as single commands."""
     sri = shlex.join(["sri", "--data-root", str(out / "data"), "--runs-root", str(out / "runs")])
     return [
         f"{sri} prepare shapestacks --preset demo" + f" --scenes {scenes}" * (scenes is not None),
-        f"{sri} train {RECIPE} --data demo-towers --run {RUN}"
-        + f" --steps {steps}" * (steps is not None)
-        + "".join(f" {setting}" for setting in SETTINGS),
+        f"{sri} train {RECIPE} --data demo-towers --run {RUN} --steps {steps} {SIZE}",
         f"{sri} sample --num {SAMPLES} --temp {TEMPERATURE:g}",
         f"{sri} order --num {ORDER_SCENES}",
         f"{sri} figure reconstructions",
