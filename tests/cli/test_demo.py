@@ -77,5 +77,6 @@ def test_wrong_numbers_leave_nothing(tmp_path: Path, option: str, value: str) ->
 @pytest.mark.slow
 def test_whole_demo_draws_plausible_stacks(tmp_path: Path) -> None:
     demo = run_demo(tmp_path / "out")
-    assert demo.sacc_estimate >= 0.5
+    own = dict(zip(demo.comparison[0], demo.comparison[1], strict=True))
+    assert float(own["S-Acc estimate %"].split()[0]) >= 50 and float(own["stack-FD"]) < 743
     assert demo.run.step == demo.run.recipe.train.steps
