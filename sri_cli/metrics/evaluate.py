@@ -194,7 +194,12 @@ def check_run(
     """SriError unless the split fits the model, and has the masks and counts that metrics need."""
     data.check_size(trained.recipe.model.image_size)
     if not data.split(split).has_masks and {"ari", "msc"} & set(metrics):
-        raise SriError(f"{data.name} has no masks to compare with", "--metrics elbo,order")
+        masked = [name for name in data.splits if data.split(name).has_masks]
+        other = f"; or --split {masked[-1]}, which has some" if masked else ""
+        raise SriError(
+            f"{data.name}: the {split} split has no masks to compare with",
+            f"--metrics elbo,order{other}",
+        )
     if {"fid", "stack-fd"} & set(metrics) and num is not None:
         check_count(num)
 

@@ -206,7 +206,8 @@ def _segmentation(run: TrainedRun, options: Options, title: str, notes: list[str
     if truth is None:
         notes.append(f"{data.caption} has no masks: there are no true ones.")
     else:
-        notes.append("True masks have the colours of the slots that fit them best.")
+        grey = "" if data.void_label is None else "; grey is void and counts nowhere"
+        notes.append(f"True masks have the colours of the slots that fit them best{grey}.")
     return [
         segmentation_panel(made, truth, _image_title(run, title, data.caption), data.void_label)
     ]
