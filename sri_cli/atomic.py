@@ -45,8 +45,10 @@ def ensure_folder(path: Path) -> Path:
     return path
 
 
-def check_writable(folder: Path, hint: str = "choose another place with --out") -> None:
+def check_writable(folder: Path, hint: str | None = None) -> None:
     """SriFailure unless files can be created in `folder`, which need not exist yet.
+
+    The hint is by default that of the error.
 
     For work that takes long before it writes: `ensure_folder` would leave an empty folder behind.
     """
@@ -55,7 +57,8 @@ def check_writable(folder: Path, hint: str = "choose another place with --out") 
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
-        raise SriFailure(f"{folder} is not writable: {error.strerror}", hint) from error
+        message = f"{folder} is not writable: {error.strerror}"
+        raise SriFailure(message, hint or disk_hint(error)) from error
 
 
 @contextmanager
