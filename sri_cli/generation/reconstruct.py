@@ -49,7 +49,8 @@ def reconstruct(
     """
     data.check_size(trained.model.image_size)
     indices = data.split(split).pick(num)
-    return reconstruct_images(trained, np.array(data.split(split).images[indices]), indices, seed)
+    inputs = np.array(data.split(split).images[indices])
+    return reconstruct_images(trained, inputs, indices.tolist(), seed)
 
 
 def reconstruct_images(

@@ -70,7 +70,7 @@ def catch_trials(
     number is a function of the seed and of the images' indices.
     """
     items, images = [], []
-    tests = [] if data is None else stream(seed, CATCH_STREAM).permutation(data.counts[SPLIT])
+    tests = [] if data is None else list(stream(seed, CATCH_STREAM).permutation(data.counts[SPLIT]))
     for number, style in enumerate(styles):
         own = range(number, count, len(styles))
         flawed = sum(i < count // 2 for i in own)
@@ -107,6 +107,7 @@ def catch_trials(
 def _simulated(number: int, seed: int, size: int, look: Look) -> Trial:
     index = 2 * number  # odd indices are flawed
     tower = simulate_labelled_tower(index, size_px=size, preset=look, seed=seed)
+    assert tower.masks is not None  # simulated
     return Trial(SOUND, index, tower.images[0], tower.masks[0])
 
 

@@ -190,11 +190,14 @@ def summarise(
         record(workspace, one, model["together"])
         for one, model in zip(ratings, models, strict=True)
     ]
+    comparison = None
+    if len(ratings) == 2:
+        comparison = comparison_facts(ratings[0], ratings[1], doubts)
     return {
         "definition": DEFINITION,
         "models": models,
         "agreement": agreement_facts(ratings, doubts),
-        "comparison": comparison_facts(*ratings, doubts) if len(ratings) == 2 else None,
+        "comparison": comparison,
         "catch": catch,
         "recorded": [str(path) for path in paths if path is not None],
     }
