@@ -115,6 +115,7 @@ class GroupNormRelu(nn.GroupNorm):
             and input.device.type == "cpu"
             and not torch.compiler.is_compiling()
             and input.dtype in SUFFIXES
+            and self.weight.dtype == torch.float32
             and input.is_contiguous(memory_format=torch.channels_last)
         ):
             arguments = input, self.weight, self.bias, self.num_groups, self.eps
