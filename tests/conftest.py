@@ -18,6 +18,9 @@ from sri_cli.run import Workspace
 from tests import small_data
 
 # Other processes change the number of threads of `--threads auto`, and that changes last bits.
+# The processes of pytest-xdist share the cores.
+workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+torch.set_num_threads(max(1, torch.get_num_threads() // workers))
 os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
 
 # A shell's background job ignores Ctrl-C, and all that it starts does, too: tests that send it
