@@ -58,9 +58,9 @@ def write_small_data() -> Callable[..., Path]:
     return small_data.write_small_data
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def restored_threads() -> Iterator[None]:
-    """PyTorch's number of threads is the same again afterwards."""
+    """PyTorch's number of threads is the same again after every test."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)

@@ -22,7 +22,7 @@ Busy = Callable[..., set[int]]
 
 
 @pytest.fixture(autouse=True)
-def auto(monkeypatch: pytest.MonkeyPatch, restored_threads: None) -> None:
+def auto(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
 

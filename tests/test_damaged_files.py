@@ -18,7 +18,7 @@ from sri_cli import checkpoint as checkpoints
 from sri_cli.config.load import load_recipe
 from sri_cli.config.registry import recipe_path
 from sri_cli.data.dataset import SPLITS, DataFile
-from sri_cli.data.image_files import Frame, Unreadable, decode_image, decode_labels
+from sri_cli.data.image_files import Frame, Unreadable, decode_image, decode_labels, is_lossy
 from sri_cli.data.transforms import Resizing
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import load_run
@@ -66,11 +66,12 @@ def write_picture(path: Path) -> Callable[[], Any]:
     Image.fromarray(PIXELS[0, :, :, 0]).save(path, lossless=True)
 
     def read() -> None:
-        for decode in (decode_image, lambda p, r: decode_labels(p, Frame(16, 16), r)):
-            try:
-                decode(path, Resizing(16))
-            except Unreadable as error:
-                raise SriError(str(error)) from error
+        try:
+            decode_image(path, Resizing(16))
+            if not is_lossy(path):  # refused as labels
+                decode_labels(path, Frame(16, 16), Resizing(16))
+        except Unreadable as error:
+            raise SriError(str(error)) from error
 
     return read
 

@@ -214,9 +214,7 @@ def test_a_finished_run_stays_as_it_is(
     assert "at step 2" in capsys.readouterr().err
 
 
-def test_the_same_number_of_threads_gives_the_same_bits(
-    tmp_path: Path, data: DataFile, restored_threads: None
-) -> None:
+def test_the_same_number_of_threads_gives_the_same_bits(tmp_path: Path, data: DataFile) -> None:
     """Other numbers add in another order: equal to rounding, also where they change on the way."""
     for run, numbers in (("one", [1]), ("two", [2]), ("two-in-parts", [2, 2]), ("mixed", [1, 2])):
         for part, number in enumerate(numbers, 1):
