@@ -18,13 +18,13 @@ from sri_cli.cores import Threads
     metavar="DIR",
     help="Folder of data, run and report.",
 )
-@click.option("--steps", type=COUNT, metavar="N", default=5000, help="Training steps.")
+@click.option("--steps", type=COUNT, metavar="N", default=4000, help="Training steps.")
 @click.option(
     "--scenes", type=COUNT, metavar="N", show_default="as in the preset", help="Training scenes."
 )
 @THREADS
 def command(out: Path, steps: int, scenes: int | None, threads: Threads) -> None:
-    """Prepare data, train and write a report in a few minutes.
+    """Prepare data, train and write a report in about ten minutes.
 
     Run the same command again to resume.
     """
