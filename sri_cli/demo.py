@@ -42,7 +42,7 @@ from sri_cli.training.run_folder import RunChanged
 from sri_cli.training.trainer import train
 
 RECIPE, RUN = "sri-g", "demo"
-SIZE, STEPS = "size=tiny", 4000
+SIZE, STEPS = "size=tiny", 6000
 SAMPLES, TEMPERATURE = 64, 0.7
 ORDER_SCENES = 100
 PARTS = 6

@@ -18,7 +18,7 @@ from sri_cli.cores import Threads
     metavar="DIR",
     help="Folder of data, run and report.",
 )
-@click.option("--steps", type=COUNT, metavar="N", default=4000, help="Training steps.")
+@click.option("--steps", type=COUNT, metavar="N", default=6000, help="Training steps.")
 @click.option(
     "--scenes", type=COUNT, metavar="N", show_default="as in the preset", help="Training scenes."
 )

@@ -37,7 +37,7 @@ VERBS = {
     "report": "Write one HTML page about runs.",
     "bench": "Measure training, sampling and data loading on this machine.",
     "doctor": "Check this machine, its packages, data and runs.",
-    "demo": "Prepare data, train and write a report in a few minutes.",
+    "demo": "Prepare data, train and write a report in about ten minutes.",
 }
 
 # Verbs that go on where they were stopped.
