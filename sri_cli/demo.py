@@ -38,6 +38,7 @@ from sri_cli.plotting.from_runs import figure_of_runs, order_of_run
 from sri_cli.plotting.report import NAME, make_subjects, write_report
 from sri_cli.plotting.samples import write_samples
 from sri_cli.run import RESERVED_RUN, SHIPPED, Workspace
+from sri_cli.signals import this_command
 from sri_cli.training.run_folder import RunChanged
 from sri_cli.training.trainer import train
 
@@ -83,7 +84,7 @@ def run_demo(
     """
     began = time.monotonic()
     workspace = Workspace(out / "data", out / "runs")
-    command = shlex.join(["sri", *sys.argv[1:]])
+    command = this_command()
     towers = simulated("demo-towers", Options(scenes=scenes))
     path = workspace.data_path(towers.header.name, towers.header.size)
     recipe = load_recipe(RECIPE, towers.header.name, [SIZE, f"train.steps={steps}"])

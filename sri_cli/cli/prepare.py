@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +10,7 @@ import click
 from sri_cli.cli.options import COUNT, Decorator, seed_option, together
 from sri_cli.errors import SriError, SriFailure, did_you_mean
 from sri_cli.run import Workspace
+from sri_cli.signals import this_command
 
 if TYPE_CHECKING:
     from sri_cli.data.dataset import DataFile
@@ -263,7 +262,7 @@ def make(
     from sri_cli.data.summary import counts_text, discarded_text, skipped_text
 
     path = out or workspace.data_path(source.header.name, source.header.size)
-    typed = shlex.join(["sri", *sys.argv[1:]])
+    typed = this_command()
     prepared = prepare(source, path, workers=workers, force=force, command=typed)
     data = prepared.data
     click.echo(f"{data.path}: {data.caption}, {counts_text(data)}")
