@@ -95,13 +95,18 @@ class Page:
         return self
 
     def look(self, size: tuple[int, int] = DESKTOP, dark: bool = False) -> None:
-        """Change size and colour scheme."""
+        """Change size and colour scheme, and wait until the page is drawn anew."""
         width, height = size
         metrics = {"width": width, "height": height, "mobile": width < 600}
         metrics["deviceScaleFactor"] = 2 if width < 600 else 1
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        # Observers of sizes run in the frame after the change.
+        self.driver.execute_async_script(
+            "const done = arguments[0];"
+            "requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done)))"
+        )
 
     def another(self, url: str) -> Page:
         """A second tab of the same browser."""
