@@ -18,16 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sri_cli.console import counting
+from sri_cli.generation.encode import encode_images
 from sri_cli.generation.sample import (
     check_finite,
     chunk_size,
     device_of,
-    evaluation_noise,
     in_chunks,
     is_finite,
     quantise,
     sample_noise,
-    to_tensor,
 )
 from sri_cli.models.base import SlotVAE
 from sri_cli.rng import indexed_noise
@@ -93,14 +92,9 @@ def infer_scene(
     model: SlotVAE, image: NDArray[np.uint8], name: str, seed: int, key: str | None = None
 ) -> SourceScene:
     """An image [H,W,3] as slots: one sample of the posterior, in generation order."""
-    device = device_of(model)
-    noise = evaluation_noise(model, seed, np.zeros(1, np.intp), device)
-    (made,) = in_chunks(
-        lambda start, count: model.reconstruct(to_tensor(image[None], device), noise), 1, 1, device
-    )
-    assert made.slots is not None
-    latent = None if made.latent is None else made.latent[0].float().cpu()
-    return SourceScene(name, key or name, made.slots[0].float(), latent, image)
+    one = encode_images(model, image[None], [0], seed)
+    latent = None if one.latent is None else one.latent[0]
+    return SourceScene(name, key or name, one.slots[0], latent, image)
 
 
 def remove(scenes: Sequence[SourceScene], groups: Groups) -> list[EditRow]:
@@ -201,7 +195,7 @@ def _replaced(scene: SourceScene, other: SourceScene, groups: Groups) -> EditRow
     after = []
     for group in groups:
         slots = scene.slots.clone()
-        slots[list(group)] = other.slots[list(group)].to(slots.device)
+        slots[list(group)] = other.slots[list(group)]
         after.append(_select(slots))
     return EditRow(f"{scene.name}, slot of {other.name}", scene, after)
 
@@ -221,7 +215,7 @@ def _slots(
         rows = slice(start, start + count)
         own = {name: value[rows].to(device) for name, value in noise.items()}
         latent = None if scene is None else scene[rows].to(device)
-        first = None if given is None else given[rows]
-        return model.slots(own, temperature, scene=latent, given=first).float()
+        first = None if given is None else given[rows].to(device)
+        return model.slots(own, temperature, scene=latent, given=first).float().cpu()
 
     return torch.cat(list(in_chunks(compute, num, num, device)))

@@ -9,21 +9,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from sri_cli.data.dataset import DataFile
-from sri_cli.generation.sample import (
-    check_finite,
-    evaluation_noise,
-    in_chunks,
-    is_finite,
-    quantise,
-    to_tensor,
-)
+from sri_cli.generation.encode import encode_chunks
+from sri_cli.generation.sample import quantise
 from sri_cli.generation.trained_run import TrainedRun
-
-CHUNK = 8  # images
 
 
 class Reconstructions(NamedTuple):
@@ -61,24 +52,17 @@ def reconstruct_images(
     Raises:
         SriFailure: for reconstructions that are not finite.
     """
-    model, device = trained.model, trained.device
-    numbers = np.asarray(indices, dtype=np.intp)
-
-    def compute(start: int, count: int) -> tuple[torch.Tensor, tuple[np.ndarray | None, ...]]:
-        rows = slice(start, start + count)
-        noise = evaluation_noise(model, seed, numbers[rows], device)
-        made = model.reconstruct(to_tensor(inputs[rows], device), noise)
-        return is_finite(made.scene.image), (
-            made.attention[:, :, 0].float().cpu().numpy(),
-            quantise(made.scene.image),
-            made.scene.masks[:, :, 0].float().cpu().numpy(),
-            quantise(made.scene.rgb),
-            None if made.imagined is None else quantise(made.imagined.image),
+    chunks = [
+        (
+            one.attention.numpy(),
+            quantise(one.image),
+            one.masks.numpy(),
+            quantise(one.rgb),
+            None if one.rollout is None else quantise(one.rollout),
         )
-
-    finite, chunks = zip(*in_chunks(compute, len(numbers), CHUNK, device), strict=True)
-    check_finite(torch.cat(finite), "reconstructions")
+        for one in encode_chunks(trained.model, inputs, indices, seed)
+    ]
     arrays: list[Any] = [
         None if parts[0] is None else np.concatenate(parts) for parts in zip(*chunks, strict=True)
     ]
-    return Reconstructions(numbers, inputs, *arrays)
+    return Reconstructions(np.asarray(indices, dtype=np.intp), inputs, *arrays)

@@ -7,8 +7,9 @@ slots it uses a prefix of the noise of more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +28,24 @@ Result = TypeVar("Result")
 # are fastest on a CPU (4 to 16 images of 9 slots), a GPU wants more work at once.
 CPU_SLOT_IMAGES, GPU_SLOT_IMAGES = 72, 2304
 MAX_CHUNK = 256  # images
+
+
+@dataclass(frozen=True)
+class DrawnScene(Scene):
+    """A scene with the slots [B,K,D] that it was decoded from, and their scene latent [B,S].
+
+    `latent` is None for a model without a scene variable.
+    """
+
+    slots: Tensor
+    latent: Tensor | None
+
+
+def decode_drawn(model: SlotVAE, slots: Tensor, latent: Tensor | None) -> DrawnScene:
+    """Decode slots [B,K,D]; the scene is in float32."""
+    scene = model.decode(slots)
+    latent = None if latent is None else latent.float()
+    return DrawnScene(scene.rgb.float(), scene.log_masks.float(), slots.float(), latent)
 
 
 def sample_noise(
@@ -53,7 +72,7 @@ def sample_scenes(
     chunk: int | None = None,
     precision: str = "auto",
     first: int = 0,
-) -> Iterator[Scene]:
+) -> Iterator[DrawnScene]:
     """Draw scenes first .. first+num-1 of a seed, a chunk of images at a time, in float32.
 
     Raises:
@@ -65,21 +84,23 @@ def sample_scenes(
     device = device_of(model)
     size = chunk or chunk_size(slots, model.image_size, device)
 
-    def draw(start: int, count: int) -> Scene:
+    def draw(start: int, count: int) -> DrawnScene:
         noise = sample_noise(model, seed, first + start, count, slots)
-        scene = model.sample({k: v.to(device) for k, v in noise.items()}, temperature)
-        return Scene(scene.rgb.float(), scene.log_masks.float())
+        own = {name: value.to(device) for name, value in noise.items()}
+        latent = model.drawn_scene(own, temperature, None)
+        return decode_drawn(model, model.slots(own, temperature, scene=latent), latent)
 
     return checked(in_chunks(draw, num, size, device, precision))
 
 
-def checked(scenes: Iterable[Scene]) -> Iterator[Scene]:
+def checked(scenes: Iterable[DrawnScene]) -> Iterator[DrawnScene]:
     """All scenes; after the last one SriFailure if any is not finite (8 bits would hide it)."""
     finite = []
     for scene in scenes:
         finite.append(is_finite(scene.image))
         if not finite[-1].all():  # as black, without warnings of numpy
-            scene = Scene(scene.rgb.nan_to_num(0.0), scene.log_masks.nan_to_num(0.0))
+            rgb, log_masks = scene.rgb.nan_to_num(0.0), scene.log_masks.nan_to_num(0.0)
+            scene = replace(scene, rgb=rgb, log_masks=log_masks)
         yield scene
     check_finite(torch.cat(finite))
 
@@ -162,6 +183,15 @@ def in_chunks(
             raise
         yield result
         start += count
+
+
+def joined(chunks: Sequence[Result]) -> Result:
+    """Dataclasses of tensors [B,...] as one; a field is None if it is None in all of them."""
+    first: Any = chunks[0]
+    columns = {field.name: [getattr(one, field.name) for one in chunks] for field in fields(first)}
+    cat = {name: None if parts[0] is None else torch.cat(parts) for name, parts in columns.items()}
+    result: Result = type(first)(**cat)
+    return result
 
 
 def chunk_size(slots: int, image_size: int, device: torch.device) -> int:

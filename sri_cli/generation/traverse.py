@@ -17,8 +17,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sri_cli.generation.sample import checked, chunk_size, device_of, in_chunks, sample_noise
-from sri_cli.models.base import Scene, SlotVAE
+from sri_cli.generation.sample import (
+    DrawnScene,
+    checked,
+    chunk_size,
+    decode_drawn,
+    device_of,
+    in_chunks,
+    sample_noise,
+)
+from sri_cli.models.base import SlotVAE
 from sri_cli.rng import NoiseSpec, indexed_noise
 
 Latents = NDArray[np.float32]
@@ -87,24 +95,24 @@ def walk_between(model: SlotVAE, seeds: tuple[int, int], num: int, slots: int, f
 
 def walk_scenes(
     model: SlotVAE, walk: Walk, temperature: float = 1.0, precision: str = "auto"
-) -> Iterator[Scene]:
+) -> Iterator[DrawnScene]:
     """All F * N scenes of a walk, in chunks, in float32."""
     frames, walks = walk.shape
     device = device_of(model)
 
-    def draw(start: int, count: int) -> Scene:
+    def draw(start: int, count: int) -> DrawnScene:
         number = torch.arange(start, start + count)
         frame, at = number // walks, number % walks
         held = {name: noise[at].to(device) for name, noise in walk.held.items()}
         moved = {name: noise[frame, at].to(device) for name, noise in walk.moves.items()}
-        slots = model.slots(held | moved, temperature)
+        latent = model.drawn_scene(held | moved, temperature, None)
+        slots = model.slots(held | moved, temperature, scene=latent)
         if walk.slot is not None:
             # The slots after it would follow it; they are held, so that it alone changes.
             others = model.slots(held, temperature).clone()
             others[:, walk.slot] = slots[:, walk.slot]
             slots = others
-        scene = model.decode(slots)
-        return Scene(scene.rgb.float(), scene.log_masks.float())
+        return decode_drawn(model, slots, latent)
 
     slots = next(noise.shape[1] for name, noise in walk.held.items() if name != "scene")
     size = chunk_size(slots, model.image_size, device)

@@ -1,0 +1,106 @@
+"""Images to latents: the slots, scene latent and order that a model infers, and their decoding.
+
+Axis legend: N images, K slots, D slot size, S scene size, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sri_cli.generation.sample import (
+    check_finite,
+    device_of,
+    evaluation_noise,
+    in_chunks,
+    is_finite,
+    joined,
+    to_tensor,
+)
+from sri_cli.models.base import SlotVAE
+
+CHUNK = 8  # images
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Images as a model infers them: float32 on the CPU, slots in the order of generation.
+
+    Attributes:
+        slots: One sample of the posterior [N,K,D], which `model.decode` takes.
+        latent: The scene latent [N,S]; None for a model without a scene variable.
+        order: The segregated slot at each position [N,K]; None where slots are not matched.
+        image: The reconstruction [N,3,H,W] in [0,1].
+        masks: Of the reconstruction [N,K,H,W], summing to 1 over K.
+        rgb: What each slot shows [N,K,3,H,W] in [0,1].
+        attention: The masks of the segregation [N,K,H,W].
+        rollout: The slot prior's own scene from `latent` [N,3,H,W], in models that match slots.
+    """
+
+    slots: Tensor
+    latent: Tensor | None
+    order: Tensor | None
+    image: Tensor
+    masks: Tensor
+    rgb: Tensor
+    attention: Tensor
+    rollout: Tensor | None
+
+
+def encode_images(
+    model: SlotVAE,
+    images: NDArray[np.uint8] | Tensor,
+    indices: Sequence[int] | None = None,
+    seed: int = 0,
+) -> Encoding:
+    """Infer images uint8 [N,H,W,3], or a float tensor [N,3,H,W] in [0,1], of the model's size.
+
+    The posterior sample of image i is a function of (seed, indices[i]), by default (seed, i).
+
+    Raises:
+        SriFailure: for reconstructions that are not finite.
+    """
+    return joined(list(encode_chunks(model, images, indices, seed)))
+
+
+def encode_chunks(
+    model: SlotVAE,
+    images: NDArray[np.uint8] | Tensor,
+    indices: Sequence[int] | None = None,
+    seed: int = 0,
+) -> Iterator[Encoding]:
+    """`encode_images` a chunk at a time, for more images than fit into memory; N > 0."""
+    device = device_of(model)
+    numbers = np.arange(len(images)) if indices is None else np.asarray(indices, dtype=np.intp)
+    finite = []
+
+    def infer(start: int, count: int) -> Encoding:
+        rows = slice(start, start + count)
+        chosen = images[rows]
+        inputs = chosen.to(device) if isinstance(chosen, Tensor) else to_tensor(chosen, device)
+        made = model.reconstruct(inputs, evaluation_noise(model, seed, numbers[rows], device))
+        assert made.slots is not None
+        return Encoding(
+            slots=_on_cpu(made.slots),
+            latent=None if made.latent is None else _on_cpu(made.latent),
+            order=None if made.order is None else made.order.cpu(),
+            image=_on_cpu(made.scene.image),
+            masks=_on_cpu(made.scene.masks[:, :, 0]),
+            rgb=_on_cpu(made.scene.rgb),
+            attention=_on_cpu(made.attention[:, :, 0]),
+            rollout=None if made.imagined is None else _on_cpu(made.imagined.image),
+        )
+
+    for encoding in in_chunks(infer, len(numbers), CHUNK, device):
+        finite.append(is_finite(encoding.image))
+        yield encoding
+    check_finite(torch.cat(finite), "reconstructions")
+
+
+def _on_cpu(values: Tensor) -> Tensor:
+    return values.float().cpu()
