@@ -128,7 +128,7 @@ def save(
 
 def verify(path: Path) -> Checkpoint:
     """The checkpoint at `path`, every byte checked; BrokenCheckpoint names the bad file."""
-    meta = _read_meta(path)
+    meta = read_meta(path)
     for name, digest in meta["files"].items():
         try:
             data = (path / name).read_bytes()
@@ -207,7 +207,8 @@ def _digest(meta: dict[str, Any]) -> str:
     return sha256(json.dumps(meta, sort_keys=True).encode())
 
 
-def _read_meta(path: Path) -> dict[str, Any]:
+def read_meta(path: Path) -> dict[str, Any]:
+    """The content of meta.json without its digest; BrokenCheckpoint if that does not fit."""
     try:
         meta = json.loads((path / META).read_bytes())
         digest = meta.pop("sha256")

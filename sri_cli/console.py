@@ -158,6 +158,14 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def size_text(number: int) -> str:
+    """A readable number of bytes: 20 kB, 3.1 MB, 1.2 GB."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
+        if number >= scale:
+            return f"{number / scale:.1f} {unit}"
+    return f"{number / 1e3:.0f} kB"
+
+
 def duration(seconds: float) -> str:
     """A readable duration: 45 s, 12 min, 3 h 20 min, 2 d 4 h."""
     if seconds < 90:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sri_cli.atomic import list_folder, write_atomic
+from sri_cli.atomic import cannot_write, list_folder, write_atomic
 from sri_cli.errors import SriError, did_you_mean
 
 CHECKPOINT_NAME = re.compile(r"step-\d+")
 RESERVED_RUN = "pretrained"
-MEASUREMENTS = "metrics.jsonl"  # in a run folder; every evaluation appends to it
+# Files in a run folder
+RECIPE_NAME = "recipe.yaml"  # resolved, and what it was trained on
+COMMANDS = "command.txt"  # the commands that trained it
+LOG_NAME = "log.jsonl"  # of the training
+MEASUREMENTS = "metrics.jsonl"  # every evaluation appends to it
+LOCK_NAME = ".lock"  # held by the process that trains it
 SHIPPED = Path(__file__).parent / RESERVED_RUN
+HINTED_RUNS = 5  # in an error; the latest
 # Data set name -> the arguments of `sri prepare` that make it.
 PREPARED_AS = {
     "shapestacks": "shapestacks",
@@ -120,7 +130,7 @@ class Workspace:
 
     def run_names(self) -> list[str]:
         """All runs with a checkpoint but the shipped one, latest first."""
-        own = (run for run in list_folder(self.runs_root) if run.name != RESERVED_RUN)
+        own = (run for run in visible(self.runs_root) if run.name != RESERVED_RUN)
         folders = [run for run in own if checkpoints_in(run)]
         return [run.name for run in sorted(folders, key=newest_time, reverse=True)]
 
@@ -133,11 +143,69 @@ class Workspace:
     def _runs_hint(self) -> str:
         names = self.run_names()
         if names:
-            return f"trained runs: {', '.join(names)}"
+            more = "; `sri runs ls` lists all" if len(names) > HINTED_RUNS else ""
+            return f"trained runs: {', '.join(names[:HINTED_RUNS])}{more}"
         return (
             f"use the shipped model with --run {RESERVED_RUN}, or train one with"
             " `sri train --recipe sri-mog`"
         )
+
+
+def visible(folder: Path) -> list[Path]:
+    """The sorted contents of `folder` without what is being written or deleted."""
+    return [path for path in list_folder(folder) if not path.name.startswith(".")]
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run was begun in the folder; it may have no checkpoint yet."""
+    marks = ("checkpoints", RECIPE_NAME, LOG_NAME, LOCK_NAME)
+    return any((folder / name).exists() for name in marks)
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The runs in `folder` and in folders of it, as studies have them."""
+    runs = []
+    for path in visible(folder):
+        runs += [path] if is_run(path) else [below for below in visible(path) if is_run(below)]
+    return runs
+
+
+def is_training(run_dir: Path) -> bool | None:
+    """Whether a `sri train` writes to the run now; None where locks cannot be read."""
+    try:
+        descriptor = os.open(run_dir / LOCK_NAME, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return False
+
+
+@contextmanager
+def lock_run(run_dir: Path, hint: str) -> Iterator[None]:
+    """Hold the lock of a run folder; SriError with this hint when a `sri train` has it."""
+    try:
+        lock = open(run_dir / LOCK_NAME, "w")  # noqa: SIM115 (open until the block ends)
+    except OSError as error:
+        raise cannot_write(run_dir, error) from error
+    with lock:
+        for patience in (0.1, 0):  # `is_training` may have it for a moment
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if not patience:
+                    raise SriError(f"another sri train is writing to {run_dir}", hint) from error
+                time.sleep(patience)
+        yield
 
 
 def is_path(text: str) -> bool:

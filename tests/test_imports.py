@@ -25,7 +25,7 @@ FLOORS = [
     {"data"},
     {"generation"},
     {"training", "metrics"},
-    {"labeling"},
+    {"runs", "labeling"},
     {"plotting"},
     {"studies", "benchmarks"},
     {"doctor", "demo", "shipping"},

@@ -33,6 +33,7 @@ VERBS = {
     "figure": "Draw a figure from trained runs, as PNG or PDF.",
     "eval": "Measure trained models or folders of generated images.",
     "label-sacc": "Judge by eye whether stacks in generated scenes are plausible.",
+    "runs": "List, compare and remove runs.",
     "study": "Run recipes by seeds, with a verdict on each claim.",
     "report": "Write one HTML page about runs.",
     "bench": "Measure training, sampling and data loading on this machine.",

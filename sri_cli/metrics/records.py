@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sri_cli import __version__
 from sri_cli.atomic import cannot_write
 from sri_cli.checkpoint import checkpoint_path
-from sri_cli.config.load import with_old_keys
-from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriFailure
-from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.run import MEASUREMENTS
 from sri_cli.strict_json import Record, read_lines, to_json
+
+if TYPE_CHECKING:  # `sri runs ls` reads records without torch
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sri_cli.data.dataset import DataFile
+    from sri_cli.generation.trained_run import TrainedRun
 
 SCHEMA = 1
 # Training settings that do not change what is learned in a given number of steps.
@@ -144,6 +145,8 @@ def run_subject(trained: TrainedRun) -> dict[str, Any]:
 
 def _settings(trained: TrainedRun) -> str:
     """A hash that runs of one recipe share if they differ in the training seed alone."""
+    from sri_cli.config.load import with_old_keys
+
     recipe = with_old_keys(trained.recipe)
     learned = {k: v for k, v in recipe["train"].items() if k not in NOT_LEARNED}
     text = json.dumps([recipe["model"], learned], sort_keys=True)
@@ -152,6 +155,10 @@ def _settings(trained: TrainedRun) -> str:
 
 def model_digest(trained: TrainedRun) -> str:
     """SHA-256 of the recipe's model section and every weight: all that a scene depends on."""
+    import torch
+
+    from sri_cli.config.load import with_old_keys
+
     section = json.dumps(with_old_keys(trained.recipe)["model"], sort_keys=True)
     digest = hashlib.sha256(section.encode())
     for name, value in trained.model.state_dict().items():
@@ -175,6 +182,8 @@ def data_facts(data: DataFile, split: str) -> dict[str, Any]:
 
 def mean_estimate(values: NDArray[np.float64]) -> Estimate:
     """Mean of the finite values of images, with its normal interval if there are at least two."""
+    import numpy as np
+
     known = values[np.isfinite(values)]
     if len(known) == 0:
         return Estimate(None)
@@ -193,7 +202,7 @@ def append_records(run_dir: Path, records: Sequence[Measurement]) -> Path:
     """
     path = run_dir / MEASUREMENTS
     for record in records:
-        if not all(np.isfinite(record[key] or 0.0) for key in ("value", "low", "high")):
+        if not all(math.isfinite(record[key] or 0.0) for key in ("value", "low", "high")):
             raise SriFailure(f"{record['name']} is not finite and was not recorded")
     lines = "".join(to_json(record) + "\n" for record in records).encode()
     try:

@@ -13,12 +13,11 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
 from sri_cli.console import format_table
-from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics.records import (
     SHUFFLED,
     WITHOUT_SPLIT,
@@ -29,6 +28,9 @@ from sri_cli.metrics.records import (
     split_of,
 )
 from sri_cli.metrics.tabular import Table, estimate_words, fixed
+
+if TYPE_CHECKING:
+    from sri_cli.generation.trained_run import TrainedRun
 
 # Metric -> heading, decimals, factor (shares are shown in percent).
 PAPER_COLUMNS = {

@@ -19,7 +19,8 @@ from sri_cli.generation.sample import Scenes
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.plotting.figures import Chart, Legend, Panel, Points, images_that_fit
 from sri_cli.plotting.images import Pixels, blend_masks, slot_colours
-from sri_cli.training.log import LOG_NAME, read_log
+from sri_cli.run import LOG_NAME
+from sri_cli.training.log import read_log
 
 Masks = NDArray[np.floating]
 

@@ -49,8 +49,7 @@ from sri_cli.plotting.figures import (
 )
 from sri_cli.plotting.images import Pixels, blend_masks
 from sri_cli.plotting.outputs import FIGURES, check_place, output_path, record_of, slots_of
-from sri_cli.run import Workspace
-from sri_cli.training.log import LOG_NAME
+from sri_cli.run import LOG_NAME, Workspace
 
 Rows = Sequence[Sequence[Block | None]]
 

@@ -34,7 +34,6 @@ from PIL import Image
 
 from sri_cli.atomic import list_folder, write_atomic
 from sri_cli.config.load import recipe_to_yaml
-from sri_cli.config.schema import flatten, without_effect
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.summary import counts_text, masked_splits, parameters_text, split_to_show
 from sri_cli.errors import SriError
@@ -56,6 +55,7 @@ from sri_cli.plotting.figures import Block, Chart, check_file, draw, figure_byte
 from sri_cli.plotting.outputs import FIGURES, check_place, output_path, record_of
 from sri_cli.plotting.report_commands import repeat_commands
 from sri_cli.run import Workspace
+from sri_cli.runs import differing, settings_of
 
 NAME = "report.html"
 TEMPERATURES = (0.7, 1.0)
@@ -270,36 +270,17 @@ def run_facts(one: Subject) -> dict[str, str]:
 def differences(subjects: Sequence[Subject]) -> Section:
     """Where recipes and data of several runs differ; a dash where a setting has no effect."""
     settings = [
-        effective_settings(one.trained.recipe.model_dump(mode="json")) | origin(one.trained)
-        for one in subjects
+        settings_of(run.run_dir, run.recipe.model_dump(mode="json"), run.extra)
+        for run in (one.trained for one in subjects)
     ]
-    keys = dict.fromkeys(key for own in settings for key in own)
-    rows = [[key, *(own.get(key, "-") for own in settings)] for key in keys]
-    rows = [row for row in rows if len(set(row[1:])) > 1]
-    same = len(keys) - len(rows)
+    rows = [[key, *values] for key, values in differing(settings).items()]
+    keys = {key for own in settings for key in own}
     return {
         "title": "Differences between the recipes",
-        "text": f"{same} of {len(keys)} settings are the same." if rows else "There are none.",
+        "text": f"{len(keys) - len(rows)} of {len(keys)} settings are the same."
+        if rows
+        else "There are none.",
         "tables": [run_table(subjects, rows)] if rows else [],
-    }
-
-
-def origin(trained: TrainedRun) -> dict[str, str]:
-    """The images and the weights that it began with, as its checkpoint records them."""
-    data, start = trained.extra.get("data", {}), trained.extra.get("started_from", {})
-    start = start or trained.extra.get("imported", {})
-    facts = {f"data.{key}": str(data[key]) for key in ("images", "content") if key in data}
-    started = ", ".join(f"{key} {start[key]}" for key in ("run", "step", "file") if key in start)
-    return {"data": trained.data_name, **facts, "initial weights": started or "random"}
-
-
-def effective_settings(recipe: dict[str, Any]) -> dict[str, str]:
-    """`section.key` -> value of the settings that have an effect."""
-    idle = {"description", *without_effect(recipe["model"])}
-    return {
-        key: "none" if value is None else str(value)
-        for key, value in flatten(recipe).items()
-        if key.partition(".")[2] not in idle and key not in idle
     }
 
 

@@ -11,8 +11,8 @@ from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics.evaluate import ALL, METRIC_OF
 from sri_cli.metrics.records import Measurement
-from sri_cli.run import Workspace
-from sri_cli.training.run_folder import COMMANDS, read_commands
+from sri_cli.run import COMMANDS, Workspace
+from sri_cli.training.run_folder import read_commands
 
 NUM_COUNTS = ("images", "scenes", "generated")  # counts that --num sets
 

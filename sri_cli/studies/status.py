@@ -9,9 +9,9 @@ from typing import Any
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.metrics.records import Measurement, read_records
-from sri_cli.run import checkpoints_in
+from sri_cli.run import LOG_NAME, checkpoints_in
 from sri_cli.studies.protocol import Study, StudyRun
-from sri_cli.training.log import LOG_NAME, read_log
+from sri_cli.training.log import read_log
 
 # Files in a run folder
 DIVERGED = "diverged.txt"  # why the training gave up

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sri_cli.atomic import cannot_write, write_atomic
-from sri_cli.strict_json import Record, read_lines, to_json
+from sri_cli.run import LOG_NAME
+from sri_cli.strict_json import Record, from_json, read_lines, to_json
 
-LOG_NAME = "log.jsonl"
 BOARD_NAME = "tensorboard"
+TAIL_BYTES = 2**16  # of a log, more than its last records have
 
 
 class RunLog:
@@ -67,10 +69,31 @@ def read_log(path: Path) -> list[Record]:
     return read_lines(path, lambda record: type(record.get("step")) is int)
 
 
+def last_record(path: Path) -> Record:
+    """The last record of a log.jsonl, from its end alone; empty without one."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
+            lines = file.read().splitlines()
+    except OSError:
+        return {}
+    for line in reversed(lines):  # the last one may be torn by a kill
+        with suppress(ValueError):
+            record = from_json(line)
+            if isinstance(record, dict) and type(record.get("step")) is int:
+                return record
+    return {}
+
+
+def error_and_kl(record: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Reconstruction error per pixel and channel and total KL of a record, both in nats."""
+    kls = [v for k, v in record.items() if k.startswith("kl/") and v is not None]
+    return record.get("nll_per_element"), sum(kls) if kls else None
+
+
 def summary(record: Mapping[str, Any]) -> str:
     """Error, KL and speed of a record, for the progress line."""
-    error = record.get("nll_per_element")
+    error, kl = error_and_kl(record)
     parts = [] if error is None else [f"error {error:.4f}"]
-    kls = [v for k, v in record.items() if k.startswith("kl/") and v is not None]
-    parts += [f"KL {sum(kls):.1f}"] if kls else []
+    parts += [] if kl is None else [f"KL {kl:.1f}"]
     return "  ".join([*parts, f"{record['images_per_second']:.1f} images/s"])

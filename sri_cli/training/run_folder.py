@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import re
 import shlex
@@ -12,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
-from sri_cli.atomic import cannot_write, ensure_folder, list_folder, write_atomic
+from sri_cli.atomic import ensure_folder, list_folder, write_atomic
 from sri_cli.checkpoint import Checkpoint, newest_good, remove_leftovers
 from sri_cli.config.load import (
     data_sets,
@@ -24,11 +23,9 @@ from sri_cli.config.load import (
 from sri_cli.config.schema import ModelSection, Recipe, flatten
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError, did_you_mean
-from sri_cli.run import Workspace, is_path
+from sri_cli.run import COMMANDS, LOCK_NAME, RECIPE_NAME, Workspace, is_path, lock_run
 from sri_cli.training.log import RunLog
 
-LOCK_NAME = ".lock"
-COMMANDS = "command.txt"  # in a run folder: the commands that trained it
 HISTORY = re.compile(
     r"(?P<command>.+)  # (?P<begun>[^#]+),"
     r" (?:from step|steps?) (?P<first>\d+)(?: to (?P<last>\d+))?"
@@ -187,17 +184,7 @@ def holds_files(run_dir: Path) -> bool:
 def open_run(run_dir: Path) -> Iterator[RunLog]:
     """Lock the folder and yield its log; SriError when another process trains in it."""
     ensure_folder(run_dir)
-    try:
-        lock = open(run_dir / LOCK_NAME, "w")  # noqa: SIM115 (open until the run ends)
-    except OSError as error:
-        raise cannot_write(run_dir, error) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise SriError(
-                f"another sri train is writing to {run_dir}", "choose another folder: --run DIR"
-            ) from error
+    with lock_run(run_dir, "choose another folder: --run DIR"):
         remove_leftovers(run_dir)
         log = RunLog(run_dir)
         try:
@@ -208,7 +195,7 @@ def open_run(run_dir: Path) -> Iterator[RunLog]:
 
 def describe_run(run_dir: Path, recipe: Recipe, recorded: Mapping[str, Any]) -> None:
     """Write recipe.yaml: the resolved recipe, and what it was trained on and started from."""
-    write_atomic(run_dir / "recipe.yaml", recipe_to_yaml(recipe, recorded).encode())
+    write_atomic(run_dir / RECIPE_NAME, recipe_to_yaml(recipe, recorded).encode())
 
 
 def trained_on(data: DataFile) -> dict[str, Any]:

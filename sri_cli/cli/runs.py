@@ -1,0 +1,154 @@
+"""`sri runs ls | diff | rm`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from sri_cli.cli.options import JSON
+from sri_cli.errors import SriError
+from sri_cli.run import Workspace
+from sri_cli.strict_json import to_json
+
+if TYPE_CHECKING:
+    from sri_cli.runs import Difference, Summary
+
+SORTED_BY = {  # --sort -> the attribute of a Summary, and whether the largest comes first
+    "date": ("time", True),
+    "name": ("run", False),
+    "recipe": ("recipe", False),
+    "step": ("step", True),
+    "size": ("bytes", True),
+    "error": ("error", False),
+}
+
+
+@click.group()
+def command() -> None:
+    """List, compare and remove runs."""
+
+
+@command.command()
+@click.option("--sort", type=click.Choice(list(SORTED_BY)), default="date", help="Order.")
+@JSON
+@click.pass_obj
+def ls(workspace: Workspace, sort: str, as_json: bool) -> None:
+    """List the runs with what they were trained on, their state and what was measured."""
+    from sri_cli.runs import summaries
+
+    key, largest_first = SORTED_BY[sort]
+    runs = summaries(workspace)
+    known = [one for one in runs if getattr(one, key) is not None]
+    known.sort(key=lambda one: getattr(one, key), reverse=largest_first)
+    runs = known + [one for one in runs if getattr(one, key) is None]
+    if as_json:
+        click.echo(to_json({"runs": [asdict(one) for one in runs]}))
+    elif runs:
+        click.echo(list_text(runs))
+    else:
+        click.echo(f"no runs in {workspace.runs_root}; to train one: sri train sri-mog", err=True)
+
+
+def list_text(runs: list[Summary]) -> str:
+    """A line for each run."""
+    from sri_cli.console import duration, format_table, size_text
+    from sri_cli.metrics.records import sample_size
+    from sri_cli.metrics.tables import COLUMNS, rounded
+
+    now, rows = datetime.now(UTC), []
+    for one in runs:
+        age = duration(max(0.0, (now - datetime.fromisoformat(one.time)).total_seconds()))
+        best = {m["metric"]: m for m in sorted(one.metrics, key=sample_size)}
+        values = [
+            f"{m['name']} {rounded(m['value'], name)}"
+            for name, m in best.items()
+            if name in COLUMNS and m["value"] is not None
+        ]
+        rows.append(
+            [
+                one.run,
+                f"{one.recipe or '?'}{'' if one.size in (None, 'paper') else f' {one.size}'}",
+                one.data or "?",
+                f"{one.step:,}/{one.steps:,}" if one.steps else f"{one.step:,}",
+                "training" if one.training else age,
+                size_text(one.bytes),
+                "-" if one.error is None else f"{one.error:.4f}",
+                "-" if one.kl is None else f"{one.kl:.1f}",
+                ", ".join(values) or "-",
+            ]
+        )
+    header = ("RUN", "RECIPE", "DATA", "STEP", "AGE", "SIZE", "ERROR", "KL", "MEASURED")
+    return format_table(header, rows, left=len(header))
+
+
+@command.command()
+@click.argument("runs", nargs=2, metavar="A B")
+@JSON
+@click.pass_obj
+def diff(workspace: Workspace, runs: tuple[str, str], as_json: bool) -> None:
+    """Show what differs between two runs: settings, data, code, results and commands."""
+    from sri_cli.runs import compare
+
+    found = compare(workspace, runs)
+    click.echo(to_json(asdict(found)) if as_json else difference_text(found))
+
+
+def difference_text(found: Difference) -> str:
+    """The differences as tables below each other."""
+    from sri_cli.console import format_table
+    from sri_cli.metrics.tables import evaluation_text
+
+    titles = [f"{run}, step {step:,}" for run, step in zip(found.runs, found.steps, strict=True)]
+    code = {key: values for key, values in found.code.items() if values[0] != values[1]}
+    results = {
+        key: ["-" if value is None else f"{value:.4g}" for value in values]
+        for key, values in found.training.items()
+    }
+    rows = [[key, *values] for key, values in (found.settings | code | results).items()]
+    parts = [
+        f"{len(found.settings)} of {found.compared} settings differ",
+        format_table(["", *titles], rows, left=3),
+    ]
+    records = [
+        {**m, "subject": {**m["subject"], "run": run}}
+        for run, own in zip(found.runs, found.metrics, strict=True)
+        for m in own
+    ]
+    parts += ["", evaluation_text(records)] if records else []
+    for run, lines in zip(found.runs, found.commands, strict=True):
+        parts += ["", f"# {run}", *(lines or ["# not recorded"])]
+    return "\n".join(parts)
+
+
+@command.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.option(
+    "--old-checkpoints", is_flag=True, help="Keep the runs; remove all but the newest checkpoint."
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def rm(workspace: Workspace, runs: tuple[str, ...], old_checkpoints: bool, yes: bool) -> None:
+    """Remove runs, or all runs of a study.
+
+    Only folders in the runs folder are removed, and no run that is being trained.
+    """
+    from sri_cli.console import size_text
+    from sri_cli.runs import bytes_in, removable, remove
+
+    folders = removable(workspace, runs)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise SriError("without a terminal nobody can confirm", "add --yes")
+        for folder in folders:
+            click.echo(f"{folder}  {size_text(bytes_in(folder))}", err=True)
+        what = "all but the newest checkpoint of each" if old_checkpoints else "all of this"
+        if not click.confirm(f"Remove {what}?", err=True):
+            click.echo("Nothing was removed.", err=True)
+            return
+    for folder in folders:
+        freed = remove(folder, old_checkpoints)
+        click.echo(f"{folder}: {freed:,} bytes freed")

@@ -1,0 +1,185 @@
+"""`sri runs`: what a list of runs says, what differs between two, and what is removed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sri_cli import checkpoint as checkpoints
+from sri_cli.cli.main import cli
+from sri_cli.run import Workspace, checkpoints_in, lock_run
+
+
+@pytest.fixture
+def sri(workspace: Workspace) -> Callable[..., Result]:
+    roots = ["--data-root", str(workspace.data_root), "--runs-root", str(workspace.runs_root)]
+    return lambda *words: CliRunner().invoke(cli, [*roots, *words])
+
+
+def add_checkpoint(run: Path, step: int, **changed: Any) -> None:
+    """Another checkpoint with the weights of the newest, with changes of the train section."""
+    found = checkpoints.newest_good(run)
+    assert found is not None
+    recipe = {**found.recipe, "train": found.recipe["train"] | changed}
+    extra = {"data": {"name": "demo-towers", "images": 24, "content": "0"}}
+    checkpoints.save(run, step, found.weights(), recipe, {}, extra)
+
+
+def measurement(step: int, value: float, images: int) -> str:
+    subject = {"kind": "run", "run": "tiny", "model": "m", "checkpoint": f"step-{step:09d}"}
+    data = {"name": "demo-towers", "image_size": 32, "source": "simulated", "split": "test"}
+    record = {"schema": 1, "metric": "ari_fg", "name": "ARI-FG", "value": value, "seed": 0}
+    record |= {"counts": {"images": images}, "subject": subject | {"step": step}, "data": data}
+    return json.dumps(record | {"protocol": "masks", "warning": None}) + "\n"
+
+
+def listed(result: Result) -> dict[str, dict[str, Any]]:
+    assert result.exit_code == 0, result.output
+    return {one["run"]: one for one in json.loads(result.stdout)["runs"]}
+
+
+def test_what_a_list_says_of_a_run(workspace: Workspace, sri: Callable[..., Result]) -> None:
+    run = workspace.runs_root / "tiny"
+    add_checkpoint(run, 20, steps=50)
+    (run / "log.jsonl").write_text(
+        '{"step": 20, "nll_per_element": 0.5, "kl/a": 1.0, "kl/b": 2.0}\n{"step": 30, "torn'
+    )
+    lines = [measurement(10, 0.1, 900), measurement(20, 0.2, 100), measurement(20, 0.3, 50)]
+    (run / "metrics.jsonl").write_text("".join(lines))
+    one = listed(sri("runs", "ls", "--json"))["tiny"]
+    size = sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
+    expected = {"recipe": "sri-mog", "size": "tiny", "data": "demo-towers", "step": 20, "steps": 50}
+    expected |= {"training": False, "bytes": size, "checkpoints": 2, "error": 0.5, "kl": 3.0}
+    assert expected.items() <= one.items()
+    assert [m["value"] for m in one["metrics"]] == [0.2]  # of the newest, the largest sample
+    text = sri("runs", "ls").stdout
+    assert "20/50" in text and "ARI-FG 0.200" in text
+
+
+def test_a_run_that_has_just_begun_is_training(
+    workspace: Workspace, sri: Callable[..., Result]
+) -> None:
+    run = workspace.runs_root / "study-x" / "sri-mog-seed-0"
+    run.mkdir(parents=True)
+    (run / "recipe.yaml").write_text("name: sri-mog\ndata: mine\ntrain: {steps: 9}\n")
+    (run / "log.jsonl").write_text('{"step": 4}\n')
+    with lock_run(run, ""):
+        during = listed(sri("runs", "ls", "--json"))["study-x/sri-mog-seed-0"]
+        assert (during["training"], during["step"], during["steps"]) == (True, 4, 9)
+    after = listed(sri("runs", "ls", "--json"))["study-x/sri-mog-seed-0"]
+    assert (after["training"], after["step"], after["checkpoints"]) == (False, 0, 0)
+
+
+def test_orders_of_a_list(workspace: Workspace, sri: Callable[..., Result]) -> None:
+    add_checkpoint(workspace.runs_root / "other", 5)
+    (workspace.runs_root / "tiny" / "log.jsonl").write_text('{"step": 1, "nll_per_element": 1}\n')
+    orders = {
+        key: list(listed(sri("runs", "ls", "--json", "--sort", key)))
+        for key in ("name", "step", "size", "error")
+    }
+    assert orders["name"] == ["other", "tiny"] and orders["error"] == ["tiny", "other"]
+    assert orders["size"] == ["other", "tiny"]
+
+
+def test_the_list_imports_neither_torch_nor_numpy(workspace: Workspace) -> None:
+    code = f"""
+import sys
+from sri_cli.cli.main import cli
+try: cli.main(['--runs-root', {str(workspace.runs_root)!r}, 'runs', 'ls'])
+except SystemExit: print(*({{'torch', 'numpy', 'h5py', 'pydantic'}} & set(sys.modules)))
+"""
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *_, imported = shown.stdout.split("\n")[:-1]
+    assert "tiny" in shown.stdout and imported == ""
+
+
+def test_what_differs_between_two_runs(workspace: Workspace, sri: Callable[..., Result]) -> None:
+    for name in ("tiny", "other"):
+        run = workspace.runs_root / name
+        (run / "command.txt").write_text(f"sri train {name}\n")
+        (run / "log.jsonl").write_text(f'{{"step": 10, "nll_per_element": {len(name)}}}\n')
+    add_checkpoint(workspace.runs_root / "tiny", 20, lr=0.5)
+    (workspace.runs_root / "tiny" / "metrics.jsonl").write_text(measurement(20, 0.2, 100))
+    found = json.loads(sri("runs", "diff", "tiny", "other", "--json").stdout)
+    assert found["steps"] == [20, 10]
+    assert found["settings"]["model.system"] == ["sri", "genesis-v2"]
+    assert found["settings"]["train.lr"][0] == "0.5"
+    assert found["settings"]["model.order"] == ["greedy", "-"]  # without effect in the other
+    assert found["settings"]["data.images"] == ["24", "-"]
+    assert "train.batch" not in found["settings"] and "data" not in found["settings"]
+    assert found["training"]["error"] == [4, 5]
+    assert [len(own) for own in found["metrics"]] == [1, 0]
+    assert found["commands"] == [["sri train tiny"], ["sri train other"]]
+    text = sri("runs", "diff", "tiny", "other").stdout
+    assert "ARI-FG" in text and "sri train other" in text
+    earlier = str(checkpoints_in(workspace.runs_root / "tiny")[0])
+    found = json.loads(sri("runs", "diff", earlier, "tiny", "--json").stdout)
+    assert {"train.lr", "data.images", "data.content"} == set(found["settings"])
+    assert sri("runs", "diff", "tiny", "nothing").exit_code == 2
+
+
+def test_removal_follows_no_link_and_says_what_was_freed(
+    workspace: Workspace, sri: Callable[..., Result], tmp_path: Path
+) -> None:
+    runs, outside = workspace.runs_root, tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_text("kept")
+    (runs / "tiny" / "linked").symlink_to(outside)
+    size = sum(p.stat().st_size for p in (runs / "tiny" / "checkpoints").rglob("*") if p.is_file())
+    assert sri("runs", "rm", "tiny").exit_code == 2  # nobody can confirm
+    assert (runs / "tiny" / "checkpoints").is_dir()
+    result = sri("runs", "rm", "tiny", "other", "--yes")
+    assert result.exit_code == 0, result.output
+    assert f"{size:,}" in result.stdout
+    assert not list(runs.iterdir()) and (outside / "kept").is_file()
+
+
+def test_what_is_not_removed(
+    workspace: Workspace, sri: Callable[..., Result], write_run: Callable[..., None], tmp_path: Path
+) -> None:
+    runs = workspace.runs_root
+    write_run(tmp_path / "elsewhere" / "run")
+    (runs / "linked").symlink_to(tmp_path / "elsewhere" / "run")
+    (runs / "beside").symlink_to(tmp_path / "elsewhere")
+    (runs / "notes").mkdir()
+    elsewhere = str(tmp_path / "elsewhere" / "run")
+    for name in ("linked", "beside/run", elsewhere, "notes", "nothing", ".", "..", str(runs)):
+        assert sri("runs", "rm", "tiny", name, "--yes").exit_code == 2, name
+    with lock_run(runs / "other", ""):
+        result = sri("runs", "rm", "tiny", "other", "--yes")
+        assert result.exit_code == 2 and "other" in result.stderr
+    left = [elsewhere, runs / "tiny", runs / "other"]
+    assert all(checkpoints.newest_good(Path(run)) is not None for run in left)
+
+
+def test_a_study_is_removed_with_its_runs(
+    workspace: Workspace, sri: Callable[..., Result], write_run: Callable[..., None]
+) -> None:
+    study = workspace.runs_root / "study-x"
+    write_run(study / "a")
+    write_run(study / "b")
+    (study / "study.json").write_text("{}")
+    with lock_run(study / "b", ""):
+        assert sri("runs", "rm", "study-x", "--yes").exit_code == 2
+    assert checkpoints_in(study / "a") and sri("runs", "rm", "study-x/a", "--yes").exit_code == 0
+    assert not (study / "a").exists() and checkpoints_in(study / "b")
+    assert sri("runs", "rm", "study-x", "--yes").exit_code == 0
+    assert not study.exists()
+
+
+def test_only_old_checkpoints_are_removed(
+    workspace: Workspace, sri: Callable[..., Result], damage: Callable[[Path, str], None]
+) -> None:
+    run = workspace.runs_root / "tiny"
+    add_checkpoint(run, 20)
+    add_checkpoint(run, 30)
+    damage(checkpoints_in(run)[-1] / "model.safetensors", "cut")
+    assert sri("runs", "rm", "tiny", "--old-checkpoints", "--yes").exit_code == 0
+    assert [path.name for path in checkpoints_in(run)] == ["step-000000020"]
