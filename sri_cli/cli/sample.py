@@ -32,6 +32,14 @@ from sri_cli.run import Workspace
     help="Format of the images.",
 )
 @click.option("--masks", is_flag=True, help="Write the mask of every slot too.")
+@click.option(
+    "--layers",
+    is_flag=True,
+    help="Write every slot as an RGBA layer; the layers, one over the other, give the image.",
+)
+@click.option(
+    "--latents", is_flag=True, help="Write the slots and scene latents; with PNG in latents.npz."
+)
 @THREADS
 @click.pass_obj
 def command(
@@ -44,6 +52,8 @@ def command(
     out: Path | None,
     file_format: str,
     masks: bool,
+    layers: bool,
+    latents: bool,
     threads: Threads,
 ) -> None:
     """Sample new scenes from a trained model.
@@ -67,6 +77,8 @@ def command(
         seed=seed,
         file_format=file_format,
         masks=masks,
+        layers=layers,
+        latents=latents,
     )
     for note in slots_notes([trained], slots):
         click.echo(note, err=True)

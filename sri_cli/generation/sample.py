@@ -217,6 +217,19 @@ def mask_levels(scene: Scene) -> NDArray[np.uint8]:
     return levels
 
 
+def layers_of(rgb: Tensor, masks: Tensor) -> NDArray[np.uint8]:
+    """Every slot as an RGBA layer, uint8 [B,K,H,W,4]: laid over one another in order, the first at
+    the bottom, the layers give the image. rgb [B,K,3,H,W] in [0,1], masks [B,K,H,W].
+
+    The alpha of a layer is the share of its slot in the masks up to its own, m_k / (m_1 + ... +
+    m_k): the mask that it would have if the slots after it were not there. The first is opaque.
+    """
+    alpha = (masks / masks.cumsum(dim=1)).nan_to_num(0.0)
+    alpha[:, 0] = 1.0
+    levels = (torch.cat([rgb, alpha[:, :, None]], dim=2) * 255).round().clamp(0, 255).byte()
+    return levels.movedim(2, -1).contiguous().cpu().numpy()
+
+
 def to_tensor(images: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
     """uint8 [B,S,S,3] -> float32 [B,3,S,S] in [0,1]."""
     return torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).float().div_(255)

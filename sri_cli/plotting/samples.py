@@ -1,7 +1,9 @@
 """New scenes on disk: a folder with a grid, the single images and the settings.
 
-Axis legend: N images, B images of a chunk, K slots, H W pixels. `images` are uint8 [B,H,W,3],
-`masks` uint8 [B,K,H,W] (255: all of the pixel). A writer takes chunk after chunk, then `close`.
+Axis legend: N images, B images of a chunk, K slots, D slot size, S scene size, H W pixels. `images`
+are uint8 [B,H,W,3], `masks` uint8 [B,K,H,W] (255: all of the pixel), `layers` uint8 [B,K,H,W,4],
+`slots` float32 [B,K,D], `scene_latents` float32 [B,S]. A writer takes chunk after chunk, then
+`close`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,14 @@ from PIL import Image
 from sri_cli.atomic import cannot_write, ensure_folder
 from sri_cli.console import counting
 from sri_cli.errors import SriError, SriFailure
-from sri_cli.generation.sample import check_request, mask_levels, quantise, sample_scenes
+from sri_cli.generation.sample import (
+    DrawnScene,
+    check_request,
+    layers_of,
+    mask_levels,
+    quantise,
+    sample_scenes,
+)
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics.tables import title_of
 from sri_cli.plotting.images import blend_masks, caption, make_grid, png_bytes
@@ -38,9 +47,10 @@ from sri_cli.strict_json import Record
 
 RECORD = "sample.json"
 GRID_IMAGES = 64
+LATENTS = ("slots", "scene_latents")
 GRID_CELL_PX, GRID_GAP_PX = 128, 4  # as in figures at their default scale
 
-Arrays = dict[str, NDArray[np.uint8]]
+Arrays = dict[str, NDArray[Any]]
 
 
 def write_samples(
@@ -53,6 +63,8 @@ def write_samples(
     seed: int = 0,
     file_format: str = "png",
     masks: bool = False,
+    layers: bool = False,
+    latents: bool = False,
 ) -> Path:
     """Sample scenes and write grid.png (the first 64), sample.json and the images.
 
@@ -68,6 +80,8 @@ def write_samples(
         seed: Image i is a function of the seed and i.
         file_format: A name of WRITERS.
         masks: Whether the masks of all slots are written too.
+        layers: Whether every slot is written as an RGBA layer (`generation.sample.layers_of`).
+        latents: Whether slots and scene latents are written, with PNG in latents.npz.
 
     Raises:
         SriError: for settings out of range, or a folder that is not empty.
@@ -76,7 +90,9 @@ def write_samples(
     slots = trained.model.num_slots if slots is None else slots
     check_request(num, slots, temperature, seed)
     settings = {"num": num, "slots": slots, "temperature": temperature, "seed": seed}
-    record = record_of([trained], "sample", **settings, format=file_format, masks=masks)
+    # Folders of version 0.1 have no further keys, and the same names.
+    more = {name: True for name, on in (("layers", layers), ("latents", latents)) if on}
+    record = record_of([trained], "sample", **settings, format=file_format, masks=masks, **more)
     target = trained.run_dir / SAMPLES / "new" if out is None else out.resolve()
     if out is not None and target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise SriError(f"{target} is not an empty folder", "name a new folder with --out")
@@ -117,9 +133,7 @@ def _write(folder: Path, trained: TrainedRun, settings: dict[str, Any], record: 
     writing = closing(WRITERS[record["format"]](folder, num))
     with writing as writer, counting("sampling", num) as advance:
         for scene in sample_scenes(trained.model, **settings):
-            arrays = {"images": quantise(scene.image)}
-            if masks:
-                arrays["masks"] = mask_levels(scene)
+            arrays = arrays_of(scene, record)
             writer.add(arrays)
             if sum(len(chunk["images"]) for chunk in first) < GRID_IMAGES:
                 first.append(arrays)
@@ -138,15 +152,36 @@ def _write(folder: Path, trained: TrainedRun, settings: dict[str, Any], record: 
     (folder / RECORD).write_bytes(json_bytes(record))
 
 
+def arrays_of(scene: DrawnScene, record: Record) -> Arrays:
+    """What is written of a chunk: images, and what the record says besides."""
+    arrays: Arrays = {"images": quantise(scene.image)}
+    if record["masks"]:
+        arrays["masks"] = mask_levels(scene)
+    if "layers" in record:
+        arrays["layers"] = layers_of(scene.rgb, scene.masks[:, :, 0])
+    if "latents" in record:
+        arrays["slots"] = scene.slots.cpu().numpy()
+        if scene.latent is not None:
+            arrays["scene_latents"] = scene.latent.cpu().numpy()
+    return arrays
+
+
 class PngWriter:
-    """images/000001.png and masks/000001-slot-01.png, numbered as drawn; arrays count from 0."""
+    """images/000001.png and masks/000001-slot-01.png, numbered as drawn; arrays count from 0.
+
+    Latents are in latents.npz.
+    """
 
     def __init__(self, folder: Path, num: int) -> None:
         self.folder, self.done = folder, 0
+        self.latents = NpzWriter(folder, num, "latents.npz")
 
     def add(self, arrays: Arrays) -> None:
         """Write the files of a chunk."""
+        self.latents.add({name: values for name, values in arrays.items() if name in LATENTS})
         for name, values in arrays.items():
+            if name in LATENTS:
+                continue
             (self.folder / name).mkdir(exist_ok=True)
             for i, value in enumerate(values, start=self.done + 1):
                 stem = self.folder / name / f"{i:06d}"
@@ -158,17 +193,19 @@ class PngWriter:
         self.done += len(arrays["images"])
 
     def close(self) -> None:
-        """Every file is complete already."""
+        """Write the latents; the images are complete already."""
+        self.latents.close()
 
 
 class NpzWriter:
-    """samples.npz with `images` and `masks`, by way of files: any number fits into memory.
+    """samples.npz with all arrays, by way of files: any number fits into memory.
 
-    Plain writes, no memory map: a full disk is then an error and not a crash.
+    Plain writes, no memory map: a full disk is then an error and not a crash. Without arrays there
+    is no file.
     """
 
-    def __init__(self, folder: Path, num: int) -> None:
-        self.folder, self.num = folder, num
+    def __init__(self, folder: Path, num: int, name: str = "samples.npz") -> None:
+        self.folder, self.num, self.name = folder, num, name
         self.files: dict[str, BinaryIO] = {}
 
     def add(self, arrays: Arrays) -> None:
@@ -177,7 +214,8 @@ class NpzWriter:
             if name not in self.files:
                 self.files[name] = open(self._path(name), "wb")  # noqa: SIM115 (closed in close)
                 shape = (self.num, *values.shape[1:])
-                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                descr = np.lib.format.dtype_to_descr(values.dtype)
+                header = {"descr": descr, "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(self.files[name], header)
             self.files[name].write(values.tobytes())
 
@@ -185,7 +223,9 @@ class NpzWriter:
         """Pack the files into the archive."""
         for file in self.files.values():
             file.close()
-        with zipfile.ZipFile(self.folder / "samples.npz", "w") as archive:
+        if not self.files:
+            return
+        with zipfile.ZipFile(self.folder / self.name, "w") as archive:
             for name in self.files:
                 archive.write(self._path(name), f"{name}.npy")
                 self._path(name).unlink()
@@ -195,7 +235,7 @@ class NpzWriter:
 
 
 class H5Writer:
-    """samples.h5 with `images` and `masks`."""
+    """samples.h5 with all arrays."""
 
     def __init__(self, folder: Path, num: int) -> None:
         self.file, self.num, self.done = h5py.File(folder / "samples.h5", "w"), num, 0
@@ -204,7 +244,7 @@ class H5Writer:
         """Write a chunk into the arrays of N images."""
         for name, values in arrays.items():
             if name not in self.file:
-                self.file.create_dataset(name, (self.num, *values.shape[1:]), np.uint8)
+                self.file.create_dataset(name, (self.num, *values.shape[1:]), values.dtype)
             self.file[name][self.done : self.done + len(values)] = values
         self.done += len(arrays["images"])
 

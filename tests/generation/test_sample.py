@@ -20,9 +20,17 @@ from sri_cli import checkpoint as checkpoints
 from sri_cli.checkpoint import newest_good
 from sri_cli.cli.main import cli
 from sri_cli.errors import SriError, SriFailure
-from sri_cli.generation.sample import checked, in_chunks, quantise, sample_noise, sample_scenes
+from sri_cli.generation.sample import (
+    checked,
+    in_chunks,
+    layers_of,
+    quantise,
+    sample_noise,
+    sample_scenes,
+)
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics.images import open_folder
+from sri_cli.models.base import Scene
 from sri_cli.models.build import build_model
 from sri_cli.plotting.samples import write_samples
 from sri_cli.rng import NoiseSpec, indexed_noise
@@ -169,6 +177,65 @@ def test_all_formats_hold_the_same(trained: TrainedRun, tmp_path: Path) -> None:
         "sample.json",
         "samples.npz",
     ]
+
+
+def blend(layers: np.ndarray) -> np.ndarray:
+    """RGBA layers [K,H,W,4] over one another, the first at the bottom."""
+    image = Image.new("RGBA", layers.shape[2:0:-1])
+    for layer in layers:
+        image.alpha_composite(Image.fromarray(layer))
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize("file_format", ["png", "npz", "h5"])
+def test_layers_and_latents_make_the_same_images(
+    trained: TrainedRun, tmp_path: Path, file_format: str
+) -> None:
+    settings = {"num": 11, "seed": 3, "slots": 4, "file_format": file_format}
+    plain = write_samples(trained, tmp_path / "plain", **settings)
+    folder = write_samples(trained, tmp_path / "full", **settings, layers=True, latents=True)
+    assert (folder / "grid.png").read_bytes() == (plain / "grid.png").read_bytes()
+    if file_format == "png":
+        with np.load(folder / "latents.npz") as latents:
+            arrays = dict(latents)
+        arrays["images"] = read(folder)
+        arrays["layers"] = read(folder, "layers").reshape(11, 4, 32, 32, 4)
+        assert np.array_equal(read(plain), arrays["images"])
+    elif file_format == "npz":
+        with np.load(folder / "samples.npz") as archive, np.load(plain / "samples.npz") as without:
+            arrays = dict(archive)
+            assert np.array_equal(without["images"], arrays["images"])
+    else:
+        with (
+            h5py.File(folder / "samples.h5") as archive,
+            h5py.File(plain / "samples.h5") as without,
+        ):
+            arrays = {name: archive[name][()] for name in archive}
+            assert np.array_equal(without["images"][()], arrays["images"])
+    assert {name: array.shape[1:] for name, array in arrays.items()} == {
+        "images": (32, 32, 3),
+        "layers": (4, 32, 32, 4),
+        "slots": (4, trained.model.slot_size),
+        "scene_latents": (trained.model.scene_size,),
+    }
+    blended = np.stack([blend(layers) for layers in arrays["layers"]])
+    assert blended[..., 3].min() == 255
+    assert np.abs(blended[..., :3].astype(int) - arrays["images"]).max() <= 3
+    with torch.no_grad():
+        decoded = quantise(trained.model.decode(torch.from_numpy(arrays["slots"])).image)
+    assert np.abs(decoded.astype(int) - arrays["images"]).max() <= 6  # bf16 in sampling
+    noise = sample_noise(trained.model, 3, 0, 11, 4)
+    assert np.array_equal(arrays["scene_latents"], noise["scene"].numpy())
+
+
+def test_layers_of_hard_masks_hide_those_below() -> None:
+    rgb = torch.rand(2, 5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    owner = torch.arange(64).view(8, 8) % 5
+    log_masks = torch.nn.functional.one_hot(owner, 5).movedim(-1, 0)[None, :, None] * 1e10 - 1e10
+    scene = Scene(rgb, log_masks.float().expand(2, -1, -1, -1, -1))
+    layers = layers_of(scene.rgb, scene.masks[:, :, 0])
+    blended = np.stack([blend(own) for own in layers])
+    assert np.abs(blended[..., :3].astype(int) - quantise(scene.image)).max() <= 1
 
 
 def test_default_folder_is_the_runs_and_repeats(trained: TrainedRun) -> None:
