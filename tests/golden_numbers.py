@@ -52,7 +52,7 @@ class Golden:
 
     def fill(self, model: torch.nn.Module) -> torch.nn.Module:
         """Every parameter of the model, no more and no fewer, by the formula."""
-        scalars = self.json("kept_scalars")
+        scalars = self.json("kept_scalars") if "meta/kept_scalars" in self.numbers else {}
         ours = dict(model.named_parameters())
         for name, shape in self.json("parameters"):
             value = torch.tensor(scalars[name]) if name in scalars else formula(name, shape)

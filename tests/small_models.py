@@ -69,6 +69,10 @@ def small_emorl(**changes: Any) -> Any:
     return lively(build_model("emorl", **SIZES | likelihood | {"refinements": 2} | changes))
 
 
+def small_slot_vae(**sizes: int) -> Any:
+    return lively(build_model("slot-vae", **SIZES | {"scene_size": SCENE_SIZE} | sizes))
+
+
 # By name: a model with K slots.
 VARIANTS: dict[str, Callable[..., Any]] = {
     "sri": small_sri,
@@ -82,6 +86,7 @@ VARIANTS: dict[str, Callable[..., Any]] = {
     "genesis": small_genesis,
     "genesis-scene": lambda: small_genesis(SCENE_SIZE),
     "emorl": small_emorl,
+    "slot-vae": small_slot_vae,
 }
 
 

@@ -50,6 +50,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "genesis-v2-scene": {"system": "genesis-v2", "scene": True, "scene_size": 8},
     "genesis": {"system": "genesis", "component_size": 4, "component_channels": 8},
     "emorl": {"system": "emorl", "refinements": 2, "std": 0.1},
+    "slot-vae": {"system": "slot-vae", "scene_size": 8},
 }
 NUMBERS = np.random.default_rng(0)
 # Moves between devices, which are meant.

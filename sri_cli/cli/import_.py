@@ -39,7 +39,7 @@ def command(
 ) -> None:
     """Make a run from an official checkpoint file.
 
-    FILE.pth is what the training of SRI, GENESIS, GENESIS-v2 or EfficientMORL wrote with
+    FILE.pth is what the training of SRI, GENESIS, GENESIS-v2, EfficientMORL or Slot-VAE wrote with
     torch.save; no code in it is run. KEY=VALUE changes a value of the recipe, as in model.slots=7.
     """
     from sri_cli.training.importing import import_run

@@ -27,8 +27,8 @@ class Section(BaseModel):
 class ModelSection(Section):
     """The generative model."""
 
-    system: Literal["sri", "genesis-v2", "genesis", "emorl"] = Field(
-        description="model: SRI, GENESIS-v2, GENESIS or EfficientMORL"
+    system: Literal["sri", "genesis-v2", "genesis", "emorl", "slot-vae"] = Field(
+        description="model: SRI, GENESIS-v2, GENESIS, EfficientMORL or Slot-VAE"
     )
     image_size: Literal[32, 64, 96, 128] = Field(
         64, description="height and width of the images, px; by default that of the data file"
@@ -78,10 +78,12 @@ class ModelSection(Section):
         " reaches the slots), or PyTorch's",
     )
     decoder_channels: Width | None = Field(
-        None, description="channels of the broadcast decoder; null: min(64, slot_size)"
+        None,
+        description="channels of the broadcast and Slot-VAE decoders; null: min(64, slot_size)",
     )
     feature_channels: Width | None = Field(
-        None, description="channels of GENESIS-v2's U-Net; null: min(64, slot_size)"
+        None,
+        description="channels of the features of GENESIS-v2 and Slot-VAE; null: min(64, slot_size)",
     )
     component_size: Count = Field(16, description="width of GENESIS' component latents")
     component_channels: Count = Field(32, description="channels of GENESIS' component networks")
@@ -104,9 +106,9 @@ class TrainSection(Section):
     steps: Count = Field(500_000, description="last step")
     batch: Count = Field(32, description="images in a step, over all GPUs")
     lr: Positive = Field(1e-4, description="learning rate of Adam")
-    geco_target: float = Field(
-        description="reconstruction error that GECO holds, nats per pixel and channel;"
-        " `sri prepare show` suggests one"
+    geco_target: float | None = Field(
+        description="reconstruction error that GECO holds, nats per pixel and channel (slot-vae"
+        " has none); `sri prepare show` suggests one"
     )
     geco_lr: Positive = Field(
         1e-6, description="GECO's rate at 64 px (scaled by 64^2/H^2, but for EMORL)"
@@ -173,16 +175,28 @@ class Recipe(Section):
     model: ModelSection = Field(description="the generative model")
     train: TrainSection = Field(description="the training")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_geco(cls, tree: Any) -> Any:
+        """Slot-VAE needs no target."""
+        match tree:
+            case {"model": {"system": "slot-vae"}, "train": dict(train)}:
+                return tree | {"train": {"geco_target": None} | train}
+        return tree
+
     @model_validator(mode="after")
     def _no_idle_train_keys(self, info: ValidationInfo) -> Recipe:
-        refuse_without_effect(self.train, without_effect(self.model.model_dump()), info)
+        reasons = without_effect(self.model.model_dump())
+        refuse_without_effect(self.train, reasons, info)
+        if self.train.geco_target is None and "geco_target" not in reasons:
+            raise ValueError("train.geco_target: only slot-vae has none")
         return self
 
 
 # The systems that have a key; all systems have the keys that are not listed.
 ONLY_FOR = {
     "scene": ("sri", "genesis", "genesis-v2"),
-    "scene_size": ("sri", "genesis", "genesis-v2"),
+    "scene_size": ("sri", "genesis", "genesis-v2", "slot-vae"),
     "segregation": ("sri",),
     "encoder": ("sri",),
     "order": ("sri",),
@@ -192,8 +206,8 @@ ONLY_FOR = {
     "decoder": ("sri", "emorl"),
     "refinements": ("sri", "emorl"),
     "init": ("sri", "emorl"),
-    "feature_channels": ("sri", "genesis-v2"),
-    "decoder_channels": ("sri", "genesis-v2"),
+    "feature_channels": ("sri", "genesis-v2", "slot-vae"),
+    "decoder_channels": ("sri", "genesis-v2", "slot-vae"),
     "component_size": ("genesis",),
     "component_channels": ("genesis",),
 }
@@ -239,9 +253,12 @@ def without_effect(model: Mapping[str, Any]) -> dict[str, str]:
     m = {key: model.get(key, field.default) for key, field in fields.items()}
     system = m["system"]
     stage = m["segregation"] if system == "sri" else system
-    has_scene = m["scene"] or (system == "sri" and m["scene"] is None)
-    broadcast = stage == "genesis-v2" or (
-        stage != "emorl" and m["decoder"] not in ("iodine", "big")
+    slot_vae = system == "slot-vae"
+    has_scene = m["scene"] or slot_vae or (system == "sri" and m["scene"] is None)
+    broadcast = (
+        slot_vae
+        or stage == "genesis-v2"
+        or (stage != "emorl" and m["decoder"] not in ("iodine", "big"))
     )
     reasons = {
         key: f"system {system} has no such part"
@@ -254,12 +271,15 @@ def without_effect(model: Mapping[str, Any]) -> dict[str, str]:
             for key in keys:
                 reasons.setdefault(key, reason)
 
+    gecos = ("geco_target", "geco_lr", "geco_speedup", "geco_warmup", "beta_start", "beta_min")
+    add(slot_vae, "the weights of Slot-VAE's KLs are fixed", *gecos)
     refinement = ("refinements", "late_refinements", "late_refinements_from")
     add(stage != "emorl", "only EMORL refines", *refinement)
     add(stage != "emorl", "only EMORL has initial weights of its own", "init")
     add(stage == "emorl", "EMORL's GECO has fixed values", "beta_start", "beta_min")
     add(not has_scene, "there is no scene variable", "scene_size")
-    add(stage != "genesis-v2", "only GENESIS-v2's masks use it", "kernel", "feature_channels")
+    add(stage != "genesis-v2", "only GENESIS-v2's masks use it", "kernel")
+    add(stage not in ("genesis-v2", "slot-vae"), "there are no such features", "feature_channels")
     add(not broadcast, "there is no broadcast decoder", "decoder_channels")
     add(stage == "slot-attention" or not m["alignment"], "slots are not matched", "order")
     add(not m["alignment"], "there is no cross-order KL without alignment", "cross_order")
@@ -279,7 +299,8 @@ def refuse_without_effect(
         return
     for key, reason in reasons.items():
         field = type(section).model_fields.get(key)
-        if field is not None and getattr(section, key) != field.default:
+        usual = None if field is None or field.is_required() else field.default
+        if field is not None and getattr(section, key) != usual:
             prefix = "train." if isinstance(section, TrainSection) else ""
             raise ValueError(f"{prefix}{key}: no effect, {reason}; leave it out")
 

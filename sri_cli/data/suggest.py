@@ -103,9 +103,11 @@ def element_error(std: float, normalised: bool, squared_error: float) -> float:
 
 
 def likelihoods() -> dict[tuple[float, bool], list[str]]:
-    """(std, normalised) of the shipped recipes with their default data -> their names."""
+    """(std, normalised) of the shipped recipes with GECO and default data -> their names."""
     groups: dict[tuple[float, bool], list[str]] = {}
     for name in recipe_names():
-        model = load_recipe(name).model
-        groups.setdefault((model.std, model.normalised), []).append(name)
+        recipe = load_recipe(name)
+        if recipe.train.geco_target is not None:
+            kind = (recipe.model.std, recipe.model.normalised)
+            groups.setdefault(kind, []).append(name)
     return dict(sorted(groups.items(), key=lambda group: -len(group[1])))

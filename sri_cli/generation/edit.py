@@ -78,7 +78,10 @@ def draw_sources(
 ) -> list[SourceScene]:
     """The scenes 0 .. num-1 of a seed, as sampling draws them."""
     noise = sample_noise(model, seed, 0, num, slots)
-    latents = model.drawn_scene(noise, temperature, None)
+    own = {name: value.to(device_of(model)) for name, value in noise.items()}
+    with torch.no_grad():
+        latents = model.drawn_scene(own, temperature, None)
+    latents = None if latents is None else latents.cpu()
     drawn = _slots(model, noise, temperature)
     return [
         SourceScene(

@@ -28,7 +28,10 @@ EMPTY_LOG_MASK = -1e10  # of a slot that holds nothing: a mask of 0, without inf
 
 @dataclass(frozen=True)
 class Scene:
-    """Decoded slots: rgb [B,K,3,H,W] in [0,1], log_masks [B,K,1,H,W]; masks sum to 1 over K."""
+    """Decoded slots: rgb [B,K,3,H,W], log_masks [B,K,1,H,W]; masks sum to 1 over K.
+
+    Colours are in [0,1], but for Slot-VAE, which may leave it.
+    """
 
     rgb: Tensor
     log_masks: Tensor
@@ -47,7 +50,7 @@ class Scene:
 
     @property
     def image(self) -> Tensor:
-        """The blend sum_k mask_k rgb_k, [B,3,H,W] in [0,1]."""
+        """The blend sum_k mask_k rgb_k, [B,3,H,W]."""
         return (self.masks * self.rgb).sum(dim=1)
 
     def detach(self) -> Scene:
@@ -223,8 +226,8 @@ class SlotVAE(nn.Module):
         return self.scene_size is not None
 
     @property
-    def geco(self) -> Literal["genesis", "emorl"]:
-        """The kind of GECO that its objectives are balanced with."""
+    def geco(self) -> Literal["genesis", "emorl", "none"]:
+        """The kind of GECO that its objectives are balanced with; none: error + KL."""
         return "genesis" if self.segregate is None else self.segregate.geco
 
     @property

@@ -15,9 +15,10 @@ from sri_cli.models.layers import init_default
 from sri_cli.models.likelihood import ImageLikelihood, LikelihoodKind
 from sri_cli.models.pretrained_encoder import FrozenSegregation
 from sri_cli.models.slot_attention import SlotAttentionSegregation
+from sri_cli.models.slot_vae import SlotVae
 from sri_cli.models.sri import SRI
 
-SYSTEMS = ("sri", "genesis-v2", "genesis", "emorl")
+SYSTEMS = ("sri", "genesis-v2", "genesis", "emorl", "slot-vae")
 MAX_CHANNELS = 64
 Part = TypeVar("Part", bound=nn.Module)
 
@@ -123,4 +124,12 @@ def build_model(
         )
     if system == "emorl":
         return Emorl(emorl_stage())
+    if system == "slot-vae":
+        return SlotVae(
+            **sizes,
+            scene_size=scene_size,
+            likelihood=pixels,
+            feature_channels=feature_channels or channels,
+            decoder_channels=decoder_channels or channels,
+        )
     raise ValueError(f"unknown system {system!r}: {', '.join(SYSTEMS)}")

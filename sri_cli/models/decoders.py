@@ -78,7 +78,11 @@ class SlotDecoder(nn.Module):
     def forward(self, slots: Tensor) -> Scene:
         decoded = in_parts(self._planes, slots.flatten(0, 1))
         rgb, logits = decoded.unflatten(0, slots.shape[:2]).split([3, 1], dim=2)
-        return Scene(rgb.sigmoid(), logits.log_softmax(dim=1))
+        return Scene(self.colours(rgb), logits.log_softmax(dim=1))
+
+    def colours(self, rgb: Tensor) -> Tensor:
+        """The first three of the outputs to colours."""
+        return rgb.sigmoid()
 
     def _planes(self, slots: Tensor) -> Tensor:
         """`decode` in float32, one plane per channel: colours and logits go separate ways."""

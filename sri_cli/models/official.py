@@ -96,7 +96,47 @@ EMORL = {
     "refinenet.softplus.": "segregate.refine.spread.",
 }
 
-TABLES = {"sri": SRI, "genesis-v2": GENESIS_V2, "genesis": GENESIS, "emorl": EMORL}
+SLOT_VAE = {
+    **{f"img_encoder.cnn_layers.{i}.0.": f"encoder.convolutions.{2 * i}." for i in range(4)},
+    "img_encoder.encoder_pos_embedding.dense.": "encoder.position.",
+    "img_encoder.cnn_out_layer.": "encoder.head.",
+    "global_struct_draw.p_global_decoder_net.mlp.": "draw.expand.",
+    "global_struct_draw.rnn_enc.h_0": "draw.encoder_cell.first_hidden",
+    "global_struct_draw.rnn_enc.c_0": "draw.encoder_cell.first_cell",
+    "global_struct_draw.rnn_enc.conv.": "draw.encoder_cell.gates.",
+    "global_struct_draw.rnn_dec.h_0": "draw.decoder_cell.first_hidden",
+    "global_struct_draw.rnn_dec.c_0": "draw.decoder_cell.first_cell",
+    "global_struct_draw.rnn_dec.conv.": "draw.decoder_cell.gates.",
+    "global_struct_draw.p_global_net.mlp.": "draw.prior.",
+    "global_struct_draw.q_global_net.mlp.": "draw.posterior.",
+    "global_struct_draw.hid_to_dec_net.conv.0.": "draw.paint.",
+    "global_struct_draw.enc.conv.": "draw.encoder.",
+    "global_struct_draw.dec.": "draw.features.",
+    "p_z_given_x.slot_attention.norm_inputs.": "attention.input_norm.",
+    "p_z_given_x.slot_attention.norm_slots.": "attention.slot_norm.",
+    "p_z_given_x.slot_attention.norm_mlp.": "attention.mlp.0.",
+    "p_z_given_x.slot_attention.project_q.": "attention.query.",
+    "p_z_given_x.slot_attention.project_k.": "attention.key.",
+    "p_z_given_x.slot_attention.project_v.": "attention.value.",
+    "p_z_given_x.slot_attention.gru.": "attention.gru.",
+    "p_z_given_x.slot_attention.mlp.0.": "attention.mlp.1.",
+    "p_z_given_x.slot_attention.mlp.2.": "attention.mlp.3.",
+    "p_z_given_x.slot_attention.slots_mu": "attention.initial_mean",
+    "p_z_given_x.slot_attention.slots_log_sigma": "attention.initial_log_std",
+    "p_z_given_x.fc_mu.": "attention.mean.",
+    "p_z_given_x.fc_std.": "attention.spread.",
+    **{f"decoder.dcnn_layers.{i}.0.": f"decoder.convolutions.{2 * i}." for i in range(5)},
+    "decoder.dcnn_layers.4.2.": "decoder.convolutions.10.",
+    "decoder.decoder_pos_embedding.dense.": "decoder.position.",
+}
+
+TABLES = {
+    "sri": SRI,
+    "genesis-v2": GENESIS_V2,
+    "genesis": GENESIS,
+    "emorl": EMORL,
+    "slot-vae": SLOT_VAE,
+}
 
 
 def our_name(system: str, official: str) -> str | None:

@@ -1,6 +1,6 @@
-"""Slot Attention as a first stage of SRI without a loss of its own (SRI-SA*).
+"""Slot Attention, and SRI on it: a first stage without a loss of its own (SRI-SA*).
 
-Every slot starts from a learned Gaussian of its own, so that it may specialise and keep its
+There every slot starts from a learned Gaussian of its own, so that it may specialise and keep its
 position.
 Axis legend: B batch, K slots, D slot size, F features, N pixels of a feature map, H W pixels.
 """
@@ -20,19 +20,15 @@ MLP_WIDTH = 128
 ATTENTION_EPSILON = 1e-8
 
 
-class SlotAttention(nn.Module):
-    """Slots compete for the pixels of a feature map; what each gathers becomes its posterior.
+class SlotCompetition(nn.Module):
+    """Slots compete for the pixels of a feature map, and gather what they win.
 
     a = softmax_k(q_k . k_n / sqrt(D)), then for ITERATIONS times
     slot_k <- GRU(sum_n a_kn v_n / sum_n a_kn, slot_k), slot_k += MLP(slot_k).
     """
 
-    def __init__(self, starts: int, slot_size: int, features: int = FEATURES) -> None:
-        """`starts`: number of learned initial Gaussians: one per slot, or 1 for all of them."""
+    def __init__(self, slot_size: int, features: int) -> None:
         super().__init__()
-        # Far enough apart that slots with a start of their own differ from the first step.
-        self.initial_mean = nn.Parameter(torch.randn(starts, slot_size))
-        self.initial_u = nn.Parameter(torch.ones(starts, slot_size))
         # Features of any scale.
         self.input_norm = nn.LayerNorm(features)
         self.key = nn.Linear(features, slot_size, bias=False)
@@ -46,21 +42,17 @@ class SlotAttention(nn.Module):
             nn.ReLU(),
             nn.Linear(MLP_WIDTH, slot_size),
         )
-        self.head = nn.Linear(slot_size, 2 * slot_size)
 
-    def forward(self, features: Tensor, noise: Tensor) -> tuple[Gaussian, Tensor]:
-        """features [B,N,F], noise [B,K,D] of the initial slots.
+    def compete(self, features: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """features [B,N,F] and initial slots [B,K,D], in full precision.
 
-        Returns the posterior [B,K,D] and the last log-attention [B,K,N], a softmax over slots.
+        Returns the slots [B,K,D] and the last log-attention [B,K,N], a softmax over slots.
         """
-        with full_precision(noise):
-            features = self.input_norm(features.float())
-            keys, values = self.key(features).transpose(1, 2), self.value(features)
-            slots = Gaussian(self.initial_mean, sqrt_softplus(self.initial_u)).sample(noise)
-            for _ in range(ITERATIONS):
-                slots, log_attention = self._iterate(slots, keys, values)
-            mean, u = self.head(slots).chunk(2, dim=-1)
-            return Gaussian(mean, sqrt_softplus(u)), log_attention
+        features = self.input_norm(features.float())
+        keys, values = self.key(features).transpose(1, 2), self.value(features)
+        for _ in range(ITERATIONS):
+            slots, log_attention = self._iterate(slots, keys, values)
+        return slots, log_attention
 
     def _iterate(self, slots: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """slots [B,K,D], keys [B,D,N], values [B,N,D] to the next slots and the log-attention."""
@@ -70,6 +62,30 @@ class SlotAttention(nn.Module):
         gathered = torch.bmm(attention / attention.sum(dim=-1, keepdim=True), values)
         updated = self.gru(gathered.flatten(0, 1), slots.flatten(0, 1)).view_as(slots)
         return updated + self.mlp(updated), log_attention
+
+
+class SlotAttention(SlotCompetition):
+    """From learned initial Gaussians; what each slot gathers becomes its posterior."""
+
+    def __init__(self, starts: int, slot_size: int, features: int = FEATURES) -> None:
+        """`starts`: number of learned initial Gaussians: one per slot, or 1 for all of them."""
+        # Far enough apart that slots with a start of their own differ from the first step.
+        mean = torch.randn(starts, slot_size)
+        super().__init__(slot_size, features)
+        self.initial_mean = nn.Parameter(mean)
+        self.initial_u = nn.Parameter(torch.ones(starts, slot_size))
+        self.head = nn.Linear(slot_size, 2 * slot_size)
+
+    def forward(self, features: Tensor, noise: Tensor) -> tuple[Gaussian, Tensor]:
+        """features [B,N,F], noise [B,K,D] of the initial slots.
+
+        Returns the posterior [B,K,D] and the last log-attention [B,K,N], a softmax over slots.
+        """
+        with full_precision(noise):
+            start = Gaussian(self.initial_mean, sqrt_softplus(self.initial_u)).sample(noise)
+            slots, log_attention = self.compete(features, start)
+            mean, u = self.head(slots).chunk(2, dim=-1)
+            return Gaussian(mean, sqrt_softplus(u)), log_attention
 
 
 class SlotAttentionSegregation(Segregation):

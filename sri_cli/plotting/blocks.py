@@ -191,14 +191,15 @@ QUANTITIES = (
 
 
 class TrainingLog(NamedTuple):
-    """The log of a run: its name in the legend, the target of GECO, records oldest first.
+    """The log of a run: its name in the legend, the target of GECO (None: no GECO), records oldest
+    first.
 
     `normalised`: the error includes the constant of the likelihood, and is in nats per dimension.
     """
 
     name: str
     normalised: bool
-    target: float
+    target: float | None
     records: list[dict[str, Any]]
 
 
@@ -224,9 +225,10 @@ def training_charts(logs: Sequence[TrainingLog]) -> tuple[Legend, list[Chart]]:
         for normalised in (True, False):
             own = [log for log in logs if log.name in lines and log.normalised == normalised]
             if own:
-                targets = sorted({log.target for log in own})
+                targets = sorted({log.target for log in own if log.target is not None})
                 unit = ", nats/dim" if normalised else " without constant"
-                text = f"{caption}{unit} (target {', '.join(f'{t:g}' for t in targets)})"
+                levels = ", ".join(f"{t:g}" for t in targets)
+                text = f"{caption}{unit}" + (f" (target {levels})" if targets else "")
                 charts.append(
                     Chart({log.name: lines[log.name] for log in own}, keys, text, targets)
                 )

@@ -156,6 +156,8 @@ def edit_note(run: TrainedRun, action: str) -> str:
         )
     if action == "reimagine" and system == "emorl":
         return f"{name} draws every slot independently: new slots do not depend on those before"
+    if action == "reimagine" and system == "slot-vae":
+        return f"{name} draws every slot from the scene variable alone, not from those before"
     if action == "reimagine" and not run.model.has_scene:
         return f"{name} has no scene variable: new slots depend on those before alone"
     ordered = system == "sri" and run.recipe.model.alignment

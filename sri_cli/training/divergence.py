@@ -42,6 +42,8 @@ def likely_cause(recipe: Recipe, metrics: Mapping[str, float | None]) -> tuple[s
     if model.std < SMALL_STD:
         cause = f"errors count 1/std^2, {(0.7 / model.std) ** 2:,.0f} times as much as at std 0.7"
         return cause, "model.std=0.7"
+    if train.geco_target is None:  # no GECO
+        return "the learning rate may be too high", f"train.lr={train.lr / 2:g}"
     if train.geco_target < least:
         cause = f"no error reaches the target: the least is {least:.4f} at std {model.std:g}"
         return cause, f"train.geco_target={least + 0.003:.4f}"

@@ -1,8 +1,8 @@
 """GECO: hold the reconstruction error at a target while the KL falls (Rezende & Viola, 2018).
 
 One multiplier per objective replaces the fixed weight of a beta-VAE. GENESIS, GENESIS-v2 and SRI
-use `Geco`, EfficientMORL has its own (`EmorlGeco`). All state is in buffers, so it is saved with a
-checkpoint, and nothing is read back from the device.
+use `Geco`, EfficientMORL has its own (`EmorlGeco`), and Slot-VAE has none: its beta stays 1. All
+state is in buffers, so it is saved with a checkpoint, and nothing is read back from the device.
 
 Axis legend: B batch. Errors and KLs are in nats per image; the target is in nats per pixel and
 channel, so that the goal is target * 3*H*W.
@@ -152,11 +152,13 @@ def make_gecos(model: SlotVAE, settings: TrainSection) -> nn.ModuleDict:
     """One GECO for each objective of the model, of the kind that it declares."""
 
     def make() -> nn.Module:
-        target, lr, size = settings.geco_target, settings.geco_lr, model.image_size
+        target, lr, size = settings.geco_target or 0.0, settings.geco_lr, model.image_size
         speedup, warmup = settings.geco_speedup, settings.geco_warmup
         if model.geco == "emorl":
             return EmorlGeco(target, lr, size, speedup=speedup, warmup=warmup)
         start, lowest = settings.beta_start, settings.beta_min
+        if model.geco == "none":
+            lr, start = 0.0, 1.0  # beta stays 1
         return Geco(
             *(target, lr, size), speedup=speedup, beta_start=start, beta_min=lowest, warmup=warmup
         )

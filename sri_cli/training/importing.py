@@ -1,4 +1,4 @@
-"""`sri import`: an official checkpoint of SRI, GENESIS, GENESIS-v2 or EfficientMORL becomes a run.
+"""`sri import`: an official checkpoint of any system becomes a run.
 
 The file is read without running anything in it. Its tensors go into a model of ours by the name
 tables of models/official.py, and the states of Adam and GECO as far as the file has them.
@@ -44,8 +44,9 @@ DEFAULT_RECIPE = {
     "genesis-v2": "genesis-v2-mog",
     "genesis": "genesis",
     "emorl": "emorl",
+    "slot-vae": "slot-vae",
 }
-NAME_A_CHECKPOINT = "name a checkpoint of SRI, GENESIS, GENESIS-v2 or EfficientMORL"
+NAME_A_CHECKPOINT = "name a checkpoint of SRI, GENESIS, GENESIS-v2, EfficientMORL or Slot-VAE"
 MODEL_KEYS = ("model_state_dict", "model", "state_dict")
 OPTIMISER_KEYS = ("optimiser_state_dict", "optimizer_state_dict", "optimiser", "optimizer")
 STEP_KEYS = ("iter_idx", "step", "global_step")
@@ -57,8 +58,10 @@ WRAPPERS = ("module.", "_orig_mod.", "model.")
 # A weight beyond this is damage: the largest of trained models, BatchNorm's variances, are far
 # below.
 MAX_WEIGHT = 1e6
-# Coordinate grids of official modules, which follow from the image size.
-GRIDS = ("g_1", "g_2", "coords", "grid")
+# Buffers of official modules that follow from the sizes: coordinate grids, zeros.
+CONSTANTS = ("g_1", "g_2", "coords", "grid", "dec_step_0")
+TIED = "p_z_given_g."  # Slot-VAE's prior shares the tensors of p_z_given_x.
+FIXED = ("slots_mu", "slots_log_sigma")  # random buffers of Slot-VAE, which are not trained
 COUNTER = "num_batches_tracked"  # of BatchNorm; old files lack it, and nothing depends on it
 BATCH_STATISTICS = ("running_mean", "running_var", COUNTER)
 IN_TRAINING_STATE = "gecos."  # prefix of our names for tensors that are not weights
@@ -338,11 +341,11 @@ def match_tensors(official: OfficialFile, system: str, model: nn.Module) -> Matc
             if tensor.shape != expected[ours]:
                 shapes = f"{list(tensor.shape)}, expected {list(expected[ours])}"
                 match.misshapen.append(f"{theirs} {shapes}")
-        elif leaf in GRIDS or leaf == COUNTER:
+        elif leaf in CONSTANTS or leaf == COUNTER or theirs.startswith(TIED):
             continue
         else:
             match.unexpected.append(theirs)
-        if leaf not in BATCH_STATISTICS:
+        if leaf not in (*BATCH_STATISTICS, *FIXED):
             match.order.append(theirs)
     match.missing = [
         official_name(system, name) or name
@@ -400,12 +403,17 @@ def load_training_state(step: TrainStep, official: OfficialFile, match: Match) -
         state["gecos"][name] = torch.full_like(state["gecos"][name], value)
     step.load_state(state)
     betas = [f"{name} {value:.4g}" for name, value in gecos.items() if name.endswith(".beta")]
-    return [
+    adam = (
         f"Adam resumes with {len(moments)} moments"
         if moments
-        else "Adam starts without moments: the file has none that fit the parameters",
-        f"GECO resumes with {', '.join(betas)}" if betas else "GECO starts from the recipe's beta",
-    ]
+        else "Adam starts without moments: the file has none that fit the parameters"
+    )
+    if step.model.geco == "none":
+        return [adam]
+    start = (
+        f"GECO resumes with {', '.join(betas)}" if betas else "GECO starts from the recipe's beta"
+    )
+    return [adam, start]
 
 
 def read_moments(official: OfficialFile, match: Match) -> dict[str, dict[str, Tensor]]:

@@ -159,7 +159,11 @@ def note_on_settings(
         "train.geco_target": recipe.train.geco_target,
     }
     chosen = {word.partition("=")[0] for word in overrides}
-    borrowed = [f"{key}={value:g}" for key, value in values.items() if key not in chosen]
+    borrowed = [
+        f"{key}={value:g}"
+        for key, value in values.items()
+        if value is not None and key not in chosen
+    ]
     if not borrowed:
         return None
     return (

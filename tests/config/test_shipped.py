@@ -22,7 +22,7 @@ def test_every_system_and_ablation_of_the_paper_is_there() -> None:
     published = {"genesis", "emorl", "sri-g", "sri-mog", "sri-emorl", "sri-sa"}
     published |= {"genesis-v2-g", "genesis-v2-mog", "genesis-scene", "genesis-v2-scene"}
     published |= {"sri-g-no-scene", "sri-g-no-alignment", "sri-g-no-cross-order"}
-    assert set(recipe_names()) == published
+    assert set(recipe_names()) == published | {"slot-vae"}  # a later system
 
 
 @pytest.mark.parametrize(("name", "data"), EVERY)

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from sri_cli.models.build import build_model
-from sri_cli.models.distributions import log_prob_standard
+from sri_cli.models.distributions import kl_divergence, log_prob_standard
 from sri_cli.models.emorl import Emorl
 from sri_cli.models.genesis import Genesis
+from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.official import our_name
+from sri_cli.models.slot_vae import SlotVae
 from sri_cli.training.geco import EmorlGeco, Geco
-from tests.golden_numbers import Golden, check
+from tests.golden_numbers import Golden, check, formula
 
 # Gradients that are exactly 0: colours enter as differences; a BatchNorm centres what the bias
 # before it shifts; a bias of the slots' norm moves every query alike.
@@ -279,3 +281,100 @@ def test_emorl_losses_geco_and_gradients(emorl) -> None:
     check(geco.gap_ema, golden["geco/c_ema_after"], "C_ema")
     check(geco.beta, golden["geco/beta_after"], "beta")
     golden.check_gradients(model, zero=QUERY_BIAS)
+
+
+# Slot-VAE -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def slot_vae() -> tuple[Golden, SlotVae, dict[str, Tensor]]:
+    golden = Golden("slot_vae_tiny.npz", "slot-vae")
+    config = golden.json("config")
+    model = SlotVae(
+        image_size=config["image_size"],
+        slots=config["slots"],
+        slot_size=config["slot_dim"],
+        scene_size=config["scene_steps"] * config["scene_dim"],
+        likelihood=ImageLikelihood("gaussian", config["pixel_std"], True),
+        feature_channels=config["channels"],
+        decoder_channels=config["channels"],
+        steps=config["scene_steps"],
+        width=config["mlp_width"],
+        scene_weight=config["beta_scene"],
+        slot_weight=config["beta_slot"],
+        auxiliary_weight=config["beta_aux"],
+    )
+    golden.fill(model)
+    for name, shape in golden.json("buffers"):
+        model.get_buffer(our_name("slot-vae", name)).copy_(formula(name, shape))
+    return golden, model, slot_vae_noise(golden, "noise/scene", "noise/slots_init", "noise/slots")
+
+
+def slot_vae_noise(golden: Golden, scene: str, initial: str, slots: str) -> dict[str, Tensor]:
+    noise = {"scene": golden[scene].flatten(1), "initial": golden[initial]}
+    return noise | {"slots": golden[slots]}
+
+
+def test_slot_vae_infers_what_the_official_code_infers(slot_vae) -> None:
+    golden, model, noise = slot_vae
+
+    def part(features: Tensor) -> Tensor:
+        return features.transpose(1, 2).unflatten(2, (64, 64))[:, ::4, ::8, ::8]
+
+    features = model.encoder(golden["x"])
+    posterior, _, drawn = model._infer(golden["x"], noise)
+    prior = model._imagine(drawn, noise)
+    made = model.reconstruct(golden["x"], noise)
+    own = {
+        "encoder/features_sub": part(features),
+        "encoder/scene_features": model.draw.seen(features),
+        "scene/feature_map": drawn.canvas,
+        "scene/decoded_features_sub": part(model.draw.imagined_features(drawn.canvas)),
+        "scene/z": drawn.latents,
+        "scene/p_mean": drawn.prior.mean,
+        "scene/p_std": drawn.prior.std,
+        "scene/q_mean": drawn.posterior.mean,
+        "scene/q_std": drawn.posterior.std,
+        "slots/q_mean": posterior.mean,
+        "slots/q_std": posterior.std,
+        "slots/p_mean": prior.mean,
+        "slots/p_std": prior.std,
+        "slots/z": made.slots,
+        "recon": made.scene.image,
+        "rgb": made.scene.rgb,
+        "log_masks": made.scene.log_masks,
+        "loss/kl_scene": kl_divergence(drawn.posterior, drawn.prior),
+    }
+    check_all(own, golden)
+    imagined = model.decode(prior.sample(golden["noise/slots_from_scene"]))
+    check(imagined.image, golden["from_scene/recon"], "from the scene")
+    check(imagined.log_masks, golden["from_scene/log_masks"], "masks from the scene")
+    nll = model.likelihood.nll(golden["x"], imagined)
+    check(-nll, golden["from_scene/log_prob"], "likelihood from the scene")
+
+
+def test_slot_vae_losses_and_gradients(slot_vae) -> None:
+    golden, model, noise = slot_vae
+    model.zero_grad()
+    losses = model(golden["x"], noise)
+    check(losses.terms["nll"], golden["loss/nll"], "nll")
+    check(losses.terms["kl_scene"], golden["loss/kl_scene"].sum(dim=1), "scene KL")
+    check(losses.terms["kl_slot"], golden["loss/kl_slot"], "slot KL")
+    check(losses.terms["kl_auxiliary"], golden["loss/kl_aux"], "auxiliary KL")
+    (objective,) = losses.objectives
+    total = (objective.error + objective.kl).mean()
+    check(total, golden["loss/total"], "total")
+    total.backward()
+    golden.check_gradients(model, zero=QUERY_BIAS)
+
+
+def test_slot_vae_samples(slot_vae) -> None:
+    golden, model, _ = slot_vae
+    drawn = ("sample/noise_scene", "sample/slots_init", "sample/noise_slots")
+    noise = slot_vae_noise(golden, *drawn)
+    latents = model.drawn_scene(noise, 1.0, None)
+    check(latents, golden["sample/scene_latent"].flatten(1), "scene latent")
+    check(model.slots(noise, scene=latents), golden["sample/slots"], "slots")
+    scene = model.sample(noise)
+    check(scene.image, golden["sample/image"], "image")
+    check(scene.log_masks, golden["sample/log_masks"], "masks")

@@ -28,6 +28,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "genesis-v2": {"system": "genesis-v2"},
     "genesis": {"system": "genesis"},
     "emorl": {"system": "emorl", **EMORL},
+    "slot-vae": {"system": "slot-vae", "scene_size": 8},
     "sri on emorl": {"system": "sri", "segregation": "emorl", "scene_size": 8, **EMORL},
 }
 
@@ -84,7 +85,7 @@ def test_noise_depends_on_seed_and_step_alone() -> None:
     assert len({retry_seed(5, attempt) for attempt in range(4)}) == 4
 
 
-@pytest.mark.parametrize("name", ["sri", "genesis-v2", "emorl"])
+@pytest.mark.parametrize("name", ["sri", "genesis-v2", "emorl", "slot-vae"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_step_moves_all_weights_and_reads_nothing_back(name: str, precision: str) -> None:
     step = new_step(name, precision)
