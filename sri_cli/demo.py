@@ -21,11 +21,13 @@ from sri_cli.data.sources.choose import simulated
 from sri_cli.device import cpu_model
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import TrainedRun, open_run
-from sri_cli.metrics.evaluate import MAX_ORDER_SCENES, METRICS, evaluate_run
-from sri_cli.metrics.image_metrics import COUNTS, ImageMetrics
+from sri_cli.metrics.evaluate import MAX_ORDER_SCENES, evaluate_run
+from sri_cli.metrics.image_metrics import ImageMetrics
 from sri_cli.metrics.images import CACHE, ImageSource
 from sri_cli.metrics.order import order_consistency
 from sri_cli.metrics.records import (
+    COUNTS,
+    METRICS,
     Context,
     Estimate,
     Measurement,

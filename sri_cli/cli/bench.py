@@ -8,12 +8,19 @@ from typing import Any
 
 import click
 
+from sri_cli.cli import completion
 from sri_cli.cli.options import COUNT, JSON, OVERRIDES
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace
 from sri_cli.strict_json import to_json
 
-RECIPE = click.option("--recipe", default="sri-mog", metavar="NAME|FILE", help="Recipe to time.")
+RECIPE = click.option(
+    "--recipe",
+    default="sri-mog",
+    metavar="NAME|FILE",
+    shell_complete=completion.recipes,
+    help="Recipe to time.",
+)
 ONE_DEVICE = {"auto": "auto", "0": "cpu", "1": "cuda"}
 SECONDS = click.FloatRange(min=0, min_open=True)
 GPU = click.option(

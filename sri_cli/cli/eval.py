@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from sri_cli.cli import completion
 from sri_cli.cli.options import (
     DATA_OF_RUN,
     DYNAMIC_SLOTS,
@@ -33,6 +34,7 @@ OF_MEASURING = {"metrics", "data", "split", "num", "seed", "dynamic_slots"}
 @click.option(
     "--metrics",
     metavar="NAMES",
+    shell_complete=completion.metrics,
     help="Comma-separated: ari, msc, elbo, order (the default for runs), stack-fd, sacc-estimate,"
     " fid. --images allows the last three only; its default is fid.",
 )

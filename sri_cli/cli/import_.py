@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from sri_cli.cli import completion
 from sri_cli.cli.options import JSON, OVERRIDES, RECIPE_DATA
 from sri_cli.run import Workspace
 from sri_cli.signals import this_command
@@ -17,7 +18,11 @@ from sri_cli.strict_json import to_json
 @click.command(name="import")
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE.pth")
 @click.option(
-    "--recipe", metavar="NAME|FILE", show_default="the usual one of the system", help="Recipe."
+    "--recipe",
+    metavar="NAME|FILE",
+    show_default="the usual one of the system",
+    shell_complete=completion.recipes,
+    help="Recipe.",
 )
 @RECIPE_DATA
 @click.option(

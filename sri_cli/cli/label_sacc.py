@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from sri_cli.cli import completion
 from sri_cli.cli.options import IMAGE_FOLDERS, JSON, RUNS, reject, seed_option
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace
@@ -32,6 +33,7 @@ OF_LABELLING = {"num", "seed", "rater", "catch", "data", "port", "no_browser"}
     "--data",
     metavar="NAME|FILE",
     show_default="the data of the run",
+    shell_complete=completion.data_sets,
     help="Real images among these.",
 )
 @click.option(

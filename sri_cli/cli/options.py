@@ -9,6 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from sri_cli.cli import completion
 from sri_cli.cores import Threads
 from sri_cli.errors import SriError
 
@@ -50,13 +51,20 @@ def start_threads(threads: Threads) -> None:
         click.echo(note, err=True)
 
 
-RUN = click.option("--run", metavar="RUN", show_default="the latest run", help="Run or checkpoint.")
+RUN = click.option(
+    "--run",
+    metavar="RUN",
+    show_default="the latest run",
+    shell_complete=completion.runs,
+    help="Run or checkpoint.",
+)
 RUNS = click.option(
     "--run",
     "runs",
     multiple=True,
     metavar="RUN",
     show_default="the latest run",
+    shell_complete=completion.runs,
     help="Run or checkpoint; repeat for several.",
 )
 IMAGE_FOLDERS = click.option(
@@ -68,12 +76,26 @@ IMAGE_FOLDERS = click.option(
     help="Folder of generated images; repeat for several.",
 )
 RECIPE_DATA = click.option(
-    "--data", metavar="NAME|FILE", show_default="the data set of the recipe", help="Data file."
+    "--data",
+    metavar="NAME|FILE",
+    show_default="the data set of the recipe",
+    shell_complete=completion.data_sets,
+    help="Data file.",
 )
 DATA_OF_RUN = click.option(
-    "--data", metavar="NAME|FILE", show_default="the data of the run", help="Data file."
+    "--data",
+    metavar="NAME|FILE",
+    show_default="the data of the run",
+    shell_complete=completion.data_sets,
+    help="Data file.",
 )
-SPLIT = click.option("--split", default="test", metavar="SPLIT", help="train, val or test.")
+SPLIT = click.option(
+    "--split",
+    default="test",
+    metavar="SPLIT",
+    shell_complete=completion.splits,
+    help="train, val or test.",
+)
 THREADS = click.option(
     "--threads",
     default="auto",

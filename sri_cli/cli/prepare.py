@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sri_cli.cli import completion
 from sri_cli.cli.options import COUNT, Decorator, seed_option, together
 from sri_cli.errors import SriError, SriFailure, did_you_mean
 from sri_cli.run import Workspace
@@ -277,7 +278,7 @@ def make(
 
 
 @command.command()
-@click.argument("name", metavar="NAME|FILE")
+@click.argument("name", metavar="NAME|FILE", shell_complete=completion.data_sets)
 @click.option("--size", type=COUNT, metavar="PX", show_default="all", help="File of one size.")
 @click.pass_obj
 def show(workspace: Workspace, name: str, size: int | None) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from sri_cli.cli import completion
+
 
 @click.group()
 def command() -> None:
@@ -29,7 +31,7 @@ def ls() -> None:
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.recipes)
 def show(name: str) -> None:
     """Print the file of the recipe NAME, shipped or a path."""
     from sri_cli.config.registry import recipe_path
@@ -47,7 +49,7 @@ def keys() -> None:
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.recipes)
 @click.argument("dest", type=click.Path(path_type=Path))
 def cp(name: str, dest: Path) -> None:
     """Copy a recipe to the folder or new file DEST, to edit it there."""
@@ -57,7 +59,7 @@ def cp(name: str, dest: Path) -> None:
 
 
 @command.command()
-@click.argument("names", nargs=-1, metavar="[NAME|FILE]...")
+@click.argument("names", nargs=-1, metavar="[NAME|FILE]...", shell_complete=completion.recipes)
 @click.option("--all", "every", is_flag=True, help="All shipped recipes (as without a name).")
 def validate(names: tuple[str, ...], every: bool) -> None:
     """Check recipes, each with all of its data sets, and report all faults at once."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sri_cli.cli import completion
 from sri_cli.cli.options import JSON
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace
@@ -86,7 +87,7 @@ def list_text(runs: list[Summary]) -> str:
 
 
 @command.command()
-@click.argument("runs", nargs=2, metavar="A B")
+@click.argument("runs", nargs=2, metavar="A B", shell_complete=completion.runs)
 @JSON
 @click.pass_obj
 def diff(workspace: Workspace, runs: tuple[str, str], as_json: bool) -> None:
@@ -125,7 +126,9 @@ def difference_text(found: Difference) -> str:
 
 
 @command.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.argument(
+    "runs", nargs=-1, required=True, metavar="RUN...", shell_complete=completion.run_folders
+)
 @click.option(
     "--old-checkpoints", is_flag=True, help="Keep the runs; remove all but the newest checkpoint."
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from sri_cli.cli import completion
 from sri_cli.cli.options import JSON, THREADS, start_threads
 from sri_cli.cores import Threads
 from sri_cli.errors import SriError
@@ -15,7 +16,7 @@ from sri_cli.strict_json import to_json
 
 
 @click.command()
-@click.argument("study", required=False, metavar="NAME|FILE")
+@click.argument("study", required=False, metavar="NAME|FILE", shell_complete=completion.studies)
 @click.option(
     "--jobs", type=int, metavar="N", show_default="one for each GPU, or one", help="Runs at a time."
 )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sri_cli.cli import completion
 from sri_cli.cli.options import JSON, RECIPE_DATA, THREADS
 from sri_cli.cores import Threads
 from sri_cli.errors import SriError
@@ -27,10 +28,17 @@ if TYPE_CHECKING:
     "--recipe",
     metavar="NAME|FILE",
     show_default="the argument without =",
+    shell_complete=completion.recipes,
     help="Recipe to train.",
 )
 @RECIPE_DATA
-@click.option("--run", metavar="DIR", show_default="runs/<recipe>-<data set>", help="Run folder.")
+@click.option(
+    "--run",
+    metavar="DIR",
+    show_default="runs/<recipe>-<data set>",
+    shell_complete=completion.runs,
+    help="Run folder.",
+)
 @click.option(
     "--steps", type=int, metavar="N", help="Last step; a larger number trains a run further."
 )
@@ -41,11 +49,19 @@ if TYPE_CHECKING:
 )
 @click.option("--new", is_flag=True, help="Start another run, in <folder>-2 and so on.")
 @click.option(
-    "--init-from", metavar="RUN|FILE", help="Start from the weights of a run or of a .pth file."
+    "--init-from",
+    metavar="RUN|FILE",
+    shell_complete=completion.runs,
+    help="Start from the weights of a run or of a .pth file.",
 )
 @click.option("--dry-run", is_flag=True, help="Show recipe, size and time per step; train nothing.")
 @JSON
-@click.argument("arguments", nargs=-1, metavar="[RECIPE] [KEY=VALUE]...")
+@click.argument(
+    "arguments",
+    nargs=-1,
+    metavar="[RECIPE] [KEY=VALUE]...",
+    shell_complete=completion.train_words,
+)
 @click.pass_obj
 def command(
     workspace: Workspace,

@@ -14,7 +14,7 @@ from sri_cli.console import counting
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import Interrupted, SriError, did_you_mean
 from sri_cli.generation.trained_run import TrainedRun, open_run
-from sri_cli.metrics.image_metrics import COUNTS, TOWERS, ImageMetrics, check_count
+from sri_cli.metrics.image_metrics import TOWERS, ImageMetrics, check_count
 from sri_cli.metrics.images import CACHE, ImageSource, images_of_run, open_folder
 from sri_cli.metrics.model_metrics import (
     SplitTask,
@@ -24,6 +24,10 @@ from sri_cli.metrics.model_metrics import (
 )
 from sri_cli.metrics.order import MIN_SCENES
 from sri_cli.metrics.records import (
+    ALL,
+    COUNTS,
+    METRIC_OF,
+    METRICS,
     Context,
     Measurement,
     append_records,
@@ -34,20 +38,6 @@ from sri_cli.metrics.records import (
 from sri_cli.run import MEASUREMENTS, Workspace
 from sri_cli.signals import this_command
 
-METRICS = ("ari", "msc", "elbo", "order")  # need the model
-ALL = (*METRICS, *COUNTS)  # COUNTS: of generated images alone
-# How the keys of measurements begin -> the metric that they are of.
-METRIC_OF = {
-    "ari_fg": "ari",
-    "msc_fg": "msc",
-    "negative_elbo": "elbo",
-    "bits_per_dimension": "elbo",
-    "term_": "elbo",
-    "order_": "order",
-    "stack_fd": "stack-fd",
-    "sacc_estimate": "sacc-estimate",
-    "fid": "fid",
-}
 DEFAULT_NUM = 320
 MAX_ORDER_SCENES = 256  # every pair of them is compared
 

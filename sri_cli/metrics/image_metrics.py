@@ -22,11 +22,9 @@ from sri_cli.metrics.fid import (
     statistics_of,
 )
 from sri_cli.metrics.images import ImageSource
-from sri_cli.metrics.records import Context, Estimate, Measurement
+from sri_cli.metrics.records import COUNTS, Context, Estimate, Measurement
 from sri_cli.metrics.stack_classifiers.classifiers import Judge, StackFeatures, open_judge
 
-# Metric -> default number of images: the papers' for FID, enough for the others. FID takes longest.
-COUNTS = {"stack-fd": 2_000, "sacc-estimate": 1_000, "fid": 10_000}
 DEMO, TOWERS = "demo-towers", ("shapestacks", "demo-towers")  # data sets
 
 

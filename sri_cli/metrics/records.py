@@ -40,6 +40,23 @@ NOT_LEARNED = (
     "keep_checkpoints",
     "keep_every",
 )
+# Metrics of `sri eval`: those that need the model, and the default number of generated images of
+# the others (the papers' for FID, enough for the rest), FID last because it takes longest.
+METRICS = ("ari", "msc", "elbo", "order")
+COUNTS = {"stack-fd": 2_000, "sacc-estimate": 1_000, "fid": 10_000}
+ALL = (*METRICS, *COUNTS)
+# How the keys of measurements begin -> the metric that they are of.
+METRIC_OF = {
+    "ari_fg": "ari",
+    "msc_fg": "msc",
+    "negative_elbo": "elbo",
+    "bits_per_dimension": "elbo",
+    "term_": "elbo",
+    "order_": "order",
+    "stack_fd": "stack-fd",
+    "sacc_estimate": "sacc-estimate",
+    "fid": "fid",
+}
 NORMAL_95 = 1.959964
 SHUFFLED = {f"{key}_shuffled": key for key in ("order_iou", "order_information")}
 # Metrics of generated scenes alone: the split that the data were opened with plays no part.

@@ -9,8 +9,7 @@ from pathlib import Path
 from sri_cli.data.dataset import DataFile, prepare_arguments
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import TrainedRun
-from sri_cli.metrics.evaluate import ALL, METRIC_OF
-from sri_cli.metrics.records import Measurement
+from sri_cli.metrics.records import ALL, METRIC_OF, Measurement
 from sri_cli.run import COMMANDS, Workspace
 from sri_cli.training.run_folder import read_commands
 

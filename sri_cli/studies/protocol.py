@@ -26,7 +26,8 @@ from sri_cli.config.schema import Count, Recipe, Section, flatten
 from sri_cli.config.strict_yaml import read_yaml, write_yaml
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError, did_you_mean
-from sri_cli.metrics.evaluate import ALL, MAX_ORDER_SCENES
+from sri_cli.metrics.evaluate import MAX_ORDER_SCENES
+from sri_cli.metrics.records import ALL
 from sri_cli.run import Workspace
 from sri_cli.strict_json import from_json, to_json
 
