@@ -29,7 +29,21 @@ PREPARED_AS = {
     "shapestacks": "shapestacks",
     "demo-towers": "shapestacks --preset demo",
     "objects-room": "objects-room",
+    "objects-room-empty-room": "objects-room --from bucket --test-set empty_room",
+    "objects-room-six-objects": "objects-room --from bucket --test-set six_objects",
+    "objects-room-identical-color": "objects-room --from bucket --test-set identical_color",
     "clevr6": "clevr6",
+    "clevr10": "clevr10",
+    "multi-dsprites": "multi-dsprites",
+    "multi-dsprites-colored-on-colored": "multi-dsprites --variant colored_on_colored",
+    "multi-dsprites-binarized": "multi-dsprites --variant binarized",
+    "tetrominoes": "tetrominoes",
+    "clevrtex": "clevrtex --from DIR",
+    "clevrtex-pbg": "clevrtex --from DIR --variant pbg",
+    "clevrtex-vbg": "clevrtex --from DIR --variant vbg",
+    "clevrtex-grassbg": "clevrtex --from DIR --variant grassbg",
+    "clevrtex-camo": "clevrtex --from DIR --variant camo",
+    "clevrtex-outd": "clevrtex --from DIR --variant outd",
 }
 
 

@@ -96,6 +96,9 @@ TEST_ONLY = click.option(
 )
 
 
+VIEWS = click.option("--views", type=COUNT, metavar="V", help="Views of each scene.")
+
+
 def sources(choices: str) -> Decorator:
     """The options of a data set that can be simulated or converted."""
     return together(
@@ -107,13 +110,20 @@ def sources(choices: str) -> Decorator:
             help="Simulate the data set, or where its files are.",
         ),
         SHARED_OPTIONS,
-        click.option("--views", type=COUNT, metavar="V", help="Views of each scene."),
         click.option("--offline", is_flag=True, help="Use only files downloaded before."),
     )
 
 
+def variant_option(*names: str, what: str = "") -> Decorator:
+    """Which variant of a data set; the first is the default, unless files name another."""
+    default = f"as DIR or FILE is named, or {names[0]}"
+    text = f"Variant{what}."
+    return click.option("--variant", type=click.Choice(names), show_default=default, help=text)
+
+
 @command.command()
 @sources("simulate|mirror|DIR|FILE")
+@VIEWS
 @click.option(
     "--preset",
     type=click.Choice(["original", "demo"]),
@@ -143,6 +153,7 @@ def shapestacks(workspace: Workspace, **options: Any) -> None:
 
 @command.command("objects-room")
 @sources("simulate|mirror|bucket|FILE")
+@VIEWS
 @TEST_ONLY
 @click.option(
     "--test-set",
@@ -161,6 +172,7 @@ def objects_room(workspace: Workspace, **options: Any) -> None:
 
 @command.command()
 @sources("simulate|mirror|bucket|FILE")
+@VIEWS
 @TEST_ONLY
 @click.pass_obj
 def clevr6(workspace: Workspace, **options: Any) -> None:
@@ -171,6 +183,50 @@ def clevr6(workspace: Workspace, **options: Any) -> None:
     make(workspace, named_source("clevr6", workspace, options), **options)
 
 
+@command.command()
+@sources("simulate|mirror|bucket|FILE")
+@VIEWS
+@TEST_ONLY
+@click.pass_obj
+def clevr10(workspace: Workspace, **options: Any) -> None:
+    """Tables with three to ten objects: CLEVR6 without its limit, from the same files.
+
+    Run the same command again to resume.
+    """
+    make(workspace, named_source("clevr10", workspace, options), **options)
+
+
+@command.command("multi-dsprites")
+@sources("simulate|bucket|FILE")
+@variant_option(
+    "colored_on_grayscale",
+    "colored_on_colored",
+    "binarized",
+    what=": 2 to 5 coloured sprites on grey, 1 to 4 on a colour, or 2 to 3 white ones on black",
+)
+@TEST_ONLY
+@click.pass_obj
+def multi_dsprites(workspace: Workspace, **options: Any) -> None:
+    """Flat squares, ellipses and hearts that hide one another.
+
+    Other variants than colored_on_grayscale become data sets of their own, such as
+    multi-dsprites-binarized. Run the same command again to resume.
+    """
+    make(workspace, named_source("multi-dsprites", workspace, options), **options)
+
+
+@command.command()
+@sources("simulate|bucket|FILE")
+@TEST_ONLY
+@click.pass_obj
+def tetrominoes(workspace: Workspace, **options: Any) -> None:
+    """Three flat pieces of four cells on black.
+
+    Published at 35 px and resized. Run the same command again to resume.
+    """
+    make(workspace, named_source("tetrominoes", workspace, options), **options)
+
+
 def named_source(name: str, workspace: Workspace, options: dict[str, Any]) -> Source:
     """The source that the options mean; takes them out of `options`, so that OUTPUT is left."""
     from sri_cli.data.source import Options
@@ -179,6 +235,31 @@ def named_source(name: str, workspace: Workspace, options: dict[str, Any]) -> So
     numbers = Options(**{key: options.pop(key) for key in (*NUMBERS, "views") if key in options})
     where = {key: options.pop(key) for key in list(options) if key not in OUTPUT}
     return choose_source(name, numbers, downloads=workspace.data_root / "downloads", **where)
+
+
+@command.command()
+@click.option(
+    "--from",
+    "where",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of the unpacked archives.",
+)
+@variant_option("full", "pbg", "vbg", "grassbg", "camo", "outd")
+@SHARED_OPTIONS
+@TEST_ONLY
+@click.pass_obj
+def clevrtex(workspace: Workspace, where: Path, variant: str | None, **options: Any) -> None:
+    """CLEVR with textures, from its archives.
+
+    The variant outd is a test set alone. Run the same command again to resume.
+    """
+    from sri_cli.data.source import Options
+    from sri_cli.data.sources.clevrtex import ClevrTex
+
+    output = {key: options.pop(key) for key in OUTPUT}
+    make(workspace, ClevrTex(where, Options(**options), variant), **output)
 
 
 @command.command()

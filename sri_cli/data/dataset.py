@@ -317,7 +317,9 @@ def prepare_arguments(attrs: Mapping[str, Any]) -> str | None:
         origins = {"simulated": "", "mirror": " --from mirror", "original": " --from FILE"}
         if attrs.get("source") not in origins:
             return None
-        command = PREPARED_AS[name] + origins[attrs["source"]]
+        command = PREPARED_AS[name]
+        if " --from " not in command:
+            command += origins[attrs["source"]]
     # A published split needs no numbers, simulated files no seed: it is stored in them.
     implied = set(SPLITS) if split == "as published" else {"seed"} if from_files else set()
     numbers = [

@@ -61,7 +61,7 @@ def is_whole(path: Path, seed: int = 0) -> bool:
     return all(equal) and DataFile(path).attrs == other.attrs
 
 
-@pytest.mark.parametrize("name", ["shapestacks", "demo-towers"])
+@pytest.mark.parametrize("name", ["shapestacks", "demo-towers", "multi-dsprites", "tetrominoes"])
 def test_byte_for_byte_the_same_at_one_and_four_workers(tmp_path: Path, name: str) -> None:
     towers = simulated(name, OPTIONS)
     one, four = tmp_path / "one-16.h5", tmp_path / "four-16.h5"

@@ -1,18 +1,13 @@
-"""TFRecords, Objects Room and CLEVR6: known records, read, split, and every damage reported.
-
-The writer follows the format's description and shares no code with the reader.
-"""
+"""TFRecords, Objects Room and CLEVR6: known records, read, split, and every damage reported."""
 
 from __future__ import annotations
 
 import gzip
 import os
-import struct
 import tracemalloc
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -36,83 +31,18 @@ from sri_cli.data.sources.tfrecord import (
 from sri_cli.data.transforms import Resizing
 from sri_cli.errors import Interrupted, SriError
 from tests.foreign_hdf5 import stopped_at, write_towers
+from tests.foreign_records import (
+    crc32c,
+    example,
+    field,
+    floats,
+    framed,
+    one_string,
+    single_bytes,
+    varint,
+    write,
+)
 from tests.small_server import serving
-
-
-def crc_of_byte(crc: int) -> int:
-    for _ in range(8):
-        crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)  # Castagnoli, reflected
-    return crc
-
-
-CRC_TABLE = [crc_of_byte(byte) for byte in range(256)]
-
-
-def crc32c(data: bytes) -> int:
-    """CRC-32C, a byte at a time."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = crc >> 8 ^ CRC_TABLE[(crc ^ byte) & 255]
-    return crc ^ 0xFFFFFFFF
-
-
-def masked(data: bytes) -> bytes:
-    """The masked CRC-32C as it stands in the file."""
-    crc = crc32c(data)
-    rotated = (crc >> 15) | (crc << 17 & 0xFFFFFFFF)
-    return struct.pack("<I", (rotated + 0xA282EAD8) % 2**32)
-
-
-def framed(data: bytes) -> bytes:
-    """One record."""
-    length = struct.pack("<Q", len(data))
-    return length + masked(length) + data + masked(data)
-
-
-def varint(number: int) -> bytes:
-    out = bytearray()
-    while number >= 128:
-        out.append(number % 128 + 128)
-        number //= 128
-    return bytes([*out, number])
-
-
-def field(number: int, content: bytes) -> bytes:
-    """A length-delimited field."""
-    return varint(number * 8 + 2) + varint(len(content)) + content
-
-
-def single_bytes(values: np.ndarray) -> bytes:
-    """A Feature with every byte its own entry, as the published files have it."""
-    entries = b"".join(b"\x0a\x01" + bytes([value]) for value in values.astype(np.uint8).ravel())
-    return field(1, entries)
-
-
-def one_string(values: np.ndarray) -> bytes:
-    """A Feature with one long entry."""
-    return field(1, field(1, values.astype(np.uint8).tobytes()))
-
-
-def floats(values: Iterable[float], packed: bool = True) -> bytes:
-    """A Feature of float32."""
-    parts = [struct.pack("<f", value) for value in values]
-    content = field(1, b"".join(parts)) if packed else b"".join(b"\x0d" + part for part in parts)
-    return field(2, content)
-
-
-def example(features: Mapping[str, bytes]) -> bytes:
-    """A tf.train.Example."""
-    entries = [
-        field(1, field(1, name.encode()) + field(2, value)) for name, value in features.items()
-    ]
-    return field(1, b"".join(entries))
-
-
-def write(path: Path, records: Iterable[bytes], compress: Any = gzip.compress) -> Path:
-    """A file of these records."""
-    path.write_bytes(compress(b"".join(framed(record) for record in records)))
-    return path
-
 
 RECORDS = [b"first", b"", b"third record" * 1000]
 WHOLE = b"".join(map(framed, RECORDS))
@@ -346,6 +276,13 @@ def test_the_filter_keeps_positions_by_the_published_rule(path: Path) -> None:
     assert split.masks is not None and np.unique(split.masks).tolist() == [0, 2]
     few = made(TABLE, path, Options(scenes=1, val_scenes=2, test_scenes=2))
     assert numbers(few, 10) == {"test": [0, 2], "val": [3, 5], "train": [7]}
+
+
+def test_clevr10_keeps_all_scenes_and_is_clevr6_otherwise(path: Path) -> None:
+    assert replace(SETS["clevr10"], name="clevr6", max_entities=7) == SETS["clevr6"]
+    write(path, [table(i, 2 + i) for i in range(12)])
+    every = made(replace(TABLE, name="clevr10", max_entities=None), path)
+    assert numbers(every, 10) == {"test": [0, 1, 2], "val": [3, 4, 5], "train": [6, 7, 8, 9]}
 
 
 @pytest.mark.parametrize(

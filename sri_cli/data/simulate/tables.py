@@ -1,8 +1,8 @@
-"""Simulated CLEVR6: 3 to 6 rubber or metal objects on a grey ground, under soft light.
+"""Simulated CLEVR6 and CLEVR10: 3 to 6 or 10 objects of rubber or metal on a grey ground.
 
-Mask labels: 0 ground, 1 .. 6 the objects. A scene is discarded when an object is hidden or outside
+Mask labels: 0 ground, then the objects. A scene is discarded when an object is hidden or outside
 the image in one of its views. Lengths in CLEVR's units.
-Axes: V views, P = 6 objects (-1 or 0 where there is none).
+Axes: V views, P the most objects (-1 or 0 where there is none).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sri_cli.data.simulate.studio import (
 from sri_cli.data.source import Scenario
 from sri_cli.rng import stream
 
-MIN_OBJECTS, MAX_OBJECTS = 3, 6
+MIN_OBJECTS, MAX_OBJECTS = 3, 6  # of CLEVR6
 
 COLOURS = np.array(  # gray, red, blue, green, brown, purple, cyan, yellow
     [(87, 87, 87), (173, 35, 35), (42, 75, 215), (29, 105, 20),
@@ -56,11 +56,13 @@ _AMBIENT = 0.17
 
 @dataclass(frozen=True)
 class Table(SolidScene):
-    """One scene: objects with a colour and a material each, cameras and lamps."""
+    """One scene: objects with a colour and a material each, cameras and lamps; of `most` objects
+    at most."""
 
     colours: list[int]
     materials: list[int]
     lamps: list[Lamp]
+    most: int = MAX_OBJECTS
 
     def studio(self) -> Studio:
         """The ground, then the objects."""
@@ -84,27 +86,30 @@ class Table(SolidScene):
     def factors(self) -> dict[str, np.ndarray]:
         """With the colours and materials of the objects [V, P]."""
         views = len(self.cameras)
-        return self.solid_factors(MAX_OBJECTS) | {
-            "colours": object_factor(self.colours, views, MAX_OBJECTS, -1, np.int16),
-            "materials": object_factor(self.materials, views, MAX_OBJECTS, -1, np.int16),
+        return self.solid_factors(self.most) | {
+            "colours": object_factor(self.colours, views, self.most, -1, np.int16),
+            "materials": object_factor(self.materials, views, self.most, -1, np.int16),
         }
 
 
-def simulate_table(index: int, *, size_px: int = 96, views: int = 1, seed: int = 0) -> Scenario:
-    """Scene `index` of a seed, a function of these two alone; SriFailure when an object is always
-    hidden."""
+def simulate_table(
+    index: int, *, size_px: int = 96, views: int = 1, seed: int = 0, most: int = MAX_OBJECTS
+) -> Scenario:
+    """Scene `index` of a seed, a function of these and of `most` objects alone; SriFailure when an
+    object is always hidden."""
     rng = stream(seed, index)
-    count = int(rng.integers(MIN_OBJECTS, MAX_OBJECTS + 1))  # once, or full scenes would be rare
+    count = int(rng.integers(MIN_OBJECTS, most + 1))  # once, or full scenes would be rare
     name = f"table-objects={count}-v={index}"
-    return simulate_solids(name, lambda: _draw_table(rng, count, views), size_px, srgb=True)
+    return simulate_solids(name, lambda: _draw_table(rng, count, views, most), size_px, srgb=True)
 
 
-def _draw_table(rng: np.random.Generator, count: int, views: int) -> Table:
+def _draw_table(rng: np.random.Generator, count: int, views: int, most: int) -> Table:
     colours = [int(c) for c in rng.integers(len(COLOURS), size=count)]
     materials = [int(m) for m in rng.integers(len(MATERIALS), size=count)]
     cameras = [_draw_camera(rng) for _ in range(views)]
     lamps = _draw_lamps(rng)
-    return Table(_draw_solids(rng, count, cameras[0]), cameras, colours, materials, lamps)
+    solids = _draw_solids(rng, count, cameras[0])
+    return Table(solids, cameras, colours, materials, lamps, most)
 
 
 def _draw_camera(rng: np.random.Generator) -> Camera:

@@ -3,67 +3,91 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import h5py
 
 from sri_cli.data.source import Options, Scenario, Simulation, Source
 from sri_cli.data.sources.hdf5 import Hdf5Source
-from sri_cli.data.sources.published import SETS
+from sri_cli.data.sources.published import SETS, VARIANTS
 from sri_cli.data.sources.shapestacks import OriginalFiles, RawTowers, find_root
 from sri_cli.data.sources.tfrecord import RecordSource
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError, did_you_mean
 
-# Pixels, views, background labels, and scenes in train, val, test: 10,000 images are enough for
-# FID, as are 16 views of 640 towers.
+
+@dataclass(frozen=True)
+class SimulatedSet:
+    """A data set that can be simulated.
+
+    simulate: the module in data/simulate and its function that makes a scene; scenes: of train, val
+    and test by default; parameters: of that function; views: of a scene, None where it has no
+    camera.
+    """
+
+    simulate: tuple[str, str]
+    size_px: int
+    scenes: tuple[int, int, int] = (20_000, 1_000, 10_000)
+    views: int | None = 1
+    background_labels: int = 1
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    preprocessing: str = "none: rendered at this size"
+
+    def simulator(self) -> Callable[..., Scenario]:
+        """The function that makes a scene; imported when needed, because MuJoCo is slow to load."""
+        module, function = self.simulate
+        simulator: Callable[..., Scenario] = getattr(import_module(SIMULATE + module), function)
+        return simulator
+
+
+SIMULATE = "sri_cli.data.simulate."
+_TABLES, _SPRITES = ("tables", "simulate_table"), ("flat", "simulate_sprites")
+_TOWERS, _ROOMS = ("towers", "simulate_tower"), ("rooms", "simulate_room")
+_TETROMINOES = ("flat", "simulate_tetrominoes")
+_DRAWN = "drawn at a multiple of {} px; resized (Pillow bilinear); masks nearest"
+# 10,000 test images are enough for FID, as are 16 views of 640 towers.
 SIMULATED = {
-    "shapestacks": (64, 16, 1, (1000, 160, 640)),
-    "demo-towers": (32, 4, 1, (1500, 250, 250)),
-    "objects-room": (64, 1, 4, (20_000, 1_000, 10_000)),
-    "clevr6": (96, 1, 1, (20_000, 1_000, 10_000)),
+    "shapestacks": SimulatedSet(_TOWERS, 64, (1000, 160, 640), 16, 1, {"preset": "original"}),
+    "demo-towers": SimulatedSet(_TOWERS, 32, (1500, 250, 250), 4, 1, {"preset": "demo"}),
+    "objects-room": SimulatedSet(_ROOMS, 64, background_labels=4),
+    "clevr6": SimulatedSet(_TABLES, 96),
+    "clevr10": SimulatedSet(_TABLES, 96, parameters={"most": 10}),
+    **{
+        name: SimulatedSet(
+            _SPRITES,
+            64,
+            views=None,
+            parameters={"variant": variant},
+            preprocessing=_DRAWN.format(64),
+        )
+        for variant, name in VARIANTS["multi-dsprites"].items()
+    },
+    "tetrominoes": SimulatedSet(_TETROMINOES, 32, views=None, preprocessing=_DRAWN.format(35)),
 }
-PRESETS = {"shapestacks": "original", "demo-towers": "demo"}  # of towers
 
 
 def simulated(name: str, options: Options) -> Simulation:
     """A data set simulated here; SriError for numbers out of range."""
     options.check()
-    size, views, background_labels, defaults = SIMULATED[name]
-    size, views, scenes = (
-        options.size_px or size,
-        options.views or views,
-        options.numbers(*defaults),
-    )
-    preset = {"preset": PRESETS[name]} if name in PRESETS else {}
+    kind = SIMULATED[name]
+    scenes, seed = options.numbers(*kind.scenes), {"seed": options.seed}
+    views = {} if kind.views is None else {"views": options.views or kind.views}
     header = Header(
         name=name,
-        size=size,
+        size=options.size_px or kind.size_px,
         source="simulated",
-        background_labels=background_labels,
-        parameters={**preset, **scenes, "views": views, "seed": options.seed},
-        preprocessing="none: rendered at this size",
+        background_labels=kind.background_labels,
+        parameters={**kind.parameters, **scenes, **views, **seed},
+        preprocessing=kind.preprocessing,
     )
     make = functools.partial(
-        simulator(name), size_px=size, views=views, seed=options.seed, **preset
+        kind.simulator(), size_px=header.size, **kind.parameters, **views, **seed
     )
-    return Simulation(header, scenes, views, make)
-
-
-def simulator(name: str) -> Callable[..., Scenario]:
-    """The function that makes a scene; imported when needed, because MuJoCo is slow to load."""
-    if name == "objects-room":
-        from sri_cli.data.simulate.rooms import simulate_room
-
-        return simulate_room
-    if name == "clevr6":
-        from sri_cli.data.simulate.tables import simulate_table
-
-        return simulate_table
-    from sri_cli.data.simulate.towers import simulate_tower
-
-    return simulate_tower
+    return Simulation(header, scenes, views.get("views", 1), make)
 
 
 def choose_source(
@@ -77,11 +101,12 @@ def choose_source(
     split: str = "default",
     raw: Path | None = None,
     test_set: str | None = None,
+    variant: str | None = None,
 ) -> Source:
     """The source that the options of `sri prepare NAME` mean.
 
     Args:
-        name: shapestacks, objects-room or clevr6.
+        name: A key of SETS.
         where: simulate, mirror, bucket or a path.
         downloads: The folder of downloaded files.
         offline: Use only what was downloaded before.
@@ -89,12 +114,15 @@ def choose_source(
         split: Which split lists of the original files of ShapeStacks.
         raw: Write the simulated towers as original files to this folder, then read those.
         test_set: A test set of Objects Room in the bucket, such as six_objects.
+        variant: A variant of `name`; None: the one that the file is named after, or the default.
 
     Raises:
         SriError: Impossible numbers, options that do not go together, or no such source.
     """
     options.check()
-    kind, path, simulate = SETS[name], Path(where).expanduser(), where == "simulate"
+    path, simulate = Path(where).expanduser(), where == "simulate"
+    name = variant_name(name, variant, path)
+    kind = SETS[name]
     unpacked = name == "shapestacks" and path.is_dir()
     demo, views = preset == "demo", options.views
     for wrong, problem in (
@@ -106,6 +134,7 @@ def choose_source(
         (split != "default" and not unpacked, f"--split {split} is for the original's files"),
         (views and not (simulate or unpacked), f"--views {views} cannot be chosen here"),
         (where == "bucket" and not kind.record_file, f"{name} is not in the bucket"),
+        (where == "mirror" and not kind.mirror_file, f"{name} is not in the mirror"),
         (options.test_only and simulate, "--test-only is for files"),
         (test_set and where != "bucket", f"--test-set {test_set} is downloaded from the bucket"),
     ):
@@ -131,3 +160,10 @@ def choose_source(
         raise SriError(f"--from {where}: {path} does not exist{near}", "name an existing source")
     is_hdf5 = h5py.is_hdf5(path) or not kind.record_file
     return (Hdf5Source if is_hdf5 else RecordSource)(kind, path, options)
+
+
+def variant_name(name: str, variant: str | None, path: Path) -> str:
+    """The data set that a variant of `name` is; see `choose_source`."""
+    variants = VARIANTS.get(name, {})
+    in_name = [key for key in variants if key in path.name]
+    return variants.get(variant or next(iter(in_name), ""), name)

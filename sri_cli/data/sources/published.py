@@ -101,13 +101,16 @@ class PublishedSet:
     """A published data set: its files, the shape of its images, and how the paper uses them."""
 
     name: str
-    mirror_file: str
-    mirror_sha256: str
+    mirror_file: str = ""  # "": not in the mirror
+    mirror_sha256: str = ""
     mirror_px: int = 64
     record_file: str = ""  # within the bucket; "": not published there
     height: int = 64
     width: int = 64
-    factors: tuple[str, ...] = ()  # of records, float32 [E]
+    channels: int = 3
+    entities: int | None = None  # E; None: any number, as test sets have others
+    entities_third: bool = False  # masks are [H,W,E,1], not [E,H,W,1]
+    factors: tuple[str, ...] = ()  # of records, float32 [E] or [E,...]
     background_labels: int = 1
     unassigned_label: int | None = None  # of pixels that belong to nothing
     split: PositionSplit | None = None  # None: by scene
@@ -122,6 +125,8 @@ class PublishedSet:
         return "all" if self.max_entities is None else f"at most {self.max_entities} visible"
 
 
+# No split of Multi-dSprites and Tetrominoes is published: this one has GENESIS' evaluation images.
+FIRST_60_000 = PositionSplit(10_000, 10_000, 60_000, published=False)
 # Splits as GENESIS made them (of CLEVR it takes the first 70,000); crop and filter of CLEVR6.
 # Beside the mirror's towers lies `shapestacks-metadata.npy`, a pickle: it can run code when it is
 # opened and only holds the types of the factors, so it is never downloaded.
@@ -140,6 +145,16 @@ SETS = {
         background_labels=4,
         split=PositionSplit(10_000, 10_000, None),
     ),
+    "tetrominoes": PublishedSet(
+        name="tetrominoes",
+        record_file="tetrominoes/tetrominoes_train.tfrecords",
+        height=35,
+        width=35,
+        entities=4,
+        factors=("x", "y", "shape", "visibility", "color"),
+        split=FIRST_60_000,
+        size_px=32,
+    ),
     "clevr6": PublishedSet(
         name="clevr6",
         mirror_file="clevr_10-full.hdf5",
@@ -156,6 +171,29 @@ SETS = {
         filter="bicubic",
     ),
 }
+SETS["clevr10"] = replace(SETS["clevr6"], name="clevr10", max_entities=None)
+# Data set -> its variants -> their names as data sets; the first is the default.
+VARIANTS = {
+    "multi-dsprites": {
+        "colored_on_grayscale": "multi-dsprites",
+        "colored_on_colored": "multi-dsprites-colored-on-colored",
+        "binarized": "multi-dsprites-binarized",
+    },
+    "clevrtex": {
+        "full": "clevrtex",
+        **{key: f"clevrtex-{key}" for key in ("pbg", "vbg", "grassbg", "camo", "outd")},
+    },
+}
+for (_variant, _name), _entities in zip(VARIANTS["multi-dsprites"].items(), (6, 5, 4), strict=True):
+    SETS[_name] = PublishedSet(
+        name=_name,
+        record_file=f"multi_dsprites/multi_dsprites_{_variant}.tfrecords",
+        channels=1 if _variant == "binarized" else 3,
+        entities=_entities,
+        entities_third=True,
+        factors=("x", "y", "shape", "visibility", "orientation", "scale", "color"),
+        split=FIRST_60_000,
+    )
 # Records of the files of the bucket, to report how many a truncated one lacks.
 NUM_RECORDS = {
     "objects_room_train.tfrecords": 1_000_000,
@@ -163,6 +201,10 @@ NUM_RECORDS = {
     "objects_room_test_six_objects.tfrecords": 922,
     "objects_room_test_identical_color.tfrecords": 922,
     "clevr_with_masks_train.tfrecords": 100_000,
+    "multi_dsprites_binarized.tfrecords": 1_000_000,
+    "multi_dsprites_colored_on_colored.tfrecords": 1_000_000,
+    "multi_dsprites_colored_on_grayscale.tfrecords": 1_000_000,
+    "tetrominoes_train.tfrecords": 1_000_000,
 }
 
 

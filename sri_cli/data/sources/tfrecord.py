@@ -1,4 +1,4 @@
-"""Objects Room and CLEVR6 from TFRecord files, local or in the bucket of Multi-Object Datasets.
+"""Multi-Object Datasets from their TFRecord files, local or in the bucket.
 
 Files are read as a stream without TensorFlow: GZIP or plain, in constant memory.
 
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from sri_cli.console import Progress
 from sri_cli.data.dataset import SPLITS
 from sri_cli.data.source import Options, Rows, Survey
-from sri_cli.data.sources.published import NUM_RECORDS, ImageSource, Item, PublishedSet
+from sri_cli.data.sources.published import NUM_RECORDS, VARIANTS, ImageSource, Item, PublishedSet
 from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError
@@ -305,22 +305,35 @@ class RecordSource(ImageSource):
         """BadRecord for a record of another data set."""
         kind, area = self.kind, self.kind.height * self.kind.width
         image, masks = (num_bytes_of(features, name) for name in ("image", "mask"))
-        if image != 3 * area or masks % area or not area <= masks <= 255 * area:
+        entities = masks // area if kind.entities is None else kind.entities
+        if image != kind.channels * area or masks != entities * area or not 1 <= entities <= 255:
             shape = f"{kind.height}x{kind.width}"
+            number = "a multiple of " if kind.entities is None else f"{kind.entities}x"
+            variants = next((v for v in VARIANTS.values() if kind.name in v.values()), None)
             raise BadRecord(
                 f"it is not of {kind.name}: it has an image of {image:,} and masks of {masks:,}"
-                f" bytes, not of {shape}x3 and a multiple of {shape}",
-                f"choose a file of {kind.name}: --from FILE",
+                f" bytes, not of {shape}x{kind.channels} and {number}{shape}",
+                f"choose a file of {kind.name}: --from FILE"
+                + (f"; or another --variant: {', '.join(variants)}" if variants else ""),
             )
 
     def _item(self, number: int, features: Features) -> Item:
         """Cropped image and labels: the first entity whose mask is set, 0 where none is."""
-        shape = (self.kind.height, self.kind.width)
-        image = self.crop.crop(bytes_of(features, "image").reshape(*shape, 3))
-        masks = bytes_of(features, "mask").reshape(-1, *shape)
+        kind, shape = self.kind, (self.kind.height, self.kind.width)
+        image = self.crop.crop(bytes_of(features, "image").reshape(*shape, kind.channels))
+        masks = bytes_of(features, "mask")
+        if kind.entities_third:
+            masks = np.moveaxis(masks.reshape(*shape, -1), -1, 0)
+        masks = masks.reshape(-1, *shape)
         labels = np.zeros(image.shape[:2], np.uint8)
         for entity in reversed(range(1, len(masks))):
             labels[self.crop.crop(masks[entity]) > 127] = entity
         labels[self.crop.crop(masks[0]) > 127] = 0
-        factors: dict[str, Any] = {name: floats_of(features, name) for name in self.kind.factors}
+        factors: dict[str, Any] = {name: floats_of(features, name) for name in kind.factors}
+        for name, values in factors.items():
+            if len(values) % len(masks):
+                raise BadRecord(f"feature {name} has {len(values)} numbers, not of {len(masks)}")
+            if len(values) > len(masks):
+                factors[name] = values.reshape(len(masks), -1)
+        image = np.broadcast_to(image, (*image.shape[:2], 3))  # of grey images
         return Item(f"record-{number}", np.ascontiguousarray(image), labels, factors)

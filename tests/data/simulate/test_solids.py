@@ -147,6 +147,14 @@ def test_every_object_of_a_table_is_visible(table_scenes: list[Scenario]) -> Non
     assert not np.array_equal(*views[0].images[:2])  # each view has a camera of its own
 
 
+def test_tables_of_clevr10_have_up_to_ten_objects() -> None:
+    scenes = [simulate_table(i, seed=3, most=10) for i in range(12)]
+    assert max(values_of(scenes, "objects")) > 6
+    for scene in scenes:
+        assert scene.factors["shapes"].shape == (1, 10) and scene.masks is not None
+        assert len(np.unique(scene.masks)) == scene.factors["objects"][0] + 1
+
+
 def test_objects_of_tables_stand_apart(table_scenes: list[Scenario]) -> None:
     for scene in table_scenes:
         f = first_view(scene)
@@ -192,7 +200,7 @@ def ball(
     camera = tables.Camera.facing(tables.CAMERA, np.array([0, 0, 0.7]), tables.HALF_WIDTH)
     lamps = tables._draw_lamps(np.random.default_rng(0))
     table = tables.Table([solid], [camera], [1], [material], lamps)
-    monkeypatch.setattr(tables, "_draw_table", lambda rng, count, views: table)
+    monkeypatch.setattr(tables, "_draw_table", lambda *_: table)
     monkeypatch.setattr(tables, "MIN_VISIBLE_RAYS", 0)
     scene = simulate_table(0)
     return scene.images[0].astype(int), scene.masks[0]

@@ -1,0 +1,169 @@
+"""CLEVRTex: its file layout, split and crop, and every gap in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from sri_cli.cli.main import cli
+from sri_cli.data.dataset import SPLITS, DataFile, prepare_arguments
+from sri_cli.data.prepare import prepare
+from sri_cli.data.source import Options
+from sri_cli.data.sources.clevrtex import ClevrTex
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def sri(*words: str) -> Result:
+    return CliRunner().invoke(cli, ["prepare", "clevrtex", *words])
+
+
+def path_of(number: int, variant: str = "full", end: str = ".png") -> Path:
+    """Fifteen scenes to a folder, as an example of `**`."""
+    name = f"CLEVRTEX_{variant}_{number:06d}{end}"
+    return Path("textures", f"clevrtex_{variant}", str(number // 15), name)
+
+
+def write_scene(number: int, variant: str = "full", mode: str = "RGBA") -> None:
+    """Red inside the crop is the scene's number; one object, label 3, in the crop's upper left."""
+    image = np.zeros((240, 320, 4), np.uint8)
+    image[24:216, 64:256] = (10 * number, 200, 0, 7)  # transparency means nothing
+    labels = np.zeros((240, 320), np.uint8)
+    labels[24:120, 64:160] = 3
+    labels[0, 0] = 9  # outside the crop
+    path = path_of(number, variant)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image if mode == "RGBA" else image[..., :3]).save(path)
+    Image.fromarray(labels).save(path_of(number, variant, "_flat.png"))
+    things = [
+        {"shape": "monkey", "size": 0.9, "material": "whitemarble", "rotation": 30.5},
+        {"shape": "cube", "size": "small", "material": "poliigon_metal", "rotation": 0},
+    ]
+    scene = {"objects": things, "ground_material": "lava"}
+    path_of(number, variant, ".json").write_text(json.dumps(scene))
+
+
+def write_scenes(numbers: range, variant: str = "full") -> None:
+    for number in numbers:
+        write_scene(number, variant)
+
+
+def numbers(data: DataFile) -> dict[str, list[int]]:
+    """Which scenes are in which split."""
+    return {s: (data.split(s).images[:, 5, 5, 0] // 10).tolist() for s in data.splits}
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_crop_labels_split_and_factors(first: int) -> None:
+    write_scenes(range(first, first + 20))
+    result = sri("--from", "textures", "--workers", "1")
+    assert result.exit_code == 0, result.output
+    data = DataFile("data/clevrtex-128.h5")
+    own = list(range(first, first + 20))
+    assert numbers(data) == {"test": own[:2], "val": own[2:4], "train": own[4:]}
+    split = data.split("val")
+    assert split.masks is not None and data.background_labels == 1 and data.source == "original"
+    assert (split.images[..., 1:] == (200, 0)).all()  # nothing of the black around the crop
+    assert np.unique(split.masks).tolist() == [0, 3]
+    assert (split.masks[0] == 3).sum() == 64 * 64 and (split.masks[0, :64, :64] == 3).all()
+    factors = split.factors
+    assert factors["shapes"][0, :3].tolist() == [b"monkey", b"cube", b""]
+    assert factors["sizes"][0, :2].tolist() == [b"0.9", b"small"]
+    assert factors["rotations"][0, 0] == 30.5 and factors["ground"].tolist() == [b"lava"] * 2
+    assert factors["objects"].tolist() == [2, 2]
+    assert prepare_arguments(data.attrs) == "clevrtex --from DIR --size 128"
+
+
+def test_variants_and_numbers() -> None:
+    write_scenes(range(3), "outd")
+    write_scenes(range(10), "camo")
+    outd = sri("--from", "textures/clevrtex_outd", "--size", "32", "--workers", "1")
+    assert outd.exit_code == 0, outd.output
+    data = DataFile("data/clevrtex-outd-32.h5")
+    assert data.counts == {"train": 0, "val": 0, "test": 3}
+    words = ("--from", "textures", "--variant", "camo", "--size", "32", "--workers", "1")
+    assert sri(*words, "--test-scenes", "3", "--scenes", "5", "--val-scenes", "2").exit_code == 0
+    assert numbers(DataFile("data/clevrtex-camo-32.h5")) == {
+        "train": [5, 6, 7, 8, 9],
+        "val": [3, 4],
+        "test": [0, 1, 2],
+    }
+    for wrong in (("--variant", "outd", "--scenes", "2"), ("--seed", "1"), ("--scenes", "11")):
+        assert sri(*words, *wrong).exit_code == 2, wrong
+    missing = sri("--from", "textures")
+    assert missing.exit_code == 2 and "--variant" in missing.stderr
+
+
+def test_the_same_bytes_at_any_number_of_workers() -> None:
+    write_scenes(range(10))
+    source = ClevrTex(Path("textures"), Options(size_px=16))
+    one = prepare(source, Path("one.h5"), workers=1).data
+    two = prepare(source, Path("two.h5"), workers=2).data
+    assert one.path.read_bytes() == two.path.read_bytes()
+    assert {name: one.counts[name] for name in SPLITS} == {"train": 8, "val": 1, "test": 1}
+
+
+def damage(kind: str) -> str:
+    """Damage one of ten scenes; what the error has to name."""
+    if kind == "missing":
+        for end in (".png", "_flat.png", ".json"):
+            path_of(4, end=end).unlink()
+        path_of(7).unlink()
+        return "000004, 000007"
+    if kind == "twice":
+        path_of(40).parent.mkdir()
+        path_of(4).rename(path_of(40).with_name(path_of(5).name))
+        return path_of(5).name
+    if kind == "mask":
+        path_of(4, end="_flat.png").unlink()
+        return path_of(4, end="_flat.png").name
+    if kind == "json":
+        path_of(4, end=".json").unlink()
+        return path_of(4, end=".json").name
+    if kind == "not json":
+        path_of(4, end=".json").write_text("[]")
+        return path_of(4, end=".json").name
+    if kind == "cut":
+        path_of(4).write_bytes(path_of(4).read_bytes()[:300])
+        return path_of(4).name
+    if kind == "size":
+        Image.new("RGB", (64, 64)).save(path_of(4))
+        return "64x64"
+    Image.new("L", (320, 200)).save(path_of(4, end="_flat.png"))
+    return "320x200"
+
+
+@pytest.mark.parametrize(
+    "kind", ["missing", "twice", "mask", "json", "not json", "cut", "size", "other mask"]
+)
+def test_gaps_and_damage_are_named(kind: str) -> None:
+    write_scenes(range(10))
+    named = damage(kind)
+    result = sri("--from", "textures", "--workers", "1")
+    assert result.exit_code == 2 and named in result.stderr, result.output
+    assert not list(Path().glob("data/*"))
+
+
+def test_wrong_folders() -> None:
+    Path("empty").mkdir()
+    assert sri("--from", "empty").exit_code == sri("--from", "nothing").exit_code == 2
+    assert sri().exit_code == 2  # it cannot be simulated
+    Path("empty/clevrtex_full_part1.tar.gz").touch()
+    packed = sri("--from", "empty")
+    assert packed.exit_code == 2 and "tar -xf" in packed.stderr
+    write_scenes(range(4))
+    few = sri("--from", "textures")
+    assert few.exit_code == 2 and "--test-scenes" in few.stderr
+    for number in range(4):
+        path_of(number, end=".json").unlink()
+    result = sri("--from", "textures", "--test-scenes", "1", "--val-scenes", "1", "--size", "16")
+    assert result.exit_code == 0, result.output
+    assert DataFile("data/clevrtex-16.h5").split("train").factor_names() == ["scenario"]
