@@ -31,13 +31,21 @@ RENAMED: dict[tuple[str, str], tuple[str, dict[Any, Any]]] = {
 }
 
 
+class RecipeFaults(SriError):
+    """A recipe with its file or overrides at fault; `faults` has a phrase for each."""
+
+    def __init__(self, name: str, faults: Sequence[str], hint: str) -> None:
+        super().__init__(f"recipe {name}: {'; '.join(faults)}", hint)
+        self.faults = list(faults)
+
+
 def load_recipe(
     name_or_file: str, data: str | None = None, overrides: Sequence[str] = ()
 ) -> Recipe:
     """The recipe for a data set (None: its default one), changed by KEY=VALUE overrides.
 
     Raises:
-        SriError: for an unknown recipe, and with all faults of file and overrides.
+        SriError: for an unknown recipe. RecipeFaults: with all faults of file and overrides.
     """
     path = recipe_path(name_or_file)
     tree = _read(path)
@@ -60,7 +68,7 @@ def load_recipe(
         if recipe is not None and not faults:
             return recipe
     hint = f"`sri recipes show {name_or_file}` shows every key" if overrides else f"edit {path}"
-    raise SriError(f"recipe {name_or_file}: {'; '.join(faults)}", hint)
+    raise RecipeFaults(name_or_file, faults, hint)
 
 
 def data_sets(name_or_file: str) -> list[str]:

@@ -35,6 +35,7 @@ from sri_cli.run import Workspace
 from sri_cli.signals import StopFlag
 from sri_cli.strict_json import to_json
 from sri_cli.studies.protocol import StudyRun, check_unchanged, read_study
+from sri_cli.studies.reuse import with_reused_runs
 from sri_cli.studies.status import DIVERGED, MACHINE, status_of
 from sri_cli.training.step_timing import machine
 from sri_cli.training.trainer import train
@@ -169,11 +170,13 @@ def work(
     """
     study, data = read_study(workspace, study_file), DataFile(data_file)
     check_unchanged(study)  # the file may have been edited since the study began
+    study = with_reused_runs(workspace, study, data)
     run = next(run for run in study.runs() if run.name == run_name)
     try:
-        threads = Threads(sharers=int(sharers))
-        command = study.command(run, data.path)
-        train(run.recipe, data, run.run_dir, command=command, threads=threads)
+        if run.name not in study.reused:
+            threads = Threads(sharers=int(sharers))
+            command = study.command(run, data.path)
+            train(run.recipe, data, run.run_dir, command=command, threads=threads)
     except Diverged as error:
         write_atomic(run.run_dir / DIVERGED, f"{error.message}\n".encode())
         raise

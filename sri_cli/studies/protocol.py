@@ -1,13 +1,19 @@
-"""A study: its protocol file, checked as a whole, and its runs."""
+"""A study: its protocol file, checked as a whole, and its runs.
+
+Its runs are systems by points of a grid (any keys of the recipes, a list of values each) by seeds.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
+import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -15,14 +21,16 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from sri_cli.atomic import write_atomic
 from sri_cli.config.load import (
+    RecipeFaults,
     data_sets,
     faults_of,
     load_recipe,
     recipe_from_dict,
+    suggest_key,
     with_old_keys,
 )
 from sri_cli.config.registry import study_path
-from sri_cli.config.schema import Count, Recipe, Section, flatten
+from sri_cli.config.schema import Count, Recipe, Section, describe_keys, flatten
 from sri_cli.config.strict_yaml import read_yaml, write_yaml
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError, did_you_mean
@@ -85,8 +93,18 @@ class SystemSection(Section):
     overrides: list[str] = Field([], description="KEY=VALUE, after those for all systems")
 
 
+class Point(NamedTuple):
+    """A system at a point of the grid: recipe key -> value (none without a grid)."""
+
+    system: str
+    values: dict[str, Any]
+
+
 class ClaimSection(Section):
-    """The claim that `better` is better than each of `than` by each measure of `by`."""
+    """The claim that `better` is better than each of `than` by each measure of `by`.
+
+    Two systems are compared at each point of the grid; the names of points compare these alone.
+    """
 
     better: str
     than: Annotated[list[str], Field(min_length=1)]
@@ -106,9 +124,20 @@ class Protocol(Section):
     systems: Annotated[
         dict[Annotated[str, Field(pattern=NAME)], SystemSection], Field(min_length=1)
     ]
+    grid: dict[str, list[Any]] = Field(
+        {}, description="recipe key -> values: every system is trained with every combination"
+    )
+    runs_of: list[Annotated[str, Field(pattern=NAME)]] = Field(
+        [], description="studies whose finished runs count as runs of this one where they are equal"
+    )
     split: Literal["val", "test"] = Field("test", description="split of the real images")
     metrics: Annotated[dict[str, Count], Field(min_length=1)] = Field(
         description="metric -> number of images or scenes"
+    )
+    test: Literal["separation", "paired"] = Field(
+        "separation",
+        description="what confirms a claim: all seeds of one system before all of the other, or the"
+        " 95 % interval of the differences by seed",
     )
     claims: list[ClaimSection] = []
 
@@ -122,7 +151,7 @@ class Protocol(Section):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        faults = [*self._faults(), *self._claim_faults()]
+        faults = [*self._faults(), *self._grid_faults(), *self._claim_faults()]
         if faults:
             raise ValueError("; ".join(faults))
         return self
@@ -143,13 +172,39 @@ class Protocol(Section):
             for key in {override.partition("=")[0] for override in overrides} & SET_BY_STUDY:
                 yield f"{section}: {key} is set by the study itself"
 
+    def _grid_faults(self) -> Iterator[str]:
+        known = [key for key, *_ in describe_keys()]
+        words = [*self.overrides, *(w for one in self.systems.values() for w in one.overrides)]
+        overridden = {word.partition("=")[0] for word in words}
+        for key, values in self.grid.items():
+            texts = [json.dumps(value, default=str) for value in values]
+            if key in SET_BY_STUDY:
+                yield f"grid.{key}: set by the study itself"
+            elif key not in known:
+                yield f"grid.{key}: unknown key{suggest_key(key, known)}"
+            elif key in overridden:
+                yield f"grid.{key}: an override sets it, too"
+            if not values:
+                yield f"grid.{key}: no values"
+            elif any(isinstance(value, list | dict) for value in values):
+                yield f"grid.{key}: should be a list of plain values, not {', '.join(texts)}"
+            elif len(set(texts)) < len(texts):
+                yield f"grid.{key}: a value occurs twice"
+        named = Counter(name for name, _ in self._named_points())
+        for name in [name for name, count in named.items() if count > 1]:
+            yield f"grid: two of its points would be called {name}"
+
     def _claim_faults(self) -> Iterator[str]:
+        points = self.points()
+        known = {**self.systems, **points}
         for i, claim in enumerate(self.claims):
             for key, names in (("better", [claim.better]), ("than", claim.than)):
                 for name in names:
-                    if name not in self.systems:
-                        near = did_you_mean(name, self.systems)
+                    if name not in known:
+                        near = did_you_mean(name, known)
                         yield f"claims.{i}.{key}: unknown system {name}{near}"
+                    elif claim.better in known and (name in points) != (claim.better in points):
+                        yield f"claims.{i}: {claim.better} and {name} are not both points"
             if claim.better in claim.than:
                 yield f"claims.{i}: {claim.better} is compared with itself"
             for name in claim.by:
@@ -159,14 +214,63 @@ class Protocol(Section):
                 elif MEASURES[name].metric not in self.metrics:
                     yield f"claims.{i}.by: {name} needs {MEASURES[name].metric} in metrics"
 
+    def points(self) -> dict[str, Point]:
+        """Every system at every point of the grid, by a name for people and files."""
+        return dict(self._named_points())
+
+    def _named_points(self) -> Iterator[tuple[str, Point]]:
+        titles = grid_titles(self.grid)
+        for system in self.systems:
+            for values in itertools.product(*self.grid.values()):
+                parts = map(_name_of_value, titles, values)
+                point = Point(system, dict(zip(self.grid, values, strict=True)))
+                yield "-".join([system, *parts]), point
+
+    def comparisons(self) -> Iterator[tuple[str, str, str]]:
+        """What is claimed: the name of a point, of another that is worse, and the measure."""
+        points = self.points()
+        for claim in self.claims:
+            for than in claim.than:
+                if claim.better in points:
+                    pairs = [(claim.better, than)]
+                else:
+                    ours, theirs = (
+                        [name for name, point in points.items() if point.system == system]
+                        for system in (claim.better, than)
+                    )
+                    pairs = list(zip(ours, theirs, strict=True))
+                for better, other in pairs:
+                    for measure in claim.by:
+                        yield better, other, measure
+
     def measures(self) -> dict[str, Measure]:
         """Every measure that the metrics of this study give."""
         return {name: one for name, one in MEASURES.items() if one.metric in self.metrics}
 
 
+def grid_titles(grid: Mapping[str, Any]) -> list[str]:
+    """The keys of a grid without their sections, where that is unique."""
+    leaves = [key.rpartition(".")[2] for key in grid]
+    return [
+        leaf if leaves.count(leaf) == 1 else key for key, leaf in zip(grid, leaves, strict=True)
+    ]
+
+
+def _name_of_value(title: str, value: Any) -> str:
+    """`std0.7`, `alignment-false`: a part of a file's name."""
+    text = re.sub(r"[^A-Za-z0-9._-]+", "-", value_text(value))
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{title}{text}" if is_number else f"{title}-{text}"
+
+
+def value_text(value: Any) -> str:
+    """A value of a grid as KEY=VALUE has it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 @dataclass(frozen=True)
 class StudyRun:
-    """One run of a study: a system with a seed."""
+    """One run of a study: a system (at a point of the grid) with a seed."""
 
     system: str
     seed: int
@@ -175,8 +279,8 @@ class StudyRun:
 
     @property
     def name(self) -> str:
-        """The name of the run folder."""
-        return self.run_dir.name
+        """The name of the run folder; one that another study trained may have another."""
+        return f"{self.system}-seed-{self.seed}"
 
     @property
     def title(self) -> str:
@@ -188,7 +292,8 @@ class StudyRun:
 class Study:
     """A protocol with its recipes resolved.
 
-    recipes: by system, with seed 0; sources: the name or file of each recipe; folder: of all runs.
+    recipes: by name of a point, with seed 0; sources: the name or file of each system's recipe;
+    folder: of all runs; reused: by name, the folders of runs that another study trained.
     """
 
     path: Path
@@ -196,30 +301,35 @@ class Study:
     recipes: Mapping[str, Recipe]
     sources: Mapping[str, str]
     folder: Path
+    reused: Mapping[str, Path] = field(default_factory=dict)
 
     def runs(
         self, systems: Sequence[str] | None = None, seeds: Sequence[int] | None = None
     ) -> list[StudyRun]:
-        """The runs (of these systems and seeds), seed by seed: each seed is a whole comparison.
+        """The runs (of these systems or points and seeds), seed by seed: each a whole comparison.
 
         Raises:
             SriError: for a system or a seed that the study does not have.
         """
+        points = self.protocol.points()
         for name in systems or ():
-            if name not in self.protocol.systems:
-                near = did_you_mean(name, self.protocol.systems)
+            if name not in self.protocol.systems and name not in points:
+                near = did_you_mean(name, {**self.protocol.systems, **points})
                 known = ", ".join(self.protocol.systems)
                 raise SriError(f"--only: unknown system {name}{near}", f"choose from {known}")
         for seed in seeds or ():
             if seed not in self.protocol.seeds:
                 known = ", ".join(map(str, self.protocol.seeds))
                 raise SriError(f"--seeds: the study has no seed {seed}", f"choose from {known}")
-        return [
-            StudyRun(system, seed, _seeded(self.recipes[system], seed), self.folder / name)
+        runs = [
+            StudyRun(name, seed, _seeded(self.recipes[name], seed), Path())
             for seed in self.protocol.seeds
-            for system in self.protocol.systems
-            if (systems is None or system in systems) and (seeds is None or seed in seeds)
-            for name in [f"{system}-seed-{seed}"]
+            for name, point in points.items()
+            if (systems is None or {name, point.system} & set(systems))
+            and (seeds is None or seed in seeds)
+        ]
+        return [
+            replace(run, run_dir=self.reused.get(run.name, self.folder / run.name)) for run in runs
         ]
 
     def content(self) -> dict[str, Any]:
@@ -231,12 +341,13 @@ class Study:
         return hashlib.sha256(json.dumps(self.content(), sort_keys=True).encode()).hexdigest()
 
     def recipe_digest(self, system: str) -> str:
-        """SHA-256 of a system's resolved recipe, under the keys of version 0.1, with seed 0."""
+        """SHA-256 of a point's resolved recipe, under the keys of version 0.1, with seed 0."""
         return hashlib.sha256(write_yaml(with_old_keys(self.recipes[system])).encode()).hexdigest()
 
     def command(self, run: StudyRun, data: Path) -> str:
         """The command that makes this run alone."""
-        words = ["sri", "train", "--recipe", self.sources[run.system], "--data", str(data)]
+        source = self.sources[self.protocol.points()[run.system].system]
+        words = ["sri", "train", "--recipe", source, "--data", str(data)]
         words += ["--run", str(run.run_dir), "--seed", str(run.seed)]
         return shlex.join(words + _overrides(self.protocol, run.system))
 
@@ -250,18 +361,23 @@ def read_study(workspace: Workspace, name_or_file: str) -> Study:
         raise SriError(f"study {path} cannot be read: {error}", "name a YAML file") from error
     recipes: dict[str, Recipe] = {}
     sources: dict[str, str] = {}
-    faults = []
+    faults: list[str] = []
     try:
         protocol = Protocol.model_validate(tree)
     except ValidationError as error:
         faults = faults_of(error, Protocol)
     else:
-        for system in protocol.systems:
-            sources[system] = _source(protocol, system, path)
+        sources = {system: _source(protocol, system, path) for system in protocol.systems}
+        of_recipes: dict[str, list[str]] = {}  # fault -> systems; many points have the same ones
+        for name, point in protocol.points().items():
             try:
-                recipes[system] = _resolved(protocol, system, sources[system])
+                recipes[name] = _resolved(protocol, name, sources[point.system])
             except SriError as error:
-                faults.append(f"systems.{system}: {error.message}")
+                several = error.faults if isinstance(error, RecipeFaults) else [error.message]
+                for fault in several:
+                    of_recipes.setdefault(fault, []).append(point.system)
+        for fault, systems in of_recipes.items():
+            faults.append(f"systems.{', '.join(dict.fromkeys(systems))}: {fault}")
     if faults:
         raise SriError(f"study {path.stem}: {'; '.join(faults)}", f"correct {path}")
     return Study(path, protocol, recipes, sources, workspace.runs_root / f"study-{protocol.name}")
@@ -278,7 +394,12 @@ def _content(protocol: Protocol, recipes: Mapping[str, Recipe]) -> dict[str, Any
     trees = {system: with_old_keys(recipe) for system, recipe in recipes.items()}
     for tree in trees.values():
         del tree["description"]
-    return {"protocol": protocol.model_dump(mode="json", exclude={"description"}), "recipes": trees}
+    # Keys that older studies do not have leave their digests as they are; a run that another study
+    # trained is the same run.
+    defaults = {key: Protocol.model_fields[key].default for key in ("grid", "test")}
+    later = {key for key, default in defaults.items() if getattr(protocol, key) == default}
+    kept = protocol.model_dump(mode="json", exclude={"description", "runs_of", *later})
+    return {"protocol": kept, "recipes": trees}
 
 
 def _source(protocol: Protocol, system: str, path: Path) -> str:
@@ -288,19 +409,21 @@ def _source(protocol: Protocol, system: str, path: Path) -> str:
     return os.path.abspath(beside) if beside.is_file() else recipe
 
 
-def _overrides(protocol: Protocol, system: str) -> list[str]:
+def _overrides(protocol: Protocol, name: str) -> list[str]:
+    point = protocol.points()[name]
+    system = protocol.systems[point.system]
     # Two systems of one recipe get names of their own.
-    recipe = protocol.systems[system].recipe
-    name = [] if recipe in (None, system) else [f"name={system}"]
+    own = [] if name == (system.recipe or point.system) else [f"name={name}"]
     equal = [f"train.steps={protocol.steps}", f"train.batch={protocol.batch}"]
-    return [*protocol.overrides, *protocol.systems[system].overrides, *equal, *name]
+    grid = [f"{key}={value_text(value)}" for key, value in point.values.items()]
+    return [*protocol.overrides, *system.overrides, *grid, *equal, *own]
 
 
-def _resolved(protocol: Protocol, system: str, source: str) -> Recipe:
+def _resolved(protocol: Protocol, name: str, source: str) -> Recipe:
     """The recipe with its settings for the study's data set, or its defaults if it has none."""
     data = protocol.data
     chosen = data.name if data.name in data_sets(source) else None
-    recipe = load_recipe(source, chosen, [*_overrides(protocol, system), "train.seed=0"])
+    recipe = load_recipe(source, chosen, [*_overrides(protocol, name), "train.seed=0"])
     if recipe.model.image_size != data.size:
         raise SriError(
             f"the recipe is for images of {recipe.model.image_size} px, the data have {data.size}"

@@ -16,14 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from sri_cli.atomic import ensure_folder, lock_file
+from sri_cli.config.schema import Recipe, flatten
 from sri_cli.console import Progress, counted, duration, format_table
 from sri_cli.cores import OtherProcesses, Threads, shared_note
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import Diverged, Interrupted, SriError, SriFailure
 from sri_cli.run import Workspace
 from sri_cli.signals import StopFlag, stop_on_signal
+from sri_cli.strict_json import to_json
 from sri_cli.studies.processes import POLL_SEC, RunProcess, Slots, choose_slots, run_sri
 from sri_cli.studies.protocol import Study, StudyRun, check_unchanged, read_study, record_content
+from sri_cli.studies.reuse import with_reused_runs
 from sri_cli.studies.status import DIVERGED, RunStatus, last_step, status_of, step_of
 from sri_cli.studies.summary import in_words, write_results, write_summary
 from sri_cli.training.step_timing import StepBench
@@ -64,13 +67,15 @@ def run_study(
         Interrupted: after a signal, with all runs saved.
     """
     study = read_study(workspace, name_or_file)
-    chosen = study.runs(systems, seeds)
+    study.runs(systems, seeds)  # before anything is written: do they exist?
     slots = choose_slots(jobs, threads)
     check_unchanged(study)
     with stop_on_signal() as stop:
         data = find_data(workspace, study, stop, command)
         with locked(study):
             record_content(study, data)
+            study = with_reused_runs(workspace, study, data)
+            chosen = study.runs(systems, seeds)
             failed = run_missing(workspace, study, chosen, data, slots, stop)
             statuses = [status_of(study, run, data) for run in study.runs()]
             if stop.name and not all(one.done for one in statuses if one.run in chosen):
@@ -275,21 +280,30 @@ def plan_study(
     `measure`: time a few steps of each system here, for the expected hours.
     """
     study = read_study(workspace, name_or_file)
+    protocol, data = study.protocol, data_path(workspace, study)
+    if protocol.runs_of and data.is_file():
+        study = with_reused_runs(workspace, study, DataFile(data))
     statuses = [status_of(study, run) for run in study.runs(systems, seeds)]
     slots = choose_slots(jobs, threads)
     check_unchanged(study)
     others = OtherProcesses()
-    protocol, data = study.protocol, data_path(workspace, study)
     rows: dict[str, dict[str, Any]] = {}
+    timed: dict[str, float] = {}
     for system in dict.fromkeys(one.run.system for one in statuses):
         left = [one.steps_left for one in statuses if one.run.system == system]
-        seconds = _seconds_per_step(study, system, slots) if measure and any(left) else None
+        kind, seconds = _kind_of_step(study.recipes[system]), None
+        if measure and any(left):
+            if kind not in timed:
+                timed[kind] = _seconds_per_step(study, system, slots)
+            seconds = timed[kind]
         rows[system] = {
+            "point": protocol.points()[system].values,
             "runs": len(left),
             "steps_left": sum(left),
             "seconds_per_step": seconds,
             "hours": sum(left) * (seconds or 0) / 3600 if measure else None,
         }
+    hours = sum(row["hours"] for row in rows.values()) if measure else None
     return {
         "study": protocol.name,
         "folder": str(study.folder),
@@ -299,18 +313,26 @@ def plan_study(
         "data_missing": not data.is_file(),
         "runs": len(statuses),
         "trained": sum(one.trained for one in statuses),
+        "reused": {name: str(path) for name, path in study.reused.items()},
         "steps": protocol.steps,
         "batch": protocol.batch,
         "seeds": protocol.seeds,
         "metrics": protocol.metrics,
-        "claims": sum(len(claim.than) * len(claim.by) for claim in protocol.claims),
+        "claims": len(list(protocol.comparisons())),
         "jobs": slots.jobs,
         "slots": str(slots),
         "busy_cores": others.in_use() if measure else None,
         "systems": rows,
-        "hours": sum(row["hours"] for row in rows.values()) / slots.jobs if measure else None,
+        "hours": None if hours is None else hours / slots.jobs,
+        "core_hours": None if hours is None or slots.gpus else hours * slots.threads,
         "order": [one.run.name for one in statuses],
     }
+
+
+def _kind_of_step(recipe: Recipe) -> str:
+    """What the time of a step depends on: everything but real numbers such as rates and targets."""
+    values = flatten(recipe.model_dump(exclude={"name", "description"}))
+    return to_json({key: value for key, value in values.items() if not isinstance(value, float)})
 
 
 def _seconds_per_step(study: Study, system: str, slots: Slots) -> float:
@@ -338,7 +360,9 @@ def plan_text(plan: Mapping[str, Any]) -> str:
     metrics = ", ".join(f"{name} ({num:,})" for name, num in plan["metrics"].items())
     lines = [
         f"study {plan['study']}: {counted(plan['runs'], 'run')} of {plan['steps']:,} steps of"
-        f" {plan['batch']} images, {plan['trained']} of them trained",
+        f" {plan['batch']} images, {plan['trained']} of them trained"
+        + f" ({len(plan['reused'])} by another study)"
+        * bool(plan["reused"]),
         f"runs     {plan['folder']}, {plan['slots']}",
         f"data     {plan['data']}{missing}",
         f"metrics  {metrics}",
@@ -349,5 +373,9 @@ def plan_text(plan: Mapping[str, Any]) -> str:
     if plan["hours"] is not None:
         shared = shared_note(plan["busy_cores"])
         lines += ["", f"Note: {shared}; alone it may be faster"] if shared else []
-        lines += ["", f"about {duration(plan['hours'] * 3600)} of training, and the measuring"]
+        cores = "" if plan["core_hours"] is None else f" ({plan['core_hours']:.1f} core-hours)"
+        lines += [
+            "",
+            f"about {duration(plan['hours'] * 3600)} of training{cores}, and the measuring",
+        ]
     return "\n".join(lines)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 from sri_cli import __version__
 from sri_cli.atomic import write_atomic
+from sri_cli.console import counted
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.metrics.tables import DOUBTFUL, NAMED, estimate, mark, number, rounded
@@ -19,7 +22,16 @@ from sri_cli.metrics.tabular import Table, format_tables
 from sri_cli.plotting.from_runs import Options, figure_of_runs
 from sri_cli.run import Workspace
 from sri_cli.strict_json import from_json, to_json
-from sri_cli.studies.protocol import MEASURES, Measure, Protocol, Study, data_facts
+from sri_cli.studies.protocol import (
+    MEASURES,
+    Measure,
+    Protocol,
+    Study,
+    StudyRun,
+    data_facts,
+    grid_titles,
+    value_text,
+)
 from sri_cli.studies.status import MACHINE, RunStatus
 
 SUFFIXES = {"text": "txt", "markdown": "md", "latex": "tex"}
@@ -29,7 +41,31 @@ PROTOCOL_KEYS = ("name", "counts", "protocol", "warning")  # the same for all ru
 CONFIRMED, REFUTED = "confirmed", "refuted"
 UNDECIDED, IN_FAVOUR = "undecided", "undecided, in favour"
 
+VERDICTS = {
+    "separation": "confirmed: the mean is better, and every seed of the one is better than every"
+    " seed of the other; undecided, in favour: only the mean is; refuted: the mean is worse",
+    "paired": "confirmed: the 95 % interval of the difference by seed is in favour; undecided, in"
+    " favour: only its mean is; refuted: the interval is against",
+}
+
 Values = Mapping[tuple[str, int], float | None]  # (system, seed) -> value, if it is measured
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The differences of two systems by seed: initial weights, batches and noise are shared.
+
+    differences: the first system minus the second, of each seed (None: not measured); mean: their
+    mean, with its 95 % interval by Student's t (None for one seed); in_favour: seeds for which the
+    first is better, of `seeds` that are measured.
+    """
+
+    differences: list[float | None]
+    mean: float
+    low: float | None
+    high: float | None
+    in_favour: int
+    seeds: int
 
 
 @dataclass(frozen=True)
@@ -41,20 +77,23 @@ class Verdict:
     measure: str
     verdict: str
     values: tuple[list[float | None], list[float | None]]
+    paired: Paired | None = None
 
 
 def judge(protocol: Protocol, measured: Mapping[str, Values]) -> list[Verdict]:
     """The verdict on every claim by each of its measures; `measured`: measure -> values."""
     verdicts = []
-    for claim in protocol.claims:
-        for than in claim.than:
-            for measure in claim.by:
-                ours, theirs = (
-                    [measured[measure].get((system, seed)) for seed in protocol.seeds]
-                    for system in (claim.better, than)
-                )
-                verdict = compare(ours, theirs, MEASURES[measure].lower_is_better)
-                verdicts.append(Verdict(claim.better, than, measure, verdict, (ours, theirs)))
+    for better, than, measure in protocol.comparisons():
+        ours, theirs = (
+            [measured[measure].get((system, seed)) for seed in protocol.seeds]
+            for system in (better, than)
+        )
+        lower = MEASURES[measure].lower_is_better
+        paired = paired_differences(ours, theirs, lower)
+        verdict = compare(ours, theirs, lower)
+        if protocol.test == "paired" and paired and paired.seeds == len(ours):
+            verdict = compare_paired(paired, lower)
+        verdicts.append(Verdict(better, than, measure, verdict, (ours, theirs), paired))
     return verdicts
 
 
@@ -75,6 +114,41 @@ def compare(
     if mean(known[0]) == mean(known[1]):
         return UNDECIDED
     return CONFIRMED if min(known[0]) > max(known[1]) else IN_FAVOUR
+
+
+def paired_differences(
+    ours: Sequence[float | None], theirs: Sequence[float | None], lower_is_better: bool
+) -> Paired | None:
+    """Ours minus theirs, seed by seed; None if no seed of both is measured."""
+    differences = [
+        None if a is None or b is None else a - b for a, b in zip(ours, theirs, strict=True)
+    ]
+    known = [one for one in differences if one is not None]
+    if not known:
+        return None
+    low = high = None
+    if len(known) > 1:
+        from scipy.special import stdtrit  # quantile of Student's t
+
+        quantile = float(stdtrit(len(known) - 1, 0.975))
+        half = quantile * stdev(known) / math.sqrt(len(known))
+        low, high = mean(known) - half, mean(known) + half
+    in_favour = sum(one < 0 if lower_is_better else one > 0 for one in known)
+    return Paired(differences, mean(known), low, high, in_favour, len(known))
+
+
+def compare_paired(paired: Paired, lower_is_better: bool) -> str:
+    """Confirmed: the interval of the mean difference is on our side of 0; refuted: on the other.
+
+    Undecided, in favour: it holds 0, and the mean is on our side. Undecided: anything else.
+    """
+    sign = -1 if lower_is_better else 1
+    ends = [sign * end for end in (paired.low, paired.high) if end is not None]
+    if ends and min(ends) > 0:
+        return CONFIRMED
+    if ends and max(ends) < 0:
+        return REFUTED
+    return IN_FAVOUR if sign * paired.mean > 0 else UNDECIDED
 
 
 def values_of(study: Study, statuses: Sequence[RunStatus]) -> dict[str, Values]:
@@ -127,15 +201,18 @@ def write_summary(
         "batch": protocol.batch,
         "seeds": protocol.seeds,
         "systems": {
-            system: {"recipe": study.sources[system], "recipe_sha256": study.recipe_digest(system)}
-            for system in protocol.systems
+            name: {"recipe": study.sources[point.system]}
+            | ({"point": point.values} if protocol.grid else {})
+            | {"recipe_sha256": study.recipe_digest(name)}
+            for name, point in protocol.points().items()
         },
-        "runs": [_run_summary(one, how) for one in statuses],
+        "test": protocol.test,
+        "runs": [_run_summary(one, how) | _origin(study, one.run) for one in statuses],
         "how": how,
         "values": {
             measure: {
                 system: [by_run.get((system, seed)) for seed in protocol.seeds]
-                for system in protocol.systems
+                for system in protocol.points()
             }
             for measure, by_run in values.items()
         },
@@ -162,6 +239,12 @@ def _run_summary(status: RunStatus, how: Mapping[str, Mapping[str, Any]]) -> dic
         "model": next((m["subject"]["model"] for m in status.measured.values()), None),
         "metrics": metrics,
     }
+
+
+def _origin(study: Study, run: StudyRun) -> dict[str, str]:
+    """The study that trained a run, if it was another one."""
+    path = study.reused.get(run.name)
+    return {} if path is None else {"run_of": path.parent.name.removeprefix("study-")}
 
 
 def _machine(path: Path) -> Any:
@@ -201,12 +284,13 @@ def result_table(study: Study, statuses: Sequence[RunStatus], data: str) -> Tabl
     """
     protocol, measures = study.protocol, study.protocol.measures().values()
     headings = [_heading(measure, statuses) for measure in measures]
-    rows = [["system", "runs", *headings]]
-    for system in protocol.systems:
-        own = [one for one in statuses if one.run.system == system]
+    rows = [["system", *grid_titles(protocol.grid), "runs", *headings]]
+    for name, point in protocol.points().items():
+        own = [one for one in statuses if one.run.system == name]
         trained = sum(one.trained for one in own)
         cells = [_cell(own, measure.key, trained) for measure in measures]
-        rows.append([system, f"{trained}/{len(protocol.seeds)}", *cells])
+        values = map(value_text, point.values.values())
+        rows.append([point.system, *values, f"{trained}/{len(protocol.seeds)}", *cells])
     notes = ["mean ± standard deviation over seeds; for one seed the value [95 % interval]"]
     lower = [h for h, measure in zip(headings, measures, strict=True) if measure.lower_is_better]
     if lower:
@@ -216,6 +300,8 @@ def result_table(study: Study, statuses: Sequence[RunStatus], data: str) -> Tabl
         warnings |= {m["warning"]: m["name"] for m in one.measured.values() if m.get("warning")}
     notes += [f"{DOUBTFUL} {name}: {warning}" for warning, name in warnings.items()]
     notes += [f"{one.run.title}: {one.diverged}" for one in statuses if one.diverged]
+    others = Counter(path.parent.name.removeprefix("study-") for path in study.reused.values())
+    notes += [f"{counted(count, 'run')} of the study {name}" for name, count in others.items()]
     caption = (
         f"{protocol.name}: {data}, {protocol.data.size} px; {protocol.steps:,} steps of"
         f" {protocol.batch} images, seed{'s' * (len(protocol.seeds) > 1)}"
@@ -226,7 +312,7 @@ def result_table(study: Study, statuses: Sequence[RunStatus], data: str) -> Tabl
 
 def claim_table(study: Study, statuses: Sequence[RunStatus]) -> Table:
     """A row for each claim and measure."""
-    rows = [["claim", "by", "verdict", "means", "values by seed"]]
+    rows = [["claim", "by", "verdict", "means", "values by seed", "difference by seed"]]
     for one in judge(study.protocol, values_of(study, statuses)):
         measure = MEASURES[one.measure]
         means, values = [], []
@@ -241,13 +327,24 @@ def claim_table(study: Study, statuses: Sequence[RunStatus]) -> Table:
                 one.verdict,
                 " against ".join(means),
                 " against ".join(values),
+                _difference(one.paired, measure.key),
             ]
         )
-    note = (
-        "confirmed: the mean is better, and every seed of the one is better than every seed of the"
-        " other; undecided, in favour: only the mean is; refuted: the mean is worse"
-    )
-    return Table("Claims", rows, [note], left=5)
+    notes = [
+        VERDICTS[study.protocol.test],
+        "difference by seed: the first system minus the second, mean [95 % interval, paired t]"
+        " and seeds in favour of the claim",
+    ]
+    return Table("Claims", rows, notes, left=6)
+
+
+def _difference(paired: Paired | None, key: str) -> str:
+    """`-45.20 [-80.10, -10.30], 5/6`."""
+    if paired is None:
+        return "-"
+    ends = [rounded(end, key) for end in (paired.low, paired.high) if end is not None]
+    interval = f" [{', '.join(ends)}]" if ends else ""
+    return f"{rounded(paired.mean, key)}{interval}, {paired.in_favour}/{paired.seeds}"
 
 
 def in_words(status: RunStatus) -> str:

@@ -12,14 +12,18 @@ import pytest
 import torch
 import yaml
 
+from sri_cli import checkpoint as checkpoints
 from sri_cli.config.registry import copy_recipe, study_names
 from sri_cli.cores import Threads
+from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace
 from sri_cli.studies.processes import Slots, choose_slots
 from sri_cli.studies.protocol import Study, read_study
+from sri_cli.studies.reuse import with_reused_runs
 from sri_cli.studies.runner import plan_study, plan_text
-from sri_cli.studies.summary import compare, judge
+from sri_cli.studies.status import status_of
+from sri_cli.studies.summary import compare, judge, paired_differences
 from sri_cli.training.run_folder import resolve_run
 
 ROOT = Path(__file__).parent.parent.parent
@@ -129,6 +133,94 @@ def test_a_recipe_of_ones_own_lies_beside_the_study(tmp_path: Path) -> None:
     assert command.startswith(f"sri train --recipe {tmp_path / 'mine.yaml'} --data data/x.h5 --run")
 
 
+GRID = {"model.std": [0.5, 0.7], "train.geco_target": [0.56, -0.5]}
+
+
+def test_a_grid_multiplies_the_runs_and_claims_compare_its_points(tmp_path: Path) -> None:
+    own = {"better": "sri-mog-std0.5-geco_target0.56", "than": ["sri-mog-std0.7-geco_target-0.5"]}
+    claims = [*SMALL["claims"], own | {"by": ["elbo"]}]
+    study = read(tmp_path, grid=GRID, claims=claims)
+    names = [
+        f"{system}-std{std}-geco_target{target}"
+        for system in ("sri-mog", "genesis-v2-mog")
+        for std in (0.5, 0.7)
+        for target in (0.56, -0.5)
+    ]
+    assert list(study.protocol.points()) == names
+    runs = study.runs()
+    assert [run.name for run in runs] == [f"{name}-seed-{i}" for i in (0, 1) for name in names]
+    for run in runs:
+        assert run.recipe.name == run.system
+        train = run.recipe.train
+        assert run.system.endswith(f"-std{run.recipe.model.std}-geco_target{train.geco_target}")
+    assert list(study.protocol.comparisons()) == [
+        *((ours, theirs, "elbo") for ours, theirs in zip(names[:4], names[4:], strict=True)),
+        (names[0], names[3], "elbo"),
+    ]
+    assert len(study.runs(["sri-mog"], [0])) == 4 and len(study.runs([names[5]])) == 2
+    plan = plan_study(Workspace(tmp_path, tmp_path), str(study.path), measure=False)
+    assert (plan["runs"], plan["claims"]) == (16, 5)
+    assert plan["systems"][names[1]]["point"] == {"model.std": 0.5, "train.geco_target": -0.5}
+
+
+def test_all_faults_of_a_grid_are_reported_once(tmp_path: Path) -> None:
+    wrong = {
+        "model.sdt": [1],
+        "train.seed": [0],
+        "train.lr": [],
+        "model.scene": [True, True],
+        "model.std": [[1]],
+    }
+    reported = faults(tmp_path, grid=wrong, claims=[])
+    assert [fault.partition(": ")[0] for fault in reported] == [f"grid.{key}" for key in wrong]
+    values = {"model.std": [0.5, -1], "train.geco_target": ["high", "low", 0.5]}
+    reported = faults(tmp_path, grid=values, claims=[])
+    assert [fault.partition(": ")[2].partition(":")[0] for fault in reported] == [
+        "train.geco_target",
+        "train.geco_target",
+        "model.std",
+    ]
+    mixed = [{"better": "sri-mog", "than": ["genesis-v2-mog-std0.5"], "by": ["elbo"]}]
+    assert faults(tmp_path, grid={"model.std": [0.5, 0.7]}, claims=mixed)[0].startswith("claims.0:")
+    assert "grid: " in "; ".join(faults(tmp_path, grid={"train.lr": [-1, "1"]}, claims=[]))
+
+
+def test_what_older_protocols_do_not_have_leaves_their_digest_as_it_is(tmp_path: Path) -> None:
+    keys = {*SMALL, "split"}
+    study, later = read(tmp_path), read(tmp_path, test="paired", grid=GRID, runs_of=["earlier"])
+    assert study.content()["protocol"].keys() == keys
+    assert later.content()["protocol"].keys() == keys | {"test", "grid"}
+    assert read(tmp_path, test="separation").digest() == study.digest() != later.digest()
+
+
+def test_equal_finished_runs_of_an_earlier_study_are_reused(
+    tmp_path: Path, write_small_data: Callable[..., Path]
+) -> None:
+    data = DataFile(write_small_data(tmp_path / "demo-towers-32.h5"))
+    workspace = Workspace(tmp_path, tmp_path / "runs")
+    earlier = {"name": "earlier", "systems": {"old": {"recipe": "sri-mog"}}, "claims": []}
+    for run in read(tmp_path, **earlier).runs():
+        content = str(data.attrs["sha256"])[:16]
+        extra = {"data": {"name": "towers", "images": 16, "content": content}}
+        steps = run.recipe.train.steps
+        recipe = run.recipe.model_dump(mode="json")
+        checkpoints.save(run.run_dir, steps - run.seed, {}, recipe, None, extra)  # seed 1: not done
+    changes: dict[str, Any] = {"seeds": [0, 1, 2], "runs_of": ["earlier"]}
+    study = read(tmp_path, **changes)
+    reused = with_reused_runs(workspace, study, data)
+    assert reused.digest() == study.digest()
+    folder = tmp_path / "runs" / "study-earlier" / "old-seed-0"
+    assert dict(reused.reused) == {"sri-mog-seed-0": folder}
+    assert reused.runs()[0].run_dir == folder and reused.runs()[0].name == "sri-mog-seed-0"
+    assert status_of(reused, reused.runs()[0], data).trained
+    grid = read(tmp_path, **changes, grid={"model.std": [0.6, 0.7]})
+    assert list(with_reused_runs(workspace, grid, data).reused) == ["sri-mog-std0.7-seed-0"]
+    for other in ({"steps": 5}, {"batch": 8}, {"overrides": ["size=tiny", "train.lr=0.1"]}):
+        assert not with_reused_runs(workspace, read(tmp_path, **changes | other), data).reused
+    other_data = DataFile(write_small_data(tmp_path / "others.h5", images=20))
+    assert not with_reused_runs(workspace, study, other_data).reused
+
+
 @pytest.mark.parametrize("name", ["order-and-scen", "nothing.yaml", "."])
 def test_a_study_that_does_not_exist(tmp_path: Path, name: str) -> None:
     with pytest.raises(SriError, match=name):
@@ -218,6 +310,42 @@ def test_a_run_of_a_study_is_the_run_that_its_command_makes(
 )
 def test_verdicts(ours: list[float], theirs: list[float], lower: bool, verdict: str) -> None:
     assert compare(ours, theirs, lower) == verdict
+
+
+def test_paired_differences_by_hand() -> None:
+    # Differences -2, -4, -6: mean -4, standard deviation 2, t(2; 0.975) = 4.302653,
+    # so the half width is 4.302653 * 2 / sqrt(3) = 4.968275.
+    paired = paired_differences([1, 2, 3], [3, 6, 9], lower_is_better=True)
+    assert paired is not None
+    assert paired.differences == [-2, -4, -6]
+    assert (paired.mean, paired.in_favour, paired.seeds) == (-4, 3, 3)
+    assert (paired.low, paired.high) == pytest.approx((-8.968275, 0.968275), abs=1e-6)
+    one = paired_differences([1, None], [3, 6], lower_is_better=False)
+    assert one is not None and one.differences == [-2, None]
+    assert (one.mean, one.low, one.high, one.in_favour, one.seeds) == (-2, None, None, 0, 1)
+    assert paired_differences([None], [3], lower_is_better=False) is None
+
+
+@pytest.mark.parametrize(
+    ("ours", "verdicts"),
+    [  # against 0, 10, 20: by separation of the seeds, by the paired interval (larger is better)
+        ([1, 11, 21.1], ("undecided, in favour", "confirmed")),
+        ([-1, 13, 21], ("undecided, in favour", "undecided, in favour")),
+        ([1, 7, 19], ("refuted", "undecided")),
+        ([-1, 9, 18.9], ("refuted", "refuted")),
+        ([1, 11, None], ("open: 2 of 3 seeds", "open: 2 of 3 seeds")),
+    ],
+)
+def test_a_protocol_chooses_the_test(
+    tmp_path: Path, ours: list[float], verdicts: tuple[str, str]
+) -> None:
+    systems = {name: {"recipe": "sri-mog"} for name in "ab"}
+    claims = [{"better": "a", "than": ["b"], "by": ["order-iou"]}]
+    values = {("a", seed): value for seed, value in enumerate(ours)}
+    values |= {("b", seed): 10.0 * seed for seed in range(3)}
+    for test, verdict in zip(("separation", "paired"), verdicts, strict=True):
+        study = read(tmp_path, seeds=[0, 1, 2], systems=systems, claims=claims, test=test)
+        assert judge(study.protocol, {"order-iou": values})[0].verdict == verdict
 
 
 def test_a_claim_is_open_until_every_seed_of_both_is_measured(tmp_path: Path) -> None:

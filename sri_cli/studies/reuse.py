@@ -1,0 +1,72 @@
+"""Runs of earlier studies that are runs of this one: `runs_of` of a protocol."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sri_cli.atomic import list_folder
+from sri_cli.checkpoint import BrokenCheckpoint, Checkpoint, described
+from sri_cli.config.load import recipe_from_dict
+from sri_cli.config.schema import Recipe
+from sri_cli.data.dataset import DataFile
+from sri_cli.errors import SriError
+from sri_cli.run import Workspace, checkpoints_in
+from sri_cli.studies.protocol import Study
+
+NAMES = {"name", "description", "data"}  # of a recipe: they change nothing that is learned
+
+
+def with_reused_runs(workspace: Workspace, study: Study, data: DataFile) -> Study:
+    """The study, its runs in the folders of equal, finished runs of the studies of `runs_of`.
+
+    Equal are all settings of the recipe, the seed, the number of steps and the images. Such a run
+    is only measured.
+    """
+    earlier: list[tuple[dict[str, Any], Path]] = []
+    for name in study.protocol.runs_of:
+        folder = workspace.runs_root / f"study-{name}"
+        runs = list(_finished(folder, data))
+        if not runs:
+            print(f"Note: {folder} has no finished run of these images", file=sys.stderr)
+        earlier += runs
+    if not earlier:
+        return study
+    reused = {}
+    for run in study.runs():
+        settings = _settings(run.recipe)
+        equal = [path for others, path in earlier if others == settings]
+        if equal and not checkpoints_in(run.run_dir):  # it has no weights of its own yet
+            reused[run.name] = equal[0]
+    return replace(study, reused=reused)
+
+
+def _finished(folder: Path, data: DataFile) -> Iterator[tuple[dict[str, Any], Path]]:
+    """Settings and folder of each run of a study that trained on these images to its end."""
+    for run_dir in list_folder(folder):
+        saved = _newest(run_dir)
+        if saved is None or {"imported", "started_from"} & saved.extra.keys():
+            continue
+        trained_on = saved.extra.get("data", {})
+        same = trained_on.get("content") == str(data.attrs["sha256"])[:16]
+        try:
+            recipe = recipe_from_dict(saved.recipe)
+        except SriError:  # of a newer version
+            continue
+        if same and saved.step == recipe.train.steps:
+            yield _settings(recipe), run_dir
+
+
+def _newest(run_dir: Path) -> Checkpoint | None:
+    paths = checkpoints_in(run_dir)
+    try:
+        return described(paths[-1]) if paths else None
+    except BrokenCheckpoint:
+        return None
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    return recipe.model_dump(exclude=NAMES)
