@@ -126,12 +126,6 @@ def save(
     return target
 
 
-def described(path: Path) -> Checkpoint:
-    """The checkpoint at `path`; its weights are not checked."""
-    meta = _read_meta(path)
-    return Checkpoint(path, meta["step"], meta["recipe"], meta["extra"])
-
-
 def verify(path: Path) -> Checkpoint:
     """The checkpoint at `path`, every byte checked; BrokenCheckpoint names the bad file."""
     meta = read_meta(path)

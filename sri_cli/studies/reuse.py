@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sri_cli.atomic import list_folder
-from sri_cli.checkpoint import BrokenCheckpoint, Checkpoint, described
+from sri_cli.checkpoint import read_meta
 from sri_cli.config.load import recipe_from_dict
 from sri_cli.config.schema import Recipe
 from sri_cli.data.dataset import DataFile
@@ -47,25 +47,17 @@ def with_reused_runs(workspace: Workspace, study: Study, data: DataFile) -> Stud
 def _finished(folder: Path, data: DataFile) -> Iterator[tuple[dict[str, Any], Path]]:
     """Settings and folder of each run of a study that trained on these images to its end."""
     for run_dir in list_folder(folder):
-        saved = _newest(run_dir)
-        if saved is None or {"imported", "started_from"} & saved.extra.keys():
-            continue
-        trained_on = saved.extra.get("data", {})
-        same = trained_on.get("content") == str(data.attrs["sha256"])[:16]
+        checkpoints = checkpoints_in(run_dir)
         try:
-            recipe = recipe_from_dict(saved.recipe)
-        except SriError:  # of a newer version
+            saved = read_meta(checkpoints[-1]) if checkpoints else None
+            recipe = recipe_from_dict(saved["recipe"]) if saved else None
+        except SriError:  # damaged, or of a newer version
             continue
-        if same and saved.step == recipe.train.steps:
+        if saved is None or recipe is None or {"imported", "started_from"} & saved["extra"].keys():
+            continue
+        content = saved["extra"].get("data", {}).get("content")
+        if content == str(data.attrs["sha256"])[:16] and saved["step"] == recipe.train.steps:
             yield _settings(recipe), run_dir
-
-
-def _newest(run_dir: Path) -> Checkpoint | None:
-    paths = checkpoints_in(run_dir)
-    try:
-        return described(paths[-1]) if paths else None
-    except BrokenCheckpoint:
-        return None
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
