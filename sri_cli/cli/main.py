@@ -31,6 +31,7 @@ VERBS = {
     "order": "Score and draw the order in which a model generates its slots.",
     "walk": "Write videos of walks through the scene latent or one slot.",
     "edit": "Remove, repeat, exchange or reimagine slots of scenes.",
+    "segment": "Segment a folder of images: masks, layers and latents.",
     "figure": "Draw a figure from trained runs, as PNG or PDF.",
     "eval": "Measure trained models or folders of generated images.",
     "label-sacc": "Judge by eye whether stacks in generated scenes are plausible.",

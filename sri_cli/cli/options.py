@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -12,6 +12,9 @@ from click.core import ParameterSource
 from sri_cli.cli import completion
 from sri_cli.cores import Threads
 from sri_cli.errors import SriError
+
+if TYPE_CHECKING:
+    from sri_cli.data.sources.listing import MaskNames
 
 Decorator = Callable[..., Any]
 COUNT = click.IntRange(min=1)
@@ -51,6 +54,15 @@ def start_threads(threads: Threads) -> None:
         click.echo(note, err=True)
 
 
+def mask_names(options: dict[str, Any]) -> MaskNames:
+    """Where masks are, from the options of TRUE_MASKS, which are taken out of `options`."""
+    from sri_cli.data.sources.listing import MaskNames
+
+    folder = options.pop("masks_folder")
+    folder = None if folder is None else str(Path(folder))
+    return MaskNames(folder, options.pop("mask_suffix"), options.pop("no_masks"))
+
+
 RUN = click.option(
     "--run",
     metavar="RUN",
@@ -74,6 +86,22 @@ IMAGE_FOLDERS = click.option(
     metavar="DIR",
     type=click.Path(path_type=Path),
     help="Folder of generated images; repeat for several.",
+)
+TRUE_MASKS = together(
+    click.option(
+        "--masks",
+        "masks_folder",
+        metavar="DIR",
+        show_default="masks, labels, segmentation, annotations, ...",
+        help="Folder of the masks, by name or path.",
+    ),
+    click.option(
+        "--mask-suffix",
+        metavar="TEXT",
+        show_default="_mask, -seg, _label, _flat, ...",
+        help="End of the names of masks that lie beside their images.",
+    ),
+    click.option("--no-masks", is_flag=True, help="Take every file as an image."),
 )
 RECIPE_DATA = click.option(
     "--data",

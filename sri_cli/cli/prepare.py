@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sri_cli.cli import completion
-from sri_cli.cli.options import COUNT, Decorator, seed_option, together
+from sri_cli.cli.options import (
+    COUNT,
+    TRUE_MASKS,
+    Decorator,
+    mask_names,
+    seed_option,
+    together,
+)
 from sri_cli.errors import SriError, SriFailure, did_you_mean
 from sri_cli.run import Workspace
 from sri_cli.signals import this_command
@@ -292,20 +299,7 @@ def clevrtex(workspace: Workspace, where: Path, variant: str | None, **options: 
     metavar="L",
     help="Mask label that counts nowhere (VOC: 255).",
 )
-@click.option(
-    "--masks",
-    "masks_folder",
-    metavar="DIR",
-    show_default="masks, labels, segmentation, annotations, ...",
-    help="Folder of the masks, by name or path.",
-)
-@click.option(
-    "--mask-suffix",
-    metavar="TEXT",
-    show_default="_mask, -seg, _label, _flat, ...",
-    help="End of the names of masks that lie beside their images.",
-)
-@click.option("--no-masks", is_flag=True, help="Take every file as an image.")
+@TRUE_MASKS
 @click.option(
     "--group-by",
     metavar="PATTERN",
@@ -322,15 +316,9 @@ def folder(workspace: Workspace, directory: Path, **options: Any) -> None:
     validation and test. Run the same command again to resume.
     """
     from sri_cli.data.sources.folder import FolderOptions, FolderSource
-    from sri_cli.data.sources.listing import MaskNames
 
     output = {key: options.pop(key) for key in OUTPUT}
-    masks = options.pop("masks_folder")
-    options["masks"] = MaskNames(
-        None if masks is None else str(Path(masks)),
-        options.pop("mask_suffix"),
-        options.pop("no_masks"),
-    )
+    options["masks"] = mask_names(options)
     source = FolderSource(directory, FolderOptions(**options), output["workers"])
     make(workspace, source, **output)
 

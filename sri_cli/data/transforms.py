@@ -30,14 +30,18 @@ class Resizing:
     box: Box | None = None
     centre: int | None = None
 
-    def crop(self, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """[H,W,...] to [rows,columns,...]; ValueError when the crop is larger than the image."""
-        height, width = array.shape[:2]
+    def box_in(self, height: int, width: int) -> Box:
+        """The crop of an image; ValueError when it is larger than the image."""
         side = self.centre or min(height, width)
         centred = (round((height - side) / 2), round((width - side) / 2), side, side)
         top, left, rows, columns = self.box or centred
         if min(top, left) < 0 or top + rows > height or left + columns > width:
             raise ValueError(f"{width}x{height} px is smaller than the crop of {columns}x{rows}")
+        return top, left, rows, columns
+
+    def crop(self, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """[H,W,...] to [rows,columns,...]; ValueError when the crop is larger than the image."""
+        top, left, rows, columns = self.box_in(*array.shape[:2])
         return array[top : top + rows, left : left + columns]
 
     def image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -47,6 +51,27 @@ class Resizing:
     def labels(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """uint8 [H,W] to [S,S]; every value is one of the mask's."""
         return self._resize(self.crop(mask), Image.Resampling.NEAREST)
+
+    def restore(
+        self, masks: NDArray[np.float32], height: int, width: int, outside: int
+    ) -> NDArray[np.uint8]:
+        """The strongest of masks [K,S,S] of a resized image, at the pixels of the image itself.
+
+        Returns labels [H,W] from 0 to K-1, and `outside` where the crop left pixels out. The masks
+        are enlarged before they are compared: borders are smooth.
+        """
+        top, left, rows, columns = self.box_in(height, width)
+        labels = np.zeros((rows, columns), np.uint8)
+        strongest = np.full((rows, columns), -np.inf, np.float32)
+        for label, mask in enumerate(masks):
+            if mask.shape != labels.shape:
+                resized = Image.fromarray(mask).resize((columns, rows), Image.Resampling.BILINEAR)
+                mask = np.asarray(resized)
+            labels[mask > strongest] = label
+            np.maximum(strongest, mask, out=strongest)
+        whole = np.full((height, width), outside, np.uint8)
+        whole[top : top + rows, left : left + columns] = labels
+        return whole
 
     def _resize(self, array: NDArray[np.uint8], how: Image.Resampling) -> NDArray[np.uint8]:
         array = np.ascontiguousarray(array)

@@ -9,20 +9,27 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from sri_cli import __version__
-from sri_cli.atomic import check_writable, ensure_folder, list_folder, write_atomic
-from sri_cli.errors import SriFailure
+from sri_cli.atomic import (
+    cannot_write,
+    check_writable,
+    ensure_folder,
+    list_folder,
+    write_atomic,
+)
+from sri_cli.errors import SriError, SriFailure
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics.records import run_subject
 from sri_cli.signals import this_command
 from sri_cli.strict_json import Record, from_json, to_json
 
-FIGURES, SAMPLES = "figures", "samples"  # folders of a run
+FIGURES, SAMPLES, SEGMENTS = "figures", "samples", "segments"  # folders of a run
 LATEST = "latest"
 OF_RUN = ("run", "step", "checkpoint", "model")
 NOT_COMPARED = ("command", "sri", "run", "trained_on")  # what decides no pixel
@@ -64,6 +71,59 @@ def output_path(
         path = folder / (name_for(folder, f"{stem}-", record, "{}.json") + suffix)
         yield path
         write_atomic(folder / f"{path.name.removesuffix(suffix)}.json", json_bytes(record))
+
+
+def write_folder(
+    out: Path | None, parent: Path, record_name: str, write: Callable[[Path], Record]
+) -> Path:
+    """Let `write` fill a folder and return its record, which becomes the file `record_name` in it.
+
+    The folder is filled under another name and renamed at the end: it is complete or absent.
+
+    Args:
+        out: A new or empty folder, by default a numbered one in `parent`, to which parent/latest
+            then points.
+        parent: Folder of the run.
+        record_name: File of the record.
+        write: Fills the folder.
+
+    Raises:
+        SriError: for a folder that is not empty.
+        SriFailure: if the disk refuses.
+    """
+    target = parent / "new" if out is None else out.resolve()
+    if out is not None and target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise SriError(f"{target} is not an empty folder", "name a new folder with --out")
+    check_place(out, target.parent)
+    folder = ensure_folder(target.parent)
+    temporary = folder / f".{target.name}.{os.getpid()}.tmp"
+    try:
+        temporary.mkdir()
+        record = write(temporary)
+        (temporary / record_name).write_bytes(json_bytes(record))
+        if out is not None:
+            _rename(temporary, target)
+            return target
+        with locked(folder):
+            target = folder / name_for(folder, "", record, f"{{}}/{record_name}")
+            _rename(temporary, target)
+            link_latest(folder, target.name)
+    except SriFailure:
+        raise
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def _rename(temporary: Path, target: Path) -> None:
+    if target == Path.cwd():  # a new folder of this name would not be the one the shell is in
+        for path in sorted(temporary.iterdir()):
+            os.replace(path, target / path.name)
+        return
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(temporary, target)
 
 
 @contextmanager

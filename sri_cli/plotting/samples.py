@@ -8,8 +8,6 @@ are uint8 [B,H,W,3], `masks` uint8 [B,K,H,W] (255: all of the pixel), `layers` u
 
 from __future__ import annotations
 
-import os
-import shutil
 import zipfile
 from contextlib import closing
 from pathlib import Path
@@ -20,9 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sri_cli.atomic import cannot_write, ensure_folder
 from sri_cli.console import counting
-from sri_cli.errors import SriError, SriFailure
 from sri_cli.generation.sample import (
     DrawnScene,
     check_request,
@@ -34,15 +30,7 @@ from sri_cli.generation.sample import (
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics.tables import title_of
 from sri_cli.plotting.images import blend_masks, caption, make_grid, png_bytes
-from sri_cli.plotting.outputs import (
-    SAMPLES,
-    check_place,
-    json_bytes,
-    link_latest,
-    locked,
-    name_for,
-    record_of,
-)
+from sri_cli.plotting.outputs import SAMPLES, record_of, write_folder
 from sri_cli.strict_json import Record
 
 RECORD = "sample.json"
@@ -68,12 +56,9 @@ def write_samples(
 ) -> Path:
     """Sample scenes and write grid.png (the first 64), sample.json and the images.
 
-    The folder is written under another name and renamed at the end, so that it is complete.
-
     Args:
         trained: The run.
-        out: A new or empty folder, by default a numbered one in the run's samples/, to which
-            samples/latest then points.
+        out: A new or empty folder, by default a numbered one in the run's samples/.
         num: N.
         slots: K, by default that of training.
         temperature: Factor of every standard deviation of the prior.
@@ -93,38 +78,12 @@ def write_samples(
     # Folders of version 0.1 have no further keys, and the same names.
     more = {name: True for name, on in (("layers", layers), ("latents", latents)) if on}
     record = record_of([trained], "sample", **settings, format=file_format, masks=masks, **more)
-    target = trained.run_dir / SAMPLES / "new" if out is None else out.resolve()
-    if out is not None and target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise SriError(f"{target} is not an empty folder", "name a new folder with --out")
-    check_place(out, target.parent)
-    folder = ensure_folder(target.parent)
-    temporary = folder / f".{target.name}.{os.getpid()}.tmp"
-    try:
-        temporary.mkdir()
-        _write(temporary, trained, settings, record)
-        if out is not None:
-            _rename(temporary, target)
-            return target
-        with locked(folder):
-            target = folder / name_for(folder, "", record, f"{{}}/{RECORD}")
-            _rename(temporary, target)
-            link_latest(folder, target.name)
-    except SriFailure:
-        raise
-    except OSError as error:
-        raise cannot_write(target, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return target
 
+    def write(folder: Path) -> Record:
+        _write(folder, trained, settings, record)
+        return record
 
-def _rename(temporary: Path, target: Path) -> None:
-    if target == Path.cwd():  # a new folder of this name would not be the one the shell is in
-        for path in sorted(temporary.iterdir()):
-            os.replace(path, target / path.name)
-        return
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(temporary, target)
+    return write_folder(out, trained.run_dir / SAMPLES, RECORD, write)
 
 
 def _write(folder: Path, trained: TrainedRun, settings: dict[str, Any], record: Record) -> None:
@@ -149,7 +108,6 @@ def _write(folder: Path, trained: TrainedRun, settings: dict[str, Any], record: 
         levels = np.concatenate([chunk["masks"] for chunk in first])[:GRID_IMAGES]
         coloured = make_grid(blend_masks(levels / np.float32(255)), gap=GRID_GAP_PX, scale=scale)
         (folder / "grid-masks.png").write_bytes(png_bytes(caption(coloured, text)))
-    (folder / RECORD).write_bytes(json_bytes(record))
 
 
 def arrays_of(scene: DrawnScene, record: Record) -> Arrays:

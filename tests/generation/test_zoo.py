@@ -6,12 +6,14 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from sri_cli.cli.main import cli
 from sri_cli.config.load import data_sets
 from sri_cli.config.registry import recipe_names
+from tests.small_data import save_image
 
 PRODUCT = [(name, data) for name in recipe_names() for data in data_sets(name)]
 SMALL = ("size=tiny", "train.batch=4", "train.log_every=5", "train.precision=fp32")
@@ -25,6 +27,8 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         numbers = ["--scenes", "20", "--views", "1", "--size", "32", "--workers", "1"]
         made = sri(folder, "prepare", name, *numbers)
         assert made.exit_code == 0, made.output
+    for number in range(2):
+        save_image(folder / "photos" / f"{number}.png", np.full((40, 50, 3), 100 * number))
     yield folder
 
 
@@ -55,6 +59,9 @@ def through_every_verb(folder: Path, name: str, data: str) -> None:
         assert drawn.exit_code == 0, drawn.output
     seen = sri(folder, "figure", "reconstructions", "--run", run, "--num", "2")
     assert seen.exit_code == 0, seen.output
+    words = ["segment", "--run", run, "--images", str(folder / "photos")]
+    segmented = sri(folder, *words, "--out", str(folder / "segments" / run))
+    assert segmented.exit_code == 0, segmented.output
     measured = sri(folder, "eval", "--run", run, "--metrics", "ari,elbo", "--num", "4", "--json")
     assert measured.exit_code == 0, measured.output
     found = json.loads(measured.stdout)
