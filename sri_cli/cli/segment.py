@@ -70,7 +70,7 @@ def command(
     as_json: bool,
     **options: Any,  # where true masks are
 ) -> None:
-    """Segment a folder of images into slots.
+    """Segment a folder of images: masks, layers and latents.
 
     Writes for every image a mask as indexed PNG (index k is slot k + 1, 255 lies outside of the
     crop), its slots as RGBA layers and their latents, and a sheet of the first images. Where true
