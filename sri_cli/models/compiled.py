@@ -1,7 +1,7 @@
 """kernels.cpp, compiled for this processor where there is a C++ compiler.
 
 The library is kept in the user's cache folder under the hash of its source, the compiler and the
-processor, so that a machine compiles it once, in about a second. Where it cannot be compiled,
+processor, so that a machine compiles it once, in about two seconds. Where it cannot be compiled,
 loaded or kept, PyTorch's operations do the same work.
 """
 
@@ -27,7 +27,9 @@ from sri_cli.device import cpu_flags, cpu_model
 SOURCE = Path(__file__).with_name("kernels.cpp")
 # Not -ffast-math: it would change denormal numbers in the whole process, and lose NaN.
 FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp"]
+WIDE = "-mprefer-vector-width=512"  # where there is AVX-512, of which GCC uses half by default
 SECONDS = 60  # at most
+POINTER = ctypes.CFUNCTYPE(None)
 SUFFIXES = {torch.float32: "float", torch.bfloat16: "bf16"}
 
 
@@ -39,7 +41,7 @@ class Kernels:
 
     def call(self, name: str, like: Tensor, *arguments: int | float | Tensor) -> None:
         """`name` for the type of `like`, with as many threads as PyTorch uses now."""
-        function = getattr(self.library, f"{name}_{SUFFIXES[like.dtype]}")
+        function = POINTER.in_dll(self.library, f"{name}_{SUFFIXES[like.dtype]}")
         function(*map(_as_c, arguments), ctypes.c_int(torch.get_num_threads()))
 
 
@@ -55,7 +57,8 @@ def kernels() -> Kernels | None:
     compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
     if compiler is None:
         return None
-    parts = [SOURCE.read_text("utf-8"), *FLAGS, compiler, cpu_model(), *sorted(cpu_flags())]
+    flags = [*FLAGS, WIDE] if "avx512f" in cpu_flags() else FLAGS
+    parts = [SOURCE.read_text("utf-8"), *flags, compiler, cpu_model(), *sorted(cpu_flags())]
     digest = hashlib.sha256("\n".join([*parts, platform.machine()]).encode()).hexdigest()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sri"
     path, began = cache / f"kernels-{digest[:16]}.so", time.perf_counter()
@@ -66,7 +69,7 @@ def kernels() -> Kernels | None:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as folder:
             made = Path(folder) / path.name
-            command = [compiler, *FLAGS, "-shared", "-fPIC", str(SOURCE), "-o", str(made)]
+            command = [compiler, *flags, "-shared", "-fPIC", str(SOURCE), "-o", str(made)]
             subprocess.run(command, check=True, capture_output=True, timeout=SECONDS)
             os.replace(made, path)
         return Kernels(path, time.perf_counter() - began)

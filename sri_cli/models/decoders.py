@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sri_cli.models.base import Scene
-from sri_cli.models.kernels import ConvTranspose2d, GroupNormRelu, broadcast_sum
+from sri_cli.models.kernels import ConvTranspose2d, Elu, GroupNormRelu, broadcast_sum
 from sri_cli.models.layers import EDGES, coordinate_grid, init_small, position_code
 
 UPSAMPLING = 16  # four transposed convolutions of stride 2
@@ -145,7 +145,7 @@ class IodineDecoder(PositionedDecoder):
         layers: list[nn.Module] = []
         for inputs, outputs in zip(widths, widths[1:], strict=False):
             # In place, or every activation would be stored twice for the gradient.
-            layers += [nn.Conv2d(inputs, outputs, 3), nn.ELU(inplace=True)]
+            layers += [nn.Conv2d(inputs, outputs, 3), Elu()]
         super().__init__(image_size + MARGIN_PX, slot_size, layers[:-1])
 
     def decode(self, slots: Tensor) -> Tensor:

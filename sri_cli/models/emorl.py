@@ -12,9 +12,9 @@ the bottom one, layer L-1 the top. Everything but convolutions runs in float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -262,6 +262,40 @@ class Refinement(nn.Module):
         return (decoded.kl + self.error_weight.clone() * decoded.nll).sum() / self.batch
 
 
+def differentiated(
+    explain: Callable[[Tensor], tuple[Tensor, Scene]], slots: Tensor, decoder: nn.Module
+) -> tuple[Tensor, Scene]:
+    """`explain(slots)`: the NLL [B] with its gradient at hand, and the scene without one.
+
+    Refinement and the step's own backward pass take the gradient of the same NLL but for a
+    factor. So the decoder is differentiated once, at once, and nothing of it is kept but that.
+    """
+    with torch.enable_grad():
+        start = slots.detach().requires_grad_()
+        nll, scene = explain(start)
+        inputs = [start, *(p for p in decoder.parameters() if p.requires_grad)]
+        gradients = torch.autograd.grad(nll.sum(), inputs)
+    known: Tensor = _Differentiated.apply(nll.detach(), gradients, slots, *inputs[1:])
+    return known, scene.detach()
+
+
+class _Differentiated(torch.autograd.Function):
+    """nll [B], given the gradients of its sum with respect to slots [B,K,D] and parameters.
+
+    The loss must weigh all images of the batch alike.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, nll: Tensor, gradients: Sequence[Tensor], *inputs: Tensor) -> Tensor:
+        ctx.save_for_backward(*gradients)
+        return nll.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        weight = grads[0].mean()
+        return None, None, *(weight * gradient for gradient in ctx.saved_tensors)
+
+
 class EmorlSegregation(Segregation):
     """Images to a slot posterior; the slots start alike but for their noise."""
 
@@ -324,10 +358,18 @@ class EmorlSegregation(Segregation):
         Not in inference mode, whose tensors can have no gradient.
         """
 
+        in_graph = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+        def explain_slots(slots: Tensor) -> tuple[Tensor, Scene]:
+            scene = self.decoder(slots)
+            return self.likelihood.nll(images, scene, gaussian_likelihood), scene
+
         def decode(q: Gaussian, fresh: Tensor, kl: Tensor, prior: Gaussian) -> Pass:
             slots = q.sample(fresh)
-            scene = self.decoder(slots)
-            nll = self.likelihood.nll(images, scene, gaussian_likelihood)
+            if in_graph:
+                nll, scene = differentiated(explain_slots, slots, self.decoder)
+            else:
+                nll, scene = explain_slots(slots)
             return Pass(q, slots, scene, nll, kl.sum(dim=1), prior)
 
         layers, log_masks = self.hierarchy(images, noise)

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sri_cli.models.kernels import GroupNormRelu
+from sri_cli.models.kernels import GroupNormRelu, update_average
 
 FEATURES = 64  # of EMORL's encoder
 EDGES = 4
@@ -173,8 +173,13 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     over_ranks = False
 
+    @property
+    def sums_over_ranks(self) -> bool:
+        """Whether its statistics are those of all processes now."""
+        return self.over_ranks and self.training
+
     def forward(self, input: Tensor) -> Tensor:
-        if not (self.over_ranks and self.training):
+        if not self.sums_over_ranks:
             return super().forward(input)
         with full_precision(input):
             return self._normalise(input.float()).to(input.dtype)
@@ -186,17 +191,9 @@ class BatchNorm2d(nn.BatchNorm2d):
         centred = x - mean[:, None, None]
         # In two passes: the mean of squares minus the squared mean loses digits.
         variance = sum_over_ranks(centred.square().sum(dim=(0, 2, 3))) / number
-        self._update_average(mean.detach(), variance.detach() * number / (number - 1))
+        update_average(self, mean.detach(), variance.detach() * number / (number - 1))
         scale = (variance + self.eps).rsqrt() * self.weight
         return torch.addcmul(self.bias[:, None, None], centred, scale[:, None, None])
-
-    @torch.no_grad()
-    def _update_average(self, mean: Tensor, variance: Tensor) -> None:
-        assert self.running_mean is not None and self.running_var is not None
-        assert self.num_batches_tracked is not None and self.momentum is not None
-        self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance, self.momentum)
 
 
 class _SumOverRanks(torch.autograd.Function):

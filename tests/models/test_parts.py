@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from sri_cli.models.build import build_model
 from sri_cli.models.compiled import kernels
 from sri_cli.models.decoders import BigDecoder, BroadcastDecoder, IodineDecoder
 from sri_cli.models.distributions import Gaussian
+from sri_cli.models.genesis import Gated
 from sri_cli.models.genesis_v2 import InstanceColouring, UNet, initial_log_sigma
-from sri_cli.models.kernels import ConvTranspose2d, GroupNormRelu, broadcast_sum
+from sri_cli.models.kernels import ConvTranspose2d, Elu, GroupNormRelu, broadcast_sum
 from sri_cli.models.layers import Lstm
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.scene_encoder import SceneEncoder
@@ -143,6 +145,49 @@ def test_group_norm_and_relu_are_those_of_torch(
     with torch.no_grad():
         assert torch.equal(ours(x), results[0])
         assert ours(x * torch.nan).isnan().all()  # a step that is not finite must be seen
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_elu_is_that_of_torch(precision: torch.dtype) -> None:
+    x = (4 * torch.randn(3, 8, 9, 7)).to(precision).contiguous(memory_format=torch.channels_last)
+    x[0] *= 1e-4
+    grad = torch.randn_like(x)
+    theirs = gradients(nn.ELU(), x.double(), grad.double())
+    results = gradients(nn.Sequential(nn.Identity(), Elu()), x, grad)
+    tolerance = 0.005 if precision == torch.bfloat16 else 1e-6
+    for a, b in zip(results, theirs, strict=True):
+        assert (a - b).norm() < tolerance * b.norm()
+        assert (a[0] - b[0]).norm() < tolerance * b[0].norm()
+    x[:] = torch.tensor([torch.nan, torch.inf, -torch.inf, 0]).repeat(2).view(-1, 1, 1)
+    assert Elu()(x)[0, :4, 0, 0].nan_to_num(5, 4).tolist() == [5, 4, -1, 0]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_gated_batch_norms_are_those_of_torch(
+    monkeypatch: pytest.MonkeyPatch, precision: torch.dtype, training: bool
+) -> None:
+    ours = Gated(nn.Conv2d(3, 48, 1)).train(training)
+    ours.conv = nn.Identity()
+    for name, value in ours.named_parameters():
+        value.data.uniform_(0.5, 1.5) if name.endswith("weight") else value.data.normal_()
+    theirs = copy.deepcopy(ours).double()
+    x = torch.randn(6, 48, 9, 7) + torch.linspace(-20, 20, 48).view(-1, 1, 1)
+    x = x.to(precision).contiguous(memory_format=torch.channels_last)
+    grad = torch.randn(6, 24, 9, 7).to(precision)
+    if not training:
+        with torch.no_grad():
+            results = [ours(x)]
+            monkeypatch.setattr("sri_cli.models.kernels.kernels", lambda: None)
+            expected = [theirs(x.double())]
+    else:
+        results = gradients(ours, x, grad)
+        monkeypatch.setattr("sri_cli.models.kernels.kernels", lambda: None)
+        expected = gradients(theirs, x.double(), grad.double())
+    statistics = zip(ours.buffers(), theirs.buffers(), strict=True)
+    for a, b in [*zip(results, expected, strict=True), *statistics]:
+        apart = (a.double() - b.double()).norm()
+        assert apart <= (0.01 if precision == torch.bfloat16 else 1e-5) * b.double().norm()
 
 
 def test_kernels_are_compiled_once_and_not_needed(
