@@ -45,7 +45,7 @@ def small_sri(
     segregation: Segregation | None = None,
     order: str = "greedy",
     slots: int = SLOTS,
-    **switches: bool,
+    **switches: Any,
 ) -> SRI:
     return SRI(
         segregation=segregation or genesis_v2_stage(slots),
@@ -80,6 +80,9 @@ VARIANTS: dict[str, Callable[..., Any]] = {
     "sri-b": lambda **k: small_sri(alignment=False, **k),
     "sri-c": lambda **k: small_sri(cross_order=False, **k),
     "sri-ab": lambda **k: small_sri(scene=False, alignment=False, **k),
+    "sri-sinkhorn": lambda **k: small_sri(order="sinkhorn", **k),
+    "sri-transformer": lambda **k: small_sri(prior="transformer", **k),
+    "sri-end-to-end": lambda **k: small_sri(end_to_end=True, **k),
     "sri-sa": lambda: small_sri(SlotAttentionSegregation(**SIZES)),
     "genesis-v2": small_genesis_v2,
     "genesis-v2-scene": lambda **k: small_genesis_v2(SCENE_SIZE, **k),

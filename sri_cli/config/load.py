@@ -29,6 +29,11 @@ RENAMED: dict[tuple[str, str], tuple[str, dict[Any, Any]]] = {
     ("train", "blend_warmup"): ("gaussian_warmup_steps", {}),
     ("model", "small_start"): ("init", {True: "xavier_small", False: "default"}),
 }
+# Keys that version 0.1 does not have.
+LATER = {
+    "model": ("prior", "end_to_end"),
+    "train": ("end_to_end_from", "sinkhorn_start", "sinkhorn_end", "sinkhorn_steps"),
+}
 
 
 class RecipeFaults(SriError):
@@ -140,11 +145,16 @@ def rename_old_keys(tree: Tree) -> None:
 
 
 def with_old_keys(recipe: Recipe) -> Tree:
-    """The recipe's values under the keys of version 0.1.
+    """The recipe's values under the keys of version 0.1, without later keys at their default.
 
     Records and ratings identify a model by a digest of these, so they must not change.
     """
     tree = recipe.model_dump(mode="json")
+    for name, keys in LATER.items():
+        fields = type(getattr(recipe, name)).model_fields
+        for key in keys:
+            if tree[name][key] == fields[key].default:
+                del tree[name][key]
     for (section, old), (new, values) in RENAMED.items():
         value = tree[section][new]
         former = {new: old for old, new in values.items()}.get(value, value)

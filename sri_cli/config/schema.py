@@ -56,13 +56,20 @@ class ModelSection(Section):
         description="encoder of a frozen one: timm/NAME, or timm/NAME@FILE with its state dict in"
         " FILE, relative to the recipe",
     )
-    order: Literal["greedy", "hungarian"] = Field(
-        "greedy", description="matching of slots to the slot prior"
+    order: Literal["greedy", "hungarian", "sinkhorn"] = Field(
+        "greedy",
+        description="matching of slots to the slot prior; sinkhorn: relaxed, with gradient",
     )
     alignment: bool = Field(
         True, description="align the posterior to the order of the slot prior (Table 3, b)"
     )
     cross_order: bool = Field(True, description="include the cross-order KL (Table 3, c)")
+    prior: Literal["lstm", "transformer"] = Field("lstm", description="network of the slot prior")
+    end_to_end: bool = Field(
+        False,
+        description="let the gradient of relate and imagine reach the segregation model, which"
+        " keeps its own loss",
+    )
     kernel: Literal["gaussian", "laplacian", "epanechnikov"] = Field(
         "gaussian", description="distance kernel of GENESIS-v2's instance colouring"
     )
@@ -121,6 +128,16 @@ class TrainSection(Section):
     geco_warmup: Steps = Field(0, description="steps before the weight of the KL changes")
     gaussian_warmup_steps: Steps = Field(
         0, description="first steps, with the gaussian likelihood instead of mog"
+    )
+    end_to_end_from: Steps = Field(
+        0, description="step from which model.end_to_end lets the gradient pass"
+    )
+    sinkhorn_start: Positive = Field(
+        1.0, description="first temperature of the relaxed matching, in units of distance"
+    )
+    sinkhorn_end: Positive = Field(0.1, description="last temperature of the relaxed matching")
+    sinkhorn_steps: Count = Field(
+        50_000, description="steps in which it falls from the first to the last, by equal factors"
     )
     lr_warmup: Steps = Field(0, description="steps of linear warm-up of the learning rate")
     lr_decay_steps: Steps = Field(
@@ -202,6 +219,8 @@ ONLY_FOR = {
     "order": ("sri",),
     "alignment": ("sri",),
     "cross_order": ("sri",),
+    "prior": ("sri",),
+    "end_to_end": ("sri",),
     "kernel": ("sri", "genesis-v2"),
     "decoder": ("sri", "emorl"),
     "refinements": ("sri", "emorl"),
@@ -283,6 +302,12 @@ def without_effect(model: Mapping[str, Any]) -> dict[str, str]:
     add(not broadcast, "there is no broadcast decoder", "decoder_channels")
     add(stage == "slot-attention" or not m["alignment"], "slots are not matched", "order")
     add(not m["alignment"], "there is no cross-order KL without alignment", "cross_order")
+    relaxed = system == "sri" and m["order"] == "sinkhorn" and "order" not in reasons
+    sinkhorn = ("sinkhorn_start", "sinkhorn_end", "sinkhorn_steps")
+    add(not relaxed, "the matching is not relaxed", *sinkhorn)
+    own_loss = stage in ("genesis-v2", "emorl")
+    add(not own_loss, "the segregation model has no loss of its own", "end_to_end")
+    add(not m["end_to_end"], "no gradient passes", "end_to_end_from")
     gaussian = m["likelihood"] == "gaussian"
     add(gaussian, "likelihood is gaussian from the start", "gaussian_warmup_steps")
     return reasons
@@ -326,6 +351,7 @@ TINY: dict[str, dict[str, Any]] = {
         "gaussian_warmup_steps": 1500,  # with a mixture alone, samples stay at the mean image
         "late_refinements": None,
         "late_refinements_from": None,
+        "sinkhorn_steps": 4000,
         "geco_lr": 1e-4,
         "beta_start": 1e-3,
         "beta_min": 1e-3,

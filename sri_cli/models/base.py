@@ -148,6 +148,26 @@ class Segregated:
     empty: Tensor | None = None
 
 
+class Schedule(nn.Module):
+    """What the training schedule sets in a model step by step, on the model's device.
+
+    Buffers, and not arguments, so that a captured or compiled step reads their present values;
+    they are functions of the step and not saved.
+
+    Attributes:
+        temperature: Of the relaxed matching.
+        end_to_end: Share of SRI's gradient that reaches a segregation stage with its own loss.
+    """
+
+    temperature: Tensor
+    end_to_end: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("temperature", "end_to_end"):
+            self.register_buffer(name, torch.ones(()), persistent=False)
+
+
 class Segregation(nn.Module):
     """First stage of a model: images to a slot posterior. What it can do is declared here.
 
@@ -189,6 +209,7 @@ class SlotVAE(nn.Module):
     Attributes:
         objective_names: The names of `Losses.objectives`.
         scene_size: S, or None without a scene variable.
+        schedule: What the training schedule sets in it; None: nothing.
         matches_on_host: Whether a step needs the CPU (Hungarian matching): then it cannot be
             compiled or recorded as a CUDA graph.
         segregate: The first stage, if the model has a separate one.
@@ -197,6 +218,7 @@ class SlotVAE(nn.Module):
     """
 
     objective_names: tuple[str, ...]
+    schedule: Schedule | None
     matches_on_host = False
     segregate: Segregation | None
     relate: SceneEncoder | None
@@ -219,6 +241,7 @@ class SlotVAE(nn.Module):
         self.likelihood = likelihood
         self.scene_size = scene_size
         self.segregate = segregation
+        self.schedule = None
 
     @property
     def has_scene(self) -> bool:

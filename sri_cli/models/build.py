@@ -39,6 +39,8 @@ def build_model(
     order: str = "greedy",
     alignment: bool = True,
     cross_order: bool = True,
+    prior: str = "lstm",
+    end_to_end: bool = False,
     kernel: str = "gaussian",
     decoder: str | None = None,
     refinements: int = 3,
@@ -111,6 +113,8 @@ def build_model(
             scene=scene is not False,
             alignment=alignment,
             cross_order=cross_order,
+            prior=prior,
+            end_to_end=end_to_end,
         )
     if system == "genesis-v2":
         return GenesisV2(genesis_v2_stage(), optional_scene)

@@ -1,11 +1,14 @@
 """Imagine: the slot priors that draw a scene slot by slot, and SRI's posterior (section 3.3).
 
-Every prior here is an LSTM over the slots drawn so far, p(z_k | z_<k, s). The scene variable s, if
-there is one, gives the first input; without it (`scene` None) the first slot is N(0, I).
+Every prior here is a network over the slots drawn so far, p(z_k | z_<k, s): an LSTM, as published,
+or a transformer. The scene variable s, if there is one, gives the first input; without it (`scene`
+None) the first slot is N(0, I).
 Axis legend: B batch, K slots, D slot size, S scene size.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +22,7 @@ from sri_cli.models.distributions import (
 from sri_cli.models.layers import Lstm, full_precision, init_small
 
 HIDDEN_PER_SLOT_SIZE = 4
+LAYERS, HEADS = 2, 4  # of the transformer
 
 
 def scene_projection(slot_size: int, scene_size: int | None) -> nn.Sequential | None:
@@ -35,16 +39,28 @@ def stack_slots(gaussians: list[Gaussian]) -> Gaussian:
 
 
 class AutoregressivePrior(nn.Module):
-    """p(z_1:K | s) = prod_k p(z_k | z_<k, s); what an output of the LSTM means is up to subclasses.
+    """p(z_1:K | s) = prod_k p(z_k | z_<k, s).
 
-    Subclasses create `from_scene` (or None) and `lstm`.
+    Subclasses create `from_scene` (or None), the network and what its output means. The state is
+    all that the network keeps of the inputs so far.
     """
 
     from_scene: nn.Module | None
-    lstm: Lstm
 
     def gaussian(self, hidden: Tensor) -> Gaussian:
-        """The next slot's prior [...,D] from the LSTM's output [...,hidden]."""
+        """The next slot's prior [...,D] from the network's output [...,hidden]."""
+        raise NotImplementedError
+
+    def start(self, like: Tensor) -> Any:
+        """The state before the first input, for a batch as large as that of `like` [B,...]."""
+        raise NotImplementedError
+
+    def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """One input [B,D] and the state to the output [B,hidden] and the next state."""
+        raise NotImplementedError
+
+    def sequence(self, inputs: Tensor) -> Tensor:
+        """All outputs [B,T,hidden] of a known sequence of inputs [B,T,D]."""
         raise NotImplementedError
 
     def rollout(
@@ -67,14 +83,14 @@ class AutoregressivePrior(nn.Module):
         """
         with full_precision(noise):
             x = None if self.from_scene is None else self.from_scene(scene)
-            state = self.lstm.start(len(noise), noise)
+            state = self.start(noise)
             priors, draws = [], []
             for k, step_noise in enumerate(noise.unbind(dim=1)):
                 if x is None:
                     prior = standard_like(step_noise)
                 else:
-                    state = self.lstm.step(x, state)
-                    prior = self.gaussian(state[0])
+                    hidden, state = self.step(x, state)
+                    prior = self.gaussian(hidden)
                 if given is not None and k < given.shape[1]:
                     x = given[:, k].float()
                 else:
@@ -88,16 +104,32 @@ class AutoregressivePrior(nn.Module):
         with full_precision(slots):
             if self.from_scene is not None:
                 inputs = torch.cat([self.from_scene(scene)[:, None], slots[:, :-1]], dim=1)
-                return self.gaussian(self.lstm(inputs))
+                return self.gaussian(self.sequence(inputs))
             first = standard_like(slots[:, :1])
             if slots.shape[1] == 1:
                 return first
-            later = self.gaussian(self.lstm(slots[:, :-1]))
+            later = self.gaussian(self.sequence(slots[:, :-1]))
             mean = torch.cat([first.mean, later.mean], dim=1)
             return Gaussian(mean, torch.cat([first.std, later.std], dim=1))
 
 
-class SlotPrior(AutoregressivePrior):
+class LstmPrior(AutoregressivePrior):
+    """A prior whose network is an LSTM."""
+
+    lstm: Lstm
+
+    def start(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        return self.lstm.start(len(like), like)
+
+    def step(self, x: Tensor, state: Any) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        state = self.lstm.step(x, state)
+        return state[0], state
+
+    def sequence(self, inputs: Tensor) -> Tensor:
+        return self.lstm(inputs)
+
+
+class SlotPrior(LstmPrior):
     """SRI's prior: mean = W h, std = sqrt_softplus(V h) of the LSTM's output h."""
 
     def __init__(self, slot_size: int, scene_size: int | None) -> None:
@@ -113,7 +145,7 @@ class SlotPrior(AutoregressivePrior):
         return Gaussian(self.mean(hidden), sqrt_softplus(self.spread(hidden)))
 
 
-class GenesisPrior(AutoregressivePrior):
+class GenesisPrior(LstmPrior):
     """The prior of GENESIS and GENESIS-v2: mean = tanh(W h), std = sigmoid(V h + 4) + 1e-4."""
 
     from_scene = None
@@ -125,6 +157,96 @@ class GenesisPrior(AutoregressivePrior):
 
     def gaussian(self, hidden: Tensor) -> Gaussian:
         return squashed_prior(self.linear(hidden))
+
+
+class CausalAttention(nn.Module):
+    """Attention of each input to itself and those before, and an MLP; norms come first."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.attention_norm, self.mlp_norm = nn.LayerNorm(size), nn.LayerNorm(size)
+        self.query_key_value = nn.Linear(size, 3 * size)
+        self.out = nn.Linear(size, size)
+        self.mlp = nn.Sequential(nn.Linear(size, 4 * size), nn.GELU(), nn.Linear(4 * size, size))
+
+    def forward(self, x: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x [B,T,hidden] after the inputs whose keys and values are `past` [2,B,heads,P,...].
+
+        Returns the output, and keys and values of all inputs so far. With a `past` T is 1.
+        """
+        heads = self.query_key_value(self.attention_norm(x)).unflatten(2, (3, HEADS, -1))
+        query, *own = heads.permute(2, 0, 3, 1, 4)
+        seen = torch.stack(own)
+        if past is not None:
+            seen = torch.cat([past, seen], dim=3)
+        gathered = nn.functional.scaled_dot_product_attention(
+            query, seen[0], seen[1], is_causal=past is None
+        )
+        x = x + self.out(gathered.transpose(1, 2).flatten(2))
+        return x + self.mlp(self.mlp_norm(x)), seen
+
+
+class TransformerPrior(AutoregressivePrior):
+    """A causal transformer in place of SRI's LSTM (ours; `prior: transformer`).
+
+    Its heads are SRI's. Positions are sines of the slot's number, so that any number of slots can
+    be drawn; keys and values are kept while slots are drawn one by one.
+    """
+
+    def __init__(self, slot_size: int, scene_size: int | None) -> None:
+        super().__init__()
+        self.hidden = HIDDEN_PER_SLOT_SIZE * slot_size
+        self.from_scene = scene_projection(slot_size, scene_size)
+        self.embed = nn.Linear(slot_size, self.hidden)
+        self.blocks = nn.ModuleList(CausalAttention(self.hidden) for _ in range(LAYERS))
+        self.norm = nn.LayerNorm(self.hidden)
+        self.mean = nn.Linear(self.hidden, slot_size)
+        self.spread = nn.Linear(self.hidden, slot_size)
+        for part in (self.from_scene, self.mean, self.spread):
+            if part is not None:
+                init_small(part)
+
+    def gaussian(self, hidden: Tensor) -> Gaussian:
+        return Gaussian(self.mean(hidden), sqrt_softplus(self.spread(hidden)))
+
+    def start(self, like: Tensor) -> list[Tensor | None]:
+        return [None] * LAYERS
+
+    def step(self, x: Tensor, state: Any) -> tuple[Tensor, list[Tensor]]:
+        number = 0 if state[0] is None else state[0].shape[3]
+        hidden, seen = self._run(x[:, None], state, number)
+        return hidden[:, 0], seen
+
+    def sequence(self, inputs: Tensor) -> Tensor:
+        return self._run(inputs, self.start(inputs), 0)[0]
+
+    def _run(self, inputs: Tensor, state: Any, number: int) -> tuple[Tensor, list[Tensor]]:
+        """Outputs of inputs [B,T,D], the first of which has this number, and the next state."""
+        x = self.embed(inputs)
+        x = x + sines(number, inputs.shape[1], x)
+        seen = []
+        for block, past in zip(self.blocks, state, strict=True):
+            x, kept = block(x, past)
+            seen.append(kept)
+        return self.norm(x), seen
+
+
+def sines(first: int, count: int, like: Tensor) -> Tensor:
+    """Position code [count,F] of the numbers first .. first+count-1, for `like` [...,F].
+
+    sin(n / 100^(2i/F)) and cos of the same: slots are few, so wavelengths end at 600.
+    """
+    half = like.shape[-1] // 2
+    number = torch.arange(first, first + count, device=like.device, dtype=like.dtype)
+    rates = 100 ** (-torch.arange(half, device=like.device, dtype=like.dtype) / half)
+    angles = number[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+PRIORS: dict[str, type[SlotPrior] | type[TransformerPrior]] = {
+    "lstm": SlotPrior,
+    "transformer": TransformerPrior,
+}
 
 
 class SlotPosterior(nn.Module):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from sri_cli.models.base import (
@@ -16,6 +17,7 @@ from sri_cli.models.base import (
     Objective,
     Reconstruction,
     Scene,
+    Schedule,
     Segregated,
     Segregation,
     SlotVAE,
@@ -23,9 +25,9 @@ from sri_cli.models.base import (
 )
 from sri_cli.models.distributions import Gaussian, kl_divergence, kl_to_standard
 from sri_cli.models.likelihood import ImageLikelihood
-from sri_cli.models.matching import MATCHINGS, reorder
+from sri_cli.models.matching import MATCHINGS, relaxed_order, reorder
 from sri_cli.models.scene_encoder import SceneEncoder
-from sri_cli.models.slot_prior import SlotPosterior, SlotPrior
+from sri_cli.models.slot_prior import PRIORS, SlotPosterior
 from sri_cli.rng import NoiseSpec
 
 
@@ -37,7 +39,7 @@ class Inference(NamedTuple):
     scene: Tensor | None  # [B,S]
     rollout_prior: Gaussian  # [B,K,D]
     rollout: Tensor  # [B,K,D]
-    order: Tensor | None  # [B,K]; None: the slots keep the order of segregation
+    order: Tensor | None  # [B,K]; None: the order of segregation, or a relaxed one
     posterior: Gaussian  # [B,K,D]
     slots: Tensor  # [B,K,D]
     empty: Tensor | None  # [B,K]: positions without a slot; None: there are none
@@ -47,6 +49,7 @@ class SRI(SlotVAE):
     """A segregation model with a scene variable, a learned order and a decoder on top."""
 
     segregate: Segregation
+    schedule: Schedule
 
     def __init__(
         self,
@@ -62,8 +65,10 @@ class SRI(SlotVAE):
         scene: bool = True,
         alignment: bool = True,
         cross_order: bool = True,
+        prior: str = "lstm",
+        end_to_end: bool = False,
     ) -> None:
-        """The three switches are the ablations of Table 3.
+        """`scene`, `alignment` and `cross_order` are the ablations of Table 3.
 
         Args:
             segregation: First stage.
@@ -73,11 +78,14 @@ class SRI(SlotVAE):
             scene_size: S.
             decoder: Slots [B,K,D] to a Scene, for any K.
             likelihood: p(x | z).
-            order: A name of MATCHINGS.
+            order: A name of MATCHINGS; sinkhorn is relaxed in training.
             scene: False (a): no scene variable, the first slot is drawn from N(0, I).
             alignment: False (b): the segregation posterior, in whatever order it is, replaces the
                 autoregressive one, and there is no cross-order KL.
             cross_order: False (c): no cross-order KL.
+            prior: A name of PRIORS, the network of p(z_k | z_<k, s).
+            end_to_end: Let the gradient of relate and imagine reach a segregation stage that has a
+                loss of its own (future work of the paper).
         """
         super().__init__(
             image_size=image_size,
@@ -92,9 +100,12 @@ class SRI(SlotVAE):
         self.match = MATCHINGS[order]
         self.matches = alignment and not segregation.ordered
         self.matches_on_host = self.matches and order == "hungarian"
+        self.relaxes = self.matches and order == "sinkhorn"
+        self.end_to_end = end_to_end or segregation.end_to_end
+        self.schedule = Schedule()
         self.cross_order = cross_order and alignment
         self.relate = SceneEncoder(slot_size, scene_size) if scene else None
-        self.prior = SlotPrior(slot_size, self.scene_size)
+        self.prior = PRIORS[prior](slot_size, self.scene_size)
         self.posterior = SlotPosterior(slot_size, self.scene_size) if alignment else None
         self.decoder = decoder
 
@@ -105,7 +116,12 @@ class SRI(SlotVAE):
             **self.scene_noise(),
             "rollout": slots,
             "posterior": slots,
+            **self._order_noise(),
         }
+
+    def _order_noise(self) -> dict[str, NoiseSpec]:
+        shape = (self.num_slots, self.num_slots)
+        return {"order": NoiseSpec(shape, "uniform")} if self.relaxes else {}
 
     def infer(self, images: Tensor, noise: Noise, gaussian_likelihood: bool = False) -> Inference:
         """q(s, z | x) with one sample of each latent; images [B,3,H,W] in [0,1].
@@ -114,18 +130,27 @@ class SRI(SlotVAE):
         Relate:    q(s | z_1:K) from its samples.
         Imagine:   a rollout of the prior from s; the segregation means matched to the rollout's
                    prior means; q(z_k | m_o(<k), s) = N(m_o(k), sigma_k^2) in that order o.
+                   In training on a relaxed order, P m takes the place of m_o.
         """
         segregated = self.segregate(images, noise, gaussian_likelihood)
         posterior, drawn, empty = segregated.posterior, segregated.slots, segregated.empty
-        if not self.segregate.end_to_end:
+        if not self.end_to_end:
             posterior, drawn = posterior.detach(), drawn.detach()
+        elif not self.segregate.end_to_end:
+            share = self.schedule.end_to_end
+            posterior = Gaussian(*(scale_gradient(part, share) for part in posterior))
+            drawn = scale_gradient(drawn, share)
         scene_posterior, scene = self.infer_scene(drawn, noise, empty)
         rollout_prior, rollout = self.prior.rollout(noise["rollout"], scene)
-        order = None
-        if self.matches:
-            order = self.match(rollout_prior.mean, posterior.mean, empty)
+        order, means = None, posterior.mean
+        if self.relaxes and self.training:
+            pairs = rollout_prior.mean, means, self.schedule.temperature, noise["order"]
+            means = torch.bmm(relaxed_order(*pairs), means)
+        elif self.matches:
+            order = self.match(rollout_prior.mean, means, empty)
+            means = reorder(means, order)
         if self.posterior is not None:
-            posterior = self.posterior(reorder(posterior.mean, order), scene)
+            posterior = self.posterior(means, scene)
         return Inference(
             segregated,
             scene_posterior,
@@ -190,3 +215,8 @@ class SRI(SlotVAE):
 
     def decode(self, slots: Tensor) -> Scene:
         return self.decoder(slots)
+
+
+def scale_gradient(x: Tensor, share: Tensor) -> Tensor:
+    """x, with its gradient multiplied by `share`, 0 or 1."""
+    return x * share + x.detach() * (1 - share)

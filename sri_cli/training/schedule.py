@@ -40,6 +40,12 @@ def learning_rate(settings: TrainSection, step: int) -> float:
     return settings.lr * warm * (LOWEST_LR_SHARE + (1 - LOWEST_LR_SHARE) * cosine)
 
 
+def sinkhorn_temperature(settings: TrainSection, step: int) -> float:
+    """The temperature of the relaxed matching at step t: start (end / start)^min(1, t / T)."""
+    done = min(1.0, step / settings.sinkhorn_steps)
+    return settings.sinkhorn_start * (settings.sinkhorn_end / settings.sinkhorn_start) ** done
+
+
 def phase_at(settings: TrainSection, step: int, most_refinements: int) -> Phase:
     """The phase of a training step, for a model with up to `most_refinements`."""
     late, begin = settings.late_refinements, settings.late_refinements_from

@@ -25,7 +25,13 @@ from sri_cli.training.execution import (
     compiler_errors,
 )
 from sri_cli.training.geco import EmorlGeco, Geco, make_gecos
-from sri_cli.training.schedule import Phase, check_refinements, learning_rate, phase_at
+from sri_cli.training.schedule import (
+    Phase,
+    check_refinements,
+    learning_rate,
+    phase_at,
+    sinkhorn_temperature,
+)
 
 if TYPE_CHECKING:
     from sri_cli.config.schema import TrainSection
@@ -107,7 +113,13 @@ class TrainStep:
         self.compiled = self.captured = None
 
     def set_phase(self, step: int) -> Phase:
-        """Set the refinement steps of training step `step`; they are saved with the model."""
+        """Set what the schedule says for training step `step` in the model.
+
+        Refinement steps are saved with it.
+        """
+        if (schedule := self.model.schedule) is not None:
+            schedule.temperature.fill_(sinkhorn_temperature(self.settings, step))
+            schedule.end_to_end.fill_(float(step >= self.settings.end_to_end_from))
         phase = phase_at(self.settings, step, self.most_refinements)
         if self.model.refinement is not None:
             self.model.refinement.steps = phase.refinements

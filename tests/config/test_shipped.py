@@ -144,5 +144,5 @@ def test_keys_lists_every_key_with_type_default_and_meaning() -> None:
     rows = {row[0]: row[1:] for row in describe_keys()}
     assert rows["model.slots"][:2] == ("integer, 2 to 64", "9")
     assert rows["train.clip_grad"][:2] == ("number above 0 or null", "null")
-    assert rows["model.order"][:2] == ("greedy|hungarian", "greedy")
+    assert rows["model.order"][:2] == ("greedy|hungarian|sinkhorn", "greedy")
     assert rows["train.geco_target"][1] == "required"

@@ -11,7 +11,16 @@ from torch import Tensor
 
 from sri_cli.models.base import Noise, Segregated, Segregation
 from sri_cli.models.distributions import Gaussian
-from sri_cli.models.matching import MATCHINGS, greedy_order, hungarian_order, reorder
+from sri_cli.models.matching import (
+    MATCHINGS,
+    distances,
+    greedy_order,
+    hungarian_order,
+    relaxed_order,
+    reorder,
+    sinkhorn,
+    sinkhorn_order,
+)
 from sri_cli.rng import NoiseSpec
 from tests.small_models import (
     SCENE_SIZE,
@@ -207,6 +216,75 @@ def test_empty_slots_come_last_and_change_nothing_before(name: str) -> None:
     there = torch.tensor([0, 2, 3, 5, 6])
     alone = match(prior[1:, :5], slots[1:, there])
     assert torch.equal(order[1:, :5], there[alone])
+
+
+def far_apart() -> tuple[Tensor, Tensor]:
+    """Prior and segregation means of 40 images, 6 slots, at distances of 2 to 6."""
+    generator = torch.Generator().manual_seed(0)
+    prior, slots = torch.randn(2, 40, 6, 8, generator=generator)
+    return prior, slots
+
+
+def test_sinkhorn_comes_to_the_hungarian_order() -> None:
+    prior, slots = far_apart()
+    best = hungarian_order(prior, slots)
+    same = (sinkhorn_order(prior, slots) == best).all(dim=1).float().mean()
+    greedy = (greedy_order(prior, slots) == best).all(dim=1).float().mean()
+    assert same >= 0.95 > greedy + 0.3
+
+
+def test_sinkhorn_becomes_the_hungarian_permutation_as_it_cools() -> None:
+    prior, slots = far_apart()
+    best = torch.nn.functional.one_hot(hungarian_order(prior, slots), 6).float()
+    gaps = []
+    for temperature in (1.0, 0.1, 0.02):
+        weights = sinkhorn(-distances(prior, slots, None) / temperature, steps=1000).exp()
+        for dim in (1, 2):
+            torch.testing.assert_close(weights.sum(dim), torch.ones(40, 6), rtol=0, atol=3e-3)
+        gaps.append((weights - best).abs().sum(dim=2).mean().item())
+    assert gaps[0] > 1.2 > 0.6 > gaps[1] > 0.3 > 0.2 > gaps[2]
+
+
+def test_the_relaxed_order_sends_gradient_to_the_prior_and_is_random() -> None:
+    prior, slots = far_apart()
+    prior.requires_grad_()
+    uniform = torch.rand(2, 40, 6, 6)
+    first, second = (relaxed_order(prior, slots, torch.tensor(0.5), u) for u in uniform)
+    torch.bmm(first, slots).square().sum().backward()
+    assert prior.grad is not None and prior.grad.abs().sum() > 0
+    assert (first - second).abs().max() > 0.1
+
+
+def test_sinkhorn_is_hard_in_evaluation_and_relaxed_in_training() -> None:
+    model = apart(small_sri(order="sinkhorn"))
+    noise = noise_for(model)
+    relaxed = model.train().infer(images(), noise)
+    assert relaxed.order is None
+    model.schedule.temperature.fill_(1e-3)
+    cold = model.infer(images(), noise).posterior.mean
+    assert not torch.allclose(cold, relaxed.posterior.mean, atol=1e-3)
+    seen = model.eval().infer(images(), noise)
+    assert (seen.order.sort(dim=1).values == torch.arange(SLOTS)).all()
+    means = reorder(seen.segregated.posterior.mean, seen.order)
+    torch.testing.assert_close(seen.posterior.mean, means)
+
+
+def test_end_to_end_lets_the_gradient_reach_segregation_from_its_step_on() -> None:
+    model = small_sri(end_to_end=True)
+    noise = noise_for(model)
+    closed, open_ = (torch.tensor(share) for share in (0.0, 1.0))
+    terms = []
+    for share in (closed, open_):
+        model.zero_grad()
+        model.schedule.end_to_end.copy_(share)
+        losses = model(images(), noise)
+        terms.append(losses.terms)
+        imagination = losses.objectives[1]
+        (imagination.error + imagination.kl).sum().backward()
+        reached = [bool(p.grad is not None and p.grad.any()) for p in model.segregate.parameters()]
+        assert any(reached) == bool(share)
+    for name, value in terms[0].items():
+        assert torch.equal(value, terms[1][name]), name
 
 
 def test_matching_sends_no_gradient() -> None:
