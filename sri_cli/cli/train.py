@@ -54,6 +54,14 @@ if TYPE_CHECKING:
     shell_complete=completion.runs,
     help="Start from the weights of a run or of a .pth file.",
 )
+@click.option(
+    "--tracker",
+    "trackers",
+    multiple=True,
+    metavar="NAME",
+    show_default="those in SRI_TRACKER, or tensorboard where it is installed",
+    help="tensorboard, mlflow, wandb or csv, or none; repeat for several.",
+)
 @click.option("--dry-run", is_flag=True, help="Show recipe, size and time per step; train nothing.")
 @JSON
 @click.argument(
@@ -74,6 +82,7 @@ def command(
     seed: int | None,
     new: bool,
     init_from: str | None,
+    trackers: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
     arguments: tuple[str, ...],
@@ -86,10 +95,12 @@ def command(
     """
     from sri_cli.data.dataset import DataFile
     from sri_cli.device import device_for, gpu_count
+    from sri_cli.plotting.previews import draw_preview
     from sri_cli.run import checkpoints_in
     from sri_cli.training.distributed import is_first, is_launched
     from sri_cli.training.initial_weights import begin_run, with_weights_of
     from sri_cli.training.run_folder import note_on_settings, resolve_run
+    from sri_cli.training.trackers import choose_trackers
     from sri_cli.training.trainer import check_data, train
 
     recipe_name, words = recipe_and_overrides(recipe, arguments)
@@ -115,6 +126,7 @@ def command(
         result = measure(workspace, resolved, data, run_dir, device, threads=threads)
         show_dry_run(result, resolved, note, as_json)
         return
+    chosen = choose_trackers(trackers or None)  # before anything is written
     file = DataFile(workspace.find_data(data, resolved.model.image_size))
     notes = [note] if note else []
     if init_from is not None and is_first():
@@ -127,6 +139,8 @@ def command(
         "device": device,
         "command": shlex.join(["sri", *typed]),
         "threads": threads,
+        "trackers": chosen,
+        "preview": draw_preview,
     }
     if count > 1 and not is_launched():
         from sri_cli.training.launch import launch

@@ -162,6 +162,7 @@ def with_old_keys(recipe: Recipe) -> Tree:
             old if key == new else key: former if key == new else present
             for key, present in tree[section].items()
         }
+    del tree["train"]["preview_every"]  # later than 0.1, and without effect on a model
     return tree
 
 

@@ -168,6 +168,9 @@ class TrainSection(Section):
     keep_every: Count = Field(
         50_000, description="checkpoints at multiples of so many steps stay, too"
     )
+    preview_every: Steps = Field(
+        2500, description="steps between previews: samples, order, validation terms; 0: none"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainSection:
@@ -357,6 +360,7 @@ TINY: dict[str, dict[str, Any]] = {
         "beta_min": 1e-3,
         "log_every": 50,
         "checkpoint_every": 1000,
+        "preview_every": 1000,
     },
 }
 

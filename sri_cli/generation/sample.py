@@ -133,12 +133,19 @@ def draw_scenes(
     model: SlotVAE, num: int, slots: int, temperature: float, seed: int, label: str = "drawing"
 ) -> Scenes:
     """Scenes 0 .. num-1 of a seed as arrays, with a progress bar."""
-    parts = []
     with counting(label, num) as advance:
-        for scene in sample_scenes(model, num, slots, temperature, seed):
-            masks = scene.masks[:, :, 0].cpu().numpy()
-            parts.append(Scenes(quantise(scene.image), quantise(scene.rgb), masks))
-            advance(len(masks))
+        return as_arrays(sample_scenes(model, num, slots, temperature, seed), advance)
+
+
+def as_arrays(
+    scenes: Iterable[Scene], advance: Callable[[int], None] = lambda done: None
+) -> Scenes:
+    """The chunks of `sample_scenes` as arrays; `advance` is called with the size of each."""
+    parts = []
+    for scene in scenes:
+        masks = scene.masks[:, :, 0].cpu().numpy()
+        parts.append(Scenes(quantise(scene.image), quantise(scene.rgb), masks))
+        advance(len(masks))
     return Scenes(*map(np.concatenate, zip(*parts, strict=True)))
 
 

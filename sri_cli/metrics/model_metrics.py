@@ -146,8 +146,7 @@ def bound_scores(task: SplitTask, context: Context) -> list[Measurement]:
     def compute(images: Tensor, noise: dict[str, Tensor], _: Any) -> dict[str, Tensor]:
         losses = task.model.losses(images, noise)
         bound[:] = losses.bound
-        nats = {"": negative_elbo(losses), **losses.terms}
-        return nats | {"finite": torch.stack([*nats.values()]).isfinite().all(dim=0)}
+        return bound_terms(losses)
 
     values = {name: mean_estimate(nats) for name, nats in task.run(compute).items()}
     total = values.pop("")
@@ -174,6 +173,12 @@ def bound_scores(task: SplitTask, context: Context) -> list[Measurement]:
         part = f"{how}; {'a' if name in bound else 'no'} part of the bound"
         records.append(measured(f"term_{name}", name.replace("_", " "), nats, protocol=part))
     return records
+
+
+def bound_terms(losses: Losses) -> dict[str, Tensor]:
+    """-ELBO ("") and the loss terms [B], in nats, and whether all of them are `finite`."""
+    nats = {"": negative_elbo(losses), **losses.terms}
+    return nats | {"finite": torch.stack([*nats.values()]).isfinite().all(dim=0)}
 
 
 def negative_elbo(losses: Losses) -> Tensor:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from sri_cli.device import choose_device
 from sri_cli.errors import Diverged, Interrupted, SriError
 from sri_cli.generation.trained_run import open_run
 from sri_cli.metrics.evaluate import evaluate_run
+from sri_cli.plotting.previews import draw_preview
 from sri_cli.run import Workspace
 from sri_cli.signals import StopFlag
 from sri_cli.strict_json import to_json
@@ -174,9 +175,9 @@ def work(
     run = next(run for run in study.runs() if run.name == run_name)
     try:
         if run.name not in study.reused:
-            threads = Threads(sharers=int(sharers))
-            command = study.command(run, data.path)
-            train(run.recipe, data, run.run_dir, command=command, threads=threads)
+            options: dict[str, Any] = {"threads": Threads(sharers=int(sharers))}
+            options |= {"command": study.command(run, data.path), "preview": draw_preview}
+            train(run.recipe, data, run.run_dir, **options)
     except Diverged as error:
         write_atomic(run.run_dir / DIVERGED, f"{error.message}\n".encode())
         raise

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -32,7 +32,7 @@ from sri_cli.cores import Threads
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import Interrupted, SriError, SriFailure
 from sri_cli.run import checkpoints_in
-from sri_cli.training.trainer import Outcome, check_data, train
+from sri_cli.training.trainer import Outcome, Preview, check_data, train
 
 MAX_RESTARTS = 3
 PR_SET_PDEATHSIG = 1  # of prctl(2)
@@ -52,8 +52,12 @@ def launch(
     device: str = "auto",
     command: str = "sri train",
     threads: Threads | None = None,
+    trackers: Sequence[str] | None = None,
+    preview: Preview | None = None,
 ) -> Outcome:
     """Train as `trainer.train` does, with `count` processes of this machine.
+
+    `preview` is a module's function.
 
     Raises:
         SriError: what `train` raises.
@@ -62,7 +66,8 @@ def launch(
     check_data(recipe, data)
     if device == "cuda":
         check_gpus(count)
-    options = {"device": device, "command": command, "threads": threads}
+    options: dict[str, Any] = {"device": device, "command": command, "threads": threads}
+    options |= {"trackers": trackers, "preview": preview}
     try:
         results = start_together(
             count, MAX_RESTARTS, train_in_process, recipe, data.path, run_dir, options

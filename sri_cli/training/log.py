@@ -1,66 +1,115 @@
-"""The log of a run: one JSON object per record in log.jsonl, and TensorBoard if installed."""
+"""The log of a run: one JSON object per record, in log.jsonl and in the trackers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sri_cli.atomic import cannot_write, write_atomic
+from sri_cli.config.schema import Recipe
+from sri_cli.errors import SriError, SriFailure
 from sri_cli.run import LOG_NAME
-from sri_cli.strict_json import Record, from_json, read_lines, to_json
+from sri_cli.strict_json import Record, from_json, read_lines, to_json, without_nan
+from sri_cli.training.trackers import TRACKERS, Tracker
 
-BOARD_NAME = "tensorboard"
+RETRY_SEC = 300.0  # after which a tracker that failed is tried again
 TAIL_BYTES = 2**16  # of a log, more than its last records have
 
 
 class RunLog:
-    """Appends records to log.jsonl, and to TensorBoard's files if it is installed."""
+    """Appends records to log.jsonl and to the trackers that follow it."""
 
     def __init__(self, run_dir: Path) -> None:
         self.path = run_dir / LOG_NAME
-        self.board: Any = None
-        self.has_tensorboard = True
+        self.trackers: list[Tracker] = []
+
+    def follow(self, names: Sequence[str], recipe: Recipe, step: int) -> None:
+        """Open the trackers of these names for a run at `step`, and send what they lack.
+
+        Raises:
+            SriError: the library is broken.
+            SriFailure: the disk refuses, or a tracker that holds nothing of the run yet does:
+                before the first step nothing is lost. One that does is tried again later.
+        """
+        for name in names:
+            tracker = TRACKERS[name](self.path.parent, recipe, step)
+            self.trackers.append(tracker)
+            self._update(tracker, None, may_fail=not tracker.is_new)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one record; numbers that are not finite become null. SriFailure on a full disk."""
-        line = to_json(record) + "\n"
+        clean = without_nan(record)
         try:
             with open(self.path, "ab") as file:
-                file.write(line.encode())
-            self._append_to_board(record)
+                file.write(f"{to_json(clean)}\n".encode())
         except OSError as error:
             raise cannot_write(self.path, error) from error
-
-    def close(self) -> None:
-        """Close TensorBoard's file; the next record opens another one."""
-        if self.board is not None:
-            self.board.close()
-            self.board = None
+        for tracker in self.trackers:
+            self._update(tracker, clean)
 
     def drop_after(self, step: int) -> None:
         """Keep the records up to `step`, without lines that are none (torn by a kill)."""
-        self.close()
         if self.path.exists():
             records = [record for record in read_log(self.path) if record["step"] <= step]
             lines = "".join(to_json(record) + "\n" for record in records)
             write_atomic(self.path, lines.encode())
+        for tracker in self.trackers:
+            tracker.rewind(step)
 
-    def _append_to_board(self, record: Mapping[str, Any]) -> None:
-        if self.board is None and self.has_tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                self.has_tensorboard = False
-                return
-            # Events of later steps, from before a roll-back, are ignored.
-            self.board = SummaryWriter(self.path.parent / BOARD_NAME, purge_step=record["step"])
-        if self.board is not None:
-            for key, value in record.items():
-                if key != "step" and isinstance(value, int | float):
-                    self.board.add_scalar(key, value, record["step"])
-            self.board.flush()
+    def close(self, finished: bool = False, checkpoint: Path | None = None) -> None:
+        """Close the trackers, with the newest checkpoint and whether the training is complete."""
+        while self.trackers:
+            tracker = self.trackers.pop()
+            if tracker.is_open:
+                try:
+                    tracker.close("FINISHED" if finished else "KILLED", checkpoint)
+                except Exception as error:  # the run itself is complete
+                    note(f"{tracker.name}: {one_line(error)}")
+
+    def _update(self, tracker: Tracker, record: Record | None, may_fail: bool = True) -> None:
+        """Send `record`, or all that is missing where some may be (None, or after a failure)."""
+        if time.monotonic() < tracker.retry_at:
+            return
+        try:
+            if not tracker.is_open:
+                tracker.open()
+                tracker.is_open, record = True, None
+            if record is not None and not tracker.retry_at:
+                records = [record]
+            else:
+                records = read_log(self.path) if self.path.exists() else []
+            for one in records:
+                if one["step"] > tracker.step:
+                    tracker.write(one)
+            tracker.retry_at = 0.0
+        except SriError:
+            raise
+        except ImportError as error:
+            fix = f"pip install --upgrade 'sri-cli[{tracker.name}]'"
+            raise SriError(f"--tracker {tracker.name}: {one_line(error)}", fix) from error
+        except Exception as error:  # libraries raise whatever they like
+            if tracker.is_local and isinstance(error, OSError):
+                raise cannot_write(self.path.parent, error) from error
+            reason = f"{tracker.name} cannot be reached: {one_line(error)}"
+            if not may_fail:
+                raise SriFailure(reason, tracker.hint) from error
+            note(f"{reason}; training goes on, and the records follow when it answers")
+            tracker.retry_at = time.monotonic() + RETRY_SEC
+
+
+def note(text: str) -> None:
+    """Print a note for the user."""
+    print(f"Note: {text}", file=sys.stderr, flush=True)
+
+
+def one_line(error: BaseException) -> str:
+    """The start of an error's text."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else f"{text[:160]} ..."
 
 
 def read_log(path: Path) -> list[Record]:

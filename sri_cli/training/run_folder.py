@@ -45,6 +45,7 @@ FREE_KEYS = {
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.keep_every",
+    "train.preview_every",
 }
 
 

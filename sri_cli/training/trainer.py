@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 
 from sri_cli import checkpoint as checkpoints
+from sri_cli.atomic import write_atomic
 from sri_cli.checkpoint import Checkpoint
 from sri_cli.config.schema import Recipe
 from sri_cli.console import Progress, counted
@@ -22,13 +24,14 @@ from sri_cli.cores import Threads
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.loader import Batches, Prefetcher
 from sri_cli.errors import Diverged, Interrupted, SriError, SriFailure
+from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.models.build import build_model
 from sri_cli.rng import retry_seed
 from sri_cli.signals import StopFlag, stop_on_signal
 from sri_cli.training.distributed import Ranks, joined, processes_here
 from sri_cli.training.divergence import DivergenceDetector, likely_cause
 from sri_cli.training.execution import ExecutionMode, choose_mode
-from sri_cli.training.log import RunLog, summary
+from sri_cli.training.log import RunLog, note, one_line, summary
 from sri_cli.training.run_folder import (
     begin_command,
     check_image_size,
@@ -40,12 +43,15 @@ from sri_cli.training.run_folder import (
 )
 from sri_cli.training.schedule import learning_rate
 from sri_cli.training.step import TrainStep
+from sri_cli.training.trackers import choose_trackers, drop_previews_after, preview_path
 
 MAX_ROLLBACKS = 3  # in one call; the same command again has as many anew
 STORAGE_NOTE = {"device": "", "memory": " in host memory", "file": " streamed from their file"}
 # Steps between two exchanges of stop signals among ranks. GPU steps are short and the host runs
 # ahead of them; a launcher waits 30 s.
 STOP_CHECK_EVERY = {"cpu": 1, "cuda": 10}
+# What a run can do at a step: PNG files by name, and scalars for its record.
+Preview = Callable[[TrainedRun, DataFile], tuple[dict[str, bytes], dict[str, float]]]
 
 
 @dataclass
@@ -68,6 +74,8 @@ def train(
     device: str = "auto",
     command: str = "sri train",
     threads: Threads | None = None,
+    trackers: Sequence[str] | None = None,
+    preview: Preview | None = None,
     on_record: Callable[[dict[str, Any]], None] | None = None,
 ) -> Outcome:
     """Train `recipe` on the training split of `data` in `run_dir`, or resume the run there.
@@ -75,21 +83,26 @@ def train(
     Under torchrun every process calls this, and all train one model. `command` resumes the run
     and is shown to the user; `on_record` is called with every log record. `threads` are those of
     the CPU, by default as many as PyTorch uses now; the same number gives the same bits.
+    `trackers` are names for `choose_trackers`; `preview` draws every `train.preview_every` steps.
 
     Raises:
-        SriError: the data do not fit, or `run_dir` holds a run of another recipe or other data.
-        SriFailure: a file could not be written.
+        SriError: the data do not fit, `run_dir` holds a run of another recipe or other data, or a
+            tracker is unknown or not installed.
+        SriFailure: a file could not be written, or a tracker refuses a new run.
         Interrupted: a signal came; a checkpoint of this step is saved.
         Diverged: the last roll-back did not help.
     """
     check_data(recipe, data)
+    tracker_names = choose_trackers(trackers)
     with joined(device) as (ranks, own_device), ExitStack() as stack:
         ranks.check_batch(recipe.train.batch)
         log = ranks.from_first(lambda: stack.enter_context(open_run(run_dir)))
         stop = stack.enter_context(stop_on_signal(patient=ranks.world > 1))
-        trainer = Trainer(recipe, data, run_dir, log, own_device, ranks, command, threads)
+        trainer = Trainer(
+            recipe, data, run_dir, log, own_device, ranks, command, threads, preview=preview
+        )
         stack.callback(trainer.close)
-        trainer.resume()
+        trainer.resume(tracker_names)
         stack.callback(trainer.end_command)
         return trainer.run(stop, on_record)
 
@@ -130,10 +143,12 @@ class Trainer:
         ranks: Ranks,
         command: str,
         threads: Threads | None = None,
+        preview: Preview | None = None,
     ) -> None:
         # Whatever data set the recipe is for: its name here is that of the images.
         self.recipe = recipe.model_copy(update={"data": data.name})
         self.settings, self.run_dir, self.threads = recipe.train, run_dir, threads
+        self.data_file, self.preview = data, preview
         self.log, self.device, self.ranks, self.command = log, device, ranks, command
         self.mode = choose_mode(self.settings, device)
         self.images = data.split("train").images
@@ -144,7 +159,7 @@ class Trainer:
         self.trained_on = trained_on(data)
         self.source = {"file": str(data.path.resolve()), "caption": data.caption}
 
-    def resume(self) -> None:
+    def resume(self, trackers: Sequence[str] = ()) -> None:
         """Continue from the newest intact checkpoint, or start from step 0."""
         self._check_same_data()
         saved = self.ranks.from_first(lambda: find_checkpoint(self.run_dir, self.recipe, self.data))
@@ -164,6 +179,7 @@ class Trainer:
         )
         self._load(saved)
         self.resumed_from = self.done
+        self.ranks.from_first(lambda: self.log.follow(trackers, self.recipe, self.done))
         self.ranks.from_first(self._describe)
 
     def _describe(self) -> None:
@@ -176,8 +192,12 @@ class Trainer:
             begin_command(self.run_dir, self.command, self.done)
 
     def end_command(self) -> None:
-        """Record the last saved step of this command."""
-        if self.ranks.first and self.done > self.resumed_from:
+        """Record the last saved step of this command, also in the trackers."""
+        if not self.ranks.first:
+            return
+        newest = checkpoints.checkpoint_path(self.run_dir, self.saved) if self.saved else None
+        self.log.close(self.saved >= self.settings.steps, newest)
+        if self.done > self.resumed_from:
             with suppress(SriFailure):  # of a full disk, which the training reports
                 end_command(self.run_dir, self.saved)
 
@@ -197,12 +217,16 @@ class Trainer:
                 while self.step.notes:
                     progress.note(self.step.notes.pop(0))
                 save_due = self._due(self.settings.checkpoint_every)
+                preview_due = self._preview_due()
                 # Checked before it is saved, so that a checkpoint never holds a diverging state.
-                if save_due or self._due(self.settings.log_every):
+                if save_due or preview_due or self._due(self.settings.log_every):
                     record, problem = self._record()
                     if problem is not None:
                         self._roll_back(problem, record, progress)
                         continue
+                    if preview_due:
+                        record |= self.ranks.from_first(self._draw_preview)
+                        self.timed = time.monotonic()  # it does not count for the rate
                     self.ranks.from_first(lambda: self.log.append(record))  # noqa: B023
                     progress.show(summary(record))
                     if on_record is not None:
@@ -235,6 +259,28 @@ class Trainer:
 
     def _due(self, every: int) -> bool:
         return self.done % every == 0 or self.done == self.settings.steps
+
+    def _preview_due(self) -> bool:
+        every = self.settings.preview_every
+        return self.preview is not None and every > 0 and self.done % every == 0
+
+    def _draw_preview(self) -> dict[str, float]:
+        """Write the previews of this step; returns scalars. What fails is a note, or a full disk.
+
+        They are of a copy of the model, so that nothing in them can change the training.
+        """
+        assert self.preview is not None
+        extra = {"data": self.data, "source": self.source}
+        try:
+            model = copy.deepcopy(self.step.model).eval()
+            run = TrainedRun(model, self.recipe, self.done, self.run_dir, extra)
+            files, terms = self.preview(run, self.data_file)
+        except Exception as error:
+            note(f"no preview of step {self.done}: {one_line(error)}")
+            return {}
+        for name, content in files.items():
+            write_atomic(preview_path(self.run_dir, name, self.done), content)
+        return terms
 
     def _record(self) -> tuple[dict[str, Any], str | None]:
         """The log record of the steps since the last one, and the sign of divergence, if any."""
@@ -356,8 +402,9 @@ class Trainer:
         )
 
     def _drop_later_steps(self) -> None:
-        """Remove log records after the loaded checkpoint, and set aside later checkpoints."""
+        """Remove records and previews after the loaded checkpoint; set aside later checkpoints."""
         self.log.drop_after(self.saved)
+        drop_previews_after(self.run_dir, self.saved)
         checkpoints.set_aside_after(self.run_dir, self.saved)
 
     def _check_same_data(self) -> None:

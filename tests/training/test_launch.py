@@ -19,6 +19,7 @@ from sri_cli.config.load import recipe_from_dict
 from sri_cli.data.dataset import DataFile
 from sri_cli.training.log import read_log
 from sri_cli.training.trainer import train
+from tests.tracker_readers import READERS
 
 ROOT = Path(__file__).parent.parent.parent
 RECIPE: dict[str, Any] = {
@@ -101,7 +102,8 @@ def test_two_processes_of_torchrun_end_where_one_does_and_one_resumes_their_run(
     # Behind --, or torchrun would take --run for an option of its own.
     command += ["--standalone", "-m", "--", "sri_cli", "train", "--gpus", "0", "--steps", "4"]
     command += ["--recipe", str(file), "--data", str(data), "--run", str(run), "--threads", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command += ["--tracker", "csv", "--tracker", "wandb", "train.preview_every=2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
     done = subprocess.run(
         [*command, "--json"], cwd=ROOT, env=environment, capture_output=True, text=True
     )
@@ -109,6 +111,9 @@ def test_two_processes_of_torchrun_end_where_one_does_and_one_resumes_their_run(
     assert json.loads(done.stdout)["step"] == 4  # the first rank alone prints
     assert "2 processes on cpu" in done.stderr and done.stderr.count("to step 4") == 1
     assert [record["threads"] for record in read_log(run)] == [2] * 4  # of each process
+    for name, previews in (("csv", []), ("wandb", [2, 4])):  # recorded by the first rank alone
+        held, images = READERS[name](run)
+        assert [step for step, _ in held] == [1, 2, 3, 4] and images == previews
     train(recipe_from_dict(RECIPE), DataFile(data), run)
     alone, together = losses(tmp_path / "one"), losses(run)
     assert [step for step, _ in together] == [1, 2, 3, 4, 5, 6]

@@ -34,18 +34,6 @@ def test_resume_drops_later_records_and_a_torn_line(tmp_path: Path) -> None:
     assert read_log(tmp_path) == [{"step": 1}, {"step": 2}, {"step": 3, "again": True}]
 
 
-def test_tensorboard_shows_the_same_numbers(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    log = RunLog(tmp_path)
-    log.append({"step": 1, "loss": 2.5, "time": "noon"})
-    log.append({"step": 2, "loss": 1.5, "time": "one"})
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    assert events.Tags()["scalars"] == ["loss"]
-    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 2.5), (2, 1.5)]
-
-
 ELEMENTS = 3 * 64 * 64
 
 

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,11 @@ from sri_cli.config.strict_yaml import read_yaml
 from sri_cli.cores import Threads
 from sri_cli.data import loader
 from sri_cli.data.dataset import DataFile
-from sri_cli.errors import Diverged, Interrupted, SriError
+from sri_cli.errors import Diverged, Interrupted, SriError, SriFailure
+from sri_cli.generation.trained_run import TrainedRun, load_run
+from sri_cli.metrics.model_metrics import SplitTask, bound_scores
+from sri_cli.metrics.records import Context
+from sri_cli.plotting.previews import draw_preview
 from sri_cli.training import run_folder
 from sri_cli.training.log import read_log
 from sri_cli.training.trainer import train
@@ -60,9 +65,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory, data: DataFile) -> Path:
 
 
 def records(run: Path) -> list[dict[str, Any]]:
-    """The log without what depends on the machine."""
-    volatile = {"time", "images_per_second", "memory_mb"}
-    return [{k: v for k, v in record.items() if k not in volatile} for record in read_log(run)]
+    """The log without what depends on the machine, or on previews."""
+
+    def repeats(key: str) -> bool:
+        return key not in {"time", "images_per_second", "memory_mb"} and not key.startswith("val/")
+
+    return [{k: v for k, v in record.items() if repeats(k)} for record in read_log(run)]
 
 
 def leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -126,6 +134,46 @@ def test_a_signal_saves_and_the_same_command_resumes(
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     train(small(), data, tmp_path)
     assert_same_run(tmp_path, whole)
+
+
+def test_previews_change_no_bit_of_a_training(tmp_path: Path, data: DataFile, whole: Path) -> None:
+    def stop_at_three(record: dict[str, Any]) -> None:
+        if record["step"] == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    recipe = small(preview_every=2)
+    with pytest.raises(Interrupted):
+        train(recipe, data, tmp_path, preview=draw_preview, on_record=stop_at_three)
+    train(recipe, data, tmp_path, preview=draw_preview)
+    assert_same_run(tmp_path, whole)
+    names = {path.name for path in (tmp_path / "previews").iterdir()}
+    assert names == {f"{name}-{n:09d}.png" for name in ("samples", "order") for n in (2, 4, 6)}
+    log = read_log(tmp_path)
+    assert [record["step"] for record in log if "val/kl_slot" in record] == [2, 4, 6]
+    # The last of them as `sri eval` measures the finished model, for the images are all there are.
+    task = SplitTask(load_run(tmp_path), data, "val", 64, seed=0)
+    measured = bound_scores(task, Context({}, {"split": "val"}, 0))
+    (bound,) = [one["value"] for one in measured if one["metric"] == "negative_elbo"]
+    assert log[-1]["val/negative_elbo"] == pytest.approx(bound, rel=1e-6)
+
+
+def test_a_preview_that_fails_ends_no_training_but_a_full_disk_does(
+    tmp_path: Path,
+    data: DataFile,
+    capsys: pytest.CaptureFixture[str],
+    largest_file: Callable[[int], AbstractContextManager[None]],
+) -> None:
+    def preview(run: TrainedRun, file: DataFile) -> tuple[dict[str, bytes], dict[str, float]]:
+        assert not run.model.training
+        if run.step == 2:
+            raise SriFailure("not finite")
+        return {"samples": bytes(10_000_000)}, {}
+
+    recipe = small(preview_every=2, steps=3)
+    assert train(recipe, data, tmp_path, preview=preview).step == 3
+    assert "Note: no preview of step 2: not finite" in capsys.readouterr().err
+    with largest_file(5_000_000), pytest.raises(SriFailure, match="samples-000000004"):
+        train(small(preview_every=2), data, tmp_path, preview=preview)
 
 
 def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(

@@ -1,0 +1,191 @@
+"""Trackers hold what log.jsonl holds, every step once, whatever happens to the run."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sri_cli.config.load import recipe_from_dict
+from sri_cli.config.schema import Recipe
+from sri_cli.errors import SriError, SriFailure
+from sri_cli.strict_json import from_json
+from sri_cli.training import log as training_log
+from sri_cli.training.log import RunLog, read_log
+from sri_cli.training.trackers import STATE, choose_trackers, preview_path
+from tests.small_data import save_image
+from tests.tracker_readers import READERS, mlflow_run, wandb_records
+
+NOW = datetime.now(UTC).isoformat(timespec="seconds")
+NOBODY = "http://127.0.0.1:9"  # where no server listens
+
+
+@pytest.fixture(autouse=True)
+def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each library's store in a folder of the test; MLflow's as files, made in no time."""
+    monkeypatch.chdir(tmp_path)
+    settings = {
+        "MLFLOW_TRACKING_URI": f"file:{tmp_path}/mlruns",
+        "MLFLOW_ALLOW_FILE_STORE": "true",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "WANDB_MODE": "offline",
+        "WANDB_SILENT": "true",
+        "WANDB_CONSOLE": "off",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    for name in ("SRI_TRACKER", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "WANDB_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def small(**train: Any) -> Recipe:
+    model = {"system": "sri", "image_size": 32}
+    tree = {"name": "small", "data": "towers", "model": model}
+    return recipe_from_dict(tree | {"train": {"geco_target": 0.5655, "steps": 6} | train})
+
+
+def record(step: int, part: int, **more: Any) -> dict[str, Any]:
+    return {"step": step, "time": NOW, "loss": step + part / 10, **more}
+
+
+def train_in_three_parts(run: Path, name: str) -> None:
+    """Steps 1 to 4; killed, from 2 on again to 5; rolled back to 4, and to the end."""
+    log = RunLog(run)
+    log.follow([name], small(), 0)
+    for step in range(1, 5):
+        if step == 2:
+            save_image(preview_path(run, "samples", step), [[[0, 128, 255]] * 8] * 8)
+        log.append(record(step, 1, **({"val/nll": 3.0} if step == 2 else {})))
+    log.close()
+    if name == "wandb":
+        time.sleep(1)  # it names its folders by the second
+    log = RunLog(run)
+    log.drop_after(2)
+    log.follow([name], small(steps=9), 2)
+    for step in range(3, 6):
+        log.append(record(step, 2))
+    log.drop_after(4)
+    for step in (5, 6):
+        log.append(record(step, 3))
+    log.close(finished=True, checkpoint=run / "checkpoints" / "step-000000006")
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_every_step_is_held_once_after_a_kill_a_resume_and_a_roll_back(
+    tmp_path: Path, name: str
+) -> None:
+    run = tmp_path / "runs" / "mine"
+    run.mkdir(parents=True)
+    train_in_three_parts(run, name)
+    losses, images = READERS[name](run)
+    expected = {one["step"]: one["loss"] for one in read_log(run)}
+    assert expected == {1: 1.1, 2: 2.1, 3: 3.2, 4: 4.2, 5: 5.3, 6: 6.3}
+    if name in ("mlflow", "wandb"):  # what was sent stays
+        expected |= {3: 3.1, 4: 4.1, 5: 5.2}
+    assert [step for step, _ in losses] == [1, 2, 3, 4, 5, 6]
+    assert dict(losses) == pytest.approx(expected)
+    assert images == ([] if name == "csv" else [2])
+
+
+def test_mlflow_has_settings_versions_status_and_checkpoint(tmp_path: Path) -> None:
+    train_in_three_parts(tmp_path, "mlflow")
+    data, info = mlflow_run(tmp_path).data, mlflow_run(tmp_path).info
+    assert info.run_name == tmp_path.name and info.status == "FINISHED"
+    assert data.params["model.system"] == "sri" and data.params["train.steps"] == "6"
+    assert data.tags["resumed/train.steps"] == "9"
+    assert {"recipe", "data", "sri.version", "run_dir"} <= data.tags.keys()
+    assert data.tags["checkpoint"].endswith("step-000000006")
+    assert data.metrics["val/nll"] == 3.0
+
+
+def test_wandb_has_settings_versions_and_checkpoint_in_one_run(tmp_path: Path) -> None:
+    train_in_three_parts(tmp_path, "wandb")
+    records = list(wandb_records(tmp_path))
+    runs = [one.run for one in records if one.WhichOneof("record_type") == "run"]
+    assert {one.run_id for one in runs} == {
+        from_json((tmp_path / STATE).read_text())["wandb"]["id"]
+    }
+    assert runs[-1].project == "sri" and runs[-1].display_name == tmp_path.name
+    assert {"small", "towers"} <= {*runs[-1].tags}
+    texts = [str(one) for one in records if one.WhichOneof("record_type") in ("config", "summary")]
+    for part in ("geco_target", "version", "step-000000006"):
+        assert any(part in text for text in texts), part
+
+
+def test_tensorboard_has_settings_and_checkpoint(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train_in_three_parts(tmp_path, "tensorboard")
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()
+    assert {"recipe/text_summary", "checkpoint/text_summary"} <= {*tags["tensors"]}
+    assert events.Scalars("val/nll")[0].step == 2
+    assert (
+        b"model.system"
+        in events.SummaryMetadata("_hparams_/session_start_info").SerializeToString()
+    )
+
+
+def test_a_tracker_chosen_late_gets_the_records_from_the_first_on(tmp_path: Path) -> None:
+    log = RunLog(tmp_path)
+    for step in (1, 2):
+        log.append(record(step, 0))
+    log.follow(["tensorboard", "mlflow", "csv"], small(), 2)
+    log.append(record(3, 0, late=1))
+    log.close()
+    for name in ("tensorboard", "mlflow", "csv"):
+        assert READERS[name](tmp_path)[0] == [(1, 1), (2, 2), (3, 3)], name
+
+
+def test_a_new_run_stops_where_its_tracker_cannot_be_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOBODY)
+    with pytest.raises(SriFailure) as caught:
+        RunLog(tmp_path).follow(["mlflow"], small(), 0)
+    assert "MLFLOW_TRACKING_URI" in (caught.value.hint or "")
+
+
+def test_a_run_that_began_trains_on_and_its_tracker_gets_the_records_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, store = RunLog(tmp_path), f"file:{tmp_path}/mlruns"
+    log.follow(["mlflow"], small(), 0)
+    log.append(record(1, 0))
+    log.close()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOBODY)
+    log.follow(["mlflow"], small(), 1)
+    log.append(record(2, 0))
+    assert capsys.readouterr().err.count("Note: mlflow") == 1  # tried again minutes later
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    log.append(record(3, 0))
+    assert len(READERS["mlflow"](tmp_path)[0]) == 1
+    monkeypatch.setattr(training_log, "RETRY_SEC", 0.0)
+    log.trackers[0].retry_at = 1.0
+    log.append(record(4, 0))
+    log.close()
+    assert READERS["mlflow"](tmp_path)[0] == [(1, 1), (2, 2), (3, 3), (4, 4)]
+
+
+def test_trackers_are_chosen_by_name_by_the_environment_or_by_what_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert choose_trackers() == ["tensorboard"]
+    assert choose_trackers(["csv", "csv"]) == ["csv"] and choose_trackers(["none"]) == []
+    monkeypatch.setenv("SRI_TRACKER", "csv, wandb")
+    assert choose_trackers() == ["csv", "wandb"]
+    with pytest.raises(SriError, match="tensorboard"):
+        choose_trackers(["tensorbord"])
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(SriError) as caught:
+        choose_trackers(["mlflow"])
+    assert caught.value.hint == "pip install 'sri-cli[mlflow]'"
+    monkeypatch.delenv("SRI_TRACKER")
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    assert choose_trackers() == []
