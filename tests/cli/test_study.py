@@ -21,14 +21,14 @@ from sri_cli.training.log import read_log
 
 WriteData = Callable[..., Path]
 ROOT = Path(__file__).parent.parent.parent
-STEPS = 12
+STEPS = 6
 STUDY: dict[str, Any] = {
     "name": "small",
     "description": "Two small systems",
     "data": {"name": "demo-towers", "size": 32},
     "overrides": [
         *("size=tiny", "model.slots=3", "model.slot_size=8", "model.scene_size=8"),
-        *("train.log_every=1", "train.checkpoint_every=4", "train.precision=fp32"),
+        *("train.log_every=1", "train.checkpoint_every=2", "train.precision=fp32"),
     ],
     "steps": STEPS,
     "batch": 4,
@@ -163,7 +163,8 @@ def check_again(folder: Path) -> None:
 
 def test_runs_that_diverge_or_fail_stop_no_other(work_dir: Path) -> None:
     wild = {"recipe": "sri-mog", "overrides": ["train.lr=1e30"]}
-    write(work_dir, systems={"wild": wild, "scene": STUDY["systems"]["scene"]}, claims=[])
+    systems = {"wild": wild, "scene": STUDY["systems"]["scene"]}
+    write(work_dir, steps=12, systems=systems, claims=[])
     obstacle = work_dir / "runs" / "study-small" / "scene-seed-0"
     obstacle.parent.mkdir(parents=True)
     obstacle.write_text("a file where the run's folder should be")

@@ -17,6 +17,8 @@ import pytest
 from sri_cli import checkpoint as checkpoints
 from sri_cli.config.load import recipe_from_dict
 from sri_cli.data.dataset import DataFile
+from sri_cli.errors import SriError
+from sri_cli.training.launch import launch
 from sri_cli.training.log import read_log
 from sri_cli.training.trainer import train
 from tests.tracker_readers import READERS
@@ -43,10 +45,12 @@ def data(tmp_path_factory: pytest.TempPathFactory, write_small_data: Callable[..
     return write_small_data(tmp_path_factory.mktemp("data") / "towers-32.h5")
 
 
-def start(
-    run: Path, data: Path, steps: int, recipe: dict[str, Any] = RECIPE
-) -> subprocess.Popen[str]:
-    Path(f"{run}.recipe.json").write_text(json.dumps(recipe))
+def small_recipe(**changes: Any) -> dict[str, Any]:
+    return {**RECIPE, "train": RECIPE["train"] | changes}
+
+
+def start(run: Path, data: Path, steps: int) -> subprocess.Popen[str]:
+    Path(f"{run}.recipe.json").write_text(json.dumps(RECIPE))
     words = [str(run), str(data), "2", str(steps)]
     return subprocess.Popen(
         [sys.executable, "-m", "tests.launched", *words],
@@ -121,39 +125,38 @@ def test_two_processes_of_torchrun_end_where_one_does_and_one_resumes_their_run(
         assert two == pytest.approx(one, rel=1e-3)
 
 
-def test_a_job_survives_a_killed_process_and_signals_and_refuses_another_recipe(
-    tmp_path: Path, data: Path
+@pytest.mark.parametrize("name", ["SIGUSR1", pytest.param("SIGTERM", marks=pytest.mark.slow)])
+def test_a_job_survives_a_killed_process_and_a_signal(
+    tmp_path: Path, data: Path, name: str
 ) -> None:
-    """One run through it all: each start of two processes takes seconds."""
     run = tmp_path / "run"
     process = start(run, data, LONG)
-    wait_for_step(run, 4, process)
+    wait_for_step(run, 2, process)
     workers = workers_of(process.pid)
     assert len(workers) == 2
     os.kill(workers[1], signal.SIGKILL)
     wait_until(lambda: len(set(workers_of(process.pid)) - set(workers)) == 2, process)
-    wait_for_step(run, losses(run)[-1][0] + 4, process)
-    output = stop(process, run, "SIGTERM")
-    assert "resuming" in output and output.count("to step") == 2  # the first rank alone prints
-    process = start(run, data, LONG)
     wait_for_step(run, losses(run)[-1][0] + 2, process)
-    stop(process, run, "SIGUSR1")
-    last = losses(run)[-1][0]
-    assert [step for step, _ in losses(run)] == list(range(1, last + 1))  # no step is lost
-    changed = {**RECIPE, "train": RECIPE["train"] | {"lr": 0.5}}
-    output = finish(start(run, data, LONG, recipe=changed), code=2)  # and not retried
-    assert output.count("Error") == 1 and "was trained otherwise: train.lr" in output
-
-
-def stop(process: subprocess.Popen[str], run: Path, name: str) -> str:
-    """Send a signal: the job saves, says so, and names the command that resumes it."""
     process.send_signal(getattr(signal, name))
     output = finish(process, code=75)
+    # The job saves, says so, and names the command that resumes it.
     step = int(checkpoints.checkpoints_in(run)[-1].name[5:])
     said, hint = output.splitlines()[-2:]
     assert f"Stopped at step {step};" in said and "sri train --gpus 2" in hint
-    assert losses(run)[-1][0] == step < LONG
-    return output
+    assert "resuming" in output and output.count("to step") == 2  # the first rank alone prints
+    assert step < LONG
+    assert [step for step, _ in losses(run)] == list(range(1, step + 1))  # no step is lost
+
+
+def test_another_recipe_is_refused_and_not_retried(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    train(recipe_from_dict(small_recipe(steps=1)), DataFile(data), tmp_path / "run")
+    changed = recipe_from_dict(small_recipe(lr=0.5))
+    with pytest.raises(SriError, match=r"was trained otherwise: train\.lr") as caught:
+        launch(2, changed, DataFile(data), tmp_path / "run", device="cpu")
+    assert caught.value.exit_code == 2 and "resuming" not in capfd.readouterr().err
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
