@@ -24,7 +24,7 @@ from sri_cli.cores import Threads
 from sri_cli.run import Workspace
 from sri_cli.strict_json import to_json
 
-OF_FID = {"features", "inception_weights", "offline"}
+OF_FEATURES = {"features", "inception_weights", "offline"}
 OF_MEASURING = {"metrics", "data", "split", "num", "seed", "dynamic_slots"}
 
 
@@ -35,8 +35,8 @@ OF_MEASURING = {"metrics", "data", "split", "num", "seed", "dynamic_slots"}
     "--metrics",
     metavar="NAMES",
     shell_complete=completion.metrics,
-    help="Comma-separated: ari, msc, elbo, order (the default for runs), stack-fd, sacc-estimate,"
-    " fid. --images allows the last three only; its default is fid.",
+    help="Comma-separated: ari, msc, elbo, order (the default for runs), mbo, miou, slots,"
+    " stack-fd, sacc-estimate, kid, fid. --images allows the last four only; its default is fid.",
 )
 @DATA_OF_RUN
 @SPLIT
@@ -44,22 +44,22 @@ OF_MEASURING = {"metrics", "data", "split", "num", "seed", "dynamic_slots"}
     "--num",
     type=int,
     metavar="N",
-    show_default="320; fid 10000, stack-fd 2000, sacc-estimate 1000; all of a folder",
-    help="Number of images, from all over the split; of fid and stack-fd real and generated.",
+    show_default="320; fid 10000, kid and stack-fd 2000, sacc-estimate 1000; all of a folder",
+    help="Number of images, from all over the split; of fid, kid and stack-fd real and generated.",
 )
 @seed_option("Seed for posterior samples and new scenes.")
 @click.option(
     "--features",
     type=click.Choice(["pool3", "random"]),
     default="pool3",
-    help="Features for fid. random needs no weights and is not called FID.",
+    help="Features for fid and kid. random needs no weights and is not called FID or KID.",
 )
 @click.option(
     "--inception-weights",
     type=click.Path(path_type=Path),
     metavar="PATH",
     show_default="SRI_INCEPTION_WEIGHTS, else torch hub's copy, else downloaded",
-    help="Inception weights for fid.",
+    help="Inception weights for fid and kid.",
 )
 @click.option("--offline", is_flag=True, help="Download nothing.")
 @click.option(
@@ -105,14 +105,14 @@ def command(
     workspace: Workspace = ctx.obj
     names = None if metrics is None else parse_metrics(metrics)
     if recorded or (style is not None and names is None):
-        reject(ctx, OF_FID | OF_MEASURING, "where nothing is measured (add --metrics)")
+        reject(ctx, OF_FEATURES | OF_MEASURING, "where nothing is measured (add --metrics)")
         known, notes = show_recorded(workspace, runs, folders)
         for note in notes:
             click.echo(note, err=True)
         measured = largest(known)
     else:
-        if "fid" not in (names or (["fid"] if folders else [])):
-            reject(ctx, OF_FID, "without fid among --metrics")
+        if {"fid", "kid"}.isdisjoint(names or (["fid"] if folders else [])):
+            reject(ctx, OF_FEATURES, "without fid or kid among --metrics")
         start_threads(threads)
         networks = ImageMetrics(workspace.data_root / CACHE, features, inception_weights, offline)
         measured, known = evaluate_all(

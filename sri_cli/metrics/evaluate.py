@@ -26,12 +26,16 @@ from sri_cli.metrics.order import MIN_SCENES
 from sri_cli.metrics.records import (
     ALL,
     COUNTS,
+    DISTANCES,
     METRIC_OF,
     METRICS,
+    OF_MODEL,
+    SEGMENTATION,
     Context,
     Measurement,
     append_records,
     data_facts,
+    other_features,
     recorded,
     run_subject,
 )
@@ -154,7 +158,7 @@ def evaluate_run(
     context = Context(run_subject(trained), data_facts(file, split), seed)
     count = DEFAULT_NUM if num is None else num
     scenes = min(max(count, MIN_SCENES), MAX_ORDER_SCENES)
-    segmentation = bool({"ari", "msc"} & set(metrics))
+    segmentation = not set(SEGMENTATION).isdisjoint(metrics)
     elbo, order = "elbo" in metrics, "order" in metrics
     images = (segmentation + elbo) * min(count, file.counts[split]) + order * scenes
     records: list[Measurement] = []
@@ -183,14 +187,14 @@ def check_run(
 ) -> None:
     """SriError unless the split fits the model, and has the masks and counts that metrics need."""
     data.check_size(trained.recipe.model.image_size)
-    if not data.split(split).has_masks and {"ari", "msc"} & set(metrics):
+    if not data.split(split).has_masks and not set(SEGMENTATION).isdisjoint(metrics):
         masked = [name for name in data.splits if data.split(name).has_masks]
         other = f"; or --split {masked[-1]}, which has some" if masked else ""
         raise SriError(
             f"{data.name}: the {split} split has no masks to compare with",
             f"--metrics elbo,order{other}",
         )
-    if {"fid", "stack-fd"} & set(metrics) and num is not None:
+    if DISTANCES & set(metrics) and num is not None:
         check_count(num)
 
 
@@ -209,7 +213,7 @@ def open_images(
         SriError: for metrics that need a model, and images that are unusable, too few or not of
             the real ones' size; every image is read.
     """
-    of_model = [metric for metric in metrics if metric in METRICS]
+    of_model = [metric for metric in metrics if metric in OF_MODEL]
     if of_model:
         raise SriError(
             f"--images {folder}: {', '.join(of_model)} cannot be measured on images alone",
@@ -229,7 +233,7 @@ def open_images(
         )
     file.split(split)
     images = replace(images, count=min(num or images.count, images.count))
-    if {"fid", "stack-fd"} & set(metrics):
+    if DISTANCES & set(metrics):
         check_count(images.count)
     subject: dict[str, Any] = {"kind": "images", "images": str(folder), "count": images.count}
     subject["sha256"] = images.sha256()
@@ -279,12 +283,12 @@ def missing_metrics(trained: TrainedRun, known: Sequence[Measurement]) -> list[s
     unsuited = set() if trained.data_name in TOWERS else {"stack-fd", "sacc-estimate"}
     with suppress(SriError):  # without its data, or their test split, the others are as good
         if not trained.open_data().split("test").has_masks:
-            unsuited |= {"ari", "msc"}
+            unsuited |= set(SEGMENTATION)
     return [name for name in ALL if name not in have | unsuited]
 
 
 def metric_of(m: Measurement) -> str | None:
     """The name of ALL by which a value was measured; None for others, and for other features."""
-    if m["metric"] == "fid" and not m["name"].startswith("FID"):
+    if other_features(m):
         return None
     return next((name for key, name in METRIC_OF.items() if m["metric"].startswith(key)), None)

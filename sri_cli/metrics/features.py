@@ -79,7 +79,7 @@ def real_features(
     chosen = data.split(split).pick(count)
     if len(chosen) < 2:
         raise SriError(
-            f"{len(chosen)} {split} image to compare with: a covariance needs 2 or more",
+            f"{len(chosen)} {split} image to compare with: a distance needs 2 or more",
             "--num 10000",
         )
     digest = str(data.attrs["sha256"])

@@ -43,8 +43,13 @@ def fid_name(
         name += f"({real}/{generated})"
     elif real != PAPERS_COUNT:
         name += f"-{real // 1000}k"
+    return name + deviations(temperature, slots)
+
+
+def deviations(temperature: float = 1.0, slots: int | None = None) -> str:
+    """What of a name states that scenes are not drawn as in the papers: [K=7,T=0.5]."""
     others = [f"K={slots}"] * (slots is not None) + [f"T={temperature:g}"] * (temperature != 1)
-    return name + (f"[{','.join(others)}]" if others else "")
+    return f"[{','.join(others)}]" if others else ""
 
 
 def small_sample_warning(count: int, num_features: int = PAPERS_FEATURES) -> str | None:

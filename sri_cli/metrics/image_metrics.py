@@ -1,4 +1,4 @@
-"""Metrics of images alone: FID, stack-FD and the S-Acc estimate.
+"""Metrics of images alone: FID, KID, stack-FD and the S-Acc estimate.
 
 The images are new scenes of a run, or those of another tool in a folder.
 """
@@ -22,6 +22,7 @@ from sri_cli.metrics.fid import (
     statistics_of,
 )
 from sri_cli.metrics.images import ImageSource
+from sri_cli.metrics.kid import kernel_distance, kid_name
 from sri_cli.metrics.records import COUNTS, Context, Estimate, Measurement
 from sri_cli.metrics.stack_classifiers.classifiers import Judge, StackFeatures, open_judge
 
@@ -33,7 +34,7 @@ class ImageMetrics:
 
     Args:
         reference_dir: Where features of real images are cached.
-        features: Of FID, `pool3` (Inception) or `random`.
+        features: Of FID and KID, `pool3` (Inception) or `random`.
         inception_weights: File of Inception's weights, by default searched or downloaded.
         offline: Whether to download nothing.
     """
@@ -50,11 +51,12 @@ class ImageMetrics:
         self._networks: dict[str, Any] = {}
 
     def network(self, metric: str) -> Any:
-        """The judge of `sacc-estimate`, the `FeatureExtractor` of the others.
+        """The judge of `sacc-estimate`, the `FeatureExtractor` of the others (one for FID, KID).
 
         Raises:
             SriError: if FID's weights are missing.
         """
+        metric = "fid" if metric == "kid" else metric
         if metric not in self._networks:
             self._networks[metric] = self._open(metric)
         return self._networks[metric]
@@ -79,7 +81,7 @@ class ImageMetrics:
         context: Context,
         num_real: int | None = None,
     ) -> Measurement:
-        """`fid`, `stack-fd` or `sacc-estimate`; a warning is printed to stderr, too.
+        """One of COUNTS; a warning is printed to stderr, too.
 
         A distance is from `num_real` images of `data`, by default COUNTS, at most the split's.
         """
@@ -107,22 +109,31 @@ def distance(
     cache_dir: Path,
     advance: Advance = lambda done: None,
 ) -> Measurement:
-    """Frechet distance of generated from real images; `key` is `fid` or `stack_fd`."""
+    """Distance of generated from real images; `key` is `kid`, or of Frechet's `fid`, `stack_fd`."""
     check_count(generated.count)
-    split = context.split
-    real = statistics_of(real_features(data, split, num_real, extractor, cache_dir, advance))
-    other = statistics_of(generated.features(extractor, advance))
-    warnings = [small_sample_warning(min(real.count, other.count), extractor.size)]
+    split, count = context.split, generated.count
+    real = real_features(data, split, num_real, extractor, cache_dir, advance)
+    other = generated.features(extractor, advance)
+    protocol = f"{extractor.size} features, weights {extractor.digest[:12]}"
+    warnings = []
+    if key == "kid":
+        name = kid_name(split, extractor.name, **generated.naming)
+        value = Estimate(*kernel_distance(real, other), "95 % jackknife over images")
+        protocol = f"unbiased, cubic kernel; {protocol}"
+    else:
+        name = fid_name(len(real), count, split, extractor.name, **generated.naming)
+        value = Estimate(frechet_distance(statistics_of(real), statistics_of(other)))
+        warnings.append(small_sample_warning(min(len(real), count), extractor.size))
     if key == "stack_fd":
         warnings.append(no_towers_warning("stack-FD", data))
     if extractor.name == RANDOM:
         warnings.append("untrained features: the value only ranks models measured alike")
     return context.measurement(
         key,
-        fid_name(real.count, other.count, split, extractor.name, **generated.naming),
-        Estimate(frechet_distance(real, other)),
-        counts={"real": real.count, "generated": other.count},
-        protocol=f"{extractor.size} features, weights {extractor.digest[:12]}",
+        name,
+        value,
+        counts={"real": len(real), "generated": count},
+        protocol=protocol,
         slots=generated.slots,
         temperature=generated.temperature,
         warning="; ".join(filter(None, warnings)) or None,
@@ -155,6 +166,6 @@ def no_towers_warning(what: str, data: DataFile) -> str | None:
 
 
 def check_count(count: int) -> None:
-    """SriError for fewer images than have a covariance."""
+    """SriError for fewer images than have a distance."""
     if count < 2:
-        raise SriError(f"{count} generated image: a covariance needs 2 or more", "--num 10000")
+        raise SriError(f"{count} generated image: a distance needs 2 or more", "--num 10000")

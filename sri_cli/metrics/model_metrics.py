@@ -30,10 +30,30 @@ from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics import order
 from sri_cli.metrics.features import Advance
 from sri_cli.metrics.records import Context, Estimate, Measurement, mean_estimate
-from sri_cli.metrics.segmentation import ari_fg, count_objects, labels_of, msc_fg
+from sri_cli.metrics.sacc import wilson
+from sri_cli.metrics.segmentation import (
+    MIN_SHARE,
+    ari_fg,
+    count_objects,
+    count_slots,
+    labels_of,
+    mean_iou,
+    msc_fg,
+)
 from sri_cli.models.base import Losses
 
-SEGMENTATION = {"ari_fg": "ARI-FG", "msc_fg": "mSC-FG", "msc_fg_scaled": "mSC-FG scaled"}
+# Key of a measurement -> name.
+SEGMENTATION = {
+    "ari_fg": "ARI-FG",
+    "msc_fg": "mSC-FG",
+    "msc_fg_scaled": "mSC-FG scaled",
+    "mbo": "mBO",
+    "miou": "mIoU",
+    "slots_used": "slots used",
+    "slots_exact": "slot count exact",
+    "slots_difference": "slot count off by",
+}
+USED = f"used: strongest in {MIN_SHARE:.1%} of the pixels or more"
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 # Key of a measurement -> key in `order.report`, name.
 ORDER = {
@@ -88,11 +108,11 @@ class SplitTask:
 def segmentation_scores(
     task: SplitTask, context: Context, metrics: Sequence[str]
 ) -> list[Measurement]:
-    """ARI-FG and mSC-FG of decoded and attention masks.
+    """The metrics that need masks, of decoded and attention masks.
 
-    Images without foreground are left out and counted. ARI-FG is 1 or 0 on an image of one object;
-    the papers' mean includes these, so where there are some, the mean over the others stands
-    beside it.
+    Images without foreground are left out and counted; counts of slots are of all images. ARI-FG
+    is 1 or 0 on an image of one object; the papers' mean includes these, so where there are some,
+    the mean over the others stands beside it.
     """
     true_masks, labels = task.split.masks, (task.background_labels, task.void_label)
     assert true_masks is not None  # see `check_run`
@@ -111,10 +131,21 @@ def segmentation_scores(
                 covering = msc_fg(true, predicted, *labels)
                 scores[f"msc_fg{suffix}"] = covering.mean
                 scores[f"msc_fg_scaled{suffix}"] = covering.scaled
+            if "mbo" in metrics:
+                scores[f"mbo{suffix}"] = msc_fg(true, predicted, *labels).mean
+            if "miou" in metrics:
+                scores[f"miou{suffix}"] = mean_iou(true, predicted, *labels)
+            if "slots" in metrics:
+                slots, objects = count_slots(true, predicted, *labels), scores[""]
+                scores[f"slots_used{suffix}"] = slots.used
+                scores[f"slots_exact{suffix}"] = slots.on_objects == objects
+                scores[f"slots_difference{suffix}"] = (slots.on_objects - objects).abs()
+                scores[f"on_objects{suffix}"] = slots.on_objects
         return scores
 
     values = task.run(compute)
     objects = values.pop("")
+    on_objects = {key: values.pop(key) for key in list(values) if key.startswith("on_objects")}
     counts = {
         "images": len(objects),
         "without_foreground": int((objects == 0).sum()),
@@ -126,17 +157,39 @@ def segmentation_scores(
     records = []
     for key, scores in values.items():
         metric, attention, _ = key.partition("_attention")
+        protocol = f"strongest {'attention' if attention else 'decoded'} mask{how}"
+        of_slots = metric.startswith("slots")
+        if of_slots:
+            protocol += f"; {USED}"
+        if metric in ("slots_exact", "slots_difference"):
+            protocol += ", half of them foreground; against the true objects"
+        measured = partial(context.measurement, protocol=protocol, slots=task.model.num_slots)
         name = SEGMENTATION[metric] + " attention" * bool(attention)
-        measured = partial(
-            context.measurement,
-            protocol=f"strongest {'attention' if attention else 'decoded'} mask{how}",
-            slots=task.model.num_slots,
-        )
-        records.append(measured(key, name, mean_estimate(scores), counts=counts))
+        value = share_estimate(scores) if metric == "slots_exact" else mean_estimate(scores)
+        own = {"images": len(objects)} if of_slots else counts
+        records.append(measured(key, name, value, counts=own))
+        if metric == "slots_exact":
+            slots = on_objects[f"on_objects{attention}"]
+            records[-1]["confusion"] = confusion(objects, slots, task.model.num_slots)
         if metric == "ari_fg" and counts["one_object"]:
             value = mean_estimate(scores[objects > 1])
             records.append(measured(f"{key}_several", f"{name}, 2+ objects", value, counts=several))
     return records
+
+
+def share_estimate(yes: NDArray[np.float64]) -> Estimate:
+    """The share of images with a 1, and its Wilson interval."""
+    low, high = wilson(yes.sum(), len(yes)) or (None, None)
+    return Estimate(float(yes.mean()), low, high, "95 % Wilson")
+
+
+def confusion(
+    objects: NDArray[np.float64], slots: NDArray[np.float64], most: int
+) -> list[list[int]]:
+    """Numbers of images by their true objects (rows, from 0) and slots (columns, 0 to `most`)."""
+    table = np.zeros((int(objects.max()) + 1, most + 1), int)
+    np.add.at(table, (objects.astype(int), slots.astype(int)), 1)
+    return table.tolist()
 
 
 def bound_scores(task: SplitTask, context: Context) -> list[Measurement]:

@@ -40,21 +40,29 @@ NOT_LEARNED = (
     "keep_checkpoints",
     "keep_every",
 )
-# Metrics of `sri eval`: those that need the model, and the default number of generated images of
-# the others (the papers' for FID, enough for the rest), FID last because it takes longest.
+# Metrics of `sri eval`: those of a run by default, all that need the model, and the default number
+# of generated images of the others (the papers' for FID, enough for the rest), FID last because it
+# takes longest.
 METRICS = ("ari", "msc", "elbo", "order")
-COUNTS = {"stack-fd": 2_000, "sacc-estimate": 1_000, "fid": 10_000}
-ALL = (*METRICS, *COUNTS)
+SEGMENTATION = ("ari", "msc", "mbo", "miou", "slots")  # need masks
+OF_MODEL = (*SEGMENTATION, "elbo", "order")
+COUNTS = {"stack-fd": 2_000, "sacc-estimate": 1_000, "kid": 2_000, "fid": 10_000}
+DISTANCES = {"stack-fd", "kid", "fid"}  # from real images
+ALL = (*OF_MODEL, *COUNTS)
 # How the keys of measurements begin -> the metric that they are of.
 METRIC_OF = {
     "ari_fg": "ari",
     "msc_fg": "msc",
+    "mbo": "mbo",
+    "miou": "miou",
+    "slots_": "slots",
     "negative_elbo": "elbo",
     "bits_per_dimension": "elbo",
     "term_": "elbo",
     "order_": "order",
     "stack_fd": "stack-fd",
     "sacc_estimate": "sacc-estimate",
+    "kid": "kid",
     "fid": "fid",
 }
 NORMAL_95 = 1.959964
@@ -293,6 +301,12 @@ def identity(m: Measurement) -> str:
     """What was measured: the weights of a run, whatever its folder; the folder of images."""
     subject = m["subject"]
     return str(subject.get("model") or [subject.get(k) for k in ("run", "checkpoint", "images")])
+
+
+def other_features(m: Measurement) -> bool:
+    """Whether it is a distance in other features than FID's and KID's."""
+    key = m["metric"]
+    return key in ("fid", "kid") and not m["name"].startswith(key.upper())
 
 
 def split_of(m: Measurement) -> str | None:

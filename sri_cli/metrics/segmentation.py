@@ -1,10 +1,10 @@
-"""How well predicted segments match the true instances of an image: ARI-FG and mSC-FG.
+"""How well predicted segments match the true instances: ARI-FG, mSC-FG, mIoU, counts of slots.
 
 Axis legend: N images, B images of a chunk, T true labels, P predicted labels, H W pixels.
 Segmentations are integer or bool maps [N,H,W], tensors or arrays, labels from 0; true labels below
 `background_labels` are background, and pixels of the label `void` count nowhere. Everything runs on
 the device of `predicted`; scores are float64 [N]. An image without foreground has the score NaN;
-callers leave it out and count it.
+callers leave it out and count it. Counts of slots and objects are int64 [N].
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 Labels = NDArray[np.integer | np.bool_] | Tensor
+MIN_SHARE = 0.001  # of an image's pixels: in how many a used slot is the strongest
 AT_ONCE = 2**20  # pixels, or cells of tables, processed together: 8 MiB for each int64 of them
 
 
@@ -26,6 +28,13 @@ class Covering(NamedTuple):
 
     mean: Tensor
     scaled: Tensor
+
+
+class SlotCounts(NamedTuple):
+    """Slots per image [N]: all that are used, and those of them that are on objects."""
+
+    used: Tensor
+    on_objects: Tensor
 
 
 def labels_of(masks: NDArray[np.floating] | Tensor) -> Tensor:
@@ -56,10 +65,37 @@ def msc_fg(
     """Mean segmentation covering of the true foreground instances, [N] each.
 
     For every instance the best intersection over union with any segment; segments count with all
-    their pixels, including those on the background. ValueError as in `ari_fg`.
+    their pixels, including those on the background. The plain mean is also called mBO, the mean
+    best overlap of instances (Pont-Tuset et al. 2017). ValueError as in `ari_fg`.
     """
     chunks = [_covering(table, background_labels) for table in _tables(true, predicted, void)]
     return Covering(*(torch.cat(scores) for scores in zip(*chunks, strict=True)))
+
+
+def mean_iou(
+    true: Labels, predicted: Labels, background_labels: int = 1, void: int | None = None
+) -> Tensor:
+    """Mean intersection over union of the true foreground instances with a segment each, [N].
+
+    The sum of IoU over the matching of instances and segments that makes it greatest (Kuhn 1955),
+    divided by the number of instances; one without a segment adds 0. Every segment may be matched,
+    and counts with all its pixels. ValueError as in `ari_fg`.
+    """
+    tables = _tables(true, predicted, void)
+    return torch.cat([_matched(table, background_labels) for table in tables])
+
+
+def count_slots(
+    true: Labels, predicted: Labels, background_labels: int = 1, void: int | None = None
+) -> SlotCounts:
+    """How many slots each image uses, where `predicted` is the index of the strongest, [N] each.
+
+    A slot is used where it is the strongest in at least MIN_SHARE of the pixels that are not void,
+    and in one at least. A used slot is on objects where at least half of these pixels are true
+    foreground; the others draw the background. ValueError as in `ari_fg`.
+    """
+    chunks = [_slots(table, background_labels) for table in _tables(true, predicted, void)]
+    return SlotCounts(*(torch.cat(counts) for counts in zip(*chunks, strict=True)))
 
 
 def count_objects(true: Labels, background_labels: int = 1, void: int | None = None) -> Tensor:
@@ -83,18 +119,41 @@ def _adjusted_rand(table: Tensor) -> Tensor:
     return torch.where(pixels > 0, score, torch.nan)
 
 
-def _covering(table: Tensor, background_labels: int) -> Covering:
-    """[B,T,P], background included, to [B] each."""
-    area_true = table.sum(dim=2)[:, background_labels:]  # [B,T]
+def _overlaps(table: Tensor, background_labels: int) -> tuple[Tensor, Tensor]:
+    """[B,T,P], background included, to areas [B,T] and IoU [B,T,P] of the foreground's labels."""
+    area_true = table.sum(dim=2)[:, background_labels:]
     area_predicted = table.sum(dim=1)  # [B,P]
     overlap = table[:, background_labels:]
     union = area_true[:, :, None] + area_predicted[:, None] - overlap
-    best = (overlap.double() / union.clamp(min=1)).amax(dim=2)  # [B,T]
+    return area_true, overlap.double() / union.clamp(min=1)
+
+
+def _covering(table: Tensor, background_labels: int) -> Covering:
+    """[B,T,P], background included, to [B] each."""
+    area_true, overlaps = _overlaps(table, background_labels)
+    best = overlaps.amax(dim=2)  # [B,T]
     instances = (area_true > 0).sum(dim=1)
     mean = best.sum(dim=1) / instances.clamp(min=1)
     scaled = (best * area_true).sum(dim=1) / area_true.sum(dim=1).clamp(min=1)
     some = instances > 0
     return Covering(torch.where(some, mean, torch.nan), torch.where(some, scaled, torch.nan))
+
+
+def _matched(table: Tensor, background_labels: int) -> Tensor:
+    """[B,T,P], background included, to [B]. Labels without pixels have IoU 0 and add nothing."""
+    area_true, overlaps = _overlaps(table, background_labels)
+    sums = [iou[linear_sum_assignment(iou, maximize=True)].sum() for iou in overlaps.cpu().numpy()]
+    instances = (area_true > 0).sum(dim=1)
+    mean = torch.tensor(sums, dtype=torch.float64, device=table.device) / instances.clamp(min=1)
+    return torch.where(instances > 0, mean, torch.nan)
+
+
+def _slots(table: Tensor, background_labels: int) -> SlotCounts:
+    """[B,T,P], background included, to [B] each."""
+    area = table.sum(dim=1)  # [B,P]
+    foreground = table[:, background_labels:].sum(dim=1)
+    used = (area > 0) & (area >= MIN_SHARE * area.sum(dim=1, keepdim=True))
+    return SlotCounts(used.sum(dim=1), (used & (2 * foreground >= area)).sum(dim=1))
 
 
 def _tables(true: Labels, predicted: Labels, void: int | None) -> Iterator[Tensor]:

@@ -25,6 +25,7 @@ from sri_cli.metrics.records import (
     file_of,
     identity,
     largest,
+    other_features,
     split_of,
 )
 from sri_cli.metrics.tabular import Table, estimate_words, fixed
@@ -40,16 +41,32 @@ PAPER_COLUMNS = {
     "sacc": ("S-Acc %", 1, 100),
 }
 OWN_COLUMNS = {
-    "other_fd": ("FD, other features", 1, 1),
+    "mbo": ("mBO", 3, 1),
+    "miou": ("mIoU", 3, 1),
+    "slots_exact": ("slot count exact %", 1, 100),
+    "slots_difference": ("slot count off by", 2, 1),
+    "kid": ("KID x1000", 2, 1000),
+    "other_kid": ("KD x1000, other features", 2, 1000),
+    "other_fid": ("FD, other features", 1, 1),
     "stack_fd": ("stack-FD", 2, 1),
     "sacc_estimate": ("S-Acc estimate %", 1, 100),
     "order_iou": ("order IoU", 3, 1),
     "order_information": ("order MI", 3, 1),
 }
 COLUMNS = PAPER_COLUMNS | OWN_COLUMNS
-NAMED = ("fid", "other_fd", "stack_fd", "sacc")  # the measurement's name states the protocol
+NAMED = (
+    "fid",
+    "kid",
+    "other_fid",
+    "other_kid",
+    "stack_fd",
+    "sacc",
+)  # the measurement's name states the protocol
 # Beginnings of metrics in the order of the table for reading.
-ORDER = ("ari_fg", "msc_fg", "negative_elbo", "bits", "term_", "order_", "sacc", "stack_fd", "fid")
+ORDER = (
+    *("ari_fg", "msc_fg", "mbo", "miou", "slots_", "negative_elbo", "bits", "term_", "order_"),
+    *("sacc", "stack_fd", "kid", "fid"),
+)
 COUNTS = ("images", "scenes", "real", "generated", "accepted")  # counts that are shown even when 0
 # What a table may need to have explained, by what stands in one of its cells.
 LEGEND = {
@@ -59,6 +76,7 @@ LEGEND = {
     "[": "[ ]: 95 % interval",
     "shuffled": "shuffled: slots in random order",
 }
+UNITS = {1: "", 100: ", %", 1000: ", x1000"}  # of a value that is shown times this
 DOUBTFUL = "†"  # marks a value with a warning
 OF_ONE_RUN = ("run", "training_seed", "checkpoint", "model")
 
@@ -131,7 +149,7 @@ def _labels(records: Sequence[Measurement]) -> list[str]:
     """A name for each; if a subject has several values of one name, with what tells them apart."""
     alike: dict[tuple[Any, ...], list[Measurement]] = {}
     for m in records:
-        alike.setdefault((_label(m), _subject(m)), []).append(m)
+        alike.setdefault((value_name(m), _subject(m)), []).append(m)
     apart: dict[str, set[str]] = {}  # name -> facts
     for (label, _), several in alike.items():
         facts = list(map(_facts, several))
@@ -139,8 +157,8 @@ def _labels(records: Sequence[Measurement]) -> list[str]:
         apart.setdefault(label, set()).update(differ)
     labels = []
     for m in records:
-        told = [str(value) for key, value in _facts(m).items() if key in apart[_label(m)]]
-        labels.append(_label(m) + f" ({'; '.join(told)})" * bool(told))
+        told = [str(value) for key, value in _facts(m).items() if key in apart[value_name(m)]]
+        labels.append(value_name(m) + f" ({'; '.join(told)})" * bool(told))
     return labels
 
 
@@ -154,11 +172,11 @@ def _facts(m: Measurement) -> dict[str, Any]:
     }
 
 
-def _label(m: Measurement) -> str:
+def value_name(m: Measurement) -> str:
     """The name of a value with its unit."""
     if m["metric"].startswith("term_"):
         return f"{m['name']}, nats"
-    return m["name"] + ", %" * (COLUMNS.get(m["metric"], ("", 0, 1))[2] == 100)
+    return m["name"] + UNITS[COLUMNS.get(m["metric"], ("", 0, 1))[2]]
 
 
 def _counts(m: Measurement) -> str:
@@ -345,7 +363,7 @@ class Group:
             if not known:
                 continue
             remarks = []
-            if column in NAMED and known[0]["name"] != heading.removesuffix(" %"):
+            if column in NAMED and known[0]["name"] != heading.partition(" ")[0]:
                 remarks.append(known[0]["name"])
             if len(known) != len(self.runs):
                 remarks.append(f"n={len(known)}")
@@ -373,8 +391,7 @@ class Group:
 
 def column_of(m: Measurement) -> str:
     """The column of a measurement, or its metric if it has none."""
-    other_features = m["metric"] == "fid" and not m["name"].startswith("FID")
-    return "other_fd" if other_features else str(m["metric"])
+    return f"other_{m['metric']}" if other_features(m) else str(m["metric"])
 
 
 def groups_of(measurements: Iterable[Measurement], by_split: bool) -> list[Group]:

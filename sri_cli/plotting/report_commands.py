@@ -51,7 +51,11 @@ def eval_words(records: Iterable[Measurement], run: str) -> list[str]:
             options = f" --num {counts[0]}" if counts else ""
             options += "" if split == "test" else f" --split {split}"
             options += f" --seed {record['seed']}" if record["seed"] else ""
-            options += " --features random" if record["name"].startswith("FD-random") else ""
+            options += (
+                " --features random"
+                if record["name"].startswith(("FD-random", "KD-random"))
+                else ""
+            )
             metrics.setdefault(options, set()).add(names[0])
     return [
         f"eval {run} --metrics {','.join(name for name in ALL if name in names)}{options}"

@@ -57,11 +57,15 @@ class Measure(NamedTuple):
 MEASURES = {
     "stack-fd": Measure("stack-fd", "stack_fd", "stack-FD", True),
     "fid": Measure("fid", "fid", "FID", True),
+    "kid": Measure("kid", "kid", "KID x1000", True),
     "sacc-estimate": Measure("sacc-estimate", "sacc_estimate", "S-Acc estimate %"),
     "order-iou": Measure("order", "order_iou", "order IoU"),
     "order-mi": Measure("order", "order_information", "order MI"),
     "ari": Measure("ari", "ari_fg", "ARI-FG"),
     "msc": Measure("msc", "msc_fg", "mSC-FG"),
+    "mbo": Measure("mbo", "mbo", "mBO"),
+    "miou": Measure("miou", "miou", "mIoU"),
+    "slots": Measure("slots", "slots_exact", "slot count exact %"),
     "elbo": Measure("elbo", "negative_elbo", "-ELBO (nats)", True),
 }
 

@@ -21,6 +21,7 @@ from sri_cli.console import Progress, counted, duration, format_table
 from sri_cli.cores import OtherProcesses, Threads, shared_note
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import Diverged, Interrupted, SriError, SriFailure
+from sri_cli.metrics.records import SEGMENTATION
 from sri_cli.run import Workspace
 from sri_cli.signals import StopFlag, stop_on_signal
 from sri_cli.strict_json import to_json
@@ -242,7 +243,7 @@ def find_data(workspace: Workspace, study: Study, stop: StopFlag, command: str) 
         raise SriError(f"the images of {path} are damaged", f"rm {path}")
     for recipe in study.recipes.values():
         check_data(recipe, data)
-    masked = sorted({"ari", "msc"} & set(study.protocol.metrics))
+    masked = sorted(set(SEGMENTATION) & study.protocol.metrics.keys())
     if masked and not data.split(study.protocol.split).has_masks:
         raise SriError(f"{path} has no masks for {', '.join(masked)}", "remove these metrics")
     sha256 = str(data.attrs["sha256"])

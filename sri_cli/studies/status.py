@@ -22,10 +22,14 @@ EVALUATION_SEED = 0
 KEYS = {
     "stack-fd": (("stack_fd",), "generated"),
     "fid": (("fid",), "generated"),
+    "kid": (("kid",), "generated"),
     "sacc-estimate": (("sacc_estimate",), "generated"),
     "order": (("order_iou", "order_information"), "scenes"),
     "ari": (("ari_fg",), "images"),
     "msc": (("msc_fg",), "images"),
+    "mbo": (("mbo",), "images"),
+    "miou": (("miou",), "images"),
+    "slots": (("slots_exact", "slots_used", "slots_difference"), "images"),
     "elbo": (("negative_elbo", "bits_per_dimension", "term_"), "images"),
 }
 

@@ -17,7 +17,7 @@ from sri_cli.atomic import write_atomic
 from sri_cli.console import counted
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
-from sri_cli.metrics.tables import DOUBTFUL, NAMED, estimate, mark, number, rounded
+from sri_cli.metrics.tables import DOUBTFUL, NAMED, estimate, mark, number, rounded, value_name
 from sri_cli.metrics.tabular import Table, format_tables
 from sri_cli.plotting.from_runs import Options, figure_of_runs
 from sri_cli.run import Workspace
@@ -355,7 +355,9 @@ def in_words(status: RunStatus) -> str:
 
 def _heading(measure: Measure, statuses: Sequence[RunStatus]) -> str:
     """The measure's name; some measurements carry a name that states how they were made."""
-    names = [one.measured[measure.key]["name"] for one in statuses if measure.key in one.measured]
+    names = [
+        value_name(one.measured[measure.key]) for one in statuses if measure.key in one.measured
+    ]
     return names[0] if names and measure.key in NAMED else measure.heading
 
 

@@ -27,7 +27,13 @@ from sri_cli.data.sources.folder import FolderOptions, FolderSource
 from sri_cli.data.writer import DataFileWriter
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import TrainedRun, load_run, open_run
-from sri_cli.metrics.evaluate import evaluate_all, evaluate_run, parse_metrics, show_recorded
+from sri_cli.metrics.evaluate import (
+    evaluate_all,
+    evaluate_run,
+    missing_metrics,
+    parse_metrics,
+    show_recorded,
+)
 from sri_cli.metrics.image_metrics import ImageMetrics
 from sri_cli.metrics.model_metrics import SplitTask, bound_scores, segmentation_scores
 from sri_cli.metrics.records import (
@@ -38,7 +44,8 @@ from sri_cli.metrics.records import (
     recorded,
     run_subject,
 )
-from sri_cli.metrics.tables import evaluation_text
+from sri_cli.metrics.tables import evaluation_text, paper_tables
+from sri_cli.metrics.tabular import format_tables
 from sri_cli.models.build import build_model
 from sri_cli.plotting.samples import write_samples
 from sri_cli.run import Workspace
@@ -103,7 +110,7 @@ def test_recorded_measurements_are_of_the_newest_checkpoint(
     measured = evaluate_run(trained, ["elbo"], num=2)
     known, notes = show_recorded(workspace, ["tiny"])
     assert known == recorded(trained) == measured
-    assert "--metrics ari,msc,order,stack-fd,sacc-estimate,fid" in notes[0]
+    assert "--metrics ari,msc,mbo,miou,slots,order,stack-fd,sacc-estimate,kid,fid" in notes[0]
     shown = sri_eval(workspace, "--run", "tiny", "--recorded", "--table", "markdown")
     assert "| sri-mog, tiny 32 px, 10 steps |" in shown.stdout
     checkpoint = load_run(workspace.runs_root / "tiny")
@@ -128,7 +135,7 @@ def test_a_table_measures_nothing_and_shows_the_largest_sample(
     results = json.loads(shown.stdout)["results"]
     assert results == known[: len(known) // 2]  # of 12 images
     (note,) = shown.stderr.splitlines()
-    assert "--metrics msc,elbo,order,stack-fd,sacc-estimate,fid" in note
+    assert "--metrics msc,mbo,miou,slots,elbo,order,stack-fd,sacc-estimate,kid,fid" in note
     tables = [sri_eval(workspace, "--run", "tiny", "--table", *style) for style in ([], ["text"])]
     assert tables[0].stdout == tables[1].stdout
     assert "ARI-FG: 12 images" in " ".join(tables[0].stdout.split())
@@ -194,6 +201,28 @@ def test_a_void_label_is_left_out(trained: TrainedRun, tmp_path: Path) -> None:
     assert first["counts"]["one_object"] == objects.count(1) and "void label 3" in first["protocol"]
 
 
+def test_overlaps_and_counts_of_slots(workspace: Workspace, trained: TrainedRun) -> None:
+    records = evaluate_run(trained, ["msc", "mbo", "miou", "slots"])
+    by_key = {m["metric"]: m for m in records}
+    for masks in ("", "_attention"):
+        exact, off_by = by_key[f"slots_exact{masks}"], by_key[f"slots_difference{masks}"]
+        assert 0 < by_key[f"miou{masks}"]["value"] <= by_key[f"mbo{masks}"]["value"] <= 1
+        assert by_key[f"mbo{masks}"]["value"] == by_key[f"msc_fg{masks}"]["value"]
+        assert 1 <= by_key[f"slots_used{masks}"]["value"] <= 3
+        table = np.array(exact["confusion"])  # of 0 to 3 objects and 0 to 3 slots
+        assert table.shape == (4, 4) and table.sum() == exact["counts"]["images"] == 16
+        objects = np.array([len(np.unique(m)) - 1 for m in towers(16, 2)[1]])
+        assert table.sum(axis=1).tolist() == np.bincount(objects, minlength=4).tolist()
+        assert exact["value"] == np.trace(table) / 16
+        apart = abs(np.subtract.outer(np.arange(4), np.arange(4)))
+        assert off_by["value"] == pytest.approx((table * apart).sum() / 16)
+        assert exact["low"] < exact["value"] + 1e-9 and exact["high"] > exact["value"] - 1e-9
+    assert read_records(trained.run_dir) == records
+    shown = sri_eval(workspace, "--run", "tiny", "--table", "latex").stdout
+    for heading in ("mBO", "mIoU", r"slot count exact \%", "slot count off by"):
+        assert heading in shown
+
+
 def test_masks_are_needed_by_segmentation_alone(
     trained: TrainedRun, write_data: Callable[..., None], tmp_path: Path
 ) -> None:
@@ -238,10 +267,15 @@ def test_distances_in_random_features_are_not_called_fid(
     workspace: Workspace, trained: TrainedRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
     networks = ImageMetrics(workspace.data_root / "fid", features="random")
-    (record,) = evaluate_run(trained, ["fid"], num=3, networks=networks)
+    kernel, record = evaluate_run(trained, ["fid", "kid"], num=3, networks=networks)
     assert record["name"] == "FD-random-inception(3/3)" and record["metric"] == "fid"
-    assert record["counts"] == {"real": 3, "generated": 3}
+    assert kernel["name"] == "KD-random-inception" and kernel["metric"] == "kid"
+    assert kernel["counts"] == record["counts"] == {"real": 3, "generated": 3}
+    assert kernel["low"] < kernel["value"] < kernel["high"]
     assert record["warning"] in capsys.readouterr().err
+    assert {"kid", "fid"} < set(missing_metrics(trained, [kernel, record]))
+    text = format_tables(paper_tables([kernel, record]), "text")
+    assert "KD x1000, other features" in text and "KID" not in text
     assert list((workspace.data_root / "fid").iterdir())
     assert list((workspace.runs_root / "tiny" / "fid").iterdir())
 
@@ -312,9 +346,9 @@ def test_data_prepared_from_lossy_files_is_known(trained: TrainedRun, tmp_path: 
 def test_an_interrupted_evaluation_continues(workspace: Workspace, trained: TrainedRun) -> None:
     run, cache = workspace.runs_root / "tiny", workspace.data_root / "fid"
     words = ["--data-root", str(workspace.data_root), "--runs-root", str(workspace.runs_root)]
-    words += ["eval", "--run", "tiny", "--metrics", "elbo,fid", "--features", "random"]
+    words += ["eval", "--run", "tiny", "--metrics", "elbo,stack-fd"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "sri_cli", *words, "--num", "2000"],
+        [sys.executable, "-m", "sri_cli", *words, "--num", "20000"],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -329,13 +363,13 @@ def test_an_interrupted_evaluation_continues(workspace: Workspace, trained: Trai
     assert process.returncode == 75, err
     assert out == "" and "Traceback" not in err
     metrics = {m["metric"] for m in read_records(run)}
-    assert "negative_elbo" in metrics and "fid" not in metrics
+    assert "negative_elbo" in metrics and "stack_fd" not in metrics
     # The features of the real images are there already.
     (file,) = cache.rglob("*.npz")
     before = file.stat().st_mtime_ns
-    evaluate_run(trained, ["fid"], num=16, networks=ImageMetrics(cache, features="random"))
+    evaluate_run(trained, ["stack-fd"], num=16, networks=ImageMetrics(cache))
     assert file.stat().st_mtime_ns == before
-    assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["metric"] == "fid"
+    assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["metric"] == "stack_fd"
 
 
 # Wrong input --------------------------------------------------------------------------------

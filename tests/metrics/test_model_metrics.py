@@ -10,12 +10,19 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import adjusted_rand_score
+from sklearn.metrics import adjusted_rand_score, jaccard_score
 from torch import Tensor
 
-from sri_cli.metrics.model_metrics import bits_per_dimension, negative_elbo
+from sri_cli.metrics.model_metrics import bits_per_dimension, confusion, negative_elbo
 from sri_cli.metrics.order import iou_over_chance, order_consistency, report, shuffled
-from sri_cli.metrics.segmentation import ari_fg, count_objects, labels_of, msc_fg
+from sri_cli.metrics.segmentation import (
+    ari_fg,
+    count_objects,
+    count_slots,
+    labels_of,
+    mean_iou,
+    msc_fg,
+)
 from sri_cli.models.base import Losses, Objective
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -88,7 +95,7 @@ def test_ari_by_hand(true: list[int], predicted: list[int], expected: float) -> 
 
 def test_no_foreground_has_no_score() -> None:
     true, predicted = maps([0, 0, 0], [0, 1, 1]), maps([1, 2, 2], [1, 2, 2])
-    for score in (ari_fg(true, predicted), *msc_fg(true, predicted)):
+    for score in (ari_fg(true, predicted), mean_iou(true, predicted), *msc_fg(true, predicted)):
         assert score.isnan().tolist() == [True, False]
     only_background = torch.zeros(2, 4, 4, dtype=torch.uint8)
     assert scores(only_background, only_background, background_labels=4).isnan().all()
@@ -120,6 +127,67 @@ def test_covering_by_hand(
     assert covering.scaled.item() == pytest.approx(float(scaled), abs=1e-15)
 
 
+@pytest.mark.parametrize(
+    ("true", "predicted", "background", "expected"),
+    [
+        ([0, 0, 1, 1, 1, 1, 2, 2], [7, 8, 8, 8, 8, 6, 9, 9], 1, F(4, 5)),  # 3/5 and 1
+        ([0, 1, 1, 1, 2, 2], [3, 3, 3, 3, 3, 3], 1, F(1, 4)),  # one segment: 3/6, and nothing
+        ([1, 1, 1, 1, 2, 2], [0, 0, 0, 0, 0, 1], 1, F(13, 20)),  # 4/5 and 1/2
+        # Both overlap segment 0 most, 3/5 and 2/5; with 1 for the first: 1/4 and 2/5.
+        ([1, 1, 1, 1, 2, 2, 0], [0, 0, 0, 1, 0, 0, 9], 1, F(13, 40)),
+        ([0, 1, 1, 1], [0, 1, 2, 3], 1, F(1, 3)),  # an instance has one segment alone
+        ([0, 3, 3, 3], [5, 1, 1, 1], 1, F(1)),  # labels 1 and 2 nowhere
+        ([0, 1, 2, 3, 4, 4, 5], [0, 0, 0, 1, 1, 1, 2], 4, F(5, 6)),  # 2/3 and 1
+    ],
+)
+def test_iou_of_the_matching_by_hand(
+    device: torch.device, true: list[int], predicted: list[int], background: int, expected: F
+) -> None:
+    one, other = (torch.tensor(maps(labels), device=device) for labels in (true, predicted))
+    assert mean_iou(one, other, background).item() == pytest.approx(float(expected), abs=1e-15)
+
+
+@pytest.mark.parametrize(("instances", "slots"), [(4, 3), (3, 4), (4, 4)])
+def test_iou_and_best_overlap_equal_scikit_learn(instances: int, slots: int) -> None:
+    """The greatest mean Jaccard index over all one-to-one matchings, and that of each's best."""
+    true, predicted = pairs(instances, slots, images=10)
+    matched, best = [], []
+    for t, p in zip(true, predicted, strict=True):
+        objects = [k for k in np.unique(t) if k]
+        iou = [
+            [jaccard_score((t == k).ravel(), (p == s).ravel()) for s in range(slots)]
+            for k in objects
+        ]
+        padded = np.pad(iou, ((0, 0), (0, len(objects))))  # columns for instances without a segment
+        orders = itertools.permutations(range(padded.shape[1]), len(objects))
+        matched.append(max(padded[range(len(objects)), order].mean() for order in orders))
+        best.append(np.max(iou, axis=1).mean())
+    np.testing.assert_allclose(mean_iou(true, predicted), matched, rtol=1e-12)
+    np.testing.assert_allclose(msc_fg(true, predicted).mean, best, rtol=1e-12)
+
+
+def test_used_slots_by_hand(device: torch.device) -> None:
+    """Of 2,000 px a used slot has 2; on objects it has at least half of its own on foreground."""
+    true = torch.zeros(3, 40, 50, dtype=torch.uint8)
+    predicted = torch.zeros(3, 40, 50, dtype=torch.uint8, device=device)
+    predicted[:, 0, :2], predicted[:, 1, 0] = 1, 2  # 2 px: used, 1 px: not
+    predicted[:, 2, :10], predicted[:, 3, :10] = 3, 4
+    true[1:, 2, :5], true[1:, 3, :4] = 1, 1  # half of slot 3, and less than half of slot 4
+    true[1:, 0, :2] = 2
+    true[2, 5:] = 255  # void: of the 250 px that are left one is enough
+    used, on_objects = count_slots(true, predicted, void=255)
+    assert used.tolist() == [4, 4, 5] and on_objects.tolist() == [0, 2, 2]
+    assert count_slots(true, predicted, background_labels=2, void=255).on_objects.tolist() == [
+        0,
+        1,
+        1,
+    ]
+    objects = count_objects(true, 1, 255)
+    assert objects.tolist() == [0, 2, 2]
+    table = confusion(objects.double().numpy(), on_objects.cpu().double().numpy(), 5)
+    assert table == [[1, 0, 0, 0, 0, 0], [0] * 6, [0, 0, 2, 0, 0, 0]]
+
+
 def test_void_pixels_count_nowhere(device: torch.device) -> None:
     """As if an image had no such pixels, neither in an instance nor in a segment that covers it."""
     true, predicted = maps([0, 1, 1, 2, 2], [0, 1, 1, 1, 0]), maps([5, 5, 6, 7, 7], [5, 5, 6, 6, 5])
@@ -134,6 +202,9 @@ def test_void_pixels_count_nowhere(device: torch.device) -> None:
         msc_fg(true_void, predicted_void, void=255), msc_fg(true, predicted), strict=True
     ):
         assert void.tolist() == without.tolist()
+    assert (
+        mean_iou(true_void, predicted_void, void=255).tolist() == mean_iou(true, predicted).tolist()
+    )
     assert count_objects(true_void, 1, 255).tolist() == [2, 1]
     assert count_objects(true_void).tolist() == [3, 2]  # a label like any other
     assert count_objects(true_void, 2, 255).tolist() == [1, 0]
