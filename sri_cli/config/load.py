@@ -1,8 +1,9 @@
 """Recipe file + data set + overrides -> Recipe, or an error that lists everything wrong with them.
 
 A file has the keys of a Recipe and a `datasets:` block, which maps data-set names to the model and
-train keys that differ there. `data:` names the default data set, whose block holds for every data
-set that has none. A run's recipe.yaml also says what it was trained on, which is no setting.
+train keys that differ there; `tiny:` in a block, those that differ with size=tiny. `data:` names
+the default data set, whose block holds for every data set that has none. A run's recipe.yaml also
+says what it was trained on, which is no setting.
 """
 
 from __future__ import annotations
@@ -66,9 +67,10 @@ def load_recipe(
         _make_absolute(assignments, "model.encoder", Path())
         recipe, more = _resolve(tree, blocks, chosen, assignments)
         faults += more
-        for other in blocks:
-            if other != chosen:
-                _, more = _resolve(tree, blocks, other, {})
+        for other, block in blocks.items():
+            sizes = ["paper"] * (other != chosen) + ["tiny"] * ("tiny" in (block or {}))
+            for size in sizes:
+                _, more = _resolve(tree, blocks, other, {"size": size})
                 faults += [f"with data {other}: {fault}" for fault in more if fault not in faults]
         if recipe is not None and not faults:
             return recipe
@@ -237,11 +239,13 @@ def _block_faults(blocks: Any) -> Iterator[str]:
             yield f"datasets.{name}: should be a section with model or train, not {block!r}"
             continue
         for key, part in (block or {}).items():
-            if key not in ("model", "train"):
-                near = did_you_mean(str(key), ("model", "train"))
+            if key not in ("model", "train", "tiny"):
+                near = did_you_mean(str(key), ("model", "train", "tiny"))
                 yield f"datasets.{name}.{key}: unknown key{near}"
             elif not isinstance(part, dict):
                 yield f"datasets.{name}.{key}: should be a section of keys, not {part!r}"
+            elif key == "tiny":
+                yield from _block_faults({f"{name}.tiny": part})
 
 
 def _parse(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -281,10 +285,9 @@ def _resolve(
     merged = deepcopy(tree)
     if data is not None:
         merged["data"] = data
-    block = blocks.get(str(data if data in blocks else tree.get("data")))
-    for section, part in (block or {}).items():
-        if isinstance(merged.setdefault(section, {}), dict):
-            merged[section] |= part
+    block = dict(blocks.get(str(data if data in blocks else tree.get("data"))) or {})
+    tiny = block.pop("tiny", {})
+    _merge(merged, block)
     size_before, size = merged.get("size", "paper"), assignments.get("size")
     if (size_before, size) == ("tiny", "paper"):
         return None, ["size=paper: this recipe is shrunk already; name the one that it came from"]
@@ -294,11 +297,19 @@ def _resolve(
     sections = [merged.get(name) for name in ("model", "train")]
     if size == "tiny" and size_before != "tiny" and all(isinstance(p, dict) for p in sections):
         shrink(merged)
+        _merge(merged, tiny)
         _assign_all(merged, assignments)
     try:
         return Recipe.model_validate(merged), []
     except ValidationError as error:
         return None, faults_of(error)
+
+
+def _merge(tree: Tree, block: Tree) -> None:
+    """Set the keys of a block's sections."""
+    for section, part in block.items():
+        if isinstance(tree.setdefault(section, {}), dict):
+            tree[section] |= part
 
 
 def _assign_all(tree: Tree, assignments: Mapping[str, Any]) -> None:

@@ -127,6 +127,8 @@ def test_all_faults_at_once(recipe_file: Path) -> None:
         ("    model: {slots: 5}", "    model: 5", ["datasets.far.model", "not 5"]),
         ("slots: 5", "slotz: 5", ["with data far: model.slotz"]),
         ("near: {}", "near: 3", ["datasets.near", "not 3"]),
+        ("near: {}", "near: {tiny: {modle: {}}}", ["datasets.near.tiny.modle"]),
+        ("near: {}", "near: {tiny: {model: {slotz: 5}}}", ["with data near: model.slotz"]),
     ],
 )
 def test_bad_files(recipe_file: Path, old: str, new: str, parts: list[str]) -> None:

@@ -80,6 +80,18 @@ def test_tiny_of_any_recipe(name: str) -> None:
     assert (paper.size, paper.model.system) == ("paper", recipe.model.system)
 
 
+def test_tiny_of_a_data_set_with_settings_for_it() -> None:
+    for name, data in EVERY:
+        with torch.device("meta"):
+            build_model(**load_recipe(name, data, ["size=tiny"]).model.model_dump())
+
+    def slots(data: str, *overrides: str) -> int:
+        return load_recipe("sri-g", data, ["size=tiny", *overrides]).model.slots
+
+    assert (slots("shapestacks"), slots("tetrominoes"), slots("multi-dsprites")) == (5, 5, 7)
+    assert slots("multi-dsprites", "model.slots=6") == 6
+
+
 def test_unknown_recipe(tmp_path: Path) -> None:
     with pytest.raises(SriError, match=r"no recipe sri-mgo \(did you mean sri-mog\?\)") as error:
         recipe_path("sri-mgo")
