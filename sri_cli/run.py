@@ -49,8 +49,12 @@ PREPARED_AS = {
 
 def prepare_hint(how: str, name: str, size: int | str) -> str:
     """The hint that names the command which makes a data set, by default from the user's images."""
-    arguments = PREPARED_AS.get(name, f"folder DIR --name {name}")
-    return f"{how}: sri prepare {arguments} --size {size}"
+    return f"{how}: sri prepare {prepared_as(name)} --size {size}"
+
+
+def prepared_as(name: str) -> str:
+    """The arguments of `sri prepare` that make a data set, by default from the user's images."""
+    return PREPARED_AS.get(name, f"folder DIR --name {name}")
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,10 @@ class Workspace:
             if candidate.is_file():
                 return candidate
         others = ", ".join(map(str, self.data_files().get(name_or_file, {}).values()))
+        known = [*self.data_files(), *PREPARED_AS]
+        near = "" if name_or_file in known else did_you_mean(name_or_file, known)
         raise SriError(
-            f"no data file {path}" + (f", but {others} exists" if others else ""),
+            f"no data file {path}" + (f", but {others} exists" if others else near),
             prepare_hint("make it with", name_or_file, size),
         )
 

@@ -47,6 +47,11 @@ def test_missing_data_says_how_to_make_it(workspace: Workspace) -> None:
     with pytest.raises(SriError) as error:
         workspace.find_data("demo-towers", 32)
     assert "shapestacks --preset demo --size 32" in (error.value.hint or "")
+    with pytest.raises(SriError) as error:
+        workspace.find_data("objects-room-six-objects", 64)
+    assert "objects-room --from bucket --test-set six_objects" in (error.value.hint or "")
+    with pytest.raises(SriError, match=r"did you mean clevrtex-camo\?"):
+        workspace.find_data("clevrtex-camp", 64)
 
 
 def test_missing_data_file_and_folder(workspace: Workspace, tmp_path: Path) -> None:

@@ -23,7 +23,16 @@ from sri_cli.config.load import (
 from sri_cli.config.schema import ModelSection, Recipe, flatten
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError, did_you_mean
-from sri_cli.run import COMMANDS, LOCK_NAME, RECIPE_NAME, Workspace, is_path, lock_run
+from sri_cli.run import (
+    COMMANDS,
+    LOCK_NAME,
+    PREPARED_AS,
+    RECIPE_NAME,
+    Workspace,
+    is_path,
+    lock_run,
+    prepared_as,
+)
 from sri_cli.training.log import RunLog
 
 HISTORY = re.compile(
@@ -101,12 +110,13 @@ def resolve_run(
 def no_data_set(workspace: Workspace, recipe_name: str, data: str) -> SriError:
     """The error for a name that neither the recipe nor a prepared file has."""
     prepared = workspace.data_files()
-    near = did_you_mean(data, [*data_sets(recipe_name), *prepared])
+    known = [*data_sets(recipe_name), *prepared]
+    near = "" if data in PREPARED_AS else did_you_mean(data, known)
     others = f"prepared: {', '.join(prepared)}; " if prepared else ""
     file = f"; for a file, name its folder: ./{data}" if Path(data).is_file() else ""
     return SriError(
         f"no data set {data} is prepared in {workspace.data_root}{near}",
-        f"{others}to make one: sri prepare folder DIR --name {data}{file}",
+        f"{others}to make one: sri prepare {prepared_as(data)}{file}",
     )
 
 

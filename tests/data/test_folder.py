@@ -361,6 +361,7 @@ def test_unusable_files_are_left_out_or_refused(kind: str, monkeypatch: pytest.M
         (["others"], "1 mask"),
         (["bad"], "3 of 3 images"),
         (["few"], "too few images (2)"),
+        (["three"], "1 of 3 images cannot be used: 02: "),
         (["mine", "--scenes", "4"], "4 train"),
     ],
 )
@@ -370,6 +371,8 @@ def test_errors_leave_nothing(words: list[str], reported: str) -> None:
     save("twice/00.png", [[1]])
     save("twice/00.jpg", [[1]])
     greys(2, folder="few")
+    greys(3, folder="three")
+    Path("three/02.png").write_text("not an image")
     greys(4, folder="图片")
     greys(4, folder="others")
     save("others/masks/zz.png", np.zeros((8, 8)))

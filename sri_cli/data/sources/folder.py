@@ -231,7 +231,12 @@ class FolderSource(Source):
         usable = [entry for entry in entries if entry.name in looks]
         if problems:
             notes.append(self._report(problems, refuse=self.options.strict or not usable))
-        plan = self._split(usable)
+        try:
+            plan = self._split(usable)
+        except SriError:
+            if problems:  # without them there were enough
+                self._report(problems, refuse=True)
+            raise
         if self.test_only:
             notes.append("a test set alone: no images for training and validation")
         elif self.by_masks:
