@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -152,6 +153,21 @@ def test_pieces_are_resized_from_35_px_unless_that_is_chosen(
     assert whole.masks is not None
     assert np.bincount(whole.masks[0].ravel()).tolist() == [35 * 35 - 300, 100, 100, 100]
     assert whole.factors["color"].tolist() == [np.arange(12).reshape(4, 3).tolist()]
+
+
+@pytest.mark.parametrize(("name", "px"), [("multi-dsprites", 64), ("tetrominoes", 35)])
+def test_groups_of_efficientmorl(name: str, px: int) -> None:
+    with h5py.File("some.h5", "w") as file:
+        for split, count in (("train", 4), ("val", 2), ("test", 3)):
+            masks = np.zeros((count, 4, px, px, 1), np.uint8)
+            masks[:, 2, :20] = 255
+            file[f"{split}/imgs"] = np.full((count, px, px, 3), 50 + count, np.uint8)
+            file[f"{split}/masks"] = masks
+    assert sri(name, "--from", "some.h5", "--size", "64").exit_code == 0
+    data = DataFile(f"data/{name}-64.h5")
+    masks_there = data.split("val").masks
+    assert data.counts == {"train": 4, "val": 2, "test": 3} and masks_there is not None
+    assert np.unique(masks_there).tolist() == [0, 2] and (data.split("test").images == 53).all()
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
