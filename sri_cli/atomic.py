@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,6 +90,36 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Write `data` to `path`, or leave `path` as it was; see `replace_file`."""
     with replace_file(path) as temporary:
         temporary.write_bytes(data)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; when the block ends, it becomes `path`.
+
+    Any error in the block removes it. `path` must be missing, or an empty folder.
+
+    Raises:
+        SriError: `path` exists and is no empty folder.
+        SriFailure: when the disk refuses (OSError in the block included).
+    """
+    path = path.absolute()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise SriError(f"{path} is not an empty folder", "name a new folder")
+    ensure_folder(path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir()
+        yield temporary
+        if path == Path.cwd():  # a new folder of this name would not be the one the shell is in
+            for file in sorted(temporary.iterdir()):
+                os.replace(file, path / file.name)
+        else:
+            os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def lock_file(

@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -21,20 +22,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sri_cli import __version__
-from sri_cli.atomic import cannot_write, ensure_folder, sync_folder
+from sri_cli.atomic import cannot_write, ensure_folder, list_folder, sync_folder
 from sri_cli.errors import SriError
-from sri_cli.run import checkpoints_in
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 FORMAT = 1
+DESCRIBED = ("data", "source", "imported", "started_from")  # sections of `extra`
+CHECKPOINT_NAME = re.compile(r"step-\d+")
 WEIGHTS, STATE, META = "model.safetensors", "state.pt", "meta.json"
 
 
 class BrokenCheckpoint(SriError):
     """A checkpoint that is incomplete, altered, or of another format."""
+
+
+@dataclass(frozen=True)
+class RunRef:
+    """A run and a checkpoint of it (None: the newest valid one)."""
+
+    run_dir: Path
+    checkpoint: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -49,9 +59,15 @@ class Checkpoint:
 
     def weights(self) -> dict[str, Tensor]:
         """The model's state dict, on the CPU."""
+        from safetensors import SafetensorError
         from safetensors.torch import load
 
-        return load((self.path / WEIGHTS).read_bytes())
+        try:
+            return load((self.path / WEIGHTS).read_bytes())
+        except SafetensorError as error:
+            raise BrokenCheckpoint(
+                f"{self.path}: {WEIGHTS} holds no tensors", "name another run or checkpoint"
+            ) from error
 
     def state(self) -> dict[str, Any]:
         """The training state, on the CPU; SriError for a shipped model, which has none."""
@@ -63,6 +79,22 @@ class Checkpoint:
                 "train another: sri train --recipe NAME --run DIR",
             )
         return torch.load(self.path / STATE, map_location="cpu", weights_only=True)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether `path` is named as a finished checkpoint folder."""
+    return bool(CHECKPOINT_NAME.fullmatch(path.resolve().name)) and path.is_dir()
+
+
+def checkpoints_in(run_dir: Path) -> list[Path]:
+    """The checkpoint folders of a run, oldest first."""
+    checkpoints = [path for path in list_folder(run_dir / "checkpoints") if is_checkpoint(path)]
+    return sorted(checkpoints, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def newest_time(run_dir: Path) -> float:
+    """The modification time of the run's newest checkpoint, in seconds."""
+    return max(path.stat().st_mtime for path in checkpoints_in(run_dir))
 
 
 def checkpoint_path(run_dir: Path, step: int) -> Path:
@@ -94,15 +126,7 @@ def save(
         buffer = io.BytesIO()
         torch.save(state, buffer)
         files[STATE] = buffer.getvalue()
-    meta = {
-        "format": FORMAT,
-        "version": __version__,
-        "step": step,
-        "files": {name: sha256(data) for name, data in files.items()},
-        "recipe": recipe,
-        "extra": extra or {},
-    }
-    files[META] = json.dumps(meta | {"sha256": _digest(meta)}, indent=2).encode()
+    files[META] = meta_bytes(step, files, recipe, extra or {})
     target = checkpoint_path(run_dir, step)
     ensure_folder(target.parent)
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -126,9 +150,24 @@ def save(
     return target
 
 
-def verify(path: Path) -> Checkpoint:
+def meta_bytes(
+    step: int, files: Mapping[str, bytes], recipe: dict[str, Any], extra: dict[str, Any]
+) -> bytes:
+    """The content of meta.json for these files."""
+    meta = {
+        "format": FORMAT,
+        "version": __version__,
+        "step": step,
+        "files": {name: sha256(data) for name, data in files.items()},
+        "recipe": recipe,
+        "extra": extra,
+    }
+    return json.dumps(meta | {"sha256": _digest(meta)}, indent=2).encode()
+
+
+def verify(path: Path, meta_name: str = META) -> Checkpoint:
     """The checkpoint at `path`, every byte checked; BrokenCheckpoint names the bad file."""
-    meta = read_meta(path)
+    meta = read_meta(path, meta_name)
     for name, digest in meta["files"].items():
         try:
             data = (path / name).read_bytes()
@@ -207,17 +246,29 @@ def _digest(meta: dict[str, Any]) -> str:
     return sha256(json.dumps(meta, sort_keys=True).encode())
 
 
-def read_meta(path: Path) -> dict[str, Any]:
+def read_meta(path: Path, name: str = META) -> dict[str, Any]:
     """The content of meta.json without its digest; BrokenCheckpoint if that does not fit."""
     try:
-        meta = json.loads((path / META).read_bytes())
+        meta = json.loads((path / name).read_bytes())
         digest = meta.pop("sha256")
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise BrokenCheckpoint(f"{path}: {META} cannot be read") from error
+    except (OSError, ValueError, RecursionError, KeyError, AttributeError, TypeError) as error:
+        raise BrokenCheckpoint(f"{path}: {name} cannot be read") from error
     if digest != _digest(meta):
-        raise BrokenCheckpoint(f"{path}: {META} is incomplete or altered")
-    if meta["format"] != FORMAT:
-        raise BrokenCheckpoint(f"{path}: format {meta['format']}, this version reads {FORMAT}")
+        raise BrokenCheckpoint(f"{path}: {name} is incomplete or altered")
+    if meta.get("format") != FORMAT:
+        raise BrokenCheckpoint(f"{path}: format {meta.get('format')}, this version reads {FORMAT}")
+    extra = meta.get("extra")
+    if not (
+        type(meta.get("step")) is int
+        and meta["step"] >= 0
+        and isinstance(meta.get("version"), str)
+        and isinstance(meta.get("recipe"), dict)
+        and isinstance(extra, dict)
+        and all(isinstance(extra.get(key, {}), dict) for key in DESCRIBED)
+        and isinstance(meta.get("files"), dict)
+        and {WEIGHTS} <= meta["files"].keys() <= {WEIGHTS, STATE}
+    ):
+        raise BrokenCheckpoint(f"{path}: {name} does not describe a model")
     return meta
 
 

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sri_cli.atomic import cannot_write, list_folder, write_atomic
+from sri_cli import hub
+from sri_cli.atomic import cannot_write, list_folder
+from sri_cli.checkpoint import RunRef, checkpoints_in, is_checkpoint, newest_time
 from sri_cli.errors import SriError, did_you_mean
+from sri_cli.hub import COMMANDS as COMMANDS
+from sri_cli.hub import LOG_NAME, RECIPE_NAME
+from sri_cli.hub import MEASUREMENTS as MEASUREMENTS
 
-CHECKPOINT_NAME = re.compile(r"step-\d+")
 RESERVED_RUN = "pretrained"
-# Files in a run folder
-RECIPE_NAME = "recipe.yaml"  # resolved, and what it was trained on
-COMMANDS = "command.txt"  # the commands that trained it
-LOG_NAME = "log.jsonl"  # of the training
-MEASUREMENTS = "metrics.jsonl"  # every evaluation appends to it
-LOCK_NAME = ".lock"  # held by the process that trains it
+LOCK_NAME = ".lock"  # in a run folder, held by the process that trains it
 SHIPPED = Path(__file__).parent / RESERVED_RUN
 HINTED_RUNS = 5  # in an error; the latest
 # Data set name -> the arguments of `sri prepare` that make it.
@@ -55,14 +53,6 @@ def prepare_hint(how: str, name: str, size: int | str) -> str:
 def prepared_as(name: str) -> str:
     """The arguments of `sri prepare` that make a data set, by default from the user's images."""
     return PREPARED_AS.get(name, f"folder DIR --name {name}")
-
-
-@dataclass(frozen=True)
-class RunRef:
-    """A run and a checkpoint of it (None: the newest valid one)."""
-
-    run_dir: Path
-    checkpoint: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -119,14 +109,18 @@ class Workspace:
     def find_run(self, arg: str | None = None) -> RunRef:
         """The run that `arg` names: a folder, a name or a checkpoint; None: the latest run.
 
-        `pretrained` is the shipped model. It is copied to the runs folder, where its samples and
-        figures will be.
+        `pretrained` is the shipped model, `hf:OWNER/NAME` one of the Hugging Face Hub; these and
+        folders of `sri export` are copied to the runs folder, where samples and figures will be.
 
         Raises:
             SriError: when there is no such run, or it has no checkpoint.
+            SriFailure: the hub cannot be reached.
         """
         if arg == RESERVED_RUN:
-            return self._shipped_run()
+            run_dir = self.runs_root / RESERVED_RUN
+            return RunRef(run_dir, hub.copy_to_run(SHIPPED, run_dir))
+        if arg is not None and arg.startswith(hub.PREFIX):
+            return hub.open_repository(arg, self.runs_root)
         if arg is None:
             names = self.run_names()
             if not names:
@@ -141,6 +135,8 @@ class Workspace:
             raise SriError(f"no run {arg}{near}", self._runs_hint())
         if is_checkpoint(path):
             return RunRef(path.parent.parent, path)
+        if hub.is_exported(path):
+            return hub.open_folder(path, self.runs_root)
         if not checkpoints_in(path):
             raise SriError(
                 f"run {path} has no checkpoint",
@@ -149,16 +145,10 @@ class Workspace:
         return RunRef(path)
 
     def run_names(self) -> list[str]:
-        """All runs with a checkpoint but the shipped one, latest first."""
-        own = (run for run in visible(self.runs_root) if run.name != RESERVED_RUN)
-        folders = [run for run in own if checkpoints_in(run)]
+        """All runs with a checkpoint but the shipped and exported ones, latest first."""
+        found = (run for run in visible(self.runs_root) if run.name != RESERVED_RUN)
+        folders = [run for run in found if checkpoints_in(run) and not hub.opened_from(run)]
         return [run.name for run in sorted(folders, key=newest_time, reverse=True)]
-
-    def _shipped_run(self) -> RunRef:
-        run_dir, checkpoint = self.runs_root / RESERVED_RUN, checkpoints_in(SHIPPED)[-1]
-        for file in sorted(path for path in SHIPPED.rglob("*") if path.is_file()):
-            _copy_shipped(file, run_dir / file.relative_to(SHIPPED))
-        return RunRef(run_dir, run_dir / checkpoint.relative_to(SHIPPED))
 
     def _runs_hint(self) -> str:
         names = self.run_names()
@@ -231,31 +221,3 @@ def lock_run(run_dir: Path, hint: str) -> Iterator[None]:
 def is_path(text: str) -> bool:
     """Whether `text` means a file or folder rather than a name to look up."""
     return os.sep in text or text in (".", "..") or text.endswith(".h5")
-
-
-def is_checkpoint(path: Path) -> bool:
-    """Whether `path` is named as a finished checkpoint folder."""
-    return bool(CHECKPOINT_NAME.fullmatch(path.resolve().name)) and path.is_dir()
-
-
-def checkpoints_in(run_dir: Path) -> list[Path]:
-    """The checkpoint folders of a run, oldest first."""
-    checkpoints = [path for path in list_folder(run_dir / "checkpoints") if is_checkpoint(path)]
-    return sorted(checkpoints, key=lambda path: int(path.name.removeprefix("step-")))
-
-
-def newest_time(run_dir: Path) -> float:
-    """The modification time of the run's newest checkpoint, in seconds."""
-    return max(path.stat().st_mtime for path in checkpoints_in(run_dir))
-
-
-def _copy_shipped(file: Path, target: Path) -> None:
-    """Copy `file` where it is missing or differs; add its measurements to existing ones."""
-    data = file.read_bytes()
-    existing = target.read_bytes() if target.is_file() else b""
-    if file.name == MEASUREMENTS:
-        lines = existing.splitlines()
-        lines += [line for line in data.splitlines() if line not in lines]
-        data = b"".join(line + b"\n" for line in lines)
-    if data != existing:
-        write_atomic(target, data)

@@ -40,7 +40,9 @@ def weights(step: int, numbers: int = 1000) -> dict[str, torch.Tensor]:
 
 def save(run: Path, step: int, numbers: int = 1000) -> Path:
     state = {"step": step, "moment": torch.full((numbers,), float(step))}
-    return checkpoints.save(run, step, weights(step, numbers), RECIPE, state, {"data": "towers"})
+    return checkpoints.save(
+        run, step, weights(step, numbers), RECIPE, state, {"data": {"name": "towers"}}
+    )
 
 
 def steps(run: Path) -> list[int]:
@@ -49,11 +51,13 @@ def steps(run: Path) -> list[int]:
 
 def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
     tensor = torch.randn(4, 3, 5, 5).contiguous(memory_format=torch.channels_last)
-    path = checkpoints.save(tmp_path, 25000, {"w": tensor}, RECIPE, {"x": 3}, {"data": "towers"})
+    path = checkpoints.save(
+        tmp_path, 25000, {"w": tensor}, RECIPE, {"x": 3}, {"data": {"name": "towers"}}
+    )
     assert path == tmp_path / "checkpoints" / "step-000025000"
     saved = checkpoints.newest_good(tmp_path)
     assert saved is not None
-    assert (saved.step, saved.recipe, saved.extra) == (25000, RECIPE, {"data": "towers"})
+    assert (saved.step, saved.recipe, saved.extra) == (25000, RECIPE, {"data": {"name": "towers"}})
     assert torch.equal(saved.weights()["w"], tensor)
     assert saved.state() == {"x": 3}
 

@@ -16,6 +16,7 @@ from sri_cli.config.schema import Recipe
 from sri_cli.data.dataset import DataFile
 from sri_cli.device import choose_device, keep_freed_memory
 from sri_cli.errors import SriError
+from sri_cli.hub import opened_from
 from sri_cli.models.base import SlotVAE
 from sri_cli.models.build import build_model
 from sri_cli.run import RunRef, Workspace
@@ -25,7 +26,8 @@ from sri_cli.run import RunRef, Workspace
 class TrainedRun:
     """A model with the recipe, step and run folder of its checkpoint.
 
-    `extra` is what the checkpoint records besides: data set, precision, origin.
+    `extra` is what the checkpoint records besides (data set, precision, origin), and what a copy of
+    an exported model was opened from.
     """
 
     model: SlotVAE
@@ -148,6 +150,13 @@ def load_run(
         raise SriError(f"run {ref.run_dir} has no checkpoint yet", "train it: sri train ...")
     recipe = recipe_from_dict(saved.recipe)
     model = build_model(**recipe.model.model_dump())
-    model.load_state_dict(saved.weights())
-    trained = TrainedRun(model.to(device).eval(), recipe, saved.step, ref.run_dir, saved.extra)
+    try:
+        model.load_state_dict(saved.weights())
+    except RuntimeError as error:  # torch's, about missing, unexpected or misshapen tensors
+        raise SriError(
+            f"the weights of {saved.path} do not fit its recipe", "name another run"
+        ) from error
+    origin = opened_from(ref.run_dir)
+    extra = saved.extra | ({"opened_from": origin} if origin else {})
+    trained = TrainedRun(model.to(device).eval(), recipe, saved.step, ref.run_dir, extra)
     return trained if workspace is None else replace(trained, workspace=workspace)

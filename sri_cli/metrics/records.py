@@ -155,9 +155,11 @@ def lossy_warning(what: str, count: int | None) -> str | None:
 def run_subject(trained: TrainedRun) -> dict[str, Any]:
     """The checkpoint that is measured."""
     recipe = trained.recipe
+    origin = trained.extra.get("opened_from")
     return {
         "kind": "run",
         "run": str(trained.run_dir),
+        **({"opened_from": origin} if origin else {}),
         "recipe": recipe.name,
         "size": None if recipe.size == "paper" else recipe.size,
         "settings": _settings(trained),

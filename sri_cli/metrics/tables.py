@@ -78,7 +78,7 @@ LEGEND = {
 }
 UNITS = {1: "", 100: ", %", 1000: ", x1000"}  # of a value that is shown times this
 DOUBTFUL = "†"  # marks a value with a warning
-OF_ONE_RUN = ("run", "training_seed", "checkpoint", "model")
+OF_ONE_RUN = ("run", "opened_from", "training_seed", "checkpoint", "model")
 
 
 def evaluation_text(records: Sequence[Measurement]) -> str:

@@ -31,7 +31,7 @@ from sri_cli.strict_json import Record, from_json, to_json
 
 FIGURES, SAMPLES, SEGMENTS = "figures", "samples", "segments"  # folders of a run
 LATEST = "latest"
-OF_RUN = ("run", "step", "checkpoint", "model")
+OF_RUN = ("run", "opened_from", "step", "checkpoint", "model")
 NOT_COMPARED = ("command", "sri", "run", "trained_on")  # what decides no pixel
 
 
@@ -40,7 +40,9 @@ def record_of(runs: Sequence[TrainedRun], verb: str, **settings: Any) -> Record:
     facts = []
     for run in runs:
         subject = run_subject(run)
-        facts.append({key: subject[key] for key in OF_RUN} | {"trained_on": run.caption})
+        facts.append(
+            {key: subject[key] for key in OF_RUN if key in subject} | {"trained_on": run.caption}
+        )
     about = facts[0] if len(facts) == 1 else {"runs": facts}
     return {"command": this_command(), "sri": __version__, "verb": verb, **about, **settings}
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import codecs
 import hashlib
 import math
-import os
-import shutil
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from sri_cli import checkpoint as checkpoints
-from sri_cli.atomic import cannot_write, ensure_folder, list_folder, sync_folder
+from sri_cli.atomic import list_folder, new_folder
 from sri_cli.config.schema import Recipe
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
@@ -164,22 +162,14 @@ def note_of_assumptions(name: str, recipe: Recipe) -> str:
 def write_run(
     run_dir: Path, recipe: Recipe, step: TrainStep, done: int, extra: dict[str, Any], command: str
 ) -> None:
-    """Write the run folder as training would, under a temporary name, then rename it."""
-    ensure_folder(run_dir.parent)
-    temporary = run_dir.with_name(f".{run_dir.name}.{os.getpid()}.tmp")
-    try:
-        describe_run(temporary, recipe, {"started_from": extra["imported"]})
-        begin_command(temporary, command, done)
-        end_command(temporary, done)
+    """Write the run folder as training would, completely or not at all."""
+    with new_folder(run_dir) as folder:
+        describe_run(folder, recipe, {"started_from": extra["imported"]})
+        begin_command(folder, command, done)
+        end_command(folder, done)
         state = {"step": step.state(), "attempt": 0}
         values = recipe.model_dump(mode="json")
-        checkpoints.save(temporary, done, step.model.state_dict(), values, state, extra)
-        os.rename(temporary, run_dir)
-        sync_folder(run_dir.parent)
-    except OSError as error:
-        raise cannot_write(run_dir, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        checkpoints.save(folder, done, step.model.state_dict(), values, state, extra)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from sri_cli import checkpoint as checkpoints
 from sri_cli.config.load import recipe_from_dict
 from sri_cli.config.schema import Recipe
 from sri_cli.errors import SriError
+from sri_cli.hub import opened_from
 from sri_cli.run import Workspace, checkpoints_in
 from sri_cli.training.importing import (
     check_match,
@@ -113,8 +114,10 @@ def from_run(
             f"the weights of {saved.path} do not fit recipe {recipe.name}: {'; '.join(lists)}",
             f"they are of a model with {' '.join(words)}" if words else "name another run",
         )
+    exported = opened_from(ref.run_dir)
     origin = {
         "run": ref.run_dir.name,
+        **({"opened_from": exported} if exported else {}),
         "step": saved.step,
         "data": saved.extra.get("data", {}).get("name", saved.recipe["data"]),
         "sha256": checkpoints.sha256((saved.path / checkpoints.WEIGHTS).read_bytes()),
