@@ -26,7 +26,7 @@ from sri_cli.run import Workspace
 def command(
     workspace: Workspace, run: str | None, half: bool, licence: str, directory: Path
 ) -> None:
-    """Write a model with its card, in the layout of the Hugging Face Hub.
+    """Write a model and its card for the Hugging Face Hub.
 
     DIR holds weights (safetensors), recipe, log, measurements and a README.md. It works as --run
     DIR, and as --run hf:OWNER/NAME once it is uploaded: hf upload OWNER/NAME DIR

@@ -36,7 +36,7 @@ VERBS = {
     "eval": "Measure trained models or folders of generated images.",
     "label-sacc": "Judge by eye whether stacks in generated scenes are plausible.",
     "runs": "List, compare and remove runs.",
-    "export": "Write a model with its card, in the layout of the Hugging Face Hub.",
+    "export": "Write a model and its card for the Hugging Face Hub.",
     "study": "Run recipes by seeds, with a verdict on each claim.",
     "report": "Write one HTML page about runs.",
     "bench": "Measure training, sampling and data loading on this machine.",

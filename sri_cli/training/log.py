@@ -7,14 +7,16 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sri_cli.atomic import cannot_write, write_atomic
-from sri_cli.config.schema import Recipe
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.run import LOG_NAME
 from sri_cli.strict_json import Record, from_json, read_lines, to_json, without_nan
-from sri_cli.training.trackers import TRACKERS, Tracker
+
+if TYPE_CHECKING:  # `sri runs ls` reads logs without pydantic
+    from sri_cli.config.schema import Recipe
+    from sri_cli.training.trackers import Tracker
 
 RETRY_SEC = 300.0  # after which a tracker that failed is tried again
 TAIL_BYTES = 2**16  # of a log, more than its last records have
@@ -35,6 +37,8 @@ class RunLog:
             SriFailure: the disk refuses, or a tracker that holds nothing of the run yet does:
                 before the first step nothing is lost. One that does is tried again later.
         """
+        from sri_cli.training.trackers import TRACKERS
+
         for name in names:
             tracker = TRACKERS[name](self.path.parent, recipe, step)
             self.trackers.append(tracker)
