@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -21,6 +22,21 @@ from sri_cli.strict_json import to_json
     "--jobs", type=int, metavar="N", show_default="one for each GPU, or one", help="Runs at a time."
 )
 @THREADS
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "slurm"]),
+    help="Submit every run as a job: to SLURM, or to this machine (submitit).",
+)
+@click.option(
+    "--slurm",
+    "parameters",
+    multiple=True,
+    metavar="KEY=VALUE",
+    show_default="those in SRI_SLURM",
+    help="Parameter of every job, such as partition, time, mem, cpus_per_task, gpus_per_node,"
+    " account; repeat for several.",
+)
+@click.option("--cancel", is_flag=True, help="Let the jobs of the study save and end.")
 @click.option("--only", metavar="SYSTEM,...", help="Run only these systems now.")
 @click.option("--seeds", metavar="N,...", help="Run only these seeds now.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and its hours; run nothing.")
@@ -45,6 +61,9 @@ def command(
     study: str | None,
     jobs: int | None,
     threads: Threads,
+    executor: str | None,
+    parameters: tuple[str, ...],
+    cancel: bool,
     only: str | None,
     seeds: str | None,
     dry_run: bool,
@@ -56,8 +75,9 @@ def command(
 
     A study's file names the systems, the data, what is measured and what is claimed.
     Run the same command again to resume. SIGINT and SIGTERM save all runs and stop (exit code 75).
+    With --executor they stop the waiting alone: the jobs go on, and the same command collects them.
     """
-    from sri_cli.studies.runner import plan_study, plan_text, run_study
+    from sri_cli.studies.runner import cancel_jobs, plan_study, plan_text, run_study
 
     if study is None:
         from sri_cli.config.registry import study_names
@@ -65,8 +85,21 @@ def command(
         raise SriError("no study given", f"name a file, or one of {', '.join(study_names())}")
     systems = None if only is None else split_names("--only", only)
     numbers = None if seeds is None else split_seeds(seeds)
+    queue = None
+    if executor is not None:
+        from sri_cli.studies.queues import open_queue
+
+        queue = open_queue(executor, [*os.environ.get("SRI_SLURM", "").split(), *parameters])
+    elif parameters or cancel:
+        option = "--cancel" if cancel else "--slurm"
+        raise SriError(f"{option} has no effect on runs that are no jobs", "add --executor slurm")
+    if cancel and queue is not None:
+        cancelled = cancel_jobs(workspace, study, queue)
+        click.echo(to_json({"cancelled": cancelled}) if as_json else "\n".join(cancelled))
+        click.echo(f"{len(cancelled)} jobs of {study} cancelled", err=True)
+        return
     if dry_run:
-        plan = plan_study(workspace, study, systems, numbers, jobs, threads=threads)
+        plan = plan_study(workspace, study, systems, numbers, jobs, threads=threads, queue=queue)
         click.echo(to_json(plan) if as_json else plan_text(plan))
         return
     start_threads(threads)
@@ -78,6 +111,7 @@ def command(
         numbers,
         jobs,
         threads=threads,
+        queue=queue,
         style=style,
         out=out,
         command=again,

@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ from sri_cli.plotting.previews import draw_preview
 from sri_cli.run import Workspace
 from sri_cli.signals import StopFlag
 from sri_cli.strict_json import to_json
+from sri_cli.studies.job import end_of, error_in, start_python
 from sri_cli.studies.protocol import StudyRun, check_unchanged, read_study
 from sri_cli.studies.reuse import with_reused_runs
 from sri_cli.studies.status import DIVERGED, MACHINE, status_of
@@ -95,7 +96,7 @@ class RunProcess:
         try:
             with open(log, "ab") as file:
                 self.log_start = file.tell()
-                self.process = _python(words, file, slots.environment(slot), subprocess.PIPE)
+                self.process = start_python(words, file, slots.environment(slot), subprocess.PIPE)
         except OSError as error:
             raise cannot_write(log, error) from error
 
@@ -118,11 +119,8 @@ class RunProcess:
         """Why it ended: the `Error:` line of its log, else the last line."""
         code = self.process.returncode
         if code < 0:
-            return f"killed by {signal.Signals(-code).name}"
-        text = self.log.read_bytes()[self.log_start :].decode("utf-8", "replace")
-        lines = [line for line in text.splitlines() if line.strip()]
-        errors = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
-        return (errors or lines or ["no output"])[-1]
+            return end_of(code)
+        return error_in(self.log.read_bytes()[self.log_start :].decode("utf-8", "replace"))
 
     def kill(self) -> None:
         """End the process without saving."""
@@ -132,7 +130,7 @@ class RunProcess:
 
 def run_sri(words: Sequence[str], stop: StopFlag) -> int:
     """Run `sri WORDS` with all output on stderr, passing a signal on; the exit code."""
-    process = _python(["sri_cli", *words], 2, {}, subprocess.DEVNULL)
+    process = start_python(["sri_cli", *words], 2, {}, subprocess.DEVNULL)
     stopping = False
     try:
         while process.poll() is None:
@@ -145,21 +143,6 @@ def run_sri(words: Sequence[str], stop: StopFlag) -> int:
             process.kill()
             process.wait()
     return process.returncode
-
-
-def _python(
-    words: Sequence[str], output: int | IO[bytes], more: dict[str, str], stdin: int
-) -> subprocess.Popen[bytes]:
-    """`python -P -m WORDS` in a session of its own, so that Ctrl-C reaches the study alone."""
-    paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # the same packages as here
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", *words],
-        stdin=stdin,
-        stdout=output,
-        stderr=output,
-        env=os.environ | paths | more,
-        start_new_session=True,
-    )
 
 
 def work(
@@ -201,7 +184,8 @@ def main() -> int:
     try:
         work(Workspace(Path(data_root), Path(runs_root)), *arguments)
     except SriError as error:
-        print(f"Error: {error.message}\n{error.hint or ''}", file=sys.stderr, flush=True)
+        prefix = "" if isinstance(error, Interrupted) else "Error: "
+        print(f"{prefix}{error.message}\n{error.hint or ''}", file=sys.stderr, flush=True)
         return error.exit_code
     except KeyboardInterrupt:
         return Interrupted.exit_code

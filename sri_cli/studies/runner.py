@@ -10,6 +10,7 @@ import shlex
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -25,8 +26,10 @@ from sri_cli.metrics.records import SEGMENTATION
 from sri_cli.run import Workspace
 from sri_cli.signals import StopFlag, stop_on_signal
 from sri_cli.strict_json import to_json
+from sri_cli.studies.job import RunJob
 from sri_cli.studies.processes import POLL_SEC, RunProcess, Slots, choose_slots, run_sri
 from sri_cli.studies.protocol import Study, StudyRun, check_unchanged, read_study, record_content
+from sri_cli.studies.queues import Job, Queue, last_job, why_it_ended
 from sri_cli.studies.reuse import with_reused_runs
 from sri_cli.studies.status import DIVERGED, RunStatus, last_step, status_of, step_of
 from sri_cli.studies.summary import in_words, write_results, write_summary
@@ -45,6 +48,7 @@ def run_study(
     jobs: int | None = None,
     *,
     threads: Threads | None = None,
+    queue: Queue | None = None,
     style: str = "text",
     out: Path | None = None,
     command: str = "sri study",
@@ -53,7 +57,8 @@ def run_study(
 
     Args:
         systems: the systems to run now, default all; `seeds` likewise.
-        jobs: runs at a time, default one for each GPU, or one.
+        jobs: runs at a time, default one for each GPU, or one; all of them in SLURM's queue.
+        queue: where the runs are submitted as jobs; default processes of this command.
         threads: CPU threads of each run, default as many as its share of free cores.
         style: of the table: text, markdown or latex.
         out: the folder of the results, default the study's.
@@ -77,11 +82,20 @@ def run_study(
             record_content(study, data)
             study = with_reused_runs(workspace, study, data)
             chosen = study.runs(systems, seeds)
-            failed = run_missing(workspace, study, chosen, data, slots, stop)
+            if queue is None:
+                failed = run_missing(workspace, study, chosen, data, slots, stop)
+            else:
+                most = jobs or (slots.jobs if queue.name == "local" else len(chosen))
+                failed = run_jobs(workspace, study, chosen, data, queue, slots, most, stop)
             statuses = [status_of(study, run, data) for run in study.runs()]
             if stop.name and not all(one.done for one in statuses if one.run in chosen):
                 write_summary(study, statuses, data, study.folder)
                 done = sum(one.done for one in statuses)
+                if queue is not None:
+                    raise Interrupted(
+                        f"Stopped: {done} of {len(statuses)} runs are done, and the jobs go on.",
+                        f"Collect them with: {command} (--cancel cancels them)",
+                    )
                 raise Interrupted(
                     f"Stopped: {done} of {len(statuses)} runs are done, those in progress are"
                     " saved.",
@@ -151,11 +165,106 @@ def _end(study: Study, process: RunProcess, code: int, data: DataFile) -> str:
     """How a run ended, in words; the summary is written anew for one that is done."""
     if code == Interrupted.exit_code:
         return f"saved at step {step_of(process.run):,}"
-    if code:
-        return process.error()
-    statuses = [status_of(study, run, data) for run in study.runs()]
+    return process.error() if code else _done(study, process.run, data)
+
+
+def _done(study: Study, run: StudyRun, data: DataFile) -> str:
+    """Write the summary anew after a run is done; its values."""
+    statuses = [status_of(study, one, data) for one in study.runs()]
     write_summary(study, statuses, data, study.folder)
-    return f"done: {in_words(next(one for one in statuses if one.run == process.run))}"
+    status = next(one for one in statuses if one.run == run)
+    return status.diverged or f"done: {in_words(status)}"
+
+
+def run_jobs(
+    workspace: Workspace,
+    study: Study,
+    runs: Sequence[StudyRun],
+    data: DataFile,
+    queue: Queue,
+    slots: Slots,
+    most: int,
+    stop: StopFlag,
+) -> dict[str, str]:
+    """Submit a job for each run that is not done and has none, `most` at a time; wait for all.
+
+    A signal ends the waiting; the jobs go on. A run whose job ended before it was done has failed
+    for this call; its error names the job's output, which is in the run folder.
+
+    Returns:
+        The errors of runs that failed, by title.
+    """
+    statuses = [status_of(study, run, data) for run in runs]
+    waiting = [one.run for one in statuses if not one.done]
+    jobs: dict[str, Job] = {}  # by name of the run: as last seen
+    missing: Counter[str] = Counter()  # how often in a row a job was not there
+    failed: dict[str, str] = {}
+    full = len(runs) + 1  # the queue refused a job beside so many
+    with _StudyProgress(statuses) as progress:
+        progress.note(
+            f"study {study.protocol.name}: {counted(len(runs), 'run')} of"
+            f" {study.protocol.steps:,} steps in {study.folder};"
+            f" {len(runs) - len(waiting)} of them done; {queue.name} jobs"
+        )
+        while waiting and not stop.name:
+            try:
+                listed = queue.jobs(waiting)
+            except SriFailure as error:
+                if not jobs:
+                    raise
+                progress.note(f"Note: {error.message}; trying again")
+                listed = jobs
+            for run in list(waiting):
+                job, before = listed.get(run.name), jobs.get(run.name)
+                live = sum(one.name in jobs for one in waiting)
+                if job is not None and job.state != "ended":
+                    if before is None:
+                        queue.adopt(run, job)
+                    if before != job:
+                        progress.note_run(run, f"{job}, step {step_of(run):,}")
+                    jobs[run.name], missing[run.name] = job, 0
+                elif before is not None:
+                    missing[run.name] += 1
+                    status = status_of(study, run, data)
+                    # The files of another machine may be visible a little later.
+                    if status.done or missing[run.name] > 1:
+                        waiting.remove(run)
+                        if not status.done:
+                            failed[run.title] = why_it_ended(run, job or before)
+                        progress.note_run(run, failed.get(run.title) or _done(study, run, data))
+                elif live < min(most, full):
+                    last = job or last_job(run)
+                    words = [str(workspace.data_root), str(workspace.runs_root), str(study.path)]
+                    words += [run.name, str(data.path), str(slots.jobs if slots.gpus else most)]
+                    try:
+                        environment = queue.environment(slots, runs.index(run))
+                        number = queue.submit(run, RunJob(run.run_dir, words, environment))
+                    except SriFailure as error:
+                        if not live:
+                            raise
+                        full = live  # clusters limit the jobs of a user
+                        progress.note(f"Note: {error.message}; trying again when a job has ended")
+                        continue
+                    again = f" after {why_it_ended(run, last)}" if last else ""
+                    progress.note_run(run, f"submitted as job {number}{again}")
+                    jobs[run.name] = Job(number, "submitted")
+            now = [jobs[run.name].state for run in waiting if run.name in jobs]
+            text = f"{now.count('running')} running, {len(now) - now.count('running')} queued"
+            until = time.monotonic() + queue.poll_sec
+            while waiting and not stop.name and time.monotonic() < until:
+                progress.poll(waiting, text)
+                time.sleep(POLL_SEC)
+    return failed
+
+
+def cancel_jobs(workspace: Workspace, name_or_file: str, queue: Queue) -> list[str]:
+    """Let all jobs of a study save and end; the names of their runs."""
+    study = read_study(workspace, name_or_file)
+    runs = study.runs()
+    jobs = {name: job for name, job in queue.jobs(runs).items() if job.state != "ended"}
+    for job in jobs.values():
+        queue.cancel(job)
+    return list(jobs)
 
 
 class _StudyProgress(Progress):
@@ -172,15 +281,16 @@ class _StudyProgress(Progress):
         """Print a line about a run."""
         self.note(f"[{self.runs.index(run) + 1}/{len(self.runs)}] {run.title} {text}")
 
-    def poll(self, running: Sequence[StudyRun]) -> None:
-        """Read from time to time how far the runs in progress are."""
+    def poll(self, running: Sequence[StudyRun], text: str = "") -> None:
+        """Read from time to time how far the runs in progress are, and show it, or a text."""
         if time.monotonic() - self.polled < READ_LOGS_SEC:
             return
         self.polled = time.monotonic()
         self.steps |= {run.name: last_step(run) for run in running}
         self.advance(sum(self.steps.values()))
-        if running and self.done > self.first:
-            self.show("; ".join(f"{run.title} step {self.steps[run.name]:,}" for run in running))
+        if running and (text or self.done > self.first):
+            steps = [f"{run.title} step {self.steps[run.name]:,}" for run in running]
+            self.show(text or "; ".join(steps))
 
 
 def failure(
@@ -190,7 +300,9 @@ def failure(
     if failed:
         return SriFailure(
             f"{counted(len(failed), 'run')} failed: {_reasons(failed)}",
-            f"see {study.folder / 'logs'}; the same command tries again",
+            f"see {study.folder / 'logs'}; the same command tries again"
+            if (study.folder / "logs").exists()
+            else "the same command tries again",
         )
     diverged = {one.run.title: one.diverged for one in statuses if one.diverged}
     if diverged:
@@ -275,11 +387,13 @@ def plan_study(
     jobs: int | None = None,
     measure: bool = True,
     threads: Threads | None = None,
+    queue: Queue | None = None,
 ) -> dict[str, Any]:
     """What `run_study` would do, for JSON; nothing is written.
 
     `measure`: time a few steps of each system here, for the expected hours.
     """
+    measure = measure and (queue is None or queue.name == "local")  # a login node says nothing
     study = read_study(workspace, name_or_file)
     protocol, data = study.protocol, data_path(workspace, study)
     if protocol.runs_of and data.is_file():
@@ -327,6 +441,29 @@ def plan_study(
         "hours": None if hours is None else hours / slots.jobs,
         "core_hours": None if hours is None or slots.gpus else hours * slots.threads,
         "order": [one.run.name for one in statuses],
+        "queue": None if queue is None else _plan_of_jobs(queue, statuses),
+    }
+
+
+def _plan_of_jobs(queue: Queue, statuses: Sequence[RunStatus]) -> dict[str, Any]:
+    """The state of each run, and for those without a job what would be submitted."""
+    jobs, states, submitted = queue.jobs([one.run for one in statuses]), {}, []
+    for one in statuses:
+        job = jobs.get(one.run.name)
+        if job is not None and job.state != "ended":
+            states[one.run.name] = f"{job}, step {one.step:,}"
+        elif one.diverged or one.trained:  # without the data file: whether it is measured is open
+            states[one.run.name] = "diverged" if one.diverged else "trained"
+        else:
+            last = job or last_job(one.run)
+            failed = f", after {why_it_ended(one.run, last)}" if last else ""
+            states[one.run.name] = f"to be submitted at step {one.step:,}{failed}"
+            submitted.append(one.run)
+    return {
+        "executor": queue.name,
+        "parameters": queue.parameters,
+        "runs": states,
+        "script": queue.script(submitted[0]) if submitted else None,
     }
 
 
@@ -371,6 +508,13 @@ def plan_text(plan: Mapping[str, Any]) -> str:
         "",
         format_table(["SYSTEM", "RUNS", "STEPS LEFT", "S/STEP", "HOURS"], rows),
     ]
+    if plan["queue"] is not None:
+        queue = plan["queue"]
+        parameters = " ".join(f"{key}={value}" for key, value in queue["parameters"].items())
+        states = [[name, state] for name, state in queue["runs"].items()]
+        lines += ["", format_table(["RUN", "STATE"], states, 2), ""]
+        lines += [f"{queue['executor']} jobs: {parameters}"]
+        lines += ["", queue["script"]] if queue["script"] else []
     if plan["hours"] is not None:
         shared = shared_note(plan["busy_cores"])
         lines += ["", f"Note: {shared}; alone it may be faster"] if shared else []

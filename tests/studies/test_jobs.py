@@ -1,0 +1,240 @@
+"""Studies whose runs are jobs: parameters, and real queues, this machine's and SLURM's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from sri_cli.cli.main import cli
+from sri_cli.config.load import recipe_from_dict
+from sri_cli.data.dataset import DataFile
+from sri_cli.errors import SriError
+from sri_cli.run import Workspace, checkpoints_in
+from sri_cli.studies.protocol import StudyRun, read_study
+from sri_cli.studies.queues import Local, job_name, minutes_of, open_queue
+from sri_cli.studies.runner import plan_study
+from sri_cli.training.log import read_log
+from sri_cli.training.trainer import train
+from tests.small_slurm import running_slurm
+
+pytest.importorskip("submitit")
+ROOT = Path(__file__).parent.parent.parent
+STUDY: dict[str, Any] = {
+    "name": "jobs",
+    "data": {"name": "demo-towers", "size": 32},
+    "overrides": [
+        *("size=tiny", "model.slots=3", "model.slot_size=8", "train.precision=fp32"),
+        *("train.log_every=1", "train.checkpoint_every=1000000"),
+    ],
+    "steps": 12,
+    "batch": 4,
+    "seeds": [0, 1],
+    "systems": {"genesis-v2-mog": {}},
+    "metrics": {"elbo": 4},
+}
+RUNS = ["genesis-v2-mog-seed-0", "genesis-v2-mog-seed-1"]
+ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
+ENVIRONMENT["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+
+
+@pytest.fixture
+def folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_small_data: Callable[..., Path]
+) -> Path:
+    """A working folder with data."""
+    (tmp_path / "data").mkdir()
+    write_small_data(tmp_path / "data" / "demo-towers-32.h5")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return tmp_path
+
+
+def write(folder: Path, **changes: Any) -> list[StudyRun]:
+    (folder / "jobs.yaml").write_text(yaml.safe_dump(STUDY | changes, sort_keys=False))
+    return read_study(Workspace(Path("data"), Path("runs")), "jobs.yaml").runs()
+
+
+def study(*more: str) -> Result:
+    return CliRunner().invoke(cli, ["study", "jobs.yaml", *more])
+
+
+def start(environment: Mapping[str, str], *more: str) -> subprocess.Popen[str]:
+    """The command as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "sri_cli", "study", "jobs.yaml", *more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(environment),
+    )
+
+
+def end(process: subprocess.Popen[str], code: int = 0) -> str:
+    """Wait for it; what it wrote to stderr."""
+    errors = process.communicate(timeout=850)[1]
+    assert process.returncode == code, errors
+    return errors
+
+
+def output_of(name: str) -> str:
+    """What all jobs of a run wrote."""
+    return "".join(path.read_text() for path in Path("runs/study-jobs", name).glob("job/*.out"))
+
+
+def weights(root: str, name: str) -> bytes:
+    newest = checkpoints_in(Path(root, "study-jobs", name))[-1]
+    return (newest / "model.safetensors").read_bytes()
+
+
+def wait_until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    for _ in range(3000):
+        if condition() or process.poll() is not None:
+            return
+        time.sleep(0.1)
+
+
+def processes_of(name: str) -> list[int]:
+    """The processes that train a run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        words = path.read_bytes().split(b"\0") if path.exists() else []
+        if b"sri_cli.studies.processes" in words and name.encode() in words:
+            found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [("90", 90), ("4:00:00", 240), ("1:30", 1.5), ("2-0", 2880), ("1-1:30", 1530)]
+    + [("0-0:0:30", 0.5), ("1-2:3:30", 1563.5)],
+)
+def test_time_limits_are_those_of_sbatch(text: str, minutes: float) -> None:
+    assert minutes_of(text) == minutes
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--executor", "local", "--slurm", "tme=3"], "did you mean time?"),
+        (["--executor", "local", "--slurm", "time=0"], "time=0"),
+        (["--executor", "local", "--slurm", "time"], "time"),
+        (["--slurm", "time=3"], "--slurm"),
+        (["--cancel"], "--cancel"),
+        (["--executor", "slurm"], "sbatch"),
+    ],
+)
+def test_wrong_options_of_jobs_leave_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], named: str
+) -> None:
+    write(folder)
+    monkeypatch.setenv("PATH", str(folder))  # no SLURM
+    shown = study(*words)
+    assert shown.exit_code == 2 and named in shown.stderr
+    assert not Path("runs").exists()
+
+
+def test_parameters_and_the_plan_of_jobs(folder: Path) -> None:
+    runs = write(folder)
+    parameters = open_queue("local", ["time=1:00:00", "time=30"]).parameters
+    assert parameters == {"time": 30, "signal_delay_s": 120}
+    assert open_queue("local", ["time=2"]).parameters["signal_delay_s"] == 60
+    with pytest.raises(SriError, match="gpus"):
+        open_queue("local", ["gpus=1"])
+    plan = plan_study(Workspace(Path("data"), Path("runs")), "jobs.yaml", measure=False)
+    assert plan["queue"] is None
+    plan = plan_study(
+        Workspace(Path("data"), Path("runs")), "jobs.yaml", measure=False, queue=Local({})
+    )
+    assert list(plan["queue"]["runs"]) == RUNS
+    assert not Path("runs").exists()
+    names = {job_name(run) for run in runs}
+    os.chdir("..")  # other runs of the same name
+    assert len(names | {job_name(run) for run in runs}) == 4
+
+
+@pytest.mark.slow
+def test_local_jobs_outlive_the_command_and_one_that_dies_stops_no_other(folder: Path) -> None:
+    write(folder, steps=300)
+    environment = os.environ | ENVIRONMENT
+    local = ("--executor", "local", "--jobs", "2", "--slurm", "time=0:30")
+    first = start(environment, *local, "--slurm", "signal_delay_s=15")
+    began = [Path("runs/study-jobs", name, "log.jsonl") for name in RUNS]
+    wait_until(lambda: all(path.exists() for path in began), first)
+    first.send_signal(signal.SIGINT)
+    message = end(first, 75).splitlines()[-1]
+    assert "--cancel" in message and all(map(processes_of, RUNS))
+    os.kill(processes_of(RUNS[1])[0], signal.SIGKILL)  # as the kernel does without memory
+
+    second = start(environment, *local)
+    errors = end(second, 1)
+    assert f"{RUNS[1]}/job/" in errors and "SIGKILL" in errors
+    assert "Requeued job" in output_of(RUNS[0])  # its time limit struck
+    third = study(*local)
+    assert third.exit_code == 0, third.output
+    for name in RUNS:
+        records = read_log(Path("runs/study-jobs", name))
+        assert [record["step"] for record in records] == list(range(1, 301))
+    assert "2/2" in third.stdout and "submitted" not in study(*local).stderr
+
+    write(folder, name="jobs", steps=300, overrides=STUDY["overrides"])
+    cancelled = study("--executor", "local", "--cancel")
+    assert (cancelled.exit_code, cancelled.stdout.strip()) == (0, "")
+
+
+@pytest.fixture
+def slurm() -> Iterator[dict[str, str]]:
+    with running_slurm(ENVIRONMENT) as environment:
+        yield environment
+
+
+@pytest.mark.slow
+def test_slurm_jobs_are_requeued_at_their_limit_and_give_the_same_weights(
+    folder: Path, slurm: dict[str, str]
+) -> None:
+    (run, _) = write(folder)
+    tree = run.recipe.model_dump(mode="json")
+    record = train(recipe_from_dict(tree), DataFile("data/demo-towers-32.h5"), Path("timed")).record
+    # So many that they do not fit into one time limit, which leaves at most 30 s.
+    steps = round(40 * record["images_per_second"] / STUDY["batch"])
+    runs = write(folder, steps=steps)
+    names = [job_name(run) for run in runs]
+
+    def jobs() -> list[str]:
+        listed = ["squeue", "--noheader", "--states=all", "--format=%i %j"]
+        done = subprocess.run(listed, env=slurm, capture_output=True, text=True, check=True)
+        lines = [line.split() for line in done.stdout.splitlines()]
+        return [number for number, name in lines if name in names]
+
+    # A sbatch whose caller is killed before it learns the job's number.
+    fake, real = folder / "bin" / "sbatch", "/usr/bin/sbatch"
+    fake.parent.mkdir()
+    fake.write_text(f'#!/bin/sh\n{real} "$@"\nkill -9 $PPID\n')
+    fake.chmod(0o755)
+    words = ("--executor", "slurm", "--slurm", "time=1", "--slurm", "signal_delay_s=30")
+    words += ("--slurm", "cpus_per_task=1")
+    killed = start(slurm | {"PATH": f"{fake.parent}:{slurm['PATH']}"}, *words)
+    end(killed, -signal.SIGKILL)
+    assert len(jobs()) == 1
+    plan = start(slurm, *words, "--dry-run")
+    shown = plan.communicate()[0]
+    assert f"job {jobs()[0]}" in shown and "#SBATCH --time=1" in shown
+    end(start(slurm, *words))
+    assert len(jobs()) == 2  # both runs were submitted once
+    for name in RUNS:
+        assert "Requeued job" in output_of(name) and "resuming" in output_of(name)
+        records = read_log(Path("runs/study-jobs", name))
+        assert [record["step"] for record in records] == list(range(1, steps + 1))
+    whole = CliRunner().invoke(cli, ["--runs-root", "whole", "study", "jobs.yaml"])
+    assert whole.exit_code == 0, whole.output
+    for name in RUNS:
+        assert weights("runs", name) == weights("whole", name)
