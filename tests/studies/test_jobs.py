@@ -185,8 +185,6 @@ def test_local_jobs_outlive_the_command_and_one_that_dies_stops_no_other(folder:
         records = read_log(Path("runs/study-jobs", name))
         assert [record["step"] for record in records] == list(range(1, 301))
     assert "2/2" in third.stdout and "submitted" not in study(*local).stderr
-
-    write(folder, name="jobs", steps=300, overrides=STUDY["overrides"])
     cancelled = study("--executor", "local", "--cancel")
     assert (cancelled.exit_code, cancelled.stdout.strip()) == (0, "")
 
@@ -222,12 +220,11 @@ def test_slurm_jobs_are_requeued_at_their_limit_and_give_the_same_weights(
     fake.chmod(0o755)
     words = ("--executor", "slurm", "--slurm", "time=1", "--slurm", "signal_delay_s=30")
     words += ("--slurm", "cpus_per_task=1")
+    shown = start(slurm, *words, "--dry-run").communicate()[0]
+    assert "to be submitted" in shown and "#SBATCH --time=1" in shown and not jobs()
     killed = start(slurm | {"PATH": f"{fake.parent}:{slurm['PATH']}"}, *words)
     end(killed, -signal.SIGKILL)
     assert len(jobs()) == 1
-    plan = start(slurm, *words, "--dry-run")
-    shown = plan.communicate()[0]
-    assert f"job {jobs()[0]}" in shown and "#SBATCH --time=1" in shown
     end(start(slurm, *words))
     assert len(jobs()) == 2  # both runs were submitted once
     for name in RUNS:
