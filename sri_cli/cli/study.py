@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import click
@@ -89,7 +90,7 @@ def command(
     if executor is not None:
         from sri_cli.studies.queues import open_queue
 
-        queue = open_queue(executor, [*os.environ.get("SRI_SLURM", "").split(), *parameters])
+        queue = open_queue(executor, [*shlex.split(os.environ.get("SRI_SLURM", "")), *parameters])
     elif parameters or cancel:
         option = "--cancel" if cancel else "--slurm"
         raise SriError(f"{option} has no effect on runs that are no jobs", "add --executor slurm")
