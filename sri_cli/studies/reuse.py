@@ -11,13 +11,15 @@ from typing import Any
 from sri_cli.atomic import list_folder
 from sri_cli.checkpoint import read_meta
 from sri_cli.config.load import recipe_from_dict
-from sri_cli.config.schema import Recipe
+from sri_cli.config.schema import Recipe, flatten
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace, checkpoints_in
 from sri_cli.studies.protocol import Study
+from sri_cli.training.run_folder import FREE_KEYS
 
-NAMES = {"name", "description", "data"}  # of a recipe: they change nothing that is learned
+# These may differ when a run is resumed, but not between two runs that count as one.
+COMPARED = {"train.steps", "train.precision", "model.encoder"}
 
 
 def with_reused_runs(workspace: Workspace, study: Study, data: DataFile) -> Study:
@@ -61,4 +63,6 @@ def _finished(folder: Path, data: DataFile) -> Iterator[tuple[dict[str, Any], Pa
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    return recipe.model_dump(exclude=NAMES)
+    """All values that decide what is learned."""
+    left_out = FREE_KEYS - COMPARED
+    return {k: value for k, value in flatten(recipe.model_dump()).items() if k not in left_out}

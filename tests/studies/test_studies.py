@@ -204,6 +204,7 @@ def test_equal_finished_runs_of_an_earlier_study_are_reused(
         extra = {"data": {"name": "towers", "images": 16, "content": content}}
         steps = run.recipe.train.steps
         recipe = run.recipe.model_dump(mode="json")
+        recipe["train"] |= {"log_every": 7, "checkpoint_every": 5}  # what is learned is the same
         checkpoints.save(run.run_dir, steps - run.seed, {}, recipe, None, extra)  # seed 1: not done
     changes: dict[str, Any] = {"seeds": [0, 1, 2], "runs_of": ["earlier"]}
     study = read(tmp_path, **changes)
