@@ -257,7 +257,7 @@ def job_folder(run: StudyRun) -> Path:
 
 def job_name(run: StudyRun) -> str:
     """`sri-NAME-RUN-1a2b3c4d`; the last part tells studies in different folders apart."""
-    digest = hashlib.sha256(str(job_folder(run)).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(str(run.run_dir.resolve()).encode()).hexdigest()[:8]
     study = run.run_dir.parent.name.removeprefix("study-")
     return f"sri-{study}-{run.name}-{digest}"
 

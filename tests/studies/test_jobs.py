@@ -164,7 +164,7 @@ def test_parameters_and_the_plan_of_jobs(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_local_jobs_outlive_the_command_and_one_that_dies_stops_no_other(folder: Path) -> None:
-    write(folder, steps=300)
+    write(folder, steps=900)
     environment = os.environ | ENVIRONMENT
     local = ("--executor", "local", "--jobs", "2", "--slurm", "time=0:30")
     first = start(environment, *local, "--slurm", "signal_delay_s=15")
@@ -173,17 +173,20 @@ def test_local_jobs_outlive_the_command_and_one_that_dies_stops_no_other(folder:
     first.send_signal(signal.SIGINT)
     message = end(first, 75).splitlines()[-1]
     assert "--cancel" in message and all(map(processes_of, RUNS))
-    os.kill(processes_of(RUNS[1])[0], signal.SIGKILL)  # as the kernel does without memory
-
+    (number,) = processes_of(RUNS[1])
+    os.kill(number, signal.SIGKILL)  # as the kernel does without memory
     second = start(environment, *local)
+    wait_until(lambda: set(processes_of(RUNS[1])) - {number}, second)
+    (number,) = processes_of(RUNS[1])
+    os.kill(number, signal.SIGKILL)
     errors = end(second, 1)
-    assert f"{RUNS[1]}/job/" in errors and "SIGKILL" in errors
+    assert errors.count("SIGKILL; see ") > 1 and f"{RUNS[1]}/job/" in errors.splitlines()[-2]
     assert "Requeued job" in output_of(RUNS[0])  # its time limit struck
     third = study(*local)
     assert third.exit_code == 0, third.output
     for name in RUNS:
         records = read_log(Path("runs/study-jobs", name))
-        assert [record["step"] for record in records] == list(range(1, 301))
+        assert [record["step"] for record in records] == list(range(1, 901))
     assert "2/2" in third.stdout and "submitted" not in study(*local).stderr
     cancelled = study("--executor", "local", "--cancel")
     assert (cancelled.exit_code, cancelled.stdout.strip()) == (0, "")
