@@ -32,7 +32,7 @@ ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FA
 ENDED |= {"OUT_OF_MEMORY", "PREEMPTED", "RECONFIG_FAIL", "REVOKED", "TIMEOUT"}
 USUAL_REASONS = {"None", "Priority", "Resources", "BeginTime"}  # why a job waits
 DEFAULT_MINUTES = {"slurm": 4 * 60, "local": 7 * 24 * 60}  # time limit; a run needs several of them
-SIGNAL_BEFORE_SEC = 120  # before the limit, in which a run has to save
+SIGNAL_BEFORE_SEC = 120  # before the limit, in which a run has to save; SLURM may add a minute
 LOCAL_PARAMETERS = {"time", "gpus_per_node", "setup", "signal_delay_s"}
 
 
@@ -55,7 +55,7 @@ class Queue(ABC):
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
         minutes = parameters.get("time", DEFAULT_MINUTES[self.name])
-        before = min(SIGNAL_BEFORE_SEC, round(30 * minutes))
+        before = min(SIGNAL_BEFORE_SEC, round(15 * minutes))
         self.parameters = {"time": minutes, "signal_delay_s": before} | dict(parameters)
 
     @abstractmethod

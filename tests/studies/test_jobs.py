@@ -16,7 +16,6 @@ import yaml
 from click.testing import CliRunner, Result
 
 from sri_cli.cli.main import cli
-from sri_cli.config.load import recipe_from_dict
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace, checkpoints_in
@@ -147,7 +146,7 @@ def test_parameters_and_the_plan_of_jobs(folder: Path) -> None:
     runs = write(folder)
     parameters = open_queue("local", ["time=1:00:00", "time=30"]).parameters
     assert parameters == {"time": 30, "signal_delay_s": 120}
-    assert open_queue("local", ["time=2"]).parameters["signal_delay_s"] == 60
+    assert open_queue("local", ["time=2"]).parameters["signal_delay_s"] == 30
     with pytest.raises(SriError, match="gpus"):
         open_queue("local", ["gpus=1"])
     plan = plan_study(Workspace(Path("data"), Path("runs")), "jobs.yaml", measure=False)
@@ -202,11 +201,10 @@ def slurm() -> Iterator[dict[str, str]]:
 def test_slurm_jobs_are_requeued_at_their_limit_and_give_the_same_weights(
     folder: Path, slurm: dict[str, str]
 ) -> None:
-    (run, _) = write(folder)
-    tree = run.recipe.model_dump(mode="json")
-    record = train(recipe_from_dict(tree), DataFile("data/demo-towers-32.h5"), Path("timed")).record
-    # So many that they do not fit into one time limit, which leaves at most 30 s.
-    steps = round(40 * record["images_per_second"] / STUDY["batch"])
+    (run, _) = write(folder, steps=200)
+    timed = train(run.recipe, DataFile("data/demo-towers-32.h5"), Path("timed"))
+    # So many that they do not fit into one time limit, whose signal comes after 50 s at the latest.
+    steps = round(60 * 200 / timed.seconds)
     runs = write(folder, steps=steps)
     names = [job_name(run) for run in runs]
 
@@ -221,7 +219,7 @@ def test_slurm_jobs_are_requeued_at_their_limit_and_give_the_same_weights(
     fake.parent.mkdir()
     fake.write_text(f'#!/bin/sh\n{real} "$@"\nkill -9 $PPID\n')
     fake.chmod(0o755)
-    words = ("--executor", "slurm", "--slurm", "time=1", "--slurm", "signal_delay_s=30")
+    words = ("--executor", "slurm", "--slurm", "time=1", "--slurm", "signal_delay_s=10")
     words += ("--slurm", "cpus_per_task=1")
     shown = start(slurm, *words, "--dry-run").communicate()[0]
     assert "to be submitted" in shown and "#SBATCH --time=1" in shown and not jobs()
@@ -234,7 +232,7 @@ def test_slurm_jobs_are_requeued_at_their_limit_and_give_the_same_weights(
         assert "Requeued job" in output_of(name) and "resuming" in output_of(name)
         records = read_log(Path("runs/study-jobs", name))
         assert [record["step"] for record in records] == list(range(1, steps + 1))
-    whole = CliRunner().invoke(cli, ["--runs-root", "whole", "study", "jobs.yaml"])
+    whole = CliRunner().invoke(cli, ["--runs-root", "whole", "study", "jobs.yaml", "--jobs", "2"])
     assert whole.exit_code == 0, whole.output
     for name in RUNS:
         assert weights("runs", name) == weights("whole", name)
