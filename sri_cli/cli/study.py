@@ -96,8 +96,12 @@ def command(
         raise SriError(f"{option} has no effect on runs that are no jobs", "add --executor slurm")
     if cancel and queue is not None:
         cancelled = cancel_jobs(workspace, study, queue)
-        click.echo(to_json({"cancelled": cancelled}) if as_json else "\n".join(cancelled))
-        click.echo(f"{len(cancelled)} jobs of {study} cancelled", err=True)
+        for name in [] if as_json else cancelled:
+            click.echo(f"cancelled {name}")
+        if as_json:
+            click.echo(to_json({"cancelled": cancelled}))
+        elif not cancelled:
+            click.echo(f"{study} has no jobs", err=True)
         return
     if dry_run:
         plan = plan_study(workspace, study, systems, numbers, jobs, threads=threads, queue=queue)
