@@ -98,9 +98,9 @@ def end_of(code: int) -> str:
     return f"killed by {signal.Signals(-code).name}"
 
 
-def error_in(text: str) -> str:
+def error_in(output: Sequence[str]) -> str:
     """Why a process ended: the last `Error:` line of its output, else the last line."""
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in output if line.strip()]
     errors = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
     return (errors or lines or ["no output"])[-1]
 

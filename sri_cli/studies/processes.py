@@ -120,7 +120,8 @@ class RunProcess:
         code = self.process.returncode
         if code < 0:
             return end_of(code)
-        return error_in(self.log.read_bytes()[self.log_start :].decode("utf-8", "replace"))
+        text = self.log.read_bytes()[self.log_start :].decode("utf-8", "replace")
+        return error_in(text.splitlines())
 
     def kill(self) -> None:
         """End the process without saving."""

@@ -94,9 +94,11 @@ class Queue(ABC):
             with contextlib.redirect_stderr(said):
                 return str(self.executor(run).submit(job).job_id)
         except (FailedJobError, FailedSubmissionError, OSError) as error:
-            lines = re.findall(r"error: (.+)", said.getvalue()) or [error_in(str(error))]
+            lines = re.findall(r"error: (.+)", said.getvalue()) or [
+                error_in(str(error).splitlines())
+            ]
             raise SriFailure(
-                f"{self.name} refused the job of {run.title}: {lines[-1]}",
+                f"{self.name} refused the job of {run.title}: {error_in(lines)}",
                 "change the parameters of the job: --slurm KEY=VALUE",
             ) from error
 
@@ -268,7 +270,9 @@ def why_it_ended(run: StudyRun, job: Job) -> str:
     state = f" ({job.detail})" if job.detail else ""
     if not log.is_file():
         return f"job {job.id} ended without output{state}"
-    return f"{error_in(log.read_text('utf-8', 'replace'))}{state}; see {log}"
+    lines = log.read_text("utf-8", "replace").splitlines()
+    own = [line for line in lines if not line.startswith(("srun: ", "submitit "))]
+    return f"{error_in(own or lines)}{state}; see {log}"
 
 
 def last_job(run: StudyRun) -> Job | None:
