@@ -210,6 +210,10 @@ class SlotVAE(nn.Module):
         objective_names: The names of `Losses.objectives`.
         scene_size: S, or None without a scene variable.
         schedule: What the training schedule sets in it; None: nothing.
+        learns_order: Whether a slot's position means the same in every scene (SRI's alignment).
+        independent_slots: Whether new slots do not depend on those before (EMORL, Slot-VAE).
+        shared_masks: Whether each mask is a share of what the slots before it leave (GENESIS), so
+            that a change of one slot also changes those after it.
         matches_on_host: Whether a step needs the CPU (Hungarian matching): then it cannot be
             compiled or recorded as a CUDA graph.
         segregate: The first stage, if the model has a separate one.
@@ -219,6 +223,9 @@ class SlotVAE(nn.Module):
 
     objective_names: tuple[str, ...]
     schedule: Schedule | None
+    learns_order = False
+    independent_slots = False
+    shared_masks = False
     matches_on_host = False
     segregate: Segregation | None
     relate: SceneEncoder | None
@@ -247,6 +254,11 @@ class SlotVAE(nn.Module):
     def has_scene(self) -> bool:
         """Whether the model has a scene variable."""
         return self.scene_size is not None
+
+    @property
+    def decoded_size(self) -> int:
+        """The width of the slots that `decode` takes and `slots` returns."""
+        return self.slot_size
 
     @property
     def geco(self) -> Literal["genesis", "emorl", "none"]:

@@ -449,6 +449,7 @@ class Emorl(SlotVAE):
     """The complete generative model."""
 
     objective_names = ("emorl",)
+    independent_slots = True
     segregate: EmorlSegregation
 
     def __init__(self, segregation: EmorlSegregation) -> None:

@@ -304,6 +304,7 @@ class Genesis(SlotVAE):
     """The complete generative model, with a scene variable where `scene_size` is given."""
 
     objective_names = ("genesis",)
+    shared_masks = True
 
     def __init__(
         self,
@@ -334,6 +335,11 @@ class Genesis(SlotVAE):
             if scene_size is None
             else SlotPrior(slot_size, scene_size)
         )
+
+    @property
+    def decoded_size(self) -> int:
+        """A slot is [mask latent ; component latent]."""
+        return self.slot_size + self.component_size
 
     def training_noise(self) -> dict[str, NoiseSpec]:
         return self.sampling_noise(self.num_slots)

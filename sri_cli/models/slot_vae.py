@@ -294,6 +294,7 @@ class SlotVae(SlotVAE):
     """The complete generative model. It has no GECO: the weights of its KLs are fixed."""
 
     objective_names = ("slot-vae",)
+    independent_slots = True
 
     def __init__(
         self,

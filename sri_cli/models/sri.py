@@ -97,6 +97,7 @@ class SRI(SlotVAE):
         )
         own = () if segregation.end_to_end else ("segregation",)
         self.objective_names = (*own, "imagination")
+        self.learns_order = alignment
         self.match = MATCHINGS[order]
         self.matches = alignment and not segregation.ordered
         self.matches_on_host = self.matches and order == "hungarian"

@@ -148,20 +148,18 @@ def _panel(
 
 def edit_note(run: TrainedRun, action: str) -> str:
     """Where an edit means less in this system than in SRI; empty where it does not."""
-    name, system = run.recipe.name, run.recipe.model.system
-    if system == "genesis":
+    name, model = run.recipe.name, run.model
+    if model.shared_masks:
         return (
             f"{name}: each mask is a share of what the slots before it leave, so an edit also"
             " changes the slots after it"
         )
-    if action == "reimagine" and system == "emorl":
-        return f"{name} draws every slot independently: new slots do not depend on those before"
-    if action == "reimagine" and system == "slot-vae":
-        return f"{name} draws every slot from the scene variable alone, not from those before"
-    if action == "reimagine" and not run.model.has_scene:
+    if action == "reimagine" and model.independent_slots:
+        alone = "from the scene variable alone" if model.has_scene else "independently"
+        return f"{name} draws every slot {alone}: new slots do not depend on those before"
+    if action == "reimagine" and not model.has_scene:
         return f"{name} has no scene variable: new slots depend on those before alone"
-    ordered = system == "sri" and run.recipe.model.alignment
-    if action in ("repeat", "exchange") and not ordered:
+    if action in ("repeat", "exchange") and not model.learns_order:
         return (
             f"{name} learns no order: one slot may be background in one scene and an object in"
             " another"
