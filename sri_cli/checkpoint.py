@@ -15,7 +15,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from sri_cli import __version__
 from sri_cli.atomic import cannot_write, ensure_folder, list_folder, sync_folder
+from sri_cli.console import warn
 from sri_cli.errors import SriError
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def newest_good(
             skipped.append(error)
             if not quiet:
                 note = f"Note: {error.message}; using the checkpoint before it"
-                print(note, file=sys.stderr, flush=True)
+                warn(note)
     if paths:
         raise SriError(
             f"none of the {len(paths)} checkpoints of {run_dir} is intact",

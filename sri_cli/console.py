@@ -1,16 +1,41 @@
-"""Progress and tables: a bar on a terminal, plain lines elsewhere. Progress goes to stderr."""
+"""Progress and tables: a bar on a terminal, plain lines elsewhere. Progress goes to stderr.
+
+Inside `quiet()`, as in the Python API, progress prints nothing and warnings are Python's.
+"""
 
 from __future__ import annotations
 
 import io
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Self
 
 PLAIN_EVERY_SEC = 15.0
 FIRST_SHOWN_SEC = 3.0
+
+_quiet = ContextVar("quiet", default=False)
+
+
+@contextmanager
+def quiet(on: bool = True) -> Iterator[None]:
+    """Print no progress inside the block, unless `on` is False."""
+    before = _quiet.set(on)
+    try:
+        yield
+    finally:
+        _quiet.reset(before)
+
+
+def warn(message: str) -> None:
+    """Print a line on stderr; inside `quiet()` it is a UserWarning."""
+    if _quiet.get():
+        warnings.warn(message, stacklevel=2)
+    else:
+        print(message, file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -26,7 +51,7 @@ class Progress:
     def __init__(
         self, total: int, done: int, label: str, unit: str = "step", quiet: bool = False
     ) -> None:
-        self.total, self.label, self.unit, self.quiet = total, label, unit, quiet
+        self.total, self.label, self.unit, self.quiet = total, label, unit, quiet or _quiet.get()
         self.shows_rate = unit != "step"
         self.bar: Any = None
         self.start_at(done)

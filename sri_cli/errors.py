@@ -20,6 +20,8 @@ class SriError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint is not None:
+            self.add_note(hint)  # tracebacks show it too
 
 
 class SriFailure(SriError):

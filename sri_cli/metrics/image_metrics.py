@@ -5,11 +5,10 @@ The images are new scenes of a run, or those of another tool in a folder.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from sri_cli.console import counting
+from sri_cli.console import counting, warn
 from sri_cli.data.dataset import DataFile
 from sri_cli.device import choose_device
 from sri_cli.errors import SriError
@@ -95,7 +94,7 @@ class ImageMetrics:
             with counting(metric, generated.count + num_real) as advance:
                 record = distance(key, generated, data, num_real, network, context, folder, advance)
         if record["warning"]:
-            print(f"{record['name']}: {record['warning']}", file=sys.stderr)
+            warn(f"{record['name']}: {record['warning']}")
         return record
 
 
