@@ -148,8 +148,12 @@ class DataFile:
         splits = [self.split(name).images for name in self.splits]
         return hash_of(splits, advance) == self.attrs["sha256"]
 
-    def open(self) -> h5py.File:
-        """The HDF5 file; SriError when it cannot be opened."""
+    def open(self, cache_bytes: int = 2**20) -> h5py.File:
+        """The HDF5 file, with so much memory for what was decompressed (default: HDF5's own).
+
+        Raises:
+            SriError: when it cannot be opened.
+        """
         if not self.path.exists():
             name, _, size = self.path.name.removesuffix(".h5").rpartition("-")
             hint = f"make it: sri prepare shapestacks --out {self.path}"
@@ -173,7 +177,8 @@ class DataFile:
         try:
             if not h5py.is_hdf5(self.path):
                 raise self.broken("is not an HDF5 file")
-            return h5py.File(self.path, "r", locking=False)
+            cache = {"rdcc_nbytes": cache_bytes, "rdcc_nslots": 10_007}
+            return h5py.File(self.path, "r", locking=False, **cache)
         except OSError as error:
             raise self.broken(f"cannot be read: {reason_of(error)}") from error
 

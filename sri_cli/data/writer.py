@@ -24,7 +24,7 @@ from sri_cli.atomic import SPACE, cannot_write, ensure_folder, lock_file, sync_f
 from sri_cli.data.dataset import SCHEMA, SPLITS, as_python, hash_of, reason_of
 from sri_cli.errors import SriError, SriFailure
 
-MASK_CHUNK_BYTES = 2**20
+MASK_CHUNK_BYTES = 2**17
 FACTOR_BYTES = 1024  # about, of an image and HDF5's book-keeping
 SPARE_BYTES = 2**20
 MAX_SKIPPED_NAMES = 100  # an attribute holds at most 64 KB

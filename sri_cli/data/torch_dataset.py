@@ -1,0 +1,122 @@
+"""A data file for a training loop of one's own: torch data sets of its splits.
+
+Axis legend: N images, H W rows and columns.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from sri_cli.data.dataset import DataFile, Split
+from sri_cli.errors import SriError
+from sri_cli.run import Workspace, is_path
+
+MASK_CACHE_BYTES = 2**26  # of each process; masks are compressed in blocks of many images
+
+
+class ImageDataset(Dataset[dict[str, Any]]):
+    """One split of a data file; item i is image i with what is known of it.
+
+    Keys: `image`, float32 [3,H,W] in [0,1]; `mask`, int64 [H,W], where the split has masks (labels
+    from 0; the first `background_labels` are background, `void_label` counts nowhere); `factors`,
+    a dict of tensors or strings by name, empty where none are known. Works in the processes of a
+    DataLoader, forked or spawned: each opens the file itself.
+
+    Attributes:
+        file: The data file.
+        images: All images, uint8 [N,H,W,3], mapped from the file.
+    """
+
+    def __init__(self, file: DataFile | Path, split: str) -> None:
+        self.file = file if isinstance(file, DataFile) else DataFile(file)
+        self.split_name = split
+        self._split: Split = self.file.split(split)
+        self.images = self._split.images
+        self._opened: tuple[int, h5py.File] | None = None  # by this process
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ImageDataset, (self.file.path, self.split_name)
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        index %= len(self)
+        image = torch.from_numpy(np.array(self.images[index]))
+        item: dict[str, Any] = {"image": image.permute(2, 0, 1).float().div_(255)}
+        if self._split.has_masks:
+            with self.file.reading(self.split_name):
+                mask = self._group()["masks"][index]
+            item["mask"] = torch.from_numpy(mask.astype(np.int64))
+        factors = self._split.factors.items()
+        item["factors"] = {name: _as_item(values[index]) for name, values in factors}
+        return item
+
+    def _group(self) -> h5py.Group:
+        """The split in this process's own handle of the file."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = os.getpid(), self.file.open(MASK_CACHE_BYTES)
+        return self._opened[1][self.split_name]
+
+
+class OpenedData(Mapping[str, ImageDataset]):
+    """The splits of a data file by name: train, val and test, as far as they have images.
+
+    `file` says what the data are: name, size, source, background_labels, void_label, attrs.
+    """
+
+    def __init__(self, file: DataFile) -> None:
+        self.file = file
+        self._opened: dict[str, ImageDataset] = {}
+
+    def __getitem__(self, split: str) -> ImageDataset:
+        """Raises SriError for a split without images."""
+        if split not in self._opened:
+            self._opened[split] = ImageDataset(self.file, split)
+        return self._opened[split]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.file.splits)
+
+    def __len__(self) -> int:
+        return len(self.file.splits)
+
+    def __contains__(self, split: object) -> bool:
+        return split in self.file.splits
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{len(self[name])} {name}" for name in self)
+        return f"OpenedData({str(self.file.path)!r}: {self.file.caption}, {counts})"
+
+
+def find_data_file(workspace: Workspace, name_or_file: str, size: int | None) -> Path:
+    """The file of a path or of a data set's name; the size chooses where it is in several.
+
+    Raises:
+        SriError: when there is none, or several.
+    """
+    sizes = workspace.data_files().get(name_or_file, {})
+    if size is None and not is_path(name_or_file) and len(sizes) > 1:
+        raise SriError(
+            f"{name_or_file} is prepared in several sizes: {', '.join(map(str, sizes))} px",
+            f"name one: size={min(sizes)}",
+        )
+    return workspace.find_data(name_or_file, size or next(iter(sizes), 64))
+
+
+def _as_item(value: Any) -> Any:
+    """A factor of one image as a tensor, or as text."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    array = np.asarray(value)
+    return torch.from_numpy(np.array(array, array.dtype.newbyteorder("=")))
