@@ -100,9 +100,11 @@ def write_data(path: Path, with_masks: bool = True) -> None:
 
 def write_run(run_dir: Path, system: str = "sri", step: int = 10) -> None:
     """A run with one checkpoint of random weights."""
-    # A system without a scene variable accepts only the default size of one.
-    scene = f"model.scene_size={16 if system == 'sri' else 128}"
-    recipe = load_recipe("sri-mog", None, [*SMALL, scene, f"model.system={system}"])
+    if system == "slot-vae":  # refuses keys of the others
+        recipe = load_recipe(system, None, SMALL)
+    else:  # a system without a scene variable accepts only the default size of one
+        scene = f"model.scene_size={16 if system == 'sri' else 128}"
+        recipe = load_recipe("sri-mog", None, [*SMALL, scene, f"model.system={system}"])
     recipe = recipe.model_copy(update={"data": "demo-towers"})
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -29,7 +29,8 @@ FLOORS = [
     {"runs", "labeling"},
     {"plotting"},
     {"studies", "benchmarks"},
-    {"doctor", "demo", "export"},
+    {"doctor", "demo", "export", "scenes"},
+    {"api"},
     {"cli"},
     {"__main__"},
 ]

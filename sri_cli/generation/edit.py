@@ -20,11 +20,9 @@ from torch import Tensor
 from sri_cli.console import counting
 from sri_cli.generation.encode import encode_images
 from sri_cli.generation.sample import (
-    check_finite,
-    chunk_size,
+    decode_slots,
     device_of,
     in_chunks,
-    is_finite,
     quantise,
     sample_noise,
 )
@@ -158,27 +156,20 @@ def decode_edits(
     Raises:
         SriFailure: for scenes that are not finite.
     """
-    device, size = device_of(model), model.image_size
+    size = model.image_size
     images = np.zeros((len(edits), size, size, 3), np.uint8)
     masks = np.zeros((len(edits), slots, size, size), np.float32)
-    finite = torch.ones(len(edits), dtype=torch.bool)
     with counting("decoding", len(edits)) as advance:
         for count in sorted({len(edit.index) for edit in edits}):
             alike = [i for i, edit in enumerate(edits) if len(edit.index) == count]
-
-            def decode(start: int, num: int, alike: list[int] = alike) -> int:
-                chosen = alike[start : start + num]
-                masks[chosen] = 0  # a chunk that failed is tried again
-                scene = model.decode(torch.stack([edits[i].slots for i in chosen]).to(device))
+            done = 0
+            for scene in decode_slots(model, torch.stack([edits[i].slots for i in alike])):
+                chosen = alike[done : done + len(scene.rgb)]
+                done += len(chosen)
                 images[chosen] = quantise(scene.image)
-                finite[chosen] = is_finite(scene.image)
-                for i, own in zip(chosen, scene.masks[:, :, 0].float().cpu().numpy(), strict=True):
+                for i, own in zip(chosen, scene.masks[:, :, 0].cpu().numpy(), strict=True):
                     np.add.at(masks[i], list(edits[i].index), own)
-                return num
-
-            for done in in_chunks(decode, len(alike), chunk_size(count, size, device), device):
-                advance(done)
-    check_finite(finite)
+                advance(len(chosen))
     return images, masks
 
 

@@ -39,7 +39,7 @@ class Encoding:
         masks: Of the reconstruction [N,K,H,W], summing to 1 over K.
         rgb: What each slot shows [N,K,3,H,W] in [0,1].
         attention: The masks of the segregation [N,K,H,W].
-        rollout: The slot prior's own scene from `latent` [N,3,H,W], in models that match slots.
+        rollout: The slot prior's own scene from `latent` [N,3,H,W], in models with one.
     """
 
     slots: Tensor

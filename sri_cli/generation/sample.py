@@ -48,6 +48,24 @@ def decode_drawn(model: SlotVAE, slots: Tensor, latent: Tensor | None) -> DrawnS
     return DrawnScene(scene.rgb.float(), scene.log_masks.float(), slots.float(), latent)
 
 
+def decode_slots(
+    model: SlotVAE, slots: Tensor, latent: Tensor | None = None, precision: str = "auto"
+) -> Iterator[DrawnScene]:
+    """Decode slots [N,K,D] in chunks that fit into memory; `latent` [N,S] is passed through.
+
+    Raises:
+        SriFailure: after the last chunk, when a scene is not finite.
+    """
+    device = device_of(model)
+    size = chunk_size(slots.shape[1], model.image_size, device)
+
+    def decode(start: int, count: int) -> DrawnScene:
+        rows = slice(start, start + count)
+        return decode_drawn(model, slots[rows].to(device), None if latent is None else latent[rows])
+
+    return checked(in_chunks(decode, len(slots), size, device, precision))
+
+
 def sample_noise(
     model: SlotVAE, seed: int, start: int, count: int, slots: int
 ) -> dict[str, Tensor]:
@@ -193,10 +211,13 @@ def in_chunks(
 
 
 def joined(chunks: Sequence[Result]) -> Result:
-    """Dataclasses of tensors [B,...] as one; a field is None if it is None in all of them."""
+    """Dataclasses of tensors [B,...] as one; what is no tensor is that of the first."""
     first: Any = chunks[0]
     columns = {field.name: [getattr(one, field.name) for one in chunks] for field in fields(first)}
-    cat = {name: None if parts[0] is None else torch.cat(parts) for name, parts in columns.items()}
+    cat = {
+        name: torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0]
+        for name, parts in columns.items()
+    }
     result: Result = type(first)(**cat)
     return result
 

@@ -109,19 +109,23 @@ def slots_notes(runs: Sequence[TrainedRun], slots: int | None) -> list[str]:
 
 
 def open_run(
-    workspace: Workspace, run: str | None = None, dynamic_slots: bool = False
+    workspace: Workspace,
+    run: str | None = None,
+    dynamic_slots: bool = False,
+    device: str = "auto",
 ) -> TrainedRun:
-    """The run's newest intact checkpoint, on a GPU where there is one.
+    """The run's newest intact checkpoint, by default on a GPU where there is one.
 
     Args:
         workspace: Where runs and data are.
         run: Folder, name or checkpoint of the run, by default the latest.
         dynamic_slots: Infer as many slots per image as it needs, at most those of training.
+        device: As of `choose_device`.
 
     Raises:
-        SriError: if there is no such run, or its model has no dynamic slots.
+        SriError: if there is no such run or device, or its model has no dynamic slots.
     """
-    trained = load_run(workspace.find_run(run), workspace, choose_device())
+    trained = load_run(workspace.find_run(run), workspace, choose_device(device))
     if dynamic_slots:
         try:
             trained.model.use_dynamic_slots()

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sri_cli.errors import SriError
 from sri_cli.generation.sample import (
     DrawnScene,
     checked,
@@ -26,6 +27,7 @@ from sri_cli.generation.sample import (
     in_chunks,
     sample_noise,
 )
+from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.models.base import SlotVAE
 from sri_cli.rng import NoiseSpec, indexed_noise
 
@@ -81,6 +83,17 @@ def random_walk(
         moves[name] = held[name].repeat(frames, *(1 for _ in held[name].shape))
         moves[name][:, :, slot] = closed(name, (slice(None), slot))
     return Walk(held, moves, slot)
+
+
+def check_between(run: TrainedRun, seeds: tuple[int, int]) -> None:
+    """SriError unless the model has a scene variable, and the seeds differ."""
+    if seeds[0] == seeds[1]:
+        raise SriError(f"--between {seeds[0]} {seeds[1]}: equal seeds", "--between 0 1")
+    if not run.model.has_scene:
+        raise SriError(
+            f"--between: {run.recipe.name} has no scene variable to interpolate",
+            "leave it out (the noise of its slots then walks), or name another run",
+        )
 
 
 def walk_between(model: SlotVAE, seeds: tuple[int, int], num: int, slots: int, frames: int) -> Walk:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +48,12 @@ MAX_ORDER_SCENES = 256  # every pair of them is compared
 
 def parse_metrics(text: str) -> tuple[str, ...]:
     """'ari,elbo' -> names; SriError for unknown ones."""
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    return check_metrics([name.strip() for name in text.split(",") if name.strip()])
+
+
+def check_metrics(names: Iterable[str]) -> tuple[str, ...]:
+    """Each name once; SriError for unknown ones, or none."""
+    names = tuple(dict.fromkeys(names))
     hint = f"--metrics {','.join(ALL)}"
     for name in names:
         if name not in ALL:

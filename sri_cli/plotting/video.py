@@ -21,7 +21,7 @@ from sri_cli.console import counting
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.generation.sample import check_request, quantise
 from sri_cli.generation.trained_run import TrainedRun, open_run, slots_notes
-from sri_cli.generation.traverse import Walk, random_walk, walk_between, walk_scenes
+from sri_cli.generation.traverse import Walk, check_between, random_walk, walk_between, walk_scenes
 from sri_cli.metrics.tables import titles_of
 from sri_cli.plotting.figures import check_file
 from sri_cli.plotting.images import Pixels, blend_masks, caption, make_grid
@@ -61,8 +61,6 @@ def walk_runs(
     """
     if slot is not None and between is not None:
         raise SriError("--between moves the scene, --slot holds it", "leave out one of the two")
-    if between is not None and between[0] == between[1]:
-        raise SriError(f"--between {between[0]} {between[1]}: equal seeds", "--between 0 1")
     check_request(num, slots or 1, temperature, seed)
     stem, kinds = _files(out)
     opened = [open_run(workspace, run) for run in runs or (None,)]
@@ -71,11 +69,8 @@ def walk_runs(
         if slot is not None and not 1 <= slot <= total:
             name = run.run_dir.name
             raise SriError(f"--slot {slot}: {name} has slots 1 to {total}", "--slot 1")
-        if between is not None and not run.model.has_scene:
-            raise SriError(
-                f"--between: {run.recipe.name} has no scene variable to interpolate",
-                "leave it out (the noise of its slots then walks), or name another run",
-            )
+        if between is not None:
+            check_between(run, between)
 
     folder = opened[0].run_dir / FIGURES
     check_place(out, folder)
