@@ -90,6 +90,7 @@ def test_tiny_of_a_data_set_with_settings_for_it() -> None:
 
     assert (slots("shapestacks"), slots("tetrominoes"), slots("multi-dsprites")) == (5, 5, 7)
     assert slots("multi-dsprites", "model.slots=6") == 6
+    assert load_recipe("sri-g", "tetrominoes", ["size=tiny"]).train.geco_target == -0.337
 
 
 def test_unknown_recipe(tmp_path: Path) -> None:
