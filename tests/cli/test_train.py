@@ -21,6 +21,7 @@ from sri_cli.errors import SriError
 from sri_cli.run import Workspace
 from sri_cli.training.log import read_log
 from sri_cli.training.run_folder import resolve_run
+from tests.tracker_readers import READERS, mlflow_run
 
 WriteData = Callable[..., Path]
 ROOT = Path(__file__).parent.parent.parent
@@ -254,3 +255,45 @@ def test_a_full_disk_exits_1_in_one_line(folder: Path) -> None:
     names = [path.name for path in (folder / "runs").glob("*/checkpoints/*")]
     assert names == ["step-000000002"]
     assert sri(*words("--steps", "4")).exit_code == 0
+
+
+@pytest.mark.slow
+def test_four_trackers_hold_every_step_once_after_a_stop_and_a_kill(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow in its default store, a database in the current folder."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    run, last = folder / "runs" / "mine", 300
+    words = ["train", "sri-g", *SMALL, "train.log_every=10", "train.checkpoint_every=40"]
+    words += ["train.preview_every=100", "--run", "mine", "--steps", str(last), "--threads", "1"]
+    words += [word for name in READERS for word in ("--tracker", name)]
+
+    def start(until: int | None, stop: signal.Signals) -> int:
+        with subprocess.Popen([sys.executable, "-m", "sri_cli", *words]) as process:
+            while until is not None and (not read_steps(run) or read_steps(run)[-1] < until):
+                assert process.poll() is None
+                time.sleep(0.02)
+            if until is not None:
+                process.send_signal(stop)
+            return process.wait()
+
+    assert start(110, signal.SIGTERM) == 75
+    assert start(230, signal.SIGKILL) == -signal.SIGKILL
+    assert start(None, signal.SIGTERM) == 0
+    steps = read_steps(run)
+    for name, read in READERS.items():
+        held, images = read(run)
+        # A kill -9 may lose the record that a tracker was being sent; none may be there twice.
+        missing = [step for step in steps if step not in dict(held)]
+        assert len(missing) <= (name in ("mlflow", "wandb")), name
+        assert [step for step, _ in held] == [step for step in steps if step not in missing], name
+        assert images == ([] if name == "csv" else [100, 200, 300]), name
+    assert steps[-1] == last and mlflow_run(run).info.status == "FINISHED"
+
+
+def read_steps(run: Path) -> list[int]:
+    """The steps in the log of a run, which need not exist."""
+    return [one["step"] for one in read_log(run)] if (run / "log.jsonl").is_file() else []
