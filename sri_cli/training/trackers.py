@@ -10,6 +10,7 @@ import csv
 import io
 import math
 import os
+import shutil
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
@@ -157,15 +158,16 @@ class RemoteTracker(Tracker):
     is_local = False
 
     def __init__(self, run_dir: Path, recipe: Recipe, step: int) -> None:
-        known = read_state(run_dir).get(self.name, {})
-        self.id: Any = known.get("id")  # text, or None for a new run
-        super().__init__(run_dir, recipe, known.get("step", 0))
+        self.known = read_state(run_dir).get(self.name, {})
+        self.id: Any = self.known.get("id")  # text, or None for a new run
+        super().__init__(run_dir, recipe, self.known.get("step", 0))
         self.is_new = self.id is None
 
-    def keep(self, step: int) -> None:
+    def keep(self, step: int, **more: Any) -> None:
         """Store which run this is, and that it holds all steps up to `step`."""
         self.step, self.is_new = step, False
-        state = read_state(self.run_dir) | {self.name: {"id": self.id, "step": step}}
+        self.known |= {"id": self.id, "step": step, **more}
+        state = read_state(self.run_dir) | {self.name: self.known}
         write_atomic(self.run_dir / STATE, f"{to_json(state, indent=2)}\n".encode())
 
     def write(self, record: Record) -> None:
@@ -261,20 +263,35 @@ class Wandb(RemoteTracker):
         import wandb
 
         tags = filter(None, os.environ.get("WANDB_TAGS", "").split(","))
+        parent = os.environ.get("WANDB_DIR", str(self.run_dir))
+        self._discard_unfinished(Path(parent, "wandb"))
         self.run = wandb.init(
             id=self.id,
             resume="allow",
             reinit="create_new",
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             name=os.environ.get("WANDB_NAME", self.run_dir.name),
-            dir=os.environ.get("WANDB_DIR", str(self.run_dir)),
+            dir=parent,
             tags=[*tags, self.recipe.name, self.recipe.data],
         )
         self.id = self.run.id
-        self.keep(self.step)
+        if self.run.resumed:  # online, where W&B knows what it received
+            self.step = min(self.step, self.run.step - 1)
+        folder = Path(self.run.dir).parent.name if self.run.offline else None
+        self.keep(self.step, unfinished=folder, began_at=self.step)
         about = facts(self.recipe) | {"run_dir": str(self.run_dir.resolve())}
         values = self.recipe.model_dump(mode="json") | {"sri": about}
         self.run.config.update(values, allow_val_change=True)
+
+    def _discard_unfinished(self, folder: Path) -> None:
+        """Delete the files of a killed process, to send again what they should hold.
+
+        W&B writes them 32 KiB at a time, so that nobody knows what is in them.
+        """
+        name = self.known.get("unfinished") or ""
+        if name.startswith("offline-run-") and not [*(folder / name).glob("*.synced")]:
+            shutil.rmtree(folder / name, ignore_errors=True)
+            self.step = self.known["began_at"]
 
     def send(self, record: Record) -> None:
         import wandb
@@ -287,6 +304,7 @@ class Wandb(RemoteTracker):
         if checkpoint is not None:
             self.run.summary["checkpoint"] = str(checkpoint.resolve())
         self.run.finish(exit_code=0 if status == "FINISHED" else 75)
+        self.keep(self.step, unfinished=None)
 
 
 TRACKERS: dict[str, type[Tracker]] = {
