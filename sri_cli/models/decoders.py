@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sri_cli.models.base import Scene
-from sri_cli.models.kernels import ConvTranspose2d, Elu, GroupNormRelu, broadcast_sum
+from sri_cli.models.kernels import ConvTranspose2d, Elu, GroupNormRelu, broadcast_elu, norm_head
 from sri_cli.models.layers import EDGES, coordinate_grid, init_small, position_code
 
 UPSAMPLING = 16  # four transposed convolutions of stride 2
@@ -116,7 +116,12 @@ class BroadcastDecoder(SlotDecoder):
         assert isinstance(first, ConvTranspose2d)
         weight, grid_weight = first.weight.split([slots.shape[1], len(self.grid)])
         grid = double(self.grid[None], grid_weight, first.bias)
-        return self.layers[1:](double_broadcast(slots, weight, self.taps, grid))
+        *doublings, norm, _, head = self.layers[1:]
+        assert isinstance(norm, GroupNormRelu) and isinstance(head, nn.Conv2d)
+        x = double_broadcast(slots, weight, self.taps, grid)
+        for layer in doublings:
+            x = layer(x)
+        return norm_head(x, norm, head)
 
 
 class PositionedDecoder(SlotDecoder):
@@ -151,10 +156,10 @@ class IodineDecoder(PositionedDecoder):
     def decode(self, slots: Tensor) -> Tensor:
         # A valid convolution of a constant is a linear map of it, and the positions are the same
         # for every slot: the first layer costs next to nothing.
-        first, *later = self.convolutions
+        first, _, *later = self.convolutions
         assert isinstance(first, nn.Conv2d)
         constant = F.linear(slots, first.weight.sum(dim=(2, 3)))
-        x = broadcast_sum(constant, first(self.positions()))
+        x = broadcast_elu(constant, first(self.positions()))
         for layer in later:
             x = layer(x)
         return x

@@ -33,7 +33,7 @@ from sri_cli.models.distributions import (
     shifted_softplus,
     squashed_prior,
 )
-from sri_cli.models.kernels import ConvTranspose2d, Elu, broadcast_sum, gated_batch_norms
+from sri_cli.models.kernels import ConvTranspose2d, Elu, broadcast_elu, gated_batch_norms
 from sri_cli.models.layers import BatchNorm2d, Lstm, coordinate_grid, full_precision
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.scene_encoder import SceneEncoder
@@ -230,7 +230,7 @@ class BroadcastConvolutions(nn.Module):
         weight, bias = self.layers[0].parameters()
         constant = F.linear(latents, weight[:, : self.latent_size].sum(dim=(2, 3)), bias)
         positions = F.conv2d(self.grid[None], weight[:, self.latent_size :])
-        return self.layers[1:](broadcast_sum(constant, positions)).float().sigmoid()
+        return self.layers[2:](broadcast_elu(constant, positions)).float().sigmoid()
 
 
 def component_encoder(image_size: int, latent_size: int, channels: int) -> nn.Sequential:

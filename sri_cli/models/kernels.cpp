@@ -34,6 +34,41 @@ inline void put(bf16 &to, float value) {  // rounds to the nearest, ties to even
 // The gradient through a ReLU of y; NaN stays.
 inline float pass(float grad, float y) { return y <= 0 ? 0 : grad; }
 
+// 16 channels at once, for the loops that the compiler does not turn into such by itself.
+constexpr long LANES = 16;
+typedef float Lanes __attribute__((vector_size(64)));
+typedef uint32_t Bits __attribute__((vector_size(64)));
+typedef uint16_t Halves16 __attribute__((vector_size(32)));
+
+inline Lanes load(const float *from) {
+    Lanes value;
+    std::memcpy(&value, from, sizeof value);
+    return value;
+}
+
+inline Lanes load(const bf16 *from) {
+    Halves16 halves;
+    std::memcpy(&halves, from, sizeof halves);
+    return (Lanes)(__builtin_convertvector(halves, Bits) << 16);
+}
+
+inline void store(float *to, Lanes value) { std::memcpy(to, &value, sizeof value); }
+
+inline void store(bf16 *to, Lanes value) {
+    Bits bits = (Bits)value, rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    Bits nan = Bits{} + 0x7fc0;
+    Halves16 halves = __builtin_convertvector(value != value ? nan : rounded, Halves16);
+    std::memcpy(to, &halves, sizeof halves);
+}
+
+inline float sum(Lanes value) {
+    float lanes[LANES];
+    std::memcpy(lanes, &value, sizeof value);
+    for (long half = LANES / 2; half; half /= 2)
+        for (long i = 0; i < half; i++) lanes[i] += lanes[i + half];
+    return lanes[0];
+}
+
 // e^x - 1 = scale * rest + (scale - 1) for -87 <= x <= 87, with scale = 2^round(x / ln 2); to the
 // last digits also near 0. NaN stays.
 struct Exponential {
@@ -60,14 +95,15 @@ inline float sigmoid(float x) {
     return 1 / (1 + e.scale * e.rest + e.scale);
 }
 
+inline float elu(float x) {
+    Exponential e = exponential(x > 0 ? 0 : x < -30 ? -30 : x);
+    return x > 0 ? x : e.scale * e.rest + (e.scale - 1);
+}
+
 template <typename T>
 void elu_forward(long n, const T *x, T *y, int threads) {
 #pragma omp parallel for simd num_threads(threads)
-    for (long i = 0; i < n; i++) {
-        float value = get(x[i]);
-        Exponential e = exponential(value > 0 ? 0 : value < -30 ? -30 : value);
-        put(y[i], value > 0 ? value : e.scale * e.rest + (e.scale - 1));
-    }
+    for (long i = 0; i < n; i++) put(y[i], elu(get(x[i])));
 }
 
 template <typename T>
@@ -76,6 +112,47 @@ void elu_backward(long n, const T *grad, const T *y, T *dx, int threads) {
     for (long i = 0; i < n; i++) {
         float result = get(y[i]);
         put(dx[i], get(grad[i]) * (result > 0 ? 1 : result + 1));
+    }
+}
+
+// ELU of slots [n, channels] + positions [pixels, channels].
+template <typename T>
+void broadcast_forward(long n, long pixels, long channels, const T *slots, const T *positions, T *y,
+                       int threads) {
+#pragma omp parallel for num_threads(threads)
+    for (long row = 0; row < n * pixels; row++) {
+        const T *slot = slots + row / pixels * channels;
+        const T *position = positions + row % pixels * channels;
+        T *out = y + row * channels;
+#pragma omp simd
+        for (long c = 0; c < channels; c++) put(out[c], elu(get(slot[c]) + get(position[c])));
+    }
+}
+
+// The gradient of positions, and of each TILE of pixels the share of the gradient of slots,
+// [tiles, n, channels].
+constexpr long TILE = 64;
+
+template <typename T>
+void broadcast_backward(long n, long pixels, long channels, const T *grad, const T *y,
+                        float *dslots, float *dpositions, int threads) {
+#pragma omp parallel for num_threads(threads)
+    for (long tile = 0; tile < (pixels + TILE - 1) / TILE; tile++) {
+        const long first = tile * TILE, last = std::min(pixels, first + TILE);
+        std::fill(dpositions + first * channels, dpositions + last * channels, 0.f);
+        for (long i = 0; i < n; i++)
+            for (long c = 0; c < channels; c += LANES) {
+                Lanes total{};
+                for (long p = first; p < last; p++) {
+                    long at = (i * pixels + p) * channels + c;
+                    Lanes result = load(y + at), d = load(grad + at);
+                    d = result > 0 ? d : d * (result + 1);
+                    total += d;
+                    float *position = dpositions + p * channels + c;
+                    store(position, load(position) + d);
+                }
+                store(dslots + (tile * n + i) * channels + c, total);
+            }
     }
 }
 
@@ -88,34 +165,64 @@ inline void affine(long channels, long size, const float *mean, const float *rst
     }
 }
 
+// The mean and 1 / std of each group of an image.
+template <typename T>
+void statistics(long pixels, long channels, long groups, float eps, const T *x, float *mean,
+                float *rstd) {
+    const long size = channels / groups;
+    std::vector<float> memory(2 * channels);
+    float *sum = memory.data(), *squares = sum + channels;
+    for (long p = 0; p < pixels; p++)
+#pragma omp simd
+        for (long c = 0; c < channels; c++) {
+            float value = get(x[p * channels + c]);
+            sum[c] += value;
+            squares[c] += value * value;
+        }
+    for (long g = 0; g < groups; g++) {
+        double first = 0, second = 0, count = double(size) * pixels;
+        for (long c = g * size; c < (g + 1) * size; c++) first += sum[c], second += squares[c];
+        double centre = first / count, variance = second / count - centre * centre;
+        mean[g] = centre;
+        rstd[g] = 1 / std::sqrt((variance < 0 ? 0 : variance) + eps);
+    }
+}
+
+// The gradients of weight and bias from the sums of the gradient and of the gradient times x; dx is
+// the gradient times scale plus x * slope + offset.
+inline void gradients(long pixels, long channels, long groups, const float *weight,
+                      const float *mean, const float *rstd, const float *total, const float *along,
+                      float *slope, float *offset, float *dweight, float *dbias) {
+    const long size = channels / groups;
+    for (long g = 0; g < groups; g++) {
+        double by_x = 0, by_one = 0, count = double(size) * pixels;
+        for (long c = g * size; c < (g + 1) * size; c++) {
+            dweight[c] = (along[c] - total[c] * mean[g]) * rstd[g];
+            dbias[c] = total[c];
+            by_x += dweight[c] * weight[c];
+            by_one += total[c] * weight[c];
+        }
+        for (long c = g * size; c < (g + 1) * size; c++) {
+            slope[c] = -by_x / count * rstd[g] * rstd[g];
+            offset[c] = -by_one / count * rstd[g] - slope[c] * mean[g];
+        }
+    }
+}
+
 // GroupNorm and ReLU: the statistics of an image, and then the image once more, from the cache.
 template <typename T>
 void norm_forward(long n, long pixels, long channels, long groups, float eps, const T *x,
                   const float *weight, const float *bias, float *mean, float *rstd, T *y,
                   int threads) {
-    const long size = channels / groups;
 #pragma omp parallel for num_threads(threads)
     for (long i = 0; i < n; i++) {
-        std::vector<float> memory(4 * channels);
-        float *sum = memory.data(), *squares = sum + channels;
-        float *scale = squares + channels, *shift = scale + channels;
+        std::vector<float> memory(2 * channels);
+        float *scale = memory.data(), *shift = scale + channels;
         const T *in = x + i * pixels * channels;
         T *out = y + i * pixels * channels;
-        for (long p = 0; p < pixels; p++)
-#pragma omp simd
-            for (long c = 0; c < channels; c++) {
-                float value = get(in[p * channels + c]);
-                sum[c] += value;
-                squares[c] += value * value;
-            }
-        for (long g = 0; g < groups; g++) {
-            double first = 0, second = 0, count = double(size) * pixels;
-            for (long c = g * size; c < (g + 1) * size; c++) first += sum[c], second += squares[c];
-            double centre = first / count, variance = second / count - centre * centre;
-            mean[i * groups + g] = centre;
-            rstd[i * groups + g] = 1 / std::sqrt((variance < 0 ? 0 : variance) + eps);
-        }
-        affine(channels, size, mean + i * groups, rstd + i * groups, weight, bias, scale, shift);
+        float *centre = mean + i * groups, *inverse = rstd + i * groups;
+        statistics(pixels, channels, groups, eps, in, centre, inverse);
+        affine(channels, channels / groups, centre, inverse, weight, bias, scale, shift);
         for (long p = 0; p < pixels; p++)
 #pragma omp simd
             for (long c = 0; c < channels; c++) {
@@ -131,7 +238,6 @@ template <typename T>
 void norm_backward(long n, long pixels, long channels, long groups, const T *grad, const T *x,
                    const float *weight, const float *bias, const float *mean, const float *rstd,
                    T *dx, float *dweight, float *dbias, int threads) {
-    const long size = channels / groups;
 #pragma omp parallel for num_threads(threads)
     for (long i = 0; i < n; i++) {
         std::vector<float> memory(6 * channels);
@@ -140,7 +246,8 @@ void norm_backward(long n, long pixels, long channels, long groups, const T *gra
         float *slope = shift + channels, *offset = slope + channels;
         const T *g_in = grad + i * pixels * channels, *x_in = x + i * pixels * channels;
         T *out = dx + i * pixels * channels;
-        affine(channels, size, mean + i * groups, rstd + i * groups, weight, bias, scale, shift);
+        affine(channels, channels / groups, mean + i * groups, rstd + i * groups, weight, bias,
+               scale, shift);
         for (long p = 0; p < pixels; p++)
 #pragma omp simd
             for (long c = 0; c < channels; c++) {
@@ -149,27 +256,104 @@ void norm_backward(long n, long pixels, long channels, long groups, const T *gra
                 total[c] += passed;
                 along[c] += passed * value;
             }
-        for (long g = 0; g < groups; g++) {
-            float centre = mean[i * groups + g], inverse = rstd[i * groups + g];
-            double by_x = 0, by_one = 0, count = double(size) * pixels;
-            for (long c = g * size; c < (g + 1) * size; c++) {
-                float whitened = (along[c] - total[c] * centre) * inverse;
-                dweight[i * channels + c] = whitened;
-                dbias[i * channels + c] = total[c];
-                by_x += whitened * weight[c];
-                by_one += total[c] * weight[c];
-            }
-            for (long c = g * size; c < (g + 1) * size; c++) {
-                slope[c] = -by_x / count * inverse * inverse;
-                offset[c] = -by_one / count * inverse - slope[c] * centre;
-            }
-        }
+        gradients(pixels, channels, groups, weight, mean + i * groups, rstd + i * groups, total,
+                  along, slope, offset, dweight + i * channels, dbias + i * channels);
         for (long p = 0; p < pixels; p++)
 #pragma omp simd
             for (long c = 0; c < channels; c++) {
                 float value = get(x_in[p * channels + c]);
                 float passed = pass(get(g_in[p * channels + c]), value * scale[c] + shift[c]);
                 put(out[p * channels + c], passed * scale[c] + value * slope[c] + offset[c]);
+            }
+    }
+}
+
+// GroupNorm, ReLU and a 1x1 convolution to planes [n, OUTPUTS, pixels] in float32: neither the normed
+// image nor its gradient is ever written.
+constexpr long OUTPUTS = 4;
+
+template <typename T>
+void head_forward(long n, long pixels, long channels, long groups, float eps, const T *x,
+                  const float *weight, const float *bias, const float *head,
+                  const float *head_bias, float *mean, float *rstd, float *planes, int threads) {
+#pragma omp parallel for num_threads(threads)
+    for (long i = 0; i < n; i++) {
+        std::vector<float> memory(2 * channels);
+        float *scale = memory.data(), *shift = scale + channels;
+        const T *in = x + i * pixels * channels;
+        float *centre = mean + i * groups, *inverse = rstd + i * groups;
+        statistics(pixels, channels, groups, eps, in, centre, inverse);
+        affine(channels, channels / groups, centre, inverse, weight, bias, scale, shift);
+        for (long p = 0; p < pixels; p++) {
+            Lanes sums[OUTPUTS] = {};
+            for (long c = 0; c < channels; c += LANES) {
+                Lanes value = load(in + p * channels + c) * load(scale + c) + load(shift + c);
+                value = value < 0 ? Lanes{} : value;
+                for (long o = 0; o < OUTPUTS; o++) sums[o] += value * load(head + o * channels + c);
+            }
+            for (long o = 0; o < OUTPUTS; o++)
+                planes[(i * OUTPUTS + o) * pixels + p] = sum(sums[o]) + head_bias[o];
+        }
+    }
+}
+
+// dx, and each image's share of the gradients of weight, bias and head [n, OUTPUTS, channels].
+template <typename T>
+void head_backward(long n, long pixels, long channels, long groups, const float *grad, const T *x,
+                   const float *weight, const float *bias, const float *head, const float *mean,
+                   const float *rstd, T *dx, float *dweight, float *dbias, float *dhead,
+                   int threads) {
+#pragma omp parallel for num_threads(threads)
+    for (long i = 0; i < n; i++) {
+        std::vector<float> memory(6 * channels);
+        float *total = memory.data(), *along = total + channels;
+        float *scale = along + channels, *shift = scale + channels;
+        float *slope = shift + channels, *offset = slope + channels;
+        const T *in = x + i * pixels * channels;
+        const float *g_in = grad + i * OUTPUTS * pixels;
+        T *out = dx + i * pixels * channels;
+        float *dhead_of_image = dhead + i * OUTPUTS * channels;
+        std::fill(dhead_of_image, dhead_of_image + OUTPUTS * channels, 0.f);
+        affine(channels, channels / groups, mean + i * groups, rstd + i * groups, weight, bias,
+               scale, shift);
+        for (long first = 0; first < pixels; first += TILE)
+            for (long c = 0; c < channels; c += LANES) {
+                const Lanes s = load(scale + c), t = load(shift + c);
+                Lanes w[OUTPUTS], dw[OUTPUTS] = {}, all{}, by_x{};
+                for (long o = 0; o < OUTPUTS; o++) w[o] = load(head + o * channels + c);
+                for (long p = first; p < std::min(pixels, first + TILE); p++) {
+                    Lanes value = load(in + p * channels + c), y = value * s + t, d{};
+                    Lanes result = y < 0 ? Lanes{} : y;
+                    for (long o = 0; o < OUTPUTS; o++) {
+                        float g = g_in[o * pixels + p];
+                        d += g * w[o];
+                        dw[o] += g * result;
+                    }
+                    d = y <= 0 ? Lanes{} : d;
+                    all += d;
+                    by_x += d * value;
+                }
+                store(total + c, load(total + c) + all);
+                store(along + c, load(along + c) + by_x);
+                for (long o = 0; o < OUTPUTS; o++) {
+                    float *to = dhead_of_image + o * channels + c;
+                    store(to, load(to) + dw[o]);
+                }
+            }
+        gradients(pixels, channels, groups, weight, mean + i * groups, rstd + i * groups, total,
+                  along, slope, offset, dweight + i * channels, dbias + i * channels);
+        for (long first = 0; first < pixels; first += TILE)
+            for (long c = 0; c < channels; c += LANES) {
+                const Lanes s = load(scale + c), t = load(shift + c);
+                const Lanes a = load(slope + c), b = load(offset + c);
+                Lanes w[OUTPUTS];
+                for (long o = 0; o < OUTPUTS; o++) w[o] = load(head + o * channels + c);
+                for (long p = first; p < std::min(pixels, first + TILE); p++) {
+                    Lanes value = load(in + p * channels + c), d{};
+                    for (long o = 0; o < OUTPUTS; o++) d += g_in[o * pixels + p] * w[o];
+                    d = value * s + t <= 0 ? Lanes{} : d;
+                    store(out + p * channels + c, d * s + value * a + b);
+                }
             }
     }
 }
@@ -278,8 +462,12 @@ void gate_backward(long rows, long channels, const T *grad, const T *x, const fl
 
 EXPORT(elu_forward)
 EXPORT(elu_backward)
+EXPORT(broadcast_forward)
+EXPORT(broadcast_backward)
 EXPORT(norm_forward)
 EXPORT(norm_backward)
+EXPORT(head_forward)
+EXPORT(head_backward)
 EXPORT(gate_statistics)
 EXPORT(gate_forward)
 EXPORT(gate_sums)

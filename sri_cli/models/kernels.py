@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from sri_cli.models.compiled import SUFFIXES, Kernels, kernels
 
 aten = torch.ops.aten
+LANES, TILE, HEAD_OUTPUTS = 16, 64, 4  # of kernels.cpp
 
 
 def trains_on_cpu(x: Tensor) -> bool:
@@ -200,6 +201,103 @@ class _Streamed(torch.autograd.Function):
         dx = torch.addcmul(dx, rows, slope, out=grad)
         dx = dx.reshape(n, h, w, c).permute(0, 3, 1, 2)
         return dx, whitened.sum(dim=0), total.sum(dim=0), None, None
+
+
+def norm_head(x: Tensor, norm: GroupNormRelu, head: nn.Conv2d) -> Tensor:
+    """head(norm(x)) of x [N,C,H,W] for a 1x1 convolution, [N,4,H,W].
+
+    In float32 whatever the precision of x where it is compiled, and without a trip to memory for
+    what lies between.
+    """
+    if (
+        takes_kernels(x)
+        and x.shape[1] % LANES == 0
+        and head.out_channels == HEAD_OUTPUTS
+        and norm.weight.dtype == torch.float32
+        and (compiled := kernels())
+    ):
+        planes: Tensor = _NormHead.apply(
+            *(compiled, x, norm.weight, norm.bias, head.weight, head.bias),
+            *(norm.num_groups, norm.eps),
+        )
+        return planes
+    return head(norm(x))
+
+
+class _NormHead(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        compiled: Kernels,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        head: Tensor,
+        head_bias: Tensor,
+        groups: int,
+        eps: float,
+    ) -> Tensor:
+        (n, c, h, w), outputs = x.shape, len(head)
+        sizes = n, h * w, c, groups
+        mean, rstd = x.new_empty(2, n, groups, dtype=torch.float32)
+        planes = x.new_empty(n, outputs, h, w, dtype=torch.float32)
+        parameters = weight, bias, head.contiguous()  # [4,C,1,1] in either format
+        compiled.call("head_forward", x, *sizes, eps, x, *parameters, head_bias, mean, rstd, planes)
+        ctx.save_for_backward(x, *parameters, mean, rstd)
+        ctx.compiled, ctx.sizes = compiled, sizes
+        return planes
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        x, *parameters = ctx.saved_tensors
+        grad, head = grads[0].contiguous(), parameters[2]
+        dx = torch.empty_like(x)
+        shares = x.new_empty(2, *x.shape[:2], dtype=torch.float32)  # of each image
+        of_head = x.new_empty(len(x), *head.shape, dtype=torch.float32)
+        outputs = dx, *shares, of_head
+        ctx.compiled.call("head_backward", x, *ctx.sizes, grad, x, *parameters, *outputs)
+        dweight, dbias = shares.sum(dim=1)
+        dhead, dhead_bias = of_head.sum(dim=0), grad.sum(dim=(0, 2, 3))
+        return None, dx, dweight, dbias, dhead, dhead_bias, None, None
+
+
+def broadcast_elu(slots: Tensor, positions: Tensor) -> Tensor:
+    """ELU of slots [N,C] plus positions [1,C,H,W], [N,C,H,W] channels_last.
+
+    Where it is compiled, the backward pass reads two images and writes sums alone.
+    """
+    rows = positions.contiguous(memory_format=torch.channels_last)
+    if (
+        takes_kernels(rows)
+        and slots.dtype == rows.dtype
+        and slots.shape[1] % LANES == 0
+        and (compiled := kernels())
+    ):
+        result: Tensor = _BroadcastElu.apply(compiled, slots.contiguous(), rows)
+        return result
+    return F.elu(broadcast_sum(slots, positions), inplace=True)
+
+
+class _BroadcastElu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, compiled: Kernels, slots: Tensor, positions: Tensor) -> Tensor:
+        _, c, h, w = positions.shape
+        y = slots.new_empty(len(slots), h, w, c).permute(0, 3, 1, 2)
+        compiled.call("broadcast_forward", y, len(slots), h * w, c, slots, positions, y)
+        ctx.save_for_backward(y)
+        ctx.compiled = compiled
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (y,) = ctx.saved_tensors
+        n, c, h, w = y.shape
+        grad = grads[0].contiguous(memory_format=torch.channels_last)
+        of_tiles = y.new_empty(-(-h * w // TILE), n, c, dtype=torch.float32)
+        by_position = y.new_empty(1, h, w, c, dtype=torch.float32)
+        sizes = n, h * w, c
+        ctx.compiled.call("broadcast_backward", y, *sizes, grad, y, of_tiles, by_position)
+        return None, of_tiles.sum(dim=0).to(y.dtype), by_position.permute(0, 3, 1, 2).to(y.dtype)
 
 
 class Elu(nn.Module):

@@ -22,7 +22,14 @@ from sri_cli.models.decoders import BigDecoder, BroadcastDecoder, IodineDecoder
 from sri_cli.models.distributions import Gaussian
 from sri_cli.models.genesis import Gated
 from sri_cli.models.genesis_v2 import InstanceColouring, UNet, initial_log_sigma
-from sri_cli.models.kernels import ConvTranspose2d, Elu, GroupNormRelu, broadcast_sum
+from sri_cli.models.kernels import (
+    ConvTranspose2d,
+    Elu,
+    GroupNormRelu,
+    broadcast_elu,
+    broadcast_sum,
+    norm_head,
+)
 from sri_cli.models.layers import Lstm
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.scene_encoder import SceneEncoder
@@ -160,6 +167,42 @@ def test_elu_is_that_of_torch(precision: torch.dtype) -> None:
         assert (a[0] - b[0]).norm() < tolerance * b[0].norm()
     x[:] = torch.tensor([torch.nan, torch.inf, -torch.inf, 0]).repeat(2).view(-1, 1, 1)
     assert Elu()(x)[0, :4, 0, 0].nan_to_num(5, 4).tolist() == [5, 4, -1, 0]
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_fused_ends_of_decoders_are_those_of_torch(
+    monkeypatch: pytest.MonkeyPatch, precision: torch.dtype
+) -> None:
+    class Broadcast(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.positions = nn.Parameter(torch.randn(1, 32, 9, 8).to(precision))
+
+        def forward(self, slots: torch.Tensor) -> torch.Tensor:
+            return broadcast_elu(slots, self.positions)
+
+    class Head(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.head = GroupNormRelu(8, 32), nn.Conv2d(32, 4, 1)
+            self.norm.bias.data.normal_()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return norm_head(x, self.norm, self.head)
+
+    image = torch.randn(5, 32, 9, 8).contiguous(memory_format=torch.channels_last) + 0.5
+    compiled = kernels()
+    if compiled is None:
+        pytest.skip("no C++ compiler")
+    for module, x in ((Broadcast(), torch.randn(5, 32)), (Head(), image)):
+        x, exact = x.to(precision), copy.deepcopy(module).double()
+        monkeypatch.setattr("sri_cli.models.kernels.kernels", lambda: compiled)
+        grad = torch.randn_like(module(x))
+        results = gradients(module, x, grad)
+        monkeypatch.setattr("sri_cli.models.kernels.kernels", lambda: None)
+        expected = gradients(exact, x.double(), grad.double())
+        for a, b in zip(results, expected, strict=True):
+            assert (a - b).norm() < (0.005 if precision == torch.bfloat16 else 1e-6) * b.norm()
 
 
 @pytest.mark.parametrize("training", [True, False])
