@@ -268,8 +268,8 @@ void norm_backward(long n, long pixels, long channels, long groups, const T *gra
     }
 }
 
-// GroupNorm, ReLU and a 1x1 convolution to planes [n, OUTPUTS, pixels] in float32: neither the normed
-// image nor its gradient is ever written.
+// GroupNorm, ReLU and a 1x1 convolution to planes [n, OUTPUTS, pixels] in float32: neither normed
+// images nor their gradient are ever written.
 constexpr long OUTPUTS = 4;
 
 template <typename T>
