@@ -136,16 +136,14 @@ def segmentation_scores(
             if "miou" in metrics:
                 scores[f"miou{suffix}"] = mean_iou(true, predicted, *labels)
             if "slots" in metrics:
-                slots, objects = count_slots(true, predicted, *labels), scores[""]
-                scores[f"slots_used{suffix}"] = slots.used
-                scores[f"slots_exact{suffix}"] = slots.on_objects == objects
-                scores[f"slots_difference{suffix}"] = (slots.on_objects - objects).abs()
-                scores[f"on_objects{suffix}"] = slots.on_objects
+                used, needed = count_slots(predicted, true, task.void_label), scores[""] + 1
+                scores[f"slots_used{suffix}"] = used
+                scores[f"slots_exact{suffix}"] = used == needed
+                scores[f"slots_difference{suffix}"] = (used - needed).abs()
         return scores
 
     values = task.run(compute)
     objects = values.pop("")
-    on_objects = {key: values.pop(key) for key in list(values) if key.startswith("on_objects")}
     counts = {
         "images": len(objects),
         "without_foreground": int((objects == 0).sum()),
@@ -159,18 +157,17 @@ def segmentation_scores(
         metric, attention, _ = key.partition("_attention")
         protocol = f"strongest {'attention' if attention else 'decoded'} mask{how}"
         of_slots = metric.startswith("slots")
-        if of_slots:
-            protocol += f"; {USED}"
+        protocol += f"; {USED}" * of_slots
         if metric in ("slots_exact", "slots_difference"):
-            protocol += ", half of them foreground; against the true objects"
+            protocol += "; needed: one for each object and one for the background"
         measured = partial(context.measurement, protocol=protocol, slots=task.model.num_slots)
         name = SEGMENTATION[metric] + " attention" * bool(attention)
         value = share_estimate(scores) if metric == "slots_exact" else mean_estimate(scores)
         own = {"images": len(objects)} if of_slots else counts
         records.append(measured(key, name, value, counts=own))
         if metric == "slots_exact":
-            slots = on_objects[f"on_objects{attention}"]
-            records[-1]["confusion"] = confusion(objects, slots, task.model.num_slots)
+            used = values[f"slots_used{attention}"]
+            records[-1]["confusion"] = confusion(objects, used, task.model.num_slots)
         if metric == "ari_fg" and counts["one_object"]:
             value = mean_estimate(scores[objects > 1])
             records.append(measured(f"{key}_several", f"{name}, 2+ objects", value, counts=several))
@@ -186,7 +183,7 @@ def share_estimate(yes: NDArray[np.float64]) -> Estimate:
 def confusion(
     objects: NDArray[np.float64], slots: NDArray[np.float64], most: int
 ) -> list[list[int]]:
-    """Numbers of images by their true objects (rows, from 0) and slots (columns, 0 to `most`)."""
+    """Numbers of images by their true objects (rows, from 0) and used slots (0 to `most`)."""
     table = np.zeros((int(objects.max()) + 1, most + 1), int)
     np.add.at(table, (objects.astype(int), slots.astype(int)), 1)
     return table.tolist()

@@ -30,13 +30,6 @@ class Covering(NamedTuple):
     scaled: Tensor
 
 
-class SlotCounts(NamedTuple):
-    """Slots per image [N]: all that are used, and those of them that are on objects."""
-
-    used: Tensor
-    on_objects: Tensor
-
-
 def labels_of(masks: NDArray[np.floating] | Tensor) -> Tensor:
     """Soft masks [N,K,H,W] to the strongest slot's index, int64 [N,H,W]; the first of equals."""
     return torch.as_tensor(masks).max(dim=1).indices  # argmax takes five times as long on the CPU
@@ -85,17 +78,15 @@ def mean_iou(
     return torch.cat([_matched(table, background_labels) for table in tables])
 
 
-def count_slots(
-    true: Labels, predicted: Labels, background_labels: int = 1, void: int | None = None
-) -> SlotCounts:
-    """How many slots each image uses, where `predicted` is the index of the strongest, [N] each.
+def count_slots(predicted: Labels, true: Labels | None = None, void: int | None = None) -> Tensor:
+    """How many slots each image uses, [N]; `predicted` is the index of the strongest slot.
 
-    A slot is used where it is the strongest in at least MIN_SHARE of the pixels that are not void,
-    and in one at least. A used slot is on objects where at least half of these pixels are true
-    foreground; the others draw the background. ValueError as in `ari_fg`.
+    A slot is used where it is the strongest in at least MIN_SHARE of the pixels, and in one at
+    least; pixels with the `true` label `void` count nowhere. ValueError as in `ari_fg`.
     """
-    chunks = [_slots(table, background_labels) for table in _tables(true, predicted, void)]
-    return SlotCounts(*(torch.cat(counts) for counts in zip(*chunks, strict=True)))
+    true = torch.zeros_like(_integers(predicted)) if true is None else true
+    areas = torch.cat([table.sum(dim=1) for table in _tables(true, predicted, void)])  # [N,P]
+    return ((areas > 0) & (areas >= MIN_SHARE * areas.sum(dim=1, keepdim=True))).sum(dim=1)
 
 
 def count_objects(true: Labels, background_labels: int = 1, void: int | None = None) -> Tensor:
@@ -146,14 +137,6 @@ def _matched(table: Tensor, background_labels: int) -> Tensor:
     instances = (area_true > 0).sum(dim=1)
     mean = torch.tensor(sums, dtype=torch.float64, device=table.device) / instances.clamp(min=1)
     return torch.where(instances > 0, mean, torch.nan)
-
-
-def _slots(table: Tensor, background_labels: int) -> SlotCounts:
-    """[B,T,P], background included, to [B] each."""
-    area = table.sum(dim=1)  # [B,P]
-    foreground = table[:, background_labels:].sum(dim=1)
-    used = (area > 0) & (area >= MIN_SHARE * area.sum(dim=1, keepdim=True))
-    return SlotCounts(used.sum(dim=1), (used & (2 * foreground >= area)).sum(dim=1))
 
 
 def _tables(true: Labels, predicted: Labels, void: int | None) -> Iterator[Tensor]:

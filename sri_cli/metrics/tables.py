@@ -176,7 +176,7 @@ def value_name(m: Measurement) -> str:
     """The name of a value with its unit."""
     if m["metric"].startswith("term_"):
         return f"{m['name']}, nats"
-    return m["name"] + UNITS[COLUMNS.get(m["metric"], ("", 0, 1))[2]]
+    return m["name"] + UNITS[_format(m["metric"])[1]]
 
 
 def _counts(m: Measurement) -> str:
@@ -211,6 +211,7 @@ def rounded(value: float, column: str) -> str:
 def _format(column: str) -> tuple[int, float]:
     """Decimals and factor; without a column, nats have one decimal, scores three."""
     in_nats = column == "negative_elbo" or column.startswith("term_")
+    column = column.removesuffix("_attention")
     _, decimals, factor = COLUMNS.get(column, ("", 1 if in_nats else 3, 1))
     return decimals, factor
 

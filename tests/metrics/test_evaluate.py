@@ -209,12 +209,12 @@ def test_overlaps_and_counts_of_slots(workspace: Workspace, trained: TrainedRun)
         assert 0 < by_key[f"miou{masks}"]["value"] <= by_key[f"mbo{masks}"]["value"] <= 1
         assert by_key[f"mbo{masks}"]["value"] == by_key[f"msc_fg{masks}"]["value"]
         assert 1 <= by_key[f"slots_used{masks}"]["value"] <= 3
-        table = np.array(exact["confusion"])  # of 0 to 3 objects and 0 to 3 slots
+        table = np.array(exact["confusion"])  # of 0 to 3 objects and 0 to 3 used slots
         assert table.shape == (4, 4) and table.sum() == exact["counts"]["images"] == 16
         objects = np.array([len(np.unique(m)) - 1 for m in towers(16, 2)[1]])
         assert table.sum(axis=1).tolist() == np.bincount(objects, minlength=4).tolist()
-        assert exact["value"] == np.trace(table) / 16
-        apart = abs(np.subtract.outer(np.arange(4), np.arange(4)))
+        assert exact["value"] == np.trace(table, offset=1) / 16  # one for the background, too
+        apart = abs(np.subtract.outer(np.arange(1, 5), np.arange(4)))
         assert off_by["value"] == pytest.approx((table * apart).sum() / 16)
         assert exact["low"] < exact["value"] + 1e-9 and exact["high"] > exact["value"] - 1e-9
     assert read_records(trained.run_dir) == records
