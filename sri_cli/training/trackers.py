@@ -263,7 +263,8 @@ class Wandb(RemoteTracker):
         import wandb
 
         tags = filter(None, os.environ.get("WANDB_TAGS", "").split(","))
-        parent = os.environ.get("WANDB_DIR", str(self.run_dir))
+        # Absolute: W&B's process may be that of another program, in another folder.
+        parent = os.environ.get("WANDB_DIR", str(self.run_dir.resolve()))
         self._discard_unfinished(Path(parent, "wandb"))
         self.run = wandb.init(
             id=self.id,

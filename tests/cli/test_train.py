@@ -264,6 +264,7 @@ def test_four_trackers_hold_every_step_once_after_a_stop_and_a_kill(
     """MLflow in its default store, a database in the current folder."""
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("WANDB_SERVICE", raising=False)  # the process of other tests
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     run, last = folder / "runs" / "mine", 300
