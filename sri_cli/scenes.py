@@ -117,6 +117,7 @@ class Scenes(Latents):
         image = self.overview(layers)
         try:
             from IPython import get_ipython
+            from IPython.display import Image as Shown
             from IPython.display import display
         except ImportError:
             image.show()
@@ -124,7 +125,7 @@ class Scenes(Latents):
         if get_ipython() is None:
             image.show()
         else:
-            display(image)
+            display(Shown(png_bytes(np.asarray(image))))
 
     def _repr_png_(self) -> bytes:
         return png_bytes(np.asarray(self.overview()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -26,6 +27,7 @@ from sri_cli.run import Workspace
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "sri_cli" / "README.md"
+NOTEBOOK = README.with_name("example.ipynb")
 OTHER_CHUNKS = 5  # levels: of bf16, as in generation/test_edit.py
 
 
@@ -247,3 +249,22 @@ def test_the_examples_of_the_readme_run() -> None:
     namespace: dict[str, Any] = {}
     for block in blocks:
         exec(compile(block, str(README), "exec"), namespace)
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_as_it_is_stored() -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    stored = nbformat.read(NOTEBOOK, as_version=4)
+    again = nbformat.read(NOTEBOOK, as_version=4)
+    NotebookClient(again, timeout=300, kernel_name="python3").execute(
+        env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    for before, after in zip(stored.cells, again.cells, strict=True):
+        shown = [
+            [sorted(output.get("data", [output.output_type])) for output in cell.get("outputs", [])]
+            for cell in (before, after)
+        ]
+        assert shown[0] == shown[1], before.source
+        assert before.cell_type == "markdown" or shown[0]
