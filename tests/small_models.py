@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -99,3 +102,29 @@ def images(count: int = 2) -> torch.Tensor:
 
 def noise_for(model: Any, count: int = 2, step: int = 0) -> dict[str, torch.Tensor]:
     return draw_noise(model.training_noise(), count, 0, step)
+
+
+def encoder_weights(name: str, path: Path, seed: int = 4) -> Path:
+    """A file of random weights of a timm model, with its classifier."""
+    import timm
+    from safetensors.torch import save_file
+
+    torch.manual_seed(seed)
+    weights = timm.create_model(name, pretrained=False).state_dict()
+    (save_file if path.suffix == ".safetensors" else torch.save)(weights, path)
+    return path
+
+
+@functools.cache
+def _encoder_folder() -> tempfile.TemporaryDirectory[str]:
+    folder = tempfile.TemporaryDirectory()  # deleted when the process ends
+    with torch.random.fork_rng():
+        encoder_weights("test_vit", Path(folder.name) / "vit.safetensors")
+    return folder
+
+
+def small_encoder(recipe: str) -> list[str]:
+    """The overrides with which a recipe on a pretrained encoder needs no download."""
+    if recipe != "sri-timm":
+        return []
+    return [f"model.encoder=timm/test_vit@{_encoder_folder().name}/vit.safetensors"]

@@ -47,7 +47,7 @@ def bench_sampling(
     device = choose_device(device_name)
     dtype = choose_precision(recipe.train.precision, device)
     usage = Usage(device)
-    model = build_model(**recipe.model.model_dump()).to(device).eval()
+    model = build_model(**recipe.model.model_dump(), pretrained=False).to(device).eval()
     slots, seeds = recipe.model.slots, count()
     chunk = chunk_size(slots, recipe.model.image_size, device)
 

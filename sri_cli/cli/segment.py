@@ -22,7 +22,7 @@ from sri_cli.cores import Threads
 from sri_cli.run import Workspace
 from sri_cli.strict_json import to_json
 
-SCORES = {"ari_fg": "ARI-FG", "msc_fg": "mSC-FG"}
+SCORES = {"ari_fg": "ARI-FG", "mbo": "mBO", "miou": "mIoU"}
 
 
 @click.command()
@@ -74,7 +74,7 @@ def command(
 
     Writes for every image a mask as indexed PNG (index k is slot k + 1, 255 lies outside of the
     crop), its slots as RGBA layers and their latents, and a sheet of the first images. Where true
-    masks lie beside the images, as for `sri prepare folder`, ARI-FG and mSC-FG are measured.
+    masks lie beside the images, as for `sri prepare folder`, ARI-FG, mBO and mIoU are measured.
     """
     from sri_cli.console import counted
     from sri_cli.generation.trained_run import open_run
@@ -95,5 +95,5 @@ def command(
     click.echo(f"{counted(record['segmented'], 'image')} ({trained.title}): {folder}")
     for key, score in record["scores"].items():
         estimate = estimate_words(score["value"], score["low"], score["high"])
-        click.echo(f"{SCORES[key]}  {estimate}  ({counted(score['images'], 'image')} with masks)")
+        click.echo(f"{SCORES[key]:<8}{estimate}  ({counted(score['images'], 'image')} with masks)")
     click.echo(folder / "sheet.png")

@@ -199,7 +199,13 @@ def show_dry_run(result: dict[str, Any], recipe: Recipe, note: str | None, as_js
 
     shared = shared_note(result["busy_cores"])
     for text in filter(
-        None, (note, result["missing"], shared and f"{shared}; alone it may be faster")
+        None,
+        (
+            note,
+            result["missing"],
+            result["download"],
+            shared and f"{shared}; alone it may be faster",
+        ),
     ):
         click.echo(f"Note: {text}", err=True)
     if as_json:

@@ -32,7 +32,7 @@ RENAMED: dict[tuple[str, str], tuple[str, dict[Any, Any]]] = {
 }
 # Keys that version 0.1 does not have.
 LATER = {
-    "model": ("prior", "end_to_end"),
+    "model": ("prior", "end_to_end", "encoder_size"),
     "train": ("end_to_end_from", "sinkhorn_start", "sinkhorn_end", "sinkhorn_steps"),
 }
 
@@ -149,7 +149,8 @@ def rename_old_keys(tree: Tree) -> None:
 def with_old_keys(recipe: Recipe) -> Tree:
     """The recipe's values under the keys of version 0.1, without later keys at their default.
 
-    Records and ratings identify a model by a digest of these, so they must not change.
+    Records and ratings identify a model by a digest of these, so they must not change: keys that
+    were added since are left out where they have no effect.
     """
     tree = recipe.model_dump(mode="json")
     for name, keys in LATER.items():

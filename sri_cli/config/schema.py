@@ -56,6 +56,11 @@ class ModelSection(Section):
         description="encoder of a frozen one: timm/NAME, or timm/NAME@FILE with its state dict in"
         " FILE, relative to the recipe",
     )
+    encoder_size: Annotated[int, Field(ge=32, le=1024)] | None = Field(
+        None,
+        description="height and width to which images are resized for that encoder, px; null: as in"
+        " its training",
+    )
     order: Literal["greedy", "hungarian", "sinkhorn"] = Field(
         "greedy",
         description="matching of slots to the slot prior; sinkhorn: relaxed, with gradient",
@@ -219,6 +224,7 @@ ONLY_FOR = {
     "scene_size": ("sri", "genesis", "genesis-v2", "slot-vae"),
     "segregation": ("sri",),
     "encoder": ("sri",),
+    "encoder_size": ("sri",),
     "order": ("sri",),
     "alignment": ("sri",),
     "cross_order": ("sri",),
@@ -300,6 +306,7 @@ def without_effect(model: Mapping[str, Any]) -> dict[str, str]:
     add(stage != "emorl", "only EMORL has initial weights of its own", "init")
     add(stage == "emorl", "EMORL's GECO has fixed values", "beta_start", "beta_min")
     add(not has_scene, "there is no scene variable", "scene_size")
+    add(m["segregation"] != "frozen", "there is no frozen encoder", "encoder_size")
     add(stage != "genesis-v2", "only GENESIS-v2's masks use it", "kernel")
     add(stage not in ("genesis-v2", "slot-vae"), "there are no such features", "feature_channels")
     add(not broadcast, "there is no broadcast decoder", "decoder_channels")
@@ -378,6 +385,9 @@ def shrink(tree: dict[str, Any]) -> None:
     model = tree["model"]
     emorl = "emorl" in (model.get("system"), model.get("segregation"))
     left_out = {*without_effect(model), *(["geco_lr"] if emorl else [])}
+    if model.get("encoder_size"):  # in the ratio of the images: patches stay as large in them
+        ratio = TINY["model"]["image_size"] / model.get("image_size", 64)
+        model["encoder_size"] = round(model["encoder_size"] * ratio)
     for section, values in TINY.items():
         tree[section] |= {key: value for key, value in values.items() if key not in left_out}
         if emorl:

@@ -36,6 +36,7 @@ def build_model(
     normalised: bool = True,
     segregation: str = "genesis-v2",
     encoder: str | None = None,
+    encoder_size: int | None = None,
     order: str = "greedy",
     alignment: bool = True,
     cross_order: bool = True,
@@ -49,11 +50,13 @@ def build_model(
     feature_channels: int | None = None,
     component_size: int = 16,
     component_channels: int = 32,
+    pretrained: bool = True,
 ) -> SlotVAE:
     """Build a model with freshly initialised parameters.
 
     The arguments are the keys of a recipe's model section, with the same defaults, and described
     there (`config.schema.ModelSection`). `scene` None: SRI has a scene variable, others have none.
+    `pretrained` False, for timing: a frozen encoder has random weights, none are downloaded.
 
     Raises:
         ValueError: for sizes that the architecture cannot have, or an unknown system.
@@ -92,7 +95,9 @@ def build_model(
             return SlotAttentionSegregation(**sizes)
         if encoder is None:
             raise ValueError("segregation frozen needs an encoder")
-        return FrozenSegregation(**sizes, encoder=encoder)
+        return FrozenSegregation(
+            **sizes, encoder=encoder, encoder_size=encoder_size, pretrained=pretrained
+        )
 
     def build_decoder() -> nn.Module:
         """SRI's own decoder, of the kind of its segregation model unless `decoder` names one."""

@@ -23,36 +23,82 @@ from sri_cli.rng import NoiseSpec
 PREFIX = "timm/"
 
 
-def unusable(spec: str, reason: str) -> SriError:
+def unusable(spec: str, reason: str, hint: str | None = None) -> SriError:
     """The error for an encoder that cannot be used."""
-    return SriError(f"encoder {spec}: {reason}", "model.encoder=timm/NAME, or timm/NAME@FILE")
+    hint = hint or "model.encoder=timm/NAME, or timm/NAME@FILE"
+    return SriError(f"encoder {spec}: {reason}", hint)
 
 
-def create_encoder(spec: str) -> nn.Module:
-    """The timm model of "timm/NAME" with timm's weights, or of "timm/NAME@FILE" with a file's.
-
-    The file is a state dict, as safetensors or from torch.save (read with weights_only=True);
-    tensors that the encoder does not have, such as a classifier's, are ignored.
+def parse_encoder(spec: str) -> tuple[str, str]:
+    """Name and file (empty: none) of "timm/NAME" or "timm/NAME@FILE".
 
     Raises:
-        SriError: if timm, the model or its weights are missing or do not fit.
+        SriError: if timm or the model is missing.
     """
     if not spec.startswith(PREFIX):
         raise unusable(spec, "not a timm model")
     try:
         import timm
     except ImportError as error:
-        raise SriError(f"encoder {spec} needs the package timm", "pip install timm") from error
+        raise SriError(
+            f"encoder {spec} needs the package timm", "pip install 'sri-cli[timm]'"
+        ) from error
     name, _, file = spec.removeprefix(PREFIX).partition("@")
     if not timm.is_model(name):
         raise unusable(spec, f"no such model{did_you_mean(name, timm.list_models())}")
+    return name, file
+
+
+def weights_to_download(spec: str) -> str | None:
+    """What training on the encoder downloads first, for a note; None if nothing.
+
+    Nothing is read but the cache of the Hugging Face Hub, where timm stores weights.
+
+    Raises:
+        SriError: if timm or the model is missing.
+    """
+    name, file = parse_encoder(spec)
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    config = None if file else timm.get_pretrained_cfg(name)
+    if config is None or not (config.hf_hub_id or config.url):
+        return None
+    stored = ("model.safetensors", "pytorch_model.bin")
+    if config.hf_hub_id and any(
+        isinstance(try_to_load_from_cache(config.hf_hub_id, one), str) for one in stored
+    ):
+        return None
+    with torch.device("meta"):
+        model = timm.create_model(name, pretrained=False, num_classes=0)
+    megabytes = sum(value.nbytes for value in model.state_dict().values()) / 1e6
+    hub = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
+    return f"encoder {spec}: training downloads its weights once, about {megabytes:.0f} MB, {hub}"
+
+
+def create_encoder(spec: str, pretrained: bool = True) -> nn.Module:
+    """The timm model of "timm/NAME" with timm's weights, or of "timm/NAME@FILE" with a file's.
+
+    The file is a state dict, as safetensors or from torch.save (read with weights_only=True);
+    tensors that the encoder does not have, such as a classifier's, are ignored. `pretrained` False:
+    random weights instead of timm's.
+
+    Raises:
+        SriError: if timm, the model or its weights are missing or do not fit.
+    """
+    name, file = parse_encoder(spec)
+    import timm
+
     try:
-        model = timm.create_model(name, pretrained=not file, num_classes=0)
+        model = timm.create_model(name, pretrained=pretrained and not file, num_classes=0)
         weights = read_weights(Path(file)) if file else model.state_dict()
         missing = model.load_state_dict(weights, strict=False).missing_keys
     except Exception as error:  # of timm, its download, pickle, safetensors, zipfile, the system
         reason = " ".join(str(error).split()[:30])
-        raise unusable(spec, f"its weights cannot be loaded ({reason})") from error
+        hint = (
+            None if file else f"go online once, or give them in a file: model.encoder={spec}@FILE"
+        )
+        raise unusable(spec, f"its weights cannot be loaded ({reason})", hint) from error
     if missing:
         raise unusable(spec, f"{file} has no tensor {missing[0]}")
     return model
@@ -71,21 +117,25 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 class FrozenEncoder(nn.Module):
     """Images [B,3,H,W] in [0,1] to features [B,C,h,w], by a model without gradient.
 
-    The encoder resizes and normalises images as it was trained. Its weights are no parameters and
-    not in the state dict, which holds their SHA-256; loading one made with others is refused.
+    Images are normalised as in the encoder's training, and resized to `size` pixels (None: to that
+    of its training); a transformer's position embeddings are then interpolated. The weights are no
+    parameters and not in the state dict, which holds their SHA-256; loading one made with others is
+    refused.
     """
 
     sha256: Tensor
     mean: Tensor
     std: Tensor
 
-    def __init__(self, spec: str, image_size: int) -> None:
+    def __init__(
+        self, spec: str, image_size: int, size: int | None = None, pretrained: bool = True
+    ) -> None:
         super().__init__()
         self.spec = spec
-        encoder: Any = create_encoder(spec).eval().requires_grad_(False)
+        encoder: Any = create_encoder(spec, pretrained).eval().requires_grad_(False)
         self.hidden = (encoder,)  # in a tuple, so that it is not registered as a submodule
         config = encoder.pretrained_cfg
-        self.size = tuple(config["input_size"][1:])
+        self.size = tuple(config["input_size"][1:]) if size is None else (size, size)
         self.prefix_tokens = getattr(encoder, "num_prefix_tokens", 0)
         for name in ("mean", "std"):
             value = torch.tensor(config[name]).view(3, 1, 1)
@@ -94,7 +144,21 @@ class FrozenEncoder(nn.Module):
         for name, value in sorted(encoder.state_dict().items()):
             digest.update(name.encode() + value.contiguous().numpy().tobytes())
         self.register_buffer("sha256", torch.tensor(list(digest.digest()), dtype=torch.uint8))
+        if size is not None:
+            self._resize(encoder, size)
         self.shape = tuple(self(torch.rand(1, 3, image_size, image_size)).shape[1:])
+
+    def _resize(self, encoder: Any, size: int) -> None:
+        """Let a transformer take images of `size` px; SriError if it cannot."""
+        patch = getattr(getattr(encoder, "patch_embed", None), "patch_size", (1, 1))[0]
+        if size % patch:
+            raise unusable(
+                self.spec,
+                f"images of {size} px are no whole number of its patches of {patch} px",
+                f"model.encoder_size={max(1, round(size / patch)) * patch}",
+            )
+        if hasattr(encoder, "set_input_size"):
+            encoder.set_input_size(img_size=self.size)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -135,11 +199,20 @@ class FrozenSegregation(Segregation):
 
     end_to_end = True
 
-    def __init__(self, *, image_size: int, slots: int, slot_size: int, encoder: str) -> None:
-        """`encoder` and errors as in `create_encoder`."""
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        slots: int,
+        slot_size: int,
+        encoder: str,
+        encoder_size: int | None = None,
+        pretrained: bool = True,
+    ) -> None:
+        """`encoder`, `pretrained` and errors as in `create_encoder`, `encoder_size` in pixels."""
         super().__init__()
         self.shape, self.image_size = (slots, slot_size), image_size
-        self.encoder = FrozenEncoder(encoder, image_size)
+        self.encoder = FrozenEncoder(encoder, image_size, encoder_size, pretrained)
         channels, self.rows, self.columns = self.encoder.shape
         # Pretrained features have any scale.
         self.project = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, FEATURES))

@@ -32,7 +32,7 @@ from sri_cli.generation.reconstruct import Reconstructions
 from sri_cli.generation.sample import layers_of, quantise
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics.records import mean_estimate
-from sri_cli.metrics.segmentation import ari_fg, labels_of, msc_fg
+from sri_cli.metrics.segmentation import ari_fg, labels_of, mean_iou, msc_fg
 from sri_cli.metrics.tables import title_of
 from sri_cli.plotting.blocks import VOID_GREY, segmentation_panel
 from sri_cli.plotting.figures import draw, images_that_fit, write_figure
@@ -217,13 +217,17 @@ def latents_of(made: Encoding) -> Mapping[str, NDArray[Any]]:
 
 
 def scores_of(block: Sequence[Decoded], made: Encoding) -> dict[str, list[float]]:
-    """ARI-FG and mSC-FG of the images with true masks, at the size of the model; label 0 is
+    """ARI-FG, mBO and mIoU of the images with true masks, at the size of the model; label 0 is
     background."""
     truths = {i: one.truth for i, one in enumerate(block) if one.truth is not None}
     if not truths:
         return {}
     true, predicted = np.stack([*truths.values()]), labels_of(made.masks[list(truths)])
-    scores = {"ari_fg": ari_fg(true, predicted), "msc_fg": msc_fg(true, predicted).mean}
+    scores = {
+        "ari_fg": ari_fg(true, predicted),
+        "mbo": msc_fg(true, predicted).mean,
+        "miou": mean_iou(true, predicted),
+    }
     return {name: values.tolist() for name, values in scores.items()}
 
 

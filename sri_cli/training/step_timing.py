@@ -20,6 +20,7 @@ from sri_cli.data.loader import Prefetcher
 from sri_cli.device import choose_device, cpu_model
 from sri_cli.errors import SriError
 from sri_cli.models.build import build_model
+from sri_cli.models.pretrained_encoder import weights_to_download
 from sri_cli.run import Workspace, is_path
 from sri_cli.training.distributed import Ranks
 from sri_cli.training.execution import WARM_UP_STEPS, ExecutionMode, choose_mode
@@ -71,7 +72,7 @@ class StepBench:
         settings, ranks = recipe.train, ranks or Ranks()
         self.device = device if isinstance(device, torch.device) else choose_device(device)
         self.mode = mode or choose_mode(settings, self.device)
-        model = build_model(**recipe.model.model_dump())
+        model = build_model(**recipe.model.model_dump(), pretrained=False)
         self.step = TrainStep(model, settings, self.device, self.mode, ranks)
         rows = ranks.rows(settings.batch)
         images = RandomBatch(rows.stop - rows.start, recipe.model.image_size, self.device)
@@ -138,9 +139,10 @@ def dry_run(
 ) -> dict[str, Any]:
     """The run that would be trained, the measured time of a step, and the expected total.
 
-    `missing` is a note about a data file that is not prepared yet, `busy_cores` the cores that
-    other processes used meanwhile (None where that is unknown). SriError for a data file that does
-    not fit the recipe.
+    `missing` is a note about a data file that is not prepared yet, `download` one about the weights
+    of a pretrained encoder (nothing is downloaded here), `busy_cores` the cores that other
+    processes used meanwhile (None where that is unknown). SriError for a data file that does not
+    fit the recipe.
     """
     missing = None
     try:
@@ -151,6 +153,7 @@ def dry_run(
         missing = f"{error.message}; {error.hint}"
     else:
         check_data(recipe, DataFile(path))
+    encoder = recipe.model.encoder
     if threads is not None:
         threads.start()
     others = OtherProcesses()
@@ -160,6 +163,7 @@ def dry_run(
         "recipe": recipe.model_dump(),
         "run": str(run_dir),
         "missing": missing,
+        "download": encoder and weights_to_download(encoder),
         "device": bench.device.type,
         "threads": torch.get_num_threads(),
         "busy_cores": others.in_use(),

@@ -13,6 +13,7 @@ from sri_cli.cli.main import cli
 from sri_cli.config.load import data_sets
 from sri_cli.config.registry import recipe_names
 from tests.small_data import save_image
+from tests.small_models import small_encoder
 
 PRODUCT = [(name, data) for name in recipe_names() for data in data_sets(name)]
 SMALL = ("size=tiny", "model.slots=3", "train.batch=4", "train.log_every=2", "train.precision=fp32")
@@ -40,6 +41,7 @@ def through_every_verb(folder: Path, name: str, data: str) -> None:
         made = sri(folder, "prepare", data, *numbers)
         assert made.exit_code == 0, made.output
     words = ["train", "--recipe", name, "--data", data, "--run", run, *SMALL]
+    words += small_encoder(name)
     for steps in ("5", "10"):
         trained = sri(folder, *words, "--steps", steps, "--json")
         assert trained.exit_code == 0, trained.output

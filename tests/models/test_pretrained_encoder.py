@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from click.testing import CliRunner
 from torch import nn
 
+from sri_cli.cli.main import cli
 from sri_cli.config.load import load_recipe
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import load_run
-from sri_cli.models.pretrained_encoder import FrozenSegregation
+from sri_cli.models.pretrained_encoder import FrozenSegregation, weights_to_download
 from sri_cli.rng import draw_noise
 from sri_cli.training.execution import ExecutionMode
 from sri_cli.training.step import TrainStep
 from sri_cli.training.trainer import train
-from tests.small_models import SIDE, SIZES, images, noise_for, small_sri
+from tests.small_models import (
+    SIDE,
+    SIZES,
+    encoder_weights,
+    images,
+    noise_for,
+    small_sri,
+)
 
 timm = pytest.importorskip("timm")
 
@@ -27,23 +37,16 @@ timm = pytest.importorskip("timm")
 NAMES = {"test_vit": (64, 10, 10), "test_resnet": (96, 5, 5)}
 
 
-def weights_file(name: str, path: Path, seed: int = 4) -> Path:
-    torch.manual_seed(seed)
-    weights = timm.create_model(name, pretrained=False).state_dict()  # with a classifier
-    (save_file if path.suffix == ".safetensors" else torch.save)(weights, path)
-    return path
-
-
 @pytest.fixture(scope="module")
 def specs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("encoders")
-    files = {name: weights_file(name, folder / f"{name}.safetensors") for name in NAMES}
+    files = {name: encoder_weights(name, folder / f"{name}.safetensors") for name in NAMES}
     return {name: f"timm/{name}@{file}" for name, file in files.items()}
 
 
-def frozen(spec: str) -> FrozenSegregation:
+def frozen(spec: str, size: int | None = None, pretrained: bool = True) -> FrozenSegregation:
     torch.manual_seed(5)
-    return FrozenSegregation(**SIZES, encoder=spec)
+    return FrozenSegregation(**SIZES, encoder=spec, encoder_size=size, pretrained=pretrained)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -65,9 +68,69 @@ def test_features_are_those_of_the_model(name: str, specs: dict[str, str]) -> No
     torch.testing.assert_close(features, expected)
 
 
+@pytest.mark.parametrize(("name", "grid"), [("test_vit", (64, 7, 7)), ("test_resnet", (96, 4, 4))])
+def test_the_encoder_sees_images_of_the_chosen_size(
+    name: str, grid: tuple[int, ...], specs: dict[str, str]
+) -> None:
+    usual, other = frozen(specs[name]).encoder, frozen(specs[name], 112).encoder
+    assert other.shape == grid and other(images(2)).shape == (2, *grid)
+    # The same network: on an image without detail the features are about the same everywhere.
+    flat = torch.full((1, 3, SIDE, SIDE), 0.4)
+    means = [encoder(flat).mean(dim=(2, 3)) for encoder in (usual, other)]
+    torch.testing.assert_close(*means, rtol=0.1, atol=0.1)
+    assert torch.equal(usual.sha256, other.sha256)  # of the weights as they were stored
+
+
+def test_a_size_of_no_whole_patches_is_refused(specs: dict[str, str]) -> None:
+    with pytest.raises(SriError) as error:
+        frozen(specs["test_vit"], 113)
+    assert error.value.hint == "model.encoder_size=112"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the Hugging Face Hub, without a network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return tmp_path / "hub"
+
+
+def test_weights_come_from_the_cache_of_the_hub(hub: Path) -> None:
+    with pytest.raises(SriError) as error:
+        frozen("timm/test_vit")
+    assert "model.encoder=timm/test_vit@FILE" in (error.value.hint or "")
+    assert "test_vit" in (weights_to_download("timm/test_vit") or "")
+    folder = hub / f"models--timm--{timm.get_pretrained_cfg('test_vit').hf_hub_id.split('/')[1]}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("abc")
+    (folder / "snapshots" / "abc").mkdir(parents=True)
+    stored = encoder_weights("test_vit", folder / "snapshots" / "abc" / "model.safetensors")
+    assert weights_to_download("timm/test_vit") is None
+    cached, local = frozen("timm/test_vit").encoder, frozen(f"timm/test_vit@{stored}").encoder
+    assert torch.equal(cached.sha256, local.sha256)
+    assert weights_to_download(f"timm/test_vit@{stored}") is None
+
+
+def test_a_dry_run_downloads_nothing(hub: Path, tmp_path: Path) -> None:
+    words = ["model.encoder=timm/test_vit", "size=tiny", "train.batch=2", "--json"]
+    roots = ["--data-root", str(tmp_path), "--runs-root", str(tmp_path)]
+    shown = CliRunner().invoke(cli, [*roots, "train", "sri-timm", "--dry-run", *words])
+    assert shown.exit_code == 0, shown.stderr
+    result = json.loads(shown.stdout)
+    assert "test_vit" in result["download"] and result["recipe"]["model"]["encoder_size"] == 112
+    assert not hub.exists()
+
+
+def test_without_timm_the_hint_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(SriError) as error:
+        frozen("timm/test_vit")
+    assert error.value.hint == "pip install 'sri-cli[timm]'"
+
+
 def test_channels_come_first_whatever_the_model(tmp_path: Path) -> None:
     name = "swin_tiny_patch4_window7_224"
-    file = weights_file(name, tmp_path / "swin.safetensors")
+    file = encoder_weights(name, tmp_path / "swin.safetensors")
     assert frozen(f"timm/{name}@{file}").encoder.shape == (768, 7, 7)
 
 
@@ -118,9 +181,9 @@ def test_a_checkpoint_holds_the_hash_and_not_the_weights(
 ) -> None:
     weights = small_sri(frozen(specs["test_vit"])).state_dict()
     assert [name for name in weights if "encoder" in name] == ["segregate.encoder.sha256"]
-    moved = weights_file("test_vit", tmp_path / "copy.pt")  # another format, the same weights
+    moved = encoder_weights("test_vit", tmp_path / "copy.pt")  # another format, the same weights
     small_sri(frozen(f"timm/test_vit@{moved}")).load_state_dict(weights)
-    other = weights_file("test_vit", tmp_path / "other.pt", seed=9)
+    other = encoder_weights("test_vit", tmp_path / "other.pt", seed=9)
     with pytest.raises(SriError, match="SHA-256"):
         small_sri(frozen(f"timm/test_vit@{other}")).load_state_dict(weights)
 
@@ -131,7 +194,7 @@ def test_a_run_finds_its_encoder_from_another_folder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     data = DataFile(write_small_data(tmp_path / "towers-32.h5"))
-    weights_file("test_vit", tmp_path / "vit.safetensors")
+    encoder_weights("test_vit", tmp_path / "vit.safetensors")
     changes = ["segregation=frozen", "encoder=timm/test_vit@vit.safetensors", "slot_size=8"]
     words = [f"model.{change}" for change in changes]
     monkeypatch.chdir(tmp_path)

@@ -29,6 +29,7 @@ from sri_cli.plotting.previews import draw_preview
 from sri_cli.training import run_folder
 from sri_cli.training.log import read_log
 from sri_cli.training.trainer import train
+from tests.small_models import small_encoder
 
 MODEL = {"system": "sri", "image_size": 32, "slots": 3, "slot_size": 8, "scene_size": 8}
 TRAIN = {
@@ -387,7 +388,7 @@ SHORT = [
 
 
 def small_recipe(name: str, steps: int) -> Recipe:
-    words = [*SHORT, f"train.steps={steps}"]
+    words = [*SHORT, f"train.steps={steps}", *small_encoder(name)]
     if name != "slot-vae":
         words.append("train.geco_warmup=7")
     if load_recipe(name).model.likelihood == "mog":
