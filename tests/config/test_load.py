@@ -20,6 +20,7 @@ from sri_cli.config.strict_yaml import read_yaml, write_yaml
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import load_run
 from sri_cli.metrics.records import run_subject
+from sri_cli.run import Workspace
 
 GOOD = """
 name: mine
@@ -236,11 +237,13 @@ def test_check_goes_through_all_and_then_tells(recipe_file: Path, tmp_path: Path
 PRETRAINED = Path(sri_cli.__file__).parent / "pretrained"
 
 
-def test_a_run_of_version_0_1_loads_under_present_keys_and_its_records_still_name_it() -> None:
+def test_a_run_of_version_0_1_loads_under_present_keys_and_its_records_still_name_it(
+    tmp_path: Path,
+) -> None:
     recipe = load_recipe(str(PRETRAINED / "recipe.yaml"))
     assert (recipe.train.gaussian_warmup_steps, recipe.model.init) == (1500, "xavier_small")
     stored = json.loads((PRETRAINED / "metrics.jsonl").read_text().partition("\n")[0])["subject"]
-    now = run_subject(load_run(PRETRAINED))
+    now = run_subject(load_run(Workspace(tmp_path, tmp_path).find_run("pretrained")))
     assert (now["model"], now["settings"]) == (stored["model"], stored["settings"])
 
 
