@@ -15,9 +15,9 @@ from torch import Tensor
 from sri_cli import __version__
 from sri_cli import checkpoint as checkpoints
 from sri_cli.atomic import new_folder
-from sri_cli.config.load import recipe_to_yaml
+from sri_cli.config.load import RECORDED, recipe_to_yaml
 from sri_cli.config.strict_yaml import write_yaml
-from sri_cli.data.dataset import DataFile
+from sri_cli.data.dataset import DataFile, prepare_arguments
 from sri_cli.errors import SriError
 from sri_cli.generation.sample import draw_scenes
 from sri_cli.generation.trained_run import TrainedRun, load_run
@@ -26,8 +26,8 @@ from sri_cli.metrics.records import Measurement, largest, recorded
 from sri_cli.metrics.tables import COLUMNS, footnotes, system_name, table_rows
 from sri_cli.metrics.tabular import markdown_table, markdown_text
 from sri_cli.plotting.images import make_grid, png_bytes
-from sri_cli.plotting.report_commands import prepare_words
 from sri_cli.run import Workspace
+from sri_cli.runs import recipe_file
 from sri_cli.strict_json import to_json
 from sri_cli.training.log import read_log
 from sri_cli.training.run_folder import read_commands, trained_on
@@ -87,15 +87,15 @@ def export(
             weights = checkpoints.weights_bytes(halved(saved.weights()))
             trained.model.load_state_dict(halved(saved.weights()))
         data = _data_of(trained)
-        commands = commands_of(workspace, trained, data)
+        commands = commands_of(trained, data)
         extra = {key: saved.extra[key] for key in KEPT if key in saved.extra}
         extra |= {"source": {"caption": trained.caption}, "commands": commands}
         files = {checkpoints.WEIGHTS: weights}
         recipe = trained.recipe.model_dump(mode="json")
         files[CONFIG] = checkpoints.meta_bytes(saved.step, files, recipe, extra)
-        started = saved.extra.get("started_from") or saved.extra.get("imported")
+        known = recipe_file(trained.run_dir)
         about = {"trained_on": trained_on(data)} if data else {}
-        about |= {"started_from": started} if started else {}
+        about |= {key: known[key] for key in RECORDED if key in known}
         files[RECIPE_NAME] = recipe_to_yaml(trained.recipe, about).encode()
         files[COMMANDS] = "".join(f"{line}\n" for line in commands).encode()
         log = trained.run_dir / LOG_NAME
@@ -124,13 +124,17 @@ def halved(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return half
 
 
-def commands_of(workspace: Workspace, trained: TrainedRun, data: DataFile | None) -> list[str]:
-    """The commands that made data and run, as far as they are known."""
+def commands_of(trained: TrainedRun, data: DataFile | None) -> list[str]:
+    """The commands that made data and run, as far as they are known, for any machine."""
     known = trained.extra.get("commands")
     if known:  # of an exported model
         return list(known)
-    prepared_by = prepare_words(workspace, data) if data else None
-    return [f"sri {prepared_by}"] * bool(prepared_by) + read_commands(trained.run_dir)
+    arguments = prepare_arguments(data.attrs) if data else None
+    if data is None or arguments is None:
+        return read_commands(trained.run_dir)
+    usual = data.path.name == f"{data.name}-{data.size}.h5"
+    out = "" if usual else f" --out {shlex.quote(f'data/{data.path.name}')}"
+    return [f"sri prepare {arguments}{out}", *read_commands(trained.run_dir)]
 
 
 def model_card(

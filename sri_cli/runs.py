@@ -71,7 +71,7 @@ def summaries(workspace: Workspace) -> list[Summary]:
 def summarise(runs_root: Path, run_dir: Path) -> Summary:
     """The run in a list."""
     meta, checkpoints = newest_meta(run_dir), checkpoints_in(run_dir)
-    recipe = meta.get("recipe") or _recipe_file(run_dir)
+    recipe = meta.get("recipe") or recipe_file(run_dir)
     record, training = last_record(run_dir / LOG_NAME), is_training(run_dir)
     step = meta.get("step", 0)
     error, kl = error_and_kl(record)
@@ -126,7 +126,7 @@ def bytes_in(folder: Path) -> int:
     return total
 
 
-def _recipe_file(run_dir: Path) -> dict[str, Any]:
+def recipe_file(run_dir: Path) -> dict[str, Any]:
     """The run's recipe.yaml; empty where it cannot be read."""
     from sri_cli.config.strict_yaml import read_yaml
 
@@ -153,9 +153,10 @@ def settings_of(run_dir: Path, recipe: dict[str, Any], extra: dict[str, Any]) ->
         for key, value in flatten(recipe).items()
         if key.partition(".")[2] not in idle and key not in idle
     }
-    data = extra.get("data", {}) | (_recipe_file(run_dir).get("trained_on") or {})
+    data = dict(extra.get("data", {}))
     values["data"] = str(data.pop("name", recipe["data"]))
-    data.pop("sha256", None)  # `content` is its beginning
+    file = (recipe_file(run_dir).get("trained_on") or extra.get("source", {})).get("file")
+    data |= {"file": Path(file).name} if file else {}
     start = extra.get("started_from") or extra.get("imported") or {}
     started = ", ".join(f"{key} {start[key]}" for key in ("run", "step", "file") if key in start)
     facts = {f"data.{key}": str(value) for key, value in data.items()}
