@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from sri_cli.benchmarks.measure import (
     Usage,
@@ -23,7 +22,7 @@ from sri_cli.device import choose_device, choose_precision
 from sri_cli.generation.sample import chunk_size, sample_scenes
 from sri_cli.models.base import SlotVAE
 from sri_cli.models.build import build_model
-from sri_cli.training.step_timing import machine
+from sri_cli.training.step_timing import FlopCounter, machine
 
 FID_COUNT = 10_000  # scenes of the papers' FID
 
@@ -84,7 +83,7 @@ def bench_sampling(
 
 def flop_per_scene(model: SlotVAE, slots: int) -> float:
     """Floating-point operations of one scene."""
-    flops = FlopCounterMode(display=False)
+    flops = FlopCounter()
     with torch.no_grad(), flops:
         for scene in sample_scenes(model, 2, slots, precision="fp32"):
             scene.image.cpu()

@@ -55,6 +55,7 @@ def test_bench_train(precision: str) -> None:
     assert precision in training_text(result)
 
 
+@pytest.mark.slow
 def test_bench_train_on_several_processes() -> None:
     one, two = bench("train", *TINY, "--gpus", "1,2", "--backend", "gloo", "train.batch=2")["rows"]
     assert (one["processes"], two["processes"]) == (1, 2)

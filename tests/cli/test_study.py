@@ -80,6 +80,7 @@ def logs(folder: Path) -> dict[str, list[dict[str, Any]]]:
     return {path.parent.name: read_log(path) for path in folder.glob("*/log.jsonl")}
 
 
+@pytest.mark.slow
 def test_a_study_stopped_and_resumed_gives_the_same_table(work_dir: Path) -> None:
     folder = work_dir / "runs" / "study-small"
     stopped = start("--jobs", "1")

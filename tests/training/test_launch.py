@@ -125,7 +125,8 @@ def test_two_processes_of_torchrun_end_where_one_does_and_one_resumes_their_run(
         assert two == pytest.approx(one, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", ["SIGUSR1", pytest.param("SIGTERM", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGTERM"])
 def test_a_job_survives_a_killed_process_and_a_signal(
     tmp_path: Path, data: Path, name: str
 ) -> None:
