@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 SINKHORN_STEPS = 20  # of normalisation in training
@@ -55,6 +54,8 @@ def greedy_order(prior: Tensor, slots: Tensor, empty: Tensor | None = None) -> T
 @torch.no_grad()
 def hungarian_order(prior: Tensor, slots: Tensor, empty: Tensor | None = None) -> Tensor:
     """The permutation o of least sum_k ||p_k - m_o(k)||; as `greedy_order`, but on the CPU."""
+    from scipy.optimize import linear_sum_assignment  # a fifth of the time of a short command
+
     distance = distances(prior, slots, empty)
     columns = [linear_sum_assignment(cost)[1].tolist() for cost in distance.cpu().numpy()]
     return torch.tensor(columns, dtype=torch.int64, device=prior.device)
