@@ -39,7 +39,7 @@ class FlopCounter(FlopCounterMode):
 
     def __init__(self) -> None:
         super().__init__(display=False)
-        self.mod_tracker = _WholeModel()
+        self.mod_tracker: Any = _WholeModel()
 
 
 class _WholeModel(nullcontext[None]):
