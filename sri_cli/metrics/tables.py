@@ -76,7 +76,8 @@ LEGEND = {
     "[": "[ ]: 95 % interval",
     "shuffled": "shuffled: slots in random order",
 }
-UNITS: dict[float, str] = {1: "", 100: ", %", 1000: ", x1000"}  # of a value that is shown times this
+# Of a value that is shown times this.
+UNITS: dict[float, str] = {1: "", 100: ", %", 1000: ", x1000"}
 DOUBTFUL = "†"  # marks a value with a warning
 OF_ONE_RUN = ("run", "opened_from", "training_seed", "checkpoint", "model")
 
