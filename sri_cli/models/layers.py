@@ -89,10 +89,21 @@ class ConvEncoder(nn.Module):
         return self.head(pixels + self.position(self.code))
 
 
+class PixelNorm(nn.LayerNorm):
+    """nn.LayerNorm in float32.
+
+    PyTorch's sums the gradient of weight and bias over all pixels in the precision of its input: on
+    a CPU bf16 loses seven eighths of the sum over 16,384 pixels.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.float())
+
+
 def pixel_mlp(features: int) -> nn.Sequential:
     """LayerNorm and two layers, the same for every pixel."""
     return nn.Sequential(
-        nn.LayerNorm(features),
+        PixelNorm(features),
         nn.Linear(features, features),
         nn.ReLU(),
         nn.Linear(features, features),
