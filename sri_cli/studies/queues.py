@@ -138,8 +138,7 @@ class Slurm(Queue):
         return executor
 
     def environment(self, slots: Slots, index: int) -> dict[str, str]:
-        fixed = {"OMP_NUM_THREADS": str(slots.threads)} if slots.fixed_threads else {}
-        return fixed
+        return {"OMP_NUM_THREADS": str(slots.threads)} if slots.fixed_threads else {}
 
     def script(self, run: StudyRun) -> str | None:
         executor = self.executor(run)
