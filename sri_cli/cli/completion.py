@@ -40,7 +40,7 @@ def recipes(_: Context, __: Parameter, text: str) -> list[CompletionItem]:
 def train_words(ctx: Context, option: Parameter, text: str) -> list[CompletionItem]:
     """The recipe, and what may follow it."""
     if ctx.params.get("recipe") or ctx.params.get("arguments"):
-        return _items(["size=tiny"], text, None)
+        return _items(["size=small", "size=tiny"], text, None)
     return recipes(ctx, option, text)
 
 

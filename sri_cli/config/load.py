@@ -1,9 +1,9 @@
 """Recipe file + data set + overrides -> Recipe, or an error that lists everything wrong with them.
 
 A file has the keys of a Recipe and a `datasets:` block, which maps data-set names to the model and
-train keys that differ there; `tiny:` in a block, those that differ with size=tiny. `data:` names
-the default data set, whose block holds for every data set that has none. A run's recipe.yaml also
-says what it was trained on, which is no setting.
+train keys that differ there; `small:` and `tiny:` in a block, those that differ with size=small or
+size=tiny. `data:` names the default data set, whose block holds for every data set that has none. A
+run's recipe.yaml also says what it was trained on, which is no setting.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from sri_cli.config.registry import recipe_path, recipes_folder
-from sri_cli.config.schema import TRAINED, Recipe, shrink
+from sri_cli.config.schema import SIZES, TRAINED, Recipe, shrink
 from sri_cli.config.strict_yaml import read_yaml, write_yaml
 from sri_cli.errors import SriError, did_you_mean
 
@@ -57,8 +57,9 @@ def load_recipe(
     tree = _read(path)
     blocks = tree.pop("datasets", None) or {}
     faults = list(_block_faults(blocks))
-    if blocks and tree.get("size") == "tiny":  # a run's own recipe has no blocks
-        faults.append("size: only size=tiny on the command line shrinks a recipe; remove it")
+    if blocks and tree.get("size") in SIZES:  # a run's own recipe has no blocks
+        word = f"size={tree['size']}"
+        faults.append(f"size: only {word} on the command line shrinks a recipe; remove it")
     if not faults:
         chosen = data if data is not None else tree.get("data")
         assignments, faults = _parse(overrides)
@@ -68,7 +69,9 @@ def load_recipe(
         recipe, more = _resolve(tree, blocks, chosen, assignments)
         faults += more
         for other, block in blocks.items():
-            sizes = ["paper"] * (other != chosen) + ["tiny"] * ("tiny" in (block or {}))
+            sizes = ["paper"] * (other != chosen) + [
+                size for size in SIZES if size in (block or {})
+            ]
             for size in sizes:
                 _, more = _resolve(tree, blocks, other, {"size": size})
                 faults += [f"with data {other}: {fault}" for fault in more if fault not in faults]
@@ -98,7 +101,7 @@ def sets_image_size(name_or_file: str, data: str, overrides: Sequence[str]) -> b
     keys = _parse(overrides)[0]
     return (
         "model.image_size" in keys
-        or keys.get("size") == "tiny"
+        or keys.get("size") in SIZES
         or any("image_size" in section for section in sections if isinstance(section, dict))
     )
 
@@ -240,13 +243,13 @@ def _block_faults(blocks: Any) -> Iterator[str]:
             yield f"datasets.{name}: should be a section with model or train, not {block!r}"
             continue
         for key, part in (block or {}).items():
-            if key not in ("model", "train", "tiny"):
-                near = did_you_mean(str(key), ("model", "train", "tiny"))
+            if key not in ("model", "train", *SIZES):
+                near = did_you_mean(str(key), ("model", "train", *SIZES))
                 yield f"datasets.{name}.{key}: unknown key{near}"
             elif not isinstance(part, dict):
                 yield f"datasets.{name}.{key}: should be a section of keys, not {part!r}"
-            elif key == "tiny":
-                yield from _block_faults({f"{name}.tiny": part})
+            elif key in SIZES:
+                yield from _block_faults({f"{name}.{key}": part})
 
 
 def _parse(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -287,19 +290,23 @@ def _resolve(
     if data is not None:
         merged["data"] = data
     block = dict(blocks.get(str(data if data in blocks else tree.get("data"))) or {})
-    tiny = block.pop("tiny", {})
+    of_sizes = {size: block.pop(size, {}) for size in SIZES}
     _merge(merged, block)
     size_before, size = merged.get("size", "paper"), assignments.get("size")
-    if (size_before, size) == ("tiny", "paper"):
-        return None, ["size=paper: this recipe is shrunk already; name the one that it came from"]
+    if size_before in SIZES and size not in (None, size_before):
+        fault = f"size={size}: this recipe is of size {size_before} already"
+        return None, [f"{fault}; name the one that it came from"]
     _assign_all(merged, assignments)
     # Only the command line shrinks, and only once: `size: tiny` in a run's own recipe says that
     # its values are shrunk already, and perhaps changed since.
     sections = [merged.get(name) for name in ("model", "train")]
-    if size == "tiny" and size_before != "tiny" and all(isinstance(p, dict) for p in sections):
-        shrink(merged)
-        _merge(merged, tiny)
+    if size in SIZES and size_before == "paper" and all(isinstance(p, dict) for p in sections):
+        shrink(merged, size)
+        _merge(merged, of_sizes[size])
         _assign_all(merged, assignments)
+        if size == "small" and "train.lr_decay_steps" not in assignments:
+            train = merged["train"]
+            train["lr_decay_steps"] = max(train["steps"] - train["lr_warmup"], 0)
     try:
         return Recipe.model_validate(merged), []
     except ValidationError as error:

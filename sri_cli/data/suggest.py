@@ -6,7 +6,6 @@ image, both of which follow from the standard deviation of the likelihood.
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Mapping
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from sri_cli.config.load import load_recipe
 from sri_cli.config.registry import recipe_names
-from sri_cli.config.schema import TINY
+from sri_cli.config.schema import TINY, element_error
 from sri_cli.console import counted
 from sri_cli.data.dataset import DataFile, Split
 
@@ -88,18 +87,6 @@ def mean_image_error(split: Split) -> tuple[float, int]:
         total, squares = total + image, squares + image**2
     mean = total / len(picked)
     return float((squares / len(picked) - mean**2).mean()), len(picked)
-
-
-def element_error(std: float, normalised: bool, squared_error: float) -> float:
-    """The reconstruction error of one Gaussian, in nats per pixel and channel.
-
-        log std + 0.5 log 2pi (if normalised) + squared_error / (2 std^2)
-
-    A mixture whose slots agree has the same, so both likelihoods share the error of the mean
-    image and that of a perfect reconstruction.
-    """
-    constant = 0.5 * math.log(2 * math.pi) if normalised else 0.0
-    return math.log(std) + constant + squared_error / (2 * std**2)
 
 
 def likelihoods() -> dict[tuple[float, bool], list[str]]:

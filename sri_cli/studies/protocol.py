@@ -431,7 +431,7 @@ def _resolved(protocol: Protocol, name: str, source: str) -> Recipe:
     if recipe.model.image_size != data.size:
         raise SriError(
             f"the recipe is for images of {recipe.model.image_size} px, the data have {data.size}"
-            " px (size=tiny shrinks any recipe to 32 px)"
+            " px (size=tiny shrinks any recipe to 32 px, size=small to 64)"
         )
     return recipe
 

@@ -49,8 +49,8 @@ def test_verbs_and_options(here: Workspace) -> None:
     [
         ("train sri-m", ["sri-mog"]),
         ("train --recipe ", recipe_names()),
-        ("train --recipe sri-mog si", ["size=tiny"]),
-        ("train sri-mog si", ["size=tiny"]),
+        ("train --recipe sri-mog si", ["size=small", "size=tiny"]),
+        ("train sri-mog si", ["size=small", "size=tiny"]),
         ("train mine.y", ["(file)"]),
         ("recipes show ", recipe_names()),
         ("bench train --recipe genesis-s", ["genesis-scene"]),

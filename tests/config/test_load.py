@@ -129,6 +129,7 @@ def test_all_faults_at_once(recipe_file: Path) -> None:
         ("slots: 5", "slotz: 5", ["with data far: model.slotz"]),
         ("near: {}", "near: 3", ["datasets.near", "not 3"]),
         ("near: {}", "near: {tiny: {modle: {}}}", ["datasets.near.tiny.modle"]),
+        ("near: {}", "near: {small: {modle: {}}}", ["datasets.near.small.modle"]),
         ("near: {}", "near: {tiny: {model: {slotz: 5}}}", ["with data near: model.slotz"]),
     ],
 )

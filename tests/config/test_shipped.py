@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,32 @@ def test_tiny_of_any_recipe(name: str) -> None:
     paper = load_recipe(name)
     assert recipe.train.geco_target == paper.train.geco_target
     assert (paper.size, paper.model.system) == ("paper", recipe.model.system)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_small_of_any_recipe(name: str) -> None:
+    recipe = load_recipe(name, None, ["size=small", "train.steps=6000"])
+    model, train = recipe.model, recipe.train
+    assert (recipe.size, model.image_size, model.slot_size) == ("small", 64, 64)
+    assert train.lr_warmup + train.lr_decay_steps == train.steps == 6000
+    paper = load_recipe(name).train.geco_target
+    if "emorl" in name or paper is None:
+        assert train.geco_target == paper
+    else:  # closer to a perfect reconstruction
+        perfect = math.log(model.std) + 0.5 * math.log(2 * math.pi) * model.normalised
+        assert train.geco_target is not None and perfect < train.geco_target < paper
+
+
+def test_small_has_slots_for_the_data_and_keeps_what_is_set() -> None:
+    def small(data: str, *words: str) -> Recipe:
+        return load_recipe("sri-g", data, ["size=small", *words])
+
+    names = ("demo-towers", "objects-room", "clevr6")
+    assert [small(data).model.slots for data in names] == [5, 6, 7]
+    words = ["model.slots=4", "train.geco_target=-0.35", "train.lr_decay_steps=0"]
+    own = small("demo-towers", *words)
+    assert (own.model.slots, own.train.geco_target, own.train.lr_decay_steps) == (4, -0.35, 0)
+    assert small("clevr6", "train.steps=200").train.lr_decay_steps == 0  # ends in the warm-up
 
 
 def test_tiny_of_a_data_set_with_settings_for_it() -> None:
