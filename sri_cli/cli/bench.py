@@ -1,4 +1,4 @@
-"""`sri bench train | sample | data`."""
+"""`sri bench train | sample | data | quality`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from sri_cli.cli import completion
-from sri_cli.cli.options import COUNT, JSON, OVERRIDES
+from sri_cli.cli.options import COUNT, JSON, OVERRIDES, RUN
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace
 from sri_cli.strict_json import to_json
@@ -152,6 +152,37 @@ def data(
         with noise_file(size) as file:
             result = bench_data(loaded, file, device, seconds) | {"images": "random images"}
     show(result, data_text, as_json)
+
+
+@command.command()
+@RUN
+@click.option(
+    "--sacc",
+    type=click.FloatRange(0, 100),
+    default=80,
+    metavar="PERCENT",
+    help="S-Acc estimate to reach.",
+)
+@click.option(
+    "--stack-fd",
+    type=click.FloatRange(min=0, min_open=True),
+    default=325,
+    metavar="VALUE",
+    help="stack-FD to fall below; that of the model of version 0.1 is the default.",
+)
+@JSON
+@click.pass_obj
+def quality(
+    workspace: Workspace, run: str | None, sacc: float, stack_fd: float, as_json: bool
+) -> None:
+    """Minutes of training until the samples of a run are good.
+
+    Measures every checkpoint that the run has kept (train.keep_every) and that was not measured
+    before. The time is that of training alone, from the run's log.
+    """
+    from sri_cli.benchmarks.quality import bench_quality, quality_text
+
+    show(bench_quality(workspace, run, sacc / 100, stack_fd), quality_text, as_json)
 
 
 def show(result: dict[str, Any], text: Callable[[dict[str, Any]], str], as_json: bool) -> None:

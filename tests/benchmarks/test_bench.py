@@ -19,9 +19,12 @@ import torch
 from click.testing import CliRunner, Result
 
 from sri_cli.benchmarks.measure import Usage, measure, report_text, timings
+from sri_cli.benchmarks.quality import training_minutes
 from sri_cli.benchmarks.sample import sampling_text
 from sri_cli.benchmarks.train import training_text
 from sri_cli.cli.main import cli
+from sri_cli.run import SHIPPED
+from sri_cli.training.log import read_log
 
 TINY = ("--recipe", "sri-mog", "--seconds", "0.05", "size=tiny", "model.slot_size=8")
 CPU = torch.device("cpu")
@@ -169,3 +172,27 @@ def test_a_busy_machine_is_noted() -> None:
     machine = dict.fromkeys(("machine", "cores", "threads", "device", "torch"), "x")
     assert busy["waiting_share"] > 0.2 and "Note: " in report_text(machine | busy, [])
     assert "Note: " not in report_text(machine | {"waiting_share": 0.0}, [])
+
+
+def test_quality_of_a_run_whose_checkpoints_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ("bench", "quality", "--run", "pretrained", "--sacc", "50", "--stack-fd", "1")
+    shown = sri(*command, "--json")
+    assert shown.exit_code == 0, shown.output
+    result = json.loads(shown.stdout)
+    (row,) = result["checkpoints"]  # with metrics, so that nothing is measured
+    log = read_log(SHIPPED)
+    assert row["step"] == log[-1]["step"]
+    seconds = row["minutes"] * 60
+    batch, steps = 16, row["step"]
+    rates = [record["images_per_second"] for record in log]
+    assert batch * steps / max(rates) < seconds < batch * steps / min(rates)
+    assert result["reached"] == {"sacc_estimate": row, "stack_fd": None}
+    assert f"{steps:,}" in sri(*command).stdout
+
+
+def test_quality_counts_the_time_up_to_a_step() -> None:
+    log = [{"step": 10, "images_per_second": 2.0}, {"step": 30, "images_per_second": 4.0}]
+    assert training_minutes(log, 20, batch=6) == pytest.approx((10 * 6 / 2 + 10 * 6 / 4) / 60)

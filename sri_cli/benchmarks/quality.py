@@ -1,0 +1,103 @@
+"""`sri bench quality`: minutes of training until the samples of a run are good.
+
+The time is that of training alone, from the rates in the run's log; measuring comes afterwards, on
+the checkpoints that were kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sri_cli.checkpoint import checkpoints_in
+from sri_cli.console import format_table
+from sri_cli.errors import SriError
+from sri_cli.generation.trained_run import open_run
+from sri_cli.metrics.evaluate import evaluate_all
+from sri_cli.metrics.image_metrics import ImageMetrics
+from sri_cli.metrics.images import CACHE
+from sri_cli.metrics.records import Measurement, largest, recorded
+from sri_cli.run import Workspace
+from sri_cli.strict_json import Record
+from sri_cli.training.log import read_log
+
+MEASURES = {"sacc_estimate": "sacc-estimate", "stack_fd": "stack-fd"}
+
+
+def bench_quality(
+    workspace: Workspace, run: str | None, sacc: float, stack_fd: float
+) -> dict[str, Any]:
+    """Measure every checkpoint of a run that was not measured yet.
+
+    Args:
+        workspace: Where runs and data are.
+        run: A run on towers; None: the latest.
+        sacc: The S-Acc estimate to reach, a share in [0,1].
+        stack_fd: The stack-FD to fall below.
+
+    Returns:
+        A JSON object: the `checkpoints`, and in `reached` for each measure the first of them that
+        passes, or null; `minutes` is the training time up to a checkpoint.
+
+    Raises:
+        SriError: no such run, or it has no log.
+    """
+    ref = workspace.find_run(run)
+    log, networks = read_log(ref.run_dir), ImageMetrics(workspace.data_root / CACHE)
+    if not log:
+        raise SriError(f"{ref.run_dir} has no log, which has the times", "name a run of sri train")
+    rows: list[dict[str, Any]] = []
+    for path in checkpoints_in(ref.run_dir):
+        trained = open_run(workspace, str(path))
+        known = recorded(trained)
+        missing = [name for key, name in MEASURES.items() if value_of(known, key) is None]
+        if missing:
+            _, known = evaluate_all(workspace, [str(path)], metrics=missing, networks=networks)
+        minutes = training_minutes(log, trained.step, trained.recipe.train.batch)
+        values = {key: value_of(known, key) for key in MEASURES}
+        rows.append({"step": trained.step, "minutes": minutes, **values})
+    reached = {
+        "sacc_estimate": next((row for row in rows if row["sacc_estimate"] >= sacc), None),
+        "stack_fd": next((row for row in rows if row["stack_fd"] < stack_fd), None),
+    }
+    goals = {"sacc_estimate": sacc, "stack_fd": stack_fd}
+    return {"run": str(ref.run_dir), "goals": goals, "reached": reached, "checkpoints": rows}
+
+
+def value_of(measurements: Iterable[Measurement], metric: str) -> float | None:
+    """The value of the largest sample."""
+    values = [m["value"] for m in largest(measurements) if m["metric"] == metric]
+    return values[-1] if values else None
+
+
+def training_minutes(log: Sequence[Record], step: int, batch: int) -> float:
+    """Training time up to `step`, from the rate of each stretch of the log."""
+    seconds, before = 0.0, 0
+    for record in log:
+        until = min(record["step"], step)
+        seconds += max(until - before, 0) * batch / record["images_per_second"]
+        before = until
+    return seconds / 60
+
+
+def quality_text(result: dict[str, Any]) -> str:
+    """The result of `bench_quality` for people."""
+    rows = [
+        [
+            f"{row['step']:,}",
+            f"{row['minutes']:.0f}",
+            f"{row['sacc_estimate']:.1%}",
+            f"{row['stack_fd']:.0f}",
+        ]
+        for row in result["checkpoints"]
+    ]
+    lines = [format_table(["step", "minutes", "S-Acc estimate", "stack-FD"], rows, left=0)]
+    goals = {
+        "sacc_estimate": f"S-Acc estimate of {result['goals']['sacc_estimate']:.0%}",
+        "stack_fd": f"stack-FD below {result['goals']['stack_fd']:g}",
+    }
+    for key, goal in goals.items():
+        row = result["reached"][key]
+        when = f"after {row['minutes']:.0f} minutes, at step {row['step']:,}" if row else "not yet"
+        lines.append(f"{goal}: {when}")
+    return "\n".join(lines)
