@@ -39,7 +39,9 @@ from sri_cli.metrics.records import ALL
 from sri_cli.run import Workspace
 from sri_cli.strict_json import from_json, to_json
 
-STUDY_FILE = "study.json"  # in a study's folder: what its runs were made by
+# Files in a study's folder
+STUDY_FILE = "study.json"  # what its runs were made by
+SUMMARY_FILE = "summary.json"  # its results
 LONGEST_VALUE = 60  # characters of a changed value in an error
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 SET_BY_STUDY = {"train.steps", "train.batch", "train.seed", "name", "data"}
@@ -297,7 +299,8 @@ class Study:
     """A protocol with its recipes resolved.
 
     recipes: by name of a point, with seed 0; sources: the name or file of each system's recipe;
-    folder: of all runs; reused: by name, the folders of runs that another study trained.
+    folder: of all runs; reused: by name, the folders of runs that another study trained; recorded:
+    by name, what the summary of another study has of runs whose folders are gone.
     """
 
     path: Path
@@ -306,6 +309,7 @@ class Study:
     sources: Mapping[str, str]
     folder: Path
     reused: Mapping[str, Path] = field(default_factory=dict)
+    recorded: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def runs(
         self, systems: Sequence[str] | None = None, seeds: Sequence[int] | None = None

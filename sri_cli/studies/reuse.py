@@ -1,4 +1,7 @@
-"""Runs of earlier studies that are runs of this one: `runs_of` of a protocol."""
+"""Runs of earlier studies that are runs of this one: `runs_of` of a protocol.
+
+Where the folder of such a run is gone, its values in the summary of the earlier study count.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,9 @@ from sri_cli.config.schema import Recipe, flatten
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace, checkpoints_in
-from sri_cli.studies.protocol import Study
+from sri_cli.strict_json import from_json
+from sri_cli.studies.protocol import SUMMARY_FILE, Study
+from sri_cli.studies.status import KEYS
 from sri_cli.training.run_folder import FREE_KEYS
 
 # These may differ when a run is resumed, but not between two runs that count as one.
@@ -26,24 +31,57 @@ def with_reused_runs(workspace: Workspace, study: Study, data: DataFile) -> Stud
     """The study, its runs in the folders of equal, finished runs of the studies of `runs_of`.
 
     Equal are all settings of the recipe, the seed, the number of steps and the images. Such a run
-    is only measured.
+    is only measured. Of a run that has no folder any more, the values in the summary of its study
+    count if all that this study measures is there.
     """
     earlier: list[tuple[dict[str, Any], Path]] = []
+    values: dict[tuple[str, int], dict[str, Any]] = {}
     for name in study.protocol.runs_of:
         folder = workspace.runs_root / f"study-{name}"
-        runs = list(_finished(folder, data))
-        if not runs:
+        runs, summary = list(_finished(folder, data)), _recorded(folder, study, data)
+        if not runs and not summary:
             print(f"Note: {folder} has no finished run of these images", file=sys.stderr)
         earlier += runs
-    if not earlier:
+        values = summary | values
+    if not earlier and not values:
         return study
-    reused = {}
+    reused, recorded = {}, {}
     for run in study.runs():
-        settings = _settings(run.recipe)
+        if checkpoints_in(run.run_dir):  # it has weights of its own
+            continue
+        settings, key = _settings(run.recipe), (study.recipe_digest(run.system), run.seed)
         equal = [path for others, path in earlier if others == settings]
-        if equal and not checkpoints_in(run.run_dir):  # it has no weights of its own yet
+        if equal:
             reused[run.name] = equal[0]
-    return replace(study, reused=reused)
+        elif key in values:
+            recorded[run.name] = values[key]
+    return replace(study, reused=reused, recorded=recorded)
+
+
+def _recorded(folder: Path, study: Study, data: DataFile) -> dict[tuple[str, int], dict[str, Any]]:
+    """(digest of the recipe, seed) -> the entry of a run in the summary in a study's folder."""
+    try:
+        summary = from_json((folder / SUMMARY_FILE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    split = study.protocol.split
+    same_images = summary["data"]["sha256"] == str(data.attrs["sha256"])
+    if not same_images or summary.get("split", "test") != split:  # version 0.1 does not name it
+        return {}
+    entries = {}
+    for run in summary["runs"]:
+        measured = {key: summary["how"][key] | own for key, own in run["metrics"].items()}
+        complete = all(
+            measured.get(prefixes[0], {}).get("counts", {}).get(count)
+            == (min(num, data.counts[split]) if count == "images" else num)
+            for metric, num in study.protocol.metrics.items()
+            for prefixes, count in [KEYS[metric]]
+        )
+        if run["diverged"] or (complete and run["step"] == summary["steps"]):
+            digest = summary["systems"][run["system"]]["recipe_sha256"]
+            origin = {"run_of": run.get("run_of", summary["study"]), "metrics": measured}
+            entries[digest, run["seed"]] = run | origin
+    return entries
 
 
 def _finished(folder: Path, data: DataFile) -> Iterator[tuple[dict[str, Any], Path]]:

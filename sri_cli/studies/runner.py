@@ -429,6 +429,7 @@ def plan_study(
         "runs": len(statuses),
         "trained": sum(one.trained for one in statuses),
         "reused": {name: str(path) for name, path in study.reused.items()},
+        "recorded": {name: run["run_of"] for name, run in study.recorded.items()},
         "steps": protocol.steps,
         "batch": protocol.batch,
         "seeds": protocol.seeds,
@@ -496,11 +497,12 @@ def plan_text(plan: Mapping[str, Any]) -> str:
         command = plan["prepare"] and f"will be made by: sri prepare {plan['prepare']}"
         missing = f", {command or 'missing'}"
     metrics = ", ".join(f"{name} ({num:,})" for name, num in plan["metrics"].items())
+    others = len(plan["reused"]) + len(plan["recorded"])
     lines = [
         f"study {plan['study']}: {counted(plan['runs'], 'run')} of {plan['steps']:,} steps of"
         f" {plan['batch']} images, {plan['trained']} of them trained"
-        + f" ({len(plan['reused'])} by another study)"
-        * bool(plan["reused"]),
+        + f" ({others} by another study)"
+        * bool(others),
         f"runs     {plan['folder']}, {plan['slots']}",
         f"data     {plan['data']}{missing}",
         f"metrics  {metrics}",

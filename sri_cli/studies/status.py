@@ -10,6 +10,7 @@ from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.metrics.records import Measurement, read_records
 from sri_cli.run import LOG_NAME, checkpoints_in
+from sri_cli.strict_json import from_json
 from sri_cli.studies.protocol import Study, StudyRun
 from sri_cli.training.log import read_log
 
@@ -17,6 +18,7 @@ from sri_cli.training.log import read_log
 DIVERGED = "diverged.txt"  # why the training gave up
 MACHINE = "machine.json"  # what it was trained on
 EVALUATION_SEED = 0
+VALUE_KEYS = ("value", "low", "high")  # of a measurement, different for every run
 # metric -> prefixes of the keys that it writes, the one that is always there first; the count that
 # the protocol sets
 KEYS = {
@@ -39,7 +41,8 @@ class RunStatus:
     """How far a run is.
 
     step: of its newest checkpoint; measured: measurements by key; diverged: why it gave up;
-    missing: metric -> number of images, what is still to be measured; seconds: of training.
+    missing: metric -> number of images, what is still to be measured; seconds: of training;
+    machine: what it was trained on, None where that is not known.
     """
 
     run: StudyRun
@@ -48,6 +51,7 @@ class RunStatus:
     missing: Mapping[str, int] = field(default_factory=dict)
     diverged: str | None = None
     seconds: float = 0.0
+    machine: Mapping[str, Any] | None = None
 
     @property
     def trained(self) -> bool:
@@ -69,6 +73,8 @@ def status_of(study: Study, run: StudyRun, data: DataFile | None = None) -> RunS
     Raises:
         SriError: for a run that was trained beyond the study's steps.
     """
+    if run.name in study.recorded:
+        return _recorded_status(run, study.recorded[run.name])
     step, steps = step_of(run), run.recipe.train.steps
     if step > steps:
         raise SriError(
@@ -85,7 +91,21 @@ def status_of(study: Study, run: StudyRun, data: DataFile | None = None) -> RunS
     }
     note = run.run_dir / DIVERGED
     diverged = note.read_text("utf-8").strip() if note.is_file() else None
-    return RunStatus(run, step, measured, missing, diverged, train_seconds(run))
+    try:
+        machine = from_json((run.run_dir / MACHINE).read_bytes())
+    except (OSError, ValueError):
+        machine = None
+    return RunStatus(run, step, measured, missing, diverged, train_seconds(run), machine)
+
+
+def _recorded_status(run: StudyRun, entry: Mapping[str, Any]) -> RunStatus:
+    """The status of a run that is an entry in the summary of another study."""
+    measured = {
+        key: dict.fromkeys(VALUE_KEYS) | m | {"metric": key, "subject": {"model": entry["model"]}}
+        for key, m in entry["metrics"].items()
+    }
+    diverged, machine = entry["diverged"], entry["machine"]
+    return RunStatus(run, entry["step"], measured, {}, diverged, entry["train_seconds"], machine)
 
 
 def _measured(

@@ -21,9 +21,10 @@ from sri_cli.metrics.tables import DOUBTFUL, NAMED, estimate, mark, number, roun
 from sri_cli.metrics.tabular import Table, format_tables
 from sri_cli.plotting.from_runs import Options, figure_of_runs
 from sri_cli.run import Workspace
-from sri_cli.strict_json import from_json, to_json
+from sri_cli.strict_json import to_json
 from sri_cli.studies.protocol import (
     MEASURES,
+    SUMMARY_FILE,
     Measure,
     Protocol,
     Study,
@@ -32,11 +33,10 @@ from sri_cli.studies.protocol import (
     grid_titles,
     value_text,
 )
-from sri_cli.studies.status import MACHINE, RunStatus
+from sri_cli.studies.status import VALUE_KEYS, RunStatus
 
 SUFFIXES = {"text": "txt", "markdown": "md", "latex": "tex"}
 FIGURES = {"samples": 12, "order": 2}  # scenes of each system
-VALUE_KEYS = ("value", "low", "high")  # of a measurement, different for every run
 PROTOCOL_KEYS = ("name", "counts", "protocol", "warning")  # the same for all runs, stored once
 CONFIRMED, REFUTED = "confirmed", "refuted"
 UNDECIDED, IN_FAVOUR = "undecided", "undecided, in favour"
@@ -200,6 +200,7 @@ def write_summary(
         "steps": protocol.steps,
         "batch": protocol.batch,
         "seeds": protocol.seeds,
+        "split": protocol.split,
         "systems": {
             name: {"recipe": study.sources[point.system]}
             | ({"point": point.values} if protocol.grid else {})
@@ -218,7 +219,7 @@ def write_summary(
         },
         "claims": [asdict(one) for one in judge(protocol, values)],
     }
-    path = folder / "summary.json"
+    path = folder / SUMMARY_FILE
     write_atomic(path, f"{to_json(summary, indent=1)}\n".encode())
     return path, summary
 
@@ -235,24 +236,18 @@ def _run_summary(status: RunStatus, how: Mapping[str, Mapping[str, Any]]) -> dic
         "step": status.step,
         "train_seconds": round(status.seconds, 1),
         "diverged": status.diverged,
-        "machine": _machine(status.run.run_dir / MACHINE),
+        "machine": status.machine,
         "model": next((m["subject"]["model"] for m in status.measured.values()), None),
         "metrics": metrics,
     }
 
 
-def _origin(study: Study, run: StudyRun) -> dict[str, str]:
-    """The study that trained a run, if it was another one."""
+def _origin(study: Study, run: StudyRun) -> dict[str, Any]:
+    """The study that trained a run, if it was another one, and whether its folder is gone."""
+    if run.name in study.recorded:
+        return {"run_of": study.recorded[run.name]["run_of"], "recorded": True}
     path = study.reused.get(run.name)
     return {} if path is None else {"run_of": path.parent.name.removeprefix("study-")}
-
-
-def _machine(path: Path) -> Any:
-    """What a run was trained on; None where that is not known."""
-    try:
-        return from_json(path.read_bytes())
-    except (OSError, ValueError):
-        return None
 
 
 def draw_figures(
@@ -264,7 +259,7 @@ def draw_figures(
     """
     by_seed: dict[int, list[str]] = {seed: [] for seed in study.protocol.seeds}
     for one in statuses:
-        if one.trained:
+        if one.trained and one.run.name not in study.recorded:
             by_seed[one.run.seed].append(str(one.run.run_dir))
     runs = max(by_seed.values(), key=len)
     paths = []
@@ -300,14 +295,24 @@ def result_table(study: Study, statuses: Sequence[RunStatus], data: str) -> Tabl
         warnings |= {m["warning"]: m["name"] for m in one.measured.values() if m.get("warning")}
     notes += [f"{DOUBTFUL} {name}: {warning}" for warning, name in warnings.items()]
     notes += [f"{one.run.title}: {one.diverged}" for one in statuses if one.diverged]
-    others = Counter(path.parent.name.removeprefix("study-") for path in study.reused.values())
-    notes += [f"{counted(count, 'run')} of the study {name}" for name, count in others.items()]
+    origins = Counter(_origin_text(study, one) for one in statuses if one.trained)
+    if len(origins) > 1:
+        notes += [f"{counted(count, 'run')}{origin}" for origin, count in origins.items()]
     caption = (
         f"{protocol.name}: {data}, {protocol.data.size} px; {protocol.steps:,} steps of"
         f" {protocol.batch} images, seed{'s' * (len(protocol.seeds) > 1)}"
         f" {', '.join(map(str, protocol.seeds))}"
     )
     return Table(caption, rows, notes)
+
+
+def _origin_text(study: Study, status: RunStatus) -> str:
+    """` of the study sweep, as recorded: sri 0.1.0, torch 2.15.0`: what may differ between runs."""
+    origin, machine = _origin(study, status.run), status.machine or {}
+    text = f" of the study {origin['run_of']}" if origin else ""
+    text += ", as recorded" * ("recorded" in origin)
+    versions = [f"{name} {machine[name]}" for name in ("sri", "torch") if name in machine]
+    return f"{text}: {', '.join(versions)}" if versions else text
 
 
 def claim_table(study: Study, statuses: Sequence[RunStatus]) -> Table:

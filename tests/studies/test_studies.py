@@ -23,7 +23,13 @@ from sri_cli.studies.protocol import Study, read_study
 from sri_cli.studies.reuse import with_reused_runs
 from sri_cli.studies.runner import plan_study, plan_text
 from sri_cli.studies.status import status_of
-from sri_cli.studies.summary import compare, judge, paired_differences
+from sri_cli.studies.summary import (
+    compare,
+    judge,
+    paired_differences,
+    values_of,
+    write_summary,
+)
 from sri_cli.training.run_folder import resolve_run
 
 ROOT = Path(__file__).parent.parent.parent
@@ -222,6 +228,59 @@ def test_equal_finished_runs_of_an_earlier_study_are_reused(
     assert not with_reused_runs(workspace, study, other_data).reused
 
 
+def test_values_that_an_earlier_study_recorded_count_where_its_runs_are_gone(
+    tmp_path: Path, write_small_data: Callable[..., Path]
+) -> None:
+    data = DataFile(write_small_data(tmp_path / "demo-towers-32.h5"))
+    workspace = Workspace(tmp_path, tmp_path / "runs")
+    earlier = read(tmp_path, name="earlier", metrics={"elbo": 8, "order": 4}, claims=[])
+    images = min(8, data.counts["test"])
+    how = {"name": "-ELBO", "counts": {"images": images}, "protocol": "", "warning": None}
+    orders = {"order_iou": {"value": 0.5}, "order_information": {"value": 0.4}}
+    summary: dict[str, Any] = {
+        "study": "earlier",
+        "steps": 6,
+        "data": {"sha256": str(data.attrs["sha256"])},
+        "systems": {
+            name: {"recipe_sha256": earlier.recipe_digest(name)} for name in earlier.recipes
+        },
+        "how": {"negative_elbo": how} | dict.fromkeys(orders, how | {"counts": {"scenes": 4}}),
+        "runs": [
+            {"system": "sri-mog", "seed": seed, "step": step, "train_seconds": 1.5}
+            | {"diverged": None, "machine": {"sri": "0.0.9"}, "model": "ab", "metrics": metrics}
+            for seed, step, metrics in [
+                (0, 6, orders | {"negative_elbo": {"value": 7.0, "low": 6.0, "high": 8.0}}),
+                (1, 6, orders),  # the ELBO was not measured
+                (2, 4, orders | {"negative_elbo": {"value": 7.0}}),  # not finished
+            ]
+        ],
+    }
+
+    def recorded(**changes: Any) -> Study:
+        study = read(tmp_path, seeds=[0, 1, 2, 3], runs_of=["earlier"], **changes)
+        return with_reused_runs(workspace, study, data)
+
+    folder = tmp_path / "runs" / "study-earlier"
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text(json.dumps(summary))
+    study = recorded()
+    assert list(study.recorded) == ["sri-mog-seed-0"] and not study.reused
+    statuses = [status_of(study, run, data) for run in study.runs()]
+    assert [one.run.name for one in statuses if one.done] == ["sri-mog-seed-0"]
+    assert values_of(study, statuses)["elbo"] == {("sri-mog", 0): 7.0}
+    _, again = write_summary(study, statuses, data, tmp_path)
+    first = again["runs"][0]
+    assert (first["run_of"], first["recorded"]) == ("earlier", True)
+    assert first["machine"] == {"sri": "0.0.9"}
+    assert first["metrics"] == summary["runs"][0]["metrics"]
+    assert values_of(study, statuses)["order-mi"] == {("sri-mog", 0): 0.4}
+    for other in ({"steps": 5}, {"metrics": {"elbo": 8, "order": 3}}, {"split": "val"}):
+        assert not recorded(**other).recorded
+    summary["data"]["sha256"] = "0" * 64
+    (folder / "summary.json").write_text(json.dumps(summary))
+    assert not recorded().recorded
+
+
 @pytest.mark.parametrize("name", ["order-and-scen", "nothing.yaml", "."])
 def test_a_study_that_does_not_exist(tmp_path: Path, name: str) -> None:
     with pytest.raises(SriError, match=name):
@@ -229,13 +288,21 @@ def test_a_study_that_does_not_exist(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", study_names())
-def test_published_studies_are_of_the_shipped_recipes(tmp_path: Path, name: str) -> None:
+def test_shipped_studies_can_be_run(tmp_path: Path, name: str) -> None:
     study = read_study(Workspace(tmp_path, tmp_path), name)
     assert study.protocol.name == name and study.protocol.description
-    published = json.loads((ROOT / ".github" / "studies" / name / "summary.json").read_text())
-    assert published["systems"] == {
-        system: {"recipe": system, "recipe_sha256": study.recipe_digest(system)}
-        for system in study.protocol.systems
+    assert study.protocol.data.prepare
+
+
+PUBLISHED = ROOT / ".github" / "studies"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in PUBLISHED.iterdir()))
+def test_published_studies_are_of_the_shipped_recipes(tmp_path: Path, name: str) -> None:
+    study = read_study(Workspace(tmp_path, tmp_path), name)
+    published = json.loads((PUBLISHED / name / "summary.json").read_text())
+    assert {key: one["recipe_sha256"] for key, one in published["systems"].items()} == {
+        system: study.recipe_digest(system) for system in study.protocol.points()
     }
     assert published["seeds"] == study.protocol.seeds
     claimed = [
