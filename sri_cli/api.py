@@ -282,8 +282,8 @@ def load(
     """Open a run's newest intact checkpoint.
 
     Args:
-        run: What `--run` takes: `pretrained`, the name or folder of a run, or a checkpoint; by
-            default the latest run. `pretrained` is copied into the folder of runs.
+        run: What `--run` takes: a shipped model as `pretrained`, the name or folder of a run, or a
+            checkpoint; by default the latest run. A shipped model is copied to the folder of runs.
         device: cpu, cuda, or `auto`: a GPU where there is one.
         dynamic_slots: Infer as many slots per image as it needs (GENESIS-v2, and SRI on it).
         data_root: Folder of data files, by default SRI_DATA, or `data`.

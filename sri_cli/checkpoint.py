@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,7 +141,7 @@ def save(
                 os.fsync(file.fileno())
         sync_folder(beside)
         if target.exists():  # not intact, or a training went back to before it
-            _delete(target)
+            delete(target)
         os.rename(beside, target)
         sync_folder(target.parent)
     except OSError as error:
@@ -212,7 +213,7 @@ def prune(run_dir: Path, keep: int, keep_every: int) -> None:
     """Delete all but the last `keep` checkpoints and those at multiples of `keep_every` steps."""
     for path in checkpoints_in(run_dir)[:-keep]:
         if int(path.name.removeprefix("step-")) % keep_every:
-            _delete(path)
+            delete(path)
 
 
 def set_aside_after(run_dir: Path, step: int) -> None:
@@ -222,6 +223,14 @@ def set_aside_after(run_dir: Path, step: int) -> None:
             aside = path.with_name(f"broken-{path.name}")
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)
+
+
+def delete(path: Path) -> None:
+    """Delete a checkpoint; renamed first, so that half of it does not count as one."""
+    doomed = path.with_name(f".{path.name}.{os.getpid()}.old")
+    with suppress(FileNotFoundError):  # another process deletes it, too
+        os.rename(path, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def remove_leftovers(run_dir: Path) -> None:
@@ -270,10 +279,3 @@ def read_meta(path: Path, name: str = META) -> dict[str, Any]:
     ):
         raise BrokenCheckpoint(f"{path}: {name} does not describe a model")
     return meta
-
-
-def _delete(path: Path) -> None:
-    """Delete a checkpoint; renamed first, so that half of it does not count as one."""
-    doomed = path.with_name(f".{path.name}.{os.getpid()}.old")
-    os.rename(path, doomed)
-    shutil.rmtree(doomed, ignore_errors=True)

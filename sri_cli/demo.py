@@ -39,12 +39,13 @@ from sri_cli.metrics.tables import COLUMNS, estimate
 from sri_cli.plotting.from_runs import figure_of_runs, order_of_run
 from sri_cli.plotting.report import NAME, make_subjects, write_report
 from sri_cli.plotting.samples import write_samples
-from sri_cli.run import RESERVED_RUN, SHIPPED, Workspace
+from sri_cli.run import SHIPPED, Workspace
 from sri_cli.signals import this_command
 from sri_cli.training.run_folder import RunChanged
 from sri_cli.training.trainer import train
 
 RECIPE, RUN = "sri-g", "demo"
+MODEL = "pretrained"  # the shipped one that it is compared with
 SIZE, STEPS = "size=tiny", 6000
 SAMPLES, TEMPERATURE = 64, 0.7
 ORDER_SCENES = 100
@@ -54,6 +55,7 @@ COMPARISON = (
     "stack-FD is a distance from the test images (lower is better), the S-Acc estimate the share of"
     " plausible stacks, order MI how much of an image the slot's number tells (0: no order). Real"
     " images are of the training split, the order of their objects is from the bottom up."
+    " A size beside the shipped model: its values are of its own test images, of that size."
 )
 
 
@@ -137,26 +139,34 @@ def run_demo(
 def compare(run: TrainedRun, data: DataFile) -> list[list[str]]:
     """Measure the run, and real images and the shipped model likewise: a row each, and a header.
 
-    With fewer test images than stack-FD needs, all are measured on as many images as there are.
+    With fewer test images than stack-FD needs, all are measured on as many images as there are. Of
+    a shipped model of another image size the values are those recorded, on its own test images.
     """
     few = data.counts["test"] < COUNTS["stack-fd"] // 2
     num = data.counts["test"] if few else None
     networks = ImageMetrics(run.workspace.data_root / CACHE)
     measured = evaluate_run(run, [*METRICS, *COMPARED.values()], num=num, networks=networks)
     own = {m["metric"]: m for m in measured}
-    shipped = {m["metric"]: m for m in read_records(SHIPPED) if is_same_measure(m, own)}
+    model = open_run(run.workspace, MODEL)
+    side, known = model.recipe.model.image_size, read_records(SHIPPED[MODEL])
+    if side == data.size:
+        known = [m for m in known if is_same_measure(m, own)]
+    shipped = {m["metric"]: m for m in known}
     missing = [metric for key, metric in COMPARED.items() if key not in shipped]
-    if missing:
-        model = open_run(run.workspace, RESERVED_RUN)
+    if missing and side == data.size:
         again = evaluate_run(model, missing, str(data.path), num=num, networks=networks)
         shipped |= {m["metric"]: m for m in again}
+    size = "" if side == data.size else f" {side} px,"
     subjects = {
         f"{run.run_dir.name}, step {run.step:,}": own,
-        f"shipped model, step {shipped['stack_fd']['subject']['step']:,}": shipped,
+        f"shipped model,{size} step {model.step:,}": shipped,
         "real images": measure_real(data, networks, num),
     }
     header = [COLUMNS[key][0] for key in COMPARED]
-    rows = [[name, *(estimate([m[k]], k) for k in COMPARED)] for name, m in subjects.items()]
+    rows = [
+        [name, *(estimate([m[k]] if k in m else [], k) for k in COMPARED)]
+        for name, m in subjects.items()
+    ]
     return [["", *header], *rows]
 
 

@@ -26,7 +26,7 @@ import sri_cli
 from sri_cli.atomic import list_folder
 from sri_cli.cores import available_cores
 from sri_cli.errors import SriError
-from sri_cli.run import Workspace, checkpoints_in
+from sri_cli.run import SHIPPED, Workspace, checkpoints_in
 
 PYTHON_VERSIONS = (3, 11), (3, 13)
 COMPILED_PACKAGES = ("h5py", "numpy", "safetensors", "scipy")  # all else is built on them
@@ -213,7 +213,9 @@ def check_runs(root: Path) -> Iterator[Finding]:
 
     runs = [path for path in list_folder(root) if (path / "checkpoints").is_dir()]
     if not runs:
-        yield Finding("note", "runs", f"no run in {root}", "sri demo, or sri train")
+        yield Finding(
+            "note", "runs", f"no run in {root}", "sri sample --run pretrained, or sri demo"
+        )
     intact = 0
     for run in runs:
         if not checkpoints_in(run):
@@ -222,7 +224,8 @@ def check_runs(root: Path) -> Iterator[Finding]:
         try:
             newest = newest_good(run, quiet=True)
         except SriError as error:
-            yield Finding("problem", "runs", error.message, error.hint or "")
+            whole = f"sri sample --run {run.name} copies it anew" if run.name in SHIPPED else ""
+            yield Finding("problem", "runs", error.message, whole or error.hint or "")
             continue
         if newest is not None and newest.skipped:
             text = f"{newest.skipped[0].message}; step {newest.step:,} is intact"

@@ -1,6 +1,6 @@
 """`sri export`: a trained model with its card, in the layout of the Hugging Face Hub (see hub.py).
 
-The shipped model, `--run pretrained`, is such a folder in the package.
+The shipped models, `--run pretrained` and others, are such folders in the package.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from sri_cli.errors import SriError
 from sri_cli.generation.sample import draw_scenes
 from sri_cli.generation.trained_run import TrainedRun, load_run
 from sri_cli.hub import CARD, COMMANDS, CONFIG, GRID, LOG_NAME, MEASUREMENTS, RECIPE_NAME
+from sri_cli.metrics.evaluate import evaluate_run
 from sri_cli.metrics.records import Measurement, largest, recorded
 from sri_cli.metrics.tables import COLUMNS, footnotes, system_name, table_rows
 from sri_cli.metrics.tabular import markdown_table, markdown_text
@@ -55,6 +56,7 @@ def export(
     *,
     half: bool = False,
     licence: str = LICENCE,
+    metrics: Sequence[str] = (),
 ) -> Path:
     """Write the newest intact checkpoint of `run` (None: the latest) to the new folder `out`.
 
@@ -65,12 +67,13 @@ def export(
         workspace: Where runs and data are.
         run: Run, checkpoint or exported model.
         out: Missing, or an empty folder; complete at the end, or not there at all.
-        half: Store float16; measure that model anew, its weights are others.
+        half: Store float16. What was measured of the run is not of these weights.
         licence: Of the weights, an identifier of the hub.
+        metrics: Of `sri eval`: what to measure of the exported weights first.
 
     Raises:
-        SriError: for a folder that is not empty, an encoder whose weights are in a file, or values
-            beyond half precision.
+        SriError: for a folder that is not empty, an encoder whose weights are in a file, values
+            beyond half precision, or metrics without their data.
         SriFailure: the disk refuses.
     """
     with new_folder(out) as folder:
@@ -101,6 +104,8 @@ def export(
         log = trained.run_dir / LOG_NAME
         if log.is_file():
             files[LOG_NAME] = _lines([r for r in read_log(log) if r["step"] <= saved.step])
+        if metrics:
+            evaluate_run(trained, metrics)
         name = out.resolve().name
         measured = [{**m, "subject": {**m["subject"], "run": name}} for m in recorded(trained)]
         if measured:

@@ -15,13 +15,23 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
 from sri_cli import __version__
 from sri_cli import checkpoint as checkpoints
 from sri_cli.atomic import write_atomic
-from sri_cli.checkpoint import META, WEIGHTS, BrokenCheckpoint, RunRef, checkpoint_path, verify
+from sri_cli.checkpoint import (
+    META,
+    STATE,
+    WEIGHTS,
+    BrokenCheckpoint,
+    RunRef,
+    checkpoint_path,
+    checkpoints_in,
+    verify,
+)
 from sri_cli.errors import SriError, SriFailure
 
 PREFIX = "hf:"
@@ -83,11 +93,18 @@ def opened_from(run_dir: Path) -> str | None:
 def copy_to_run(folder: Path, run_dir: Path, origin: str | None = None) -> Path:
     """Copy an exported model to the run folder where it differs; returns the checkpoint.
 
-    Measurements are added to those that are there. `origin` is recorded.
+    The model of an earlier version is deleted there; samples, figures and measurements stay, and
+    those of this model are added. `origin` is recorded.
 
     Raises:
-        SriError: the folder is no exported model, damaged, or has links out of it.
+        SriError: the folder is no exported model, damaged, or has links out of it; or a training
+            wrote to the run folder.
     """
+    if any((path / STATE).exists() for path in checkpoints_in(run_dir)):
+        raise SriError(
+            f"{run_dir} is a run that was trained here, and its name that of an exported model",
+            f"rename it: mv {shlex.quote(str(run_dir))} NAME",
+        )
     config = _read(folder, CONFIG)
     _read(folder, WEIGHTS)  # a link out of the folder is refused before anything is read
     try:
@@ -111,6 +128,9 @@ def copy_to_run(folder: Path, run_dir: Path, origin: str | None = None) -> Path:
             data = b"".join(line + b"\n" for line in lines)
         if data != existing:
             write_atomic(target, data)
+    for path in checkpoints_in(run_dir):
+        if path != checkpoint:
+            checkpoints.delete(path)
     return checkpoint
 
 

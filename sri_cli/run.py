@@ -18,9 +18,14 @@ from sri_cli.hub import COMMANDS as COMMANDS
 from sri_cli.hub import LOG_NAME, RECIPE_NAME
 from sri_cli.hub import MEASUREMENTS as MEASUREMENTS
 
-RESERVED_RUN = "pretrained"
+# `--run NAME` -> the exported model in the package; of one that is not shipped there is no folder.
+PRETRAINED = Path(__file__).parent / "pretrained"
+SHIPPED = {
+    "pretrained": PRETRAINED / "towers",
+    "pretrained-rooms": PRETRAINED / "rooms",
+    "pretrained-tables": PRETRAINED / "tables",
+}
 LOCK_NAME = ".lock"  # in a run folder, held by the process that trains it
-SHIPPED = Path(__file__).parent / RESERVED_RUN
 HINTED_RUNS = 5  # in an error; the latest
 # Data set name -> the arguments of `sri prepare` that make it.
 PREPARED_AS = {
@@ -99,26 +104,26 @@ class Workspace:
         )
 
     def run_dir(self, name_or_path: str) -> Path:
-        """The folder of a new run, given by path or name; SriError for `pretrained`."""
-        if name_or_path == RESERVED_RUN:
-            raise SriError(
-                f"{RESERVED_RUN} is the name of the shipped model", "choose another name"
-            )
-        return Path(name_or_path) if is_path(name_or_path) else self.runs_root / name_or_path
+        """The folder of a new run, given by path or name; SriError for that of a shipped model."""
+        path = Path(name_or_path) if is_path(name_or_path) else self.runs_root / name_or_path
+        if path.name in SHIPPED and path.parent.resolve() == self.runs_root.resolve():
+            raise SriError(f"{path.name} is the name of a shipped model", "choose another name")
+        return path
 
     def find_run(self, arg: str | None = None) -> RunRef:
         """The run that `arg` names: a folder, a name or a checkpoint; None: the latest run.
 
-        `pretrained` is the shipped model, `hf:OWNER/NAME` one of the Hugging Face Hub; these and
-        folders of `sri export` are copied to the runs folder, where samples and figures will be.
+        The names of SHIPPED are the shipped models, `hf:OWNER/NAME` is one of the Hugging Face Hub;
+        these and folders of `sri export` are copied to the runs folder, where samples and figures
+        will be.
 
         Raises:
             SriError: when there is no such run, or it has no checkpoint.
             SriFailure: the hub cannot be reached.
         """
-        if arg == RESERVED_RUN:
-            run_dir = self.runs_root / RESERVED_RUN
-            return RunRef(run_dir, hub.copy_to_run(SHIPPED, run_dir))
+        if arg in shipped_names():
+            run_dir = self.runs_root / arg
+            return RunRef(run_dir, hub.copy_to_run(SHIPPED[arg], run_dir))
         if arg is not None and arg.startswith(hub.PREFIX):
             return hub.open_repository(arg, self.runs_root)
         if arg is None:
@@ -131,7 +136,7 @@ class Workspace:
             candidates.reverse()
         path = next((candidate for candidate in candidates if candidate.is_dir()), None)
         if path is None:
-            near = did_you_mean(arg, [*self.run_names(), RESERVED_RUN])
+            near = did_you_mean(arg, [*self.run_names(), *shipped_names()])
             raise SriError(f"no run {arg}{near}", self._runs_hint())
         if is_checkpoint(path):
             return RunRef(path.parent.parent, path)
@@ -146,7 +151,7 @@ class Workspace:
 
     def run_names(self) -> list[str]:
         """All runs with a checkpoint but the shipped and exported ones, latest first."""
-        found = (run for run in visible(self.runs_root) if run.name != RESERVED_RUN)
+        found = (run for run in visible(self.runs_root) if run.name not in SHIPPED)
         folders = [run for run in found if checkpoints_in(run) and not hub.opened_from(run)]
         return [run.name for run in sorted(folders, key=newest_time, reverse=True)]
 
@@ -156,9 +161,14 @@ class Workspace:
             more = "; `sri runs ls` lists all" if len(names) > HINTED_RUNS else ""
             return f"trained runs: {', '.join(names[:HINTED_RUNS])}{more}"
         return (
-            f"use the shipped model with --run {RESERVED_RUN}, or train one with"
+            f"use a shipped model (--run {' or '.join(shipped_names())}), or train one with"
             " `sri train --recipe sri-mog`"
         )
+
+
+def shipped_names() -> list[str]:
+    """What `--run` takes for the shipped models."""
+    return [name for name, folder in SHIPPED.items() if folder.is_dir()]
 
 
 def visible(folder: Path) -> list[Path]:

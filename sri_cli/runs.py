@@ -110,8 +110,11 @@ def newest_meta(run_dir: Path, checkpoint: Path | None = None) -> dict[str, Any]
 
 def measured(run_dir: Path, checkpoint: Path) -> list[Measurement]:
     """The measurements of the checkpoint, of each kind that of the largest sample."""
-    records = read_records(run_dir)
-    return largest(m for m in records if m["subject"].get("checkpoint") == checkpoint.name)
+    records = [
+        m for m in read_records(run_dir) if m["subject"].get("checkpoint") == checkpoint.name
+    ]
+    # Other weights after as many steps: of an earlier shipped model
+    return largest(m for m in records if m["subject"]["model"] == records[-1]["subject"]["model"])
 
 
 def bytes_in(folder: Path) -> int:

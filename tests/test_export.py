@@ -126,6 +126,15 @@ def test_the_card_is_one_of_the_hub_and_has_the_measurements(runs: Workspace) ->
     assert {m["metric"]: m["value"] for m in shown} == {m["metric"]: m["value"] for m in records}
 
 
+def test_what_is_measured_on_the_way_is_of_the_exported_weights(runs: Workspace) -> None:
+    assert sri("export", "--run", "tiny", "--metrics", "aris", "model").exit_code == 2
+    result = sri("export", "--run", "tiny", "--half", "--metrics", "order", "model")
+    assert result.exit_code == 0, result.output
+    shown = json.loads(sri("eval", "--recorded", "--run", "model", "--json").stdout)["results"]
+    assert {m["metric"] for m in shown} >= {"order_iou", "order_information"}
+    assert "order MI" in (Path("model") / "README.md").read_text()
+
+
 def test_half_precision(runs: Workspace) -> None:
     out = export(runs, "tiny", Path("half"), half=True)
     before, after = open_run(runs, "tiny"), open_run(runs, str(out))

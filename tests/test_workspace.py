@@ -11,7 +11,7 @@ import pytest
 
 from sri_cli.atomic import ensure_folder, write_atomic
 from sri_cli.errors import SriError, SriFailure
-from sri_cli.run import RunRef, Workspace, checkpoints_in
+from sri_cli.run import SHIPPED, RunRef, Workspace, checkpoints_in, shipped_names
 
 
 @pytest.fixture
@@ -131,11 +131,43 @@ def test_the_shipped_model_is_made_whole_and_measurements_stay(workspace: Worksp
     assert workspace.find_run("pretrained").checkpoint == ref.checkpoint
 
 
+def test_a_new_shipped_model_takes_the_place_of_the_old_but_not_of_its_output(
+    workspace: Workspace,
+) -> None:
+    ref = workspace.find_run("pretrained")
+    assert ref.checkpoint is not None
+    old = ref.checkpoint.rename(ref.checkpoint.with_name("step-000900000"))
+    sample = ref.run_dir / "samples" / "001" / "grid.png"
+    sample.parent.mkdir(parents=True)
+    sample.touch()
+    assert workspace.find_run("pretrained") == ref
+    assert checkpoints_in(ref.run_dir) == [ref.checkpoint]  # also by path and in lists
+    assert sample.exists()
+    # A run that was trained under this name before it was reserved is kept.
+    old.mkdir()
+    (old / "state.pt").touch()
+    with pytest.raises(SriError, match="trained here") as error:
+        workspace.find_run("pretrained")
+    assert "mv " in (error.value.hint or "") and (old / "state.pt").exists()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_names_of_shipped_models_are_reserved(
+    workspace: Workspace, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workspace.runs_root.parent)
+    for chosen in (name, str(workspace.runs_root / name), f"runs/{name}"):
+        with pytest.raises(SriError, match=name):
+            workspace.run_dir(chosen)
+    make_run(workspace, name, 5)
+    assert name not in workspace.run_names()
+    assert not SHIPPED[name].exists() or name in shipped_names()
+
+
 def test_new_run_by_name_or_path(workspace: Workspace, tmp_path: Path) -> None:
     assert workspace.run_dir("mine") == workspace.runs_root / "mine"
     assert workspace.run_dir(str(tmp_path / "x")) == tmp_path / "x"
-    with pytest.raises(SriError, match="pretrained"):
-        workspace.run_dir("pretrained")
+    assert workspace.run_dir(str(tmp_path / "pretrained")) == tmp_path / "pretrained"
 
 
 def test_write_atomic_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:

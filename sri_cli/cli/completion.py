@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterable
 from click import Context, Parameter
 from click.shell_completion import CompletionItem
 
-from sri_cli.run import RESERVED_RUN, Workspace, checkpoints_in, runs_in
+from sri_cli.run import Workspace, checkpoints_in, runs_in, shipped_names
 
 Completer = Callable[[Context, Parameter, str], list[CompletionItem]]
 
 
 def runs(ctx: Context, _: Parameter, text: str) -> list[CompletionItem]:
-    """Runs with a checkpoint, those of studies too, and the shipped model."""
+    """Runs with a checkpoint, those of studies too, and the shipped models."""
     root = _workspace(ctx).runs_root
     names = [str(run.relative_to(root)) for run in runs_in(root) if checkpoints_in(run)]
-    return _items(dict.fromkeys([*names, RESERVED_RUN]), text, "dir")
+    return _items(dict.fromkeys([*names, *shipped_names()]), text, "dir")
 
 
 def run_folders(ctx: Context, _: Parameter, text: str) -> list[CompletionItem]:

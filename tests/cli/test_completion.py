@@ -16,7 +16,7 @@ from click.shell_completion import ShellComplete
 from sri_cli.cli.main import VERBS, cli
 from sri_cli.config.registry import recipe_names, study_names
 from sri_cli.metrics.records import ALL
-from sri_cli.run import Workspace
+from sri_cli.run import Workspace, shipped_names
 
 HEAVY = {"torch", "numpy", "h5py", "pydantic", "rich", "yaml"}
 
@@ -55,7 +55,7 @@ def test_verbs_and_options(here: Workspace) -> None:
         ("recipes show ", recipe_names()),
         ("bench train --recipe genesis-s", ["genesis-scene"]),
         ("study ", study_names()),
-        ("sample --run ", ["other", "study-x/a", "tiny", "pretrained"]),
+        ("sample --run ", ["other", "study-x/a", "tiny", *shipped_names()]),
         ("eval --run tiny --run o", ["other"]),
         ("sample --run elsewhere/", ["(dir)"]),
         ("runs diff tiny t", ["tiny"]),
@@ -81,7 +81,7 @@ def test_names_are_of_the_folders_that_are_named(
     here: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir("/")
-    assert offered("sample --run ") == ["pretrained"]
+    assert offered("sample --run ") == shipped_names()
     assert offered(f"--runs-root {here.runs_root} sample --run t") == ["tiny"]
     monkeypatch.setenv("SRI_DATA", str(here.data_root))
     assert offered("train --data d") == ["demo-towers"]

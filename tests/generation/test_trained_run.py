@@ -21,7 +21,7 @@ from sri_cli.generation.sample import sample_scenes
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.hub import CONFIG
 from sri_cli.plotting.report_commands import prepare_words
-from sri_cli.run import SHIPPED, Workspace
+from sri_cli.run import SHIPPED, Workspace, shipped_names
 from sri_cli.training.log import read_log
 from sri_cli.training.trainer import train
 
@@ -73,9 +73,11 @@ def test_the_first_command_of_all_samples_towers(empty: Workspace) -> None:
     assert result.exit_code == 0, result.output
     assert len(list(Path("runs/pretrained/samples").glob("[0-9]*/grid.png"))) == 1
     trained = open_run(empty, "pretrained")
-    for scene in sample_scenes(trained.model, 16, 5):
+    s = trained.model.image_size
+    for scene in sample_scenes(trained.model, 16, trained.model.num_slots):
         saturation = scene.image.amax(1) - scene.image.amin(1)  # 0 is grey
-        towers, corners = saturation[:, 8:, 8:24], saturation[:, :4, ::31]
+        towers = saturation[:, s // 4 :, s // 4 : 3 * s // 4]
+        corners = saturation[:, : s // 8, :: s - 1]
         assert (towers.amax((1, 2)) > 0.5).float().mean() > 0.9
         assert corners.mean() < 0.1
 
@@ -83,7 +85,7 @@ def test_the_first_command_of_all_samples_towers(empty: Workspace) -> None:
 def test_its_measurements_are_of_this_very_model(empty: Workspace) -> None:
     shown = sri("eval", "--recorded", "--run", "pretrained", "--json")
     assert shown.exit_code == 0, shown.output
-    records = (SHIPPED / "metrics.jsonl").read_text().splitlines()
+    records = (SHIPPED["pretrained"] / "metrics.jsonl").read_text().splitlines()
     measured = {m["metric"]: m for m in map(json.loads, records)}
     assert set(measured) >= MEASURED
     record = measured["order_iou"]
@@ -92,14 +94,16 @@ def test_its_measurements_are_of_this_very_model(empty: Workspace) -> None:
     assert found["model"]["iou_over_chance"]["value"] == pytest.approx(record["value"], abs=0.005)
 
 
-def test_it_records_how_it_was_made(empty: Workspace) -> None:
-    ref = empty.find_run("pretrained")
-    meta = checkpoints.verify(SHIPPED, CONFIG)
-    commands = (SHIPPED / "command.txt").read_text().splitlines()
+@pytest.mark.parametrize("name", shipped_names())
+def test_it_records_how_it_was_made(empty: Workspace, name: str) -> None:
+    ref, folder = empty.find_run(name), SHIPPED[name]
+    meta = checkpoints.verify(folder, CONFIG)
+    commands = (folder / "command.txt").read_text().splitlines()
     assert meta.extra["commands"] == commands
-    assert [" ".join(words.split()[:2]) for words in commands] == ["sri prepare", "sri train"]
-    files = [path for path in SHIPPED.rglob("*") if path.is_file()]
-    texts = [path.read_text() for path in files if path.suffix != ".safetensors"]
+    verbs = [" ".join(words.split()[:2]) for words in commands]
+    assert verbs[0] == "sri prepare" and {*verbs[1:]} == {"sri train"}
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    texts = [path.read_text() for path in files if path.suffix not in (".safetensors", ".png")]
     assert not [text for text in texts if re.search(r'[" ]/[a-z]+/', text)]  # no local paths
     assert sum(path.stat().st_size for path in files) < 8_000_000
     weights = meta.weights()
@@ -112,14 +116,19 @@ def test_it_records_how_it_was_made(empty: Workspace) -> None:
 def test_without_its_data_the_command_that_makes_them_is_named(empty: Workspace) -> None:
     result = sri("figure", "reconstructions", "--run", "pretrained")
     assert result.exit_code == 2
-    assert "data/demo-towers-32.h5" in result.stderr
-    assert "sri prepare shapestacks --preset demo --size 32" in result.stderr
+    side = load_recipe(str(SHIPPED["pretrained"] / "recipe.yaml")).model.image_size
+    assert f"data/demo-towers-{side}.h5" in result.stderr
+    assert f"sri prepare shapestacks --preset demo --size {side}" in result.stderr
 
 
-def test_its_data_are_found_by_their_own_name(workspace: Workspace) -> None:
+def test_its_data_are_found_by_their_own_name(
+    empty: Workspace, write_small_data: Callable[..., Path]
+) -> None:
     """The recipe's own data set is another one."""
-    trained = open_run(workspace, "pretrained")
+    trained = open_run(empty, "pretrained")
     assert trained.recipe.data != "demo-towers"
+    size = trained.recipe.model.image_size
+    write_small_data(empty.data_path("demo-towers", size), size=size)
     assert trained.open_data().name == "demo-towers"
 
 

@@ -54,11 +54,12 @@ def test_sharpness_does_not_tell_catch_trials_of_the_shipped_model_from_its_scen
     run = open_run(Workspace(tmp_path, tmp_path), "pretrained")
     scenes = draw_scenes(run.model, 100, run.model.num_slots, 1.0, 0).images
     style = Style(scenes[:50], lambda images, at: reconstruct_images(run, images, at).images)
-    items, images = catch_trials(30, 0, 32, "demo", None, [style])
+    size = run.model.image_size
+    items, images = catch_trials(30, 0, size, "demo", None, [style])
     known = np.array([item.plausible for item in items])
     for shown in (images, images[known], images[~known]):
         assert 0.4 < separation(shown, scenes[50:]) < 0.6
-    real = np.array([tower(i)[0] for i in range(15)])
+    real = np.array([tower(i, size)[0] for i in range(15)])
     assert separation(real, scenes) > 0.95  # what it was without
     plausible = open_judge("cpu").plausible(images) > 0.5
     assert (plausible == known).mean() > 0.9

@@ -96,8 +96,7 @@ def test_truncated_lines_spoil_no_other(workspace: Workspace, trained: TrainedRu
 
 
 def test_records_of_version_01_are_read() -> None:
-    run = ROOT / "sri_cli" / "pretrained"
-    measured = {m["metric"]: m for m in read_records(run)}
+    measured = {m["metric"]: m for m in read_records(ROOT / "tests" / "version_0_1")}
     assert measured["ari_fg"]["value"] == pytest.approx(0.8531, abs=1e-4)
     assert "ARI-FG" in evaluation_text(list(measured.values()))
 
