@@ -194,7 +194,7 @@ def measure_real(data: DataFile, networks: ImageMetrics, num: int | None) -> dic
         return ImageSource(len(picked), data.size, lambda start, stop: picked[start:stop])
 
     measured = {
-        key: networks.measure(metric, some(num or COUNTS[metric]), data, context, num)
+        key: networks.measure(metric, some(num or COUNTS[metric]), data, context, num)[0]
         for key, metric in COMPARED.items()
         if metric in COUNTS
     }

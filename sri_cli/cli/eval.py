@@ -36,7 +36,8 @@ OF_MEASURING = {"metrics", "data", "split", "num", "seed", "dynamic_slots"}
     metavar="NAMES",
     shell_complete=completion.metrics,
     help="Comma-separated: ari, msc, elbo, order (the default for runs), mbo, miou, slots,"
-    " stack-fd, sacc-estimate, kid, fid. --images allows the last four only; its default is fid.",
+    " stack-fd, sacc-estimate, shapes, kid, fid. --images allows the last five only; its default"
+    " is fid.",
 )
 @DATA_OF_RUN
 @SPLIT
@@ -44,8 +45,9 @@ OF_MEASURING = {"metrics", "data", "split", "num", "seed", "dynamic_slots"}
     "--num",
     type=int,
     metavar="N",
-    show_default="320; fid 10000, kid and stack-fd 2000, sacc-estimate 1000; all of a folder",
-    help="Number of images, from all over the split; of fid, kid and stack-fd real and generated.",
+    show_default="320; fid 10000, kid, stack-fd, shapes 2000, sacc-estimate 1000; all of a folder",
+    help="Number of images, from all over the split; of fid, kid, stack-fd and shapes real and"
+    " generated.",
 )
 @seed_option("Seed for posterior samples and new scenes.")
 @click.option(

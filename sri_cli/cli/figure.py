@@ -55,6 +55,7 @@ NAMES = (
     metavar="Nx|PX",
     help="Size of a PNG: a factor, or the side of an image in pixels.",
 )
+@click.option("--rows", is_flag=True, help="For samples: one named row for each run.")
 @click.option("--captions/--no-captions", default=True, help="Write text around the images.")
 @click.pass_context
 def command(
@@ -70,6 +71,7 @@ def command(
     split: str,
     dynamic_slots: bool,
     scale: str,
+    rows: bool,
     captions: bool,
 ) -> None:
     """Draw a figure from trained runs, as PNG or PDF.
@@ -94,8 +96,8 @@ def command(
     from sri_cli.plotting.from_runs import DRAWN, IMAGE_FIGURES, IMAGES, Options, figure_of_runs
 
     used = IMAGE_FIGURES[name].options if name in IMAGE_FIGURES else set()
-    reject(ctx, (DRAWN | IMAGES) - used, f"in the figure {name}")
-    options = Options(num or 0, slots, temp, seed, data, split, dynamic_slots)
+    reject(ctx, (DRAWN | IMAGES | {"rows"}) - used, f"in the figure {name}")
+    options = Options(num or 0, slots, temp, seed, data, split, dynamic_slots, rows)
     path, notes = figure_of_runs(ctx.obj, name, runs, options, out, scale, captions)
     for note in notes:
         click.echo(note, err=True)

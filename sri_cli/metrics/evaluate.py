@@ -135,10 +135,11 @@ def evaluate_all(
             f"Resume with: {this_command()}",
         ) from stop
     images = [
-        networks.measure(name, source, file, context, num)
+        record
         for source, file, context in opened
         for name in COUNTS
         if name in of_folders
+        for record in networks.measure(name, source, file, context, num)
     ]
     known = [record for one in trained for record in recorded(one)]
     return measured + images, known + images
@@ -183,7 +184,7 @@ def evaluate_run(
     for name in COUNTS:
         if name in metrics:
             generated = images_of_run(trained, num or COUNTS[name], seed)
-            record([networks.measure(name, generated, file, context, num)])
+            record(networks.measure(name, generated, file, context, num))
     return records
 
 
@@ -285,7 +286,7 @@ def show_recorded(
 def missing_metrics(trained: TrainedRun, known: Sequence[Measurement]) -> list[str]:
     """The metrics that suit a run and are not among its measurements."""
     have = {metric_of(m) for m in known}
-    unsuited = set() if trained.data_name in TOWERS else {"stack-fd", "sacc-estimate"}
+    unsuited = set() if trained.data_name in TOWERS else {"stack-fd", "sacc-estimate", "shapes"}
     with suppress(SriError):  # without its data, or their test split, the others are as good
         if not trained.open_data().split("test").has_masks:
             unsuited |= set(SEGMENTATION)

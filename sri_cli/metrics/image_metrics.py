@@ -1,12 +1,16 @@
-"""Metrics of images alone: FID, KID, stack-FD and the S-Acc estimate.
+"""Metrics of images alone: FID, KID, stack-FD, the S-Acc estimate and shapes.
 
 The images are new scenes of a run, or those of another tool in a folder.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sri_cli.console import counting, warn
 from sri_cli.data.dataset import DataFile
@@ -22,10 +26,15 @@ from sri_cli.metrics.fid import (
 )
 from sri_cli.metrics.images import ImageSource
 from sri_cli.metrics.kid import kernel_distance, kid_name
-from sri_cli.metrics.records import COUNTS, Context, Estimate, Measurement
+from sri_cli.metrics.records import COUNTS, NORMAL_95, Context, Estimate, Measurement
 from sri_cli.metrics.stack_classifiers.classifiers import Judge, StackFeatures, open_judge
 
+SHAPES = ("box", "cylinder", "ball")  # that the network of stack-FD tells apart
+CALLED = np.array([0, 1, 1, 2, -1])  # the simulator's shapes -> index in SHAPES; -1: no block
+SURE = 0.9
 DEMO, TOWERS = "demo-towers", ("shapestacks", "demo-towers")  # data sets
+
+Verdicts = NDArray[np.bool_]
 
 
 class ImageMetrics:
@@ -50,12 +59,13 @@ class ImageMetrics:
         self._networks: dict[str, Any] = {}
 
     def network(self, metric: str) -> Any:
-        """The judge of `sacc-estimate`, the `FeatureExtractor` of the others (one for FID, KID).
+        """The judge of `sacc-estimate`, the `FeatureExtractor` of the others: one for FID and KID,
+        one for stack-FD and shapes.
 
         Raises:
             SriError: if FID's weights are missing.
         """
-        metric = "fid" if metric == "kid" else metric
+        metric = {"kid": "fid", "shapes": "stack-fd"}.get(metric, metric)
         if metric not in self._networks:
             self._networks[metric] = self._open(metric)
         return self._networks[metric]
@@ -79,23 +89,26 @@ class ImageMetrics:
         data: DataFile,
         context: Context,
         num_real: int | None = None,
-    ) -> Measurement:
-        """One of COUNTS; a warning is printed to stderr, too.
+    ) -> list[Measurement]:
+        """One of COUNTS; warnings are printed to stderr, too.
 
-        A distance is from `num_real` images of `data`, by default COUNTS, at most the split's.
+        Generated images are compared with `num_real` images of `data`, by default COUNTS, at most
+        the split's.
         """
         network = self.network(metric)
         if metric == "sacc-estimate":
             with counting(metric, generated.count) as advance:
-                record = sacc_estimate(generated, data, network, context, advance)
+                records = [sacc_estimate(generated, data, network, context, advance)]
         else:
             num_real = min(num_real or COUNTS[metric], data.counts[context.split])
             key, folder = metric.replace("-", "_"), self.reference_dir
             with counting(metric, generated.count + num_real) as advance:
-                record = distance(key, generated, data, num_real, network, context, folder, advance)
-        if record["warning"]:
-            warn(f"{record['name']}: {record['warning']}")
-        return record
+                images = (generated, data, num_real, network, context, folder, advance)
+                records = shapes(*images) if key == "shapes" else [distance(key, *images)]
+        for warning in dict.fromkeys(record["warning"] for record in records):
+            if warning:
+                warn(f"{records[0]['name']}: {warning}")
+        return records
 
 
 def distance(
@@ -155,6 +168,87 @@ def sacc_estimate(
         temperature=generated.temperature,
         warning=no_towers_warning("the S-Acc estimate", data),
     )
+
+
+def shapes(
+    generated: ImageSource,
+    data: DataFile,
+    num_real: int,
+    network: StackFeatures,
+    context: Context,
+    cache_dir: Path,
+    advance: Advance = lambda done: None,
+) -> list[Measurement]:
+    """What shapes the network sees in generated and in real stacks, as shares of their blocks.
+
+    First the largest difference between the two among the shares called box, cylinder and ball and
+    the share of whose shape it is sure; then these shares of generated and of real images; last,
+    where the shapes of real blocks are known, the share that it names correctly.
+    """
+    split = data.split(context.split)
+    real = real_features(data, context.split, num_real, network, cache_dir, advance)
+    seen = (network.shapes(generated.features(network, advance)), network.shapes(real))
+    counts = dict(zip(("generated", "real"), map(len, seen), strict=True))
+    protocol = f"a network's verdicts; sure: {SURE:.0%} or more; weights {network.digest[:12]}"
+
+    def record(key: str, name: str, value: float, error: float, blocks: Verdicts) -> Measurement:
+        reach = NORMAL_95 * error
+        interval = (max(0.0, value - reach), min(1.0, value + reach), "95 % normal over images")
+        return context.measurement(
+            f"shapes_{key}",
+            name,
+            Estimate(value, *interval),
+            counts=counts | {"blocks": int(blocks.sum())},
+            protocol=protocol,
+            slots=generated.slots,
+            temperature=generated.temperature,
+            warning=no_towers_warning("the share of shapes", data),
+        )
+
+    records, differences = [], []
+    for what in (*SHAPES, "sure"):
+        (one, error), (other, error_of_other) = (
+            share_of(verdicts(p, what), p.any(-1)) for p in seen
+        )
+        differences.append((abs(one - other), math.hypot(error, error_of_other)))
+        records += [
+            record(what, f"shapes: {what}", one, error, seen[0].any(-1)),
+            record(
+                f"{what}_real",
+                f"shapes: {what}, real images",
+                other,
+                error_of_other,
+                seen[1].any(-1),
+            ),
+        ]
+    name = "shapes: largest difference"
+    records.insert(0, record("difference", name, *max(differences), seen[0].any(-1)))
+    if "shapes" in split.factor_names():
+        true = CALLED[split.factor("shapes")[split.pick(num_real)]]
+        right = np.stack([verdicts(seen[1], what) for what in SHAPES], -1)[:, : true.shape[1]]
+        right = np.take_along_axis(right, true[..., None], -1)[..., 0] & (true >= 0)
+        name = "shapes: named correctly, real images"
+        records.append(record("correct_real", name, *share_of(right, true >= 0), true >= 0))
+    return records
+
+
+def verdicts(probability: NDArray[np.float32], what: str) -> Verdicts:
+    """bool [N,P]: whether a block is called so, of probabilities [N,P,3]; False for no block."""
+    if what == "sure":
+        return probability.max(-1) >= SURE
+    return (probability.argmax(-1) == SHAPES.index(what)) & probability.any(-1)
+
+
+def share_of(hits: Verdicts, blocks: Verdicts) -> tuple[float, float]:
+    """The share of blocks that are hits, [N,P] both, and its standard error.
+
+    A ratio of sums over images (Cochran, Sampling Techniques, 1977, section 2.11): blocks of one
+    image are not independent.
+    """
+    hit, of, n = hits.sum(1), blocks.sum(1), len(hits)
+    value = float(hit.sum() / of.sum())
+    residual = hit - value * of
+    return value, math.sqrt(n / max(n - 1, 1) * float((residual**2).sum())) / float(of.sum())
 
 
 def no_towers_warning(what: str, data: DataFile) -> str | None:

@@ -46,7 +46,13 @@ NOT_LEARNED = (
 METRICS = ("ari", "msc", "elbo", "order")
 SEGMENTATION = ("ari", "msc", "mbo", "miou", "slots")  # need masks
 OF_MODEL = (*SEGMENTATION, "elbo", "order")
-COUNTS = {"stack-fd": 2_000, "sacc-estimate": 1_000, "kid": 2_000, "fid": 10_000}
+COUNTS = {
+    "stack-fd": 2_000,
+    "sacc-estimate": 1_000,
+    "shapes": 2_000,
+    "kid": 2_000,
+    "fid": 10_000,
+}
 DISTANCES = {"stack-fd", "kid", "fid"}  # from real images
 ALL = (*OF_MODEL, *COUNTS)
 # How the keys of measurements begin -> the metric that they are of.
@@ -62,6 +68,7 @@ METRIC_OF = {
     "order_": "order",
     "stack_fd": "stack-fd",
     "sacc_estimate": "sacc-estimate",
+    "shapes_": "shapes",
     "kid": "kid",
     "fid": "fid",
 }

@@ -50,6 +50,7 @@ OWN_COLUMNS = {
     "other_fid": ("FD, other features", 1, 1),
     "stack_fd": ("stack-FD", 2, 1),
     "sacc_estimate": ("S-Acc estimate %", 1, 100),
+    "shapes_difference": ("shapes off by %", 1, 100),
     "order_iou": ("order IoU", 3, 1),
     "order_information": ("order MI", 3, 1),
 }
@@ -65,7 +66,7 @@ NAMED = (
 # Beginnings of metrics in the order of the table for reading.
 ORDER = (
     *("ari_fg", "msc_fg", "mbo", "miou", "slots_", "negative_elbo", "bits", "term_", "order_"),
-    *("sacc", "stack_fd", "kid", "fid"),
+    *("sacc", "stack_fd", "shapes_", "kid", "fid"),
 )
 COUNTS = ("images", "scenes", "real", "generated", "accepted")  # counts that are shown even when 0
 # What a table may need to have explained, by what stands in one of its cells.
@@ -213,6 +214,8 @@ def _format(column: str) -> tuple[int, float]:
     """Decimals and factor; without a column, nats have one decimal, scores three."""
     in_nats = column == "negative_elbo" or column.startswith("term_")
     column = column.removesuffix("_attention")
+    if column.startswith("shapes_"):
+        column = "shapes_difference"
     _, decimals, factor = COLUMNS.get(column, ("", 1 if in_nats else 3, 1))
     return decimals, factor
 

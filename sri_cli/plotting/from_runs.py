@@ -47,9 +47,9 @@ from sri_cli.plotting.figures import (
     images_that_fit,
     write_figure,
 )
-from sri_cli.plotting.images import Pixels, blend_masks
+from sri_cli.plotting.images import Pixels, blend_masks, enlarge
 from sri_cli.plotting.outputs import FIGURES, check_place, output_path, record_of, slots_of
-from sri_cli.run import LOG_NAME, Workspace
+from sri_cli.run import LOG_NAME, SHIPPED, Workspace
 
 Rows = Sequence[Sequence[Block | None]]
 
@@ -66,7 +66,7 @@ class Options:
     """Which scenes and images a figure shows.
 
     `num` 0: as many as suit the figure; `slots` None: as in training; `data` None: the data file
-    that a run was trained on.
+    that a run was trained on. `rows`: a row of scenes for each run, with a short name.
     """
 
     num: int = 0
@@ -76,6 +76,7 @@ class Options:
     data: str | None = None
     split: str = "test"
     dynamic_slots: bool = False
+    rows: bool = False
 
 
 def figure_of_runs(
@@ -294,7 +295,7 @@ DRAWN = {"num", "slots", "temp", "seed"}
 IMAGES = {"num", "seed", "data", "split", "dynamic_slots"}
 HOW = "temperature {temperature:g}, seed {seed}"
 IMAGE_FIGURES = {
-    "samples": Kind(_samples, f"Random scenes, {HOW}", 18, DRAWN),
+    "samples": Kind(_samples, f"Random scenes, {HOW}", 18, DRAWN | {"rows"}),
     "order": Kind(_order, f"Random scenes and their slots in generation order, {HOW}", 6, DRAWN),
     "slots": Kind(_slots, f"The same scene latents with fewer and more slots, {HOW}", 8, DRAWN),
     "temperature": Kind(
@@ -314,6 +315,8 @@ def _image_figure(
     """Rows of blocks and the title; too many for a page is an error before any is drawn."""
     kind = IMAGE_FIGURES[name]
     options = replace(options, num=options.num or kind.num)
+    if options.rows:
+        return [[_row_of_each(runs, options)]], kind.title.format(**vars(options))
     side = max(run.model.image_size for run in runs)
     slots = options.slots or max(run.model.num_slots for run in runs)
     columns, rows = _shape(name, options.num, slots)
@@ -338,6 +341,8 @@ def _settings(name: str, runs: Sequence[TrainedRun], options: Options) -> dict[s
     """What decides a figure of images, for its record."""
     used, settings = IMAGE_FIGURES[name].options, asdict(options)
     settings = {k: v for k, v in settings.items() if k.replace("temperature", "temp") in used}
+    if not options.rows:  # as it was recorded before there were rows
+        settings.pop("rows", None)
     if "slots" in used:
         settings["slots"] = slots_of(runs, options.slots)
     if "data" in used:
@@ -362,6 +367,22 @@ def _shape(name: str, num: int, slots: int) -> tuple[int, int]:
 def _grid_columns(num: int) -> int:
     """Columns of a grid of `num` scenes: twice as wide as high."""
     return math.ceil(math.sqrt(2 * num))
+
+
+def _row_of_each(runs: Sequence[TrainedRun], options: Options) -> Panel:
+    """A row of scenes for each run, enlarged to the size of the largest."""
+    sides = [run.model.image_size for run in runs]
+    side = max(sides)
+    if any(side % own for own in sides):
+        listed = ", ".join(f"{own} px" for own in sorted(set(sides)))
+        raise SriError(f"--rows: images of {listed} have no common size", "leave --rows out")
+    check_page(side, options.num, len(runs))
+    cells = [
+        list(enlarge(_scenes(run, options).images, side // own))
+        for run, own in zip(runs, sides, strict=True)
+    ]
+    names = [SHIPPED.get(run.run_dir.name, run.run_dir).name for run in runs]
+    return Panel(cells, rows=names)
 
 
 def _by_data(runs: Sequence[TrainedRun], blocks: Sequence[Block]) -> list[list[Block | None]]:

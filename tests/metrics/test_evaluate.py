@@ -22,6 +22,7 @@ from PIL import Image
 from sri_cli import checkpoint as checkpoints
 from sri_cli.cli.main import cli
 from sri_cli.config.load import load_recipe
+from sri_cli.data.dataset import DataFile
 from sri_cli.data.prepare import prepare
 from sri_cli.data.sources.folder import FolderOptions, FolderSource
 from sri_cli.data.writer import DataFileWriter
@@ -34,7 +35,7 @@ from sri_cli.metrics.evaluate import (
     parse_metrics,
     show_recorded,
 )
-from sri_cli.metrics.image_metrics import ImageMetrics
+from sri_cli.metrics.image_metrics import SHAPES, ImageMetrics
 from sri_cli.metrics.model_metrics import SplitTask, bound_scores, segmentation_scores
 from sri_cli.metrics.records import (
     Context,
@@ -109,7 +110,9 @@ def test_recorded_measurements_are_of_the_newest_checkpoint(
     measured = evaluate_run(trained, ["elbo"], num=2)
     known, notes = show_recorded(workspace, ["tiny"])
     assert known == recorded(trained) == measured
-    assert "--metrics ari,msc,mbo,miou,slots,order,stack-fd,sacc-estimate,kid,fid" in notes[0]
+    assert (
+        "--metrics ari,msc,mbo,miou,slots,order,stack-fd,sacc-estimate,shapes,kid,fid" in notes[0]
+    )
     shown = sri_eval(workspace, "--run", "tiny", "--recorded", "--table", "markdown")
     assert "| sri-mog, tiny 32 px, 10 steps |" in shown.stdout
     checkpoint = load_run(workspace.runs_root / "tiny")
@@ -134,7 +137,7 @@ def test_a_table_measures_nothing_and_shows_the_largest_sample(
     results = json.loads(shown.stdout)["results"]
     assert results == known[: len(known) // 2]  # of 12 images
     (note,) = shown.stderr.splitlines()
-    assert "--metrics msc,mbo,miou,slots,elbo,order,stack-fd,sacc-estimate,kid,fid" in note
+    assert "--metrics msc,mbo,miou,slots,elbo,order,stack-fd,sacc-estimate,shapes,kid,fid" in note
     tables = [sri_eval(workspace, "--run", "tiny", "--table", *style) for style in ([], ["text"])]
     assert tables[0].stdout == tables[1].stdout
     assert "ARI-FG: 12 images" in " ".join(tables[0].stdout.split())
@@ -304,6 +307,21 @@ def test_all_images_of_a_folder_are_counted(
     (distance, share), _ = evaluate_all(workspace, (), [folder], metrics, data="demo-towers")
     assert distance["counts"] == {"real": 16, "generated": 5}
     assert share["counts"]["generated"] == 5 and 0 <= share["low"] <= share["high"] <= 1
+
+
+def test_real_images_have_the_shapes_of_real_images(workspace: Workspace, tmp_path: Path) -> None:
+    path = workspace.data_path("demo-towers", 32)
+    np.save(tmp_path / "same.npy", DataFile(path).split("test").images[:])
+    records, _ = evaluate_all(
+        workspace, (), [tmp_path / "same.npy"], ["shapes"], data="demo-towers"
+    )
+    values = {m["metric"]: m["value"] for m in records}
+    assert records[0]["metric"] == "shapes_difference" and records[0]["value"] == 0
+    named = [values[f"shapes_{shape}"] for shape in SHAPES]
+    assert named == [values[f"shapes_{shape}_real"] for shape in SHAPES]
+    assert sum(named) == pytest.approx(1) and 0 <= values["shapes_correct_real"] <= 1
+    assert all(m["low"] <= m["value"] <= m["high"] for m in records)
+    assert records[0]["counts"].items() >= {"real": 16, "generated": 16}.items()
 
 
 def test_a_warning_stands_beside_values_of_lossy_files(

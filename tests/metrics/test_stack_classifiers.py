@@ -13,9 +13,11 @@ from click.testing import CliRunner
 from safetensors.torch import load
 
 from sri_cli.data.simulate.flaws import simulate_labelled_tower
+from sri_cli.data.simulate.towers import simulate_tower
 from sri_cli.errors import SriFailure
 from sri_cli.generation.sample import to_tensor
 from sri_cli.metrics.fid import frechet_distance, statistics_of
+from sri_cli.metrics.image_metrics import CALLED, share_of
 from sri_cli.metrics.stack_classifiers import check, classifiers, train
 from sri_cli.metrics.stack_classifiers.classifiers import (
     Rates,
@@ -90,6 +92,22 @@ def exchanged(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 
 # Shipped networks ---------------------------------------------------------------------------
+
+
+def test_shapes_are_read_from_the_bottom_up() -> None:
+    towers = [simulate_tower(i, size_px=64, views=1, preset="demo", seed=3) for i in range(24)]
+    network = StackFeatures()
+    seen = network.shapes(network(np.concatenate([tower.images for tower in towers])))
+    true = CALLED[np.concatenate([tower.factors["shapes"] for tower in towers])][:, :6]
+    called = np.where(seen.any(-1), seen.argmax(-1), -1)[:, : true.shape[1]]
+    assert (called == true)[true >= 0].mean() > 0.85 and (called == true).all(1).mean() > 0.7
+
+
+def test_the_error_of_a_share_counts_images_not_blocks() -> None:
+    hits, blocks = np.array([[True, False], [True, True]]), np.ones((2, 2), bool)
+    assert share_of(hits, blocks) == pytest.approx((0.75, 0.25))
+    value, error = share_of(np.eye(2, dtype=bool).repeat(8, 0), np.ones((16, 2), bool))
+    assert (value, error) == (0.5, 0.0)  # one of two in each image
 
 
 def test_damaged_weights_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,6 +145,16 @@ def test_systems_stand_in_rows_and_data_sets_in_columns(workspace: Workspace) ->
     assert shown == [row, row, ["towers", None]]  # the second run of a system has its own row
 
 
+def test_one_row_for_each_run_has_a_short_name_and_one_size(workspace: Workspace) -> None:
+    runs = [open_run(workspace, name) for name in ("tiny", "pretrained")]
+    rows, title = from_runs._image_figure("samples", runs, Options(num=3, rows=True), [])
+    ((panel,),) = rows
+    assert isinstance(panel, Panel) and list(panel.rows) == ["tiny", "towers"]
+    side = max(run.model.image_size for run in runs)
+    shapes = [[cell.shape for cell in row] for row in panel.cells]  # type: ignore[union-attr]
+    assert shapes == [[(side, side, 3)] * 3] * 2 and "seed 0" in title
+
+
 def test_images_without_true_masks_or_rollouts(
     workspace: Workspace, write_data: Callable[..., None]
 ) -> None:

@@ -143,6 +143,21 @@ class StackFeatures:
 
         return in_batches(compute, images, BATCH, self.device, advance, (self.size,))
 
+    def shapes(self, features: Features) -> NDArray[np.float32]:
+        """Probabilities [N,P,3] of box, cylinder and ball by position from the bottom, 0 above the
+        stack.
+
+        The height is the network's, too; standing and lying cylinders are one shape.
+        """
+        with torch.inference_mode():
+            hidden = F.relu(torch.from_numpy(features).to(self.device))
+            logits = self.network.heads["shapes"](hidden).unflatten(1, (POSITIONS, SHAPES + 1))
+            box, standing, lying, ball = logits[..., :SHAPES].softmax(-1).unbind(-1)
+            top = self.network.heads["height"](hidden).argmax(1, keepdim=True)
+            is_block = torch.arange(POSITIONS, device=self.device) <= top
+            shapes = torch.stack([box, standing + lying, ball], -1) * is_block[..., None]
+            return shapes.cpu().numpy()
+
 
 class Rates(NamedTuple):
     """Counts of the answer "plausible": `right` of `plausible` images, `wrong` of `flawed` ones."""
