@@ -61,9 +61,9 @@ def command(
     summary: bool,
     as_json: bool,
 ) -> None:
-    """Judge by eye whether stacks in generated scenes are plausible.
+    """Judge by eye whether generated stacks, rooms or tables are plausible.
 
-    The share of plausible scenes is S-Acc. A web page shows the scenes of all models in one
+    The share of plausible stacks is S-Acc. A web page shows the scenes of all models in one
     shuffled order and does not say which model a scene is from. Each answer is saved at
     once; run the same command again to continue.
     """

@@ -35,7 +35,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 from sri_cli.errors import Interrupted, SriError
-from sri_cli.labeling.session import DEFINITION, Session
+from sri_cli.labeling.session import Session
 from sri_cli.signals import stop_on_signal, this_command
 
 ADDRESS = "127.0.0.1"
@@ -225,7 +225,7 @@ def _add_page(app: Flask, server: LabelServer) -> None:
         if "rater" not in cookie:
             abort(403, NOT_VALID)
         about = {"rater": session.rater, "total": session.total, "grid_images": GRID_IMAGES}
-        return render_template("index.html", **about, definition=DEFINITION)
+        return render_template("index.html", **about, **session.question._asdict())
 
     @app.get("/images/<int:position>.png")
     def image(position: int) -> Response:

@@ -1,5 +1,8 @@
 """Catch trials: images whose verdict is known, made to look like the scenes among which they are.
 
+Of towers they are simulated; of rooms and tables real images, half of them with the largest object
+torn in two.
+
 A rater who can tell catch trials from scenes learns nothing about the scenes from passing them, and
 images of a simulator are sharper than any sample. So a catch trial of a run is the model's own
 reconstruction of a sound stack, and all are brought to the sharpness of the scenes. A model
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -21,6 +25,7 @@ from scipy import ndimage
 
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.simulate.flaws import simulate_labelled_tower
+from sri_cli.errors import SriError
 from sri_cli.labeling.session import Images, Item, image_hash
 from sri_cli.rng import stream
 
@@ -34,6 +39,7 @@ FLAWED = ("floating", "gapped")
 CATCH_STREAM = 2  # keeps these random numbers apart from others of the seed
 STACKS = 100_000  # of one style and verdict, so that no two trials show the same one
 CANDIDATES = 6  # for each trial
+LEAST_OBJECT = 0.01  # of an image, to be torn
 # A reconstruction whose colour is further off than this share of the range, in the mean of any
 # patch, may lack a block. Where too few are better, images themselves are shown, blurred.
 MOST_ERROR = 0.25
@@ -61,14 +67,28 @@ class Style:
 
 
 def catch_trials(
-    count: int, seed: int, size: int, look: Look, data: DataFile | None, styles: Sequence[Style]
+    count: int,
+    seed: int,
+    size: int,
+    look: Look | None,
+    data: DataFile | None,
+    styles: Sequence[Style],
 ) -> tuple[list[Item], Images]:
     """`count` catch trials [N,S,S,3], half of them plausible, in each of the styles in turn.
 
     Of ten, five are simulated stacks of which a part was moved up or aside, one is a sound
-    simulated stack, and four are test images of `data` (None: sound simulated stacks). Every random
-    number is a function of the seed and of the images' indices.
+    simulated stack, and four are test images of `data` (None: sound simulated stacks). Without a
+    `look` the images show no stacks: five are test images, and five others with their largest
+    object torn in two. Every random number is a function of the seed and of the images' indices.
+
+    Raises:
+        SriError: without a look, for data that are not here or have too few objects.
     """
+    if look is None and count and (data is None or not data.split(SPLIT).has_masks):
+        raise SriError(
+            "catch trials of rooms and tables are made of test images with masks",
+            "name such data with --data, or use --catch 0",
+        )
     items, images = [], []
     tests = [] if data is None else list(stream(seed, CATCH_STREAM).permutation(data.counts[SPLIT]))
     for number, style in enumerate(styles):
@@ -76,12 +96,18 @@ def catch_trials(
         flawed = sum(i < count // 2 for i in own)
         chosen = tests[number :: len(styles)]
         real = sum(i >= count - (count - count // 2) * 4 // 5 for i in own)
+        first = 2 * number * STACKS
+        if look is None:
+            real = len(own) - flawed
+            trials = _flawed(flawed, partial(_torn, data, chosen[::-1]), 0, seed, style)
+        else:
+            make = partial(_simulated, seed, size, look)
+            trials = _flawed(flawed, make, first, seed, style)
         real = min(real, len(chosen))
         sound = len(own) - flawed - real
-        first = 2 * number * STACKS
-        trials = _flawed(flawed, first, seed, size, look, style)
-        towers = range(first + STACKS, first + STACKS + CANDIDATES * sound)
-        trials += _shown([_simulated(i, seed, size, look) for i in towers], sound, style)
+        if look is not None:
+            towers = range(first + STACKS, first + STACKS + CANDIDATES * sound)
+            trials += _shown([make(i) for i in towers], sound, style)
         if data is not None and real:
             split = data.split(SPLIT).images
             photos = [Trial(REAL, int(i), np.array(split[i])) for i in chosen[: CANDIDATES * real]]
@@ -104,19 +130,48 @@ def catch_trials(
     return items, np.array(images, np.uint8).reshape(len(items), size, size, 3)
 
 
-def _simulated(number: int, seed: int, size: int, look: Look) -> Trial:
+def _simulated(seed: int, size: int, look: Look, number: int) -> Trial:
     index = 2 * number  # odd indices are flawed
     tower = simulate_labelled_tower(index, size_px=size, preset=look, seed=seed)
     assert tower.masks is not None  # simulated
     return Trial(SOUND, index, tower.images[0], tower.masks[0])
 
 
-def _flawed(count: int, first: int, seed: int, size: int, look: Look, style: Style) -> list[Trial]:
+def _torn(data: DataFile, chosen: Sequence[int], number: int) -> Trial | None:
+    """The test image number `number` of those chosen, None if there are no more.
+
+    Its largest object is a stack of two halves.
+    """
+    if number >= len(chosen):
+        return None
+    index, split = int(chosen[number]), data.split(SPLIT)
+    masks = split.masks_of([index])
+    assert masks is not None
+    counts = np.bincount(masks.ravel(), minlength=256)
+    counts[: data.background_labels] = 0
+    if data.void_label is not None:
+        counts[data.void_label] = 0
+    image, labels = np.array(split.images[index]), (masks[0] == counts.argmax()).astype(np.uint8)
+    if counts.max() < LEAST_OBJECT * labels.size:
+        return Trial(REAL, index, image)
+    rows = np.arange(len(labels))[:, None]
+    labels[(labels > 0) & (rows < np.nonzero(labels)[0].mean())] = 2
+    return Trial(REAL, index, image, labels)
+
+
+def _flawed(
+    count: int, make: Callable[[int], Trial | None], first: int, seed: int, style: Style
+) -> list[Trial]:
     """Broken stacks, floating and gapped ones in turn where the image has room for both."""
     trials: list[Trial] = []
     while len(trials) < count:
         numbers = range(first, first + CANDIDATES * count)
-        towers = [_simulated(i, seed, size, look) for i in numbers]
+        towers = [made for i in numbers if (made := make(i)) is not None]
+        if not towers:
+            raise SriError(
+                "too few test images have an object that is large enough for catch trials",
+                "use a smaller --catch",
+            )
         for trial in _shown(towers, len(towers), style):
             kinds = FLAWED if len(trials) % 2 == 0 else FLAWED[::-1]
             for kind in kinds:

@@ -22,6 +22,8 @@ from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.labeling.catch_trials import SPLIT, Look, Reconstruct, Style, catch_trials
 from sri_cli.labeling.session import (
     FOLDER,
+    SCENES,
+    STACKS,
     Images,
     Item,
     Model,
@@ -36,6 +38,7 @@ from sri_cli.metrics.records import data_facts, lossy_warning, run_subject
 from sri_cli.run import Workspace
 
 TEMPERATURE = 1.0  # of the S-Acc protocol
+WITH_FLOOR = ("objects-room", "clevr")  # beginnings of names of data sets
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Source:
     indices: Sequence[int]
     draw: Callable[[], Images]
     data: DataFile | None = None
+    question: str | None = None  # of QUESTIONS; None: any
     reconstruct: Reconstruct | None = None
 
 
@@ -87,6 +91,8 @@ def prepare_session(
         "data": None if named is None else str(named.attrs["sha256"]),
     }
     labels = workspace.runs_root / FOLDER
+    if SCENES in {source.question for source in sources}:
+        settings["question"] = SCENES
     for deck in read_sessions(labels):
         if deck.settings == settings:
             return deck.folder
@@ -100,7 +106,10 @@ def draw_session(labels: Path, settings: dict[str, Any], sources: Sequence[Sourc
     for model in models:
         if names[model.name] > 1:
             model.name += f" ({model.weights[:8]})"
-    data = next((s.data for s in sources if s.data is not None and s.data.name in TOWERS), None)
+    is_stack = settings.get("question") is None
+    data = next(
+        (s.data for s in sources if s.data and (not is_stack or s.data.name in TOWERS)), None
+    )
     look: Look = "demo" if data is not None and data.name == DEMO else "original"
     drawn = [source.draw() for source in sources]
     items = [
@@ -110,7 +119,7 @@ def draw_session(labels: Path, settings: dict[str, Any], sources: Sequence[Sourc
     ]
     styles = [Style(images, s.reconstruct) for images, s in zip(drawn, sources, strict=True)]
     trials, trial_images = catch_trials(
-        settings["catch"], settings["seed"], size, look, data, styles
+        settings["catch"], settings["seed"], size, look if is_stack else None, data, styles
     )
     images = np.concatenate([*drawn, trial_images])
     return write_session(labels, settings, models, items + trials, images)
@@ -128,7 +137,8 @@ def run_source(trained: TrainedRun, num: int, seed: int, data: str | None) -> So
         file = None  # drawing needs no data, but tables show its name
     facts = {"name": trained.data_name, "image_size": size, "source": "unknown", "split": SPLIT}
     facts = facts | {"sha256": None} if file is None else data_facts(file, SPLIT)
-    if file is not None and (warning := no_towers_warning("S-Acc", file)):
+    question = question_of(trained.data_name if file is None else file.name)
+    if file is not None and question == STACKS and (warning := no_towers_warning("S-Acc", file)):
         print(f"Warning: {warning}", file=sys.stderr)
     name = f"{trained.run_dir.resolve().name}, step {trained.step:,}"
     model = Model(
@@ -147,7 +157,7 @@ def run_source(trained: TrainedRun, num: int, seed: int, data: str | None) -> So
     def reconstruct(images: Images, indices: Sequence[int]) -> Images:
         return reconstruct_images(trained, images, indices, seed).images
 
-    return Source(model, size, range(num), draw, file, reconstruct)
+    return Source(model, size, range(num), draw, file, question, reconstruct)
 
 
 def folder_source(
@@ -168,11 +178,17 @@ def folder_source(
         print(f"Warning: {path}: {lossy_warning('images', lossy)}", file=sys.stderr)
     model = Model(name=path.name, weights=weights, subject=subject)
     file = None if data is None else DataFile(workspace.find_data(data, folder.size))
-    return Source(model, folder.size, chosen.tolist(), lambda: images, file)
+    question = None if file is None else question_of(file.name)
+    return Source(model, folder.size, chosen.tolist(), lambda: images, file, question)
+
+
+def question_of(data: str) -> str:
+    """The question, of QUESTIONS, about scenes of a data set."""
+    return SCENES if data.startswith(WITH_FLOOR) else STACKS
 
 
 def check_sources(sources: Sequence[Source]) -> None:
-    """Raises SriError for images of several sizes, or the same model twice."""
+    """Raises SriError for images of several sizes or kinds, or the same model twice."""
     first = sources[0]
     for i, source in enumerate(sources):
         if source.size != first.size:
@@ -184,6 +200,11 @@ def check_sources(sources: Sequence[Source]) -> None:
         if source.model.weights in [other.model.weights for other in sources[:i]]:
             raise SriError(
                 f"{source.model.name} is the same model as another one", "name each model once"
+            )
+        if {source.question, first.question} == {STACKS, SCENES}:
+            raise SriError(
+                f"{first.model.name} and {source.model.name} are of different kinds of scenes",
+                "judge stacks, and rooms or tables, in two sessions",
             )
         if source.data is not None:
             source.data.check_size(first.size)

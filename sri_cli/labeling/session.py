@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,10 +41,34 @@ FOLDER = "labels"  # in the runs folder
 FACTS, IMAGES, ANSWERS = "session.json", "pictures.npz", "answers.jsonl"
 VERDICTS = ("plausible", "implausible", "unsure")
 MODES = ("single", "grid")  # of the page: one image at a time, or many
-DEFINITION = (
-    "A stack is plausible when all of its blocks touch each other. Only touching counts, not"
-    " whether the stack would stand."
-)
+
+
+class Question(NamedTuple):
+    """What raters decide: the `title` of the page, when an image is plausible, and `examples`."""
+
+    title: str
+    definition: str
+    examples: str
+
+
+STACKS, SCENES = "stacks", "scenes"
+QUESTIONS = {
+    STACKS: Question(
+        "Is this a plausible stack?",
+        "A stack is plausible when all of its blocks touch each other. Only touching counts, not"
+        " whether the stack would stand.",
+        "A block that floats above the one below it, or lies beside it, makes a stack not"
+        " plausible; a stack that would fall is plausible if all of its blocks touch.",
+    ),
+    SCENES: Question(
+        "Is this a plausible scene?",
+        "A scene is plausible when it has one floor, its walls meet, and every object is whole and"
+        " stands on the floor.",
+        "An object that floats, hangs on a wall or is torn into parts makes a scene not plausible,"
+        " and so does a second floor or a wall that ends in the air. Where no wall is in view, only"
+        " floor and objects count.",
+    ),
+}
 LONGEST_NAME, LONGEST_SEC = 64, 86_400
 
 Images = NDArray[np.uint8]
@@ -101,6 +125,11 @@ class Deck(BaseModel):
         if [image_hash(image) for image in images] != [item.sha256 for item in self.items]:
             raise _damaged(self.folder, f"{IMAGES} does not match {FACTS}")
         return images
+
+    @property
+    def question(self) -> str:
+        """One of QUESTIONS."""
+        return str(self.settings.get("question", STACKS))  # of version 0.1: stacks
 
     @property
     def log(self) -> AnswerLog:
@@ -261,6 +290,7 @@ class Session:
 
     def __init__(self, deck: Deck, rater: str) -> None:
         self.rater, self.total = rater, len(deck.items)
+        self.question = QUESTIONS[deck.question]
         self._deck = deck
         self._images = deck.load_images()
         self._order = shuffled(self.total, deck.settings["seed"], rater)

@@ -17,8 +17,9 @@ from sri_cli.console import format_table
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import open_run
 from sri_cli.labeling.session import (
-    DEFINITION,
     FOLDER,
+    QUESTIONS,
+    STACKS,
     VERDICTS,
     Deck,
     Images,
@@ -46,8 +47,9 @@ from sri_cli.metrics.tables import DOUBTFUL
 from sri_cli.metrics.tabular import estimate_words
 from sri_cli.run import Workspace
 
-PROTOCOL_SCENES = 100  # with fewer, the figure is not called plain "S-Acc"
+PROTOCOL_SCENES = 100  # with fewer, the figure's name has their number
 PROTOCOL = "judged by eye, blind: do all blocks of the stack touch; unsure left out"
+PROTOCOL_OF_SCENES = "judged by eye, blind: one floor, walls meet, objects stand; unsure left out"
 RELIABLE = 0.75  # a rater with a lower share of correct catch trials is named in a warning
 UNKNOWN_MODE = "unknown"  # of answers of version 0.1
 
@@ -75,6 +77,7 @@ class Ratings:
 
     model: Model
     scenes: int = 0  # in its largest session
+    question: str = STACKS
     answers: dict[str, dict[Scene, Answer]] = field(default_factory=dict)  # by rater
     # Rater -> number of scenes in the largest session in which the rater judged all of them.
     completed: dict[str, int] = field(default_factory=dict)
@@ -120,6 +123,7 @@ def collect_ratings(decks: Iterable[Deck]) -> dict[str, Ratings]:
             items = [item for item in deck.items if item.model == number]
             ratings = collected.setdefault(model.weights, Ratings(model))
             ratings.model, ratings.scenes = model, max(ratings.scenes, len(items))
+            ratings.question = deck.question
             for rater, answers in given.items():
                 judged = [item for item in items if item.id in answers]
                 if len(judged) == len(items):
@@ -194,7 +198,10 @@ def summarise(
     if len(ratings) == 2:
         comparison = comparison_facts(ratings[0], ratings[1], doubts)
     return {
-        "definition": DEFINITION,
+        "definition": " ".join(
+            QUESTIONS[name].definition for name in dict.fromkeys(one.question for one in ratings)
+        ),
+        "share": "S-Acc, %" if {one.question for one in ratings} == {STACKS} else "plausible, %",
         "models": models,
         "agreement": agreement_facts(ratings, doubts),
         "comparison": comparison,
@@ -209,7 +216,11 @@ def run_weights(workspace: Workspace, runs: Sequence[str]) -> list[str]:
 
 
 def catch_facts(ratings: Ratings, decks: Sequence[Deck]) -> list[Facts]:
-    """How each rater did on catch trials, with a warning below RELIABLE of those judged."""
+    """How each rater did on catch trials, with a warning below RELIABLE of those judged.
+
+    `sound` and `broken` have of the trials of each kind how many were judged, and how many of them
+    plausible.
+    """
     known = {
         item.sha256: "plausible" if item.plausible else "implausible"
         for deck in decks
@@ -227,6 +238,13 @@ def catch_facts(ratings: Ratings, decks: Sequence[Deck]) -> list[Facts]:
         warning = f"{rater} was right on {right} of {judged} catch trials, below 3 of 4"
         numbers = {key: counts[key] for key in ("right", "wrong", "unsure")}
         is_careless = right < RELIABLE * judged
+        kinds = {
+            kind: Counter(verdict for (_, _, sha), verdict in given.items() if known[sha] == truth)
+            for kind, truth in (("sound", "plausible"), ("broken", "implausible"))
+        }
+        numbers |= {
+            kind: {"judged": of.total(), "plausible": of["plausible"]} for kind, of in kinds.items()
+        }
         facts.append({"rater": rater, **numbers, "warning": warning if is_careless else None})
     return facts
 
@@ -344,14 +362,14 @@ def compare_tallies(one: Tally, other: Tally) -> Facts:
 
 
 def record(workspace: Workspace, ratings: Ratings, together: Facts | None) -> Path | None:
-    """Add a finished model's S-Acc to the run's metrics.jsonl unless it is there already."""
+    """Add a finished model's share to the run's metrics.jsonl unless it is there already."""
     subject = ratings.model.subject
     if subject["kind"] != "run" or together is None:
         return None
     candidates = [Path(subject["run"]), workspace.runs_root / Path(subject["run"]).name]
     run_dir = next((path for path in candidates if (path / "checkpoints").is_dir()), None)
     if run_dir is None:
-        print(f"Note: no run {subject['run']}, so S-Acc is not recorded", file=sys.stderr)
+        print(f"Note: no run {subject['run']}, so the share is not recorded", file=sys.stderr)
         return None
     new = measurement(ratings, {**subject, "run": str(run_dir)}, together)
     keys = ("metric", "name", "value", "low", "high", "counts", "data", "warning")
@@ -363,12 +381,14 @@ def record(workspace: Workspace, ratings: Ratings, together: Facts | None) -> Pa
 
 
 def measurement(ratings: Ratings, subject: Facts, together: Facts) -> Measurement:
-    """S-Acc as a line of metrics.jsonl: the mean of the raters that finished."""
+    """The share as a line of metrics.jsonl, the mean of the raters that finished; S-Acc of stacks."""
     model, tallies = ratings.model, [ratings.tally(rater) for rater in ratings.finished]
     scenes, total = min(tally.total() for tally in tallies), sum(tallies, Counter())
+    is_stack = ratings.question == STACKS
+    name = "S-Acc" if is_stack else "plausible by eye"
     return Context(subject, model.data, model.seed or 0).measurement(
-        "sacc",
-        "S-Acc" if scenes >= PROTOCOL_SCENES else f"S-Acc of {scenes} scenes",
+        "sacc" if is_stack else "plausible_by_eye",
+        name if scenes >= PROTOCOL_SCENES else f"{name} of {scenes} scenes",
         Estimate(together["value"], together["low"], together["high"], together["interval"]),
         counts={
             "scenes": scenes,
@@ -377,7 +397,7 @@ def measurement(ratings: Ratings, subject: Facts, together: Facts) -> Measuremen
             "not_plausible": total["implausible"],
             "unsure": total["unsure"],
         },
-        protocol=PROTOCOL,
+        protocol=PROTOCOL if is_stack else PROTOCOL_OF_SCENES,
         slots=model.slots,
         temperature=model.temperature,
         warning=together["warning"],
@@ -386,7 +406,7 @@ def measurement(ratings: Ratings, subject: Facts, together: Facts) -> Measuremen
 
 def summary_text(facts: Facts) -> str:
     """The summary for reading; shares in percent. A mark beside a value points to its warning."""
-    header = ["", "rater", "judged", "unsure", "S-Acc, %"]
+    header = ["", "rater", "judged", "unsure", facts["share"]]
     rows = []
     for model in facts["models"]:
         for rater in model["raters"]:
@@ -406,7 +426,14 @@ def summary_text(facts: Facts) -> str:
     lines += [*_agreement_lines(facts["agreement"]), *_comparison_lines(facts["comparison"])]
     for one in facts["catch"]:
         judged = one["right"] + one["wrong"] + one["unsure"]
-        lines.append(f"Catch trials: {one['rater']} was right on {one['right']} of {judged}.")
+        called = ", ".join(
+            f"{one[kind]['plausible']} of {one[kind]['judged']} {kind} ones"
+            for kind in ("sound", "broken")
+        )
+        lines.append(
+            f"Catch trials: {one['rater']} was right on {one['right']} of {judged}, and called"
+            f" {called} plausible."
+        )
     lines += [f"{DOUBTFUL} {one['warning']}." for one in facts["catch"] if one["warning"]]
     names = [m["name"] for m in facts["models"] if not any(r["finished"] for r in m["raters"])]
     if names:

@@ -75,7 +75,7 @@ METRIC_OF = {
 NORMAL_95 = 1.959964
 SHUFFLED = {f"{key}_shuffled": key for key in ("order_iou", "order_information")}
 # Metrics of generated scenes alone: the split that the data were opened with plays no part.
-WITHOUT_SPLIT = {"sacc", "sacc_estimate", *SHUFFLED, *SHUFFLED.values()}
+WITHOUT_SPLIT = {"sacc", "plausible_by_eye", "sacc_estimate", *SHUFFLED, *SHUFFLED.values()}
 # Keys of a record and of its `data` without which it is none.
 NEEDED = {"metric", "name", "value", "counts", "subject", "data", "seed", "protocol", "warning"}
 SAMPLE = ("images", "scenes", "real", "generated")  # counts that make up the size of a sample

@@ -49,6 +49,7 @@ OWN_COLUMNS = {
     "other_kid": ("KD x1000, other features", 2, 1000),
     "other_fid": ("FD, other features", 1, 1),
     "stack_fd": ("stack-FD", 2, 1),
+    "plausible_by_eye": ("plausible by eye %", 1, 100),
     "sacc_estimate": ("S-Acc estimate %", 1, 100),
     "shapes_difference": ("shapes off by %", 1, 100),
     "order_iou": ("order IoU", 3, 1),
@@ -62,11 +63,12 @@ NAMED = (
     "other_kid",
     "stack_fd",
     "sacc",
+    "plausible_by_eye",
 )  # the measurement's name states the protocol
 # Beginnings of metrics in the order of the table for reading.
 ORDER = (
     *("ari_fg", "msc_fg", "mbo", "miou", "slots_", "negative_elbo", "bits", "term_", "order_"),
-    *("sacc", "stack_fd", "shapes_", "kid", "fid"),
+    *("sacc", "plausible", "stack_fd", "shapes_", "kid", "fid"),
 )
 COUNTS = ("images", "scenes", "real", "generated", "accepted")  # counts that are shown even when 0
 # What a table may need to have explained, by what stands in one of its cells.

@@ -276,7 +276,7 @@ def rater_verdicts(run: TrainedRun) -> Verdicts | None:
     ]
     notes = [
         f"Judged by {raters} rater{'s' * (raters > 1)}.",
-        "Below each scene: its number, and how many of those who were sure saw blocks apart.",
+        "Below each scene: its number, and how many of those who were sure found it not plausible.",
     ]
     images = np.stack([scene.image for scene in scenes])
     return Verdicts(images, 1 - against / decided, names, notes)

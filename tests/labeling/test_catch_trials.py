@@ -12,6 +12,7 @@ from scipy.stats import mannwhitneyu
 
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.simulate.flaws import simulate_labelled_tower
+from sri_cli.errors import SriError
 from sri_cli.generation.reconstruct import reconstruct_images
 from sri_cli.generation.sample import draw_scenes
 from sri_cli.generation.trained_run import open_run
@@ -80,6 +81,19 @@ def test_half_are_plausible_and_real_ones_are_from_the_test_split(data: DataFile
     assert [item.plausible for item in items] == [kind not in FLAWED for kind in kinds]
     assert max(item.index for item in items if item.catch == "real") < data.counts["test"]
     assert len({item.sha256 for item in items}) == len({item.id for item in items}) == len(images)
+
+
+def test_of_rooms_and_tables_they_are_real_images_and_others_torn(
+    tmp_path: Path, write_small_data: Callable[..., Path]
+) -> None:
+    data = DataFile(write_small_data(tmp_path / "clevr6-32.h5", images=24))
+    style = Style(np.array(data.split("val").images[:6]))
+    items, images = catch_trials(10, 3, 32, None, data, [style, style])
+    assert [item.plausible for item in items].count(False) == 5 and len(images) == 10
+    assert {item.catch for item in items} == {"real", *FLAWED}
+    assert len({item.index for item in items}) == 10  # no image is shown whole and torn
+    with pytest.raises(SriError, match="--catch|masks"):
+        catch_trials(1, 0, 32, None, None, [style])
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 40])

@@ -81,7 +81,9 @@ def test_models_and_catch_trials_are_mixed(tmp_path: Path) -> None:
 
 def test_nothing_public_depends_on_what_an_image_is(session: Session) -> None:
     public = {name for name in dir(session) if not name.startswith("_")}
-    assert public == {*("rater", "total", "image", "verdicts", "state", "answer", "undo")}
+    assert public == {
+        *("rater", "total", "question", "image", "verdicts", "state", "answer", "undo")
+    }
     session.answer({0: "plausible"}, 1.0)
     shown = json.dumps([session.state(), session.undo(), str(session)])
     for secret in ("secret", "weights", "catch", "floating", "gapped", "real", "m0", "m1"):

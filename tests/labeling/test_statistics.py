@@ -11,8 +11,17 @@ import pytest
 from click.testing import CliRunner
 
 from sri_cli.cli.main import cli
-from sri_cli.labeling.scenes import prepare_session
-from sri_cli.labeling.session import Item, Model, open_session, read_sessions
+from sri_cli.errors import SriError
+from sri_cli.labeling.scenes import Source, check_sources, prepare_session
+from sri_cli.labeling.session import (
+    QUESTIONS,
+    SCENES,
+    STACKS,
+    Item,
+    Model,
+    open_session,
+    read_sessions,
+)
 from sri_cli.labeling.statistics import collect_ratings, rated_scenes, summarise, summary_text
 from sri_cli.metrics.sacc import wilson
 from sri_cli.metrics.tables import DOUBTFUL
@@ -215,6 +224,34 @@ def test_catch_trials_warn_of_a_careless_rater(
     tests = summarise(workspace)["comparison"]["tests"]
     assert [bool(test["warning"]) for test in tests] == [False, True]
     assert f"]{DOUBTFUL}" in printed([record]), "the mark stands beside the value in tables, too"
+
+
+def test_rooms_and_tables_have_a_question_and_a_share_of_their_own(
+    workspace: Workspace, write_small_data: Callable[..., Path]
+) -> None:
+    write_small_data(workspace.data_path("objects-room", 32), images=24)
+    folder = prepare_session(workspace, ["tiny"], (), num=4, catch=6, data="objects-room")
+    assert read_sessions(folder.parent)[0].question == SCENES
+    again = prepare_session(workspace, ["tiny"], (), num=4, catch=6, data="objects-room")
+    assert again == folder and prepare_session(workspace, ["tiny"], (), num=4) != folder
+    opened = judge(folder, "Ann", lambda item: "implausible" if item.index == 0 else "plausible")
+    assert opened.question == QUESTIONS[SCENES]
+    facts = summarise(workspace, [read_sessions(folder.parent)[0].models[0].weights])
+    assert "S-Acc" not in summary_text(facts) and facts["models"][0]["together"]["value"] == 0.75
+    (one,) = facts["catch"]
+    assert one["sound"]["judged"] == one["broken"]["judged"] == 3
+    (record,) = records(workspace, "tiny")
+    assert (record["metric"], record["value"]) == ("plausible_by_eye", 0.75)
+    assert "75.0" in printed([record])
+
+
+def test_stacks_and_rooms_are_not_judged_together() -> None:
+    sources = [
+        Source(Model(name=kind, weights=kind, subject={}), 32, [], lambda: None, question=kind)
+        for kind in (STACKS, SCENES)
+    ]
+    with pytest.raises(SriError, match="kinds"):
+        check_sources(sources)
 
 
 @pytest.mark.parametrize(
