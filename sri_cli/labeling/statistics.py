@@ -381,7 +381,7 @@ def record(workspace: Workspace, ratings: Ratings, together: Facts | None) -> Pa
 
 
 def measurement(ratings: Ratings, subject: Facts, together: Facts) -> Measurement:
-    """The share as a line of metrics.jsonl, the mean of the raters that finished; S-Acc of stacks."""
+    """The share (S-Acc of stacks) as a line of metrics.jsonl: the mean of raters that finished."""
     model, tallies = ratings.model, [ratings.tally(rater) for rater in ratings.finished]
     scenes, total = min(tally.total() for tally in tallies), sum(tallies, Counter())
     is_stack = ratings.question == STACKS
