@@ -61,11 +61,11 @@ def command(
     summary: bool,
     as_json: bool,
 ) -> None:
-    """Judge by eye whether generated stacks, rooms or tables are plausible.
+    """Judge by eye whether generated scenes are plausible.
 
-    The share of plausible stacks is S-Acc. A web page shows the scenes of all models in one
-    shuffled order and does not say which model a scene is from. Each answer is saved at
-    once; run the same command again to continue.
+    The share of plausible stacks is S-Acc; rooms and tables have a question of their own. A web
+    page shows the scenes of all models in one shuffled order and does not say which model a scene
+    is from. Each answer is saved at once; run the same command again to continue.
     """
     from sri_cli.labeling.session import check_rater, open_session, read_session
     from sri_cli.labeling.statistics import run_weights, summarise, summary_text

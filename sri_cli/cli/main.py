@@ -34,7 +34,7 @@ VERBS = {
     "segment": "Segment a folder of images: masks, layers and latents.",
     "figure": "Draw a figure from trained runs, as PNG or PDF.",
     "eval": "Measure trained models or folders of generated images.",
-    "label-sacc": "Judge by eye whether stacks in generated scenes are plausible.",
+    "label-sacc": "Judge by eye whether generated scenes are plausible.",
     "runs": "List, compare and remove runs.",
     "export": "Write a model and its card for the Hugging Face Hub.",
     "study": "Run recipes by seeds, with a verdict on each claim.",

@@ -311,10 +311,9 @@ def test_all_images_of_a_folder_are_counted(
 
 def test_real_images_have_the_shapes_of_real_images(workspace: Workspace, tmp_path: Path) -> None:
     path = workspace.data_path("demo-towers", 32)
-    np.save(tmp_path / "same.npy", DataFile(path).split("test").images[:])
-    records, _ = evaluate_all(
-        workspace, (), [tmp_path / "same.npy"], ["shapes"], data="demo-towers"
-    )
+    (tmp_path / "same").mkdir()
+    np.save(tmp_path / "same" / "all.npy", DataFile(path).split("test").images[:])
+    records, _ = evaluate_all(workspace, (), [tmp_path / "same"], ["shapes"], data="demo-towers")
     values = {m["metric"]: m["value"] for m in records}
     assert records[0]["metric"] == "shapes_difference" and records[0]["value"] == 0
     named = [values[f"shapes_{shape}"] for shape in SHAPES]
