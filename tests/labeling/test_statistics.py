@@ -26,7 +26,7 @@ from sri_cli.labeling.statistics import collect_ratings, rated_scenes, summarise
 from sri_cli.metrics.sacc import wilson
 from sri_cli.metrics.tables import DOUBTFUL
 from sri_cli.run import Workspace
-from tests.labeling.conftest import judge, small_session
+from tests.labeling.conftest import judge, small_session, write_squares
 from tests.small_measurements import measured, printed
 
 Verdict = Callable[[Item], str]
@@ -227,9 +227,9 @@ def test_catch_trials_warn_of_a_careless_rater(
 
 
 def test_rooms_and_tables_have_a_question_and_a_share_of_their_own(
-    workspace: Workspace, write_small_data: Callable[..., Path]
+    workspace: Workspace,
 ) -> None:
-    write_small_data(workspace.data_path("objects-room", 32), images=24)
+    write_squares(workspace.data_path("objects-room", 32))
     folder = prepare_session(workspace, ["tiny"], (), num=4, catch=6, data="objects-room")
     assert read_sessions(folder.parent)[0].question == SCENES
     again = prepare_session(workspace, ["tiny"], (), num=4, catch=6, data="objects-room")

@@ -22,7 +22,6 @@ from PIL import Image
 from sri_cli import checkpoint as checkpoints
 from sri_cli.cli.main import cli
 from sri_cli.config.load import load_recipe
-from sri_cli.data.dataset import DataFile
 from sri_cli.data.prepare import prepare
 from sri_cli.data.sources.folder import FolderOptions, FolderSource
 from sri_cli.data.writer import DataFileWriter
@@ -310,10 +309,15 @@ def test_all_images_of_a_folder_are_counted(
 
 
 def test_real_images_have_the_shapes_of_real_images(workspace: Workspace, tmp_path: Path) -> None:
-    path = workspace.data_path("demo-towers", 32)
+    images, masks = towers(16, seed=0)
+    blocks = masks.max((1, 2))[:, None] > np.arange(6)
+    file = tmp_path / "squares.h5"
+    with DataFileWriter(file, header("demo-towers", 32, {"test": 16})) as writer:
+        writer.append("test", images, masks, {"shapes": np.where(blocks, 0, -1).astype(np.int16)})
+        writer.finish()
     (tmp_path / "same").mkdir()
-    np.save(tmp_path / "same" / "all.npy", DataFile(path).split("test").images[:])
-    records, _ = evaluate_all(workspace, (), [tmp_path / "same"], ["shapes"], data="demo-towers")
+    np.save(tmp_path / "same" / "all.npy", images)
+    records, _ = evaluate_all(workspace, (), [tmp_path / "same"], ["shapes"], data=str(file))
     values = {m["metric"]: m["value"] for m in records}
     assert records[0]["metric"] == "shapes_difference" and records[0]["value"] == 0
     named = [values[f"shapes_{shape}"] for shape in SHAPES]
@@ -321,6 +325,7 @@ def test_real_images_have_the_shapes_of_real_images(workspace: Workspace, tmp_pa
     assert sum(named) == pytest.approx(1) and 0 <= values["shapes_correct_real"] <= 1
     assert all(m["low"] <= m["value"] <= m["high"] for m in records)
     assert records[0]["counts"].items() >= {"real": 16, "generated": 16}.items()
+    assert records[-1]["counts"]["blocks"] == blocks.sum()
 
 
 def test_a_warning_stands_beside_values_of_lossy_files(
