@@ -137,15 +137,15 @@ def _simulated(seed: int, size: int, look: Look, number: int) -> Trial:
     return Trial(SOUND, index, tower.images[0], tower.masks[0])
 
 
-def _torn(data: DataFile, chosen: Sequence[int], number: int) -> Trial | None:
+def _torn(data: DataFile | None, chosen: Sequence[int], number: int) -> Trial | None:
     """The test image number `number` of those chosen, None if there are no more.
 
     Its largest object is a stack of two halves.
     """
-    if number >= len(chosen):
+    if data is None or number >= len(chosen):
         return None
     index, split = int(chosen[number]), data.split(SPLIT)
-    masks = split.masks_of([index])
+    masks = split.masks_of(np.array([index]))
     assert masks is not None
     counts = np.bincount(masks.ravel(), minlength=256)
     counts[: data.background_labels] = 0

@@ -242,10 +242,11 @@ def catch_facts(ratings: Ratings, decks: Sequence[Deck]) -> list[Facts]:
             kind: Counter(verdict for (_, _, sha), verdict in given.items() if known[sha] == truth)
             for kind, truth in (("sound", "plausible"), ("broken", "implausible"))
         }
-        numbers |= {
+        by_kind = {
             kind: {"judged": of.total(), "plausible": of["plausible"]} for kind, of in kinds.items()
         }
-        facts.append({"rater": rater, **numbers, "warning": warning if is_careless else None})
+        warned = {"warning": warning if is_careless else None}
+        facts.append({"rater": rater, **numbers, **by_kind, **warned})
     return facts
 
 

@@ -186,8 +186,11 @@ def shapes(
     where the shapes of real blocks are known, the share that it names correctly.
     """
     split = data.split(context.split)
-    real = real_features(data, context.split, num_real, network, cache_dir, advance)
-    seen = (network.shapes(generated.features(network, advance)), network.shapes(real))
+    features = (
+        generated.features(network, advance),
+        real_features(data, context.split, num_real, network, cache_dir, advance),
+    )
+    seen = tuple(map(network.shapes, features))  # of generated and of real images
     counts = dict(zip(("generated", "real"), map(len, seen), strict=True))
     protocol = f"a network's verdicts; sure: {SURE:.0%} or more; weights {network.digest[:12]}"
 
@@ -205,29 +208,26 @@ def shapes(
             warning=no_towers_warning("the share of shapes", data),
         )
 
+    blocks = [probability.sum(-1) > 0 for probability in seen]
     records, differences = [], []
     for what in (*SHAPES, "sure"):
-        (one, error), (other, error_of_other) = (
-            share_of(verdicts(p, what), p.any(-1)) for p in seen
+        (made, error), (real, error_of_real) = (
+            share_of(verdicts(probability, what), own)
+            for probability, own in zip(seen, blocks, strict=True)
         )
-        differences.append((abs(one - other), math.hypot(error, error_of_other)))
+        differences.append((abs(made - real), math.hypot(error, error_of_real)))
+        name = f"shapes: {what}"
         records += [
-            record(what, f"shapes: {what}", one, error, seen[0].any(-1)),
-            record(
-                f"{what}_real",
-                f"shapes: {what}, real images",
-                other,
-                error_of_other,
-                seen[1].any(-1),
-            ),
+            record(what, name, made, error, blocks[0]),
+            record(f"{what}_real", f"{name}, real images", real, error_of_real, blocks[1]),
         ]
     name = "shapes: largest difference"
-    records.insert(0, record("difference", name, *max(differences), seen[0].any(-1)))
+    records.insert(0, record("difference", name, *max(differences), blocks[0]))
     if "shapes" in split.factor_names():
         true = CALLED[split.factor("shapes")[split.pick(num_real)]]
-        right = np.stack([verdicts(seen[1], what) for what in SHAPES], -1)[:, : true.shape[1]]
-        right = np.take_along_axis(right, true[..., None], -1)[..., 0] & (true >= 0)
+        called = np.where(blocks[1], seen[1].argmax(-1), -1)[:, : true.shape[1]]
         name = "shapes: named correctly, real images"
+        right = (called == true) & (true >= 0)
         records.append(record("correct_real", name, *share_of(right, true >= 0), true >= 0))
     return records
 
@@ -236,7 +236,7 @@ def verdicts(probability: NDArray[np.float32], what: str) -> Verdicts:
     """bool [N,P]: whether a block is called so, of probabilities [N,P,3]; False for no block."""
     if what == "sure":
         return probability.max(-1) >= SURE
-    return (probability.argmax(-1) == SHAPES.index(what)) & probability.any(-1)
+    return (probability.argmax(-1) == SHAPES.index(what)) & (probability.sum(-1) > 0)
 
 
 def share_of(hits: Verdicts, blocks: Verdicts) -> tuple[float, float]:
