@@ -123,7 +123,7 @@ def collect_ratings(decks: Iterable[Deck]) -> dict[str, Ratings]:
             items = [item for item in deck.items if item.model == number]
             ratings = collected.setdefault(model.weights, Ratings(model))
             ratings.model, ratings.scenes = model, max(ratings.scenes, len(items))
-            ratings.question = deck.question
+            ratings.question = deck.question if records else ratings.question
             for rater, answers in given.items():
                 judged = [item for item in items if item.id in answers]
                 if len(judged) == len(items):

@@ -312,7 +312,9 @@ def test_real_images_have_the_shapes_of_real_images(workspace: Workspace, tmp_pa
     images, masks = towers(16, seed=0)
     blocks = masks.max((1, 2))[:, None] > np.arange(6)
     file = tmp_path / "squares.h5"
-    with DataFileWriter(file, header("demo-towers", 32, {"test": 16})) as writer:
+    with DataFileWriter(
+        file, header("demo-towers", 32, {"train": 0, "val": 0, "test": 16})
+    ) as writer:
         writer.append("test", images, masks, {"shapes": np.where(blocks, 0, -1).astype(np.int16)})
         writer.finish()
     (tmp_path / "same").mkdir()
