@@ -36,8 +36,8 @@ OF_MEASURING = {"metrics", "data", "split", "num", "seed", "dynamic_slots"}
     metavar="NAMES",
     shell_complete=completion.metrics,
     help="Comma-separated: ari, msc, elbo, order (the default for runs), mbo, miou, slots,"
-    " stack-fd, sacc-estimate, shapes, kid, fid. --images allows the last five only; its default"
-    " is fid.",
+    " matching, stack-fd, sacc-estimate, shapes, kid, fid. --images allows the last five only; its"
+    " default is fid.",
 )
 @DATA_OF_RUN
 @SPLIT

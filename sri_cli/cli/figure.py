@@ -26,6 +26,7 @@ NAMES = (
     "temperature",
     "reconstructions",
     "segmentation",
+    "matching",
     "failures",
     "curves",
     "table",
@@ -85,6 +86,7 @@ def command(
     temperature      the same noise at several temperatures
     reconstructions  test images, masks, reconstructions and prior rollouts
     segmentation     test images, attention, decoded and true masks, every slot
+    matching         what greedy, Hungarian, Sinkhorn and random order of SRI's slots cost the bound
     failures         random scenes that raters, or the S-Acc estimate, judged broken
     curves           errors, KLs and their weights in training
     table            recorded measurements beside the published rows (Tables 1 to 4)

@@ -19,6 +19,7 @@ from sri_cli.metrics.images import CACHE, ImageSource, images_of_run, open_folde
 from sri_cli.metrics.model_metrics import (
     SplitTask,
     bound_scores,
+    matching_scores,
     order_scores,
     segmentation_scores,
 )
@@ -165,8 +166,8 @@ def evaluate_run(
     count = DEFAULT_NUM if num is None else num
     scenes = min(max(count, MIN_SCENES), MAX_ORDER_SCENES)
     segmentation = not set(SEGMENTATION).isdisjoint(metrics)
-    elbo, order = "elbo" in metrics, "order" in metrics
-    images = (segmentation + elbo) * min(count, file.counts[split]) + order * scenes
+    elbo, order, matching = (name in metrics for name in ("elbo", "order", "matching"))
+    images = (segmentation + elbo + matching) * min(count, file.counts[split]) + order * scenes
     records: list[Measurement] = []
 
     def record(part: list[Measurement]) -> None:
@@ -179,6 +180,8 @@ def evaluate_run(
             record(segmentation_scores(task, context, metrics))
         if elbo:
             record(bound_scores(task, context))
+        if matching:
+            record(matching_scores(task, context))
         if order:
             record(order_scores(trained, context, scenes, advance))
     for name in COUNTS:
@@ -192,6 +195,8 @@ def check_run(
     trained: TrainedRun, data: DataFile, metrics: Sequence[str], split: str, num: int | None
 ) -> None:
     """SriError unless the split fits the model, and has the masks and counts that metrics need."""
+    if "matching" in metrics:
+        check_matches(trained)
     data.check_size(trained.recipe.model.image_size)
     if not data.split(split).has_masks and not set(SEGMENTATION).isdisjoint(metrics):
         masked = [name for name in data.splits if data.split(name).has_masks]
@@ -202,6 +207,15 @@ def check_run(
         )
     if DISTANCES & set(metrics) and num is not None:
         check_count(num)
+
+
+def check_matches(trained: TrainedRun) -> None:
+    """SriError unless the model matches its slots to the slot prior."""
+    if not trained.model.matches:
+        raise SriError(
+            f"{trained.run_dir.name}: {trained.recipe.name} matches no slots",
+            "name a run of SRI whose slots are aligned to the slot prior",
+        )
 
 
 def open_images(
@@ -287,6 +301,8 @@ def missing_metrics(trained: TrainedRun, known: Sequence[Measurement]) -> list[s
     """The metrics that suit a run and are not among its measurements."""
     have = {metric_of(m) for m in known}
     unsuited = set() if trained.data_name in TOWERS else {"stack-fd", "sacc-estimate", "shapes"}
+    if not trained.model.matches:
+        unsuited.add("matching")
     with suppress(SriError):  # without its data, or their test split, the others are as good
         if not trained.open_data().split("test").has_masks:
             unsuited |= set(SEGMENTATION)

@@ -41,6 +41,8 @@ from sri_cli.metrics.segmentation import (
     msc_fg,
 )
 from sri_cli.models.base import Losses
+from sri_cli.models.matching import MATCHINGS, Matching
+from sri_cli.rng import NoiseSpec, indexed_noise
 
 # Key of a measurement -> name.
 SEGMENTATION = {
@@ -237,6 +239,78 @@ def negative_elbo(losses: Losses) -> Tensor:
     SRI: NLL + scene KL + slot KL; the segregation stage and the cross-order KL are no part.
     """
     return sum((losses.terms[name] for name in losses.bound[1:]), losses.terms[losses.bound[0]])
+
+
+# How much the bound depends on the order o in which SRI's slots are matched to the rollout of the
+# prior (section 3.3). Per image, with the terms of `SRI.losses` and the noise of `elbo`:
+#
+#   gap(o) = -ELBO(o) - -ELBO(o*),   -ELBO(o) = -log p(x | z) + KL(q(s | x) || p(s))
+#            + sum_k KL(q(z_k | m_o(<k), s) || p(z_k | z_<k, s)),   z_k = m_o(k) + sigma_k eps_k
+#
+# o* is the model's own matching; the slots m, their sample, the scene variable s, the rollout and
+# eps are the same for all orders. The scene KL does not depend on the order.
+def matching_gaps(task: SplitTask) -> dict[tuple[str, str], NDArray[np.float64]]:
+    """By (`kl_slot`, `elbo` or `same`, order): gaps in nats [N], and whether the order is o*.
+
+    The orders are those of MATCHINGS and `random`, a random permutation; one of them is o*.
+    """
+    model, own = task.model, task.trained.recipe.model.order
+
+    def compute(
+        images: Tensor, noise: dict[str, Tensor], indices: NDArray[np.intp]
+    ) -> dict[str, Tensor]:
+        spec = {"matching": NoiseSpec((model.num_slots,), "uniform")}
+        uniform = indexed_noise(spec, task.seed, indices.tolist(), "evaluate")["matching"]
+
+        def random_order(prior: Tensor, slots: Tensor, empty: Tensor | None) -> Tensor:
+            late = 0 if empty is None else empty.float()
+            return (uniform.to(slots.device) + late).argsort(dim=1)
+
+        terms: dict[str, dict[str, Tensor]] = {}
+        found: dict[str, Tensor] = {}
+
+        def record(name: str, matching: Matching) -> Matching:
+            def recording(*means: Tensor | None) -> Tensor:
+                found[name] = matching(*means)  # type: ignore[arg-type]
+                return found[name]
+
+            return recording
+
+        for name, matching in (*MATCHINGS.items(), ("random", random_order)):
+            losses = model.losses_matched_by(record(name, matching), images, noise)
+            terms[name] = {"kl_slot": losses.terms["kl_slot"], "elbo": negative_elbo(losses)}
+        values = {"finite": torch.stack([one["elbo"] for one in terms.values()]).isfinite().all(0)}
+        for name, own_terms in terms.items():
+            for key, nats in own_terms.items():
+                values[f"{key} {name}"] = nats - terms[own][key]
+            values[f"same {name}"] = (found[name] == found[own]).all(dim=1)
+        return values
+
+    gaps = task.run(compute)
+    return {(key.split()[0], key.split()[1]): value for key, value in gaps.items()}
+
+
+def matching_scores(task: SplitTask, context: Context) -> list[Measurement]:
+    """What the other orders cost: mean gaps, and the share of images whose order is the same."""
+    own = task.trained.recipe.model.order
+    more = f"nats more than with {own}; one posterior sample an image, the same noise"
+    kinds = {
+        "kl_slot": ("slot KL", more),
+        "elbo": ("-ELBO", more),
+        "same": ("same order", f"share of images with the order of {own}"),
+    }
+    return [
+        context.measurement(
+            f"matching_{key}_{other}",
+            f"{kinds[key][0]} {other}",
+            share_estimate(values) if key == "same" else mean_estimate(values),
+            counts={"images": len(values)},
+            protocol=kinds[key][1],
+            slots=task.model.num_slots,
+        )
+        for (key, other), values in matching_gaps(task).items()
+        if other != own
+    ]
 
 
 def bits_per_dimension(nats: float, image_size: int, normalised: bool) -> float:

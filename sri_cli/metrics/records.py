@@ -45,7 +45,7 @@ NOT_LEARNED = (
 # takes longest.
 METRICS = ("ari", "msc", "elbo", "order")
 SEGMENTATION = ("ari", "msc", "mbo", "miou", "slots")  # need masks
-OF_MODEL = (*SEGMENTATION, "elbo", "order")
+OF_MODEL = (*SEGMENTATION, "elbo", "order", "matching")
 COUNTS = {
     "stack-fd": 2_000,
     "sacc-estimate": 1_000,
@@ -66,6 +66,7 @@ METRIC_OF = {
     "bits_per_dimension": "elbo",
     "term_": "elbo",
     "order_": "order",
+    "matching_": "matching",
     "stack_fd": "stack-fd",
     "sacc_estimate": "sacc-estimate",
     "shapes_": "shapes",

@@ -68,7 +68,7 @@ NAMED = (
 # Beginnings of metrics in the order of the table for reading.
 ORDER = (
     *("ari_fg", "msc_fg", "mbo", "miou", "slots_", "negative_elbo", "bits", "term_", "order_"),
-    *("sacc", "plausible", "stack_fd", "shapes_", "kid", "fid"),
+    *("matching_", "sacc", "plausible", "stack_fd", "shapes_", "kid", "fid"),
 )
 COUNTS = ("images", "scenes", "real", "generated", "accepted")  # counts that are shown even when 0
 # What a table may need to have explained, by what stands in one of its cells.

@@ -19,6 +19,7 @@ from sri_cli.rng import NoiseSpec
 if TYPE_CHECKING:
     from sri_cli.models.emorl import Refinement
     from sri_cli.models.likelihood import ImageLikelihood
+    from sri_cli.models.matching import Matching
     from sri_cli.models.scene_encoder import SceneEncoder
     from sri_cli.models.slot_prior import AutoregressivePrior
 
@@ -211,6 +212,7 @@ class SlotVAE(nn.Module):
         scene_size: S, or None without a scene variable.
         schedule: What the training schedule sets in it; None: nothing.
         learns_order: Whether a slot's position means the same in every scene (SRI's alignment).
+        matches: Whether it matches slots: then `losses_matched_by` compares matchings.
         independent_slots: Whether new slots do not depend on those before (EMORL, Slot-VAE).
         shared_masks: Whether each mask is a share of what the slots before it leave (GENESIS), so
             that a change of one slot also changes those after it.
@@ -224,6 +226,7 @@ class SlotVAE(nn.Module):
     objective_names: tuple[str, ...]
     schedule: Schedule | None
     learns_order = False
+    matches = False
     independent_slots = False
     shared_masks = False
     matches_on_host = False
@@ -312,6 +315,10 @@ class SlotVAE(nn.Module):
 
     def forward(self, images: Tensor, noise: Noise, gaussian_likelihood: bool = False) -> Losses:
         return self.losses(images, noise, gaussian_likelihood)
+
+    def losses_matched_by(self, matching: Matching, images: Tensor, noise: Noise) -> Losses:
+        """`losses` with another matching in place of the model's, where the model `matches`."""
+        raise NotImplementedError
 
     def reconstruct(self, images: Tensor, noise: Noise) -> Reconstruction:
         """images [B,3,H,W] in [0,1]; noise as for `losses`."""

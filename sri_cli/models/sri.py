@@ -25,7 +25,7 @@ from sri_cli.models.base import (
 )
 from sri_cli.models.distributions import Gaussian, kl_divergence, kl_to_standard
 from sri_cli.models.likelihood import ImageLikelihood
-from sri_cli.models.matching import MATCHINGS, relaxed_order, reorder
+from sri_cli.models.matching import MATCHINGS, Matching, relaxed_order, reorder
 from sri_cli.models.scene_encoder import SceneEncoder
 from sri_cli.models.slot_prior import PRIORS, SlotPosterior
 from sri_cli.rng import NoiseSpec
@@ -124,7 +124,13 @@ class SRI(SlotVAE):
         shape = (self.num_slots, self.num_slots)
         return {"order": NoiseSpec(shape, "uniform")} if self.relaxes else {}
 
-    def infer(self, images: Tensor, noise: Noise, gaussian_likelihood: bool = False) -> Inference:
+    def infer(
+        self,
+        images: Tensor,
+        noise: Noise,
+        gaussian_likelihood: bool = False,
+        matching: Matching | None = None,
+    ) -> Inference:
         """q(s, z | x) with one sample of each latent; images [B,3,H,W] in [0,1].
 
         Segregate: q(z_k | x) independently, with means m_k, in a random order.
@@ -148,7 +154,7 @@ class SRI(SlotVAE):
             pairs = rollout_prior.mean, means, self.schedule.temperature, noise["order"]
             means = torch.bmm(relaxed_order(*pairs), means)
         elif self.matches:
-            order = self.match(rollout_prior.mean, means, empty)
+            order = (matching or self.match)(rollout_prior.mean, means, empty)
             means = reorder(means, order)
         if self.posterior is not None:
             posterior = self.posterior(means, scene)
@@ -177,6 +183,14 @@ class SRI(SlotVAE):
     #   loss = GECO(nll_seg, kl_seg) + GECO(nll, kl_scene + kl_slot + kl_cross_order)
     def losses(self, images: Tensor, noise: Noise, gaussian_likelihood: bool = False) -> Losses:
         inferred = self.infer(images, noise, gaussian_likelihood)
+        return self._losses(images, inferred, gaussian_likelihood)
+
+    def losses_matched_by(self, matching: Matching, images: Tensor, noise: Noise) -> Losses:
+        return self._losses(images, self.infer(images, noise, matching=matching))
+
+    def _losses(
+        self, images: Tensor, inferred: Inference, gaussian_likelihood: bool = False
+    ) -> Losses:
         scene = self.decoder(inferred.slots).without(inferred.empty)
         nll = self.likelihood.nll(images, scene, gaussian_likelihood)
         kls = self._kls(inferred)

@@ -31,7 +31,7 @@ from sri_cli.errors import SriError
 from sri_cli.metrics.tabular import Table
 from sri_cli.plotting.images import Pixels, slot_colours, wrap_text
 
-Points = Sequence[tuple[float, float | None]]  # (step, value)
+Points = Sequence[tuple[float, float | None]]  # (step or another x, value)
 
 STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so the same on every machine
@@ -83,7 +83,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines over training steps; a value that is None or not finite leaves a gap.
+    """Lines over training steps, or another `x`; a value that is None or not finite leaves a gap.
 
     `goals` are dashed horizontal lines. A line has the colour of its index in `keys`, so that it
     is the same in every chart of a figure.
@@ -94,6 +94,7 @@ class Chart:
     caption: str = ""
     goals: Sequence[float] = ()
     log_y: bool = False
+    x: str = "step"
 
 
 @dataclass(frozen=True)
@@ -317,7 +318,7 @@ def _chart(chart: Chart, figure: Figure) -> Axes:
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=LABEL, labelcolor=INK, length=0)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel("step", size=LABEL, color=INK)
+    axes.set_xlabel(chart.x, size=LABEL, color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     if chart.log_y:

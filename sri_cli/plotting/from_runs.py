@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sri_cli.console import counting
 from sri_cli.device import choose_device
 from sri_cli.errors import SriError
 from sri_cli.generation.reconstruct import reconstruct
@@ -23,10 +24,13 @@ from sri_cli.generation.trained_run import TrainedRun, open_run, slots_notes
 from sri_cli.labeling.session import FOLDER
 from sri_cli.labeling.statistics import rated_scenes
 from sri_cli.metrics import order
+from sri_cli.metrics.evaluate import check_matches
 from sri_cli.metrics.image_metrics import TOWERS
+from sri_cli.metrics.model_metrics import SplitTask, matching_gaps
 from sri_cli.metrics.records import recorded, run_subject
 from sri_cli.metrics.stack_classifiers.classifiers import open_judge
 from sri_cli.metrics.tables import paper_tables, title_of, titles_of
+from sri_cli.models.matching import MATCHINGS
 from sri_cli.plotting.blocks import (
     grid_panel,
     order_panel,
@@ -38,6 +42,8 @@ from sri_cli.plotting.blocks import (
 )
 from sri_cli.plotting.figures import (
     Block,
+    Chart,
+    Legend,
     Panel,
     cell_side,
     check_file,
@@ -213,6 +219,24 @@ def _segmentation(run: TrainedRun, options: Options, title: str, notes: list[str
     ]
 
 
+def _matching(run: TrainedRun, options: Options, title: str, notes: list[str]) -> list[Block]:
+    check_matches(run)
+    data = run.open_data(options.data)
+    data.check_size(run.model.image_size)
+    with counting("measuring", min(options.num, data.counts[options.split])) as advance:
+        task = SplitTask(run, data, options.split, options.num, options.seed, advance)
+        gaps = matching_gaps(task)
+    own = run.recipe.model.order
+    notes.append(f"{run.run_dir.name}: nats more than with the order of {own}, its own matching.")
+    percent = 100 * (np.arange(len(task.chosen)) + 0.5) / len(task.chosen)
+    charts: list[Block] = []
+    captions = {"kl_slot": f"{_image_title(run, title, data.caption)}: slot KL", "elbo": "-ELBO"}
+    for key, caption in captions.items():
+        lines = {o: list(zip(percent, np.sort(gaps[key, o]), strict=True)) for o in ORDERS}
+        charts.append(Chart(lines, ORDERS, caption, x="% of images, from the smallest difference"))
+    return charts
+
+
 def _failures(run: TrainedRun, options: Options, title: str, notes: list[str]) -> list[Block]:
     # Raters judge scenes with default options; scenes with others are judged by the network.
     is_default = replace(options, num=0) == Options()
@@ -294,6 +318,7 @@ class Kind(NamedTuple):
 DRAWN = {"num", "slots", "temp", "seed"}
 IMAGES = {"num", "seed", "data", "split", "dynamic_slots"}
 HOW = "temperature {temperature:g}, seed {seed}"
+ORDERS = [*MATCHINGS, "random"]
 IMAGE_FIGURES = {
     "samples": Kind(_samples, f"Random scenes, {HOW}", 18, DRAWN | {"rows"}),
     "order": Kind(_order, f"Random scenes and their slots in generation order, {HOW}", 6, DRAWN),
@@ -305,6 +330,12 @@ IMAGE_FIGURES = {
         _reconstructions, "Images of the {split} split, reconstructed", 10, IMAGES
     ),
     "segmentation": Kind(_segmentation, "Images of the {split} split, segmented", 4, IMAGES),
+    "matching": Kind(
+        _matching,
+        "What an order of the slots costs, {num} images of the {split} split",
+        320,
+        IMAGES - {"dynamic_slots"},
+    ),
     "failures": Kind(_failures, f"Random scenes judged broken, {HOW}", 18, DRAWN),
 }
 
@@ -334,6 +365,8 @@ def _image_figure(
     blocks = [own for own in blocks if own]
     if not blocks:
         raise SriError(f"no scene was judged broken; {notes[-1]}", "try another --seed")
+    if name == "matching":
+        return [[Legend(ORDERS)], *blocks], title
     return flowed(blocks, beside), title
 
 
@@ -361,6 +394,7 @@ def _shape(name: str, num: int, slots: int) -> tuple[int, int]:
         "temperature": (num, len(TEMPERATURES) + 1),
         "reconstructions": (num, 5),
         "segmentation": (5 + slots, num),
+        "matching": (8, 4),
     }[name]
 
 

@@ -32,6 +32,7 @@ KEYS = {
     "mbo": (("mbo",), "images"),
     "miou": (("miou",), "images"),
     "slots": (("slots_exact", "slots_used", "slots_difference"), "images"),
+    "matching": (("matching_kl_slot_random", "matching_"), "images"),
     "elbo": (("negative_elbo", "bits_per_dimension", "term_"), "images"),
 }
 

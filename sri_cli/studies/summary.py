@@ -279,14 +279,17 @@ def result_table(study: Study, statuses: Sequence[RunStatus], data: str) -> Tabl
     """
     protocol, measures = study.protocol, study.protocol.measures().values()
     headings = [_heading(measure, statuses) for measure in measures]
-    rows = [["system", *grid_titles(protocol.grid), "runs", *headings]]
+    rows = [["system", *grid_titles(protocol.grid), "runs", "minutes", *headings]]
     for name, point in protocol.points().items():
         own = [one for one in statuses if one.run.system == name]
         trained = sum(one.trained for one in own)
         cells = [_cell(own, measure.key, trained) for measure in measures]
         values = map(value_text, point.values.values())
-        rows.append([point.system, *values, f"{trained}/{len(protocol.seeds)}", *cells])
-    notes = ["mean ± standard deviation over seeds; for one seed the value [95 % interval]"]
+        seconds = [one.seconds for one in own if one.trained]
+        minutes = f"{mean(seconds) / 60:.1f}" if seconds else "-"
+        rows.append([point.system, *values, f"{trained}/{len(protocol.seeds)}", minutes, *cells])
+    notes = ["minutes: of training, mean over runs; steps, batches and images are the same for all"]
+    notes += ["mean ± standard deviation over seeds; for one seed the value [95 % interval]"]
     lower = [h for h, measure in zip(headings, measures, strict=True) if measure.lower_is_better]
     if lower:
         notes.append(f"lower is better: {', '.join(lower)}; for all others higher is")

@@ -35,7 +35,12 @@ from sri_cli.metrics.evaluate import (
     show_recorded,
 )
 from sri_cli.metrics.image_metrics import SHAPES, ImageMetrics
-from sri_cli.metrics.model_metrics import SplitTask, bound_scores, segmentation_scores
+from sri_cli.metrics.model_metrics import (
+    SplitTask,
+    bound_scores,
+    matching_gaps,
+    segmentation_scores,
+)
 from sri_cli.metrics.records import (
     Context,
     Measurement,
@@ -47,6 +52,7 @@ from sri_cli.metrics.records import (
 from sri_cli.metrics.tables import evaluation_text, paper_tables
 from sri_cli.metrics.tabular import format_tables
 from sri_cli.models.build import build_model
+from sri_cli.models.matching import MATCHINGS
 from sri_cli.plotting.samples import write_samples
 from sri_cli.run import Workspace
 from tests.small_data import COUNTS, header, towers
@@ -172,6 +178,32 @@ def test_numbers_do_not_depend_on_chunks(
     for other in results[1:]:
         for metric, error in (("negative_elbo", 1e-2), ("ari_fg_attention", 1e-3)):
             assert value(other, metric) == pytest.approx(value(results[0], metric), abs=error)
+
+
+def test_what_another_order_costs(trained: TrainedRun) -> None:
+    task_data = trained.open_data()
+    task = SplitTask(trained, task_data, "test", 8, seed=0, precision="fp32")
+    gaps = matching_gaps(task)
+    assert gaps.keys() == {
+        (key, order)
+        for key in ("kl_slot", "elbo", "same")
+        for order in ("greedy", "hungarian", "sinkhorn", "random")
+    }
+    assert not gaps["elbo", "greedy"].any() and gaps["same", "greedy"].all()
+    changed = gaps["same", "random"] == 0
+    assert changed.any() and np.array_equal(gaps["kl_slot", "random"] != 0, changed)
+    # A model whose own matching is the other has the sum of both as its -ELBO.
+    context, bounds = Context(run_subject(trained), data_facts(task_data, "test"), 0), {}
+    for order in ("greedy", "hungarian"):
+        trained.model.match = MATCHINGS[order]
+        bounds[order] = value(bound_scores(task, context), "negative_elbo")
+    gap = bounds["hungarian"] - bounds["greedy"]
+    assert gaps["elbo", "hungarian"].mean() == pytest.approx(gap, abs=1e-2)
+
+
+def test_models_that_match_no_slots_have_no_order_to_exchange(workspace: Workspace) -> None:
+    result = sri_eval(workspace, "--run", "other", "--num", "2", "--metrics", "matching")
+    assert result.exit_code == 2 and "other" in result.stderr
 
 
 def test_images_without_foreground_are_counted(trained: TrainedRun) -> None:
