@@ -26,6 +26,7 @@ KEYS = {
     "fid": (("fid",), "generated"),
     "kid": (("kid",), "generated"),
     "sacc-estimate": (("sacc_estimate",), "generated"),
+    "shapes": (("shapes_difference", "shapes_"), "generated"),
     "order": (("order_iou", "order_information"), "scenes"),
     "ari": (("ari_fg",), "images"),
     "msc": (("msc_fg",), "images"),
