@@ -243,7 +243,11 @@ def test_roots_follow_the_environment(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.filterwarnings("ignore:sri-g has no settings")
-def test_the_examples_of_the_readme_run() -> None:
+def test_the_examples_of_the_readme_run(
+    workspace: Workspace, write_small_data: Callable[..., Path]
+) -> None:
+    write_small_data(workspace.data_path("demo-towers", 64), size=64)
+    workspace.data_path("demo-towers", 32).unlink()
     blocks = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
     assert blocks
     namespace: dict[str, Any] = {}

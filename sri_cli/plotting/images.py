@@ -88,7 +88,12 @@ def caption(image: Pixels, text: str) -> Pixels:
     assert spec is not None and spec.submodule_search_locations
     font = ImageFont.truetype(Path(spec.submodule_search_locations[0]) / FONT, TEXT_PX)
     width = max(image.shape[1], 30 * TEXT_PX)
-    parts = [text] if font.getlength(text) <= width else text.replace("; ", ";\n").split("\n")
+    parts: list[str] = []
+    for part in text.split("; "):
+        if parts and font.getlength(f"{parts[-1]}; {part}") <= width:
+            parts[-1] += f"; {part}"
+        else:
+            parts.append(part)
     lines = [line for part in parts for line in wrap_text(part, width, font.getlength)]
     top = MARGIN + len(lines) * LINE_PX + 10
     size = (width + 2 * MARGIN, top + image.shape[0] + MARGIN)

@@ -183,7 +183,7 @@ def test_quality_of_a_run_whose_checkpoints_are_measured(
     assert shown.exit_code == 0, shown.output
     result = json.loads(shown.stdout)
     (row,) = result["checkpoints"]  # with metrics, so that nothing is measured
-    log = read_log(SHIPPED)
+    log = read_log(SHIPPED["pretrained"])
     assert row["step"] == log[-1]["step"]
     seconds = row["minutes"] * 60
     batch, steps = 16, row["step"]

@@ -116,7 +116,8 @@ def test_recorded_measurements_are_of_the_newest_checkpoint(
     known, notes = show_recorded(workspace, ["tiny"])
     assert known == recorded(trained) == measured
     assert (
-        "--metrics ari,msc,mbo,miou,slots,order,stack-fd,sacc-estimate,shapes,kid,fid" in notes[0]
+        "--metrics ari,msc,mbo,miou,slots,order,matching,stack-fd,sacc-estimate,shapes,kid,fid"
+        in notes[0]
     )
     shown = sri_eval(workspace, "--run", "tiny", "--recorded", "--table", "markdown")
     assert "| sri-mog, tiny 32 px, 10 steps |" in shown.stdout
@@ -142,7 +143,10 @@ def test_a_table_measures_nothing_and_shows_the_largest_sample(
     results = json.loads(shown.stdout)["results"]
     assert results == known[: len(known) // 2]  # of 12 images
     (note,) = shown.stderr.splitlines()
-    assert "--metrics msc,mbo,miou,slots,elbo,order,stack-fd,sacc-estimate,shapes,kid,fid" in note
+    assert (
+        "--metrics msc,mbo,miou,slots,elbo,order,matching,stack-fd,sacc-estimate,shapes,kid,fid"
+        in note
+    )
     tables = [sri_eval(workspace, "--run", "tiny", "--table", *style) for style in ([], ["text"])]
     assert tables[0].stdout == tables[1].stdout
     assert "ARI-FG: 12 images" in " ".join(tables[0].stdout.split())
