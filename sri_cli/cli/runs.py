@@ -18,6 +18,7 @@ from sri_cli.strict_json import to_json
 if TYPE_CHECKING:
     from sri_cli.runs import Difference, Summary
 
+SHOWN = 4  # measurements of a run in the list
 SORTED_BY = {  # --sort -> the attribute of a Summary, and whether the largest comes first
     "date": ("time", True),
     "name": ("run", False),
@@ -65,10 +66,12 @@ def list_text(runs: list[Summary]) -> str:
         age = duration(max(0.0, (now - datetime.fromisoformat(one.time)).total_seconds()))
         best = {m["metric"]: m for m in sorted(one.metrics, key=sample_size)}
         values = [
-            f"{m['name']} {rounded(m['value'], name)}"
-            for name, m in best.items()
-            if name in COLUMNS and m["value"] is not None
+            f"{best[name]['name']} {rounded(best[name]['value'], name)}"
+            for name in COLUMNS
+            if name in best and best[name]["value"] is not None
         ]
+        if len(values) > SHOWN:
+            values[SHOWN - 1 :] = [f"and {len(values) - SHOWN + 1} more"]
         rows.append(
             [
                 one.run,
