@@ -34,7 +34,7 @@ def repeat_commands(
         verbs = ("sample", "order", "figure reconstructions")
         lines += [f"{sri} {verb} {run}" for verb in verbs]
         lines += [f"{sri} {words}" for words in eval_words(measured, run)]
-        if any(record["metric"] == "sacc" for record in measured):
+        if any(record["metric"] in ("sacc", "plausible_by_eye") for record in measured):
             lines.append(f"{sri} label-sacc {run}")
     options = " ".join(_run_option(workspace, trained) for trained, _ in runs)
     return [*lines, "", f"{sri} report {options}"]
