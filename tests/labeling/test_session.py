@@ -395,8 +395,8 @@ def test_folders_of_one_name_get_different_names(workspace: Workspace, tmp_path:
 def test_other_data_than_stacks_gives_a_warning(
     workspace: Workspace, capsys: pytest.CaptureFixture[str], write_small_data: Callable[..., Path]
 ) -> None:
-    rooms = write_small_data(workspace.data_root / "objects-room-32.h5")
-    prepare_session(workspace, ["tiny"], (), num=2, catch=2, data=str(rooms))
+    sprites = write_small_data(workspace.data_root / "multi-dsprites-32.h5")
+    prepare_session(workspace, ["tiny"], (), num=2, catch=2, data=str(sprites))
     assert "Warning" in capsys.readouterr().err
 
 
