@@ -61,7 +61,13 @@ def bench_quality(
         "stack_fd": next((row for row in rows if row["stack_fd"] < stack_fd), None),
     }
     goals = {"sacc_estimate": sacc, "stack_fd": stack_fd}
-    return {"run": str(ref.run_dir), "goals": goals, "reached": reached, "checkpoints": rows}
+    return {
+        "run": str(ref.run_dir),
+        "started_from": trained.extra.get("started_from"),  # whose training time is not known
+        "goals": goals,
+        "reached": reached,
+        "checkpoints": rows,
+    }
 
 
 def value_of(measurements: Iterable[Measurement], metric: str) -> float | None:
@@ -100,4 +106,6 @@ def quality_text(result: dict[str, Any]) -> str:
         row = result["reached"][key]
         when = f"after {row['minutes']:.0f} minutes, at step {row['step']:,}" if row else "not yet"
         lines.append(f"{goal}: {when}")
+    if result["started_from"]:
+        lines.append("The run started from other weights, whose training is not counted.")
     return "\n".join(lines)
