@@ -401,7 +401,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 SMALL_ERROR = 0.0017  # mean squared error, for image values in [0,1]
 # Slots for the most objects of the simulated data and for the background; else the recipe's.
-SMALL_SLOTS = {"demo-towers": 5, "shapestacks": 7, "objects-room": 6}
+SMALL_SLOTS = {"demo-towers": 5, "shapestacks": 7}
 
 # EMORL keeps its GECO, which is fast; its decoder and refinement take seconds a step. With
 # PyTorch's initial weights 300 steps come as far as 1500 with the published ones.

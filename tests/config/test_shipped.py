@@ -109,7 +109,7 @@ def test_small_has_slots_for_the_data_and_keeps_what_is_set() -> None:
         return load_recipe("sri-g", data, ["size=small", *words])
 
     names = ("demo-towers", "objects-room", "clevr6")
-    assert [small(data).model.slots for data in names] == [5, 6, 7]
+    assert [small(data).model.slots for data in names] == [5, 7, 8]
     words = ["model.slots=4", "train.geco_target=-0.35", "train.lr_decay_steps=0"]
     own = small("demo-towers", *words)
     assert (own.model.slots, own.train.geco_target, own.train.lr_decay_steps) == (4, -0.35, 0)
