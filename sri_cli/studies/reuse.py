@@ -1,6 +1,7 @@
 """Runs of earlier studies that are runs of this one: `runs_of` of a protocol.
 
-Where the folder of such a run is gone, its values in the summary of the earlier study count.
+Where the folder of such a run is gone, its values in the summary of the earlier study count; those
+in the summary of this study likewise, so that it goes on after its folders were lost or removed.
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ def with_reused_runs(workspace: Workspace, study: Study, data: DataFile) -> Stud
 
     Equal are all settings of the recipe, the seed, the number of steps and the images. Such a run
     is only measured. Of a run that has no folder any more, the values in the summary of its study
-    count if all that this study measures is there.
+    count if all that this study measures is there. A run of this study itself counts so as well,
+    if it has no folder at all.
     """
     earlier: list[tuple[dict[str, Any], Path]] = []
     values: dict[tuple[str, int], dict[str, Any]] = {}
+    own = _recorded(study.folder, study, data)
     for name in study.protocol.runs_of:
         folder = workspace.runs_root / f"study-{name}"
         runs, summary = list(_finished(folder, data)), _recorded(folder, study, data)
@@ -43,7 +46,7 @@ def with_reused_runs(workspace: Workspace, study: Study, data: DataFile) -> Stud
             print(f"Note: {folder} has no finished run of these images", file=sys.stderr)
         earlier += runs
         values = summary | values
-    if not earlier and not values:
+    if not (earlier or values or own):
         return study
     reused, recorded = {}, {}
     for run in study.runs():
@@ -55,6 +58,8 @@ def with_reused_runs(workspace: Workspace, study: Study, data: DataFile) -> Stud
             reused[run.name] = equal[0]
         elif key in values:
             recorded[run.name] = values[key]
+        elif key in own and not run.run_dir.exists():  # else begun, or diverged and tried again
+            recorded[run.name] = own[key]
     return replace(study, reused=reused, recorded=recorded)
 
 

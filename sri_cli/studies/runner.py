@@ -396,7 +396,7 @@ def plan_study(
     measure = measure and (queue is None or queue.name == "local")  # a login node says nothing
     study = read_study(workspace, name_or_file)
     protocol, data = study.protocol, data_path(workspace, study)
-    if protocol.runs_of and data.is_file():
+    if data.is_file():
         study = with_reused_runs(workspace, study, DataFile(data))
     statuses = [status_of(study, run) for run in study.runs(systems, seeds)]
     slots = choose_slots(jobs, threads)

@@ -281,6 +281,10 @@ def test_values_that_an_earlier_study_recorded_count_where_its_runs_are_gone(
     assert values_of(study, statuses)["order-mi"] == {("sri-mog", 0): 0.4}
     for other in ({"steps": 5}, {"metrics": {"elbo": 8, "order": 3}}, {"split": "val"}):
         assert not recorded(**other).recorded
+    own = read(tmp_path, name="earlier", seeds=[0, 1])  # itself, all its folders lost
+    assert list(with_reused_runs(workspace, own, data).recorded) == ["sri-mog-seed-0"]
+    own.runs()[0].run_dir.mkdir()  # begun anew
+    assert not with_reused_runs(workspace, own, data).recorded
     summary["data"]["sha256"] = "0" * 64
     (folder / "summary.json").write_text(json.dumps(summary))
     assert not recorded().recorded
