@@ -73,7 +73,7 @@ def command(
     workspace: Workspace = ctx.obj
     if summary:
         reject(ctx, OF_LABELLING, "with --summary")
-        weights = run_weights(workspace, runs)
+        models = run_weights(workspace, runs)
     else:
         from sri_cli.labeling.app import serve
         from sri_cli.labeling.scenes import prepare_session
@@ -82,8 +82,8 @@ def command(
         folder = prepare_session(workspace, runs, folders, num, seed, catch, data)
         click.echo(f"rater {rater}, session {folder}", err=True)
         serve(open_session(folder, rater), port, not no_browser)
-        weights, folders = [model.weights for model in read_session(folder).models], ()
-    facts = summarise(workspace, weights, folders)
+        models, folders = {one.weights: one.name for one in read_session(folder).models}, ()
+    facts = summarise(workspace, models, folders)
     click.echo(to_json(facts) if as_json else summary_text(facts))
 
 

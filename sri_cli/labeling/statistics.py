@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sri_cli.console import format_table
@@ -166,20 +167,22 @@ def rated_scenes(labels: Path, weights: str) -> list[RatedScene]:
 
 def summarise(
     workspace: Workspace,
-    weights: Collection[str] = (),
+    models: Mapping[str, str] = MappingProxyType({}),
     folders: Sequence[Path] = (),
 ) -> Facts:
-    """The summary of models by weights and of image folders (neither: of all that were judged),
-    as --json prints it. S-Acc of finished models is added to the metrics.jsonl of their runs.
+    """The summary of models (weights -> name) and of image folders (neither: of all that were
+    judged), as --json prints it. S-Acc of finished models is added to the metrics.jsonl of their
+    runs.
 
     Raises SriError where nothing was judged.
     """
     labels = workspace.runs_root / FOLDER
     decks = read_sessions(labels)
-    selected = {*weights, *(str(folder.resolve()) for folder in folders)}
+    selected = {*models, *(str(folder.resolve()) for folder in folders)}
     if selected:
         names = {m.weights: m.subject.get("images", m.weights) for d in decks for m in d.models}
-        for name in selected - {*names, *names.values()}:
+        for own in selected - {*names, *names.values()}:
+            name = models.get(own, own)
             raise SriError(f"no scenes of {name} were judged yet", "sri label-sacc")
         selected = {own for own, name in names.items() if own in selected or name in selected}
         decks = [deck for deck in decks if any(m.weights in selected for m in deck.models)]
@@ -189,10 +192,9 @@ def summarise(
     if not ratings:
         raise SriError(f"no scenes were judged in {labels} yet", "sri label-sacc")
     doubts = {one["rater"]: one["warning"] for one in catch if one["warning"]}
-    models = [model_facts(one, doubts) for one in ratings]
+    facts = [model_facts(one, doubts) for one in ratings]
     paths = [
-        record(workspace, one, model["together"])
-        for one, model in zip(ratings, models, strict=True)
+        record(workspace, one, model["together"]) for one, model in zip(ratings, facts, strict=True)
     ]
     comparison = None
     if len(ratings) == 2:
@@ -202,7 +204,7 @@ def summarise(
             QUESTIONS[name].definition for name in dict.fromkeys(one.question for one in ratings)
         ),
         "share": "S-Acc, %" if {one.question for one in ratings} == {STACKS} else "plausible, %",
-        "models": models,
+        "models": facts,
         "agreement": agreement_facts(ratings, doubts),
         "comparison": comparison,
         "catch": catch,
@@ -210,9 +212,9 @@ def summarise(
     }
 
 
-def run_weights(workspace: Workspace, runs: Sequence[str]) -> list[str]:
-    """The weights by which the newest checkpoints of runs are known in sessions."""
-    return [model_digest(open_run(workspace, run)) for run in runs]
+def run_weights(workspace: Workspace, runs: Sequence[str]) -> dict[str, str]:
+    """The weights by which the newest checkpoints of runs are known in sessions -> the run."""
+    return {model_digest(open_run(workspace, run)): run for run in runs}
 
 
 def catch_facts(ratings: Ratings, decks: Sequence[Deck]) -> list[Facts]:

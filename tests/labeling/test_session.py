@@ -416,7 +416,7 @@ def test_other_data_than_stacks_gives_a_warning(
         (["--summary"], "labels"),
         (["--summary", "--port", "0"], "--port"),
         (["--summary", "--num", "100"], "--num"),
-        (["--summary", "--run", "tiny"], "no scenes"),
+        (["--summary", "--run", "tiny"], "no scenes of tiny "),
         (["--summary", "--images", "empty"], "empty"),
     ],
 )

@@ -163,7 +163,7 @@ def test_two_models_are_compared_by_each_rater(empty: Workspace) -> None:
 def test_a_summary_of_chosen_models(empty: Workspace) -> None:
     judge(session(empty, "a", "b", "c", num=4), "Ann", first(1, 2, 3))
     assert summarise(empty)["comparison"] is None
-    facts = summarise(empty, ["weights of a", "weights of c"])
+    facts = summarise(empty, {"weights of a": "a", "weights of c": "c"})
     assert facts["comparison"]["models"] == ["a", "c"]
 
 
@@ -236,7 +236,7 @@ def test_rooms_and_tables_have_a_question_and_a_share_of_their_own(
     assert again == folder and prepare_session(workspace, ["tiny"], (), num=4) != folder
     opened = judge(folder, "Ann", lambda item: "implausible" if item.index == 0 else "plausible")
     assert opened.question == QUESTIONS[SCENES]
-    facts = summarise(workspace, [read_sessions(folder.parent)[0].models[0].weights])
+    facts = summarise(workspace, {read_sessions(folder.parent)[0].models[0].weights: "run"})
     assert "S-Acc" not in summary_text(facts) and facts["models"][0]["together"]["value"] == 0.75
     (one,) = facts["catch"]
     assert one["sound"]["judged"] == one["broken"]["judged"] == 3
