@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @click.option(
     "--run",
     metavar="DIR",
-    show_default="runs/<recipe>-<data set>",
+    show_default="runs/<recipe>-<data set>[-<size>]",
     shell_complete=completion.runs,
     help="Run folder.",
 )
