@@ -289,22 +289,27 @@ def _resolve(
     merged = deepcopy(tree)
     if data is not None:
         merged["data"] = data
-    block = dict(blocks.get(str(data if data in blocks else tree.get("data"))) or {})
+    own = str(data if str(data) in blocks else tree.get("data"))
+    block = dict(blocks.get(own) or {})
     of_sizes = {size: block.pop(size, {}) for size in SIZES}
     _merge(merged, block)
-    size_before, size = merged.get("size", "paper"), assignments.get("size")
-    if size_before in SIZES and size not in (None, size_before):
+    size_before, size = str(merged.get("size", "paper")), str(assignments.get("size", "paper"))
+    if size_before in SIZES and "size" in assignments and size != size_before:
         fault = f"size={size}: this recipe is of size {size_before} already"
         return None, [f"{fault}; name the one that it came from"]
     _assign_all(merged, assignments)
     # Only the command line shrinks, and only once: `size: tiny` in a run's own recipe says that
     # its values are shrunk already, and perhaps changed since.
-    sections = [merged.get(name) for name in ("model", "train")]
-    if size in SIZES and size_before == "paper" and all(isinstance(p, dict) for p in sections):
+    if size in SIZES and size_before == "paper":
+        try:  # `shrink` computes with values, which may not fit together before it
+            Recipe.model_validate(merged, context=TRAINED)
+        except ValidationError as error:
+            if any(fault["type"] != "value_error" for fault in error.errors()):
+                return None, faults_of(error)
         shrink(merged, size)
         _merge(merged, of_sizes[size])
         _assign_all(merged, assignments)
-        if size == "small" and "train.lr_decay_steps" not in assignments:
+        if size == "small" and not {"train.lr_decay_steps", "train.lr_half_life"} & {*assignments}:
             train = merged["train"]
             train["lr_decay_steps"] = max(train["steps"] - train["lr_warmup"], 0)
     try:

@@ -425,7 +425,8 @@ def shrink(tree: dict[str, Any], size: str) -> None:
         if emorl:
             tree[section] |= EMORL_SHRUNK[section]
     if size == "small":
-        model["slots"] = SMALL_SLOTS.get(tree["data"], model["slots"])
+        usual = model.get("slots", ModelSection.model_fields["slots"].default)
+        model["slots"] = SMALL_SLOTS.get(tree["data"], usual)
         if train.get("geco_target") is not None and not emorl:
             fields = ModelSection.model_fields
             std, normalised = (model.get(key, fields[key].default) for key in ("std", "normalised"))

@@ -177,8 +177,9 @@ def note_on_settings(
     ]
     if not borrowed:
         return None
+    usual_data = f" and uses those for {known[0]}" if known else ""
     return (
-        f"{recipe_name} has no settings for {recipe.data} and uses those for {known[0]}:"
+        f"{recipe_name} has no settings for {recipe.data}{usual_data}:"
         f" {' '.join(borrowed)} at {size} px; `sri prepare show {shlex.quote(data)}` suggests"
         " values"
     )
@@ -297,8 +298,10 @@ def find_checkpoint(run_dir: Path, recipe: Recipe, data: Mapping[str, Any]) -> C
         if key not in FREE_KEYS and before.get(key) != after.get(key)
     ]
     if changes:
-        raise RunChanged(
-            f"{run_dir} was trained otherwise: {'; '.join(changes)}",
-            "undo the change to resume it, or start another run: --new, or --run DIR",
-        )
+        fix = "undo the change to resume it, or start another run: --new, or --run DIR"
+        key = "train.lr_decay_steps"
+        if recipe.size == "small" and [one.split()[0] for one in changes] == [key]:
+            # The size ends the decay with the last step, which was another.
+            fix = f"to train it further keep its schedule: {key}={before[key]}"
+        raise RunChanged(f"{run_dir} was trained otherwise: {'; '.join(changes)}", fix)
     return saved

@@ -114,6 +114,8 @@ def test_small_has_slots_for_the_data_and_keeps_what_is_set() -> None:
     own = small("demo-towers", *words)
     assert (own.model.slots, own.train.geco_target, own.train.lr_decay_steps) == (4, -0.35, 0)
     assert small("clevr6", "train.steps=200").train.lr_decay_steps == 0  # ends in the warm-up
+    halved = small("clevr6", "train.lr_half_life=500").train
+    assert (halved.lr_half_life, halved.lr_decay_steps) == (500, 0)
 
 
 def test_tiny_of_a_data_set_with_settings_for_it() -> None:

@@ -201,6 +201,17 @@ def test_a_changed_recipe_stops_with_the_differences(tmp_path: Path, data: DataF
     assert "--run" in (caught.value.hint or "")
 
 
+def test_a_small_run_is_trained_further_by_its_own_schedule(tmp_path: Path, data: DataFile) -> None:
+    def of_size_small(steps: int, decay: int) -> Recipe:
+        return small(steps=steps, lr_decay_steps=decay).model_copy(update={"size": "small"})
+
+    train(of_size_small(1, 1), data, tmp_path)
+    with pytest.raises(run_folder.RunChanged) as caught:
+        train(of_size_small(2, 2), data, tmp_path)
+    assert "train.lr_decay_steps=1" in (caught.value.hint or "")
+    assert train(of_size_small(2, 1), data, tmp_path).step == 2
+
+
 def test_other_logging_and_more_steps_are_no_change(tmp_path: Path, data: DataFile) -> None:
     train(small(steps=1), data, tmp_path)
     free = {"log_every": 2, "checkpoint_every": 7, "keep_checkpoints": 1, "precision": "bf16"}
