@@ -94,8 +94,12 @@ def checkpoints_in(run_dir: Path) -> list[Path]:
 
 
 def newest_time(run_dir: Path) -> float:
-    """The modification time of the run's newest checkpoint, in seconds."""
-    return max(path.stat().st_mtime for path in checkpoints_in(run_dir))
+    """The modification time of the run's newest checkpoint, in seconds; 0 for none."""
+    times = [0.0]
+    for path in checkpoints_in(run_dir):
+        with suppress(FileNotFoundError):  # a training removes old ones
+            times.append(path.stat().st_mtime)
+    return max(times)
 
 
 def checkpoint_path(run_dir: Path, step: int) -> Path:

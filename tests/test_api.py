@@ -170,6 +170,8 @@ WRONG = [
     lambda m, s: sri_cli.open_data("towers"),
     lambda m, s: sri_cli.open_data("demo-towers")["tests"],
     lambda m, s: sri_cli.evaluate(m, ["fidd"]),
+    lambda m, s: sri_cli.evaluate(m, ["elbo"], num=0),
+    lambda m, s: sri_cli.evaluate(m, ["fid"], num=-1),
     lambda m, s: sri_cli.train("sri-mogg"),
     lambda m, s: sri_cli.train("sri-mog", {"train.rate": 1}),
 ]

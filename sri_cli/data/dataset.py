@@ -292,10 +292,10 @@ class Split:
         values: NDArray[Any] = self._read(lambda group: group["factors"][name][()])
         return values
 
-    def pick(self, count: int, seed: int = 0) -> NDArray[np.intp]:
-        """Sorted indices of `count` random images (or of all, if there are fewer)."""
+    def pick(self, count: int) -> NDArray[np.intp]:
+        """Sorted indices of `count` random images, always the same, or of all if they are fewer."""
         number = min(count, len(self))
-        return np.sort(np.random.default_rng(seed).choice(len(self), number, replace=False))
+        return np.sort(np.random.default_rng(0).choice(len(self), number, replace=False))
 
     def _read(self, read: Callable[[h5py.Group], Any]) -> Any:
         with self._data.open() as file, self._data.reading(self._name):

@@ -115,8 +115,8 @@ def find_data_file(workspace: Workspace, name_or_file: str, size: int | None) ->
 
 
 def _as_item(value: Any) -> Any:
-    """A factor of one image as a tensor, or as text."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
+    """A factor of one image as a tensor, as text, or as a list of texts."""
     array = np.asarray(value)
+    if array.dtype.kind == "S":
+        return np.char.decode(array, "utf-8", "replace").tolist()
     return torch.from_numpy(np.array(array, array.dtype.newbyteorder("=")))

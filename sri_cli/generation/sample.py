@@ -49,7 +49,7 @@ def decode_drawn(model: SlotVAE, slots: Tensor, latent: Tensor | None) -> DrawnS
 
 
 def decode_slots(
-    model: SlotVAE, slots: Tensor, latent: Tensor | None = None, precision: str = "auto"
+    model: SlotVAE, slots: Tensor, latent: Tensor | None = None
 ) -> Iterator[DrawnScene]:
     """Decode slots [N,K,D] in chunks that fit into memory; `latent` [N,S] is passed through.
 
@@ -63,7 +63,7 @@ def decode_slots(
         rows = slice(start, start + count)
         return decode_drawn(model, slots[rows].to(device), None if latent is None else latent[rows])
 
-    return checked(in_chunks(decode, len(slots), size, device, precision))
+    return checked(in_chunks(decode, len(slots), size, device))
 
 
 def sample_noise(

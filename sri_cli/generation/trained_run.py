@@ -13,6 +13,7 @@ import torch
 from sri_cli.checkpoint import checkpoint_path, newest_good
 from sri_cli.config.load import recipe_from_dict
 from sri_cli.config.schema import Recipe
+from sri_cli.console import warn
 from sri_cli.data.dataset import DataFile
 from sri_cli.device import choose_device, keep_freed_memory
 from sri_cli.errors import SriError
@@ -72,17 +73,23 @@ class TrainedRun:
     def open_data(self, name: str | None = None) -> DataFile:
         """The data file of this name or path, by default the one that it was trained on.
 
-        Each file is opened once. If the file was moved, its data set's name is looked up instead.
+        Each file is opened once. If the file was moved, its data set's name is looked up instead;
+        if it was made anew with other images, a note says so.
 
         Raises:
             SriError: if there is no such file.
         """
         if name not in self._files:
-            recorded = Path(self.extra.get("source", {}).get("file", ""))
-            if name is not None or not recorded.is_file():
-                size = self.recipe.model.image_size
-                recorded = self.workspace.find_data(name or self.data_name, size)
-            self._files[name] = DataFile(recorded)
+            path = Path(self.extra.get("source", {}).get("file", ""))
+            is_recorded = name is None and path.is_file()
+            if not is_recorded:
+                path = self.workspace.find_data(
+                    name or self.data_name, self.recipe.model.image_size
+                )
+            file = self._files[name] = DataFile(path)
+            content = self.extra.get("data", {}).get("content", "")
+            if is_recorded and not str(file.attrs["sha256"]).startswith(content):
+                warn(f"Note: {path} holds other images than {self.run_dir.name} was trained on")
         return self._files[name]
 
 

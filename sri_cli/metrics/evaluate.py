@@ -110,8 +110,7 @@ def evaluate_all(
     Raises:
         SriError: for runs, data, weights or numbers that are missing or do not fit.
     """
-    if num is not None and num < 1:
-        raise SriError(f"--num {num}: the number of images must be at least 1", "--num 320")
+    check_num(num)
     networks = networks or ImageMetrics(workspace.data_root / CACHE)
     of_runs, of_folders = metrics or METRICS, metrics or ("fid",)
     trained = open_runs(workspace, runs, folders, dynamic_slots)
@@ -195,6 +194,7 @@ def check_run(
     trained: TrainedRun, data: DataFile, metrics: Sequence[str], split: str, num: int | None
 ) -> None:
     """SriError unless the split fits the model, and has the masks and counts that metrics need."""
+    check_num(num)
     if "matching" in metrics:
         check_matches(trained)
     data.check_size(trained.recipe.model.image_size)
@@ -207,6 +207,12 @@ def check_run(
         )
     if DISTANCES & set(metrics) and num is not None:
         check_count(num)
+
+
+def check_num(num: int | None) -> None:
+    """SriError for a number of images below 1."""
+    if num is not None and num < 1:
+        raise SriError(f"--num {num}: the number of images must be at least 1", "--num 320")
 
 
 def check_matches(trained: TrainedRun) -> None:

@@ -223,7 +223,7 @@ def _of_array(path: Path) -> ImageSource:
 
     def read(start: int, stop: int) -> Images:
         with _problems(path):
-            return np.asarray(images[start:stop])
+            return np.ascontiguousarray(images[start:stop])
 
     return ImageSource(shape[0], shape[1], read)
 

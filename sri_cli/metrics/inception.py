@@ -47,11 +47,10 @@ class Inception:
         digest: str,
         weights: Mapping[str, Tensor],
         device: torch.device | None = None,
-        batch: int | None = None,
     ) -> None:
         self.name, self.digest = name, digest
         self.device = device or torch.device("cpu")
-        self.batch = batch or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
+        self.batch = CPU_BATCH if self.device.type == "cpu" else GPU_BATCH
         network = PoolFeatures(weights).eval().to(self.device)
         self.network = network.to(memory_format=torch.channels_last)
 
@@ -164,12 +163,12 @@ def _hint(path: Path) -> str:
     return f"download {REMOTE.url} to {path}; --features random needs no weights (and is no FID)"
 
 
-def random_inception(device: torch.device | None = None, seed: int = 0) -> Inception:
-    """The same network with random weights, a function of the seed: the whole path, offline.
+def random_inception(device: torch.device | None = None) -> Inception:
+    """The same network with random weights, always the same: the whole path, offline.
 
     Its distances are comparable among themselves, never with any FID.
     """
-    weights = random_weights(seed)
+    weights = random_weights(seed=0)
     digest = hashlib.sha256()
     for name, value in weights.items():
         digest.update(name.encode())

@@ -151,7 +151,8 @@ def segmentation_scores(
         "without_foreground": int((objects == 0).sum()),
         "one_object": int((objects == 1).sum()),
     }
-    several = {**counts, "images": int((objects > 1).sum()), "without_foreground": 0}
+    several = {"images": int((objects > 1).sum()), "without_foreground": 0, "one_object": 0}
+    slots = None if task.model.dynamic_slots else task.model.num_slots
     how = "; dynamic slots" * task.model.dynamic_slots
     how += "" if task.void_label is None else f"; void label {task.void_label} left out"
     records = []
@@ -162,7 +163,7 @@ def segmentation_scores(
         protocol += f"; {USED}" * of_slots
         if metric in ("slots_exact", "slots_difference"):
             protocol += "; needed: one for each object and one for the background"
-        measured = partial(context.measurement, protocol=protocol, slots=task.model.num_slots)
+        measured = partial(context.measurement, protocol=protocol, slots=slots)
         name = SEGMENTATION[metric] + " attention" * bool(attention)
         value = share_estimate(scores) if metric == "slots_exact" else mean_estimate(scores)
         own = {"images": len(objects)} if of_slots else counts
@@ -203,9 +204,8 @@ def bound_scores(task: SplitTask, context: Context) -> list[Measurement]:
     values = {name: mean_estimate(nats) for name, nats in task.run(compute).items()}
     total = values.pop("")
     model, normalised = task.model, task.trained.recipe.model.normalised
-    measured = partial(
-        context.measurement, counts={"images": len(task.chosen)}, slots=model.num_slots
-    )
+    slots = None if model.dynamic_slots else model.num_slots
+    measured = partial(context.measurement, counts={"images": len(task.chosen)}, slots=slots)
     how = "one posterior sample an image, every weight 1" + "; dynamic slots" * model.dynamic_slots
     constant = "" if normalised else "; the likelihood as it was trained, without its constant"
     low, bits, high = (

@@ -35,6 +35,7 @@ NOT_LEARNED = (
     "seed",
     "steps",
     "precision",
+    "compile",
     "log_every",
     "checkpoint_every",
     "keep_checkpoints",

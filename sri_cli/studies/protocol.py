@@ -30,12 +30,12 @@ from sri_cli.config.load import (
     with_old_keys,
 )
 from sri_cli.config.registry import study_path
-from sri_cli.config.schema import Count, Recipe, Section, describe_keys, flatten
+from sri_cli.config.schema import Count, Recipe, Section, describe_keys, flatten, without_effect
 from sri_cli.config.strict_yaml import read_yaml, write_yaml
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError, did_you_mean
 from sri_cli.metrics.evaluate import MAX_ORDER_SCENES
-from sri_cli.metrics.records import ALL
+from sri_cli.metrics.records import ALL, DISTANCES
 from sri_cli.run import Workspace
 from sri_cli.strict_json import from_json, to_json
 
@@ -44,6 +44,7 @@ STUDY_FILE = "study.json"  # what its runs were made by
 SUMMARY_FILE = "summary.json"  # its results
 LONGEST_VALUE = 60  # characters of a changed value in an error
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+NEED_TWO = {*DISTANCES, "shapes", "order"}  # metrics that need two images or scenes
 SET_BY_STUDY = {"train.steps", "train.batch", "train.seed", "name", "data"}
 
 
@@ -166,6 +167,8 @@ class Protocol(Section):
         for name in self.metrics:
             if name not in ALL:
                 yield f"metrics.{name}: unknown metric{did_you_mean(name, ALL)}"
+            elif name in NEED_TWO and self.metrics[name] < 2:
+                yield f"metrics.{name}: at least 2"
         if self.metrics.get("order", 0) > MAX_ORDER_SCENES:
             yield f"metrics.order: at most {MAX_ORDER_SCENES} scenes, every pair is compared"
         if len(set(self.seeds)) < len(self.seeds):
@@ -382,8 +385,12 @@ def read_study(workspace: Workspace, name_or_file: str) -> Study:
                 recipes[name] = _resolved(protocol, name, sources[point.system])
             except SriError as error:
                 several = error.faults if isinstance(error, RecipeFaults) else [error.message]
-                for fault in several:
-                    of_recipes.setdefault(fault, []).append(point.system)
+            else:
+                useless = without_effect(recipes[name].model.model_dump())
+                matches = "order" not in useless or "matching" not in protocol.metrics
+                several = [] if matches else ["metrics.matching: it matches no slots"]
+            for fault in several:
+                of_recipes.setdefault(fault, []).append(point.system)
         for fault, systems in of_recipes.items():
             faults.append(f"systems.{', '.join(dict.fromkeys(systems))}: {fault}")
     if faults:

@@ -64,7 +64,10 @@ def with_reused_runs(workspace: Workspace, study: Study, data: DataFile) -> Stud
 
 
 def _recorded(folder: Path, study: Study, data: DataFile) -> dict[tuple[str, int], dict[str, Any]]:
-    """(digest of the recipe, seed) -> the entry of a run in the summary in a study's folder."""
+    """(digest of the recipe, seed) -> the entry of a run in the summary in a study's folder.
+
+    In a summary by the same protocol a system's recipe is the same, whatever its description says.
+    """
     try:
         summary = from_json((folder / SUMMARY_FILE).read_bytes())
     except (OSError, ValueError):
@@ -83,7 +86,10 @@ def _recorded(folder: Path, study: Study, data: DataFile) -> dict[tuple[str, int
             for prefixes, count in [KEYS[metric]]
         )
         if run["diverged"] or (complete and run["step"] == summary["steps"]):
-            digest = summary["systems"][run["system"]]["recipe_sha256"]
+            system = run["system"]
+            digest = summary["systems"][system]["recipe_sha256"]
+            if summary.get("protocol_sha256") == study.digest():
+                digest = study.recipe_digest(system)
             origin = {"run_of": run.get("run_of", summary["study"]), "metrics": measured}
             entries[digest, run["seed"]] = run | origin
     return entries

@@ -8,7 +8,7 @@ from typing import Any
 
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
-from sri_cli.metrics.records import Measurement, read_records
+from sri_cli.metrics.records import Measurement, other_features, read_records
 from sri_cli.run import LOG_NAME, checkpoints_in
 from sri_cli.strict_json import from_json
 from sri_cli.studies.protocol import Study, StudyRun
@@ -85,7 +85,7 @@ def status_of(study: Study, run: StudyRun, data: DataFile | None = None) -> RunS
         )
     measured = {}
     if data is not None and step == steps:
-        measured = _measured(study, data, read_records(run.run_dir), step)
+        measured = _measured(study, run, data, read_records(run.run_dir))
     missing = {
         metric: num
         for metric, num in study.protocol.metrics.items()
@@ -111,27 +111,28 @@ def _recorded_status(run: StudyRun, entry: Mapping[str, Any]) -> RunStatus:
 
 
 def _measured(
-    study: Study, data: DataFile, records: list[Measurement], step: int
+    study: Study, run: StudyRun, data: DataFile, records: list[Measurement]
 ) -> dict[str, Measurement]:
-    """key -> the newest measurement by the protocol, of the weights of this step."""
-    split, sha256 = study.protocol.split, str(data.attrs["sha256"])
+    """key -> the newest measurement by the protocol, of the weights of the last step.
+
+    What was measured by hand in other features, or with dynamic slots, is of another protocol.
+    """
+    recipe = run.recipe
+    expected_of = (recipe.train.steps, recipe.model.slots, str(data.attrs["sha256"]))
 
     def fits(m: Measurement) -> bool:
         source = m["data"] or {}
-        conditions = (
-            m["subject"].get("step"),
-            source.get("sha256"),
-            source.get("split"),
-            m["seed"],
-        )
-        return conditions == (step, sha256, split, EVALUATION_SEED)
+        of = (m["subject"].get("step"), m["slots"], source.get("sha256"))
+        how = (source.get("split"), m["seed"])
+        same = of == expected_of and how == (study.protocol.split, EVALUATION_SEED)
+        return same and not other_features(m)
 
     fitting = [m for m in records if fits(m)]
     model = fitting[-1]["subject"]["model"] if fitting else None
     measured: dict[str, Measurement] = {}
     for metric, num in study.protocol.metrics.items():
         prefixes, count = KEYS[metric]
-        expected = min(num, data.counts[split]) if count == "images" else num
+        expected = min(num, data.counts[study.protocol.split]) if count == "images" else num
         for m in fitting:
             same = m["subject"]["model"] == model and m["counts"].get(count) == expected
             if same and m["metric"].startswith(prefixes):

@@ -68,8 +68,10 @@ def with_weights_of(workspace: Workspace, source: str, recipe: Recipe) -> tuple[
             not finite.
     """
     step = new_step(recipe, torch.device("cpu"))
-    read = from_official if is_official(source) else from_run
-    weights, origin = read(workspace, source, recipe, step)
+    if is_official(source):
+        weights, origin = from_official(source, recipe, step)
+    else:
+        weights, origin = from_run(workspace, source, recipe, step)
     step.model.load_state_dict(weights)
     return step, origin
 
@@ -87,7 +89,13 @@ def from_run(
     saved = checkpoints.newest_good(ref.run_dir, ref.checkpoint)
     if saved is None:
         raise SriError(f"run {ref.run_dir} has no checkpoint yet", "name another run")
-    weights, expected = saved.weights(), step.model.state_dict()
+    expected = step.model.state_dict()
+    # EMORL's refinement steps are a setting of the training.
+    settings = {name for name in expected if name.endswith("_extra_state")}
+    weights = {
+        name: expected[name] if name in settings else tensor
+        for name, tensor in saved.weights().items()
+    }
     shared = [name for name in expected if name in weights]
     shapes = {name: (list(weights[name].shape), list(expected[name].shape)) for name in shared}
     faults = {
@@ -126,7 +134,7 @@ def from_run(
 
 
 def from_official(
-    workspace: Workspace, source: str, recipe: Recipe, step: TrainStep
+    source: str, recipe: Recipe, step: TrainStep
 ) -> tuple[Mapping[str, Tensor], Origin]:
     """The weights of an official file under our names, checked against the model."""
     official, system = read_official(Path(source)), recipe.model.system

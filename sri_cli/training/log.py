@@ -62,12 +62,19 @@ class RunLog:
             lines = "".join(to_json(record) + "\n" for record in records)
             write_atomic(self.path, lines.encode())
         for tracker in self.trackers:
-            tracker.rewind(step)
+            if tracker.is_open:
+                tracker.rewind(step)
+            else:
+                tracker.step = min(tracker.step, step)
 
     def close(self, finished: bool = False, checkpoint: Path | None = None) -> None:
         """Close the trackers, with the newest checkpoint and whether the training is complete."""
         while self.trackers:
             tracker = self.trackers.pop()
+            if finished and tracker.retry_at:  # what it missed; nobody runs the command again
+                tracker.retry_at = 0.0
+                with suppress(SriError):
+                    self._update(tracker, None)
             if tracker.is_open:
                 try:
                     tracker.close("FINISHED" if finished else "KILLED", checkpoint)

@@ -70,6 +70,7 @@ def test_what_is_unknown_is_left_out(tmp_path: Path) -> None:
 def test_text_and_numbers_are_factors(tmp_path: Path) -> None:
     path, counts = tmp_path / "text-32.h5", dict.fromkeys(SPLITS, 2)
     factors = {"shape": np.array(["cube", "ball"]), "flag": np.array([True, False])}
+    factors["parts"] = np.array([["lid", "base"], ["rim", ""]])
     with DataFileWriter(path, header("text", 32, counts)) as writer:
         for split in SPLITS:
             writer.append(split, np.zeros((2, 32, 32, 3), np.uint8), None, factors)
@@ -77,6 +78,8 @@ def test_text_and_numbers_are_factors(tmp_path: Path) -> None:
     (batch,) = DataLoader(OpenedData(DataFile(path))["val"], batch_size=2)
     assert batch["factors"]["shape"] == ["cube", "ball"]
     assert batch["factors"]["flag"].tolist() == [True, False]
+    items = OpenedData(DataFile(path))["train"]
+    assert [items[i]["factors"]["parts"] for i in range(2)] == [["lid", "base"], ["rim", ""]]
 
 
 def test_a_name_in_several_sizes_needs_one(tmp_path: Path) -> None:

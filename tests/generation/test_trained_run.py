@@ -39,7 +39,10 @@ def test_a_data_file_is_opened_once(trained: TrainedRun, workspace: Workspace) -
 
 
 def test_a_run_remembers_its_data_file(
-    workspace: Workspace, tmp_path: Path, write_small_data: Callable[..., Path]
+    workspace: Workspace,
+    tmp_path: Path,
+    write_small_data: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Also where a name is not enough: a file of the user's own."""
     own = write_small_data(tmp_path / "mine-32.h5")
@@ -48,6 +51,11 @@ def test_a_run_remembers_its_data_file(
     trained = open_run(workspace, "mine")
     assert (trained.step, trained.checkpoint.name) == (1, "step-000000001")
     assert trained.open_data().path.resolve() == own
+    assert "Note" not in capsys.readouterr().err
+    own.unlink()
+    write_small_data(own, images=20)
+    open_run(workspace, "mine").open_data()
+    assert "other images" in capsys.readouterr().err
     own.unlink()
     trained = open_run(workspace, "mine")
     assert trained.caption == "mine, simulated" and trained.title.startswith("mine, step 1")

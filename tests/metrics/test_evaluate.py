@@ -221,7 +221,7 @@ def test_images_without_foreground_are_counted(trained: TrainedRun) -> None:
     }
     assert "1 without foreground" in evaluation_text(records)
     several = next(m for m in records if m["metric"] == "ari_fg_several")
-    assert several["counts"]["images"] == 15 - one
+    assert several["counts"] == {"images": 15 - one, "without_foreground": 0, "one_object": 0}
     # An image of one object scores 0 or 1: the mean of all is theirs and that of the others.
     rest = 15 * value(records, "ari_fg") - (15 - one) * several["value"]
     assert rest == pytest.approx(round(rest), abs=1e-9) and 0 <= round(rest) <= one
@@ -278,6 +278,7 @@ def test_dynamic_slots_are_in_the_protocol(workspace: Workspace) -> None:
     assert all("dynamic slots" in m["protocol"] for m in free)
     assert not any("dynamic slots" in m["protocol"] for m in plain)
     assert np.isfinite([m["value"] for m in free]).all()
+    assert {m["slots"] for m in free} == {None} and {m["slots"] for m in plain} != {None}
 
 
 def test_dynamic_slots_of_a_model_that_has_none(workspace: Workspace) -> None:
@@ -364,6 +365,12 @@ def test_real_images_have_the_shapes_of_real_images(workspace: Workspace, tmp_pa
     assert all(m["low"] <= m["value"] <= m["high"] for m in records)
     assert records[0]["counts"].items() >= {"real": 16, "generated": 16}.items()
     assert records[-1]["counts"]["blocks"] == blocks.sum()
+    other = tmp_path / "tables.h5"  # its codes are of other shapes, and it has more objects
+    with DataFileWriter(other, header("clevr10", 32, {"train": 0, "val": 0, "test": 16})) as writer:
+        writer.append("test", images, masks, {"shapes": np.zeros((16, 10), np.int16)})
+        writer.finish()
+    records, _ = evaluate_all(workspace, (), [tmp_path / "same"], ["shapes"], data=str(other))
+    assert "shapes_correct_real" not in {m["metric"] for m in records}
 
 
 def test_a_warning_stands_beside_values_of_lossy_files(

@@ -65,9 +65,12 @@ def test_what_sri_sample_writes(tmp_path: Path) -> None:
     (tmp_path / "h5").mkdir()
     with h5py.File(tmp_path / "h5" / "samples.h5", "w") as file:
         file["images"] = PIXELS
-    for kind in ("png", "npz", "h5"):
+    (tmp_path / "columns").mkdir()
+    np.save(tmp_path / "columns" / "samples.npy", np.asfortranarray(PIXELS))
+    kinds = ("png", "npz", "h5", "columns")
+    for kind in kinds:
         np.testing.assert_array_equal(everything(tmp_path / kind), PIXELS)
-    assert len({open_folder(tmp_path / kind).sha256() for kind in ("png", "npz", "h5")}) == 1
+    assert len({open_folder(tmp_path / kind).sha256() for kind in kinds}) == 1
     fewer = replace(open_folder(tmp_path / "npz"), count=6)
     assert fewer.sha256() != open_folder(tmp_path / "npz").sha256()
 

@@ -17,7 +17,7 @@ from sri_cli.config.registry import copy_recipe, study_names
 from sri_cli.cores import Threads
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
-from sri_cli.metrics.records import ALL
+from sri_cli.metrics.records import ALL, Context, Estimate, append_records, data_facts
 from sri_cli.run import Workspace
 from sri_cli.studies.processes import Slots, choose_slots
 from sri_cli.studies.protocol import Study, read_study
@@ -129,6 +129,9 @@ def test_all_faults_are_reported_at_once(
         ({"systems": {"sri-mgo": {}}, "claims": []}, "systems.sri-mgo:"),
         ({"systems": {"sri-mog": {"overrides": ["train.lrr=1"]}}, "claims": []}, "train.lrr"),
         ({"claims": {}}, "claims: "),
+        ({"metrics": {"stack-fd": 1}, "claims": []}, "metrics.stack-fd: "),
+        ({"metrics": {"order": 1}, "claims": []}, "metrics.order: "),
+        ({"metrics": {"matching": 8}, "claims": []}, "systems.genesis-v2-mog: metrics.matching"),
         ({"name": "a/b"}, "name: "),
     ],
 )
@@ -283,11 +286,56 @@ def test_values_that_an_earlier_study_recorded_count_where_its_runs_are_gone(
         assert not recorded(**other).recorded
     own = read(tmp_path, name="earlier", seeds=[0, 1])  # itself, all its folders lost
     assert list(with_reused_runs(workspace, own, data).recorded) == ["sri-mog-seed-0"]
+    copy_recipe("sri-mog", tmp_path / "mine.yaml")
+    mine = {"sri-mog": {"recipe": "mine.yaml"}}
+    before = read(tmp_path, name="earlier", seeds=[0, 1], claims=[], systems=mine)
+    summary["protocol_sha256"] = before.digest()
+    summary["systems"]["sri-mog"]["recipe_sha256"] = before.recipe_digest("sri-mog")
+    (folder / "summary.json").write_text(json.dumps(summary))
+    text = (tmp_path / "mine.yaml").read_text()
+    (tmp_path / "mine.yaml").write_text(text.replace("description: ", "description: my "))
+    after = read(tmp_path, name="earlier", seeds=[0, 1], claims=[], systems=mine)
+    assert after.recipe_digest("sri-mog") != before.recipe_digest("sri-mog")
+    assert list(with_reused_runs(workspace, after, data).recorded) == ["sri-mog-seed-0"]
     own.runs()[0].run_dir.mkdir()  # begun anew
     assert not with_reused_runs(workspace, own, data).recorded
     summary["data"]["sha256"] = "0" * 64
     (folder / "summary.json").write_text(json.dumps(summary))
     assert not recorded().recorded
+
+
+def test_what_was_measured_by_hand_in_another_way_is_not_the_studys(
+    tmp_path: Path, write_small_data: Callable[..., Path]
+) -> None:
+    data = DataFile(write_small_data(tmp_path / "demo-towers-32.h5"))
+    metrics = {"elbo": 8, "kid": 4}
+    study = read(tmp_path, metrics=metrics, claims=[])
+    run = study.runs()[0]
+    steps, slots = run.recipe.train.steps, run.recipe.model.slots
+    checkpoints.save(run.run_dir, steps, {}, run.recipe.model_dump(mode="json"), None, {})
+    subject = {"kind": "run", "run": str(run.run_dir), "model": "ab", "step": steps}
+    context = Context(subject, data_facts(data, "test"), 0)
+
+    def measure(value: float, slots: int | None, name: str) -> None:
+        images = min(8, data.counts["test"])
+        for metric, title, counts in [
+            ("negative_elbo", "-ELBO, nats", {"images": images}),
+            ("kid", name, {"generated": 4}),
+        ]:
+            estimate = Estimate(value)
+            record = context.measurement(
+                metric, title, estimate, counts=counts, protocol="", slots=slots
+            )
+            append_records(run.run_dir, [record])
+
+    measure(1.0, slots, "KID")
+    measure(2.0, None, "KID")  # dynamic slots
+    measure(3.0, slots + 1, "KID")
+    status = status_of(study, run, data)
+    assert status.done and {m["value"] for m in status.measured.values()} == {1.0}
+    measure(4.0, slots, "KD-random-inception")
+    values = {key: m["value"] for key, m in status_of(study, run, data).measured.items()}
+    assert values == {"negative_elbo": 4.0, "kid": 1.0}
 
 
 @pytest.mark.parametrize("name", ["order-and-scen", "nothing.yaml", "."])

@@ -119,6 +119,23 @@ def test_tensors_that_do_not_fit_are_named_and_nothing_is_written(
     assert not run.exists()
 
 
+def test_refinement_steps_are_a_setting_and_no_weights(workspace: Workspace) -> None:
+    emorl = {"system": "emorl", "init": "default", "decoder": "big"}
+    before = small(**emorl, refinements=3)
+    checkpoints.save(
+        workspace.runs_root / "emorl",
+        1,
+        new_step(before, torch.device("cpu")).model.state_dict(),
+        before.model_dump(mode="json"),
+        {},
+    )
+    run = workspace.runs_root / "second"
+    begin_run(workspace, "emorl", small(**emorl, refinements=1), run)
+    old, new = newest(workspace.runs_root / "emorl").weights(), newest(run).weights()
+    differing = [name for name in new if not torch.equal(new[name], old[name])]
+    assert [name.rpartition(".")[2] for name in differing] == ["_extra_state"]
+
+
 def test_a_run_with_another_start_is_left_alone(workspace: Workspace, data: DataFile) -> None:
     run = workspace.runs_root / "second"
     train(small(steps=1), data, run)

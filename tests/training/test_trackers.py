@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from sri_cli.errors import SriError, SriFailure
 from sri_cli.strict_json import from_json
 from sri_cli.training import log as training_log
 from sri_cli.training.log import RunLog, read_log
-from sri_cli.training.trackers import STATE, choose_trackers, preview_path
+from sri_cli.training.trackers import STATE, TensorBoard, choose_trackers, preview_path
 from tests.small_data import save_image
 from tests.tracker_readers import READERS, mlflow_run, wandb_records
 
@@ -169,8 +170,32 @@ def test_a_run_that_began_trains_on_and_its_tracker_gets_the_records_later(
     monkeypatch.setattr(training_log, "RETRY_SEC", 0.0)
     log.trackers[0].retry_at = 1.0
     log.append(record(4, 0))
-    log.close()
-    assert READERS["mlflow"](tmp_path)[0] == [(1, 1), (2, 2), (3, 3), (4, 4)]
+    log.trackers[0].retry_at = math.inf  # it failed again, and the training ends before the time
+    log.append(record(5, 0))
+    log.close(finished=True)
+    assert READERS["mlflow"](tmp_path)[0] == [(step, step) for step in range(1, 6)]
+
+
+def test_a_roll_back_while_a_tracker_cannot_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = RunLog(tmp_path)
+    first.follow(["tensorboard"], small(), 0)
+    first.append(record(1, 0))
+    first.close()
+
+    def refuse(_: TensorBoard) -> None:
+        raise TypeError("Descriptors cannot be created directly")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TensorBoard, "open", refuse)
+        log = RunLog(tmp_path)
+        log.follow(["tensorboard"], small(), 1)
+        log.append(record(2, 0))
+        log.drop_after(1)
+        log.close()
+    assert "Note: tensorboard" in capsys.readouterr().err
+    assert [one["step"] for one in read_log(tmp_path)] == [1]
 
 
 def test_trackers_are_chosen_by_name_by_the_environment_or_by_what_is_installed(

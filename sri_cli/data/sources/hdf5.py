@@ -170,7 +170,7 @@ class Hdf5Source(ImageSource):
                 else:
                     split = self.kind.split.changed_by(self.options)
                     splits = np.full(len(image), -1, np.int8)
-                    for name, row in split.assign(enumerate(self._kept(file, mask, progress))):
+                    for name, row in split.assign(enumerate(self._kept(mask, progress))):
                         splits[row] = SPLITS.index(name) if name else -1
                     split.check(self.path, len(image), _counts([splits]))
                     plan = {"/": Plan(splits, np.arange(len(image)), "image")}
@@ -180,7 +180,7 @@ class Hdf5Source(ImageSource):
         """The first images of a group that pass the filter, up to the given number."""
         _, mask = self._datasets(file, split)
         limit = self.options.given[split]
-        kept = (row for row, keep in enumerate(self._kept(file, mask, progress)) if keep)
+        kept = (row for row, keep in enumerate(self._kept(mask, progress)) if keep)
         rows = list(itertools.islice(kept, limit))
         if limit is not None and len(rows) < limit:
             option = SPLIT_OPTIONS[split]
@@ -193,7 +193,7 @@ class Hdf5Source(ImageSource):
         splits[rows] = SPLITS.index(split)
         return Plan(splits, np.arange(len(mask)), split)
 
-    def _kept(self, file: h5py.File, mask: h5py.Dataset, progress: Progress) -> Iterator[bool]:
+    def _kept(self, mask: h5py.Dataset, progress: Progress) -> Iterator[bool]:
         """Whether each image passes the filter, by its visibility factor or its mask."""
         if self.kind.max_entities is None:
             yield from itertools.repeat(True, len(mask))
