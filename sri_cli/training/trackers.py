@@ -28,7 +28,7 @@ from sri_cli.strict_json import Record, from_json, to_json
 
 CHOSEN_BY = "SRI_TRACKER"  # environment variable: names with spaces or commas between them
 NONE = "none"
-STATE = "trackers.json"  # in a run folder: the runs in MLflow and W&B, and what they hold
+STATE = "trackers.json"  # in a run folder: what trackers hold, and the runs in MLflow and W&B
 PREVIEWS = "previews"  # folder of a run
 PROJECT = "sri"  # or what the library's own environment variable names
 MLFLOW_PARAMS = 100  # in one request, at most
@@ -77,7 +77,8 @@ class TensorBoard(Tracker):
         super().__init__(run_dir, recipe, step)
         self.folder = run_dir / self.name
         self.is_new = not list_folder(self.folder)
-        self.step = 0 if self.is_new else step
+        known = read_state(run_dir).get(self.name, {}).get("step", step)
+        self.step = 0 if self.is_new else min(step, known)
 
     def open(self) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -91,6 +92,14 @@ class TensorBoard(Tracker):
                 self.writer.file_writer.add_summary(part)
             self.writer.add_text("recipe", f"```yaml\n{recipe_to_yaml(self.recipe)}```")
             self.is_new = False
+        self._keep_step()
+
+    def _keep_step(self) -> None:
+        """Store the step when opened and closed: after a kill it is early, and records come again.
+
+        Without it nobody would know of records that were made while another tracker was chosen.
+        """
+        write_state(self.run_dir, self.name, {"step": self.step})
 
     def rewind(self, step: int) -> None:
         self.writer.close()
@@ -114,6 +123,7 @@ class TensorBoard(Tracker):
         if checkpoint is not None:
             self.writer.add_text("checkpoint", str(checkpoint), self.step)
         self.writer.close()
+        self._keep_step()
 
 
 class Csv(Tracker):
@@ -167,8 +177,7 @@ class RemoteTracker(Tracker):
         """Store which run this is, and that it holds all steps up to `step`."""
         self.step, self.is_new = step, False
         self.known |= {"id": self.id, "step": step, **more}
-        state = read_state(self.run_dir) | {self.name: self.known}
-        write_atomic(self.run_dir / STATE, f"{to_json(state, indent=2)}\n".encode())
+        write_state(self.run_dir, self.name, self.known)
 
     def write(self, record: Record) -> None:
         before = self.step
@@ -392,3 +401,9 @@ def read_state(run_dir: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return state if isinstance(state, dict) else {}
+
+
+def write_state(run_dir: Path, name: str, values: dict[str, Any]) -> None:
+    """Store what a tracker holds beside what the others do."""
+    state = read_state(run_dir) | {name: values}
+    write_atomic(run_dir / STATE, f"{to_json(state, indent=2)}\n".encode())

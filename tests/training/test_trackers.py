@@ -144,6 +144,16 @@ def test_a_tracker_chosen_late_gets_the_records_from_the_first_on(tmp_path: Path
         assert READERS[name](tmp_path)[0] == [(1, 1), (2, 2), (3, 3)], name
 
 
+def test_records_made_without_tensorboard_are_not_missing_there(tmp_path: Path) -> None:
+    for part, names in enumerate((["tensorboard"], ["csv"], ["tensorboard"])):
+        log = RunLog(tmp_path)
+        log.follow(names, small(), 2 * part)
+        for step in (2 * part + 1, 2 * part + 2):
+            log.append(record(step, 0))
+        log.close()
+    assert READERS["tensorboard"](tmp_path)[0] == [(step, step) for step in range(1, 7)]
+
+
 def test_a_new_run_stops_where_its_tracker_cannot_be_reached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
