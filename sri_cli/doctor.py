@@ -26,7 +26,7 @@ import sri_cli
 from sri_cli.atomic import list_folder
 from sri_cli.cores import available_cores
 from sri_cli.errors import SriError
-from sri_cli.run import SHIPPED, Workspace, checkpoints_in
+from sri_cli.run import SHIPPED, Workspace, checkpoints_in, runs_in
 
 PYTHON_VERSIONS = (3, 11), (3, 13)
 COMPILED_PACKAGES = ("h5py", "numpy", "safetensors", "scipy")  # all else is built on them
@@ -211,7 +211,7 @@ def check_runs(root: Path) -> Iterator[Finding]:
     """Every run: is its newest checkpoint intact, to the last byte?"""
     from sri_cli.checkpoint import newest_good
 
-    runs = [path for path in list_folder(root) if (path / "checkpoints").is_dir()]
+    runs = [run for run in runs_in(root) if (run / "checkpoints").is_dir()]
     if not runs:
         yield Finding(
             "note", "runs", f"no run in {root}", "sri sample --run pretrained, or sri demo"
@@ -224,7 +224,8 @@ def check_runs(root: Path) -> Iterator[Finding]:
         try:
             newest = newest_good(run, quiet=True)
         except SriError as error:
-            whole = f"sri sample --run {run.name} copies it anew" if run.name in SHIPPED else ""
+            is_shipped = run.parent == root and run.name in SHIPPED
+            whole = f"sri sample --run {run.name} copies it anew" if is_shipped else ""
             yield Finding("problem", "runs", error.message, whole or error.hint or "")
             continue
         if newest is not None and newest.skipped:

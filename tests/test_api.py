@@ -100,7 +100,7 @@ def test_edits_are_those_of_sri_edit(
 @pytest.mark.parametrize("slot", [None, 1])
 def test_walks_are_those_of_sri_walk(model: sri_cli.Model, slot: int | None) -> None:
     walk = model.walk(2, frames=3, slot=slot, temperature=0.7, seed=5)
-    film = walk_frames(model.run, random_walk(model.module, 5, 2, 3, 3, slot), 0.7)[0]
+    film = walk_frames(model.run, random_walk(model.module, 5, 2, 3, 3, slot), 0.7, False)[0]
     np.testing.assert_array_equal(walk.pixels, np.reshape(film, walk.pixels.shape))
     first = model.sample(2, temperature=0.7, seed=5)
     assert np.abs(walk[:2].pixels.astype(int) - first.pixels).max() <= OTHER_CHUNKS

@@ -171,6 +171,9 @@ def test_a_broken_checkpoint_and_the_one_before(
     damage(oldest / "model.safetensors", "gone")
     levels = [finding.level for finding in doctor.check_runs(workspace.runs_root)]
     assert levels.count("problem") == 1
+    shutil.move(run, workspace.runs_root / "study-a" / "tiny")  # as studies have them
+    levels = [finding.level for finding in doctor.check_runs(workspace.runs_root)]
+    assert levels.count("problem") == 1
 
 
 def on_disk(tmp_path: Path, options: str) -> Finding:

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sri_cli.checkpoint import checkpoints_in
-from sri_cli.console import format_table
+from sri_cli.checkpoint import BrokenCheckpoint, checkpoints_in, verify
+from sri_cli.console import format_table, warn
 from sri_cli.errors import SriError
-from sri_cli.generation.trained_run import open_run
+from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.metrics.evaluate import evaluate_all
 from sri_cli.metrics.image_metrics import ImageMetrics
 from sri_cli.metrics.images import CACHE
 from sri_cli.metrics.records import Measurement, largest, recorded
-from sri_cli.run import Workspace
+from sri_cli.run import LOG_NAME, Workspace
 from sri_cli.strict_json import Record
 from sri_cli.training.log import read_log
 
@@ -43,11 +43,19 @@ def bench_quality(
         SriError: no such run, or it has no log.
     """
     ref = workspace.find_run(run)
-    log, networks = read_log(ref.run_dir), ImageMetrics(workspace.data_root / CACHE)
+    networks = ImageMetrics(workspace.data_root / CACHE)
+    log = read_log(ref.run_dir) if (ref.run_dir / LOG_NAME).is_file() else []
+    log = [record for record in log if record.get("images_per_second")]
     if not log:
         raise SriError(f"{ref.run_dir} has no log, which has the times", "name a run of sri train")
     rows: list[dict[str, Any]] = []
+    trained: TrainedRun | None = None
     for path in checkpoints_in(ref.run_dir):
+        try:
+            verify(path)
+        except BrokenCheckpoint as error:
+            warn(f"Note: {error.message}; left out")
+            continue
         trained = open_run(workspace, str(path))
         known = recorded(trained)
         missing = [name for key, name in MEASURES.items() if value_of(known, key) is None]
@@ -56,6 +64,8 @@ def bench_quality(
         minutes = training_minutes(log, trained.step, trained.recipe.train.batch)
         values = {key: value_of(known, key) for key in MEASURES}
         rows.append({"step": trained.step, "minutes": minutes, **values})
+    if trained is None:
+        raise SriError(f"{ref.run_dir} has no intact checkpoint", "name another run")
     reached = {
         "sacc_estimate": next((row for row in rows if row["sacc_estimate"] >= sacc), None),
         "stack_fd": next((row for row in rows if row["stack_fd"] < stack_fd), None),

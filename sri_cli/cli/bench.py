@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from sri_cli.cli import completion
-from sri_cli.cli.options import COUNT, JSON, OVERRIDES, RUN
+from sri_cli.cli.options import COUNT, JSON, OVERRIDES, RUN, reject
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace
 from sri_cli.strict_json import to_json
@@ -59,7 +59,9 @@ def command() -> None:
 @TRACE
 @JSON
 @OVERRIDES
+@click.pass_context
 def train(
+    ctx: click.Context,
     recipe: str,
     gpus: str,
     backend: str | None,
@@ -73,6 +75,8 @@ def train(
     from sri_cli.benchmarks import train as bench
     from sri_cli.config.load import load_recipe
 
+    if not profile:
+        reject(ctx, {"trace"}, "without --profile")
     loaded = load_recipe(recipe, None, overrides)
     if gpus in ONE_DEVICE and backend is None:
         path = trace if profile else None
@@ -102,7 +106,9 @@ def counts(gpus: str) -> list[int]:
 @TRACE
 @JSON
 @OVERRIDES
+@click.pass_context
 def sample(
+    ctx: click.Context,
     recipe: str,
     num: int,
     gpus: str,
@@ -116,6 +122,8 @@ def sample(
     from sri_cli.benchmarks.sample import bench_sampling, sampling_text
     from sri_cli.config.load import load_recipe
 
+    if not profile:
+        reject(ctx, {"trace"}, "without --profile")
     loaded = load_recipe(recipe, None, overrides)
     path = trace if profile else None
     result = bench_sampling(loaded, num, ONE_DEVICE[gpus], seconds, path)

@@ -5,14 +5,12 @@ A completion is a command of its own at every press of the key: nothing here imp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from click import Context, Parameter
 from click.shell_completion import CompletionItem
 
 from sri_cli.run import Workspace, checkpoints_in, runs_in, shipped_names
-
-Completer = Callable[[Context, Parameter, str], list[CompletionItem]]
 
 
 def runs(ctx: Context, _: Parameter, text: str) -> list[CompletionItem]:

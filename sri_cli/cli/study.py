@@ -94,8 +94,10 @@ def command(
     elif parameters or cancel:
         option = "--cancel" if cancel else "--slurm"
         raise SriError(f"{option} has no effect on runs that are no jobs", "add --executor slurm")
+    if cancel and dry_run:
+        raise SriError("--cancel has no dry run", "leave out one of the two")
     if cancel and queue is not None:
-        cancelled = cancel_jobs(workspace, study, queue)
+        cancelled = cancel_jobs(workspace, study, queue, systems, numbers)
         for name in [] if as_json else cancelled:
             click.echo(f"cancelled {name}")
         if as_json:

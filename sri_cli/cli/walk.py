@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from sri_cli.cli.options import RUNS, SLOTS, TEMPERATURE, seed_option
-from sri_cli.run import Workspace
+from sri_cli.cli.options import RUNS, SLOTS, TEMPERATURE, reject, seed_option
 
 
 @click.command()
@@ -40,9 +39,9 @@ from sri_cli.run import Workspace
     metavar="A B",
     help="From the scenes of seed A to those of seed B and back.",
 )
-@click.pass_obj
+@click.pass_context
 def command(
-    workspace: Workspace,
+    ctx: click.Context,
     runs: tuple[str, ...],
     out: Path | None,
     num: int,
@@ -62,8 +61,10 @@ def command(
     """
     from sri_cli.plotting.video import walk_runs
 
+    if between is not None:
+        reject(ctx, {"seed"}, "with --between")
     files, notes = walk_runs(
-        workspace,
+        ctx.obj,
         runs,
         num=num,
         frames=frames,

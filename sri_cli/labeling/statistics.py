@@ -141,6 +141,7 @@ def collect_ratings(decks: Iterable[Deck]) -> dict[str, Ratings]:
 class RatedScene:
     """A scene of a model, image uint8 [S,S,3], with the verdict of each rater who judged it."""
 
+    seed: int | None
     index: int
     image: Images
     verdicts: dict[str, str]
@@ -161,7 +162,7 @@ def rated_scenes(labels: Path, weights: str) -> list[RatedScene]:
             answers = ratings.answers.items()
             verdicts = {rater: own[scene].verdict for rater, own in answers if scene in own}
             if verdicts:
-                rated[scene] = RatedScene(item.index, image, verdicts)
+                rated[scene] = RatedScene(scene[0], item.index, image, verdicts)
     return [rated[scene] for scene in sorted(rated, key=lambda scene: (scene[0] or 0, *scene[1:]))]
 
 

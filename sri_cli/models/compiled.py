@@ -60,12 +60,13 @@ def kernels() -> Kernels | None:
     flags = [*FLAGS, WIDE] if "avx512f" in cpu_flags() else FLAGS
     parts = [SOURCE.read_text("utf-8"), *flags, compiler, cpu_model(), *sorted(cpu_flags())]
     digest = hashlib.sha256("\n".join([*parts, platform.machine()]).encode()).hexdigest()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sri"
-    path, began = cache / f"kernels-{digest[:16]}.so", time.perf_counter()
-    if path.exists():
-        with contextlib.suppress(OSError):  # a damaged file is made anew
-            return Kernels(path, 0.0)
-    try:
+    began = time.perf_counter()
+    try:  # there may be no home folder, or one that cannot be entered
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sri"
+        path = cache / f"kernels-{digest[:16]}.so"
+        if path.exists():
+            with contextlib.suppress(OSError):  # a damaged file is made anew
+                return Kernels(path, 0.0)
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as folder:
             made = Path(folder) / path.name

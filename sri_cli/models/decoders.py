@@ -145,8 +145,8 @@ class PositionedDecoder(SlotDecoder):
 class IodineDecoder(PositionedDecoder):
     """Five valid 3x3 convolutions over a grid of H+10; images of any size."""
 
-    def __init__(self, image_size: int, slot_size: int, channels: int = CHANNELS) -> None:
-        widths = [slot_size, channels, channels, channels, channels, OUTPUTS]
+    def __init__(self, image_size: int, slot_size: int) -> None:
+        widths = [slot_size, CHANNELS, CHANNELS, CHANNELS, CHANNELS, OUTPUTS]
         layers: list[nn.Module] = []
         for inputs, outputs in zip(widths, widths[1:], strict=False):
             # In place, or every activation would be stored twice for the gradient.
@@ -170,13 +170,13 @@ class BigDecoder(PositionedDecoder):
 
     taps: Tensor
 
-    def __init__(self, image_size: int, slot_size: int, channels: int = CHANNELS) -> None:
+    def __init__(self, image_size: int, slot_size: int) -> None:
         """Raises ValueError for an `image_size` that 16 does not divide."""
         layers: list[nn.Module] = []
-        for inputs in (slot_size, channels, channels, channels):
-            layers += [doubling(inputs, channels), nn.ReLU(inplace=True)]
-        layers += [ConvTranspose2d(channels, channels, 5, padding=2), nn.ReLU(inplace=True)]
-        layers += [ConvTranspose2d(channels, OUTPUTS, 3, padding=1)]
+        for inputs in (slot_size, CHANNELS, CHANNELS, CHANNELS):
+            layers += [doubling(inputs, CHANNELS), nn.ReLU(inplace=True)]
+        layers += [ConvTranspose2d(CHANNELS, CHANNELS, 5, padding=2), nn.ReLU(inplace=True)]
+        layers += [ConvTranspose2d(CHANNELS, OUTPUTS, 3, padding=1)]
         super().__init__(grid_side(image_size), slot_size, layers)
         self.register_buffer("taps", doubling_taps(self.grid), persistent=False)
 

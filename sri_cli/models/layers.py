@@ -67,18 +67,18 @@ def conv_norm_relu(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class ConvEncoder(nn.Module):
-    """EMORL's encoder: images [B,3,H,W] in [0,1] to features [B,H*W,F], row by row."""
+    """EMORL's encoder: images [B,3,H,W] in [0,1] to features [B,H*W,64], row by row."""
 
     code: Tensor
 
-    def __init__(self, image_size: int, features: int = FEATURES) -> None:
+    def __init__(self, image_size: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for inputs in (3, features, features, features):
-            layers += [nn.Conv2d(inputs, features, 5, padding=2), nn.ReLU()]
+        for inputs in (3, FEATURES, FEATURES, FEATURES):
+            layers += [nn.Conv2d(inputs, FEATURES, 5, padding=2), nn.ReLU()]
         self.convolutions = nn.Sequential(*layers)
-        self.position = nn.Linear(EDGES, features)
-        self.head = pixel_mlp(features)
+        self.position = nn.Linear(EDGES, FEATURES)
+        self.head = pixel_mlp(FEATURES)
         self.register_buffer("code", position_code(image_size), persistent=False)
         for part in (self.convolutions, self.head):
             init_small(part)

@@ -56,7 +56,7 @@ def hungarian_order(prior: Tensor, slots: Tensor, empty: Tensor | None = None) -
     """The permutation o of least sum_k ||p_k - m_o(k)||; as `greedy_order`, but on the CPU."""
     from scipy.optimize import linear_sum_assignment  # a fifth of the time of a short command
 
-    distance = distances(prior, slots, empty)
+    distance = distances(prior, slots, empty).nan_to_num(nan=FAR, posinf=FAR)  # SciPy refuses them
     columns = [linear_sum_assignment(cost)[1].tolist() for cost in distance.cpu().numpy()]
     return torch.tensor(columns, dtype=torch.int64, device=prior.device)
 

@@ -68,7 +68,7 @@ def edit_run(
         num = 1 if action == "reimagine" and not slot else num
     if action == "exchange" and not given and num % 2:
         raise SriError(f"--num {num}: slots are exchanged between two scenes each", "--num 2")
-    check_request(num, slots or 1, temperature, seed)
+    check_request(num, 1 if slots is None else slots, temperature, seed)
     check_file(out)
 
     opened = open_run(workspace, run)

@@ -485,7 +485,9 @@ def _arrange(
         x = lefts[-1] + most(column, 1) + gap
     alone = [lefts[0] + room[row[0]][1] for row in rows if len(row) == 1 and row[0] is not None]
     needed = [_width(title, TITLE, "bold"), *(_width(note, LABEL) for note in notes)]
-    width = max([x - gap, *alone, margin + math.ceil(min(max(needed), LONGEST_LINE) * scale)])
+    longest = max((_width(word, TITLE, "bold") for word in title.split()), default=0.0)
+    wanted = max(longest, min(max(needed), LONGEST_LINE))  # a run's name is not broken
+    width = max([x - gap, *alone, margin + math.ceil(wanted * scale)])
 
     texts, y = [], margin  # y: px from the top
     if title:

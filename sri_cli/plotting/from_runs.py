@@ -123,7 +123,8 @@ def figure_of_runs(
     if name in IMAGE_FIGURES:
         options = replace(options, num=options.num or IMAGE_FIGURES[name].num)
         settings = _settings(name, opened, options)
-        factor = _factor(scale, opened[0].model.image_size)
+        shown = opened if options.rows else opened[:1]  # a row of each at the largest size
+        factor = _factor(scale, max(run.model.image_size for run in shown))
         rows, title = _image_figure(name, opened, options, notes)
     else:
         factor = _factor(scale)
@@ -227,7 +228,10 @@ def _matching(run: TrainedRun, options: Options, title: str, notes: list[str]) -
         task = SplitTask(run, data, options.split, options.num, options.seed, advance)
         gaps = matching_gaps(task)
     own = run.recipe.model.order
-    notes.append(f"{run.run_dir.name}: nats more than with the order of {own}, its own matching.")
+    notes.append(
+        f"{run.run_dir.name}, {len(task.chosen):,} images: nats more than with the order of {own},"
+        " its own matching."
+    )
     percent = 100 * (np.arange(len(task.chosen)) + 0.5) / len(task.chosen)
     charts: list[Block] = []
     captions = {"kl_slot": f"{_image_title(run, title, data.caption)}: slot KL", "elbo": "-ELBO"}
@@ -240,7 +244,7 @@ def _matching(run: TrainedRun, options: Options, title: str, notes: list[str]) -
 def _failures(run: TrainedRun, options: Options, title: str, notes: list[str]) -> list[Block]:
     # Raters judge scenes with default options; scenes with others are judged by the network.
     is_default = replace(options, num=0) == Options()
-    judged = rater_verdicts(run) if is_default else None
+    judged = rater_verdicts(run, options.seed) if is_default else None
     if judged is None:
         images = _scenes(run, replace(options, num=JUDGED_SCENES)).images
         judged = network_verdicts(images, run.data_name)
@@ -284,10 +288,12 @@ def network_verdicts(images: Pixels, data: str) -> Verdicts:
     return Verdicts(images, plausible, names, notes)
 
 
-def rater_verdicts(run: TrainedRun) -> Verdicts | None:
-    """The scenes of exactly these weights that any rater decided on; None without one."""
+def rater_verdicts(run: TrainedRun, seed: int) -> Verdicts | None:
+    """The scenes of these weights and this seed that any rater decided on; None without one."""
     scenes = rated_scenes(run.workspace.runs_root / FOLDER, run_subject(run)["model"])
-    scenes = [scene for scene in scenes if {*scene.verdicts.values()} != {"unsure"}]
+    scenes = [
+        scene for scene in scenes if scene.seed == seed and {*scene.verdicts.values()} != {"unsure"}
+    ]
     if not scenes:
         return None
     votes = [list(scene.verdicts.values()) for scene in scenes]
@@ -332,7 +338,7 @@ IMAGE_FIGURES = {
     "segmentation": Kind(_segmentation, "Images of the {split} split, segmented", 4, IMAGES),
     "matching": Kind(
         _matching,
-        "What an order of the slots costs, {num} images of the {split} split",
+        "What an order of the slots costs, images of the {split} split",
         320,
         IMAGES - {"dynamic_slots"},
     ),
@@ -449,7 +455,11 @@ def _image_title(run: TrainedRun, title: str, data: str) -> str:
 
 
 def _curves(runs: Sequence[TrainedRun]) -> tuple[Rows, str]:
-    logs = [training_log(run, title_of(run, step=False)) for run in runs]
+    names = [title_of(run, step=False) for run in runs]
+    logs = [
+        training_log(run, name if names.count(name) == 1 else f"{name}; {run.run_dir}")
+        for run, name in zip(runs, names, strict=True)
+    ]
     for run, log in zip(runs, logs, strict=True):
         if not log.records:
             raise SriError(

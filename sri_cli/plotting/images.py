@@ -87,7 +87,8 @@ def caption(image: Pixels, text: str) -> Pixels:
     spec = importlib.util.find_spec("matplotlib")
     assert spec is not None and spec.submodule_search_locations
     font = ImageFont.truetype(Path(spec.submodule_search_locations[0]) / FONT, TEXT_PX)
-    width = max(image.shape[1], 30 * TEXT_PX)
+    longest = max(font.getlength(word) for word in text.split())  # a run's name is not broken
+    width = max(image.shape[1], 30 * TEXT_PX, math.ceil(longest))
     parts: list[str] = []
     for part in text.split("; "):
         if parts and font.getlength(f"{parts[-1]}; {part}") <= width:

@@ -9,7 +9,7 @@ from pathlib import Path
 from sri_cli.data.dataset import DataFile, prepare_arguments
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import TrainedRun
-from sri_cli.metrics.records import ALL, METRIC_OF, Measurement
+from sri_cli.metrics.records import ALL, METRIC_OF, SEGMENTATION, Measurement
 from sri_cli.run import COMMANDS, Workspace
 from sri_cli.training.run_folder import read_commands
 
@@ -33,23 +33,30 @@ def repeat_commands(
         lines += ["", f"# {trained.run_dir.name}", *_train(trained.run_dir)]
         verbs = ("sample", "order", "figure reconstructions")
         lines += [f"{sri} {verb} {run}" for verb in verbs]
-        lines += [f"{sri} {words}" for words in eval_words(measured, run)]
+        lines += [f"{sri} {words}" for words in eval_words(measured, run, trained.data_name)]
         if any(record["metric"] in ("sacc", "plausible_by_eye") for record in measured):
             lines.append(f"{sri} label-sacc {run}")
     options = " ".join(_run_option(workspace, trained) for trained, _ in runs)
     return [*lines, "", f"{sri} report {options}"]
 
 
-def eval_words(records: Iterable[Measurement], run: str) -> list[str]:
-    """`eval --run RUN --metrics ...` for all values that were measured with the same options."""
+def eval_words(records: Iterable[Measurement], run: str, own_data: str) -> list[str]:
+    """`eval --run RUN --metrics ...` for all values that were measured with the same options.
+
+    `own_data`: the name of the data set that is measured without --data.
+    """
     metrics: dict[str, set[str]] = {}
     for record in records:
         names = [word for key, word in METRIC_OF.items() if record["metric"].startswith(key)]
         if names:
             counts = [record["counts"][key] for key in NUM_COUNTS if key in record["counts"]]
-            split = (record.get("data") or {}).get("split", "test")
+            data = record.get("data") or {}
+            split, name = data.get("split", "test"), data.get("name", own_data)
             options = f" --num {counts[0]}" if counts else ""
+            options += "" if name == own_data else f" --data {shlex.quote(name)}"
             options += "" if split == "test" else f" --split {split}"
+            by_model = names[0] in (*SEGMENTATION, "elbo")
+            options += " --dynamic-slots" * (by_model and record["slots"] is None)
             options += f" --seed {record['seed']}" if record["seed"] else ""
             options += (
                 " --features random"

@@ -61,7 +61,7 @@ def walk_runs(
     """
     if slot is not None and between is not None:
         raise SriError("--between moves the scene, --slot holds it", "leave out one of the two")
-    check_request(num, slots or 1, temperature, seed)
+    check_request(num, 1 if slots is None else slots, temperature, seed)
     stem, kinds = _files(out)
     opened = [open_run(workspace, run) for run in runs or (None,)]
     for run in opened:
@@ -83,8 +83,7 @@ def walk_runs(
         else:
             own = None if slot is None else slot - 1
             walk = random_walk(run.model, seed, num, total, frames, own)
-        images, levels = walk_frames(run, walk, temperature)
-        blocks.append((images, levels if masks else None))
+        blocks.append(walk_frames(run, walk, temperature, masks))
         notes.append(f"{run.title}: {_what_moves(run, slot)}")
     film = Film(blocks, titles_of(opened)[0] if len(opened) > 1 else [""])
     if "mp4" in kinds and (reason := missing_encoder()) is not None:
@@ -110,17 +109,21 @@ def walk_runs(
     return files, notes
 
 
-def walk_frames(run: TrainedRun, walk: Walk, temperature: float) -> tuple[Pixels, Pixels]:
-    """The scenes of a walk and their masks in slot colours, both [F,N,S,S,3]."""
+def walk_frames(
+    run: TrainedRun, walk: Walk, temperature: float, with_masks: bool
+) -> tuple[Pixels, Pixels | None]:
+    """The scenes of a walk and, if wanted, their masks in slot colours, both [F,N,S,S,3]."""
     frames, walks = walk.shape
     images, masks = [], []
     with counting(f"drawing {run.run_dir.name}", frames * walks) as advance:
         for scene in walk_scenes(run.model, walk, temperature):
             images.append(quantise(scene.image))
-            masks.append(blend_masks(scene.masks[:, :, 0].cpu().numpy()))
+            if with_masks:
+                masks.append(blend_masks(scene.masks[:, :, 0].cpu().numpy()))
             advance(len(images[-1]))
     shape = (frames, walks, *images[0].shape[1:])
-    return np.concatenate(images).reshape(shape), np.concatenate(masks).reshape(shape)
+    levels = np.concatenate(masks).reshape(shape) if with_masks else None
+    return np.concatenate(images).reshape(shape), levels
 
 
 def _what_moves(run: TrainedRun, slot: int | None) -> str:

@@ -257,10 +257,15 @@ def run_jobs(
     return failed
 
 
-def cancel_jobs(workspace: Workspace, name_or_file: str, queue: Queue) -> list[str]:
-    """Let all jobs of a study save and end; the names of their runs."""
-    study = read_study(workspace, name_or_file)
-    runs = study.runs()
+def cancel_jobs(
+    workspace: Workspace,
+    name_or_file: str,
+    queue: Queue,
+    systems: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> list[str]:
+    """Let the jobs of a study, or of some of its runs, save and end; the names of their runs."""
+    runs = read_study(workspace, name_or_file).runs(systems, seeds)
     jobs = {name: job for name, job in queue.jobs(runs).items() if job.state != "ended"}
     for job in jobs.values():
         queue.cancel(job)

@@ -18,11 +18,13 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from sri_cli import checkpoint as checkpoints
 from sri_cli.benchmarks.measure import Usage, measure, report_text, timings
 from sri_cli.benchmarks.quality import training_minutes
 from sri_cli.benchmarks.sample import sampling_text
 from sri_cli.benchmarks.train import training_text
 from sri_cli.cli.main import cli
+from sri_cli.config.load import load_recipe
 from sri_cli.run import SHIPPED
 from sri_cli.training.log import read_log
 
@@ -109,6 +111,8 @@ def test_bench_data_of_random_images_as_text(monkeypatch: pytest.MonkeyPatch) ->
         (("train", *TINY, "train.bacth=2"), "train.batch"),
         (("train", *TINY, "--profile", "--trace", "x.txt"), "x.txt"),
         (("train", *TINY, "--profile", "--trace", "."), "."),
+        (("train", *TINY, "--trace", "x.json"), "--trace"),
+        (("sample", *TINY, "--trace", "x.json"), "--trace"),
         (("train", *TINY, "--gpus", "two"), "two"),
         (("train", *TINY, "--gpus", "1,64", "--backend", "gloo"), "64"),
         (("train", *TINY, "--gpus", "1,2", "--profile"), "--profile"),
@@ -192,6 +196,15 @@ def test_quality_of_a_run_whose_checkpoints_are_measured(
     assert batch * steps / max(rates) < seconds < batch * steps / min(rates)
     assert result["reached"] == {"sacc_estimate": row, "stack_fd": None}
     assert f"{steps:,}" in sri(*command).stdout
+
+
+def test_quality_needs_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SRI_RUNS", str(tmp_path))
+    recipe = load_recipe("sri-mog", None, ["size=tiny"])
+    checkpoints.save(tmp_path / "imported", 1, {}, recipe.model_dump(mode="json"), {})
+    shown = sri("bench", "quality", "--run", "imported")
+    assert shown.exit_code == 2 and "no log" in shown.stderr
 
 
 def test_quality_counts_the_time_up_to_a_step() -> None:

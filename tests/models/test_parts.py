@@ -128,6 +128,15 @@ def gradients(layer: nn.Module, x: torch.Tensor, grad: torch.Tensor) -> list[tor
     return [y, *torch.autograd.grad(y, [x, *layer.parameters()], grad)]
 
 
+def test_without_a_home_folder_torch_does_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> Path:  # of a user whom the system does not know
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", unknown)
+    assert kernels.__wrapped__() is None
+
+
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("compiler", [True, False])
 def test_group_norm_and_relu_are_those_of_torch(

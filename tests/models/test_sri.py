@@ -175,6 +175,8 @@ def test_greedy_takes_the_nearest_left_and_hungarian_the_least_total() -> None:
     slots = torch.tensor([[[0.6], [-5.0]]])
     assert greedy_order(prior, slots).tolist() == [[0, 1]]  # 0.6 + 6 = 6.6
     assert hungarian_order(prior, slots).tolist() == [[1, 0]]  # 5 + 0.4 = 5.4
+    broken = torch.full_like(prior, torch.nan)  # such a step is skipped, not the training ended
+    assert sorted(hungarian_order(broken, slots)[0].tolist()) == [0, 1]
 
 
 def test_greedy_is_hungarian_where_every_position_has_a_slot_of_its_own() -> None:

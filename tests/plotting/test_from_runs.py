@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -110,6 +111,15 @@ def test_a_figure_as_png_and_pdf(logged: Workspace, name: str) -> None:
     assert ("0.642" if name == "table" else "SRI-MoG tiny (tiny): demo-towers") in text
 
 
+def test_curves_of_runs_of_the_same_name(logged: Workspace) -> None:
+    for study in ("a", "b"):
+        shutil.copytree(logged.runs_root / "tiny", logged.runs_root / f"study-{study}" / "one")
+    runs = ["--run", "study-a/one", "--run", "study-b/one"]
+    assert sri("figure", "curves", *runs, "--out", "x.pdf").exit_code == 0
+    text = pypdf.PdfReader("x.pdf").pages[0].extract_text()
+    assert "study-a" in text and "study-b" in text
+
+
 def test_scale_is_a_factor_or_the_side_of_an_image(workspace: Workspace) -> None:
     wide = []
     for scale in ("1x", "3x", "128", "100"):
@@ -194,7 +204,7 @@ def test_verdicts_of_raters_come_before_those_of_the_network(
     settings = {"weights": [model.weights], "seed": 0, "num": num, "catch": 1, "data": None}
     labels = workspace.runs_root / FOLDER
     folder = write_session(labels, settings, [model], items, images)
-    assert rater_verdicts(trained) is None
+    assert rater_verdicts(trained, 0) is None
     given = {"ada": "nnyuny", "bob": "nyyuyy"}  # of scenes 1 to 6; then the catch trial
     words = {"y": "plausible", "n": "implausible", "u": "unsure"}
     for rater, answers in given.items():
@@ -203,12 +213,13 @@ def test_verdicts_of_raters_come_before_those_of_the_network(
             shown = session.image(place)
             index = next(i for i, image in enumerate(images) if np.array_equal(image, shown))
             assert session.answer({place: words[(answers + "n")[index]]})
-    found = rater_verdicts(trained)
+    found = rater_verdicts(trained, 0)
     assert found is not None
     assert found.names == ["1: 2 of 2", "2: 1 of 2", "3: 0 of 2", "5: 1 of 2", "6: 0 of 2"]
     assert (found.scores < 0.5).tolist() == [True, False, False, False, False]
     assert np.array_equal(found.images, images[[0, 1, 2, 4, 5]])
-    assert rater_verdicts(open_run(workspace, "other")) is None
+    assert rater_verdicts(open_run(workspace, "other"), 0) is None
+    assert rater_verdicts(trained, 1) is None  # scenes of another seed
     (panel,) = panels(workspace, "failures", "tiny")
     assert np.array_equal(panel.cells[0][0], images[0])  # type: ignore[arg-type]
 
@@ -312,7 +323,9 @@ def test_other_options_overwrite_nothing(workspace: Workspace) -> None:
 def test_a_folder_that_cannot_be_written_is_known_before_anything_is_drawn(
     workspace: Workspace, line: str, written: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sri_cli.generation.sample.in_chunks", None)  # all that draws calls it
+    monkeypatch.setattr(
+        "sri_cli.generation.sample.choose_precision", None
+    )  # all that draws calls it
     if written:
         Path("runs/tiny", written).write_text("")
     result = sri(*line.split(), "--run", "tiny")
@@ -398,6 +411,7 @@ edit remove [--slots] 1
 edit remove [--slot] 1 --slot 2 --slot 3
 edit remove --slots 40 [page]
 edit remove --num 17 [page]
+edit remove --slots 0
 edit remove --image [nowhere.png]
 edit remove --image [data/demo-towers-32.h5]
 edit remove --index [17]
@@ -415,6 +429,8 @@ walk --slot 6 --slots 5
 walk --between 0 0
 walk --between -1 0
 walk --between 0 1 [--slot] 1
+walk --between 0 1 [--seed] 5
+walk --slots 0
 walk --run other [--between] 0 1
 walk --out [a.avi]
 """

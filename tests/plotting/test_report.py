@@ -268,17 +268,23 @@ def test_eval_commands_repeat_the_options() -> None:
     def one(metric: str, count: dict[str, int], split: str = "test", seed: int = 0) -> dict:
         name = "FD-random-inception" if metric == "fid" else metric
         data = {"split": split}
-        return {"metric": metric, "name": name, "counts": count, "data": data, "seed": seed}
+        what = {"metric": metric, "name": name, "counts": count, "data": data, "seed": seed}
+        return what | {"slots": 5}
 
+    own, other = {"name": "rooms", "split": "test"}, {"name": "six", "split": "test"}
     records = [
-        one("term_nll", {"images": 320}),
+        one("term_nll", {"images": 320}) | {"data": own},
+        one("ari_fg", {"images": 320}) | {"data": other},
+        one("ari_fg", {"images": 320}) | {"slots": None},
         one("ari_fg_attention", {"images": 320}),
         one("order_iou_shuffled", {"scenes": 50}, seed=3),
         one("fid", {"real": 9, "generated": 10}, "val"),
         one("sacc", {"scenes": 100}),
     ]
-    assert eval_words(records, "--run x") == [
+    assert eval_words(records, "--run x", "rooms") == [
         "eval --run x --metrics ari,elbo --num 320",
+        "eval --run x --metrics ari --num 320 --data six",
+        "eval --run x --metrics ari --num 320 --dynamic-slots",
         "eval --run x --metrics order --num 50 --seed 3",
         "eval --run x --metrics fid --num 10 --split val --features random",
     ]

@@ -129,6 +129,8 @@ def test_time_limits_are_those_of_sbatch(text: str, minutes: float) -> None:
         (["--executor", "local", "--slurm", "time"], "time"),
         (["--slurm", "time=3"], "--slurm"),
         (["--cancel"], "--cancel"),
+        (["--executor", "local", "--cancel", "--dry-run"], "--cancel"),
+        (["--executor", "local", "--cancel", "--only", "sri"], "sri"),
         (["--executor", "slurm"], "sbatch"),
     ],
 )

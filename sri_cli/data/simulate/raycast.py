@@ -252,7 +252,10 @@ def _downsample(image: np.ndarray, soft: bool) -> np.ndarray:
 
 
 def _majority(labels: np.ndarray) -> np.ndarray:
-    """The most frequent of the 4 labels of each pixel, [2S, 2S] -> [S, S]; ties to the larger."""
+    """The most frequent of the 4 labels of each pixel, [2S, 2S] -> [S, S].
+
+    Of two pairs it is the larger label, of four different ones the smallest.
+    """
     size = len(labels) // 2
     four = labels.reshape(size, 2, size, 2).swapaxes(1, 2).reshape(size, size, 4)
     a, b, c, d = np.moveaxis(np.sort(four), -1, 0)

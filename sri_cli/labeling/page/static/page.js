@@ -296,8 +296,15 @@ async function undo() {
   if (!reply) return;
   const { undone } = reply;
   if (!undone.length) return announce("There is nothing to undo.");
-  await (shown("grid") ? showGrid() : showSingle(undone.at(-1)));
-  announce(`Undone: ${undone.length}. ${byId("announcement").textContent}`);
+  const show = async () => {
+    await (shown("grid") ? showGrid() : showSingle(undone.at(-1)));
+    announce(`Undone: ${undone.length}. ${byId("announcement").textContent}`);
+  };
+  try {
+    await show();
+  } catch (error) {
+    alertWith(error.message, () => run(show)); // the answer is taken back already
+  }
 }
 
 async function changeMode() {
