@@ -54,7 +54,8 @@ def test_sharpness_does_not_tell_catch_trials_of_the_shipped_model_from_its_scen
 ) -> None:
     """And they are what they are said to be, by the network of the S-Acc estimate."""
     run = open_run(Workspace(tmp_path, tmp_path), "pretrained")
-    scenes = draw_scenes(run.model, 100, run.model.num_slots, 1.0, 0).images
+    # With 50 scenes to compare with, the AUC has a standard error of 0.07; with 350, of 0.05.
+    scenes = draw_scenes(run.model, 400, run.model.num_slots, 1.0, 0).images
     style = Style(scenes[:50], lambda images, at: reconstruct_images(run, images, at).images)
     size = run.model.image_size
     items, images = catch_trials(30, 0, size, "demo", None, [style])
@@ -62,7 +63,7 @@ def test_sharpness_does_not_tell_catch_trials_of_the_shipped_model_from_its_scen
     for shown in (images, images[known], images[~known]):
         assert 0.4 < separation(shown, scenes[50:]) < 0.6
     real = np.array([tower(i, size)[0] for i in range(15)])
-    assert separation(real, scenes) > 0.95  # what it was without
+    assert separation(real, scenes[:100]) > 0.95  # what it was without
     plausible = open_judge("cpu").plausible(images) > 0.5
     assert (plausible == known).mean() > 0.9
 
