@@ -34,11 +34,16 @@ inline void put(bf16 &to, float value) {  // rounds to the nearest, ties to even
 // The gradient through a ReLU of y; NaN stays.
 inline float pass(float grad, float y) { return y <= 0 ? 0 : grad; }
 
-// 16 channels at once, for the loops that the compiler does not turn into such by itself.
+// As many channels at once as the processor takes, for the loops that the compiler does not turn
+// into such by itself. Of wider vectors it compares one number at a time.
+#ifdef __AVX512F__
 constexpr long LANES = 16;
-typedef float Lanes __attribute__((vector_size(64)));
-typedef uint32_t Bits __attribute__((vector_size(64)));
-typedef uint16_t Halves16 __attribute__((vector_size(32)));
+#else
+constexpr long LANES = 8;
+#endif
+typedef float Lanes __attribute__((vector_size(4 * LANES)));
+typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
+typedef uint16_t ShortLanes __attribute__((vector_size(2 * LANES)));
 
 inline Lanes load(const float *from) {
     Lanes value;
@@ -47,7 +52,7 @@ inline Lanes load(const float *from) {
 }
 
 inline Lanes load(const bf16 *from) {
-    Halves16 halves;
+    ShortLanes halves;
     std::memcpy(&halves, from, sizeof halves);
     return (Lanes)(__builtin_convertvector(halves, Bits) << 16);
 }
@@ -57,7 +62,7 @@ inline void store(float *to, Lanes value) { std::memcpy(to, &value, sizeof value
 inline void store(bf16 *to, Lanes value) {
     Bits bits = (Bits)value, rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
     Bits nan = Bits{} + 0x7fc0;
-    Halves16 halves = __builtin_convertvector(value != value ? nan : rounded, Halves16);
+    ShortLanes halves = __builtin_convertvector(value != value ? nan : rounded, ShortLanes);
     std::memcpy(to, &halves, sizeof halves);
 }
 
