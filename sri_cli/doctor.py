@@ -152,12 +152,13 @@ def check_compiler(environment: Mapping[str, str] = os.environ) -> Iterator[Find
     header = Path(sysconfig.get_paths()["include"]) / "Python.h"
     if compiler is None:
         text = f"CXX={chosen} does not exist" if chosen else "no C++ compiler"
-        yield Finding("note", "compiler", f"{text}: train.compile=on fails", "apt install g++")
+        lost = "training on a CPU is slower, train.compile=on fails"
+        yield Finding("note", "compiler", f"{text}: {lost}", "apt install g++")
     elif not header.is_file():
         text = f"{header} is missing: train.compile=on fails"
         yield Finding("note", "compiler", text, "apt install python3-dev")
     else:
-        yield Finding("ok", "compiler", f"{compiler}, for train.compile")
+        yield Finding("ok", "compiler", f"{compiler}, for CPU kernels and train.compile")
 
 
 def check_browser() -> Iterator[Finding]:
