@@ -75,11 +75,9 @@ def train(
     from sri_cli.benchmarks import train as bench
     from sri_cli.config.load import load_recipe
 
-    if not profile:
-        reject(ctx, {"trace"}, "without --profile")
+    path = trace_file(ctx, profile, trace)
     loaded = load_recipe(recipe, None, overrides)
     if gpus in ONE_DEVICE and backend is None:
-        path = trace if profile else None
         result = bench.bench_training(loaded, ONE_DEVICE[gpus], seconds, path)
         show(result, bench.training_text, as_json)
         return
@@ -87,6 +85,13 @@ def train(
         raise SriError("--profile measures one device", "leave out --profile or --gpus")
     result = bench.bench_gpus(loaded, counts(gpus), seconds, backend == "gloo")
     show(result, bench.gpus_text, as_json)
+
+
+def trace_file(ctx: click.Context, profile: bool, trace: Path) -> Path | None:
+    """The file of --trace with --profile, else None; SriError for --trace alone."""
+    if not profile:
+        reject(ctx, {"trace"}, "without --profile")
+    return trace if profile else None
 
 
 def counts(gpus: str) -> list[int]:
@@ -122,10 +127,8 @@ def sample(
     from sri_cli.benchmarks.sample import bench_sampling, sampling_text
     from sri_cli.config.load import load_recipe
 
-    if not profile:
-        reject(ctx, {"trace"}, "without --profile")
+    path = trace_file(ctx, profile, trace)
     loaded = load_recipe(recipe, None, overrides)
-    path = trace if profile else None
     result = bench_sampling(loaded, num, ONE_DEVICE[gpus], seconds, path)
     show(result, sampling_text, as_json)
 

@@ -117,22 +117,20 @@ def _measured(
 
     What was measured by hand in other features, or with dynamic slots, is of another protocol.
     """
-    recipe = run.recipe
-    expected_of = (recipe.train.steps, recipe.model.slots, str(data.attrs["sha256"]))
+    split, recipe = study.protocol.split, run.recipe
+    of = (recipe.train.steps, recipe.model.slots, str(data.attrs["sha256"]), split)
 
     def fits(m: Measurement) -> bool:
         source = m["data"] or {}
-        of = (m["subject"].get("step"), m["slots"], source.get("sha256"))
-        how = (source.get("split"), m["seed"])
-        same = of == expected_of and how == (study.protocol.split, EVALUATION_SEED)
-        return same and not other_features(m)
+        own = (m["subject"].get("step"), m["slots"], source.get("sha256"), source.get("split"))
+        return own == of and m["seed"] == EVALUATION_SEED and not other_features(m)
 
     fitting = [m for m in records if fits(m)]
     model = fitting[-1]["subject"]["model"] if fitting else None
     measured: dict[str, Measurement] = {}
     for metric, num in study.protocol.metrics.items():
         prefixes, count = KEYS[metric]
-        expected = min(num, data.counts[study.protocol.split]) if count == "images" else num
+        expected = min(num, data.counts[split]) if count == "images" else num
         for m in fitting:
             same = m["subject"]["model"] == model and m["counts"].get(count) == expected
             if same and m["metric"].startswith(prefixes):
