@@ -27,7 +27,7 @@ from sri_cli.training.importing import (
     read_official,
     system_of,
 )
-from sri_cli.training.run_folder import open_run
+from sri_cli.training.run_folder import copy_commands, open_run
 from sri_cli.training.step import TrainStep
 from sri_cli.training.trainer import new_step
 
@@ -55,6 +55,8 @@ def begin_run(workspace: Workspace, source: str, recipe: Recipe, run_dir: Path) 
     state = {"step": step.state(), "attempt": 0}
     values, weights = recipe.model_dump(mode="json"), step.model.state_dict()
     with open_run(run_dir):
+        if not is_official(source):
+            copy_commands(workspace.find_run(source).run_dir, origin["step"], run_dir)
         checkpoints.save(run_dir, 0, weights, values, state, {"started_from": origin})
     facts = ", ".join(f"{key} {origin[key]}" for key in ("run", "step", "file") if key in origin)
     return f"starts from the weights of {facts}"

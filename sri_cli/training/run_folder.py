@@ -255,6 +255,16 @@ def end_command(run_dir: Path, step: int) -> None:
         write_commands(run_dir, lines)
 
 
+def copy_commands(source: Path, step: int, run_dir: Path) -> None:
+    """Let command.txt begin with the commands of `source`, whose weights of `step` a run takes."""
+    lines = read_commands(source)
+    last = HISTORY.fullmatch(lines[-1]) if lines else None
+    if last is not None and last["last"] is None:  # in training now, or killed
+        lines[-1] = history_line(**last.groupdict(str(step)))
+    if lines:
+        write_commands(run_dir, lines)
+
+
 def history_line(command: str, begun: str, first: str, last: str) -> str:
     """`sri train ...  # 2026-11-28 14:06 UTC, steps 0 to 6000`."""
     steps = f"step {first}" if first == last else f"steps {first} to {last}"

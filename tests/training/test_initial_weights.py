@@ -43,7 +43,7 @@ def data(
 def workspace(tmp_path: Path, data: DataFile) -> Workspace:
     """With the run `first` at step 2."""
     workspace = Workspace(tmp_path / "data", tmp_path / "runs")
-    train(small(), data, workspace.runs_root / "first")
+    train(small(), data, workspace.runs_root / "first", command="sri train first")
     return workspace
 
 
@@ -73,6 +73,24 @@ def test_weights_alone_are_taken_and_only_once(
     started = read_yaml((run / "recipe.yaml").read_text(), "recipe.yaml")["started_from"]
     assert started.items() >= {"run": "first", "step": 2, "data": "towers"}.items()
     assert newest(run).extra["started_from"] == started
+
+
+def test_the_commands_of_the_weights_come_first(workspace: Workspace, data: DataFile) -> None:
+    for source, name in (("first", "second"), ("second", "third")):
+        begin_run(workspace, source, small(), workspace.runs_root / name)
+        train(small(), data, workspace.runs_root / name, command=f"sri train {name}")
+    commands = workspace.runs_root / "third" / "command.txt"
+    lines = [line.split("#") for line in commands.read_text().splitlines()]
+    assert [line[0].strip() for line in lines] == [
+        "sri train first",
+        "sri train second",
+        "sri train third",
+    ]
+    # Of a source that was killed, the checkpoint's step is the last.
+    second = workspace.runs_root / "second" / "command.txt"
+    second.write_text("sri train second  # 2026-01-01 00:00 UTC, from step 0\n")
+    begin_run(workspace, "second", small(), workspace.runs_root / "fourth")
+    assert "steps 0 to 2" in (workspace.runs_root / "fourth" / "command.txt").read_text()
 
 
 def recipe_changes(recipe: Recipe) -> dict[str, Any]:
