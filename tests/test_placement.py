@@ -172,9 +172,10 @@ def test_tensors_of_the_host_are_noticed(fake: HostTensors) -> None:
 
 # Each slot more is a few hundred operations more, at 0.2 ms each.
 MANY = [pytest.param(slots, marks=pytest.mark.slow) for slots in (9, 14)]
+FP32 = pytest.param("fp32", marks=pytest.mark.slow)  # the same operations, without casts
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", [FP32, "bf16"])
 @pytest.mark.parametrize("slots", [3, *MANY])
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_models_stay_on_the_device(

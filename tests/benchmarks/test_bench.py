@@ -19,7 +19,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from sri_cli import checkpoint as checkpoints
-from sri_cli.benchmarks.measure import Usage, measure, report_text, timings
+from sri_cli.benchmarks.measure import MATRIX_SIDE, Usage, measure, report_text, timings
 from sri_cli.benchmarks.quality import training_minutes
 from sri_cli.benchmarks.sample import sampling_text
 from sri_cli.benchmarks.train import training_text
@@ -46,7 +46,9 @@ def bench(*args: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_bench_train(precision: str) -> None:
+def test_bench_train(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Without instructions for bf16 the matrix product of a measurement takes ten seconds.
+    monkeypatch.setitem(MATRIX_SIDE, "cpu", 256)
     result = bench("train", *TINY, "--gpus", "0", "train.batch=2", f"train.precision={precision}")
     assert (result["batch"], result["dtype"], result["device"]) == (2, precision, "cpu")
     assert result["images_per_second"] == pytest.approx(2 / result["seconds_per_step"])

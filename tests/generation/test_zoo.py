@@ -17,7 +17,7 @@ from tests.small_models import small_encoder
 from tests.small_recipes import one_of_each_system
 
 PRODUCT = [(name, data) for name in recipe_names() for data in data_sets(name)]
-SMALL = ("size=tiny", "model.slots=3", "train.batch=4", "train.log_every=2", "train.precision=fp32")
+SMALL = ("size=tiny", "model.slots=3", "train.batch=2", "train.log_every=2", "train.precision=fp32")
 
 
 @pytest.fixture(scope="module")

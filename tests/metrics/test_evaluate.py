@@ -331,7 +331,8 @@ def test_images_on_disk_measure_as_the_run_does(
         assert record["value"] == pytest.approx(own["value"], rel=1e-5)
         assert record["name"] == own["name"] == "stack-FD(12/12)"
         assert record["subject"]["kind"] == "images" and record["subject"]["count"] == 12
-    both, known = evaluate_all(workspace, ["tiny"], folders[:1], ["stack-fd"], data="demo-towers")
+    sources = (workspace, ["tiny"], folders[:1], ["stack-fd"])
+    both, known = evaluate_all(*sources, data="demo-towers", num=16)
     assert [m["subject"]["kind"] for m in both] == ["run", "images"] and known[-2:] == both
 
 

@@ -24,7 +24,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "sri": {"system": "sri", "scene_size": 8},
     "genesis-v2": {"system": "genesis-v2"},
     "genesis": {"system": "genesis", "component_size": 4, "component_channels": 8},
-    "emorl": {"system": "emorl", "decoder": "big", "refinements": 1, "std": 0.1},
+    "emorl": {"system": "emorl", "image_size": 16, "refinements": 1, "std": 0.1},
 }
 
 
@@ -38,7 +38,7 @@ def two_steps(ranks: Ranks, name: str) -> dict[str, Any]:
         {"geco_target": 0.5, "batch": BATCH, "steps": 10, "lr": 1e-3, "clip_grad": 1e6}
     )
     torch.manual_seed(0)
-    model = build_model(**SIZES, **MODELS[name])
+    model = build_model(**SIZES | MODELS[name])
     for key, value in model.named_parameters():
         if key.endswith("colouring.gate"):
             # Closed, as it begins, all slots are alike, and rounding decides which is the nearer.
@@ -48,7 +48,7 @@ def two_steps(ranks: Ranks, name: str) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for number in range(2):
         noise = draw_noise(model.training_noise(), BATCH, 0, number, rows=rows)
-        step(random_images(BATCH, 32)[rows], noise, number)
+        step(random_images(BATCH, model.image_size)[rows], noise, number)
         if number == 0:
             named = model.named_parameters()
             result["gradients"] = {key: p.grad.clone() for key, p in named if p.grad is not None}
