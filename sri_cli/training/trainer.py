@@ -234,6 +234,8 @@ class Trainer:
                 elif progress.is_due():
                     progress.show(summary(self._values(self.step.peek_metrics())))
                 stopped_by = self._stop_signal(stop)
+                if stopped_by and (problem := self._problem_since_record()) is not None:
+                    raise self._stopped_diverging(problem)
                 if save_due or stopped_by:
                     self._save()
                 if stopped_by and self.done < steps:
@@ -299,6 +301,24 @@ class Trainer:
         last = self.done == self.settings.steps
         problem = self.ranks.from_first(lambda: self.detector.check(steps, metrics, last))
         return record, problem
+
+    def _problem_since_record(self) -> str | None:
+        """The sign of divergence in the steps since the last record, which the next one includes.
+
+        A checkpoint that a signal asks for is checked like any other.
+        """
+        steps = self.step.metrics.steps
+        if not steps:
+            return None
+        metrics = self.step.peek_metrics()
+        return self.ranks.from_first(lambda: copy.deepcopy(self.detector).check(steps, metrics))
+
+    def _stopped_diverging(self, problem: str) -> Interrupted:
+        rest = f"the checkpoint of step {self.saved} remains" if self.saved else "nothing is saved"
+        return Interrupted(
+            f"Stopped at step {self.done}, which is not saved: it diverged, {problem}; {rest}.",
+            f"Go on from there with: {self.command}",
+        )
 
     def _values(self, metrics: dict[str, float]) -> dict[str, Any]:
         """Metrics since the last record, with errors per element and the rate."""

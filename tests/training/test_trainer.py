@@ -365,6 +365,26 @@ def test_divergence_rolls_back_to_new_noise(
     assert again.step == 18 and read_log(tmp_path)[-1]["skipped"] == 0
 
 
+def test_a_signal_saves_no_diverging_state(
+    tmp_path: Path, data: DataFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, lambda seed, step: seed == 0 and step >= 8)
+    take, recipe = loader.Prefetcher.at, small(steps=20, log_every=20, checkpoint_every=4)
+
+    def stopped(feed: loader.Prefetcher, step: int) -> Any:
+        if step == 13:  # the sixth that is not finite
+            os.kill(os.getpid(), signal.SIGTERM)
+        return take(feed, step)
+
+    with monkeypatch.context() as context:
+        context.setattr(loader.Prefetcher, "at", stopped)
+        with pytest.raises(Interrupted, match="step 12 remains") as caught:
+            train(recipe, data, tmp_path)
+    assert caught.value.exit_code == 75 and steps(tmp_path)[-1] == 12
+    assert train(recipe, data, tmp_path).resumed_from == 12
+    assert steps(tmp_path)[-1] == 20
+
+
 def test_repeated_divergence_ends_the_run(
     tmp_path: Path,
     data: DataFile,
