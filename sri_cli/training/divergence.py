@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
 
 from sri_cli.config.schema import Recipe
 from sri_cli.models.distributions import HALF_LOG_2PI
@@ -60,6 +62,14 @@ class DivergenceDetector:
         self.margin = MARGIN_PER_ELEMENT * num_elements
         self.skips: deque[tuple[int, int]] = deque()  # (steps, skipped) of each record
         self.errors: dict[str, deque[float]] = {}
+
+    def catch_up(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Check the records of a log again, so that a stop of the training changes no verdict."""
+        recent = [{"step": 0}, *records][-1 - max(WINDOW_STEPS, WINDOW_RECORDS) :]
+        for before, record in pairwise(recent):
+            errors = {k: v for k, v in record.items() if k.startswith("error/") and v is not None}
+            metrics = {"skipped": record.get("skipped", 0), **errors}
+            self.check(record["step"] - before["step"], metrics)
 
     def check(self, steps: int, metrics: Mapping[str, float], last: bool = False) -> str | None:
         """What is wrong with the means of the last `steps` steps, or None.

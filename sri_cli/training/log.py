@@ -55,10 +55,14 @@ class RunLog:
         for tracker in self.trackers:
             self._update(tracker, clean)
 
+    def records(self) -> list[Record]:
+        """All that were appended, also by earlier commands."""
+        return read_log(self.path) if self.path.exists() else []
+
     def drop_after(self, step: int) -> None:
         """Keep the records up to `step`, without lines that are none (torn by a kill)."""
         if self.path.exists():
-            records = [record for record in read_log(self.path) if record["step"] <= step]
+            records = [record for record in self.records() if record["step"] <= step]
             lines = "".join(to_json(record) + "\n" for record in records)
             write_atomic(self.path, lines.encode())
         for tracker in self.trackers:

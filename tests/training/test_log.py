@@ -70,6 +70,18 @@ def test_an_error_far_outside_its_window() -> None:
     assert "far outside" in (detector.check(100, metrics(error=12000)) or "")
 
 
+def test_a_stop_changes_no_verdict() -> None:
+    records = [{"step": 5 * n, **metrics(error=7000 - n)} for n in range(1, 30)]
+    records[-1] |= {"skipped": 5, "error/a": None}
+    for before in ([], records[:3], records):
+        detector, resumed = DivergenceDetector(ELEMENTS), DivergenceDetector(ELEMENTS)
+        resumed.catch_up(before)
+        for record in before:
+            detector.check(5, {key: v for key, v in record.items() if v is not None})
+        assert (resumed.skips, resumed.errors) == (detector.skips, detector.errors)
+    assert "far outside" in (resumed.check(5, metrics(error=12000)) or "")
+
+
 def test_the_first_errors_are_not_judged() -> None:
     detector = DivergenceDetector(ELEMENTS)
     assert not any(detector.check(100, metrics(error=10.0**n)) for n in range(5))
