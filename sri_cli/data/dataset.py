@@ -266,6 +266,15 @@ class Split:
         """uint8 [N,H,W], or None when unknown."""
         return self.mask_rows(0, len(self)) if self.has_masks else None
 
+    @cached_property
+    def labels_digest(self) -> str | None:
+        """16 hex digits for the masks and which labels are background and void; None without."""
+        if self.masks is None:
+            return None
+        digest = hashlib.sha256(np.ascontiguousarray(self.masks).data)
+        digest.update(f"{self._data.background_labels} {self._data.void_label}".encode())
+        return digest.hexdigest()[:16]
+
     def mask_rows(self, start: int, stop: int) -> Masks:
         """uint8 [stop-start,H,W], without reading the others; only where `has_masks`."""
         masks: Masks = self._read(lambda group: group["masks"][start:stop])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from sri_cli import __version__
 from sri_cli.atomic import list_folder
 from sri_cli.data.image_files import Unreadable, image_files, is_lossy, read_upright, unreadable
-from sri_cli.data.sources.listing import MASK_FOLDERS
+from sri_cli.data.sources.listing import MASK_FOLDERS, MASK_SUFFIX
 from sri_cli.device import choose_precision
 from sri_cli.errors import SriError
 from sri_cli.generation.sample import check_request, quantise, sample_scenes
@@ -35,7 +35,9 @@ from sri_cli.metrics.features import (
     cached_features,
 )
 from sri_cli.metrics.records import model_digest
+from sri_cli.strict_json import from_json
 
+SAMPLE_RECORD = "sample.json"  # of `sri sample`
 CACHE = "fid"  # folder of a data root or a run
 ARRAYS = (".npz", ".npy", ".h5")
 MODES = ("1", "L", "P", "RGB", "LA", "RGBA", "PA", "CMYK", "YCbCr")  # of at most 8 bits a channel
@@ -50,8 +52,9 @@ HINT = (
 class ImageSource:
     """`count` images of `size` px; `read(start, stop)` returns some, in order.
 
-    Of a run's scenes the slots, the temperature and what its distances are called (`naming`:
-    keyword arguments of `fid_name`) are known, and features are cached: `cache` is folder and key.
+    Of scenes of `sri` the slots, the temperature and what their distances are called (`naming`:
+    keyword arguments of `fid_name`) are known. Features of a run's scenes are cached: `cache` is
+    folder and key.
     """
 
     count: int
@@ -151,8 +154,29 @@ def open_folder(folder: Path) -> ImageSource:
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise SriError(f"--images {folder} {what}", HINT)
-    if (folder / "sample.json").is_file() and (folder / "images").is_dir():
-        return _of_files(folder, folder / "images")  # beside sri sample's own grid.png
+    ours = folder / SAMPLE_RECORD
+    if not ours.is_file():
+        return _open_any(folder)
+    below = folder / "images"  # beside sri sample's own grid.png
+    images = _of_files(folder, below) if below.is_dir() else _open_any(folder)
+    return replace(images, **_drawn_with(ours))
+
+
+def _drawn_with(path: Path) -> dict[str, Any]:
+    """What the record of `sri sample` says of its scenes; nothing where it is another file."""
+    try:
+        record = from_json(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    record = record if isinstance(record, dict) else {}
+    slots, usual, temperature = map(record.get, ("slots", "trained_slots", "temperature"))
+    if type(slots) is not int or not isinstance(temperature, int | float):
+        return {}
+    naming = {"temperature": temperature} | ({} if usual in (None, slots) else {"slots": slots})
+    return {"slots": slots, "temperature": temperature, "naming": naming}
+
+
+def _open_any(folder: Path) -> ImageSource:
     arrays = [path for path in list_folder(folder) if path.suffix.lower() in ARRAYS]
     arrays = [path for path in arrays if path.is_file() and not path.name.startswith(".")]
     if len(arrays) > 1:
@@ -163,6 +187,8 @@ def open_folder(folder: Path) -> ImageSource:
 
 def _of_files(named: Path, folder: Path) -> ImageSource:
     files = [path for path in image_files(folder)[0] if not _is_mask(path.relative_to(folder))]
+    stems = {path.with_suffix("") for path in files}
+    files = [path for path in files if _image_of_mask(path) not in stems]
     if not files:
         raise SriError(f"--images {named} has no images", HINT)
     size = _read_file(files[0]).shape[0]
@@ -181,6 +207,12 @@ def _of_files(named: Path, folder: Path) -> ImageSource:
 def _is_mask(path: Path) -> bool:
     """Whether a file lies in a folder of masks, as `sri prepare folder` names them."""
     return any(part.lower() in MASK_FOLDERS for part in path.parts[:-1])
+
+
+def _image_of_mask(path: Path) -> Path | None:
+    """What the image of a mask beside it, as NAME_mask.png, is called without its ending."""
+    stem = MASK_SUFFIX.sub("", path.stem)
+    return path.with_name(stem) if stem not in ("", path.stem) else None
 
 
 def _read_file(path: Path) -> Images:

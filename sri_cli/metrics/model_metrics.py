@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -118,6 +119,9 @@ def segmentation_scores(
     """
     true_masks, labels = task.split.masks, (task.background_labels, task.void_label)
     assert true_masks is not None  # see `check_run`
+    # A file prepared anew from the same images may have other labels, and has the same hash.
+    data = (context.data or {}) | {"labels": task.split.labels_digest}
+    context = replace(context, data=data)
 
     def compute(
         images: Tensor, noise: dict[str, Tensor], indices: NDArray[np.intp]

@@ -76,8 +76,9 @@ METRIC_OF = {
 }
 NORMAL_95 = 1.959964
 SHUFFLED = {f"{key}_shuffled": key for key in ("order_iou", "order_information")}
+BY_EYE = {"sacc", "plausible_by_eye"}  # what people judged
 # Metrics of generated scenes alone: the split that the data were opened with plays no part.
-WITHOUT_SPLIT = {"sacc", "plausible_by_eye", "sacc_estimate", *SHUFFLED, *SHUFFLED.values()}
+WITHOUT_SPLIT = {*BY_EYE, "sacc_estimate", *SHUFFLED, *SHUFFLED.values()}
 # Keys of a record and of its `data` without which it is none.
 NEEDED = {"metric", "name", "value", "counts", "subject", "data", "seed", "protocol", "warning"}
 SAMPLE = ("images", "scenes", "real", "generated")  # counts that make up the size of a sample
@@ -290,17 +291,37 @@ def recorded(trained: TrainedRun) -> list[Measurement]:
 def largest(measurements: Iterable[Measurement]) -> list[Measurement]:
     """Of each subject, metric, protocol, data file and split what has the largest sample.
 
-    Of equal samples the last counts. `measurements` and the result are in order of measurement.
+    Of equal samples the last counts. It also does where the labels of the same images were changed
+    since, and of what people judged: a share is of all answers so far, and more raters may have
+    fewer scenes each. `measurements` and the result are in order of measurement.
     """
     best: dict[tuple[Any, ...], Measurement] = {}
     for m in measurements:
         split = None if m["metric"] in WITHOUT_SPLIT else split_of(m)
         how = [m.get(key) for key in ("protocol", "slots", "temperature")]
         key = (identity(m), m["metric"], *how, file_of(m), split)
-        if key not in best or sample_size(m) >= sample_size(best[key]):
+        before = best.get(key)
+        if (
+            before is None
+            or m["metric"] in BY_EYE
+            or relabelled(m, before)
+            or sample_size(m) >= sample_size(before)
+        ):
             best.pop(key, None)
             best[key] = m
     return list(best.values())
+
+
+def labels_of(m: Measurement) -> str | None:
+    """The hash of the labels that a segmentation was compared with; None where it is unknown."""
+    labels = (m.get("data") or {}).get("labels")
+    return labels if isinstance(labels, str) else None
+
+
+def relabelled(m: Measurement, before: Measurement) -> bool:
+    """Whether two measurements are known to be of different labels."""
+    known = {labels_of(m), labels_of(before)} - {None}
+    return len(known) == 2
 
 
 def sample_size(m: Measurement) -> tuple[bool, int]:

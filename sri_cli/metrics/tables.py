@@ -437,9 +437,14 @@ def paper_tables(measurements: Iterable[Measurement]) -> list[Table]:
         groups = [group for group in groups if group.columns]
         if groups:
             tables.append(_paper_table(part, groups))
-            shown |= {(identity(m), file_of(m)) for group in groups for m in group.measurements}
-    others = [m for m in measured if (identity(m), file_of(m)) not in shown]
+            shown |= {_source(m) for group in groups for m in group.measurements}
+    others = [m for m in measured if _source(m) not in shown]
     return tables + ([_other_runs(others)] if others else [])
+
+
+def _source(m: Measurement) -> tuple[Any, ...]:
+    """What was measured, and against which images."""
+    return identity(m), file_of(m), None if m["metric"] in WITHOUT_SPLIT else split_of(m)
 
 
 def _belongs(m: Measurement, part: Published) -> bool:

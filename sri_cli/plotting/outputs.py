@@ -32,7 +32,7 @@ from sri_cli.strict_json import Record, from_json, to_json
 FIGURES, SAMPLES, SEGMENTS = "figures", "samples", "segments"  # folders of a run
 LATEST = "latest"
 OF_RUN = ("run", "opened_from", "step", "checkpoint", "model")
-NOT_COMPARED = ("command", "sri", "run", "trained_on")  # what decides no pixel
+NOT_COMPARED = ("command", "sri", "run", "trained_on", "trained_slots")  # what decides no pixel
 
 
 def record_of(runs: Sequence[TrainedRun], verb: str, **settings: Any) -> Record:

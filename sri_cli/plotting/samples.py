@@ -28,12 +28,12 @@ from sri_cli.generation.sample import (
     sample_scenes,
 )
 from sri_cli.generation.trained_run import TrainedRun
+from sri_cli.metrics.images import SAMPLE_RECORD
 from sri_cli.metrics.tables import title_of
 from sri_cli.plotting.images import blend_masks, caption, make_grid, png_bytes
 from sri_cli.plotting.outputs import SAMPLES, record_of, write_folder
 from sri_cli.strict_json import Record
 
-RECORD = "sample.json"
 GRID_IMAGES = 64
 LATENTS = ("slots", "scene_latents")
 GRID_CELL_PX, GRID_GAP_PX = 128, 4  # as in figures at their default scale
@@ -77,13 +77,14 @@ def write_samples(
     settings = {"num": num, "slots": slots, "temperature": temperature, "seed": seed}
     # Folders of version 0.1 have no further keys, and the same names.
     more = {name: True for name, on in (("layers", layers), ("latents", latents)) if on}
-    record = record_of([trained], "sample", **settings, format=file_format, masks=masks, **more)
+    facts = settings | {"trained_slots": trained.model.num_slots}
+    record = record_of([trained], "sample", **facts, format=file_format, masks=masks, **more)
 
     def write(folder: Path) -> Record:
         _write(folder, trained, settings, record)
         return record
 
-    return write_folder(out, trained.run_dir / SAMPLES, RECORD, write)
+    return write_folder(out, trained.run_dir / SAMPLES, SAMPLE_RECORD, write)
 
 
 def _write(folder: Path, trained: TrainedRun, settings: dict[str, Any], record: Record) -> None:

@@ -514,6 +514,7 @@ def data_facts(study: Study, data: DataFile) -> dict[str, Any]:
         "size": data.size,
         "source": data.source,
         "sha256": str(data.attrs["sha256"]),
+        "labels": data.split(study.protocol.split).labels_digest,
         "images": data.counts,
         "prepare": study.protocol.data.prepared_by,
     }

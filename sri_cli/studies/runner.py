@@ -409,6 +409,7 @@ def plan_study(
     others = OtherProcesses()
     rows: dict[str, dict[str, Any]] = {}
     timed: dict[str, float] = {}
+    longest = 0.0  # hours; a run is not divided among processes
     for system in dict.fromkeys(one.run.system for one in statuses):
         left = [one.steps_left for one in statuses if one.run.system == system]
         kind, seconds = _kind_of_step(study.recipes[system]), None
@@ -416,6 +417,7 @@ def plan_study(
             if kind not in timed:
                 timed[kind] = _seconds_per_step(study, system, slots)
             seconds = timed[kind]
+            longest = max(longest, max(left) * seconds / 3600)
         rows[system] = {
             "point": protocol.points()[system].values,
             "runs": len(left),
@@ -444,7 +446,7 @@ def plan_study(
         "slots": str(slots),
         "busy_cores": others.in_use() if measure else None,
         "systems": rows,
-        "hours": None if hours is None else hours / slots.jobs,
+        "hours": None if hours is None else max(hours / slots.jobs, longest),
         "core_hours": None if hours is None or slots.gpus else hours * slots.threads,
         "order": [one.run.name for one in statuses],
         "queue": None if queue is None else _plan_of_jobs(queue, statuses),

@@ -8,7 +8,7 @@ from typing import Any
 
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
-from sri_cli.metrics.records import Measurement, other_features, read_records
+from sri_cli.metrics.records import Measurement, labels_of, other_features, read_records
 from sri_cli.run import LOG_NAME, checkpoints_in
 from sri_cli.strict_json import from_json
 from sri_cli.studies.protocol import Study, StudyRun
@@ -123,7 +123,9 @@ def _measured(
     def fits(m: Measurement) -> bool:
         source = m["data"] or {}
         own = (m["subject"].get("step"), m["slots"], source.get("sha256"), source.get("split"))
-        return own == of and m["seed"] == EVALUATION_SEED and not other_features(m)
+        if own != of or m["seed"] != EVALUATION_SEED or other_features(m):
+            return False
+        return labels_of(m) in (None, data.split(split).labels_digest)
 
     fitting = [m for m in records if fits(m)]
     model = fitting[-1]["subject"]["model"] if fitting else None

@@ -22,6 +22,7 @@ from PIL import Image
 from sri_cli import checkpoint as checkpoints
 from sri_cli.cli.main import cli
 from sri_cli.config.load import load_recipe
+from sri_cli.data.dataset import DataFile
 from sri_cli.data.prepare import prepare
 from sri_cli.data.sources.folder import FolderOptions, FolderSource
 from sri_cli.data.writer import DataFileWriter
@@ -228,13 +229,18 @@ def test_images_without_foreground_are_counted(trained: TrainedRun) -> None:
 
 
 def test_a_void_label_is_left_out(trained: TrainedRun, tmp_path: Path) -> None:
-    file = tmp_path / "void-32.h5"
-    with DataFileWriter(file, replace(header("void", 32, COUNTS), void_label=3)) as writer:
-        for seed, (split, count) in enumerate(COUNTS.items()):
-            writer.append(split, *towers(count, seed), {})
-        writer.finish()
+    for name, void in (("all", None), ("void", 3)):
+        file = tmp_path / f"{name}-32.h5"
+        with DataFileWriter(file, replace(header(name, 32, COUNTS), void_label=void)) as writer:
+            for seed, (split, count) in enumerate(COUNTS.items()):
+                writer.append(split, *towers(count, seed), {})
+            writer.finish()
     objects = [len({*np.unique(m).tolist()} - {0, 3}) for m in towers(16, 2)[1]]
     (first, *_) = evaluate_run(trained, ["ari"], str(file), num=16)
+    plain, data = DataFile(tmp_path / "all-32.h5"), DataFile(file)
+    assert first["data"]["labels"] == data.split("test").labels_digest
+    assert data.attrs["sha256"] == plain.attrs["sha256"]  # of the images
+    assert data.split("test").labels_digest != plain.split("test").labels_digest
     assert first["counts"]["one_object"] == objects.count(1) and "void label 3" in first["protocol"]
 
 

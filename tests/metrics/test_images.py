@@ -27,6 +27,7 @@ from sri_cli.metrics.image_metrics import distance
 from sri_cli.metrics.images import images_of_run, open_folder
 from sri_cli.metrics.records import Context, data_facts, model_digest, run_subject
 from sri_cli.models.build import build_model
+from sri_cli.plotting.samples import write_samples
 
 SMALL = ["size=tiny", "model.slot_size=16", "model.scene_size=16", "model.slots=3"]
 NUM_REAL = 23
@@ -73,6 +74,31 @@ def test_what_sri_sample_writes(tmp_path: Path) -> None:
     assert len({open_folder(tmp_path / kind).sha256() for kind in kinds}) == 1
     fewer = replace(open_folder(tmp_path / "npz"), count=6)
     assert fewer.sha256() != open_folder(tmp_path / "npz").sha256()
+
+
+def test_scenes_of_sri_sample_say_how_they_were_drawn(run: TrainedRun, tmp_path: Path) -> None:
+    usual = run.model.num_slots
+    for kind, slots, naming in [
+        ("png", None, {"temperature": 0.5}),
+        ("npz", usual + 2, {"temperature": 0.5, "slots": usual + 2}),
+    ]:
+        out = tmp_path / kind
+        write_samples(run, out, num=3, slots=slots, temperature=0.5, file_format=kind)
+        source = open_folder(out)
+        assert (source.count, source.slots, source.temperature) == (3, slots or usual, 0.5)
+        assert source.naming == naming
+    for text in ('{"slots": "many"}', "[1]", "{"):
+        (tmp_path / "png" / "sample.json").write_text(text)
+        assert open_folder(tmp_path / "png").naming == {}
+
+
+def test_masks_beside_images_are_no_images(tmp_path: Path) -> None:
+    write_files(tmp_path)
+    for number in range(3):
+        Image.fromarray(PIXELS[0, :, :, 0]).save(tmp_path / f"00{number}_mask.png")
+    np.testing.assert_array_equal(everything(tmp_path), PIXELS)
+    (tmp_path / "000.png").rename(tmp_path / "999_gt.png")  # of no image: it is one itself
+    assert open_folder(tmp_path).count == len(PIXELS) + 1
 
 
 def test_grey_and_palette_images_become_colour(tmp_path: Path) -> None:

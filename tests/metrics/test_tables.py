@@ -132,6 +132,31 @@ def test_a_smaller_sample_never_replaces_a_larger_one() -> None:
     assert largest([large, dynamic]) == [large, dynamic]
 
 
+def test_the_last_count_of_people_counts_and_so_do_the_last_labels() -> None:
+    """A second rater makes fewer scenes for each; a file prepared anew has other labels."""
+    one, two = (
+        measured("sacc", "S-Acc", value) | {"counts": {"scenes": scenes, "raters": raters}}
+        for value, scenes, raters in ((1.0, 120, 1), (0.5, 100, 2))
+    )
+    assert largest([one, two]) == [two]
+    unknown = measured(*ARI, 0.3) | {"counts": {"images": 1000}}
+    old = measured(*ARI, 0.1, data={"labels": "aa"}) | {"counts": {"images": 1000}}
+    new = measured(*ARI, 0.8, data={"labels": "bb"}) | {"counts": {"images": 320}}
+    assert largest([old, new]) == [new] and largest([unknown, new]) == [unknown]
+    assert largest([new, {**new, "counts": {"images": 10}}]) == [new]
+
+
+def test_a_table_of_one_split_does_not_hide_the_other() -> None:
+    ablation = {"recipe": "sri-g-no-scene"}
+    of_test = measured(*ARI, 0.5, "test", **ablation)
+    of_val = measured("fid", "FID-val", 132.9, "val", **ablation)
+    order = measured("order_iou", "order IoU", 0.3, "test", **ablation)
+    captions = [table.caption for table in paper_tables([of_test, of_val, order])]
+    assert len(captions) == 2 and "Table 3" in captions[0]
+    (cells,) = paper_tables([of_test, of_val, order])[1].rows[1:]
+    assert "0.500" in cells and not any("132.9" in cell or "0.300" in cell for cell in cells)
+
+
 def test_values_of_one_name_are_told_apart() -> None:
     both = [measured(*ARI, 0.5), measured(*ARI, 0.25) | {"protocol": "dynamic slots"}]
     other = measured(*ARI, 0.125, run="runs/other", model="b")

@@ -308,8 +308,7 @@ def test_what_was_measured_by_hand_in_another_way_is_not_the_studys(
     tmp_path: Path, write_small_data: Callable[..., Path]
 ) -> None:
     data = DataFile(write_small_data(tmp_path / "demo-towers-32.h5"))
-    metrics = {"elbo": 8, "kid": 4}
-    study = read(tmp_path, metrics=metrics, claims=[])
+    study = read(tmp_path, metrics={"elbo": 8, "kid": 4}, claims=[])
     run = study.runs()[0]
     steps, slots = run.recipe.train.steps, run.recipe.model.slots
     checkpoints.save(run.run_dir, steps, {}, run.recipe.model_dump(mode="json"), None, {})
@@ -336,6 +335,14 @@ def test_what_was_measured_by_hand_in_another_way_is_not_the_studys(
     measure(4.0, slots, "KD-random-inception")
     values = {key: m["value"] for key, m in status_of(study, run, data).measured.items()}
     assert values == {"negative_elbo": 4.0, "kid": 1.0}
+    study = read(tmp_path, metrics={"ari": 8}, claims=[])
+    for labels, done in (("of an older file", False), (None, True)):
+        facts = context.data | {"labels": labels}
+        record = Context(subject, facts, 0).measurement(
+            "ari_fg", "ARI-FG", Estimate(0.5), counts={"images": 8}, protocol="", slots=slots
+        )
+        append_records(run.run_dir, [record])
+        assert status_of(study, run, data).done is done
 
 
 @pytest.mark.parametrize("name", ["order-and-scen", "nothing.yaml", "."])
