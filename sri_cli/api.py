@@ -195,7 +195,7 @@ class Model:
             variants: For reimagine, as `temperature` and `seed`.
         """
         total = scenes.slots.shape[1]
-        group = (slot,) if isinstance(slot, int) else tuple(slot)
+        group = tuple(int(k) for k in np.atleast_1d(np.asarray(slot)))
         self._check_slots(group, total)
         sources = _sources(scenes)
         if action == "remove":
@@ -211,6 +211,9 @@ class Model:
             check_request(variants, total, temperature, seed)
             if len(group) > 1:
                 raise SriError("reimagine starts from one slot", f"slot={min(group)}")
+            if scenes.latent is None and "scene" in self.module.sampling_noise(total):
+                hint = "take those of `sample` or `encode`, or decode them with their latent"
+                raise SriError("these scenes have no scene latent", hint)
             rows = reimagine(self.module, sources, group, variants, temperature, seed)
         else:
             raise SriError(f"unknown edit {action}", "remove, repeat, exchange or reimagine")

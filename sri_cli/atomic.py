@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -73,7 +74,7 @@ def replace_file(path: Path) -> Iterator[Path]:
         SriFailure: when the disk refuses (OSError in the block included).
     """
     ensure_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         yield temporary
         with open(temporary, "rb") as file:
@@ -92,6 +93,11 @@ def write_atomic(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def temporary_beside(path: Path) -> Path:
+    """A hidden name in the same folder that no other process has, of other machines too."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; when the block ends, it becomes `path`.
@@ -106,7 +112,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise SriError(f"{path} is not an empty folder", "name a new folder")
     ensure_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         temporary.mkdir()
         yield temporary

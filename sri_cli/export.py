@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from sri_cli.generation.sample import draw_scenes
 from sri_cli.generation.trained_run import TrainedRun, load_run
 from sri_cli.hub import CARD, COMMANDS, CONFIG, GRID, LOG_NAME, MEASUREMENTS, RECIPE_NAME
 from sri_cli.metrics.evaluate import evaluate_run
-from sri_cli.metrics.records import Measurement, largest, recorded
+from sri_cli.metrics.records import HALF, Measurement, largest, recorded
 from sri_cli.metrics.tables import COLUMNS, footnotes, system_name, table_rows
 from sri_cli.metrics.tabular import markdown_table, markdown_text
 from sri_cli.plotting.images import make_grid, png_bytes
@@ -89,6 +90,7 @@ def export(
         if half:
             weights = checkpoints.weights_bytes(halved(saved.weights()))
             trained.model.load_state_dict(halved(saved.weights()))
+            trained = replace(trained, extra=trained.extra | {HALF: True})
         data = _data_of(trained)
         commands = commands_of(trained, data)
         extra = {key: saved.extra[key] for key in KEPT if key in saved.extra}
@@ -107,7 +109,10 @@ def export(
         if metrics:
             evaluate_run(trained, metrics)
         name = out.resolve().name
-        measured = [{**m, "subject": {**m["subject"], "run": name}} for m in recorded(trained)]
+        measured = []
+        for m in recorded(trained):
+            subject = {key: value for key, value in m["subject"].items() if key != HALF}
+            measured.append({**m, "subject": {**subject, "run": name}})
         if measured:
             files[MEASUREMENTS] = _lines(measured)
         scenes = draw_scenes(trained.model, SAMPLES, trained.model.num_slots, 1.0, seed=0)

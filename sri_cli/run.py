@@ -138,6 +138,8 @@ class Workspace:
         if path is None:
             near = did_you_mean(arg, [*self.run_names(), *shipped_names()])
             raise SriError(f"no run {arg}{near}", self._runs_hint())
+        if path.name in ("", ".."):  # captions and tables have the name of the folder
+            path = path.resolve()
         if is_checkpoint(path):
             return RunRef(path.parent.parent, path)
         if hub.is_exported(path):

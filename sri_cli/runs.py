@@ -17,7 +17,7 @@ from typing import Any
 from sri_cli.atomic import disk_hint, lock_file
 from sri_cli.checkpoint import BrokenCheckpoint, newest_good, read_meta
 from sri_cli.errors import SriError, SriFailure, did_you_mean
-from sri_cli.metrics.records import Measurement, largest, read_records
+from sri_cli.metrics.records import HALF, Measurement, largest, read_records
 from sri_cli.run import (
     LOCK_NAME,
     LOG_NAME,
@@ -30,7 +30,7 @@ from sri_cli.run import (
     lock_run,
     runs_in,
 )
-from sri_cli.training.log import error_and_kl, last_record
+from sri_cli.training.log import error_and_kl, last_record, record_at
 
 Settings = dict[str, str]
 WAIT = "stop it, or wait for its end"
@@ -111,7 +111,9 @@ def newest_meta(run_dir: Path, checkpoint: Path | None = None) -> dict[str, Any]
 def measured(run_dir: Path, checkpoint: Path) -> list[Measurement]:
     """The measurements of the checkpoint, of each kind that of the largest sample."""
     records = [
-        m for m in read_records(run_dir) if m["subject"].get("checkpoint") == checkpoint.name
+        m
+        for m in read_records(run_dir)
+        if m["subject"].get("checkpoint") == checkpoint.name and HALF not in m["subject"]
     ]
     # Other weights after as many steps: of an earlier shipped model
     return largest(m for m in records if m["subject"]["model"] == records[-1]["subject"]["model"])
@@ -211,7 +213,10 @@ def compare(workspace: Workspace, runs: Sequence[str]) -> Difference:
     ]
     names = [ref.run_dir.name for ref in refs]
     paths = [str(ref.checkpoint or ref.run_dir) for ref in refs]
-    last = [error_and_kl(last_record(ref.run_dir / LOG_NAME)) for ref in refs]
+    last = [
+        error_and_kl(record_at(ref.run_dir / LOG_NAME, meta["step"]))
+        for ref, meta in zip(refs, metas, strict=True)
+    ]
     return Difference(
         runs=names if names[0] != names[1] else paths,
         steps=[meta["step"] for meta in metas],

@@ -5,12 +5,11 @@ Axis legend: N scenes, K slots, D slot size, S scene size, H W pixels. Tensors a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -41,10 +40,15 @@ class Latents:
     def __len__(self) -> int:
         return len(self.slots)
 
-    def __getitem__(self, index: int | slice | Sequence[int]) -> Self:
-        """Some of the scenes; of one, too, every tensor keeps its first axis."""
-        rows = range(len(self))[index] if isinstance(index, int | slice) else index
-        chosen = [rows] if isinstance(rows, int) else list(rows)
+    def __getitem__(self, index: slice | ArrayLike) -> Self:
+        """Some of the scenes; of one, too, every tensor keeps its first axis.
+
+        `index`: as of an array, so also a tensor of numbers, or one of truth values [N].
+        """
+        given = index if isinstance(index, slice) else np.asarray(index)
+        if isinstance(given, np.ndarray) and given.size == 0:
+            given = given.astype(int)  # of an empty list
+        chosen = np.atleast_1d(np.arange(len(self))[given]).tolist()
 
         def of(value: Any) -> Any:
             if isinstance(value, Tensor):

@@ -195,6 +195,30 @@ def test_scenes_show_themselves(model: sri_cli.Model) -> None:
     assert layers[0] < layers[1]  # 8 rows of an image, its masks and 3 slots
     assert scenes[[2, 5]].keys == ("scene 2", "scene 5")
     assert torch.equal(scenes[-1].slots[0], scenes.slots[10])
+    scores = torch.arange(11)
+    for index, rows in [
+        (scores.topk(2).indices, [10, 9]),
+        (scores > 8, [9, 10]),
+        (scores.argmax(), [10]),
+        (np.int64(3), [3]),
+        (np.array([3, 1]), [3, 1]),
+        ([n == 4 for n in range(11)], [4]),
+        ([], []),
+        (slice(4, None, 3), [4, 7, 10]),
+    ]:
+        some = scenes[index]
+        assert some.keys == tuple(f"scene {row}" for row in rows)
+        assert torch.equal(some.image, scenes.image[rows])
+    with pytest.raises(IndexError):
+        scenes[11]
+    assert len(list(scenes)) == 11  # iteration ends with an IndexError
+
+
+def test_scenes_without_a_scene_latent_are_not_reimagined(model: sri_cli.Model) -> None:
+    scenes = model.decode(model.sample(2).slots)
+    assert model.edit(scenes, "remove", np.int64(1)).slots.shape[1] == 2
+    with pytest.raises(SriError, match="no scene latent"):
+        model.edit(scenes, "reimagine", 1)
 
 
 def test_evaluate_returns_what_it_records(model: sri_cli.Model, capfd: Any) -> None:

@@ -128,11 +128,17 @@ def test_the_card_is_one_of_the_hub_and_has_the_measurements(runs: Workspace) ->
 
 def test_what_is_measured_on_the_way_is_of_the_exported_weights(runs: Workspace) -> None:
     assert sri("export", "--run", "tiny", "--metrics", "aris", "model").exit_code == 2
-    result = sri("export", "--run", "tiny", "--half", "--metrics", "order", "model")
-    assert result.exit_code == 0, result.output
+    ari = ("eval", "--run", "tiny", "--metrics", "ari", "--num", "8")
+    half = ("export", "--run", "tiny", "--half", "--metrics", "order", "model")
+    for words in (ari, half):
+        result = sri(*words)
+        assert result.exit_code == 0, result.output
     shown = json.loads(sri("eval", "--recorded", "--run", "model", "--json").stdout)["results"]
     assert {m["metric"] for m in shown} >= {"order_iou", "order_information"}
     assert "order MI" in (Path("model") / "README.md").read_text()
+    found = json.loads(sri("runs", "diff", "tiny", "tiny", "--json").stdout)
+    assert "ari_fg" in (of_run := {m["metric"] for m in found["metrics"][0]})
+    assert "order_iou" not in of_run
 
 
 def test_half_precision(runs: Workspace) -> None:

@@ -104,7 +104,9 @@ def test_what_differs_between_two_runs(workspace: Workspace, sri: Callable[..., 
     for name in ("tiny", "other"):
         run = workspace.runs_root / name
         (run / "command.txt").write_text(f"sri train {name}\n")
-        (run / "log.jsonl").write_text(f'{{"step": 10, "nll_per_element": {len(name)}}}\n')
+        lines = ((10, len(name)), (20, 8), (30, 9))  # 30: after the newest checkpoint
+        text = "".join(f'{{"step": {n}, "nll_per_element": {e}}}\n' for n, e in lines)
+        (run / "log.jsonl").write_text(text)
     add_checkpoint(workspace.runs_root / "tiny", 20, lr=0.5)
     (workspace.runs_root / "tiny" / "metrics.jsonl").write_text(measurement(20, 0.2, 100))
     found = json.loads(sri("runs", "diff", "tiny", "other", "--json").stdout)
@@ -114,7 +116,7 @@ def test_what_differs_between_two_runs(workspace: Workspace, sri: Callable[..., 
     assert found["settings"]["model.order"] == ["greedy", "-"]  # without effect in the other
     assert found["settings"]["data.images"] == ["24", "-"]
     assert not {"train.batch", "data", "data.file"} & found["settings"].keys()
-    assert found["training"]["error"] == [4, 5]
+    assert found["training"]["error"] == [8, 5]
     assert [len(own) for own in found["metrics"]] == [1, 0]
     assert found["commands"] == [["sri train tiny"], ["sri train other"]]
     text = sri("runs", "diff", "tiny", "other").stdout
@@ -122,6 +124,7 @@ def test_what_differs_between_two_runs(workspace: Workspace, sri: Callable[..., 
     earlier = str(checkpoints_in(workspace.runs_root / "tiny")[0])
     found = json.loads(sri("runs", "diff", earlier, "tiny", "--json").stdout)
     assert {"train.lr", "data.images", "data.content"} == set(found["settings"])
+    assert found["training"]["error"] == [4, 8]
     assert sri("runs", "diff", "tiny", "nothing").exit_code == 2
 
 

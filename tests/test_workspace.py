@@ -86,6 +86,17 @@ def test_run_by_name_folder_and_checkpoint(workspace: Workspace) -> None:
     assert workspace.find_run(str(checkpoint)) == RunRef(run, checkpoint)
 
 
+def test_a_run_by_the_folder_that_one_is_in(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(workspace, "one", 5).resolve()
+    checkpoint = run / "checkpoints" / "step-000000005"
+    monkeypatch.chdir(run)
+    assert workspace.find_run(".") == RunRef(run)
+    monkeypatch.chdir(checkpoint)
+    assert workspace.find_run(".") == RunRef(run, checkpoint)
+
+
 def test_unknown_runs(workspace: Workspace) -> None:
     with pytest.raises(SriError, match="runs") as error:
         workspace.find_run()

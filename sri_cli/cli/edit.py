@@ -78,6 +78,7 @@ def command(
         reject(ctx, {"index"}, "with --image")
     if image is not None or index is not None:
         without_effect = {"slots"} if action in WITH_SCENES else {"slots", "num"}
+        without_effect |= {"temp"} if action == "remove" else set()
         reject(ctx, without_effect, f"when {action} edits an image")
     path, notes = edit_run(
         ctx.obj,

@@ -74,21 +74,22 @@ class TrainedRun:
         """The data file of this name or path, by default the one that it was trained on.
 
         Each file is opened once. If the file was moved, its data set's name is looked up instead;
-        if it was made anew with other images, a note says so.
+        if it holds other images, a note says so, except for an exported model.
 
         Raises:
             SriError: if there is no such file.
         """
         if name not in self._files:
-            path = Path(self.extra.get("source", {}).get("file", ""))
-            is_recorded = name is None and path.is_file()
-            if not is_recorded:
+            recorded = self.extra.get("source", {}).get("file")  # an exported model has none
+            path = Path(recorded or "")
+            if name is not None or not path.is_file():
                 path = self.workspace.find_data(
                     name or self.data_name, self.recipe.model.image_size
                 )
             file = self._files[name] = DataFile(path)
             content = self.extra.get("data", {}).get("content", "")
-            if is_recorded and not str(file.attrs["sha256"]).startswith(content):
+            own = str(file.attrs["sha256"]).startswith(content)
+            if name is None and recorded and not own:
                 warn(f"Note: {path} holds other images than {self.run_dir.name} was trained on")
         return self._files[name]
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # `sri runs ls` reads records without torch
     from sri_cli.generation.trained_run import TrainedRun
 
 SCHEMA = 1
+HALF = "half"  # key of a subject that is not the run's own weights but these in half precision
 # Training settings that do not change what is learned in a given number of steps.
 NOT_LEARNED = (
     "seed",
@@ -166,6 +167,7 @@ def run_subject(trained: TrainedRun) -> dict[str, Any]:
     """The checkpoint that is measured."""
     recipe = trained.recipe
     origin = trained.extra.get("opened_from")
+    half = {HALF: True} if HALF in trained.extra else {}
     return {
         "kind": "run",
         "run": str(trained.run_dir),
@@ -177,6 +179,7 @@ def run_subject(trained: TrainedRun) -> dict[str, Any]:
         "step": trained.step,
         "checkpoint": checkpoint_path(trained.run_dir, trained.step).name,
         "model": model_digest(trained),
+        **half,
     }
 
 

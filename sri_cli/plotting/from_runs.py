@@ -64,6 +64,7 @@ MORE_SLOTS = (-2, 0, 2, 4)  # than in training
 JUDGED_SCENES = 200  # drawn for `failures`, which shows the broken ones
 ORDER_SCENES = 8  # shown by `sri order`
 CURVES_ACROSS = 2
+MIN_FACTOR = 0.25  # below it letters are less than 3 pixels high
 MAX_FACTOR = 8  # of --scale: a page is up to 20,000 pixels wide then
 
 
@@ -224,7 +225,8 @@ def _matching(run: TrainedRun, options: Options, title: str, notes: list[str]) -
     check_matches(run)
     data = run.open_data(options.data)
     data.check_size(run.model.image_size)
-    with counting("measuring", min(options.num, data.counts[options.split])) as advance:
+    images = len(data.split(options.split))
+    with counting("measuring", min(options.num, images)) as advance:
         task = SplitTask(run, data, options.split, options.num, options.seed, advance)
         gaps = matching_gaps(task)
     own = run.recipe.model.order
@@ -243,7 +245,8 @@ def _matching(run: TrainedRun, options: Options, title: str, notes: list[str]) -
 
 def _failures(run: TrainedRun, options: Options, title: str, notes: list[str]) -> list[Block]:
     # Raters judge scenes with default options; scenes with others are judged by the network.
-    is_default = replace(options, num=0) == Options()
+    slots = None if options.slots == run.model.num_slots else options.slots
+    is_default = replace(options, num=0, seed=0, slots=slots) == Options()
     judged = rater_verdicts(run, options.seed) if is_default else None
     if judged is None:
         images = _scenes(run, replace(options, num=JUDGED_SCENES)).images
@@ -495,9 +498,9 @@ def _factor(scale: str, side: int | None = None) -> float:
             factor = int(scale) / cell_side(side or 0)
     except (ValueError, ZeroDivisionError):
         factor = 0.0
-    if not 0 < factor <= MAX_FACTOR:
+    if not MIN_FACTOR <= factor <= MAX_FACTOR:
         raise SriError(
             f"--scale {scale}: neither a factor nor the side of an image in pixels",
-            "--scale 4x, or --scale 256 for a figure of images",
+            f"a factor from {MIN_FACTOR}x to {MAX_FACTOR}x, or --scale 256 for a figure of images",
         )
     return factor

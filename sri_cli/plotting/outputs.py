@@ -21,6 +21,7 @@ from sri_cli.atomic import (
     check_writable,
     ensure_folder,
     list_folder,
+    temporary_beside,
     write_atomic,
 )
 from sri_cli.errors import SriError, SriFailure
@@ -98,7 +99,7 @@ def write_folder(
         raise SriError(f"{target} is not an empty folder", "name a new folder with --out")
     check_place(out, target.parent)
     folder = ensure_folder(target.parent)
-    temporary = folder / f".{target.name}.{os.getpid()}.tmp"
+    temporary = temporary_beside(folder / target.name)
     try:
         temporary.mkdir()
         record = write(temporary)
@@ -163,7 +164,7 @@ def name_for(folder: Path, prefix: str, record: Record, beside: str) -> str:
 
 def link_latest(folder: Path, name: str) -> None:
     """Point `folder`/latest to the output `name`; without links its name is in latest.txt."""
-    temporary = folder / f".{LATEST}.{os.getpid()}.tmp"
+    temporary = temporary_beside(folder / LATEST)
     try:
         os.symlink(name, temporary)
         os.replace(temporary, folder / LATEST)

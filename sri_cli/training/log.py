@@ -149,6 +149,12 @@ def last_record(path: Path) -> Record:
     return {}
 
 
+def record_at(path: Path, step: int) -> Record:
+    """The last record of a log.jsonl up to a step; empty without one."""
+    records = read_log(path) if path.is_file() else []
+    return next((record for record in reversed(records) if record["step"] <= step), {})
+
+
 def error_and_kl(record: Mapping[str, Any]) -> tuple[float | None, float | None]:
     """Reconstruction error per pixel and channel and total KL of a record, both in nats."""
     kls = [v for k, v in record.items() if k.startswith("kl/") and v is not None]

@@ -56,7 +56,11 @@ def test_a_run_remembers_its_data_file(
     write_small_data(own, images=20)
     open_run(workspace, "mine").open_data()
     assert "other images" in capsys.readouterr().err
+    write_small_data(workspace.data_root / "mine-32.h5", images=20)
     own.unlink()
+    open_run(workspace, "mine").open_data()
+    assert "other images" in capsys.readouterr().err  # found by its name
+    (workspace.data_root / "mine-32.h5").unlink()
     trained = open_run(workspace, "mine")
     assert trained.caption == "mine, simulated" and trained.title.startswith("mine, step 1")
     with pytest.raises(SriError, match="mine-32.h5"):

@@ -220,7 +220,17 @@ def test_verdicts_of_raters_come_before_those_of_the_network(
     assert np.array_equal(found.images, images[[0, 1, 2, 4, 5]])
     assert rater_verdicts(open_run(workspace, "other"), 0) is None
     assert rater_verdicts(trained, 1) is None  # scenes of another seed
-    (panel,) = panels(workspace, "failures", "tiny")
+    usual = trained.model.num_slots
+    for options in ({}, {"slots": usual}, {"seed": 1}, {"temperature": 0.9}):
+        (panel,) = panels(workspace, "failures", "tiny", **options)
+        of_raters = np.array_equal(panel.cells[0][0], images[0])  # type: ignore[arg-type]
+        assert of_raters is (options in ({}, {"slots": usual}))
+    again = write_session(
+        labels, settings | {"seed": 1}, [model.model_copy(update={"seed": 1})], items, images
+    )
+    session = open_session(again, "ada")
+    session.answer(dict.fromkeys(range(session.total), "implausible"))
+    (panel,) = panels(workspace, "failures", "tiny", seed=1)
     assert np.array_equal(panel.cells[0][0], images[0])  # type: ignore[arg-type]
 
 
@@ -392,11 +402,14 @@ figure samples --temp 0
 figure samples --seed -1
 figure samples [--split] val
 figure samples --scale big
+figure samples --scale 0.05x
+figure samples --scale 1
 figure samples --scale 50x
 figure reconstructions --num 60 [page]
 figure reconstructions --split [tset]
 figure segmentation [--slots] 9
 figure matching --run [other]
+figure matching --split [tset]
 figure matching [--slots] 9
 figure order --slots 300 [page]
 figure curves --scale 64
@@ -418,6 +431,7 @@ edit remove --index [17]
 edit remove --index [0]
 edit remove --index 1 [--num] 3
 edit remove --index 1 [--slots] 4
+edit remove --index 1 [--temp] 0.5
 edit remove --index 1 [--image] a.png
 edit remove [--variants] 3
 edit remove --out [a.jpg]

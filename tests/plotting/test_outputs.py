@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sri_cli.plotting.outputs import name_for, output_path
+from sri_cli.atomic import new_folder, write_atomic
+from sri_cli.plotting.outputs import name_for, output_path, write_folder
 
 
 def write(folder: Path, seed: int) -> str:
@@ -24,6 +25,32 @@ def test_commands_that_run_at_once_choose_different_numbers(tmp_path: Path) -> N
     for seed, name in enumerate(names[:8]):
         assert (tmp_path / name).read_text() == str(seed)
         assert json.loads((tmp_path / name).with_suffix(".json").read_bytes())["seed"] == seed
+
+
+def test_equal_process_numbers_share_no_temporary_folder(tmp_path: Path) -> None:
+    """Containers count from 1, and share a folder of runs: here one process does all at once."""
+
+    def outer(folder: Path) -> dict[str, int]:
+        (folder / "outer").touch()
+        write_folder(None, tmp_path / "samples", "record.json", inner)
+        with new_folder(tmp_path / "one"):
+            (folder / "again").touch()
+        return {"num": 1}
+
+    def inner(folder: Path) -> dict[str, int]:
+        (folder / "inner").touch()
+        return {"num": 2}
+
+    first = write_folder(None, tmp_path / "samples", "record.json", outer)
+    with new_folder(tmp_path / "two") as folder:
+        (folder / "outer").touch()
+        with new_folder(tmp_path / "two") as other:
+            (other / "inner").touch()
+        (tmp_path / "two" / "inner").unlink()
+    assert {path.name for path in first.iterdir()} == {"outer", "again", "record.json"}
+    assert [path.name for path in (tmp_path / "two").iterdir()] == ["outer"]
+    write_atomic(tmp_path / "three", b"")
+    assert {path.name for path in tmp_path.iterdir()} == {"samples", "one", "two", "three"}
 
 
 @pytest.mark.parametrize("record", [b"", b'{"seed": 0', b'{"seed": 1}', b"[]"])
