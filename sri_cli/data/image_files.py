@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ LOSSY = {"JPEG", "MPO", "JPEG2000", "AVIF", "HEIF", "JXL", "DDS"}
 LOSSY_TIFF = {"jpeg", "tiff_jpeg", "webp"}
 PLUGINS = ("pillow_heif", "pillow_avif", "pillow_jxl")  # used where they are installed
 DEEP_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+SHEET = re.compile(r"-\d+\.png$")  # drawn beside a data file NAME-PX.h5
 WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 TURNS = {  # EXIF orientation -> what makes an image upright; 1: it is
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -95,7 +97,7 @@ def image_files(folder: Path, more: tuple[str, ...] = ()) -> tuple[list[Path], C
                 continue
             if path.suffix.lower() not in endings:
                 others[path.suffix.lower()] += 1
-            elif not (path.suffix == ".png" and path.with_suffix(".h5").exists()):
+            elif not (SHEET.search(name) and path.with_suffix(".h5").exists()):
                 images.append(path)
     return images, others
 

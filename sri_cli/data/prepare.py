@@ -158,6 +158,8 @@ def write_missing(
                     break
         except BrokenProcessPool as error:
             killed = error
+        if stop.name or killed:
+            buffer.drop_unchecked()
         buffer.flush()
         if stop.name:
             raise Interrupted(
@@ -195,14 +197,29 @@ class Buffer:
                     check_masks(split, block)
                 append(self.writer, split, block)
 
+    def drop_unchecked(self) -> None:
+        """Forget the first scenes of a split if they alone would say that its masks are empty.
+
+        After a stop there are fewer of them than that needs; they are made again on resuming.
+        """
+        for split, block in self.waiting.items():
+            if block and not self.writer.rows[split] and all_zero(block):
+                self.done -= sum(len(scenario.images) for scenario in block)
+                block.clear()
+
+
+def all_zero(block: list[Scenario]) -> bool:
+    """Whether the scenes have masks, but no object in any."""
+    masks = [scenario.masks for scenario in block if scenario.masks is not None]
+    return bool(masks) and not any(mask.any() for mask in masks)
+
 
 def check_masks(split: str, block: list[Scenario]) -> None:
     """SriError when the first masks of a split are all zero: ARI would be meaningless."""
-    masks = [scenario.masks for scenario in block if scenario.masks is not None]
-    if masks and not any(mask.any() for mask in masks):
+    if all_zero(block):
+        images = sum(len(scenario.images) for scenario in block)
         raise SriError(
-            f"the masks of {split} are all zero: no object in its first"
-            f" {counted(sum(map(len, masks)), 'image')}",
+            f"the masks of {split} are all zero: no object in its first {counted(images, 'image')}",
             "provide masks with integer labels, or leave the masks out",
         )
 

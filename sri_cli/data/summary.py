@@ -238,7 +238,7 @@ class MaskFacts:
         pixels = every[:, self.background_labels :]
         deviates = deviating(masks, self.background_labels)
         self.images += len(masks)
-        self.largest = max(self.largest, *np.flatnonzero(every.any(axis=0)).tolist())
+        self.largest = max([self.largest, *np.flatnonzero(every.any(axis=0)).tolist()])
         self.pixels += int(every.sum())
         self.foreground += int(pixels.sum())
         self.deviating += int(deviates.any(axis=1).sum())

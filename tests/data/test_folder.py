@@ -78,6 +78,7 @@ def test_every_image_is_in_one_split(tmp_path: Path) -> None:
         ("mine/{}", "mine/{}/masks"),
         ("mine/{}/Images", "mine/{}/Masks"),
         ("mine/images/{}", "mine/masks/{}"),
+        ("mine/rgb/{}", "mine/labels/{}"),
     ],
 )
 def test_a_folder_with_splits_of_its_own(images: str, masks: str) -> None:
@@ -158,6 +159,7 @@ HALVES = [[0] * 4 + [2] * 4] * 8
         ("{}.jpg", "{}_id.png", {"masks": MaskNames(suffix="_id")}),
         ("a/{}.png", "b/{}.png", {"masks": MaskNames(folder="b")}),
         ("a/{}.png", "../elsewhere/{}.png", {"masks": MaskNames(folder="elsewhere")}),
+        ("img/{}.png", "masks_machine/{}.png", {}),
     ],
 )
 def test_masks_are_known_by_their_names(image: str, mask: str, options: dict[str, Any]) -> None:
@@ -211,6 +213,44 @@ def test_instances_are_preferred_to_classes_and_other_masks_are_no_images() -> N
     save("mine/masks/00.png", HALVES)
     with pytest.raises(SriError, match="two masks"):
         made()
+
+
+def test_the_folder_of_masks_may_be_written_in_another_way() -> None:
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        save(f"mine/a/{number}.png", rng.integers(0, 256, (8, 8, 3)))
+        save(f"mine/b c/{number}.png", HALVES)
+    os.symlink("mine", "link")
+    for folder in (Path("mine/b c").resolve(), Path("link/b c"), Path("mine/../mine/b c")):
+        data = made(masks=MaskNames(folder=str(folder)))
+        assert sum(data.counts.values()) == 6 and all(labels_of(data).values())
+    with pytest.raises(SriError) as caught:
+        made()
+    assert "--masks 'b c'" in str(caught.value.hint)
+
+
+def test_photographs_with_labels_drawn_over_them_are_no_images() -> None:
+    """As labelme and Supervisely write them; they would be the training set, without masks."""
+    for number in range(6):
+        for folder in ("JPEGImages", "SegmentationClassVisualization", "masks_human"):
+            save(f"mine/{folder}/{number}.jpg", np.full((8, 8, 3), number * 30))
+        save(f"mine/SegmentationObject/{number}.png", HALVES)
+    data = made()
+    assert sum(data.counts.values()) == 6 and all(labels_of(data).values())
+    assert "6 in masks_human/" in data.attrs["notes"]
+
+
+def test_a_mask_of_one_clip_is_not_one_of_another() -> None:
+    for clip, frames in (("a", 8), ("b", 4)):
+        for number in range(frames):
+            save(f"mine/images/{clip}/{number}.png", np.full((8, 8), number))
+    for clip, numbers in (("a", [0, 2]), ("c", [*range(8)])):  # the images of c are not there
+        for number in numbers:
+            save(f"mine/masks/{clip}/{number}.png", HALVES)
+    assert made(test_only=True).counts["test"] == 2
+    for number in range(8):
+        save(f"mine/masks/a/{number}.png", HALVES)
+    assert made(test_only=True).counts["test"] == 8
 
 
 def test_masks_for_evaluation_alone() -> None:
@@ -425,13 +465,42 @@ def test_a_stopped_preparation_resumes_at_any_number_of_workers(
             assert np.array_equal(*(part.factors["scenario"] for part in parts))
 
 
+@pytest.mark.parametrize("stopped_in", [9, 10])
+def test_a_stop_does_not_judge_the_masks_by_the_few_that_were_made(
+    monkeypatch: pytest.MonkeyPatch, stopped_in: int
+) -> None:
+    for tens, split in enumerate(("train", "val", "test")):
+        for number in range(8):
+            save(f"mine/{split}/{number}.png", np.full((8, 8), 10 * tens + number))
+            empty = split == "val" and number < 3
+            save(f"mine/masks/{split}/{number}.png", np.zeros((8, 8)) if empty else HALVES)
+    source = FolderSource(Path("mine"), FolderOptions(size_px=8))
+    calls, make = itertools.count(1), source.make
+
+    def stopping(entry: Entry) -> Scenario:
+        if next(calls) == stopped_in:
+            signal.raise_signal(signal.SIGTERM)
+        return make(entry)
+
+    source.make = stopping  # type: ignore[method-assign]
+    with pytest.raises(Interrupted):
+        prepare(source, Path("a-8.h5"), workers=1)
+    source.make = make  # type: ignore[method-assign]
+    resumed = prepare(source, Path("a-8.h5"), workers=1)
+    assert resumed.resumed_from == 8
+    assert contents(resumed.data) == contents(made())
+
+
 def test_names_of_any_kind_stay_different() -> None:
     greys(3)
     for number, name in enumerate(["ä" * 40 + "1", "ä" * 40 + "2", "a\nb", "IMG.2020.01"]):
         save(f"mine/{name}.png", np.full((8, 8), 3 + number))
     with open(b"mine/\xff\xfe.png", "wb") as file:
         file.write(Path("mine/00.png").read_bytes())
+    for ending in (b"f\xfcr alle", *(b"%d" % number for number in range(99))):
+        open(b"mine/notes." + ending, "wb").close()
     data = made()
+    assert len(data.attrs["notes"]) < 500
     names = [n.decode() for split in data.counts for n in data.split(split).factors["scenario"]]
     assert len(set(names)) == 8 and {"IMG.2020.01", "a\ufffdb", "\ufffd\ufffd"} < set(names)
     for folder, name in (("Bilder für mich", "Bilder-fur-mich"), ("-x.y-", "x-y")):
@@ -446,6 +515,7 @@ def test_what_is_no_image() -> None:
     os.mkfifo("mine/pipe.png")
     for name in (".hidden.png", ".cache/a.png", "sheet-8.png"):
         save(f"mine/{name}", np.zeros((8, 8)))
+    Path("mine/00.h5").touch()  # somebody's features
     Path("mine/sheet-8.h5").touch()
     os.symlink("..", "mine/folder.png/up")
     save("elsewhere/linked.JPG", np.zeros((8, 8)))

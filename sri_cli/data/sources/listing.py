@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -38,9 +39,15 @@ INSTANCES, CLASSES = "segmentationobject", "segmentationclass"  # of PASCAL VOC
 MASK_FOLDERS = {
     *("mask", "masks", "label", "labels", "labelmap", "labelmaps", "seg", "segs", "segmentation"),
     *("segmentations", "annotation", "annotations", "instance", "instances", "gt", "groundtruth"),
-    *("ground_truth", INSTANCES, CLASSES),
+    *("ground_truth", "masks_machine", INSTANCES, CLASSES),
+}
+# Of labelme, Supervisely and others: photographs with their labels drawn over them.
+OVERLAY_FOLDERS = {
+    *(f"{INSTANCES}visualization", f"{CLASSES}visualization", "masks_human"),
+    *("visualization", "visualizations", "overlay", "overlays"),
 }
 IMAGE_FOLDERS = {"image", "images", "img", "imgs", "rgb", "jpegimages"}
+KIND_FOLDERS = ("images", "masks")  # no part of an image's name
 MASK_SUFFIX = re.compile(
     r"[-_. ](masks?|segs?|segmentations?|labels?|labelmaps?|instances?|gt|flat)$", re.IGNORECASE
 )
@@ -58,6 +65,7 @@ MAX_LABELS, MIN_EQUAL = 64, 0.8
 LABEL_SIDE_PX = 512
 NUM_COMPARED = 8  # pairs of files
 SHARE_OF_TWINS = 0.9
+MAX_ENDINGS = 10  # in a note
 MAX_SIBLINGS = 8  # folders that may hold files of the same names
 
 
@@ -140,16 +148,20 @@ def list_images(folder: Path, names: MaskNames = MaskNames()) -> Listing:
     files, others = image_files(folder, (".npy",))
     outside = _outside(folder, names)
     if outside is not None:
-        files = [path for path in files if not path.is_relative_to(outside)]
+        root = outside.resolve()  # it may be written in another way than the images' folder
+        parents = {path.parent for path in files}
+        within = {parent for parent in parents if parent.resolve().is_relative_to(root)}
+        files = [path for path in files if path.parent not in within]
     masks: dict[Key, list[tuple[str, Path]]] = defaultdict(list)  # what it was recognised by
     rest: list[Path] = []
-    unused: Counter[str] = Counter()  # in other folders of masks than the chosen one
+    unused: Counter[str] = Counter()  # in folders of overlays, and of other masks than the chosen
+    left_out = MASK_FOLDERS | OVERLAY_FOLDERS
     for path in files:
         parts = path.relative_to(folder).parts
         mask_folder = _first(parts, names.folders)
         if mask_folder is not None:
             masks[_match_key(parts, names)].append((f"{mask_folder}/", path))
-        elif not names.none and (other := _first(parts, MASK_FOLDERS)) is not None:
+        elif not names.none and (other := _first(parts, left_out)) is not None:
             unused[f"{other}/"] += 1
         else:
             rest.append(path)
@@ -161,12 +173,14 @@ def list_images(folder: Path, names: MaskNames = MaskNames()) -> Listing:
     if not images:
         found = f", but {_endings_text(others)}" if others else ""
         raise SriError(f"{folder} contains no images{found}", "name the folder of your images")
-    owners = _owners(folder, images, names) if masks else {}
+    by_key, short = _owners(folder, images, names)
+    owners = short | by_key
     chosen: dict[Path, tuple[str, Path]] = {}
     num_masks, num_lost = sum(map(len, masks.values())), 0
     for key, own in masks.items():
         keys = [key, (*key[:-1], MASK_SUFFIX.sub("", key[-1]))]
-        image = next((owners[k] for k in [*keys, *_shorter(keys[0])] if owners.get(k)), None)
+        likely = [owners.get(k) for k in keys] + [by_key.get(k) for k in _shorter(keys[0])]
+        image = next(filter(None, likely), None)
         if image is None:
             num_lost += len(own)
             continue
@@ -235,7 +249,7 @@ def _take_beside(
         if base is not None and ((*key[:-1], base) in stems or names.suffix):
             rule = f"*{names.suffix or path.stem[len(base) :]}"
             masks[*key[:-1], base].append((rule, path))
-        elif is_array and key in stems and not names.none and names.folder is None:
+        elif is_array and key in stems and names.usual:
             masks[key].append(("*.npy", path))
         elif is_array:
             others[".npy"] += 1
@@ -244,17 +258,18 @@ def _take_beside(
     return kept
 
 
-def _owners(folder: Path, images: Iterable[Path], names: MaskNames) -> dict[Key, Path | None]:
-    """The image to which a mask of each key belongs, None for several: of its own name, else
-    without _rgb or the like, else without one of its folders."""
-    by_key: dict[Key, Path | None] = {
-        _match_key(path.relative_to(folder).parts, names): path for path in images
-    }
+def _owners(
+    folder: Path, images: Iterable[Path], names: MaskNames
+) -> tuple[dict[Key, Path], dict[Key, Path | None]]:
+    """The image of each key; and of keys without _rgb or the like, or without one of the folders,
+    None for several. Only one of image and mask may have a folder more: with one left out of each,
+    a mask of clip B would be one of clip A."""
+    by_key = {_match_key(path.relative_to(folder).parts, names): path for path in images}
     short: dict[Key, Path | None] = {}
     for key, path in by_key.items():
         for other in (*_shorter(key), (*key[:-1], IMAGE_SUFFIX.sub("", key[-1]))):
             short[other] = path if short.get(other, path) == path else None
-    return short | by_key
+    return by_key, short
 
 
 def _shorter(key: Key) -> Iterator[Key]:
@@ -280,7 +295,7 @@ def _entries(
     named: dict[Key, Path] = {}
     for path in images:
         parts = path.relative_to(folder).with_suffix("").parts
-        key = (*(part for part in parts[:-1] if part.lower() not in ("images", "masks")), parts[-1])
+        key = (*(part for part in parts[:-1] if part.lower() not in KIND_FOLDERS), parts[-1])
         if key in named:
             raise SriError(
                 f"{folder} has two images of the same name: {named[key]} and {path}", "rename one"
@@ -291,10 +306,16 @@ def _entries(
             _printable("/".join(key)),
             path,
             masks[path][1] if path in masks else None,
-            SPLIT_FOLDERS.get(key[0].lower()) if len(key) > 1 else None,
+            _split_of(key),
         )
         for key, path in sorted(named.items())
     ]
+
+
+def _split_of(key: Key) -> str | None:
+    """The split that the first folder names, but for those of images as rgb/."""
+    folders = [part.lower() for part in key[:-1] if part.lower() not in IMAGE_FOLDERS]
+    return SPLIT_FOLDERS.get(folders[0]) if folders else None
 
 
 def _notes(
@@ -307,12 +328,13 @@ def _notes(
     notes = []
     if masks:
         rules = Counter(rule for rule, _ in masks.values()).most_common(5)
+        rules = [(_printable(rule), count) for rule, count in rules]
         used = ", ".join(f"{rule} {count:,}" for rule, count in rules)
         used = used if len(rules) > 1 else rules[0][0]
         notes.append(f"{len(masks):,} of {counted(len(entries), 'image')} with a mask ({used})")
     if unused:
-        used = ", ".join(f"{count:,} in {rule}" for rule, count in unused.most_common())
-        notes.append(f"other masks left out: {used}")
+        used = ", ".join(f"{count:,} in {_printable(rule)}" for rule, count in unused.most_common())
+        notes.append(f"other masks, or images of masks, left out: {used}")
     if num_lost:
         notes.append(f"{counted(num_lost, 'mask')} without an image left out")
     if others:
@@ -325,7 +347,10 @@ def _notes(
 
 def _endings_text(others: Counter[str]) -> str:
     """`12 .txt, 3 .heic, 1 without ending`."""
-    return ", ".join(f"{n:,} {ending or 'without ending'}" for ending, n in others.most_common())
+    shown = others.most_common(MAX_ENDINGS)
+    texts = [f"{n:,} {_printable(ending) or 'without ending'}" for ending, n in shown]
+    rest = others.total() - sum(n for _, n in shown)
+    return ", ".join(texts + [f"{rest:,} others"] * (rest > 0))
 
 
 def _printable(name: str) -> str:
@@ -376,7 +401,8 @@ def refuse_label_twins(folder: Path, images: Iterable[Path]) -> None:
         raise SriError(
             f"{folder}: {counted(len(found), 'file')} ({masks}) look like masks of the images with"
             f" the same names, such as {found[0][1]} of {found[0][0]}",
-            f"to use them: {option} {other}; to take every file as an image: --no-masks",
+            f"to use them: {option} {shlex.quote(other)}; to take every file as an image:"
+            " --no-masks",
         )
 
 
