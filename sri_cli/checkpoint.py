@@ -88,8 +88,9 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def checkpoints_in(run_dir: Path) -> list[Path]:
-    """The checkpoint folders of a run, oldest first."""
-    checkpoints = [path for path in list_folder(run_dir / "checkpoints") if is_checkpoint(path)]
+    """The checkpoint folders of a run, oldest first, without links such as `best`."""
+    entries = list_folder(run_dir / "checkpoints")
+    checkpoints = [p for p in entries if CHECKPOINT_NAME.fullmatch(p.name) and p.is_dir()]
     return sorted(checkpoints, key=lambda path: int(path.name.removeprefix("step-")))
 
 

@@ -16,7 +16,14 @@ from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.metrics.evaluate import evaluate_all
 from sri_cli.metrics.image_metrics import ImageMetrics
 from sri_cli.metrics.images import CACHE
-from sri_cli.metrics.records import Measurement, largest, recorded
+from sri_cli.metrics.records import (
+    COUNTS,
+    WITHOUT_SPLIT,
+    Measurement,
+    recorded,
+    sample_size,
+    split_of,
+)
 from sri_cli.run import LOG_NAME, Workspace
 from sri_cli.strict_json import Record
 from sri_cli.training.log import read_log
@@ -81,9 +88,19 @@ def bench_quality(
 
 
 def value_of(measurements: Iterable[Measurement], metric: str) -> float | None:
-    """The value of the largest sample."""
-    values = [m["value"] for m in largest(measurements) if m["metric"] == metric]
-    return values[-1] if values else None
+    """The value of the largest sample that `sri eval` takes by default, or of a larger one.
+
+    Of fewer images, of another split or drawn otherwise it would not compare with the others.
+    """
+    usual = [
+        m
+        for m in measurements
+        if m["metric"] == metric
+        and m["counts"].get("generated", 0) >= COUNTS[MEASURES[metric]]
+        and (metric in WITHOUT_SPLIT or split_of(m) == "test")
+        and (m["seed"], m["temperature"]) == (0, 1.0)
+    ]
+    return max(usual, key=sample_size)["value"] if usual else None
 
 
 def training_minutes(log: Sequence[Record], step: int, batch: int) -> float:

@@ -65,7 +65,9 @@ def command(
         click.echo(to_json(asdict(imported)))
         return
     words = ["--recipe", imported.recipe, *(["--data", data] if data else [])]
-    words += ["--run", str(imported.run), *overrides]
+    # Without it, training takes the size of whatever file of that name is prepared.
+    size = f"model.image_size={imported.image_size}"
+    words += ["--run", str(imported.run), *dict.fromkeys([*overrides, size])]
     click.echo(
         f"{imported.system}, {imported.parameters:,} parameters, step {imported.step}:"
         f" {imported.checkpoint}\n"

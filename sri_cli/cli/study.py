@@ -90,7 +90,7 @@ def command(
     if executor is not None:
         from sri_cli.studies.queues import open_queue
 
-        queue = open_queue(executor, [*shlex.split(os.environ.get("SRI_SLURM", "")), *parameters])
+        queue = open_queue(executor, [*usual_parameters(executor), *parameters])
     elif parameters or cancel:
         option = "--cancel" if cancel else "--slurm"
         raise SriError(f"{option} has no effect on runs that are no jobs", "add --executor slurm")
@@ -126,6 +126,16 @@ def command(
     click.echo(to_json(summary) if as_json else text)
     if error is not None:  # after the table of the other runs
         raise error
+
+
+def usual_parameters(executor: str) -> list[str]:
+    """The words of SRI_SLURM, which are for jobs of SLURM; SriError where they are unbalanced."""
+    text = os.environ.get("SRI_SLURM", "") if executor == "slurm" else ""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        fault = str(error)[:1].lower() + str(error)[1:]
+        raise SriError(f"SRI_SLURM={text}: {fault}", "close the quotation mark") from error
 
 
 def split_names(option: str, text: str) -> list[str]:

@@ -14,7 +14,7 @@ import click
 from sri_cli.cli import completion
 from sri_cli.cli.options import JSON, RECIPE_DATA, THREADS
 from sri_cli.cores import Threads
-from sri_cli.errors import SriError
+from sri_cli.errors import Interrupted, SriError
 from sri_cli.run import Workspace
 from sri_cli.strict_json import to_json
 
@@ -142,12 +142,15 @@ def command(
         "trackers": chosen,
         "preview": draw_preview,
     }
-    if count > 1 and not is_launched():
-        from sri_cli.training.launch import launch
+    try:
+        if count > 1 and not is_launched():
+            from sri_cli.training.launch import launch
 
-        outcome = launch(count, resolved, file, run_dir, **options)
-    else:
-        outcome = train(resolved, file, run_dir, **options)
+            outcome = launch(count, resolved, file, run_dir, **options)
+        else:
+            outcome = train(resolved, file, run_dir, **options)
+    except KeyboardInterrupt as stop:  # the second one; with --new the typed command is another
+        raise Interrupted("Stopped.", f"Resume with: {options['command']}") from stop
     if is_first():
         show_outcome(outcome, as_json)
 

@@ -309,7 +309,8 @@ def _resolve(
         shrink(merged, size)
         _merge(merged, of_sizes[size])
         _assign_all(merged, assignments)
-        if size == "small" and not {"train.lr_decay_steps", "train.lr_half_life"} & {*assignments}:
+        chosen = {*assignments, *(f"train.{key}" for key in of_sizes[size].get("train", {}))}
+        if size == "small" and not {"train.lr_decay_steps", "train.lr_half_life"} & chosen:
             train = merged["train"]
             train["lr_decay_steps"] = max(train["steps"] - train["lr_warmup"], 0)
     try:

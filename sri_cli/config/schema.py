@@ -25,6 +25,9 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
+DRAW_STEPS = 4  # in which Slot-VAE draws the scene variable; models.slot_vae.STEPS
+
+
 class ModelSection(Section):
     """The generative model."""
 
@@ -110,6 +113,8 @@ class ModelSection(Section):
             raise ValueError(
                 "encoder: timm/NAME is needed for segregation frozen, and for no other"
             )
+        if self.system == "slot-vae" and self.scene_size % DRAW_STEPS:
+            raise ValueError(f"scene_size: slot-vae needs a multiple of {DRAW_STEPS}")
         return self
 
 
@@ -218,6 +223,11 @@ class Recipe(Section):
         refuse_without_effect(self.train, reasons, info)
         if self.train.geco_target is None and "geco_target" not in reasons:
             raise ValueError("train.geco_target: only slot-vae has none")
+        late, refinements = self.train.late_refinements or 0, self.model.refinements
+        if late > refinements and info.context != TRAINED:
+            raise ValueError(
+                f"train.late_refinements: more than the {refinements} of model.refinements"
+            )
         return self
 
 

@@ -110,7 +110,9 @@ def draw_session(labels: Path, settings: dict[str, Any], sources: Sequence[Sourc
     data = next(
         (s.data for s in sources if s.data and (not is_stack or s.data.name in TOWERS)), None
     )
-    look: Look = "demo" if data is not None and data.name == DEMO else "original"
+    # Without the data file a run still knows what it was trained on.
+    names_of_data = [data.name] if data else [(m.data or {}).get("name") for m in models]
+    look: Look = "demo" if DEMO in names_of_data else "original"
     drawn = [source.draw() for source in sources]
     items = [
         Item(id=f"m{number}-{index}", sha256=image_hash(image), index=int(index), model=number)

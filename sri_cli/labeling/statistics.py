@@ -82,6 +82,8 @@ class Ratings:
     answers: dict[str, dict[Scene, Answer]] = field(default_factory=dict)  # by rater
     # Rater -> number of scenes in the largest session in which the rater judged all of them.
     completed: dict[str, int] = field(default_factory=dict)
+    # Rater -> the scenes of all sessions that the rater judged to the end.
+    whole: dict[str, set[Scene]] = field(default_factory=dict)
 
     @property
     def finished(self) -> list[str]:
@@ -97,6 +99,15 @@ class Ratings:
         """Of the answers in a mode of the page; None: of all."""
         answers = self.answers.get(rater, {}).values()
         return Counter(one.verdict for one in answers if mode in (None, one.mode))
+
+    def final_tally(self, rater: str) -> Tally:
+        """Of the scenes of the sessions that the rater judged to the end."""
+        answers, whole = self.answers.get(rater, {}), self.whole.get(rater, set())
+        return Counter(one.verdict for scene, one in answers.items() if scene in whole)
+
+    def has_finished(self, rater: str) -> bool:
+        """Whether the rater is one of `finished` and has begun nothing else."""
+        return rater in self.finished and self.answers[rater].keys() == self.whole[rater]
 
     def modes(self, rater: str) -> list[str]:
         return sorted({one.mode for one in self.answers.get(rater, {}).values()})
@@ -127,11 +138,13 @@ def collect_ratings(decks: Iterable[Deck]) -> dict[str, Ratings]:
             ratings.question = deck.question if records else ratings.question
             for rater, answers in given.items():
                 judged = [item for item in items if item.id in answers]
+                scenes = {item.id: (model.seed, item.index, item.sha256) for item in judged}
                 if len(judged) == len(items):
                     completed = max(len(items), ratings.completed.get(rater, 0))
                     ratings.completed[rater] = completed
+                    ratings.whole.setdefault(rater, set()).update(scenes.values())
                 for item in judged:
-                    scene, new = (model.seed, item.index, item.sha256), answers[item.id]
+                    scene, new = scenes[item.id], answers[item.id]
                     known = ratings.answers.setdefault(rater, {})
                     known[scene] = max(known.get(scene, new), new)  # by time
     return {weights: ratings for weights, ratings in collected.items() if ratings.answers}
@@ -261,7 +274,7 @@ def model_facts(ratings: Ratings, doubts: Mapping[str, str]) -> Facts:
     raters = [
         {
             "rater": rater,
-            "finished": rater in ratings.finished,
+            "finished": ratings.has_finished(rater),
             **tally_facts(ratings.tally(rater)),
             "modes": {
                 mode: tally_facts(ratings.tally(rater, mode)) for mode in ratings.modes(rater)
@@ -270,7 +283,7 @@ def model_facts(ratings: Ratings, doubts: Mapping[str, str]) -> Facts:
         }
         for rater in sorted(ratings.answers)
     ]
-    together = mean_facts([ratings.tally(rater) for rater in ratings.finished])
+    together = mean_facts([ratings.final_tally(rater) for rater in ratings.finished])
     if together is not None:
         together["warning"] = _doubt(ratings.finished, doubts)
     return {
@@ -386,7 +399,7 @@ def record(workspace: Workspace, ratings: Ratings, together: Facts | None) -> Pa
 
 def measurement(ratings: Ratings, subject: Facts, together: Facts) -> Measurement:
     """The share (S-Acc of stacks) as a line of metrics.jsonl: the mean of raters that finished."""
-    model, tallies = ratings.model, [ratings.tally(rater) for rater in ratings.finished]
+    model, tallies = ratings.model, [ratings.final_tally(rater) for rater in ratings.finished]
     scenes, total = min(tally.total() for tally in tallies), sum(tallies, Counter())
     is_stack = ratings.question == STACKS
     name = "S-Acc" if is_stack else "plausible by eye"
@@ -439,7 +452,7 @@ def summary_text(facts: Facts) -> str:
             f" {called} plausible."
         )
     lines += [f"{DOUBTFUL} {one['warning']}." for one in facts["catch"] if one["warning"]]
-    names = [m["name"] for m in facts["models"] if not any(r["finished"] for r in m["raters"])]
+    names = [m["name"] for m in facts["models"] if m["together"] is None]
     if names:
         lines.append(f"Not recorded, because no rater has judged all scenes: {', '.join(names)}.")
     return "\n".join(lines)

@@ -53,7 +53,7 @@ from sri_cli.plotting.blocks import (
 )
 from sri_cli.plotting.figures import Block, Chart, check_file, draw, figure_bytes
 from sri_cli.plotting.outputs import FIGURES, check_place, output_path, record_of
-from sri_cli.plotting.report_commands import repeat_commands
+from sri_cli.plotting.report_commands import is_newest, repeat_commands
 from sri_cli.run import Workspace
 from sri_cli.runs import differing, settings_of
 
@@ -151,8 +151,8 @@ def write_report(
     page = {
         "title": title or ", ".join(names),
         "lead": lead
-        or f"{what} trained on {' and on '.join(captions)}. All scenes are drawn from the newest"
-        " intact checkpoint.",
+        or f"{what} trained on {' and on '.join(captions)}. All scenes are drawn from the"
+        f" {'newest' if all(is_newest(one.trained) for one in subjects) else 'named'} checkpoint.",
         "facts": facts,
         "sections": [
             of_each(subjects, "Samples", samples, SAMPLES_TEXT),
@@ -291,7 +291,9 @@ def measurements(subjects: Sequence[Subject]) -> Section:
         if not one.measured:
             earlier = len(read_records(one.trained.run_dir))
             others = f" ({earlier} of other checkpoints)" if earlier else ""
-            command = shlex.join(["sri", "eval", "--run", str(one.trained.run_dir)])
+            newest = is_newest(one.trained)
+            run = one.trained.run_dir if newest else one.trained.checkpoint
+            command = shlex.join(["sri", "eval", "--run", str(run)])
             section["notes"].append(
                 f"{one.name}: no measurements of this checkpoint{others}; run {command}"
             )

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from sri_cli.checkpoint import checkpoints_in
 from sri_cli.data.dataset import DataFile, prepare_arguments
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import TrainedRun
@@ -97,8 +98,18 @@ def _train(run_dir: Path) -> list[str]:
     return read_commands(run_dir) or unknown
 
 
+def is_newest(trained: TrainedRun) -> bool:
+    """Whether the checkpoint is the last one of its run."""
+    return checkpoints_in(trained.run_dir)[-1:] == [trained.checkpoint]
+
+
 def _run_option(workspace: Workspace, trained: TrainedRun) -> str:
-    """--run with the name of the run, or with its path where the name means another."""
+    """--run with the name of the run, or with its path where the name means another.
+
+    With that of the checkpoint if it is not the newest, which the name stands for.
+    """
     path = trained.run_dir
+    if not is_newest(trained):
+        return f"--run {shlex.quote(str(trained.checkpoint))}"
     same = path.name and (workspace.runs_root / path.name).resolve() == path.resolve()
     return f"--run {shlex.quote(path.name if same else str(path))}"

@@ -228,9 +228,11 @@ def open_queue(name: str, words: Sequence[str]) -> Queue:
             near = did_you_mean(key, known)
             raise SriError(
                 f"--slurm {word}: not KEY=VALUE with a parameter of {name} jobs{near}",
-                f"parameters: {', '.join(sorted(known))}",
+                f"parameters: {', '.join(sorted(known))} (of --slurm and SRI_SLURM)",
             )
         parameters[key] = minutes_of(text) if key == "time" else read_yaml(text, f"--slurm {word}")
+        if key == "setup" and isinstance(parameters[key], str):  # submitit adds to a list
+            parameters[key] = [parameters[key]]
     return Slurm(parameters) if name == "slurm" else Local(parameters)
 
 

@@ -197,6 +197,8 @@ def run_jobs(
     statuses = [status_of(study, run, data) for run in runs]
     waiting = [one.run for one in statuses if not one.done]
     jobs: dict[str, Job] = {}  # by name of the run: as last seen
+    # On which slots jobs are; of those that an earlier command submitted it is a guess.
+    slot_of = {run.name: number for number, run in enumerate(runs)}
     missing: Counter[str] = Counter()  # how often in a row a job was not there
     failed: dict[str, str] = {}
     full = len(runs) + 1  # the queue refused a job beside so many
@@ -237,7 +239,9 @@ def run_jobs(
                     words = [str(workspace.data_root), str(workspace.runs_root), str(study.path)]
                     words += [run.name, str(data.path), str(slots.jobs if slots.gpus else most)]
                     try:
-                        environment = queue.environment(slots, runs.index(run))
+                        used = {slot_of[one.name] for one in waiting if one.name in jobs}
+                        slot_of[run.name] = min({*range(len(runs))} - used)
+                        environment = queue.environment(slots, slot_of[run.name])
                         number = queue.submit(run, RunJob(run.run_dir, words, environment))
                     except SriFailure as error:
                         if not live:

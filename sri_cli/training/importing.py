@@ -75,6 +75,7 @@ class Imported:
     step: int
     system: str
     recipe: str
+    image_size: int
     parameters: int
     notes: list[str]
 
@@ -111,7 +112,7 @@ def import_run(
         data=data,
         run=run,
         overrides=overrides,
-        follow=data is None or is_path(data),
+        follow=data is not None and is_path(data),  # else the published size of the data set
     )
     if recipe.model.system != system:
         raise SriError(
@@ -137,7 +138,8 @@ def import_run(
     write_run(run_dir, recipe, step, done, {"source": source, "imported": origin}, command)
     saved = checkpoints.checkpoint_path(run_dir, done)
     parameters = sum(p.numel() for p in step.params)
-    return Imported(run_dir, saved, done, system, name, parameters, notes)
+    size = recipe.model.image_size
+    return Imported(run_dir, saved, done, system, name, size, parameters, notes)
 
 
 def describe_source(workspace: Workspace, recipe: Recipe, data: str) -> dict[str, str]:
@@ -153,9 +155,9 @@ def note_of_assumptions(name: str, recipe: Recipe) -> str:
     """The settings that were assumed because no recipe is named."""
     model = recipe.model
     return (
-        f"assumed recipe {name} on {recipe.data}: {model.slots} slots, likelihood"
-        f" {model.likelihood} with std {model.std:g}; weights do not show them (--recipe, --data,"
-        " KEY=VALUE)"
+        f"assumed recipe {name} on {recipe.data}: {model.image_size} px, {model.slots} slots,"
+        f" likelihood {model.likelihood} with std {model.std:g}; weights do not show them"
+        " (--recipe, --data, KEY=VALUE)"
     )
 
 

@@ -20,6 +20,7 @@ from sri_cli.config.schema import Recipe
 from sri_cli.errors import SriError
 from sri_cli.hub import opened_from
 from sri_cli.run import Workspace, checkpoints_in
+from sri_cli.strict_json import to_json
 from sri_cli.training.importing import (
     check_match,
     first_names,
@@ -116,7 +117,7 @@ def from_run(
     if lists:
         before, now = recipe_from_dict(saved.recipe).model, recipe.model.model_dump()
         words = [
-            f"model.{key}={value}"
+            f"model.{key}={value if isinstance(value, str) else to_json(value)}"
             for key, value in before.model_dump(exclude=FREE_KEYS).items()
             if value != now[key]
         ]

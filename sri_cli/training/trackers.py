@@ -169,14 +169,24 @@ class RemoteTracker(Tracker):
 
     def __init__(self, run_dir: Path, recipe: Recipe, step: int) -> None:
         self.known = read_state(run_dir).get(self.name, {})
+        if self._is_copy(run_dir):  # which goes on as a run of its own
+            self.known = {}
         self.id: Any = self.known.get("id")  # text, or None for a new run
         super().__init__(run_dir, recipe, self.known.get("step", 0))
         self.is_new = self.id is None
 
+    def _is_copy(self, run_dir: Path) -> bool:
+        """Whether the run of another folder, which is still there, is recorded under this id."""
+        first = Path(self.known.get("run_dir", run_dir))
+        if not first.is_dir() or first.resolve() == run_dir.resolve():
+            return False
+        other = read_state(first).get(self.name, {})
+        return bool(other.get("id") == self.known.get("id"))
+
     def keep(self, step: int, **more: Any) -> None:
         """Store which run this is, and that it holds all steps up to `step`."""
         self.step, self.is_new = step, False
-        self.known |= {"id": self.id, "step": step, **more}
+        self.known |= {"id": self.id, "step": step, "run_dir": str(self.run_dir.resolve()), **more}
         write_state(self.run_dir, self.name, self.known)
 
     def write(self, record: Record) -> None:

@@ -198,6 +198,21 @@ def test_quality_of_a_run_whose_checkpoints_are_measured(
     assert batch * steps / max(rates) < seconds < batch * steps / min(rates)
     assert result["reached"] == {"sacc_estimate": row, "stack_fd": None}
     assert f"{steps:,}" in sri(*command).stdout
+    lines = Path("runs/pretrained/metrics.jsonl").read_text().splitlines()
+    measured = [json.loads(line) for line in lines]
+    few = {"counts": {"real": 50, "generated": 50}, "value": 360.0}
+    others: list[dict[str, Any]] = [
+        few,
+        {"data": {"split": "val"}},
+        {"temperature": 0.5},
+        {"seed": 1},
+    ]
+    with open("runs/pretrained/metrics.jsonl", "a") as file:
+        for changes in others:
+            last = next(m for m in measured if m["metric"] == "stack_fd")
+            data = last["data"] | changes.pop("data", {})
+            file.write(json.dumps(last | {"value": 1.0, "data": data} | changes) + "\n")
+    assert json.loads(sri(*command, "--json").stdout)["checkpoints"] == [row]
 
 
 def test_quality_needs_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

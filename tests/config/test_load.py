@@ -97,6 +97,10 @@ def test_overrides_lie_over_the_block(recipe_file: Path) -> None:
         ("model.kernel=gausian", ["epanechnikov", "did you mean gaussian?"]),
         ("train.lr_half_life=9 train.lr_decay_steps=9", ["train.lr_half_life", "lr_decay_steps"]),
         ("train.late_refinements=1", ["late_refinements", "late_refinements_from"]),
+        (
+            "model.segregation=emorl train.late_refinements=4 train.late_refinements_from=9",
+            ["late_refinements", "the 3 of"],
+        ),
         ("data=far", ["data=far", "--data"]),
         ("train.lr=[1", ["train.lr=[1"]),
     ],
@@ -124,6 +128,7 @@ def test_all_faults_at_once(recipe_file: Path) -> None:
         ("system: sri", "system: emorl, decoder: broadcast", ["model.decoder"]),
         ("system: sri", "system: sri, segregation: frozen", ["model.encoder"]),
         ("system: sri", "system: sri, refinements: 2", ["model.refinements"]),
+        ("system: sri", "system: slot-vae, scene_size: 50", ["model.scene_size", "multiple of 4"]),
         ("name: mine", "name: mine\nsize: tiny", ["size=tiny"]),
         ("name: mine", "name: mine\nname: you", ["line 3: name"]),
         ("    model: {slots: 5}", "    modle: {slots: 5}", ["datasets.far.modle"]),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner
 
 from sri_cli.cli.main import cli
@@ -116,6 +117,19 @@ def test_small_has_slots_for_the_data_and_keeps_what_is_set() -> None:
     assert small("clevr6", "train.steps=200").train.lr_decay_steps == 0  # ends in the warm-up
     halved = small("clevr6", "train.lr_half_life=500").train
     assert (halved.lr_half_life, halved.lr_decay_steps) == (500, 0)
+
+
+@pytest.mark.parametrize("own", ["lr_decay_steps: 0", "lr_decay_steps: 5000", "lr_half_life: 500"])
+def test_small_keeps_the_schedule_of_the_recipes_own_block(tmp_path: Path, own: str) -> None:
+    copy_recipe("sri-g", tmp_path / "mine.yaml")
+    text = (tmp_path / "mine.yaml").read_text()
+    tree = yaml.safe_load(text)
+    block = tree["datasets"]["objects-room"].setdefault("small", {}).setdefault("train", {})
+    block |= yaml.safe_load(own)
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(tree))
+    train = load_recipe(str(tmp_path / "mine.yaml"), "objects-room", ["size=small"]).train
+    schedule = {"lr_decay_steps": train.lr_decay_steps, "lr_half_life": train.lr_half_life}
+    assert schedule == {"lr_decay_steps": 0, "lr_half_life": 0} | yaml.safe_load(own)
 
 
 def test_tiny_of_a_data_set_with_settings_for_it() -> None:

@@ -25,6 +25,7 @@ from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.generation.sample import quantise, sample_scenes
 from sri_cli.generation.trained_run import TrainedRun
+from sri_cli.labeling import scenes
 from sri_cli.labeling.scenes import prepare_session
 from sri_cli.labeling.session import (
     VERDICTS,
@@ -390,6 +391,20 @@ def test_folders_of_one_name_get_different_names(workspace: Workspace, tmp_path:
     deck, images = drawn(workspace, folders=folders, catch=0)
     assert len({model.name for model in deck.models}) == 2
     assert len(images) == 6, "all where there are fewer than --num"
+
+
+@pytest.mark.parametrize("is_here", [True, False])
+def test_catch_trials_look_like_the_data_of_the_run_also_without_its_file(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, is_here: bool
+) -> None:
+    looks, draw = [], scenes.catch_trials
+    monkeypatch.setattr(
+        scenes, "catch_trials", lambda *words: looks.append(words[3]) or draw(*words)
+    )
+    if not is_here:
+        workspace.data_path("demo-towers", 32).unlink()
+    begin(workspace, "tiny")
+    assert looks == ["demo"]
 
 
 def test_other_data_than_stacks_gives_a_warning(

@@ -110,6 +110,23 @@ def test_only_raters_who_judged_all_scenes_count(empty: Workspace) -> None:
     assert records(empty, "a")[-1]["value"] == 0.5
 
 
+def test_a_larger_session_that_was_begun_adds_nothing_until_its_end(empty: Workspace) -> None:
+    judge(session(empty, "a", num=10, seed=1), "Ann", first(10))
+    large = session(empty, "a")
+    judge(large, "Ann", lambda item: "implausible" if item.index < 37 else "")
+    facts = summarise(empty)
+    (ann,) = facts["models"][0]["raters"]
+    assert (ann["finished"], ann["judged"]) == (False, 47) and "47 of 100" in summary_text(facts)
+    (record,) = records(empty, "a")
+    assert (record["name"], record["value"], record["counts"]["scenes"]) == (
+        *("S-Acc of 10 scenes", 1.0),
+        10,
+    )
+    judge(large, "Ann", lambda item: "implausible" if item.index >= 37 else "")
+    assert summarise(empty)["models"][0]["raters"][0]["finished"]
+    assert records(empty, "a")[-1]["counts"]["scenes"] == 110
+
+
 def test_several_raters_are_not_more_scenes(empty: Workspace) -> None:
     folder = session(empty, "a")
     for rater in ("Ann", "Bert", "Cleo"):

@@ -213,6 +213,18 @@ def test_measurements_of_other_weights_are_not_shown(
     write_run(tiny, "genesis-v2", step=20)
     text = words(report_of_runs(workspace, ["tiny"]))
     assert "20 of" in text and "0.500" not in text and "(1 of other checkpoints)" in text
+    assert "--run tiny" in text
+
+
+def test_the_commands_of_an_earlier_checkpoint_name_it(
+    workspace: Workspace, tiny: Path, write_run: Callable[..., None]
+) -> None:
+    write_run(tiny, "sri", step=20)
+    earlier = tiny / "checkpoints" / "step-000000010"
+    text = words(report_of_runs(workspace, [str(earlier)]))
+    assert "newest" not in text and "--run tiny" not in text
+    for verb in ("sample", "order", "eval"):
+        assert f"{verb} --run {earlier}" in text, verb
 
 
 def test_several_runs_and_their_differences(

@@ -132,25 +132,34 @@ def test_time_limits_are_those_of_sbatch(text: str, minutes: float) -> None:
         (["--executor", "local", "--cancel", "--dry-run"], "--cancel"),
         (["--executor", "local", "--cancel", "--only", "sri"], "sri"),
         (["--executor", "slurm"], "sbatch"),
+        (["--executor", "slurm", "--usual", "partition='gpu"], "SRI_SLURM"),
     ],
 )
 def test_wrong_options_of_jobs_leave_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], named: str
 ) -> None:
     write(folder)
+    if "--usual" in words:
+        *words, _, usual = words
+        monkeypatch.setenv("SRI_SLURM", usual)
     monkeypatch.setenv("PATH", str(folder))  # no SLURM
     shown = study(*words)
     assert shown.exit_code == 2 and named in shown.stderr
     assert not Path("runs").exists()
 
 
-def test_parameters_and_the_plan_of_jobs(folder: Path) -> None:
+def test_parameters_and_the_plan_of_jobs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = write(folder)
     parameters = open_queue("local", ["time=1:00:00", "time=30"]).parameters
     assert parameters == {"time": 30, "signal_delay_s": 120}
     assert open_queue("local", ["time=2"]).parameters["signal_delay_s"] == 30
     with pytest.raises(SriError, match="gpus"):
         open_queue("local", ["gpus=1"])
+    assert open_queue("local", ["setup=module load cuda"]).parameters["setup"] == [
+        "module load cuda"
+    ]
+    monkeypatch.setenv("SRI_SLURM", "partition=gpu account=mine")  # of SLURM alone
+    assert study("--executor", "local", "--dry-run").exit_code == 0
     plan = plan_study(Workspace(Path("data"), Path("runs")), "jobs.yaml", measure=False)
     assert plan["queue"] is None
     plan = plan_study(

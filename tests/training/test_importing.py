@@ -390,6 +390,21 @@ def test_recipe_of_the_run(folder: Path) -> None:
     assert recipe["data"] == "objects-room" and recipe["model"]["slot_size"] == 16
 
 
+def test_the_size_is_that_of_the_recipe_whatever_file_is_prepared(
+    folder: Path, write_small_data: Callable[..., Path]
+) -> None:
+    """EMORL's tensors do not show it."""
+    write_small_data(Path("data", "shapestacks-32.h5"))
+    size = load_recipe("emorl").model.image_size
+    write_official(folder / "official.pth", "emorl")
+    words = [word for word in SIZES["emorl"] if not word.startswith("model.image_size")]
+    shown = sri("import", "official.pth", *words)
+    assert shown.exit_code == 0, shown.output
+    (recipe,) = Path("runs").glob("*/recipe.yaml")
+    assert yaml.safe_load(recipe.read_text())["model"]["image_size"] == size == 64
+    assert "model.image_size=64" in shown.stdout.splitlines()[-1]  # the command to train further
+
+
 class Bomb:
     """Unpickling it would write a file."""
 

@@ -120,7 +120,7 @@ def test_a_stop_changes_nothing(workspace: Workspace, data: DataFile) -> None:
         ({"slot_size": 16}, ["of another shape", "[8", "expected [16", "model.slot_size=8"]),
         (
             {"scene": False, "scene_size": 128},
-            ["unexpected: posterior.from_scene.0.bias", "missing: ", "scene=None"],
+            ["unexpected: posterior.from_scene.0.bias", "missing: ", "scene=null"],
         ),
         ({"system": "genesis-v2", "scene_size": 128}, ["unexpected", "model.system=sri"]),
         ({"image_size": 64}, ["of another shape", "model.image_size=32"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 import time
 from datetime import UTC, datetime
@@ -17,7 +18,13 @@ from sri_cli.errors import SriError, SriFailure
 from sri_cli.strict_json import from_json
 from sri_cli.training import log as training_log
 from sri_cli.training.log import RunLog, read_log
-from sri_cli.training.trackers import STATE, TensorBoard, choose_trackers, preview_path
+from sri_cli.training.trackers import (
+    STATE,
+    TensorBoard,
+    choose_trackers,
+    preview_path,
+    read_state,
+)
 from tests.small_data import save_image
 from tests.tracker_readers import READERS, mlflow_run, wandb_records
 
@@ -91,6 +98,27 @@ def test_every_step_is_held_once_after_a_kill_a_resume_and_a_roll_back(
     assert [step for step, _ in losses] == [1, 2, 3, 4, 5, 6]
     assert dict(losses) == pytest.approx(expected)
     assert images == ([] if name == "csv" else [2])
+
+
+def test_a_copied_run_is_a_run_of_its_own_and_a_moved_one_is_not(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    first, moved, copy = (tmp_path / name for name in ("first", "moved", "copy"))
+    first.mkdir()
+    train_in_three_parts(first, "mlflow")
+    known = read_state(first)["mlflow"]
+    first.rename(moved)
+    for step, run in ((7, moved), (8, copy), (8, moved)):
+        if run == copy:
+            shutil.copytree(moved, copy)
+        log = RunLog(run)
+        log.follow(["mlflow"], small(steps=9), step - 1)
+        log.append(record(step, 1))
+        log.close()
+    assert read_state(moved)["mlflow"]["id"] == known["id"] != read_state(copy)["mlflow"]["id"]
+    for run in (moved, copy):
+        history = MlflowClient().get_metric_history(read_state(run)["mlflow"]["id"], "loss")
+        assert sorted(metric.step for metric in history) == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 def test_mlflow_has_settings_versions_status_and_checkpoint(tmp_path: Path) -> None:
