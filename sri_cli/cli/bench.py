@@ -179,7 +179,7 @@ def data(
     type=click.FloatRange(min=0, min_open=True),
     default=325,
     metavar="VALUE",
-    help="stack-FD to fall below; that of the model of version 0.1 is the default.",
+    help="stack-FD to fall below, by default that of an earlier shipped model of 32 px.",
 )
 @JSON
 @click.pass_obj

@@ -68,7 +68,7 @@ SHARED_OPTIONS = together(
         "size_px",
         type=int,
         metavar="PX",
-        show_default="as in the paper; 64 for a folder",
+        show_default="that of the data set; 64 for a folder",
         help="Image size.",
     ),
     click.option(
@@ -84,7 +84,7 @@ SHARED_OPTIONS = together(
         "--workers",
         type=COUNT,
         metavar="W",
-        show_default="one per core",
+        show_default="as many as help",
         help="Processes; the file is the same.",
     ),
     click.option(
@@ -312,8 +312,8 @@ def folder(workspace: Workspace, directory: Path, **options: Any) -> None:
     """Images of your own.
 
     Masks hold integer labels (PNG, TIFF, .npy) and have the names of their images, in a folder such
-    as masks/ or with an end such as _mask. If less than half of the images have one, those are for
-    validation and test. Run the same command again to resume.
+    as masks/ or with a suffix such as _mask. If fewer than half of the images have one, those are
+    for validation and test. Run the same command again to resume.
     """
     from sri_cli.data.sources.folder import FolderOptions, FolderSource
 

@@ -40,7 +40,11 @@ if TYPE_CHECKING:
     help="Run folder.",
 )
 @click.option(
-    "--steps", type=int, metavar="N", help="Last step; a larger number trains a run further."
+    "--steps",
+    type=int,
+    metavar="N",
+    help="Last step; a larger number trains a run further (not one of size=small, whose learning"
+    " rate falls to its last step).",
 )
 @click.option("--gpus", default="auto", metavar="N|auto", help="GPUs to use.")
 @THREADS
