@@ -140,7 +140,12 @@ class Model:
             seed: Of the posterior sample.
             indices: With the seed the sample of image i is a function of `indices[i]`, by default
                 i. `sri figure` and `sri eval` take the number of an image in its split.
+
+        Raises:
+            SriError: for other images, or a model with dynamic slots: decoded, latents of empty
+                slots would come back.
         """
+        self._check_all_slots()
         made = self.reconstruct(images, seed=seed, indices=indices)
         return Latents(made.slots, made.latent, made.order, made.keys)
 
@@ -194,6 +199,8 @@ class Model:
             other: For exchange.
             variants: For reimagine, as `temperature` and `seed`.
         """
+        if isinstance(scenes, Scenes) and scenes.attention is not None:
+            self._check_all_slots()
         total = scenes.slots.shape[1]
         group = tuple(int(k) for k in np.atleast_1d(np.asarray(slot)))
         self._check_slots(group, total)
@@ -265,6 +272,13 @@ class Model:
 
     def _total(self, slots: int | None) -> int:
         return self.num_slots if slots is None else slots
+
+    def _check_all_slots(self) -> None:
+        if self.module.dynamic_slots:
+            raise SriError(
+                "with dynamic slots, latents do not tell which slots are empty",
+                "load the run without dynamic_slots",
+            )
 
     def _check_slots(self, group: Sequence[int], total: int) -> None:
         for each in group:

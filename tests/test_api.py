@@ -214,6 +214,16 @@ def test_scenes_show_themselves(model: sri_cli.Model) -> None:
     assert len(list(scenes)) == 11  # iteration ends with an IndexError
 
 
+def test_latents_of_dynamic_slots_are_refused(workspace: Workspace) -> None:
+    model = sri_cli.load("tiny", dynamic_slots=True)
+    scenes = model.sample(2)
+    seen = model.reconstruct(scenes.image)
+    for refused in (lambda: model.encode(scenes.image), lambda: model.edit(seen, "remove", 0)):
+        with pytest.raises(SriError, match="empty"):
+            refused()
+    assert model.edit(scenes, "remove", 0).slots.shape[1] == scenes.slots.shape[1] - 1
+
+
 def test_scenes_without_a_scene_latent_are_not_reimagined(model: sri_cli.Model) -> None:
     scenes = model.decode(model.sample(2).slots)
     assert model.edit(scenes, "remove", np.int64(1)).slots.shape[1] == 2

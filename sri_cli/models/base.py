@@ -200,6 +200,11 @@ class Segregation(nn.Module):
         """images [B,3,H,W] in [0,1]; `gaussian_likelihood` as in `SlotVAE.losses`."""
         raise NotImplementedError
 
+    def unscored(self, images: Tensor, noise: Noise) -> Segregated:
+        """The same without scene, nll and kl where these cost time."""
+        segregated: Segregated = self(images, noise, False)
+        return segregated
+
 
 class SlotVAE(nn.Module):
     """A generative model of images made of slots: losses, reconstructions and new scenes.

@@ -13,6 +13,7 @@ channels, H W pixels.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -254,9 +255,7 @@ class GenesisV2Segregation(Segregation):
             "segregation": NoiseSpec((self.slots, self.slot_size)),
         }
 
-    def forward(
-        self, images: Tensor, noise: Noise, gaussian_likelihood: bool = False
-    ) -> Segregated:
+    def unscored(self, images: Tensor, noise: Noise) -> Segregated:
         """Raises ValueError for dynamic slots in training mode: they have no loss."""
         if self.dynamic_slots and self.training:
             raise ValueError("dynamic slots are for inference only: model.eval()")
@@ -269,12 +268,20 @@ class GenesisV2Segregation(Segregation):
             mean, u = self.slot_head(pooled).chunk(2, dim=-1)
         posterior = Gaussian(mean, shifted_softplus(u))
         slots = posterior.sample(noise["segregation"])
+        return Segregated(posterior, slots, log_masks, empty=empty)
+
+    def forward(
+        self, images: Tensor, noise: Noise, gaussian_likelihood: bool = False
+    ) -> Segregated:
+        """Raises ValueError for dynamic slots in training mode."""
+        inferred = self.unscored(images, noise)
+        posterior, slots, empty = inferred.posterior, inferred.slots, inferred.empty
         scene = self.decoder(slots).without(empty)
         # Inside SRI the slots have independent N(0, I) priors:
         # kl = sum_k log q(z_k | x) - log N(z_k; 0, I), of one sample.
         kl = sum_slots(posterior.log_prob(slots) - log_prob_standard(slots), empty)
         nll = self.likelihood.nll(images, scene, gaussian_likelihood)
-        return Segregated(posterior, slots, log_masks, scene, nll, kl, empty=empty)
+        return replace(inferred, scene=scene, nll=nll, kl=kl)
 
 
 class GenesisV2(SlotVAE):

@@ -86,7 +86,9 @@ class ConvEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         centred = (2 * images - 1).contiguous(memory_format=torch.channels_last)
         pixels = self.convolutions(centred).flatten(2).transpose(1, 2)
-        return self.head(pixels + self.position(self.code))
+        # At first the convolutions add less to the position than bf16 resolves.
+        with full_precision(images):
+            return self.head(pixels.float() + self.position(self.code))
 
 
 class PixelNorm(nn.LayerNorm):

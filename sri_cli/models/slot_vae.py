@@ -97,7 +97,9 @@ class PixelEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         pixels = self.convolutions(images.contiguous(memory_format=torch.channels_last))
-        return self.head(pixels.flatten(2).transpose(1, 2) + self.position(self.code))
+        pixels = pixels.flatten(2).transpose(1, 2)
+        with full_precision(images):  # as in `layers.ConvEncoder`
+            return self.head(pixels.float() + self.position(self.code))
 
 
 class CellLstm(nn.Module):

@@ -24,6 +24,7 @@ from sri_cli.models.base import (
     sum_slots,
 )
 from sri_cli.models.distributions import Gaussian, kl_divergence, kl_to_standard
+from sri_cli.models.layers import full_precision
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.matching import MATCHINGS, Matching, relaxed_order, reorder
 from sri_cli.models.scene_encoder import SceneEncoder
@@ -130,6 +131,7 @@ class SRI(SlotVAE):
         noise: Noise,
         gaussian_likelihood: bool = False,
         matching: Matching | None = None,
+        scored: bool = True,
     ) -> Inference:
         """q(s, z | x) with one sample of each latent; images [B,3,H,W] in [0,1].
 
@@ -138,8 +140,13 @@ class SRI(SlotVAE):
         Imagine:   a rollout of the prior from s; the segregation means matched to the rollout's
                    prior means; q(z_k | m_o(<k), s) = N(m_o(k), sigma_k^2) in that order o.
                    In training on a relaxed order, P m takes the place of m_o.
+
+        `scored`: with the scene and the loss of a segregation stage that has one.
         """
-        segregated = self.segregate(images, noise, gaussian_likelihood)
+        if scored:
+            segregated = self.segregate(images, noise, gaussian_likelihood)
+        else:
+            segregated = self.segregate.unscored(images, noise)
         posterior, drawn, empty = segregated.posterior, segregated.slots, segregated.empty
         if not self.end_to_end:
             posterior, drawn = posterior.detach(), drawn.detach()
@@ -152,7 +159,8 @@ class SRI(SlotVAE):
         order, means = None, posterior.mean
         if self.relaxes and self.training:
             pairs = rollout_prior.mean, means, self.schedule.temperature, noise["order"]
-            means = torch.bmm(relaxed_order(*pairs), means)
+            with full_precision(means):
+                means = torch.bmm(relaxed_order(*pairs), means)
         elif self.matches:
             order = (matching or self.match)(rollout_prior.mean, means, empty)
             means = reorder(means, order)
@@ -218,7 +226,7 @@ class SRI(SlotVAE):
         return kls
 
     def reconstruct(self, images: Tensor, noise: Noise) -> Reconstruction:
-        inferred = self.infer(images, noise)
+        inferred = self.infer(images, noise, scored=False)
         return Reconstruction(
             scene=self.decoder(inferred.slots).without(inferred.empty),
             attention=reorder(inferred.segregated.log_masks, inferred.order).exp(),

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from sri_cli.config.load import load_recipe
 from sri_cli.generation.sample import sample_noise
-from sri_cli.models.slot_vae import SlotVae
+from sri_cli.models.layers import ConvEncoder
+from sri_cli.models.slot_vae import PixelEncoder, SlotVae
 from sri_cli.training.step_timing import CallCounter, StepBench
-from tests.small_models import SIDE, SLOTS, VARIANTS, images, noise_for
+from tests.small_models import SIDE, SLOTS, VARIANTS, images, noise_for, small_sri
 
 ONES = torch.ones(2, 1, SIDE, SIDE)
 
@@ -156,6 +157,27 @@ def test_densities_stay_in_float32_under_bf16(model: Any) -> None:
         terms = model(images(), noise).terms
     assert {value.dtype for value in terms.values()} == {torch.float32}
     torch.testing.assert_close(terms["nll"], exact["nll"], rtol=0.02, atol=1.0)
+
+
+@pytest.mark.parametrize("order", ["greedy", "sinkhorn"])
+def test_the_posterior_stays_in_float32_under_bf16_in_training(order: str) -> None:
+    model = small_sri(order=order).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inferred = model.infer(images(), noise_for(model))
+    assert inferred.posterior.mean.dtype == inferred.slots.dtype == torch.float32
+
+
+@pytest.mark.parametrize("encoder", [ConvEncoder(32), PixelEncoder(32, 16)])
+def test_an_image_is_seen_beside_its_position_under_bf16(encoder: torch.nn.Module) -> None:
+    """At first features are positions, to which an image adds less than bf16 resolves."""
+    if isinstance(encoder, ConvEncoder):
+        for layer in encoder.convolutions[::2]:
+            layer.reset_parameters()  # recipes with init: default
+    one, other = images(2).split(1)
+    exact = encoder(one) - encoder(other)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = encoder(one) - encoder(other)
+    assert (rounded - exact).norm() < 0.05 * exact.norm()
 
 
 @pytest.mark.parametrize(
