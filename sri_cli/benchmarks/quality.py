@@ -98,9 +98,10 @@ def value_of(measurements: Iterable[Measurement], metric: str) -> float | None:
         if m["metric"] == metric
         and m["counts"].get("generated", 0) >= COUNTS[MEASURES[metric]]
         and (metric in WITHOUT_SPLIT or split_of(m) == "test")
-        and (m["seed"], m["temperature"]) == (0, 1.0)
+        and (m["seed"], m.get("temperature")) == (0, 1.0)
     ]
-    return max(usual, key=sample_size)["value"] if usual else None
+    # Of equal samples the last counts.
+    return max(reversed(usual), key=sample_size)["value"] if usual else None
 
 
 def training_minutes(log: Sequence[Record], step: int, batch: int) -> float:

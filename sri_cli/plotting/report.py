@@ -152,7 +152,11 @@ def write_report(
         "title": title or ", ".join(names),
         "lead": lead
         or f"{what} trained on {' and on '.join(captions)}. All scenes are drawn from the"
-        f" {'newest' if all(is_newest(one.trained) for one in subjects) else 'named'} checkpoint.",
+        + (
+            " newest checkpoint."
+            if all(is_newest(one.trained) for one in subjects)
+            else " checkpoints that the commands below name."
+        ),
         "facts": facts,
         "sections": [
             of_each(subjects, "Samples", samples, SAMPLES_TEXT),

@@ -64,12 +64,13 @@ class DivergenceDetector:
         self.errors: dict[str, deque[float]] = {}
 
     def catch_up(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Check the records of a log again, so that a stop of the training changes no verdict."""
+        """Take the records of a log, which were accepted, as those that were checked last."""
         recent = [{"step": 0}, *records][-1 - max(WINDOW_STEPS, WINDOW_RECORDS) :]
         for before, record in pairwise(recent):
-            errors = {k: v for k, v in record.items() if k.startswith("error/") and v is not None}
-            metrics = {"skipped": record.get("skipped", 0), **errors}
-            self.check(record["step"] - before["step"], metrics)
+            self._too_many_skipped(record["step"] - before["step"], record.get("skipped", 0), False)
+            for name, value in record.items():
+                if name.startswith("error/") and value is not None:
+                    self._window(name).append(value)
 
     def check(self, steps: int, metrics: Mapping[str, float], last: bool = False) -> str | None:
         """What is wrong with the means of the last `steps` steps, or None.
@@ -95,10 +96,13 @@ class DivergenceDetector:
     def _far_outside(self, name: str, value: float) -> str | None:
         if not math.isfinite(value):  # no finite step in this window: the skipped steps decide
             return None
-        window = self.errors.setdefault(name, deque(maxlen=WINDOW_RECORDS))
+        window = self._window(name)
         if len(window) >= MIN_RECORDS:
             limit = max(window) + MARGIN_RANGES * (max(window) - min(window)) + self.margin
             if value > limit:
                 return f"{name} rose to {value:.4g}, far outside its recent {max(window):.4g}"
         window.append(value)
         return None
+
+    def _window(self, name: str) -> deque[float]:
+        return self.errors.setdefault(name, deque(maxlen=WINDOW_RECORDS))

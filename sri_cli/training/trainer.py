@@ -411,7 +411,8 @@ class Trainer:
         self.attempt = state["attempt"] if attempt is None else attempt
         self.ranks.from_first(self._drop_later_steps)
         self.detector = DivergenceDetector(self.num_elements)
-        self.ranks.from_first(lambda: self.detector.catch_up(self.log.records()))
+        if attempt is None:  # after a roll-back a new level of the error may be the right one
+            self.ranks.from_first(lambda: self.detector.catch_up(self.log.records()))
         self.timed, self.timed_at = time.monotonic(), self.done
         self.feed = Prefetcher(
             self.batches,

@@ -82,6 +82,14 @@ def test_a_stop_changes_no_verdict() -> None:
     assert "far outside" in (resumed.check(5, metrics(error=12000)) or "")
 
 
+def test_what_a_log_holds_was_accepted() -> None:
+    """Also a jump, which a run of an earlier version may have made after a stop."""
+    levels = [7000.0] * 6 + [12000.0] * 30
+    detector = DivergenceDetector(ELEMENTS)
+    detector.catch_up([{"step": n, **metrics(error=e)} for n, e in enumerate(levels, 1)])
+    assert detector.check(1, metrics(error=12000)) is None
+
+
 def test_the_first_errors_are_not_judged() -> None:
     detector = DivergenceDetector(ELEMENTS)
     assert not any(detector.check(100, metrics(error=10.0**n)) for n in range(5))
