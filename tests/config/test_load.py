@@ -16,8 +16,10 @@ from sri_cli.config.load import (
     recipe_to_yaml,
     with_old_keys,
 )
+from sri_cli.config.schema import DRAW_STEPS
 from sri_cli.config.strict_yaml import read_yaml, write_yaml
 from sri_cli.errors import SriError
+from sri_cli.models.slot_vae import STEPS
 
 GOOD = """
 name: mine
@@ -108,6 +110,10 @@ def test_overrides_lie_over_the_block(recipe_file: Path) -> None:
 def test_bad_overrides(recipe_file: Path, word: str, parts: list[str]) -> None:
     message = faults(recipe_file, *word.split())
     assert [part for part in parts if part not in message] == []
+
+
+def test_the_steps_of_slot_vae_are_those_of_its_model() -> None:
+    assert DRAW_STEPS == STEPS
 
 
 def test_all_faults_at_once(recipe_file: Path) -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 from sri_cli.cli.main import cli
 from sri_cli.data import prepare as preparing
 from sri_cli.data.dataset import DataFile
-from sri_cli.data.prepare import prepare
+from sri_cli.data.prepare import Prepared, prepare
 from sri_cli.data.source import Scenario
 from sri_cli.data.sources.folder import FolderOptions, FolderSource, near_identical
 from sri_cli.data.sources.listing import Entry, MaskNames
@@ -436,17 +436,13 @@ def test_a_changed_folder_or_other_options_are_noticed() -> None:
     assert changed_folder.exit_code == 2 and "files 6 -> 7" in changed_folder.stderr
 
 
-def test_a_stopped_preparation_resumes_at_any_number_of_workers(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(preparing, "ROWS_PER_FLUSH", 1)
-    greys(12, masks=True)
-    Path("mine/bad.png").write_bytes(b"")
+def stopped_and_resumed(image: int) -> Prepared:
+    """A preparation that a signal stops while it makes this image, counted from 1, and the rest."""
     source = FolderSource(Path("mine"), FolderOptions(size_px=8))
     calls, make = itertools.count(1), source.make
 
     def stopping(entry: Entry) -> Scenario:
-        if next(calls) == 7:
+        if next(calls) == image:
             signal.raise_signal(signal.SIGTERM)
         return make(entry)
 
@@ -454,7 +450,16 @@ def test_a_stopped_preparation_resumes_at_any_number_of_workers(
     with pytest.raises(Interrupted):
         prepare(source, Path("a-8.h5"), workers=1)
     source.make = make  # type: ignore[method-assign]
-    resumed = prepare(source, Path("a-8.h5"), workers=1)
+    return prepare(source, Path("a-8.h5"), workers=1)
+
+
+def test_a_stopped_preparation_resumes_at_any_number_of_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(preparing, "ROWS_PER_FLUSH", 1)
+    greys(12, masks=True)
+    Path("mine/bad.png").write_bytes(b"")
+    resumed = stopped_and_resumed(7)
     assert resumed.resumed_from == 7 and resumed.data.attrs["skipped"] == 1
     one, two = made(), made(workers=2, name="two")
     for split in one.counts:
@@ -474,19 +479,7 @@ def test_a_stop_does_not_judge_the_masks_by_the_few_that_were_made(
             save(f"mine/{split}/{number}.png", np.full((8, 8), 10 * tens + number))
             empty = split == "val" and number < 3
             save(f"mine/masks/{split}/{number}.png", np.zeros((8, 8)) if empty else HALVES)
-    source = FolderSource(Path("mine"), FolderOptions(size_px=8))
-    calls, make = itertools.count(1), source.make
-
-    def stopping(entry: Entry) -> Scenario:
-        if next(calls) == stopped_in:
-            signal.raise_signal(signal.SIGTERM)
-        return make(entry)
-
-    source.make = stopping  # type: ignore[method-assign]
-    with pytest.raises(Interrupted):
-        prepare(source, Path("a-8.h5"), workers=1)
-    source.make = make  # type: ignore[method-assign]
-    resumed = prepare(source, Path("a-8.h5"), workers=1)
+    resumed = stopped_and_resumed(stopped_in)
     assert resumed.resumed_from == 8
     assert contents(resumed.data) == contents(made())
 

@@ -173,7 +173,7 @@ def list_images(folder: Path, names: MaskNames = MaskNames()) -> Listing:
     if not images:
         found = f", but {_endings_text(others)}" if others else ""
         raise SriError(f"{folder} contains no images{found}", "name the folder of your images")
-    by_key, short = _owners(folder, images, names)
+    by_key, short = _owners(folder, images, names) if masks else ({}, {})
     owners = short | by_key
     chosen: dict[Path, tuple[str, Path]] = {}
     num_masks, num_lost = sum(map(len, masks.values())), 0
