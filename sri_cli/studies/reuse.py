@@ -76,7 +76,8 @@ def _recorded(folder: Path, study: Study, data: DataFile) -> dict[tuple[str, int
     same_images = summary["data"]["sha256"] == str(data.attrs["sha256"])
     if not same_images or summary.get("split", "test") != split:  # version 0.1 does not name it
         return {}
-    if summary["data"].get("labels") not in (None, data.split(split).labels_digest):
+    labels = summary["data"].get("labels")
+    if labels is not None and labels != data.split(split).labels_digest:
         return {}
     entries = {}
     for run in summary["runs"]:
