@@ -23,7 +23,8 @@ from torch import Tensor
 from sri_cli import console
 from sri_cli.config.schema import Recipe
 from sri_cli.data.dataset import DataFile
-from sri_cli.data.torch_dataset import ImageDataset, OpenedData, find_data_file
+from sri_cli.data.torch_dataset import ImageDataset as ImageDataset
+from sri_cli.data.torch_dataset import OpenedData, find_data_file
 from sri_cli.errors import SriError
 from sri_cli.generation.edit import SourceScene, exchange, reimagine, remove, repeat
 from sri_cli.generation.encode import Encoding, encode_images
@@ -42,18 +43,6 @@ from sri_cli.training.initial_weights import begin_run
 from sri_cli.training.run_folder import note_on_settings, resolve_run
 from sri_cli.training.trainer import check_data
 from sri_cli.training.trainer import train as train_run
-
-__all__ = [
-    "ImageDataset",
-    "Latents",
-    "Model",
-    "OpenedData",
-    "Scenes",
-    "evaluate",
-    "load",
-    "open_data",
-    "train",
-]
 
 Folder = str | os.PathLike[str]
 Images = NDArray[np.uint8] | Tensor

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sri_cli import __version__
-from sri_cli.atomic import cannot_write, ensure_folder, list_folder, sync_folder
+from sri_cli.atomic import list_folder, new_folder, sync_folder
 from sri_cli.console import warn
 from sri_cli.errors import SriError
 
@@ -134,25 +134,15 @@ def save(
         files[STATE] = buffer.getvalue()
     files[META] = meta_bytes(step, files, recipe, extra or {})
     target = checkpoint_path(run_dir, step)
-    ensure_folder(target.parent)
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
-        beside.mkdir()
+    if target.exists():  # not intact
+        delete(target)
+    with new_folder(target) as folder:
         for name, data in files.items():
-            with open(beside / name, "wb") as file:
+            with open(folder / name, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        sync_folder(beside)
-        if target.exists():  # not intact, or a training went back to before it
-            delete(target)
-        os.rename(beside, target)
-        sync_folder(target.parent)
-    except OSError as error:
-        raise cannot_write(target, error) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        sync_folder(folder)
     return target
 
 

@@ -147,7 +147,7 @@ def check_memory() -> Iterator[Finding]:
 def check_compiler(environment: Mapping[str, str] = os.environ) -> Iterator[Finding]:
     """What torch.compile needs: a C++ compiler and Python's headers."""
     chosen = environment.get("CXX")
-    names = [shlex.split(chosen)[0]] if chosen else ["g++", "clang++", "c++"]
+    names = [shlex.split(chosen)[0]] if chosen else ["c++", "g++", "clang++"]
     compiler = next((path for name in names if (path := shutil.which(name))), None)
     header = Path(sysconfig.get_paths()["include"]) / "Python.h"
     if compiler is None:

@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -40,39 +40,43 @@ def this_command() -> str:
 
 
 class StopFlag:
-    """The name of the signal that was received, if any.
+    """Whether a signal was received.
 
     A `patient` flag ignores further signals: a launcher and a terminal may both send one.
     """
 
     def __init__(self, patient: bool = False) -> None:
-        self.name: str | None = None
+        self.received = False
         self.patient = patient
         self.at_once = False  # set while nothing needs finishing: raise immediately
 
-    @property
-    def number(self) -> int:
-        """The number of the signal, 0 for none."""
-        return signal.Signals[self.name].value if self.name else 0
-
     def handle(self, number: int, _: FrameType | None) -> None:
         """Note the first signal, so that the step is finished and saved; raise at a second one."""
-        again = self.name is not None and not self.patient
-        self.name = self.name or signal.Signals(number).name
+        again = self.received and not self.patient
+        self.received = True
         if again or self.at_once:
             raise StopSignal
 
 
 @contextmanager
-def stop_on_signal(patient: bool = False) -> Iterator[StopFlag]:
-    """Catch the stop signals inside the block. Outside the main thread nothing is caught."""
-    flag = StopFlag(patient)
-    numbers = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
+def handled(
+    names: Iterable[str], handler: Callable[[int, FrameType | None], None]
+) -> Iterator[None]:
+    """Call `handler` for these signals inside the block; outside the main thread for none."""
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     if threading.current_thread() is not threading.main_thread():
         numbers = []
-    before = {number: signal.signal(number, flag.handle) for number in numbers}
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
-        yield flag
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, former in before.items():
+            signal.signal(number, former)
+
+
+@contextmanager
+def stop_on_signal(patient: bool = False) -> Iterator[StopFlag]:
+    """Note the stop signals inside the block."""
+    flag = StopFlag(patient)
+    with handled(STOP_SIGNALS, flag.handle):
+        yield flag

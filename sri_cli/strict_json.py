@@ -44,21 +44,14 @@ def from_json(text: str | bytes) -> Any:
         raise ValueError("nested too deeply") from error
 
 
-def read_lines(path: Path, is_record: Callable[[Record], bool]) -> list[Record]:
-    """The records of a file of JSON lines, in order; the other lines are skipped with one note.
+def parse_lines(data: bytes, path: Path, is_record: Callable[[Record], bool]) -> list[Record]:
+    """The records in JSON lines, in order; the other lines are skipped with one note.
 
     Args:
-        path: The file.
+        data: The lines.
+        path: The file that they were read from, for the note.
         is_record: Whether an object is a record: it has the keys that its readers rely on.
-
-    Raises:
-        OSError: if the file cannot be read.
     """
-    return parse_lines(path.read_bytes(), path, is_record)
-
-
-def parse_lines(data: bytes, path: Path, is_record: Callable[[Record], bool]) -> list[Record]:
-    """As `read_lines`, from what was read of `path` already."""
     records, skipped = [], []
     for number, line in enumerate(data.split(b"\n"), start=1):
         if not line.strip():

@@ -220,7 +220,7 @@ def test_what_a_step_builds_is_on_the_device(
     step = TrainStep(model, settings, CUDA, ExecutionMode(precision))
     stored = np.zeros((4, 32, 32, 3), np.uint8)
     batches = Batches(stored, BATCH, 0, CUDA, storage="device")
-    feed = Prefetcher(batches, model.training_noise(), BATCH, 0, CUDA)
+    feed = Prefetcher(batches.at, model.training_noise(), BATCH, 0, CUDA)
     images, noise = feed._make(0)
     assert {value.device for value in (images, *noise.values())} == {CUDA}
 

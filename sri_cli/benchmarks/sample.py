@@ -22,7 +22,7 @@ from sri_cli.device import choose_device, choose_precision
 from sri_cli.generation.sample import chunk_size, sample_scenes
 from sri_cli.models.base import SlotVAE
 from sri_cli.models.build import build_model
-from sri_cli.training.step_timing import FlopCounter, machine
+from sri_cli.training.step_timing import CallCounter, machine
 
 FID_COUNT = 10_000  # scenes of the papers' FID
 
@@ -83,11 +83,10 @@ def bench_sampling(
 
 def flop_per_scene(model: SlotVAE, slots: int) -> float:
     """Floating-point operations of one scene."""
-    flops = FlopCounter()
-    with torch.no_grad(), flops:
+    with torch.no_grad(), CallCounter() as counter:
         for scene in sample_scenes(model, 2, slots, precision="fp32"):
             scene.image.cpu()
-    return flops.get_total_flops() / 2
+    return counter.flop / 2
 
 
 def sampling_text(result: dict[str, Any]) -> str:

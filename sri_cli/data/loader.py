@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -106,30 +106,23 @@ def free_memory() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-class BatchSource(Protocol):
-    """`Batches`, or images made up for a benchmark."""
-
-    def at(self, step: int) -> Tensor:
-        """uint8 [B,3,H,W], the rows of this rank."""
-        ...
-
-
 class Prefetcher:
     """Images and noise of each step, prepared in a thread one step ahead.
 
-    `batch` is the size of the global batch, `rows` the part of it that this rank trains on.
+    `images_at` is `Batches.at`, or makes them up; `batch` is the size of the global batch, `rows`
+    the part of it that this rank trains on.
     """
 
     def __init__(
         self,
-        batches: BatchSource,
+        images_at: Callable[[int], Tensor],
         specs: Mapping[str, NoiseSpec],
         batch: int,
         seed: int,
         device: torch.device,
         rows: slice | None = None,
     ) -> None:
-        self.batches, self.specs, self.batch, self.rows = batches, specs, batch, rows
+        self.images_at, self.specs, self.batch, self.rows = images_at, specs, batch, rows
         self.seed, self.device = seed, device
         self.ahead: dict[int, Future[tuple[Tensor, dict[str, Tensor]]]] = {}
         self.pool = ThreadPoolExecutor(1, "prefetch", initializer=self._start_thread)
@@ -154,4 +147,4 @@ class Prefetcher:
     def _make(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         noise = draw_noise(self.specs, self.batch, self.seed, step, self.rows)
         moved = {name: to_device(value, self.device) for name, value in noise.items()}
-        return self.batches.at(step), moved
+        return self.images_at(step), moved

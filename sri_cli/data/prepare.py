@@ -154,14 +154,14 @@ def write_missing(
         try:
             for split, scenario in scenarios:
                 buffer.add(split, scenario)
-                if stop.name:
+                if stop.received:
                     break
         except BrokenProcessPool as error:
             killed = error
-        if stop.name or killed:
+        if stop.received or killed:
             buffer.drop_unchecked()
         buffer.flush()
-        if stop.name:
+        if stop.received:
             raise Interrupted(
                 f"Stopped after {buffer.done} of {buffer.progress.total} images, saved in"
                 f" {buffer.writer.partial}.",

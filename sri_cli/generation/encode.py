@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sri_cli.data.dataset import DataFile
 from sri_cli.generation.sample import (
     check_finite,
     device_of,
@@ -100,6 +101,23 @@ def encode_chunks(
         finite.append(is_finite(encoding.image))
         yield encoding
     check_finite(torch.cat(finite), "reconstructions")
+
+
+def encode_split(
+    model: SlotVAE, data: DataFile, split: str = "test", num: int = 10, seed: int = 0
+) -> tuple[NDArray[np.intp], NDArray[np.uint8], Encoding]:
+    """`num` images from all over a split: their indices, pixels [N,H,W,3] and what is inferred.
+
+    The noise is that of an evaluation.
+
+    Raises:
+        SriError: for images of another size than the model's, or an unknown split.
+        SriFailure: for reconstructions that are not finite.
+    """
+    data.check_size(model.image_size)
+    indices = data.split(split).pick(num)
+    inputs = np.array(data.split(split).images[indices])
+    return indices, inputs, encode_images(model, inputs, indices.tolist(), seed)
 
 
 def _on_cpu(values: Tensor) -> Tensor:

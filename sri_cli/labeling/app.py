@@ -111,7 +111,7 @@ def serve(session: Session, port: int | None, open_browser: bool) -> None:
         announce(server, open_browser)
         with suppress(KeyboardInterrupt):
             stop.at_once = True  # there is nothing to finish first
-            if stop.name is None:
+            if not stop.received:
                 server.serve_forever(0.05)
         server.server_close()
     left = session.verdicts().count(None)

@@ -16,8 +16,8 @@ import numpy as np
 
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
-from sri_cli.generation.reconstruct import reconstruct_images
-from sri_cli.generation.sample import check_request, draw_scenes
+from sri_cli.generation.encode import encode_images
+from sri_cli.generation.sample import check_request, draw_scenes, quantise
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.labeling.catch_trials import SPLIT, Look, Reconstruct, Style, catch_trials
 from sri_cli.labeling.session import (
@@ -157,7 +157,7 @@ def run_source(trained: TrainedRun, num: int, seed: int, data: str | None) -> So
         return draw_scenes(trained.model, num, slots, TEMPERATURE, seed).images
 
     def reconstruct(images: Images, indices: Sequence[int]) -> Images:
-        return reconstruct_images(trained, images, indices, seed).images
+        return quantise(encode_images(trained.model, images, indices, seed).image)
 
     return Source(model, size, range(num), draw, file, question, reconstruct)
 

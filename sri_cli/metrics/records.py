@@ -20,7 +20,7 @@ from sri_cli.atomic import cannot_write
 from sri_cli.checkpoint import checkpoint_path
 from sri_cli.errors import SriFailure
 from sri_cli.run import MEASUREMENTS
-from sri_cli.strict_json import Record, read_lines, to_json
+from sri_cli.strict_json import Record, parse_lines, to_json
 
 if TYPE_CHECKING:  # `sri runs ls` reads records without torch
     import numpy as np
@@ -256,9 +256,10 @@ def append_records(run_dir: Path, records: Sequence[Measurement]) -> Path:
 
 
 def read_records(run_dir: Path) -> list[Measurement]:
-    """The measurements in a run's metrics.jsonl, oldest first; see `read_lines`."""
+    """The measurements in a run's metrics.jsonl, oldest first; see `parse_lines`."""
+    path = run_dir / MEASUREMENTS
     try:
-        return read_lines(run_dir / MEASUREMENTS, is_measurement)
+        return parse_lines(path.read_bytes(), path, is_measurement)
     except FileNotFoundError:
         return []
 

@@ -298,7 +298,7 @@ class SlotVAE(nn.Module):
         raise NotImplementedError
 
     def sampling_noise(self, slots: int) -> dict[str, NoiseSpec]:
-        """The draws that `slots` and `sample` take per image; fewer slots use a prefix of more.
+        """The draws that `slots` takes per image; fewer slots use a prefix of more.
 
         "scene" [S] belongs to the scene variable, in systems that have one; every other draw has
         the slots as its first axis, in the order in which they are drawn.
@@ -366,10 +366,6 @@ class SlotVAE(nn.Module):
     def decode(self, slots: Tensor) -> Scene:
         """Slots [B,K,D], from `slots` or from a `Reconstruction`, to images; any K."""
         raise NotImplementedError
-
-    def sample(self, noise: Noise, temperature: float = 1.0, scene: Tensor | None = None) -> Scene:
-        """New scenes: `slots`, then `decode`."""
-        return self.decode(self.slots(noise, temperature, scene))
 
 
 def given_first(given: Tensor | None, slots: Tensor) -> Tensor:

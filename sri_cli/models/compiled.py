@@ -54,7 +54,8 @@ def _as_c(value: int | float | Tensor) -> ctypes.c_long | ctypes.c_float | ctype
 @functools.cache
 def kernels() -> Kernels | None:
     """The compiled kernels; None where there is no compiler that makes them."""
-    compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
+    names = (os.environ.get("CXX", "c++"), "g++", "clang++")
+    compiler = next((path for name in names if (path := shutil.which(name))), None)
     if compiler is None:
         return None
     flags = [*FLAGS, WIDE] if "avx512f" in cpu_flags() else FLAGS

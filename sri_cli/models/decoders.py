@@ -30,13 +30,6 @@ def in_parts(decode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return torch.cat([decode(part) for part in x.split(DECODED_AT_ONCE)])
 
 
-def grid_side(image_size: int) -> int:
-    """H/16; ValueError for an `image_size` that 16 does not divide."""
-    if image_size % UPSAMPLING:
-        raise ValueError(f"image size {image_size} is not a multiple of {UPSAMPLING}")
-    return image_size // UPSAMPLING
-
-
 KERNEL = 5
 
 
@@ -97,9 +90,8 @@ class BroadcastDecoder(SlotDecoder):
     taps: Tensor
 
     def __init__(self, image_size: int, slot_size: int, channels: int) -> None:
-        """Raises ValueError for an `image_size` that 16 does not divide."""
         super().__init__()
-        side = grid_side(image_size)
+        side = image_size // UPSAMPLING
         layers: list[nn.Module] = []
         for inputs in (slot_size + 2, channels, channels, channels):
             layers += [
@@ -171,13 +163,12 @@ class BigDecoder(PositionedDecoder):
     taps: Tensor
 
     def __init__(self, image_size: int, slot_size: int) -> None:
-        """Raises ValueError for an `image_size` that 16 does not divide."""
         layers: list[nn.Module] = []
         for inputs in (slot_size, CHANNELS, CHANNELS, CHANNELS):
             layers += [doubling(inputs, CHANNELS), nn.ReLU(inplace=True)]
         layers += [ConvTranspose2d(CHANNELS, CHANNELS, 5, padding=2), nn.ReLU(inplace=True)]
         layers += [ConvTranspose2d(CHANNELS, OUTPUTS, 3, padding=1)]
-        super().__init__(grid_side(image_size), slot_size, layers)
+        super().__init__(image_size // UPSAMPLING, slot_size, layers)
         self.register_buffer("taps", doubling_taps(self.grid), persistent=False)
 
     def decode(self, slots: Tensor) -> Tensor:

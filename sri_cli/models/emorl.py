@@ -195,7 +195,7 @@ class Refinement(nn.Module):
 
     def __init__(self, slot_size: int, steps: int) -> None:
         super().__init__()
-        self.most = self._steps = steps
+        self.most = self.steps = steps
         self.batch = PUBLISHED_BATCH
         self.slot_size = slot_size
         self.register_buffer("error_weight", torch.tensor(1.0))
@@ -206,17 +206,6 @@ class Refinement(nn.Module):
         self.spread = nn.Linear(slot_size, slot_size)
         init_small(self)
         self.cell = nn.GRUCell(slot_size, slot_size)
-
-    @property
-    def steps(self) -> int:
-        """Number of refinement steps."""
-        return self._steps
-
-    @steps.setter
-    def steps(self, steps: int) -> None:
-        if not 0 <= steps <= self.most:
-            raise ValueError(f"{steps} refinement steps: this model has 0 to {self.most}")
-        self._steps = steps
 
     def get_extra_state(self) -> Tensor:
         """[steps, batch]: plain numbers in the state dict, so that no step reads the device."""
@@ -311,7 +300,7 @@ class EmorlSegregation(Segregation):
         likelihood: ImageLikelihood,
         refinements: int = 3,
     ) -> None:
-        """`decoder`: iodine (any size) or big (a multiple of 16, else ValueError)."""
+        """`decoder`: a name of DECODERS."""
         super().__init__()
         self.shape = (slots, slot_size)
         self.image_size = image_size

@@ -160,10 +160,7 @@ class MaskAttention(nn.Module):
     """q(z | x), autoregressive, and the latents' masks."""
 
     def __init__(self, image_size: int, latent_size: int) -> None:
-        """Raises ValueError for an `image_size` that the convolutions are not made for."""
         super().__init__()
-        if image_size not in STRIDES:
-            raise ValueError(f"no GENESIS for images of {image_size} pixels: use 32, 64, 96 or 128")
         self.encoder = gated_encoder(image_size)
         self.mean = nn.Linear(FEATURES, latent_size)
         self.spread = nn.Linear(FEATURES, latent_size)
@@ -317,7 +314,6 @@ class Genesis(SlotVAE):
         likelihood: ImageLikelihood,
         scene_size: int | None = None,
     ) -> None:
-        """Raises ValueError for an `image_size` other than 32, 64, 96 and 128."""
         super().__init__(
             image_size=image_size,
             slots=slots,

@@ -64,16 +64,8 @@ class UNet(nn.Module):
     """
 
     def __init__(self, image_size: int, channels: int) -> None:
-        """`channels` is c.
-
-        Raises:
-            ValueError: for a side that cannot be halved often enough.
-        """
         super().__init__()
-        blocks = int(math.log2(image_size)) - 1
-        if blocks not in DOWN or image_size % 2 ** (blocks - 1):
-            raise ValueError(f"no U-Net for images of {image_size} pixels: use 32, 64, 96 or 128")
-        c = channels
+        blocks, c = int(math.log2(image_size)) - 1, channels
         down = [3, *(c * multiple for multiple in DOWN[blocks])]
         self.down = nn.ModuleList(conv_norm_relu(down[i], down[i + 1]) for i in range(blocks))
         self.up = nn.ModuleList(

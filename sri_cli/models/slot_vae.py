@@ -31,17 +31,18 @@ from sri_cli.models.base import (
 )
 from sri_cli.models.decoders import (
     OUTPUTS,
+    UPSAMPLING,
     SlotDecoder,
     double_broadcast,
     doubling,
     doubling_taps,
-    grid_side,
 )
 from sri_cli.models.distributions import Gaussian, kl_divergence, kl_to_standard
 from sri_cli.models.kernels import ConvTranspose2d
-from sri_cli.models.layers import full_precision
+from sri_cli.models.layers import full_precision, position_code
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.slot_attention import SlotCompetition
+from sri_cli.models.slot_prior import stack_slots
 from sri_cli.rng import NoiseSpec
 
 STEPS = 4  # T
@@ -51,18 +52,12 @@ SLOPE = 0.01  # of every leaky ReLU
 # Kernels and strides of the scene encoder, padding 1: five halvings.
 KERNELS, STRIDES = (4, 3, 4, 3, 4, 3, 4, 3, 4), (2, 1, 2, 1, 2, 1, 2, 1, 2)
 NARROW = 6  # of its layers have C channels, the others E
+POSITION = [1, 2, 0, 3]  # columns of EMORL's position code, 1-r, r, s, 1-s, in the published order
 
 
 def softplus_gaussian(mean: Tensor, u: Tensor, epsilon: float = 0.0) -> Gaussian:
     """std = softplus(u) + epsilon; epsilon is 0 for scene latents and 1e-8 for slots."""
     return Gaussian(mean.float(), F.softplus(u.float()) + epsilon)
-
-
-def position_code(side: int) -> Tensor:
-    """[side*side, 4]: (r, s, 1-r, 1-s) of every pixel, r down the rows, s along the columns."""
-    near = torch.linspace(0, 1, side)
-    r, s = torch.meshgrid(near, near, indexing="ij")
-    return torch.stack([r, s, 1 - r, 1 - s], dim=-1).flatten(0, 1)
 
 
 def leaky(*layers: nn.Module) -> nn.Sequential:
@@ -93,7 +88,7 @@ class PixelEncoder(nn.Module):
         self.head = nn.Sequential(
             nn.Linear(channels, channels), nn.LeakyReLU(SLOPE), nn.Linear(channels, channels)
         )
-        self.register_buffer("code", position_code(image_size), persistent=False)
+        self.register_buffer("code", position_code(image_size)[:, POSITION], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         pixels = self.convolutions(images.contiguous(memory_format=torch.channels_last))
@@ -145,12 +140,7 @@ class StructDraw(nn.Module):
     def __init__(
         self, image_size: int, channels: int, scene_size: int, steps: int, width: int
     ) -> None:
-        """Raises ValueError for an `image_size` that 32 or a `scene_size` that T do not divide."""
         super().__init__()
-        if image_size % CELL_PX:
-            raise ValueError(f"image size {image_size} is not a multiple of {CELL_PX}")
-        if scene_size % steps:
-            raise ValueError(f"scene size {scene_size} is not a multiple of its {steps} steps")
         self.steps, self.size, self.side = steps, scene_size // steps, image_size // CELL_PX
         self.image_size, self.channels = image_size, 2 * channels
         maps = self.channels * self.side**2
@@ -219,20 +209,14 @@ class StructDraw(nn.Module):
             state = self.decoder_cell(torch.cat([expanded, canvas], dim=1), state)
             canvas = canvas + self.paint(state[0])
             draws.append(draw)
-        posterior = stack_steps(posteriors) if posteriors else None
-        return DrawnScene(torch.stack(draws, dim=1), stack_steps(priors), posterior, canvas)
+        posterior = stack_slots(posteriors) if posteriors else None
+        return DrawnScene(torch.stack(draws, dim=1), stack_slots(priors), posterior, canvas)
 
     @staticmethod
     def _gaussian(network: nn.Module, hidden: Tensor) -> Gaussian:
         """[B,E,n,n] to a Gaussian [B,Z]; the network reads the map cell by cell."""
         mean, u = network(hidden.permute(0, 2, 3, 1).flatten(1)).chunk(2, dim=-1)
         return softplus_gaussian(mean, u)
-
-
-def stack_steps(steps: list[Gaussian]) -> Gaussian:
-    """Gaussians [B,Z] of single steps to one of all, [B,T,Z]."""
-    mean = torch.stack([step.mean for step in steps], dim=1)
-    return Gaussian(mean, torch.stack([step.std for step in steps], dim=1))
 
 
 class FixedSlotAttention(SlotCompetition):
@@ -270,15 +254,14 @@ class PositionDecoder(SlotDecoder):
     taps: Tensor
 
     def __init__(self, image_size: int, slot_size: int, channels: int) -> None:
-        """Raises ValueError for an `image_size` that 16 does not divide."""
         super().__init__()
-        self.grid = grid_side(image_size)
+        self.grid = image_size // UPSAMPLING
         self.position = nn.Linear(4, slot_size)
         self.convolutions = leaky(
             *(doubling(*width) for width in pairwise((slot_size, *[channels] * 4))),
             ConvTranspose2d(channels, channels, 5, padding=2),
         ).append(ConvTranspose2d(channels, OUTPUTS, 3, padding=1))
-        self.register_buffer("code", position_code(self.grid), persistent=False)
+        self.register_buffer("code", position_code(self.grid)[:, POSITION], persistent=False)
         self.register_buffer("taps", doubling_taps(self.grid), persistent=False)
 
     def decode(self, slots: Tensor) -> Tensor:
@@ -314,11 +297,7 @@ class SlotVae(SlotVAE):
         slot_weight: float = 1.0,
         auxiliary_weight: float = 1.0,
     ) -> None:
-        """The weights are those of the KLs in the loss; published values by default.
-
-        Raises:
-            ValueError: for an `image_size` that 32 or a `scene_size` that `steps` do not divide.
-        """
+        """The weights are those of the KLs in the loss; published values by default."""
         super().__init__(
             image_size=image_size,
             slots=slots,

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from sri_cli.generation.reconstruct import Reconstructions
-from sri_cli.generation.sample import Scenes
+from sri_cli.generation.encode import Encoding
+from sri_cli.generation.sample import Scenes, quantise
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.plotting.figures import Chart, Legend, Panel, Points, images_that_fit
 from sri_cli.plotting.images import Pixels, blend_masks, slot_colours
@@ -51,7 +51,8 @@ def order_panel(scenes: Scenes, caption: str = "") -> Panel:
 
 
 def segmentation_panel(
-    made: Reconstructions,
+    inputs: Pixels,
+    made: Encoding,
     truth: NDArray[np.uint8] | None,
     caption: str = "",
     void_label: int | None = None,
@@ -60,28 +61,29 @@ def segmentation_panel(
 
     True masks are labels [N,H,W], `void_label` is grey; None leaves them out.
     """
+    masks = made.masks.numpy()
     columns = {
-        "input": made.inputs,
-        "attention masks": blend_masks(made.attention),
-        "decoded masks": blend_masks(made.masks),
+        "input": inputs,
+        "attention masks": blend_masks(made.attention.numpy()),
+        "decoded masks": blend_masks(masks),
     }
     if truth is not None:
-        pairs = zip(truth, made.masks, strict=True)
+        pairs = zip(truth, masks, strict=True)
         columns["true masks"] = np.stack([label_colours(*pair, void_label) for pair in pairs])
-    columns["reconstruction"] = made.images
-    return _slot_panel(columns, made.rgb, made.masks, caption)
+    columns["reconstruction"] = quantise(made.image)
+    return _slot_panel(columns, quantise(made.rgb), masks, caption)
 
 
-def reconstruction_panel(made: Reconstructions, caption: str = "") -> Panel:
+def reconstruction_panel(inputs: Pixels, made: Encoding, caption: str = "") -> Panel:
     """A column for each image, from the input to the rollout of the slot prior, if there is one."""
     rows = {
-        "input": made.inputs,
-        "attention masks": blend_masks(made.attention),
-        "reconstruction": made.images,
-        "decoded masks": blend_masks(made.masks),
+        "input": inputs,
+        "attention masks": blend_masks(made.attention.numpy()),
+        "reconstruction": quantise(made.image),
+        "decoded masks": blend_masks(made.masks.numpy()),
     }
     if made.rollout is not None:
-        rows["prior rollout"] = made.rollout
+        rows["prior rollout"] = quantise(made.rollout)
     return row_panel(rows, caption)
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sri_cli.console import counting
 from sri_cli.device import choose_device
 from sri_cli.errors import SriError
-from sri_cli.generation.reconstruct import reconstruct
+from sri_cli.generation.encode import encode_split
 from sri_cli.generation.sample import Scenes, check_request, draw_scenes
 from sri_cli.generation.trained_run import TrainedRun, open_run, slots_notes
 from sri_cli.labeling.session import FOLDER
@@ -201,23 +201,25 @@ def _reconstructions(
     run: TrainedRun, options: Options, title: str, notes: list[str]
 ) -> list[Block]:
     data = run.open_data(options.data)
-    made = reconstruct(run, data, options.split, options.num, options.seed)
+    _, inputs, made = encode_split(run.model, data, options.split, options.num, options.seed)
     if made.rollout is None:
         notes.append(f"{run.run_dir.name} infers no scene latent from an image: no rollout.")
-    return [reconstruction_panel(made, _image_title(run, title, data.caption))]
+    return [reconstruction_panel(inputs, made, _image_title(run, title, data.caption))]
 
 
 def _segmentation(run: TrainedRun, options: Options, title: str, notes: list[str]) -> list[Block]:
     data = run.open_data(options.data)
-    made = reconstruct(run, data, options.split, options.num, options.seed)
-    truth = data.split(options.split).masks_of(made.indices)
+    indices, inputs, made = encode_split(run.model, data, options.split, options.num, options.seed)
+    truth = data.split(options.split).masks_of(indices)
     if truth is None:
         notes.append(f"{data.caption} has no masks: there are no true ones.")
     else:
         grey = "" if data.void_label is None else "; grey is void and counts nowhere"
         notes.append(f"True masks have the colours of the slots that fit them best{grey}.")
     return [
-        segmentation_panel(made, truth, _image_title(run, title, data.caption), data.void_label)
+        segmentation_panel(
+            inputs, made, truth, _image_title(run, title, data.caption), data.void_label
+        )
     ]
 
 

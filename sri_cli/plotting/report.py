@@ -37,7 +37,7 @@ from sri_cli.config.load import recipe_to_yaml
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.summary import counts_text, masked_splits, parameters_text, split_to_show
 from sri_cli.errors import SriError
-from sri_cli.generation.reconstruct import reconstruct
+from sri_cli.generation.encode import encode_split
 from sri_cli.generation.sample import draw_scenes
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.metrics.records import Measurement, largest, read_records, recorded, run_subject
@@ -404,9 +404,9 @@ def reconstructions(one: Subject, _: bool) -> Section:
     """Test images, their reconstructions, and rollouts where the model has a scene variable."""
     if isinstance(one.data, SriError):
         return not_shown(one.data)
-    made = reconstruct(one.trained, one.data, num=TEST_IMAGES)
-    panel = reconstruction_panel(made)
-    caption = f"{len(made.inputs)} images of the test split of {one.data.caption}"
+    inputs, made = encode_split(one.trained.model, one.data, num=TEST_IMAGES)[1:]
+    panel = reconstruction_panel(inputs, made)
+    caption = f"{len(inputs)} images of the test split of {one.data.caption}"
     section: Section = {"figures": [image_figure(panel, caption, f"{caption}, {one.name}", True)]}
     if made.rollout is None:
         section["text"] = "There is no rollout: this model has no scene variable."

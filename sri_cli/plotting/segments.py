@@ -28,8 +28,7 @@ from sri_cli.data.sources.listing import Entry, MaskNames, list_images
 from sri_cli.data.transforms import Resizing
 from sri_cli.errors import SriError
 from sri_cli.generation.encode import Encoding, encode_images
-from sri_cli.generation.reconstruct import Reconstructions
-from sri_cli.generation.sample import layers_of, quantise
+from sri_cli.generation.sample import layers_of
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics.records import mean_estimate
 from sri_cli.metrics.segmentation import ari_fg, labels_of, mean_iou, msc_fg
@@ -236,18 +235,13 @@ def write_sheet(path: Path, trained: TrainedRun, block: Sequence[Decoded], made:
     size = trained.model.image_size
     across, down = images_that_fit(size)
     shown = block[: min(SHEET_IMAGES, down)]
-    rows = slice(len(shown))
+    first: dict[str, Any] = {
+        k: None if v is None else v[: len(shown)] for k, v in vars(made).items()
+    }
     truths = [one.truth for one in shown if one.truth is not None]
     panel = segmentation_panel(
-        Reconstructions(
-            np.arange(len(shown)),
-            np.stack([one.pixels for one in shown]),
-            made.attention[rows].numpy(),
-            quantise(made.image[rows]),
-            made.masks[rows].numpy(),
-            quantise(made.rgb[rows]),
-            None,
-        ),
+        np.stack([one.pixels for one in shown]),
+        Encoding(**first),
         np.stack(truths) if len(truths) == len(shown) else None,
     )
     panel = replace(

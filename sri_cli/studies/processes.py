@@ -135,7 +135,7 @@ def run_sri(words: Sequence[str], stop: StopFlag) -> int:
     stopping = False
     try:
         while process.poll() is None:
-            if stop.name and not stopping:
+            if stop.received and not stopping:
                 stopping = True
                 process.send_signal(signal.SIGTERM)
             time.sleep(POLL_SEC)

@@ -88,7 +88,7 @@ def run_study(
                 most = jobs or (slots.jobs if queue.name == "local" else len(chosen))
                 failed = run_jobs(workspace, study, chosen, data, queue, slots, most, stop)
             statuses = [status_of(study, run, data) for run in study.runs()]
-            if stop.name and not all(one.done for one in statuses if one.run in chosen):
+            if stop.received and not all(one.done for one in statuses if one.run in chosen):
                 write_summary(study, statuses, data, study.folder)
                 done = sum(one.done for one in statuses)
                 if queue is not None:
@@ -135,8 +135,8 @@ def run_missing(
             f" {len(runs) - len(waiting)} of them done; {slots}"
         )
         try:
-            while (waiting and not stop.name) or running:
-                while waiting and len(running) < slots.jobs and not stop.name:
+            while (waiting and not stop.received) or running:
+                while waiting and len(running) < slots.jobs and not stop.received:
                     run = waiting.pop(0)
                     slot = min(set(range(slots.jobs)) - {process.slot for process in running})
                     log = logs / f"{run.name}.txt"
@@ -144,7 +144,7 @@ def run_missing(
                     running.append(RunProcess(run, slot, slots, log, words))
                     progress.note_run(run, f"begins at step {progress.steps[run.name]:,}")
                 for process in list(running):
-                    if stop.name:
+                    if stop.received:
                         process.stop()
                     code = process.poll()
                     if code is None:
@@ -208,7 +208,7 @@ def run_jobs(
             f" {study.protocol.steps:,} steps in {study.folder};"
             f" {len(runs) - len(waiting)} of them done; {queue.name} jobs"
         )
-        while waiting and not stop.name:
+        while waiting and not stop.received:
             try:
                 listed = queue.jobs(waiting)
             except SriFailure as error:
@@ -255,7 +255,7 @@ def run_jobs(
             now = [jobs[run.name].state for run in waiting if run.name in jobs]
             text = f"{now.count('running')} running, {len(now) - now.count('running')} queued"
             until = time.monotonic() + queue.poll_sec
-            while waiting and not stop.name and time.monotonic() < until:
+            while waiting and not stop.received and time.monotonic() < until:
                 progress.poll(waiting, text)
                 time.sleep(POLL_SEC)
     return failed
@@ -348,7 +348,7 @@ def find_data(workspace: Workspace, study: Study, stop: StopFlag, command: str) 
         words += [] if section.file is None else ["--out", str(path)]
         print(shlex.join(["sri", *words]), file=sys.stderr, flush=True)
         code = run_sri(words, stop)
-        if stop.name:
+        if stop.received:
             raise Interrupted("Stopped while preparing the data.", f"Resume with: {command}")
         if code != 0:
             raise SriFailure("the data could not be prepared", shlex.join(["sri", *words]))

@@ -16,8 +16,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,6 +31,7 @@ from sri_cli.cores import Threads
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import Interrupted, SriError, SriFailure
 from sri_cli.run import checkpoints_in
+from sri_cli.signals import handled
 from sri_cli.training.trainer import Outcome, Preview, check_data, train
 
 MAX_RESTARTS = 3
@@ -111,22 +111,8 @@ def start_together(
     os.environ.update(FRESH_STORE)
     for name in ("torch.distributed", "torch.multiprocessing"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # we report failures ourselves
-    with signal_handlers_restored():
+    with handled(STOP_SIGNALS.split(","), stop_launcher):  # the launcher never undoes its own
         return elastic_launch(launch_config(count, restarts), work)(*args)
-
-
-@contextmanager
-def signal_handlers_restored() -> Iterator[None]:
-    """Undo the launcher's handlers afterwards; it never does."""
-    numbers = [getattr(signal, name) for name in STOP_SIGNALS.split(",") if hasattr(signal, name)]
-    if threading.current_thread() is not threading.main_thread():
-        numbers = []
-    before = {number: signal.signal(number, stop_launcher) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def stop_launcher(number: int, _: FrameType | None) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sri_cli.atomic import cannot_write, write_atomic
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.run import LOG_NAME
-from sri_cli.strict_json import Record, from_json, read_lines, to_json, without_nan
+from sri_cli.strict_json import Record, from_json, parse_lines, to_json, without_nan
 
 if TYPE_CHECKING:  # `sri runs ls` reads logs without pydantic
     from sri_cli.config.schema import Recipe
@@ -93,10 +93,7 @@ class RunLog:
             if not tracker.is_open:
                 tracker.open()
                 tracker.is_open, record = True, None
-            if record is not None and not tracker.retry_at:
-                records = [record]
-            else:
-                records = read_log(self.path) if self.path.exists() else []
+            records = [record] if record is not None and not tracker.retry_at else self.records()
             for one in records:
                 if one["step"] > tracker.step:
                     tracker.write(one)
@@ -128,9 +125,9 @@ def one_line(error: BaseException) -> str:
 
 
 def read_log(path: Path) -> list[Record]:
-    """The records of a log.jsonl or of a run folder, each with its `step`; see `read_lines`."""
+    """The records of a log.jsonl or of a run folder, each with its `step`; see `parse_lines`."""
     path = path / LOG_NAME if path.is_dir() else path
-    return read_lines(path, lambda record: type(record.get("step")) is int)
+    return parse_lines(path.read_bytes(), path, lambda record: type(record.get("step")) is int)
 
 
 def last_record(path: Path) -> Record:

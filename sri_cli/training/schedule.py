@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from sri_cli.errors import SriError
-
 if TYPE_CHECKING:
     from sri_cli.config.schema import TrainSection
 
@@ -52,13 +50,3 @@ def phase_at(settings: TrainSection, step: int, most_refinements: int) -> Phase:
     is_late = late is not None and begin is not None and step >= begin
     refinements = late if is_late and late is not None else most_refinements
     return Phase(step < settings.gaussian_warmup_steps, refinements)
-
-
-def check_refinements(settings: TrainSection, most_refinements: int) -> None:
-    """SriError when the settings name more refinement steps than the model has."""
-    if (settings.late_refinements or 0) > most_refinements:
-        raise SriError(
-            f"train.late_refinements={settings.late_refinements}: this model has"
-            f" {most_refinements} refinement steps",
-            "lower it, or leave it out for a model that does not refine",
-        )

@@ -27,7 +27,6 @@ from sri_cli.training.execution import (
 from sri_cli.training.geco import EmorlGeco, Geco, make_gecos
 from sri_cli.training.schedule import (
     Phase,
-    check_refinements,
     learning_rate,
     phase_at,
     sinkhorn_temperature,
@@ -70,7 +69,6 @@ class TrainStep:
         share_batch_statistics(self.model, self.ranks)
         self.gecos = make_gecos(self.model, settings).to(self.device)
         self.most_refinements = self.model.refinement.most if self.model.refinement else 0
-        check_refinements(settings, self.most_refinements)
         self._pass_weight_to_refinement()
         # What a step changes besides parameters: multipliers and running statistics.
         saved = self.model.state_dict().keys()

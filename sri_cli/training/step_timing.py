@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from contextlib import closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from sri_cli.config.schema import Recipe
 from sri_cli.cores import OtherProcesses, Threads, available_cores
@@ -30,46 +29,24 @@ from sri_cli.training.trainer import check_data
 HOST_READS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal"}
 
 
-class FlopCounter(FlopCounterMode):
-    """PyTorch's counter of FLOP, for the whole model alone.
+class CallCounter(TorchDispatchMode):
+    """Counts ATen calls, those of them that make the host wait for a GPU, and FLOP.
 
-    Its counts by module need hooks on the parameters, which `torch.autograd.grad` with respect to
-    parameters does not allow (EMORL's decoder).
+    FlopCounterMode has the same numbers, but its hooks on parameters do not allow
+    `torch.autograd.grad` with respect to them (EMORL's decoder).
     """
 
     def __init__(self) -> None:
-        super().__init__(display=False)
-        self.mod_tracker: Any = _WholeModel()
-
-
-class _WholeModel(nullcontext[None]):
-    """In place of PyTorch's tracker of modules."""
-
-    parents = ("Global",)
-
-
-class CallCounter(TorchDispatchMode):
-    """Counts ATen calls, and those of them that make the host wait for a GPU."""
-
-    def __init__(self) -> None:
         super().__init__()
-        self.calls = self.host_reads = 0
+        self.calls = self.host_reads = self.flop = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.calls += 1
         self.host_reads += func.name().partition(".")[0] in HOST_READS
-        return func(*args, **(kwargs or {}))
-
-
-class RandomBatch:
-    """The same random images at every step."""
-
-    def __init__(self, batch: int, size: int, device: torch.device) -> None:
-        self.images = random_images(batch, size).to(device)
-
-    def at(self, step: int) -> Tensor:
-        """uint8 [B,3,H,W]."""
-        return self.images
+        result = func(*args, **(kwargs or {}))
+        if count := flop_registry.get(func._overloadpacket):
+            self.flop += count(*args, **(kwargs or {}), out_val=result)
+        return result
 
 
 class StepBench:
@@ -89,13 +66,20 @@ class StepBench:
     ) -> None:
         settings, ranks = recipe.train, ranks or Ranks()
         self.device = device if isinstance(device, torch.device) else choose_device(device)
-        self.mode = mode or choose_mode(settings, self.device)
+        mode = mode or choose_mode(settings, self.device)
         model = build_model(**recipe.model.model_dump(), pretrained=False)
-        self.step = TrainStep(model, settings, self.device, self.mode, ranks)
+        self.step = TrainStep(model, settings, self.device, mode, ranks)
+        self.mode = self.step.mode
         rows = ranks.rows(settings.batch)
-        images = RandomBatch(rows.stop - rows.start, recipe.model.image_size, self.device)
-        specs = model.training_noise()
-        self.feed = Prefetcher(images, specs, settings.batch, settings.seed, self.device, rows)
+        images = random_images(rows.stop - rows.start, recipe.model.image_size).to(self.device)
+        self.feed = Prefetcher(
+            lambda _: images,  # the same at every step
+            model.training_noise(),
+            settings.batch,
+            settings.seed,
+            self.device,
+            rows,
+        )
         self.done = 0
 
     @property
@@ -131,13 +115,12 @@ class StepBench:
 
         Call it after a first step, which creates the optimiser's state.
         """
-        flops, calls = FlopCounter(), CallCounter()
-        with flops, calls:
+        with CallCounter() as counter:
             self.run(0)
         return {
-            "gflop_per_step": flops.get_total_flops() / 1e9,
-            "aten_calls": calls.calls,
-            "host_reads": calls.host_reads,
+            "gflop_per_step": counter.flop / 1e9,
+            "aten_calls": counter.calls,
+            "host_reads": counter.host_reads,
         }
 
     def close(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -233,12 +232,12 @@ class Trainer:
                         on_record(record)
                 elif progress.is_due():
                     progress.show(summary(self._values(self.step.peek_metrics())))
-                stopped_by = self._stop_signal(stop)
-                if stopped_by and (problem := self._problem_since_record()) is not None:
+                stopping = self._must_stop(stop)
+                if stopping and (problem := self._problem_since_record()) is not None:
                     raise self._stopped_diverging(problem)
-                if save_due or stopped_by:
+                if save_due or stopping:
                     self._save()
-                if stopped_by and self.done < steps:
+                if stopping and self.done < steps:
                     raise Interrupted(
                         f"Stopped at step {self.done}; checkpoint saved.",
                         f"Resume with: {self.command}",
@@ -350,12 +349,11 @@ class Trainer:
         if note is not None:
             progress.note(note)
 
-    def _stop_signal(self, stop: StopFlag) -> str | None:
-        """The signal that any rank received; all of them stop after the same step."""
+    def _must_stop(self, stop: StopFlag) -> bool:
+        """Whether any rank received a signal; all of them stop after the same step."""
         if self.ranks.world > 1 and self.done % STOP_CHECK_EVERY[self.device.type]:
-            return None
-        number = self.ranks.highest(stop.number)
-        return signal.Signals(number).name if number else None
+            return False
+        return bool(self.ranks.highest(int(stop.received)))
 
     def _save(self) -> None:
         """Write a checkpoint of this step, unless there is one, and delete old ones."""
@@ -415,7 +413,7 @@ class Trainer:
             self.ranks.from_first(lambda: self.detector.catch_up(self.log.records()))
         self.timed, self.timed_at = time.monotonic(), self.done
         self.feed = Prefetcher(
-            self.batches,
+            self.batches.at,
             self.step.model.training_noise(),
             self.settings.batch,
             retry_seed(self.settings.seed, self.attempt),
@@ -448,7 +446,7 @@ class Trainer:
             processes += f" with {counted(torch.get_num_threads(), 'thread')}"
             processes += " each" * (self.ranks.world > 1)
         return (
-            f"{start} to step {steps} on {processes}, {self.mode},"
+            f"{start} to step {steps} on {processes}, {self.step.mode},"
             f" {self.data['images']} images{STORAGE_NOTE[self.batches.storage]},"
             f" batch {self.settings.batch}"
         )

@@ -63,6 +63,13 @@ def test_bench_train(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+def test_the_execution_that_is_reported_is_the_one_that_ran() -> None:
+    result = bench(
+        "train", *TINY, "train.precision=fp32", "train.compile=on", "model.order=hungarian"
+    )
+    assert result["execution"] == "fp32"  # matched on the host, so not compiled
+
+
 def test_bench_train_on_several_processes() -> None:
     one, two = bench("train", *TINY, "--gpus", "1,2", "--backend", "gloo", "train.batch=2")["rows"]
     assert (one["processes"], two["processes"]) == (1, 2)

@@ -98,7 +98,7 @@ def test_fifty_steps_never_wait_for_the_gpu(mode: str) -> None:
     images = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), np.uint8)
     batches = Batches(images, recipe.train.batch, 0, GPU)
     specs = model.training_noise()
-    prefetcher = Prefetcher(batches, specs, recipe.train.batch, 0, torch.device(GPU))
+    prefetcher = Prefetcher(batches.at, specs, recipe.train.batch, 0, torch.device(GPU))
     try:
         for number in range(WARM_UP_STEPS + 2):
             step(*prefetcher.at(number), number)

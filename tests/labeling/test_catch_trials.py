@@ -13,8 +13,8 @@ from scipy.stats import mannwhitneyu
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.simulate.flaws import simulate_labelled_tower
 from sri_cli.errors import SriError
-from sri_cli.generation.reconstruct import reconstruct_images
-from sri_cli.generation.sample import draw_scenes
+from sri_cli.generation.encode import encode_images
+from sri_cli.generation.sample import draw_scenes, quantise
 from sri_cli.generation.trained_run import open_run
 from sri_cli.labeling.catch_trials import (
     FLAWED,
@@ -56,7 +56,7 @@ def test_sharpness_does_not_tell_catch_trials_of_the_shipped_model_from_its_scen
     run = open_run(Workspace(tmp_path, tmp_path), "pretrained")
     # With 50 scenes to compare with, the AUC has a standard error of 0.07; with 350, of 0.05.
     scenes = draw_scenes(run.model, 400, run.model.num_slots, 1.0, 0).images
-    style = Style(scenes[:50], lambda images, at: reconstruct_images(run, images, at).images)
+    style = Style(scenes[:50], lambda *given: quantise(encode_images(run.model, *given).image))
     size = run.model.image_size
     items, images = catch_trials(30, 0, size, "demo", None, [style])
     known = np.array([item.plausible for item in items])

@@ -63,8 +63,6 @@ def test_decoders_make_scenes_of_the_size(kind: str, size: int) -> None:
     scene = lively(DECODERS[kind](size, 8))(torch.randn(2, 5, 8))
     assert scene.rgb.shape == (2, 5, 3, size, size)
     torch.testing.assert_close(scene.masks.sum(dim=1), torch.ones(2, 1, size, size))
-    with pytest.raises(ValueError, match="multiple of 16"):
-        DECODERS["big"](40, 8)
 
 
 def test_the_short_cut_of_iodine_is_the_convolution_of_the_broadcast_slots() -> None:
@@ -138,8 +136,6 @@ def test_fewer_refinements_are_a_prefix_of_more() -> None:
     none = model(images(), noise).terms
     assert torch.equal(none["nll"], none["nll_first"])
     torch.testing.assert_close(none["kl"] + none["kl_upper"], none["kl_first"])
-    with pytest.raises(ValueError, match="0 to 2"):
-        model.refinement.steps = 3
 
 
 def test_the_state_of_refinement_is_saved_with_the_weights() -> None:

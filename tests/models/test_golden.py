@@ -375,6 +375,6 @@ def test_slot_vae_samples(slot_vae) -> None:
     latents = model.drawn_scene(noise, 1.0, None)
     check(latents, golden["sample/scene_latent"].flatten(1), "scene latent")
     check(model.slots(noise, scene=latents), golden["sample/slots"], "slots")
-    scene = model.sample(noise)
+    scene = model.decode(model.slots(noise))
     check(scene.image, golden["sample/image"], "image")
     check(scene.log_masks, golden["sample/log_masks"], "masks")

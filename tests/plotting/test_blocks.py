@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from sri_cli.generation.reconstruct import Reconstructions
+from sri_cli.generation.encode import Encoding
 from sri_cli.generation.sample import Scenes
 from sri_cli.plotting.blocks import (
     TrainingLog,
@@ -45,9 +46,10 @@ def test_columns_of_slots_are_numbered_from_one_and_bear_their_colours() -> None
     assert np.array_equal(panel.cells[2][0], images[2])  # type: ignore[arg-type]
     colours = slot_colours(2)
     assert (panel.cells[0][1][0] == colours[[0, 0, 1, 1]]).all()  # type: ignore[index]
-    made = Reconstructions(np.arange(3), images, masks, images, masks, rgb, None)
-    without = segmentation_panel(made, None)
-    within = segmentation_panel(made, np.zeros((3, 4, 4), np.uint8))
+    shown, cover = torch.rand(3, 3, 4, 4), torch.from_numpy(masks)
+    made = Encoding(shown, None, None, shown, cover, torch.rand(3, 2, 3, 4, 4), cover, None)
+    without = segmentation_panel(images, made, None)
+    within = segmentation_panel(images, made, np.zeros((3, 4, 4), np.uint8))
     assert set(within.columns) - set(without.columns) == {"true masks"}
 
 

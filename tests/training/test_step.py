@@ -11,7 +11,6 @@ from safetensors.torch import load
 
 from sri_cli.checkpoint import weights_bytes
 from sri_cli.config.schema import TrainSection
-from sri_cli.errors import SriError
 from sri_cli.models.build import build_model
 from sri_cli.rng import NoiseSpec, draw_noise, retry_seed
 from sri_cli.training.execution import ExecutionMode
@@ -177,8 +176,6 @@ def test_refinements_fall_at_the_step_of_the_recipe_and_are_saved_with_the_model
     loaded = new_model("emorl")
     loaded.load_state_dict(load(weights_bytes(step.model.state_dict())))
     assert (loaded.refinement.steps, loaded.refinement.batch) == (1, BATCH)
-    with pytest.raises(SriError, match="late_refinements=4"):
-        new_step("emorl", late_refinements=4, late_refinements_from=1)
 
 
 @pytest.mark.parametrize(("name", "stage"), [("emorl", "emorl"), ("sri on emorl", "segregation")])

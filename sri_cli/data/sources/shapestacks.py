@@ -490,12 +490,12 @@ def write_scenarios(
             for _ in written:
                 done += views
                 progress.update(done)
-                if stop.name:
+                if stop.received:
                     break
         except BrokenProcessPool as error:
-            if not stop.name:
+            if not stop.received:
                 raise worker_killed(command) from error
-        if stop.name:
+        if stop.received:
             raise Interrupted(
                 f"Stopped after {done:,} of {total:,} views, saved in {recordings}.",
                 f"Resume with: {command}",
