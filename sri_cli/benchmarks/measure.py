@@ -130,7 +130,9 @@ def peak_flop_per_second(device: torch.device, precision: Precision) -> float:
         (2 * side**3, lambda: left @ left),
         (2 * images * pixels**2 * channels**2 * 9, lambda: layer(inputs)),
     ]
-    with torch.inference_mode(), torch.backends.cudnn.flags(benchmark=True):
+    tf32 = torch.backends.cudnn.allow_tf32
+    cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=tf32)
+    with torch.inference_mode(), cudnn:
         return max(flop / min(measure(work, PEAK_SECONDS).times) for flop, work in kernels)
 
 

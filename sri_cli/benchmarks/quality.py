@@ -6,7 +6,7 @@ the checkpoints that were kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from sri_cli.checkpoint import BrokenCheckpoint, checkpoints_in, verify
@@ -24,9 +24,8 @@ from sri_cli.metrics.records import (
     sample_size,
     split_of,
 )
-from sri_cli.run import LOG_NAME, Workspace
-from sri_cli.strict_json import Record
-from sri_cli.training.log import read_log
+from sri_cli.run import Workspace
+from sri_cli.training.log import read_log, train_seconds
 
 MEASURES = {"sacc_estimate": "sacc-estimate", "stack_fd": "stack-fd"}
 
@@ -51,8 +50,7 @@ def bench_quality(
     """
     ref = workspace.find_run(run)
     networks = ImageMetrics(workspace.data_root / CACHE)
-    log = read_log(ref.run_dir) if (ref.run_dir / LOG_NAME).is_file() else []
-    log = [record for record in log if record.get("images_per_second")]
+    log = [record for record in read_log(ref.run_dir) if record.get("images_per_second")]
     if not log:
         raise SriError(f"{ref.run_dir} has no log, which has the times", "name a run of sri train")
     rows: list[dict[str, Any]] = []
@@ -68,7 +66,7 @@ def bench_quality(
         missing = [name for key, name in MEASURES.items() if value_of(known, key) is None]
         if missing:
             _, known = evaluate_all(workspace, [str(path)], metrics=missing, networks=networks)
-        minutes = training_minutes(log, trained.step, trained.recipe.train.batch)
+        minutes = train_seconds(log, trained.recipe.train.batch, trained.step) / 60
         values = {key: value_of(known, key) for key in MEASURES}
         rows.append({"step": trained.step, "minutes": minutes, **values})
     if trained is None:
@@ -102,16 +100,6 @@ def value_of(measurements: Iterable[Measurement], metric: str) -> float | None:
     ]
     # Of equal samples the last counts.
     return max(reversed(usual), key=sample_size)["value"] if usual else None
-
-
-def training_minutes(log: Sequence[Record], step: int, batch: int) -> float:
-    """Training time up to `step`, from the rate of each stretch of the log."""
-    seconds, before = 0.0, 0
-    for record in log:
-        until = min(record["step"], step)
-        seconds += max(until - before, 0) * batch / record["images_per_second"]
-        before = until
-    return seconds / 60
 
 
 def quality_text(result: dict[str, Any]) -> str:

@@ -13,7 +13,6 @@ from sri_cli.cli.options import JSON, THREADS, start_threads
 from sri_cli.cores import Threads
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace
-from sri_cli.signals import this_command
 from sri_cli.strict_json import to_json
 
 
@@ -110,7 +109,6 @@ def command(
         click.echo(to_json(plan) if as_json else plan_text(plan))
         return
     start_threads(threads)
-    again = this_command()
     text, summary, error = run_study(
         workspace,
         study,
@@ -121,7 +119,6 @@ def command(
         queue=queue,
         style=style,
         out=out,
-        command=again,
     )
     click.echo(to_json(summary) if as_json else text)
     if error is not None:  # after the table of the other runs

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean
+from statistics import fmean, mean
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -237,31 +237,23 @@ def catch_facts(ratings: Ratings, decks: Sequence[Deck]) -> list[Facts]:
     `sound` and `broken` have of the trials of each kind how many were judged, and how many of them
     plausible.
     """
-    known = {
-        item.sha256: "plausible" if item.plausible else "implausible"
-        for deck in decks
-        for item in deck.items
-        if item.model is None
+    is_sound = {
+        item.sha256: item.plausible for deck in decks for item in deck.items if item.model is None
     }
     facts = []
     for rater in sorted(ratings.answers):
-        given = ratings.verdicts(rater)
-        counts = Counter(
-            "unsure" if verdict == "unsure" else "right" if verdict == known[sha256] else "wrong"
-            for (_, _, sha256), verdict in given.items()
-        )
-        right, judged = counts["right"], counts.total()
+        sound, broken = Tally(), Tally()
+        for (_, _, sha256), verdict in ratings.verdicts(rater).items():
+            (sound if is_sound[sha256] else broken)[verdict] += 1
+        right, judged = sound["plausible"] + broken["implausible"], sound.total() + broken.total()
+        unsure = sound["unsure"] + broken["unsure"]
         warning = f"{rater} was right on {right} of {judged} catch trials, below 3 of 4"
-        numbers = {key: counts[key] for key in ("right", "wrong", "unsure")}
-        is_careless = right < RELIABLE * judged
-        kinds = {
-            kind: Counter(verdict for (_, _, sha), verdict in given.items() if known[sha] == truth)
-            for kind, truth in (("sound", "plausible"), ("broken", "implausible"))
-        }
+        numbers = {"right": right, "wrong": judged - right - unsure, "unsure": unsure}
         by_kind = {
-            kind: {"judged": of.total(), "plausible": of["plausible"]} for kind, of in kinds.items()
+            kind: {"judged": of.total(), "plausible": of["plausible"]}
+            for kind, of in (("sound", sound), ("broken", broken))
         }
-        warned = {"warning": warning if is_careless else None}
+        warned = {"warning": warning if right < RELIABLE * judged else None}
         facts.append({"rater": rater, **numbers, **by_kind, **warned})
     return facts
 
@@ -351,7 +343,7 @@ def agreement_facts(models: Sequence[Ratings], doubts: Mapping[str, str]) -> Fac
         first, second = zip(*common, strict=True)
         alike, kappa = agreement(first, second), cohen_kappa(first, second)
     elif common:
-        alike = mean(len({*verdicts}) == 1 for verdicts in common)
+        alike = fmean(len({*verdicts}) == 1 for verdicts in common)
         kappa = fleiss_kappa([[verdicts.count(kind) for kind in VERDICTS] for verdicts in common])
     method = "Cohen's kappa" if len(raters) == 2 else "Fleiss' kappa"
     facts: Facts = {"raters": raters, "scenes": len(common), "method": method}

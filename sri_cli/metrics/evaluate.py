@@ -26,9 +26,8 @@ from sri_cli.metrics.model_metrics import (
 from sri_cli.metrics.order import MIN_SCENES
 from sri_cli.metrics.records import (
     ALL,
+    COMPARED,
     COUNTS,
-    DISTANCES,
-    METRIC_OF,
     METRICS,
     OF_MODEL,
     SEGMENTATION,
@@ -36,6 +35,7 @@ from sri_cli.metrics.records import (
     Measurement,
     append_records,
     data_facts,
+    metric_of,
     other_features,
     recorded,
     run_subject,
@@ -205,7 +205,7 @@ def check_run(
             f"{data.name}: the {split} split has no masks to compare with",
             f"--metrics elbo,order{other}",
         )
-    if DISTANCES & set(metrics) and num is not None:
+    if COMPARED & set(metrics) and num is not None:
         check_count(num)
 
 
@@ -259,7 +259,7 @@ def open_images(
         )
     file.split(split)
     images = replace(images, count=min(num or images.count, images.count))
-    if DISTANCES & set(metrics):
+    if COMPARED & set(metrics):
         check_count(images.count)
     subject: dict[str, Any] = {"kind": "images", "images": str(folder), "count": images.count}
     subject["sha256"] = images.sha256()
@@ -305,7 +305,7 @@ def show_recorded(
 
 def missing_metrics(trained: TrainedRun, known: Sequence[Measurement]) -> list[str]:
     """The metrics that suit a run and are not among its measurements."""
-    have = {metric_of(m) for m in known}
+    have = {metric_of(m) for m in known if not other_features(m)}
     unsuited = set() if trained.data_name in TOWERS else {"stack-fd", "sacc-estimate", "shapes"}
     if not trained.model.matches:
         unsuited.add("matching")
@@ -313,10 +313,3 @@ def missing_metrics(trained: TrainedRun, known: Sequence[Measurement]) -> list[s
         if not trained.open_data().split("test").has_masks:
             unsuited |= set(SEGMENTATION)
     return [name for name in ALL if name not in have | unsuited]
-
-
-def metric_of(m: Measurement) -> str | None:
-    """The name of ALL by which a value was measured; None for others, and for other features."""
-    if other_features(m):
-        return None
-    return next((name for key, name in METRIC_OF.items() if m["metric"].startswith(key)), None)

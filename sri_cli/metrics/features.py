@@ -44,18 +44,17 @@ def in_batches(
     batch: int,
     device: torch.device,
     advance: Advance,
-    row: tuple[int, ...],
 ) -> Features:
-    """network(images) without gradients, float32 [N, *row], in smaller batches if memory is short.
+    """network(images) without gradients, float32 [N,...], in smaller batches if memory is short.
 
     Raises:
         SriFailure: if even a single image does not fit into memory.
     """
-    parts = [np.empty((0, *row), np.float32)]
 
     def compute(start: int, count: int) -> Features:
         return network(images[start : start + count])
 
+    parts = []
     for part in in_chunks(compute, len(images), batch, device, "fp32"):
         parts.append(part)
         advance(len(part))

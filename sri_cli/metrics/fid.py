@@ -22,19 +22,11 @@ PAPERS_SPLIT = "test"
 NAMES = {PAPERS: "FID", "stack": "stack-FD"}  # of distances, by the name of their features
 
 
-def fid_name(
-    real: int,
-    generated: int,
-    split: str = PAPERS_SPLIT,
-    features: str = PAPERS,
-    *,
-    temperature: float = 1.0,
-    slots: int | None = None,
-) -> str:
+def fid_name(real: int, generated: int, split: str = PAPERS_SPLIT, features: str = PAPERS) -> str:
     """`FID` for the papers' protocol alone; otherwise a name that states what differs.
 
-    FID-2k, FID(5012/10000) (real/generated), FID-val, stack-FD-2k, FD-random-inception,
-    FID[K=7,T=0.5]. Pass `slots` only where they are not those of training.
+    FID-2k, FID(5012/10000) (real/generated), FID-val, stack-FD-2k, FD-random-inception. Scenes that
+    are not drawn as in the papers have their `deviations` behind it.
     """
     name = NAMES.get(features, f"FD-{features}")
     if split != PAPERS_SPLIT:
@@ -43,11 +35,14 @@ def fid_name(
         name += f"({real}/{generated})"
     elif real != PAPERS_COUNT:
         name += f"-{real // 1000}k"
-    return name + deviations(temperature, slots)
+    return name
 
 
-def deviations(temperature: float = 1.0, slots: int | None = None) -> str:
-    """What of a name states that scenes are not drawn as in the papers: [K=7,T=0.5]."""
+def deviations(temperature: float, slots: int | None) -> str:
+    """What of a name states that scenes are not drawn as in the papers: [K=7,T=0.5].
+
+    Pass `slots` only where they are not those of training.
+    """
     others = [f"K={slots}"] * (slots is not None) + [f"T={temperature:g}"] * (temperature != 1)
     return f"[{','.join(others)}]" if others else ""
 

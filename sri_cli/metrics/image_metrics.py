@@ -27,7 +27,12 @@ from sri_cli.metrics.fid import (
 from sri_cli.metrics.images import ImageSource
 from sri_cli.metrics.kid import kernel_distance, kid_name
 from sri_cli.metrics.records import COUNTS, NORMAL_95, Context, Estimate, Measurement
-from sri_cli.metrics.stack_classifiers.classifiers import Judge, StackFeatures, open_judge
+from sri_cli.metrics.stack_classifiers.classifiers import (
+    Judge,
+    StackFeatures,
+    corrected_share,
+    kind_of,
+)
 
 SHAPES = ("box", "cylinder", "ball")  # that the network of stack-FD tells apart
 CALLED = np.array([0, 1, 1, 2, -1])  # the simulator's shapes -> index in SHAPES; -1: no block
@@ -73,7 +78,7 @@ class ImageMetrics:
     def _open(self, metric: str) -> Any:
         device = choose_device()
         if metric == "sacc-estimate":
-            return open_judge(device)
+            return Judge(device)
         if metric == "stack-fd":
             return StackFeatures(device)
         from sri_cli.metrics import inception  # torchvision takes a second to import
@@ -129,11 +134,11 @@ def distance(
     protocol = f"{extractor.size} features, weights {extractor.digest[:12]}"
     warnings = []
     if key == "kid":
-        name = kid_name(split, extractor.name, **generated.naming)
+        name = kid_name(split, extractor.name) + generated.deviations
         value = Estimate(*kernel_distance(real, other), "95 % jackknife over images")
         protocol = f"unbiased, cubic kernel; {protocol}"
     else:
-        name = fid_name(len(real), count, split, extractor.name, **generated.naming)
+        name = fid_name(len(real), count, split, extractor.name) + generated.deviations
         value = Estimate(frechet_distance(statistics_of(real), statistics_of(other)))
         warnings.append(small_sample_warning(min(len(real), count), extractor.size))
     if key == "stack_fd":
@@ -157,12 +162,14 @@ def sacc_estimate(
 ) -> Measurement:
     """The estimated S-Acc, in [0,1]."""
     probability = generated.apply(judge.plausible, advance)
-    result = judge.estimate(probability, data.size, data.name == DEMO)
+    accepted = int((probability > 0.5).sum())
+    rates = judge.rates[kind_of(data.name == DEMO, data.size)]
+    share = corrected_share(accepted, generated.count, rates)
     return context.measurement(
         "sacc_estimate",
         "S-Acc estimate",
-        Estimate(result["value"], result["low"], result["high"], "95 %, judge's errors included"),
-        counts={"generated": generated.count, "accepted": result["accepted"]},
+        Estimate(*share, "95 %, judge's errors included"),
+        counts={"generated": generated.count, "accepted": accepted},
         protocol=f"a network's verdicts, corrected; weights {judge.digest[:12]}; not S-Acc",
         slots=generated.slots,
         temperature=generated.temperature,

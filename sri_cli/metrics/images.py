@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from sri_cli.metrics.features import (
     Images,
     cached_features,
 )
+from sri_cli.metrics.fid import deviations
 from sri_cli.metrics.records import model_digest
 from sri_cli.strict_json import from_json
 
@@ -52,9 +53,8 @@ HINT = (
 class ImageSource:
     """`count` images of `size` px; `read(start, stop)` returns some, in order.
 
-    Of scenes of `sri` the slots, the temperature and what their distances are called (`naming`:
-    keyword arguments of `fid_name`) are known. Features of a run's scenes are cached: `cache` is
-    folder and key.
+    Of scenes of `sri` the slots, the temperature and the `deviations` in the names of distances are
+    known. Features of a run's scenes are cached: `cache` is folder and key.
     """
 
     count: int
@@ -62,7 +62,7 @@ class ImageSource:
     read: Callable[[int, int], Images]
     slots: int | None = None
     temperature: float | None = None
-    naming: dict[str, Any] = field(default_factory=dict)
+    deviations: str = ""
     cache: tuple[Path, dict[str, Any]] | None = None
     lossy: Sequence[bool] = ()  # of each image, whether its file has lost detail
 
@@ -102,26 +102,15 @@ class ImageSource:
         return digest.hexdigest()
 
 
-def images_of_run(
-    trained: TrainedRun,
-    count: int,
-    seed: int = 0,
-    slots: int | None = None,
-    temperature: float = 1.0,
-    precision: str = "auto",
-) -> ImageSource:
-    """New scenes 0..count-1 of a seed, by default with the slots of training.
+def images_of_run(trained: TrainedRun, count: int, seed: int = 0) -> ImageSource:
+    """New scenes 0..count-1 of a seed, at temperature 1 with the slots of training.
 
     Raises:
         SriError: for numbers out of range.
     """
-    model = trained.model
-    naming: dict[str, Any] = {"temperature": temperature}
-    if slots not in (None, model.num_slots):
-        naming["slots"] = slots
-    slots = model.num_slots if slots is None else slots
+    model, slots, temperature = trained.model, trained.model.num_slots, 1.0
     check_request(count, slots, temperature, seed)
-    precision = choose_precision(precision, trained.device)
+    precision = choose_precision("auto", trained.device)
 
     def read(start: int, stop: int) -> Images:
         scenes = sample_scenes(
@@ -141,7 +130,7 @@ def images_of_run(
     }
     name = f"{digest[:16]}_slots-{slots}_temp-{temperature:g}_seed-{seed}_{precision}"
     cache = (trained.run_dir / CACHE / name, key)
-    return ImageSource(count, model.image_size, read, slots, temperature, naming, cache)
+    return ImageSource(count, model.image_size, read, slots, temperature, cache=cache)
 
 
 def open_folder(folder: Path) -> ImageSource:
@@ -172,8 +161,8 @@ def _drawn_with(path: Path) -> dict[str, Any]:
     slots, usual, temperature = map(record.get, ("slots", "trained_slots", "temperature"))
     if type(slots) is not int or not isinstance(temperature, int | float):
         return {}
-    naming = {"temperature": temperature} | ({} if usual in (None, slots) else {"slots": slots})
-    return {"slots": slots, "temperature": temperature, "naming": naming}
+    name = deviations(temperature, None if usual in (None, slots) else slots)
+    return {"slots": slots, "temperature": temperature, "deviations": name}
 
 
 def _open_any(folder: Path) -> ImageSource:

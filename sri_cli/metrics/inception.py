@@ -64,7 +64,7 @@ class Inception:
             return features
 
         with full_float32():
-            return in_batches(compute, images, self.batch, self.device, advance, (self.size,))
+            return in_batches(compute, images, self.batch, self.device, advance)
 
 
 class PoolFeatures(port.InceptionV3):

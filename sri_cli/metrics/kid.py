@@ -5,29 +5,23 @@ Axis legend: M real images, N generated ones, F features.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
-from sri_cli.metrics.fid import PAPERS, PAPERS_SPLIT, deviations
+from sri_cli.metrics.fid import PAPERS, PAPERS_SPLIT
 
 Array = NDArray[np.float64]
 
 ROWS = 512  # of a kernel matrix at once
 
 
-class Distance(NamedTuple):
-    """The squared MMD, below 0 by chance, and its 95 % interval; None for two images of a kind."""
-
-    value: float
-    low: float | None
-    high: float | None
-
-
-def kernel_distance(real: ArrayLike, generated: ArrayLike) -> Distance:
+def kernel_distance(
+    real: ArrayLike, generated: ArrayLike
+) -> tuple[float, float | None, float | None]:
     """The unbiased squared MMD of features [M,F] and [N,F], with the kernel (x.y / F + 1)^3.
+
+    Value, below 0 by chance, and 95 % interval; None for two images of a kind.
 
     mean_(i!=j) k(x_i,x_j) + mean_(i!=j) k(y_i,y_j) - 2 mean_(i,j) k(x_i,y_j): Gretton et al. (2012,
     eq. 3) with the kernel of Binkowski et al. (2018, section 4), who average it over subsets; the
@@ -52,12 +46,12 @@ def kernel_distance(real: ArrayLike, generated: ArrayLike) -> Distance:
     mean_x, mean_y = within_x / (m * (m - 1)), within_y / (n * (n - 1))
     value = float(mean_x + mean_y - 2 * between / (m * n))
     if min(m, n) == 2:  # without one of them no pair is left
-        return Distance(value, None, None)
+        return value, None, None
     without_x = (within_x - 2 * own_x) / ((m - 1) * (m - 2)) - 2 * (between - cross_x) / (n * m - n)
     without_y = (within_y - 2 * own_y) / ((n - 1) * (n - 2)) - 2 * (between - cross_y) / (n * m - m)
     error = np.sqrt((m - 1) * without_x.var() + (n - 1) * without_y.var())
     reach = float(stdtrit(min(m, n) - 1, 0.975) * error)
-    return Distance(value, value - reach, value + reach)
+    return value, value - reach, value + reach
 
 
 def _sums(x: Array, y: Array) -> tuple[Array, Array]:
@@ -75,17 +69,11 @@ def _kernel_of_itself(x: Array) -> Array:
     return (np.einsum("if,if->i", x, x) / x.shape[1] + 1) ** 3
 
 
-def kid_name(
-    split: str = PAPERS_SPLIT,
-    features: str = PAPERS,
-    *,
-    temperature: float = 1.0,
-    slots: int | None = None,
-) -> str:
+def kid_name(split: str = PAPERS_SPLIT, features: str = PAPERS) -> str:
     """`KID` for Inception features and the test split; otherwise a name that states what differs.
 
-    KID-val, KD-random-inception, KID[K=7,T=0.5]. The numbers of images do not shift the value, and
-    are no part of the name. Pass `slots` only where they are not those of training.
+    KID-val, KD-random-inception. The numbers of images do not shift the value, and are no part of
+    the name.
     """
     name = "KID" if features == PAPERS else f"KD-{features}"
-    return name + (f"-{split}" * (split != PAPERS_SPLIT)) + deviations(temperature, slots)
+    return name + f"-{split}" * (split != PAPERS_SPLIT)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -55,7 +56,7 @@ COUNTS = {
     "kid": 2_000,
     "fid": 10_000,
 }
-DISTANCES = {"stack-fd", "kid", "fid"}  # from real images
+COMPARED = {"stack-fd", "kid", "fid", "shapes"}  # with real images, of which they need two
 ALL = (*OF_MODEL, *COUNTS)
 # How the keys of measurements begin -> the metric that they are of.
 METRIC_OF = {
@@ -84,6 +85,8 @@ WITHOUT_SPLIT = {*BY_EYE, "sacc_estimate", *SHUFFLED, *SHUFFLED.values()}
 NEEDED = {"metric", "name", "value", "counts", "subject", "data", "seed", "protocol", "warning"}
 SAMPLE = ("images", "scenes", "real", "generated")  # counts that make up the size of a sample
 DATA_FACTS = {"name", "image_size", "source", "split"}
+
+NUMBER_OR_NONE = (int, float, type(None))  # not bool
 
 Measurement = Record
 
@@ -247,8 +250,10 @@ def append_records(run_dir: Path, records: Sequence[Measurement]) -> Path:
     lines = "".join(to_json(record) + "\n" for record in records).encode()
     try:
         with open(path, "a+b") as file:
-            if file.tell() and not _ends_line(path):
-                lines = b"\n" + lines  # a truncated write spoils its own line alone
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":
+                    lines = b"\n" + lines  # a truncated write spoils its own line alone
             file.write(lines)
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -271,18 +276,13 @@ def is_measurement(record: Measurement) -> bool:
     subject, data, counts = (record[key] for key in ("subject", "data", "counts"))
     return (
         all(isinstance(record[key], str) for key in ("metric", "name", "protocol"))
-        and all(is_number_or_none(record.get(key)) for key in ("value", "low", "high"))
+        and all(type(record.get(key)) in NUMBER_OR_NONE for key in ("value", "low", "high"))
         and isinstance(subject, dict)
         and all(isinstance(subject.get(key), str) for key in ("kind", "run", "model"))
         and (data is None or (isinstance(data, dict) and data.keys() >= DATA_FACTS))
         and isinstance(counts, dict)
         and all(type(count) is int for count in counts.values())
     )
-
-
-def is_number_or_none(value: Any) -> bool:
-    """Whether it is None or a number."""
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def recorded(trained: TrainedRun) -> list[Measurement]:
@@ -339,6 +339,11 @@ def identity(m: Measurement) -> str:
     return str(subject.get("model") or [subject.get(k) for k in ("run", "checkpoint", "images")])
 
 
+def metric_of(m: Measurement) -> str | None:
+    """The name of ALL by which a value was measured; None for what people judged."""
+    return next((name for key, name in METRIC_OF.items() if m["metric"].startswith(key)), None)
+
+
 def other_features(m: Measurement) -> bool:
     """Whether it is a distance in other features than FID's and KID's."""
     key = m["metric"]
@@ -353,9 +358,3 @@ def split_of(m: Measurement) -> str | None:
 def file_of(m: Measurement) -> tuple[Any, ...]:
     """What identifies the data file."""
     return tuple((m.get("data") or {}).get(k) for k in ("name", "image_size", "source", "sha256"))
-
-
-def _ends_line(path: Path) -> bool:
-    with open(path, "rb") as file:
-        file.seek(-1, 2)
-        return file.read(1) == b"\n"

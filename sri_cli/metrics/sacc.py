@@ -59,26 +59,18 @@ def agreement(one: Sequence[str], other: Sequence[str]) -> float:
 def cohen_kappa(one: Sequence[str], other: Sequence[str]) -> float | None:
     """Cohen's kappa (1960) of two raters' verdicts on the same images, in order.
 
-    None where it is not defined: no images, or both raters always gave one and the same verdict.
+    None where it is not defined: both raters always gave one and the same verdict.
     """
-    if not one:
-        return None
     kinds = sorted({*one, *other})
     expected = sum(list(one).count(kind) * list(other).count(kind) for kind in kinds)
     return _beyond_chance(agreement(one, other), expected / len(one) ** 2)
 
 
 def fleiss_kappa(counts: ArrayLike) -> float | None:
-    """Fleiss' kappa (1971): counts [N,C] of raters that gave image n verdict c. None where it
-    is not defined. ValueError unless every image has the same number of raters, 2 or more."""
+    """Fleiss' kappa (1971): counts [N,C] of raters that gave image n verdict c, the same number of
+    raters for every image. None where it is not defined."""
     table = np.asarray(counts, float)
-    if len(table) == 0:
-        return None
     raters = table[0].sum()
-    if raters < 2 or not np.all(table.sum(1) == raters):
-        raise ValueError(
-            "Fleiss' kappa needs the same number of raters, 2 or more, for every image"
-        )
     agreeing = (table * (table - 1)).sum(1) / (raters * (raters - 1))
     shares = table.sum(0) / table.sum()
     return _beyond_chance(float(agreeing.mean()), float(shares @ shares))

@@ -1,7 +1,7 @@
 """How well predicted segments match the true instances: ARI-FG, mSC-FG, mIoU, counts of slots.
 
 Axis legend: N images, B images of a chunk, T true labels, P predicted labels, H W pixels.
-Segmentations are integer or bool maps [N,H,W], tensors or arrays, labels from 0; true labels below
+Segmentations are integer tensors [N,H,W], N > 0, labels from 0; true labels below
 `background_labels` are background, and pixels of the label `void` count nowhere. Everything runs on
 the device of `predicted`; scores are float64 [N]. An image without foreground has the score NaN;
 callers leave it out and count it. Counts of slots and objects are int64 [N].
@@ -12,13 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-Labels = NDArray[np.integer | np.bool_] | Tensor
 MIN_SHARE = 0.001  # of an image's pixels: in how many a used slot is the strongest
 AT_ONCE = 2**20  # pixels, or cells of tables, processed together: 8 MiB for each int64 of them
 
@@ -30,13 +27,13 @@ class Covering(NamedTuple):
     scaled: Tensor
 
 
-def labels_of(masks: NDArray[np.floating] | Tensor) -> Tensor:
+def labels_of(masks: Tensor) -> Tensor:
     """Soft masks [N,K,H,W] to the strongest slot's index, int64 [N,H,W]; the first of equals."""
-    return torch.as_tensor(masks).max(dim=1).indices  # argmax takes five times as long on the CPU
+    return masks.max(dim=1).indices  # argmax takes five times as long on the CPU
 
 
 def ari_fg(
-    true: Labels, predicted: Labels, background_labels: int = 1, void: int | None = None
+    true: Tensor, predicted: Tensor, background_labels: int = 1, void: int | None = None
 ) -> Tensor:
     """Adjusted Rand index over the true foreground pixels of each image, [N].
 
@@ -46,14 +43,14 @@ def ari_fg(
     agreement is certain (one instance, one segment), as in the published evaluations.
 
     Raises:
-        ValueError: for maps of different shapes, or that are no labels.
+        ValueError: for maps of different shapes.
     """
     chunks = _tables(true, predicted, void)
     return torch.cat([_adjusted_rand(table[:, background_labels:]) for table in chunks])
 
 
 def msc_fg(
-    true: Labels, predicted: Labels, background_labels: int = 1, void: int | None = None
+    true: Tensor, predicted: Tensor, background_labels: int = 1, void: int | None = None
 ) -> Covering:
     """Mean segmentation covering of the true foreground instances, [N] each.
 
@@ -66,7 +63,7 @@ def msc_fg(
 
 
 def mean_iou(
-    true: Labels, predicted: Labels, background_labels: int = 1, void: int | None = None
+    true: Tensor, predicted: Tensor, background_labels: int = 1, void: int | None = None
 ) -> Tensor:
     """Mean intersection over union of the true foreground instances with a segment each, [N].
 
@@ -78,20 +75,19 @@ def mean_iou(
     return torch.cat([_matched(table, background_labels) for table in tables])
 
 
-def count_slots(predicted: Labels, true: Labels | None = None, void: int | None = None) -> Tensor:
+def count_slots(predicted: Tensor, true: Tensor, void: int | None = None) -> Tensor:
     """How many slots each image uses, [N]; `predicted` is the index of the strongest slot.
 
     A slot is used where it is the strongest in at least MIN_SHARE of the pixels, and in one at
     least; pixels with the `true` label `void` count nowhere. ValueError as in `ari_fg`.
     """
-    true = torch.zeros_like(_integers(predicted)) if true is None else true
     areas = torch.cat([table.sum(dim=1) for table in _tables(true, predicted, void)])  # [N,P]
     return ((areas > 0) & (areas >= MIN_SHARE * areas.sum(dim=1, keepdim=True))).sum(dim=1)
 
 
-def count_objects(true: Labels, background_labels: int = 1, void: int | None = None) -> Tensor:
+def count_objects(true: Tensor, background_labels: int = 1, void: int | None = None) -> Tensor:
     """How many true foreground instances each image has, [N]."""
-    nothing = torch.zeros_like(_integers(true))
+    nothing = torch.zeros_like(true)
     tables = [table[:, background_labels:, 0] for table in _tables(true, nothing, void)]
     return torch.cat([(areas > 0).sum(dim=1) for areas in tables])
 
@@ -139,13 +135,12 @@ def _matched(table: Tensor, background_labels: int) -> Tensor:
     return torch.where(instances > 0, mean, torch.nan)
 
 
-def _tables(true: Labels, predicted: Labels, void: int | None) -> Iterator[Tensor]:
+def _tables(true: Tensor, predicted: Tensor, void: int | None) -> Iterator[Tensor]:
     """How many pixels have both labels, int64 [B,T,P], in chunks of images (at least one)."""
-    true, predicted = _integers(true), _integers(predicted)
     if true.shape != predicted.shape or true.ndim != 3:
         shapes = f"{tuple(true.shape)} and {tuple(predicted.shape)}"
         raise ValueError(f"segmentations must be [N,H,W] alike, got {shapes}")
-    num_true, num_predicted = _count_labels(true), _count_labels(predicted)
+    num_true, num_predicted = int(true.max()) + 1, int(predicted.max()) + 1
     cells = num_true * num_predicted
     images = max(1, AT_ONCE // max(1, true.shape[1] * true.shape[2], cells))
     one = torch.ones((), dtype=torch.int64, device=predicted.device)
@@ -158,25 +153,6 @@ def _tables(true: Labels, predicted: Labels, void: int | None) -> Iterator[Tenso
         if void is not None and void < num_true:
             table[:, void] = 0
         yield table
-
-
-def _integers(labels: Labels) -> Tensor:
-    if not isinstance(labels, Tensor):
-        labels = torch.from_numpy(np.array(labels))  # a copy: reversed and read-only arrays too
-    if labels.is_floating_point() or labels.is_complex():
-        raise ValueError(f"segmentations must be whole numbers, got {labels.dtype}")
-    few_operations = (torch.uint16, torch.uint32, torch.uint64)
-    return labels.long() if labels.dtype in few_operations else labels
-
-
-def _count_labels(labels: Tensor) -> int:
-    """One more than the greatest label."""
-    if labels.numel() == 0:
-        return 1
-    low, high = torch.stack([end.long() for end in labels.aminmax()]).tolist()
-    if low < 0:
-        raise ValueError(f"labels count from 0, got {low}")
-    return int(high) + 1
 
 
 def _pairs(count: Tensor) -> Tensor:

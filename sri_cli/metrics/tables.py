@@ -252,12 +252,6 @@ def published_tables() -> list[Published]:
     ]
 
 
-def published_names(table: int) -> dict[str, str]:
-    """Recipe -> name of its row in a table of the paper."""
-    recipes = next(part.recipes for part in published_tables() if part.number == table)
-    return {recipe: row for row, recipe in recipes.items()}
-
-
 def published_steps(recipe: str, data: str) -> int | None:
     """Training steps of a system in the paper; None for a data set that it does not use."""
     facts = _published()["data"].get(data, {})
@@ -266,10 +260,13 @@ def published_steps(recipe: str, data: str) -> int | None:
 
 def system_name(recipe: str, size: str) -> str:
     """A system as the paper calls it, or its recipe; a size other than the paper's is named."""
-    names: dict[str, str] = {}
-    for number in (3, 4, 1, 2):  # tables of the paper; the names of the last one count most
-        for own, name in published_names(number).items():
-            names[own] = f"SRI-G {name}" if number == 3 else name
+    # The names of the last one count most.
+    tables = sorted(published_tables(), key=lambda table: (3, 4, 1, 2).index(table.number))
+    names = {
+        own: f"SRI-G {row}" if table.number == 3 else row
+        for table in tables
+        for row, own in table.recipes.items()
+    }
     base = recipe.removesuffix("-tiny")
     if base != recipe and base in names:
         recipe, size = base, "tiny"

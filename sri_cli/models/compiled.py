@@ -55,7 +55,7 @@ def _as_c(value: int | float | Tensor) -> ctypes.c_long | ctypes.c_float | ctype
 def kernels() -> Kernels | None:
     """The compiled kernels; None where there is no compiler that makes them."""
     names = (os.environ.get("CXX", "c++"), "g++", "clang++")
-    compiler = next((path for name in names if (path := shutil.which(name))), None)
+    compiler = next(filter(None, map(shutil.which, names)), None)
     if compiler is None:
         return None
     flags = [*FLAGS, WIDE] if "avx512f" in cpu_flags() else FLAGS

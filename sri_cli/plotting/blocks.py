@@ -207,8 +207,7 @@ class TrainingLog(NamedTuple):
 
 def training_log(run: TrainedRun, name: str) -> TrainingLog:
     """The log of a run; an imported run has no records."""
-    path = run.run_dir / LOG_NAME
-    records = read_log(run.run_dir) if path.is_file() else []
+    records = read_log(run.run_dir / LOG_NAME)
     return TrainingLog(name, run.recipe.model.normalised, run.recipe.train.geco_target, records)
 
 

@@ -28,7 +28,7 @@ from sri_cli.metrics.evaluate import check_matches
 from sri_cli.metrics.image_metrics import TOWERS
 from sri_cli.metrics.model_metrics import SplitTask, matching_gaps
 from sri_cli.metrics.records import recorded, run_subject
-from sri_cli.metrics.stack_classifiers.classifiers import open_judge
+from sri_cli.metrics.stack_classifiers.classifiers import Judge
 from sri_cli.metrics.tables import paper_tables, title_of, titles_of
 from sri_cli.models.matching import MATCHINGS
 from sri_cli.plotting.blocks import (
@@ -282,7 +282,7 @@ class Verdicts(NamedTuple):
 
 def network_verdicts(images: Pixels, data: str) -> Verdicts:
     """The verdicts of the network behind the S-Acc estimate on scenes of a data set."""
-    plausible = open_judge(choose_device()).plausible(images).astype(np.float64)
+    plausible = Judge(choose_device()).plausible(images).astype(np.float64)
     names = [f"{i}: {share:.2f}" for i, share in enumerate(plausible.tolist(), start=1)]
     notes = [
         "Judged by the network of the S-Acc estimate.",

@@ -10,7 +10,7 @@ from sri_cli.checkpoint import checkpoints_in
 from sri_cli.data.dataset import DataFile, prepare_arguments
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import TrainedRun
-from sri_cli.metrics.records import ALL, METRIC_OF, SEGMENTATION, Measurement
+from sri_cli.metrics.records import ALL, SEGMENTATION, Measurement, metric_of
 from sri_cli.run import COMMANDS, Workspace
 from sri_cli.training.run_folder import read_commands
 
@@ -48,15 +48,14 @@ def eval_words(records: Iterable[Measurement], run: str, own_data: str) -> list[
     """
     metrics: dict[str, set[str]] = {}
     for record in records:
-        names = [word for key, word in METRIC_OF.items() if record["metric"].startswith(key)]
-        if names:
+        if metric := metric_of(record):
             counts = [record["counts"][key] for key in NUM_COUNTS if key in record["counts"]]
             data = record.get("data") or {}
             split, name = data.get("split", "test"), data.get("name", own_data)
             options = f" --num {counts[0]}" if counts else ""
             options += "" if name == own_data else f" --data {shlex.quote(name)}"
             options += "" if split == "test" else f" --split {split}"
-            by_model = names[0] in (*SEGMENTATION, "elbo")
+            by_model = metric in (*SEGMENTATION, "elbo")
             options += " --dynamic-slots" * (by_model and record["slots"] is None)
             options += f" --seed {record['seed']}" if record["seed"] else ""
             options += (
@@ -64,7 +63,7 @@ def eval_words(records: Iterable[Measurement], run: str, own_data: str) -> list[
                 if record["name"].startswith(("FD-random", "KD-random"))
                 else ""
             )
-            metrics.setdefault(options, set()).add(names[0])
+            metrics.setdefault(options, set()).add(metric)
     return [
         f"eval {run} --metrics {','.join(name for name in ALL if name in names)}{options}"
         for options, names in metrics.items()

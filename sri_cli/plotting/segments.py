@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -221,7 +222,8 @@ def scores_of(block: Sequence[Decoded], made: Encoding) -> dict[str, list[float]
     truths = {i: one.truth for i, one in enumerate(block) if one.truth is not None}
     if not truths:
         return {}
-    true, predicted = np.stack([*truths.values()]), labels_of(made.masks[list(truths)])
+    true = torch.from_numpy(np.stack([*truths.values()]))
+    predicted = labels_of(made.masks[list(truths)])
     scores = {
         "ari_fg": ari_fg(true, predicted),
         "mbo": msc_fg(true, predicted).mean,

@@ -65,11 +65,12 @@ class Slots:
 
     def environment(self, slot: int) -> dict[str, str]:
         """The environment variables of a process in this slot."""
-        if self.gpus:
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-            names = visible.split(",") if visible else [str(gpu) for gpu in range(self.gpus)]
-            return {"CUDA_VISIBLE_DEVICES": names[slot % len(names)]}
-        return {"OMP_NUM_THREADS": str(self.threads)} if self.fixed_threads else {}
+        threads = {"OMP_NUM_THREADS": str(self.threads)} if self.fixed_threads else {}
+        if not self.gpus:
+            return threads
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = visible.split(",") if visible else [str(gpu) for gpu in range(self.gpus)]
+        return threads | {"CUDA_VISIBLE_DEVICES": names[slot % len(names)]}
 
 
 def choose_slots(jobs: int | None, threads: Threads | None = None) -> Slots:

@@ -35,7 +35,7 @@ from sri_cli.config.strict_yaml import read_yaml, write_yaml
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError, did_you_mean
 from sri_cli.metrics.evaluate import MAX_ORDER_SCENES
-from sri_cli.metrics.records import ALL, DISTANCES
+from sri_cli.metrics.records import ALL, COMPARED
 from sri_cli.run import Workspace
 from sri_cli.strict_json import from_json, to_json
 
@@ -44,7 +44,7 @@ STUDY_FILE = "study.json"  # what its runs were made by
 SUMMARY_FILE = "summary.json"  # its results
 LONGEST_VALUE = 60  # characters of a changed value in an error
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-NEED_TWO = {*DISTANCES, "shapes", "order"}  # metrics that need two images or scenes
+NEED_TWO = {*COMPARED, "order"}  # metrics that need two images or scenes
 SET_BY_STUDY = {"train.steps", "train.batch", "train.seed", "name", "data"}
 
 
@@ -345,7 +345,15 @@ class Study:
 
     def content(self) -> dict[str, Any]:
         """Everything that decides the results; comments and descriptions do not."""
-        return _content(self.protocol, self.recipes)
+        trees = {system: with_old_keys(recipe) for system, recipe in self.recipes.items()}
+        for tree in trees.values():
+            del tree["description"]
+        # Keys that older studies do not have leave their digests as they are; a run that another
+        # study trained is the same run.
+        defaults = {key: Protocol.model_fields[key].default for key in ("grid", "test")}
+        later = {key for key, one in defaults.items() if getattr(self.protocol, key) == one}
+        kept = self.protocol.model_dump(mode="json", exclude={"description", "runs_of", *later})
+        return {"protocol": kept, "recipes": trees}
 
     def digest(self) -> str:
         """SHA-256 of `content`."""
@@ -398,25 +406,6 @@ def read_study(workspace: Workspace, name_or_file: str) -> Study:
     return Study(path, protocol, recipes, sources, workspace.runs_root / f"study-{protocol.name}")
 
 
-def _content_now(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The `content` of an older version in the schemas of this one, new keys at their defaults."""
-    protocol = Protocol.model_validate(content["protocol"])
-    recipes = {name: recipe_from_dict(one) for name, one in content["recipes"].items()}
-    return _content(protocol, recipes)
-
-
-def _content(protocol: Protocol, recipes: Mapping[str, Recipe]) -> dict[str, Any]:
-    trees = {system: with_old_keys(recipe) for system, recipe in recipes.items()}
-    for tree in trees.values():
-        del tree["description"]
-    # Keys that older studies do not have leave their digests as they are; a run that another study
-    # trained is the same run.
-    defaults = {key: Protocol.model_fields[key].default for key in ("grid", "test")}
-    later = {key for key, default in defaults.items() if getattr(protocol, key) == default}
-    kept = protocol.model_dump(mode="json", exclude={"description", "runs_of", *later})
-    return {"protocol": kept, "recipes": trees}
-
-
 def _source(protocol: Protocol, system: str, path: Path) -> str:
     """The name or file of a recipe; a file is beside the study or in the current folder."""
     recipe = protocol.systems[system].recipe or system
@@ -459,8 +448,11 @@ def check_unchanged(study: Study) -> None:
     stored = _stored(path)
     if stored.get("sha256") == study.digest():
         return
-    # A version between may have had other keys, in a recipe or here.
-    old, new = flatten(_content_now(stored["asked"])), flatten(study.content())
+    # A version between may have had other keys, in a recipe or here; new ones have their defaults.
+    protocol = Protocol.model_validate(stored["asked"]["protocol"])
+    recipes = {key: recipe_from_dict(one) for key, one in stored["asked"]["recipes"].items()}
+    before = replace(study, protocol=protocol, recipes=recipes)
+    old, new = flatten(before.content()), flatten(study.content())
     changes = []
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):

@@ -21,7 +21,7 @@ from sri_cli.errors import SriError
 from sri_cli.run import Workspace, checkpoints_in
 from sri_cli.strict_json import from_json
 from sri_cli.studies.protocol import SUMMARY_FILE, Study
-from sri_cli.studies.status import KEYS
+from sri_cli.studies.status import fulfils
 from sri_cli.training.run_folder import FREE_KEYS
 
 # These may differ when a run is resumed, but not between two runs that count as one.
@@ -70,10 +70,10 @@ def _recorded(folder: Path, study: Study, data: DataFile) -> dict[tuple[str, int
     """
     try:
         summary = from_json((folder / SUMMARY_FILE).read_bytes())
-    except (OSError, ValueError):
+        same_images = summary["data"]["sha256"] == str(data.attrs["sha256"])
+    except (OSError, ValueError, TypeError, KeyError):  # missing, or not of a study
         return {}
     split = study.protocol.split
-    same_images = summary["data"]["sha256"] == str(data.attrs["sha256"])
     if not same_images or summary.get("split", "test") != split:  # version 0.1 does not name it
         return {}
     labels = summary["data"].get("labels")
@@ -81,12 +81,11 @@ def _recorded(folder: Path, study: Study, data: DataFile) -> dict[tuple[str, int
         return {}
     entries = {}
     for run in summary["runs"]:
-        measured = {key: summary["how"][key] | own for key, own in run["metrics"].items()}
+        how = summary["how"]
+        measured = {key: how[key] | own | {"metric": key} for key, own in run["metrics"].items()}
         complete = all(
-            measured.get(prefixes[0], {}).get("counts", {}).get(count)
-            == (min(num, data.counts[split]) if count == "images" else num)
+            any(fulfils(m, metric, num, data.counts[split]) for m in measured.values())
             for metric, num in study.protocol.metrics.items()
-            for prefixes, count in [KEYS[metric]]
         )
         if run["diverged"] or (complete and run["step"] == summary["steps"]):
             system = run["system"]

@@ -24,7 +24,7 @@ from sri_cli.data.dataset import DataFile
 from sri_cli.errors import Diverged, Interrupted, SriError, SriFailure
 from sri_cli.metrics.records import SEGMENTATION
 from sri_cli.run import Workspace
-from sri_cli.signals import StopFlag, stop_on_signal
+from sri_cli.signals import StopFlag, stop_on_signal, this_command
 from sri_cli.strict_json import to_json
 from sri_cli.studies.job import RunJob
 from sri_cli.studies.processes import POLL_SEC, RunProcess, Slots, choose_slots, run_sri
@@ -51,7 +51,6 @@ def run_study(
     queue: Queue | None = None,
     style: str = "text",
     out: Path | None = None,
-    command: str = "sri study",
 ) -> tuple[str, dict[str, Any], SriError | None]:
     """Prepare, train and measure what the protocol lists and is not done yet.
 
@@ -62,7 +61,6 @@ def run_study(
         threads: CPU threads of each run, default as many as its share of free cores.
         style: of the table: text, markdown or latex.
         out: the folder of the results, default the study's.
-        command: what resumes the study.
 
     Returns:
         Text for people, the summary for JSON, and the error of runs that failed or diverged (the
@@ -77,7 +75,7 @@ def run_study(
     slots = choose_slots(jobs, threads)
     check_unchanged(study)
     with stop_on_signal() as stop:
-        data = find_data(workspace, study, stop, command)
+        data = find_data(workspace, study, stop)
         with locked(study):
             record_content(study, data)
             study = with_reused_runs(workspace, study, data)
@@ -94,12 +92,12 @@ def run_study(
                 if queue is not None:
                     raise Interrupted(
                         f"Stopped: {done} of {len(statuses)} runs are done, and the jobs go on.",
-                        f"Collect them with: {command} (--cancel cancels them)",
+                        f"Collect them with: {this_command()} (--cancel cancels them)",
                     )
                 raise Interrupted(
                     f"Stopped: {done} of {len(statuses)} runs are done, those in progress are"
                     " saved.",
-                    f"Resume with: {command}",
+                    f"Resume with: {this_command()}",
                 )
             folder = out or study.folder
             text, summary = write_results(workspace, study, statuses, data, folder, style)
@@ -335,7 +333,7 @@ def data_path(workspace: Workspace, study: Study) -> Path:
     return workspace.data_root / section.file
 
 
-def find_data(workspace: Workspace, study: Study, stop: StopFlag, command: str) -> DataFile:
+def find_data(workspace: Workspace, study: Study, stop: StopFlag) -> DataFile:
     """The data file, prepared when it is missing.
 
     Raises:
@@ -349,7 +347,7 @@ def find_data(workspace: Workspace, study: Study, stop: StopFlag, command: str) 
         print(shlex.join(["sri", *words]), file=sys.stderr, flush=True)
         code = run_sri(words, stop)
         if stop.received:
-            raise Interrupted("Stopped while preparing the data.", f"Resume with: {command}")
+            raise Interrupted("Stopped while preparing the data.", f"Resume with: {this_command()}")
         if code != 0:
             raise SriFailure("the data could not be prepared", shlex.join(["sri", *words]))
     data = DataFile(

@@ -8,34 +8,24 @@ from typing import Any
 
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
-from sri_cli.metrics.records import Measurement, labels_of, other_features, read_records
+from sri_cli.metrics.records import (
+    COUNTS,
+    Measurement,
+    labels_of,
+    metric_of,
+    other_features,
+    read_records,
+)
 from sri_cli.run import LOG_NAME, checkpoints_in
 from sri_cli.strict_json import from_json
 from sri_cli.studies.protocol import Study, StudyRun
-from sri_cli.training.log import read_log
+from sri_cli.training.log import last_record, read_log, train_seconds
 
 # Files in a run folder
 DIVERGED = "diverged.txt"  # why the training gave up
 MACHINE = "machine.json"  # what it was trained on
 EVALUATION_SEED = 0
 VALUE_KEYS = ("value", "low", "high")  # of a measurement, different for every run
-# metric -> prefixes of the keys that it writes, the one that is always there first; the count that
-# the protocol sets
-KEYS = {
-    "stack-fd": (("stack_fd",), "generated"),
-    "fid": (("fid",), "generated"),
-    "kid": (("kid",), "generated"),
-    "sacc-estimate": (("sacc_estimate",), "generated"),
-    "shapes": (("shapes_difference", "shapes_"), "generated"),
-    "order": (("order_iou", "order_information"), "scenes"),
-    "ari": (("ari_fg",), "images"),
-    "msc": (("msc_fg",), "images"),
-    "mbo": (("mbo",), "images"),
-    "miou": (("miou",), "images"),
-    "slots": (("slots_exact", "slots_used", "slots_difference"), "images"),
-    "matching": (("matching_kl_slot_random", "matching_"), "images"),
-    "elbo": (("negative_elbo", "bits_per_dimension", "term_"), "images"),
-}
 
 
 @dataclass(frozen=True)
@@ -86,18 +76,16 @@ def status_of(study: Study, run: StudyRun, data: DataFile | None = None) -> RunS
     measured = {}
     if data is not None and step == steps:
         measured = _measured(study, run, data, read_records(run.run_dir))
-    missing = {
-        metric: num
-        for metric, num in study.protocol.metrics.items()
-        if KEYS[metric][0][0] not in measured
-    }
+    have = {metric_of(m) for m in measured.values()}
+    missing = {name: num for name, num in study.protocol.metrics.items() if name not in have}
     note = run.run_dir / DIVERGED
     diverged = note.read_text("utf-8").strip() if note.is_file() else None
     try:
         machine = from_json((run.run_dir / MACHINE).read_bytes())
     except (OSError, ValueError):
         machine = None
-    return RunStatus(run, step, measured, missing, diverged, train_seconds(run), machine)
+    seconds = train_seconds(read_log(run.run_dir / LOG_NAME), run.recipe.train.batch)
+    return RunStatus(run, step, measured, missing, diverged, seconds, machine)
 
 
 def _recorded_status(run: StudyRun, entry: Mapping[str, Any]) -> RunStatus:
@@ -130,15 +118,20 @@ def _measured(
 
     fitting = [m for m in records if fits(m)]
     model = fitting[-1]["subject"]["model"] if fitting else None
-    measured: dict[str, Measurement] = {}
-    for metric, num in study.protocol.metrics.items():
-        prefixes, count = KEYS[metric]
-        expected = min(num, data.counts[split]) if count == "images" else num
-        for m in fitting:
-            same = m["subject"]["model"] == model and m["counts"].get(count) == expected
-            if same and m["metric"].startswith(prefixes):
-                measured[m["metric"]] = m
-    return measured
+    return {
+        m["metric"]: m
+        for metric, num in study.protocol.metrics.items()
+        for m in fitting
+        if m["subject"]["model"] == model and fulfils(m, metric, num, data.counts[split])
+    }
+
+
+def fulfils(m: Measurement, metric: str, num: int, images: int) -> bool:
+    """Whether a value is of `metric` and of as many images or scenes as the protocol sets; the
+    split has `images`."""
+    count = "scenes" if metric == "order" else "generated" if metric in COUNTS else "images"
+    expected = min(num, images) if count == "images" else num
+    return metric_of(m) == metric and m["counts"].get(count) == expected
 
 
 def step_of(run: StudyRun) -> int:
@@ -149,22 +142,4 @@ def step_of(run: StudyRun) -> int:
 
 def last_step(run: StudyRun) -> int:
     """The last step in the log of a run in progress."""
-    records = _log(run)
-    return records[-1]["step"] if records else 0
-
-
-def train_seconds(run: StudyRun) -> float:
-    """How long its steps took, all calls together, by its log."""
-    seconds, before = 0.0, 0
-    for record in _log(run):
-        rate = record.get("images_per_second")
-        seconds += (record["step"] - before) * run.recipe.train.batch / rate if rate else 0.0
-        before = record["step"]
-    return seconds
-
-
-def _log(run: StudyRun) -> list[dict[str, Any]]:
-    try:
-        return read_log(run.run_dir / LOG_NAME)
-    except (FileNotFoundError, NotADirectoryError):
-        return []  # not begun yet
+    return int(last_record(run.run_dir / LOG_NAME).get("step", 0))

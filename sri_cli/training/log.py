@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,7 @@ class RunLog:
 
     def records(self) -> list[Record]:
         """All that were appended, also by earlier commands."""
-        return read_log(self.path) if self.path.exists() else []
+        return read_log(self.path)
 
     def drop_after(self, step: int) -> None:
         """Keep the records up to `step`, without lines that are none (torn by a kill)."""
@@ -125,9 +126,15 @@ def one_line(error: BaseException) -> str:
 
 
 def read_log(path: Path) -> list[Record]:
-    """The records of a log.jsonl or of a run folder, each with its `step`; see `parse_lines`."""
+    """The records of a log.jsonl or of a run folder, each with its `step`; see `parse_lines`.
+
+    None without a file: an imported run, or one that has not begun.
+    """
     path = path / LOG_NAME if path.is_dir() else path
-    return parse_lines(path.read_bytes(), path, lambda record: type(record.get("step")) is int)
+    try:
+        return parse_lines(path.read_bytes(), path, lambda record: type(record.get("step")) is int)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def last_record(path: Path) -> Record:
@@ -148,8 +155,17 @@ def last_record(path: Path) -> Record:
 
 def record_at(path: Path, step: int) -> Record:
     """The last record of a log.jsonl up to a step; empty without one."""
-    records = read_log(path) if path.is_file() else []
-    return next((record for record in reversed(records) if record["step"] <= step), {})
+    return next((one for one in reversed(read_log(path)) if one["step"] <= step), {})
+
+
+def train_seconds(records: Iterable[Record], batch: int, last: float = math.inf) -> float:
+    """How long the steps up to `last` took, all commands together, by the rate of each record."""
+    seconds, before = 0.0, 0
+    for record in records:
+        step, rate = min(record["step"], last), record.get("images_per_second")
+        seconds += (step - before) * batch / rate if rate else 0.0
+        before = step
+    return seconds
 
 
 def error_and_kl(record: Mapping[str, Any]) -> tuple[float | None, float | None]:

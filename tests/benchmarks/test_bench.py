@@ -20,7 +20,6 @@ from click.testing import CliRunner, Result
 
 from sri_cli import checkpoint as checkpoints
 from sri_cli.benchmarks.measure import MATRIX_SIDE, Usage, measure, report_text, timings
-from sri_cli.benchmarks.quality import training_minutes
 from sri_cli.benchmarks.sample import sampling_text
 from sri_cli.benchmarks.train import training_text
 from sri_cli.cli.main import cli
@@ -62,14 +61,13 @@ def test_bench_train(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert precision in training_text(result)
 
 
-@pytest.mark.slow
 def test_the_execution_that_is_reported_is_the_one_that_ran() -> None:
-    result = bench(
-        "train", *TINY, "train.precision=fp32", "train.compile=on", "model.order=hungarian"
-    )
+    settings = ("train.precision=fp32", "train.compile=on", "model.order=hungarian")
+    result = bench("train", *TINY, "train.batch=2", *settings)
     assert result["execution"] == "fp32"  # matched on the host, so not compiled
 
 
+@pytest.mark.slow
 def test_bench_train_on_several_processes() -> None:
     one, two = bench("train", *TINY, "--gpus", "1,2", "--backend", "gloo", "train.batch=2")["rows"]
     assert (one["processes"], two["processes"]) == (1, 2)
@@ -229,8 +227,3 @@ def test_quality_needs_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     checkpoints.save(tmp_path / "imported", 1, {}, recipe.model_dump(mode="json"), {})
     shown = sri("bench", "quality", "--run", "imported")
     assert shown.exit_code == 2 and "no log" in shown.stderr
-
-
-def test_quality_counts_the_time_up_to_a_step() -> None:
-    log = [{"step": 10, "images_per_second": 2.0}, {"step": 30, "images_per_second": 4.0}]
-    assert training_minutes(log, 20, batch=6) == pytest.approx((10 * 6 / 2 + 10 * 6 / 4) / 60)

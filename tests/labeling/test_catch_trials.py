@@ -24,7 +24,7 @@ from sri_cli.labeling.catch_trials import (
     match_sharpness,
     sharpness,
 )
-from sri_cli.metrics.stack_classifiers.classifiers import open_judge
+from sri_cli.metrics.stack_classifiers.classifiers import Judge
 from sri_cli.rng import stream
 from sri_cli.run import Workspace
 from tests.labeling.conftest import write_squares
@@ -64,7 +64,7 @@ def test_sharpness_does_not_tell_catch_trials_of_the_shipped_model_from_its_scen
         assert 0.4 < separation(shown, scenes[50:]) < 0.6
     real = np.array([tower(i, size)[0] for i in range(15)])
     assert separation(real, scenes[:100]) > 0.95  # what it was without
-    plausible = open_judge("cpu").plausible(images) > 0.5
+    plausible = Judge().plausible(images) > 0.5
     assert (plausible == known).mean() > 0.9
 
 

@@ -481,6 +481,7 @@ def test_errors_come_before_the_first_measurement(
         (["--num", "0"], "--num 0"),
         (["--num", "-5"], "--num -5"),
         (["--metrics", "stack-fd", "--num", "1"], "1 generated"),
+        (["--metrics", "ari,shapes", "--num", "1"], "1 generated"),
         (["--metrics", "fdi"], "fid"),
         (["--metrics", " ,"], "metric"),
         (["--metrics", "ari", "--features", "random"], "--features"),

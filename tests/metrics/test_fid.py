@@ -15,6 +15,7 @@ from sri_cli.metrics.fid import (
     PAPERS,
     RANDOM,
     Statistics,
+    deviations,
     fid_name,
     frechet_distance,
     small_sample_warning,
@@ -124,9 +125,6 @@ def test_as_pytorch_fid(num: int) -> None:
         ("stack-FD-2k", 2000, 2000, {"features": "stack"}),
         ("FD-random-inception", 10_000, 10_000, {"features": RANDOM}),
         ("FD-random-inception-val(7/9)", 7, 9, {"features": RANDOM, "split": "val"}),
-        ("FID[T=0.7]", 10_000, 10_000, {"temperature": 0.7}),
-        ("FID[K=7]", 10_000, 10_000, {"slots": 7}),
-        ("FID-2k[K=7,T=0.5]", 2000, 2000, {"slots": 7, "temperature": 0.5}),
     ],
 )
 def test_names(name: str, real: int, generated: int, more: dict[str, Any]) -> None:
@@ -135,13 +133,14 @@ def test_names(name: str, real: int, generated: int, more: dict[str, Any]) -> No
 
 def test_plain_fid_is_the_papers_protocol_alone() -> None:
     counts, splits, features = (10_000, 9999, 2000), ("test", "val"), (PAPERS, RANDOM)
-    requests = itertools.product(counts, counts, splits, features, (1.0, 0.999999999), (None, 5))
-    plain = [
-        request
-        for request in requests
-        if fid_name(*request[:4], temperature=request[4], slots=request[5]) == "FID"
-    ]
-    assert plain == [(10_000, 10_000, "test", PAPERS, 1.0, None)]
+    requests = itertools.product(counts, counts, splits, features)
+    plain = [request for request in requests if fid_name(*request) == "FID"]
+    assert plain == [(10_000, 10_000, "test", PAPERS)]
+
+
+def test_deviations_are_named() -> None:
+    assert deviations(1.0, None) == "" != deviations(0.999999999, None)
+    assert deviations(0.7, None) == "[T=0.7]" and deviations(0.5, 7) == "[K=7,T=0.5]"
 
 
 @pytest.mark.parametrize(("count", "warned"), [(2, True), (2048, True), (2049, False)])

@@ -16,6 +16,7 @@ from PIL import ExifTags, Image
 from sri_cli.config.load import load_recipe
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.image_files import image_endings
+from sri_cli.device import choose_precision
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.generation.sample import quantise, sample_scenes
 from sri_cli.generation.trained_run import TrainedRun
@@ -78,18 +79,15 @@ def test_what_sri_sample_writes(tmp_path: Path) -> None:
 
 def test_scenes_of_sri_sample_say_how_they_were_drawn(run: TrainedRun, tmp_path: Path) -> None:
     usual = run.model.num_slots
-    for kind, slots, naming in [
-        ("png", None, {"temperature": 0.5}),
-        ("npz", usual + 2, {"temperature": 0.5, "slots": usual + 2}),
-    ]:
+    for kind, slots, name in [("png", None, "[T=0.5]"), ("npz", usual + 2, "[K=5,T=0.5]")]:
         out = tmp_path / kind
         write_samples(run, out, num=3, slots=slots, temperature=0.5, file_format=kind)
         source = open_folder(out)
         assert (source.count, source.slots, source.temperature) == (3, slots or usual, 0.5)
-        assert source.naming == naming
+        assert source.deviations == name
     for text in ('{"slots": "many"}', "[1]", "{"):
         (tmp_path / "png" / "sample.json").write_text(text)
-        assert open_folder(tmp_path / "png").naming == {}
+        assert open_folder(tmp_path / "png").deviations == ""
 
 
 def test_masks_beside_images_are_no_images(tmp_path: Path) -> None:
@@ -287,8 +285,8 @@ def data(tmp_path: Path, write_small_data: Callable[..., Path]) -> DataFile:
     return DataFile(write_small_data(tmp_path / "demo-towers-32.h5", NUM_REAL))
 
 
-def generated(run: TrainedRun, count: int, extractor: Colours, **more: Any) -> np.ndarray:
-    return images_of_run(run, count, **more).features(extractor, lambda done: None)
+def generated(run: TrainedRun, count: int, extractor: Colours, seed: int = 0) -> np.ndarray:
+    return images_of_run(run, count, seed).features(extractor, lambda done: None)
 
 
 def test_real_features_are_cached_for_this_request_alone(
@@ -371,10 +369,13 @@ def test_a_full_disk_leaves_no_file(
     assert not [path for path in (tmp_path / "c").rglob("*") if path.is_file()]
 
 
-def test_generated_images_are_those_of_sampling(run: TrainedRun) -> None:
-    sampled = sample_scenes(run.model, 7, 4, 0.8, seed=4, chunk=7, precision="fp32")
+def test_generated_images_are_those_of_sampling(
+    run: TrainedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "choose_precision", lambda *_: "fp32")
+    sampled = sample_scenes(run.model, 7, run.model.num_slots, seed=4, chunk=7, precision="fp32")
     expected = np.concatenate([quantise(scene.image) for scene in sampled]).astype(int)
-    scenes = images_of_run(run, 7, 4, slots=4, temperature=0.8, precision="fp32")
+    scenes = images_of_run(run, 7, 4)
     result = np.concatenate([scenes.read(0, 4), scenes.read(4, 7)])
     assert np.abs(result - expected).max() <= 1  # a level, on its edge
     assert result.dtype == np.uint8 and result.shape == (7, 32, 32, 3)
@@ -389,13 +390,16 @@ def test_a_larger_evaluation_begins_with_a_smaller_one(run: TrainedRun) -> None:
     assert np.array_equal(generated(run, 7, colours), many[:7]) and colours.count == 14
 
 
-def test_other_scenes_have_their_own_features(run: TrainedRun) -> None:
-    colours, plain = Colours(), {"precision": "fp32"}
-    first = generated(run, 5, colours, **plain)
-    for other in ({"slots": 4}, {"temperature": 0.5}, {"seed": 1}, {"precision": "bf16"}):
-        assert not np.array_equal(generated(run, 5, colours, **(plain | other)), first)
-    generated(run, 5, colours, slots=3, **plain)  # the number of slots of training
-    assert colours.count == 25
+def test_other_scenes_have_their_own_features(
+    run: TrainedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    colours = Colours()
+    first = generated(run, 5, colours)
+    assert not np.array_equal(generated(run, 5, colours, seed=1), first)
+    usual = choose_precision("auto", run.device)
+    other = "bf16" if usual == "fp32" else "fp32"
+    monkeypatch.setattr(images, "choose_precision", lambda *_: other)
+    assert not np.array_equal(generated(run, 5, colours), first) and colours.count == 15
 
 
 def test_a_model_is_its_weights_and_its_recipe(run: TrainedRun, tmp_path: Path) -> None:
@@ -415,23 +419,20 @@ def test_a_model_is_its_weights_and_its_recipe(run: TrainedRun, tmp_path: Path) 
 # The measurement ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("more", "name"),
-    [
-        ({"slots": 3}, "FD-colours(23/6)"),  # as in training
-        ({"slots": 4, "temperature": 0.5}, "FD-colours(23/6)[K=4,T=0.5]"),
-    ],
-)
+@pytest.mark.parametrize("drawn_with", ["", "[K=4,T=0.5]"])
 def test_a_distance_has_its_counts_and_its_name(
-    more: dict[str, Any], name: str, run: TrainedRun, data: DataFile, tmp_path: Path
+    drawn_with: str, run: TrainedRun, data: DataFile, tmp_path: Path
 ) -> None:
     context = Context(run_subject(run), data_facts(data, "test"), 0)
-    scenes = images_of_run(run, 6, **more)
+    scenes = replace(images_of_run(run, 6), deviations=drawn_with)
     record = distance("fid", scenes, data, 30, Colours(), context, tmp_path)
     real = statistics_of(real_features(data, "test", 30, Colours(), tmp_path))
-    drawn = statistics_of(generated(run, 6, Colours(), **more))
+    drawn = statistics_of(generated(run, 6, Colours()))
     assert record["value"] == pytest.approx(frechet_distance(real, drawn), rel=1e-9)
-    assert record["name"] == name and record["counts"] == {"real": 23, "generated": 6}
+    assert record["name"] == f"FD-colours(23/6){drawn_with}" and record["counts"] == {
+        "real": 23,
+        "generated": 6,
+    }
 
 
 def test_numbers_that_have_no_distance(run: TrainedRun, data: DataFile, tmp_path: Path) -> None:

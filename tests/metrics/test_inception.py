@@ -84,7 +84,7 @@ def test_neither_batches_nor_autocast_change_features(
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = network(images[:3], advanced.append)
     np.testing.assert_allclose(found, features[:3], atol=1e-4)
-    assert advanced == [2, 1] and network(images[:0]).shape == (0, Inception.size)
+    assert advanced == [2, 1]
 
 
 def test_full_float32_is_undone_on_errors() -> None:

@@ -37,9 +37,9 @@ def device(request: pytest.FixtureRequest) -> torch.device:
     return torch.device(request.param)
 
 
-def maps(*rows: list[int]) -> NDArray[np.int64]:
+def maps(*rows: list[int]) -> Tensor:
     """Each list is one image of a single row of pixels."""
-    return np.array(rows)[:, None, :]
+    return torch.tensor(rows)[:, None, :]
 
 
 def pairs(
@@ -121,7 +121,7 @@ def test_covering_by_hand(
     mean: F,
     scaled: F,
 ) -> None:
-    one, other = (torch.tensor(maps(labels), device=device) for labels in (true, predicted))
+    one, other = (maps(labels).to(device) for labels in (true, predicted))
     covering = msc_fg(one, other, background)
     assert covering.mean.item() == pytest.approx(float(mean), abs=1e-15)
     assert covering.scaled.item() == pytest.approx(float(scaled), abs=1e-15)
@@ -143,7 +143,7 @@ def test_covering_by_hand(
 def test_iou_of_the_matching_by_hand(
     device: torch.device, true: list[int], predicted: list[int], background: int, expected: F
 ) -> None:
-    one, other = (torch.tensor(maps(labels), device=device) for labels in (true, predicted))
+    one, other = (maps(labels).to(device) for labels in (true, predicted))
     assert mean_iou(one, other, background).item() == pytest.approx(float(expected), abs=1e-15)
 
 
@@ -162,19 +162,23 @@ def test_iou_and_best_overlap_equal_scikit_learn(instances: int, slots: int) -> 
         orders = itertools.permutations(range(padded.shape[1]), len(objects))
         matched.append(max(padded[range(len(objects)), order].mean() for order in orders))
         best.append(np.max(iou, axis=1).mean())
-    np.testing.assert_allclose(mean_iou(true, predicted), matched, rtol=1e-12)
-    np.testing.assert_allclose(msc_fg(true, predicted).mean, best, rtol=1e-12)
+    both = torch.tensor(true), torch.tensor(predicted)
+    np.testing.assert_allclose(mean_iou(*both), matched, rtol=1e-12)
+    np.testing.assert_allclose(msc_fg(*both).mean, best, rtol=1e-12)
 
 
 def test_used_slots_by_hand(device: torch.device) -> None:
     """Of 2,000 px a used slot has 2 or more; where 1,750 of them are void, one is enough."""
-    true = torch.zeros(2, 40, 50, dtype=torch.uint8)
+    nothing, true = torch.zeros(2, 2, 40, 50, dtype=torch.uint8)
     predicted = torch.zeros(2, 40, 50, dtype=torch.uint8, device=device)
     predicted[:, 0, :2], predicted[:, 1, 0], predicted[:, 30] = 1, 2, 4
     true[1, 5:] = 255
-    assert count_slots(predicted).tolist() == [3, 3]
+    assert count_slots(predicted, nothing).tolist() == [3, 3]
     assert count_slots(predicted, true, void=255).tolist() == [3, 3]  # 0, 1, 4; 0, 1, 2
-    assert count_slots(predicted[:, 1:6]).tolist() == [2, 2]  # one of 250 px is more than 0.1 %
+    assert count_slots(predicted[:, 1:6], nothing[:, 1:6]).tolist() == [
+        2,
+        2,
+    ]  # one of 250 px is more than 0.1 %
 
 
 def test_confusion_of_objects_and_slots() -> None:
@@ -185,11 +189,9 @@ def test_confusion_of_objects_and_slots() -> None:
 def test_void_pixels_count_nowhere(device: torch.device) -> None:
     """As if an image had no such pixels, neither in an instance nor in a segment that covers it."""
     true, predicted = maps([0, 1, 1, 2, 2], [0, 1, 1, 1, 0]), maps([5, 5, 6, 7, 7], [5, 5, 6, 6, 5])
-    rim = np.array([255, 255, 255])[None, None].repeat(2, axis=0)
-    covered = np.array([5, 6, 7])[None, None].repeat(2, axis=0)
+    rim, covered = maps([255] * 3, [255] * 3), maps([5, 6, 7], [5, 6, 7])
     true_void, predicted_void = (
-        torch.tensor(np.concatenate(pair, axis=2), device=device)
-        for pair in ((true, rim), (predicted, covered))
+        torch.cat(pair, dim=2).to(device) for pair in ((true, rim), (predicted, covered))
     )
     assert ari_fg(true_void, predicted_void, void=255).tolist() == ari_fg(true, predicted).tolist()
     for void, without in zip(
@@ -215,24 +217,10 @@ def test_neither_batches_nor_chunks_change_a_score(device: torch.device) -> None
     assert whole.shape == (3, 600) and whole.isnan().sum() == 3 * 12
     parts = [scores(*some) for some in zip(true.split(37), predicted.split(37), strict=True)]
     torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=1e-14, equal_nan=True)
-    assert scores(true[:0], predicted[:0]).shape == (3, 0)
-
-
-def test_any_kind_of_labels() -> None:
-    arrays = pairs()
-    expected = scores(*map(torch.tensor, arrays))
-    for kind in ("uint8", "uint16", "int32"):
-        true, predicted = (labels.astype(kind) for labels in arrays)
-        true.setflags(write=False)
-        assert torch.equal(scores(true, predicted), expected)
-        assert torch.equal(scores(torch.tensor(true), torch.tensor(arrays[1])), expected)
-    assert torch.equal(scores(arrays[0][:, ::-1], arrays[1][:, ::-1]), expected)
-    true, predicted = (torch.tensor(labels) > 3 for labels in arrays)
-    assert torch.equal(scores(true, predicted), scores(true.long(), predicted.long()))
 
 
 def test_strongest_slot_of_soft_masks(device: torch.device) -> None:
-    masks = np.array([[[[0.2, 0.6]], [[0.8, 0.4]]]])
+    masks = torch.tensor([[[[0.2, 0.6]], [[0.8, 0.4]]]])
     assert labels_of(masks).tolist() == [[[1, 0]]]
     equal = torch.zeros(5, 32, 8, 8, device=device)
     equal[:, 3:] = 0.5
@@ -240,19 +228,10 @@ def test_strongest_slot_of_soft_masks(device: torch.device) -> None:
     assert labels_of(equal[:0]).shape == (0, 8, 8)
 
 
-@pytest.mark.parametrize(
-    ("true", "predicted"),
-    [
-        (np.zeros((1, 2, 2), int), np.zeros((1, 2, 3), int)),
-        (torch.zeros(1, 2, 2), torch.zeros(1, 2, 2, dtype=torch.uint8)),
-        (maps([-1, 1, 1]), maps([0, 1, 1])),
-        (maps([0, 1, 1]), maps([0, -2, 1])),
-    ],
-)
-def test_maps_that_are_no_segmentations(true: Tensor, predicted: Tensor) -> None:
+def test_maps_of_different_shapes() -> None:
     for score in (ari_fg, msc_fg):
         with pytest.raises(ValueError):
-            score(true, predicted)
+            score(torch.zeros(1, 2, 2, dtype=int), torch.zeros(1, 2, 3, dtype=int))
 
 
 # The bound ----------------------------------------------------------------------------------

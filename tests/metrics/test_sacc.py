@@ -55,7 +55,6 @@ def test_cohen_by_hand() -> None:
     assert cohen_kappa(["y", "n", "u"], ["y", "n", "u"]) == pytest.approx(1)
     assert cohen_kappa(["y", "n"], ["n", "y"]) == pytest.approx(-1)
     assert cohen_kappa(["y", "y"], ["y", "y"]) is None  # a single verdict
-    assert cohen_kappa([], []) is None
 
 
 def test_fleiss_by_hand() -> None:
@@ -63,7 +62,4 @@ def test_fleiss_by_hand() -> None:
     # by chance (4/9)^2 + (5/9)^2.
     kappa = fleiss_kappa([[3, 0], [0, 3], [1, 2]])
     assert kappa == pytest.approx((7 / 9 - 41 / 81) / (1 - 41 / 81))
-    assert fleiss_kappa([]) is None and fleiss_kappa([[3, 0], [3, 0]]) is None
-    for counts in ([[3, 0], [2, 0]], [[1, 0], [0, 1]]):
-        with pytest.raises(ValueError):
-            fleiss_kappa(counts)
+    assert fleiss_kappa([[3, 0], [3, 0]]) is None

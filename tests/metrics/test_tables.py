@@ -16,7 +16,6 @@ from sri_cli.metrics.tables import (
     footnotes,
     number,
     paper_tables,
-    published_names,
     published_steps,
     published_tables,
     table_rows,
@@ -67,7 +66,7 @@ def test_published_figures() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", sorted({recipe for table in (1, 2, 3, 4) for recipe in published_names(table)})
+    "name", sorted({recipe for table in published_tables() for recipe in table.recipes.values()})
 )
 def test_recipes_are_shipped_with_the_papers_steps_and_sizes(name: str) -> None:
     assert name in recipe_names()

@@ -114,7 +114,7 @@ def test_masks_layers_and_latents_are_of_the_same_scene(
     one = encode_images(trained.model, pixels, [0], seed=2)
     assert np.array_equal(one.masks.argmax(dim=1)[0].numpy(), stored[0])
     truth = [Resizing(32).labels(np.asarray(Image.open(photos / f"masks/{n}.png"))) for n in "ab"]
-    expected = ari_fg(np.stack(truth), np.stack(stored[:2])).nanmean()
+    expected = ari_fg(*map(torch.from_numpy, (np.stack(truth), np.stack(stored[:2])))).nanmean()
     assert record["scores"]["ari_fg"]["value"] == pytest.approx(float(expected))
 
 

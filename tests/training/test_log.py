@@ -11,7 +11,7 @@ import pytest
 from sri_cli.config.load import load_recipe
 from sri_cli.strict_json import to_json
 from sri_cli.training.divergence import DivergenceDetector, likely_cause
-from sri_cli.training.log import RunLog, read_log
+from sri_cli.training.log import RunLog, read_log, train_seconds
 
 
 def test_records_come_back_and_what_is_not_finite_is_null(tmp_path: Path) -> None:
@@ -107,6 +107,12 @@ def test_lines_without_a_record_are_skipped_wherever_they_stand(
     assert capsys.readouterr().err.count("Note:") == 1  # once, though read twice
     RunLog(tmp_path).drop_after(3)
     assert [json.loads(line) for line in path.read_text().splitlines()] == expected
+
+
+def test_training_time_up_to_a_step() -> None:
+    log = [{"step": 10, "images_per_second": 2.0}, {"step": 30, "images_per_second": 4.0}]
+    assert train_seconds(log, 6, 20) == 10 * 6 / 2 + 10 * 6 / 4
+    assert train_seconds(log, 6) == 10 * 6 / 2 + 20 * 6 / 4 and train_seconds([], 6) == 0
 
 
 def test_json_holds_no_nan_at_any_depth() -> None:

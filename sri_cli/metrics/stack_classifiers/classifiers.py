@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -141,7 +140,7 @@ class StackFeatures:
             features: Features = self.network.features(to_tensor(some, self.device)).cpu().numpy()
             return features
 
-        return in_batches(compute, images, BATCH, self.device, advance, (self.size,))
+        return in_batches(compute, images, BATCH, self.device, advance)
 
     def shapes(self, features: Features) -> NDArray[np.float32]:
         """Probabilities [N,P,3] of box, cylinder and ball by position from the bottom, 0 above the
@@ -168,51 +167,32 @@ class Rates(NamedTuple):
     flawed: int
 
 
-@dataclass(frozen=True)
 class Judge:
-    """The network that finds flaws in stacks, its error rates, and its weights' SHA-256."""
+    """The network that finds flaws in stacks, and its error rates by `kind_of` the images."""
 
-    network: StackNet
-    rates: dict[str, Rates]  # by `kind_of` the images
-    digest: str
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.device = device or torch.device("cpu")
+        self.network = open_shipped("touching", self.device)
+        self.digest = SHIPPED["touching"]
+        facts = json.loads(resources.files(PACKAGE).joinpath("touching.json").read_text("utf-8"))
+        self.rates = {name: Rates(**counts) for name, counts in facts["rates"].items()}
 
     def plausible(
         self, images: Images, advance: Advance = lambda done: None
     ) -> NDArray[np.float32]:
         """Probability [N] that all blocks of the stack touch."""
-        device = next(self.network.parameters()).device
 
         def compute(some: Images) -> NDArray[np.float32]:
-            logits = self.network(to_tensor(some, device))["plausible"]
+            logits = self.network(to_tensor(some, self.device))["plausible"]
             probability: NDArray[np.float32] = logits.float().softmax(1)[:, 1].cpu().numpy()
             return probability
 
-        return in_batches(compute, images, BATCH, device, advance, ())
-
-    def estimate(self, probability: NDArray[np.float32], side: int, demo: bool) -> dict[str, Any]:
-        """Estimated S-Acc in [0,1] with its 95 % interval.
-
-        Args:
-            probability: [N] from `plausible`.
-            side: Image side in pixels.
-            demo: Whether the images should look like the demo's towers, near and on a plain floor.
-        """
-        accepted = int((probability > 0.5).sum())
-        rates = self.rates[kind_of(demo, side)]
-        value, low, high = corrected_share(accepted, len(probability), rates)
-        return {"value": value, "low": low, "high": high, "accepted": accepted}
+        return in_batches(compute, images, BATCH, self.device, advance)
 
 
 def kind_of(demo: bool, side: int) -> str:
     """Key of the error rates for images of a look and a size."""
     return f"{'demo' if demo else 'original'}-{COARSE if side <= COARSE else SIDE}"
-
-
-def open_judge(device: torch.device | str = "cpu") -> Judge:
-    """The shipped judge."""
-    facts = json.loads(resources.files(PACKAGE).joinpath("touching.json").read_text("utf-8"))
-    rates = {name: Rates(**counts) for name, counts in facts["rates"].items()}
-    return Judge(open_shipped("touching", device), rates, SHIPPED["touching"])
 
 
 def corrected_share(accepted: int, count: int, rates: Rates) -> tuple[float, float, float]:
