@@ -23,8 +23,9 @@ from torch import Tensor
 from sri_cli import console
 from sri_cli.config.schema import Recipe
 from sri_cli.data.dataset import DataFile
+from sri_cli.data.summary import find_files
 from sri_cli.data.torch_dataset import ImageDataset as ImageDataset
-from sri_cli.data.torch_dataset import OpenedData, find_data_file
+from sri_cli.data.torch_dataset import OpenedData
 from sri_cli.errors import SriError
 from sri_cli.generation.edit import SourceScene, exchange, reimagine, remove, repeat
 from sri_cli.generation.encode import Encoding, encode_images
@@ -317,8 +318,13 @@ def open_data(
     Raises:
         SriError: there is no such file, or it is damaged.
     """
-    workspace = _workspace(data_root, None)
-    return OpenedData(DataFile(find_data_file(workspace, os.fspath(name_or_file), size)))
+    files = find_files(_workspace(data_root, None), os.fspath(name_or_file), size)
+    if len(files) > 1:
+        raise SriError(
+            f"{name_or_file} is prepared in several sizes: {', '.join(map(str, files))}",
+            "name one: size=PX",
+        )
+    return OpenedData(DataFile(files[0]))
 
 
 def evaluate(

@@ -68,6 +68,13 @@ def splits(_: Context, __: Parameter, text: str) -> list[CompletionItem]:
     return _items(("train", "val", "test"), text, None)
 
 
+def trackers(_: Context, __: Parameter, text: str) -> list[CompletionItem]:
+    """What `sri train --tracker` takes."""
+    from sri_cli.training.trackers import NONE, TRACKERS
+
+    return _items((*TRACKERS, NONE), text, None)
+
+
 def _items(names: Iterable[str], text: str, otherwise: str | None) -> list[CompletionItem]:
     """The names that begin with `text`; without any the shell's own files ("file", "dir")."""
     found = [CompletionItem(name) for name in names if name.startswith(text)]

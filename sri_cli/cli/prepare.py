@@ -31,7 +31,9 @@ LABEL = click.IntRange(0, 255)
 class DataSets(click.Group):
     """The data sets as subcommands; an unknown name is reported as a data set."""
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if ctx.resilient_parsing:  # the shell completes a line with a misspelt data set
+            return self.commands.get(cmd_name)
         if cmd_name == "demo-towers":
             raise SriError(
                 f"{cmd_name} is a preset of shapestacks", "sri prepare shapestacks --preset demo"
@@ -319,8 +321,7 @@ def folder(workspace: Workspace, directory: Path, **options: Any) -> None:
 
     output = {key: options.pop(key) for key in OUTPUT}
     options["masks"] = mask_names(options)
-    source = FolderSource(directory, FolderOptions(**options), output["workers"])
-    make(workspace, source, **output)
+    make(workspace, FolderSource(directory, FolderOptions(**options)), **output)
 
 
 def make(

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     "trackers",
     multiple=True,
     metavar="NAME",
+    shell_complete=completion.trackers,
     show_default="those in SRI_TRACKER, or tensorboard where it is installed",
     help="tensorboard, mlflow, wandb or csv, or none; repeat for several.",
 )

@@ -63,41 +63,22 @@ class DataFile:
             with self.reading("its attributes"):
                 self.attrs = read_attrs(file)
             self._check_attrs()
+            with self.reading("its attributes"):
+                self.name = str(self.attrs["name"])  # as in `sri train --data NAME`
+                self.size = int(self.attrs["size"])  # height and width of the images in pixels
+                self.source = str(self.attrs["source"])  # original, mirror, simulated or folder
+                self.background_labels = int(self.attrs["background_labels"])  # from label 0
+                void = self.attrs.get("void_label")  # of pixels that count nowhere
+                self.void_label = None if void is None else int(void)
             with self.reading("its images"):
                 self.counts = self._read_counts(file)
                 self._offsets = {name: self._check_split(file, name) for name in self.splits}
                 self._masked = {name for name in self.splits if "masks" in file[name]}
 
     @property
-    def name(self) -> str:
-        """The data set's name, as in `sri train --data NAME`."""
-        return str(self.attrs["name"])
-
-    @property
-    def size(self) -> int:
-        """Height and width of the images in pixels."""
-        return int(self.attrs["size"])
-
-    @property
-    def source(self) -> str:
-        """original, mirror, simulated or folder."""
-        return str(self.attrs["source"])
-
-    @property
-    def background_labels(self) -> int:
-        """How many mask labels, from 0, are background."""
-        return int(self.attrs["background_labels"])
-
-    @property
     def splits(self) -> list[str]:
         """The splits that have images."""
         return [name for name in SPLITS if self.counts[name]]
-
-    @property
-    def void_label(self) -> int | None:
-        """The mask label of pixels that count nowhere, if there is one."""
-        void = self.attrs.get("void_label")
-        return None if void is None else int(void)
 
     def num_lossy(self, split: str) -> int:
         """How many images of a split were made from JPEG or other lossy files, as far as known."""
@@ -198,7 +179,7 @@ class DataFile:
         if arguments is None:
             hint = "make it again with the command that made it, and --force"
         else:
-            usual = Path("data") / f"{self.name}-{self.size}.h5"
+            usual = Path("data") / f"{self.attrs['name']}-{self.attrs['size']}.h5"
             out = "" if self.path == usual else f" --out {shlex.quote(str(self.path))}"
             file = self.attrs["parameters"].get("file")
             whose = f" from {file}" if file else ""
@@ -317,7 +298,7 @@ def prepare_arguments(attrs: Mapping[str, Any]) -> str | None:
     DIR and FILE stand for paths, which a file does not store. None when they are unknown.
     """
     name, size, parameters = (attrs.get(key) for key in ("name", "size", "parameters"))
-    if not isinstance(parameters, dict):
+    if size is None or not isinstance(parameters, dict):
         return None
     from_files = "scenarios_sha256" in parameters  # of ShapeStacks
     split = parameters.get("split", "default")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shlex
 import signal
 import threading
 from collections import deque
@@ -41,7 +40,7 @@ def parallel_map(
         return
     # Spawned, not forked: a forked process could inherit a lock that a thread holds.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(make,))
     waiting: deque[tuple[list[Key], Future[list[Result]]]] = deque()
     try:
         while True:
@@ -49,7 +48,7 @@ def parallel_map(
                 task = list(islice(source, items_per_task))
                 if not task:
                     break
-                work = _submit(pool, make, [item for _, item in task])
+                work = _submit(pool, [item for _, item in task])
                 waiting.append(([key for key, _ in task], work))
             if not waiting:
                 return
@@ -61,36 +60,32 @@ def parallel_map(
 
 def worker_killed(command: str) -> SriFailure:
     """The failure to raise for a BrokenProcessPool; `command` is what the user typed."""
-    words, kept = shlex.split(command), []
-    while words:
-        word = words.pop(0)
-        if word == "--workers":
-            del words[:1]
-        elif not word.startswith("--workers="):
-            kept.append(word)
     return SriFailure(
         "a worker process was killed, perhaps because memory ran out",
-        f"resume with fewer workers: {shlex.join([*kept, '--workers', '1'])}",
+        f"free memory, or let `sri prepare` use --workers 1; resume with: {command}",
     )
 
 
-def _submit(
-    pool: ProcessPoolExecutor, make: Callable[[Any], Result], items: Sequence[Any]
-) -> Future[list[Result]]:
+def _submit(pool: ProcessPoolExecutor, items: Sequence[Any]) -> Future[list[Any]]:
     """Workers started here ignore Ctrl-C (they inherit the signal mask): the parent handles it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return pool.submit(_make_all, make, items)
+        return pool.submit(_make_all, items)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _make_all(make: Callable[[Any], Result], items: Sequence[Any]) -> list[Result]:
-    return [make(item) for item in items]
+_make: Callable[[Any], Any]  # of this worker
 
 
-def _end_with_parent() -> None:
-    """In the worker: exit when the parent is gone, even if it was killed."""
+def _make_all(items: Sequence[Any]) -> list[Any]:
+    return [_make(item) for item in items]
+
+
+def _start(make: Callable[[Any], Any]) -> None:
+    """In the worker: keep `make`; exit when the parent is gone, even if it was killed."""
+    global _make
+    _make = make
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

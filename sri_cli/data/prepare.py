@@ -10,8 +10,9 @@ import time
 from collections.abc import Iterable
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from sri_cli.console import Progress, counted
 from sri_cli.cores import available_cores
 from sri_cli.data.dataset import SPLITS, DataFile
 from sri_cli.data.parallel import parallel_map, worker_killed
-from sri_cli.data.source import TASK_ROWS, Scenario, Source, Survey
+from sri_cli.data.source import TASK_ROWS, Scenario, Source
 from sri_cli.data.writer import DataFileWriter, Header
 from sri_cli.errors import Interrupted, SriError
 from sri_cli.signals import stop_on_signal
@@ -71,9 +72,10 @@ def prepare(
     began = time.monotonic()
     workers = workers or source.max_workers or available_cores()
     try:
-        source.fetch(workers, command)
-        survey = source.survey()
-    except KeyboardInterrupt:  # SIGTERM raises it, too
+        with stop_on_signal() as stop:
+            stop.at_once = True  # what was read or written so far needs no finishing
+            header, plan = source.survey(workers)
+    except KeyboardInterrupt:
         raise Interrupted(
             f"Stopped while reading the source of {source.header.name}.",
             f"Resume with: {command}",
@@ -81,32 +83,24 @@ def prepare(
     except BrokenProcessPool as error:
         raise worker_killed(command) from error
     needed = ("test",) if source.test_only else SPLITS
-    empty = [split for split in needed if not survey.counts[split]]
+    empty = [split for split in needed if not header.counts[split]]
     if empty:
         raise SriError(
             f"{source.header.name}: no images for {' and '.join(empty)}",
             f"{', '.join(needed)} need at least one image each: add data, or change --scenes,"
             " --val-scenes and --test-scenes",
         )
-    header = replace(
-        source.header,
-        counts=survey.counts,
-        skipped=survey.skipped,
-        scene_rule=survey.scene_rule,
-        notes=survey.notes,
-        lossy=survey.lossy,
-    )
-    total = sum(survey.counts.values())
+    total = sum(header.counts.values())
     with (
         Progress(total, 0, f"prepare {header.name}", "image") as progress,
         DataFileWriter(path, header) as writer,
     ):
         done = sum(writer.rows.values())
         progress.start_at(done)
-        for note in survey.notes:
+        for note in header.notes:
             progress.note(f"Note: {note}")
         progress.note(opening(source, writer, workers))
-        write_missing(source, survey, Buffer(writer, progress), workers, command)
+        write_missing(source, plan, Buffer(writer, progress), workers, command)
         writer.finish()
     return Prepared(DataFile(path), total - done, done, time.monotonic() - began)
 
@@ -140,11 +134,9 @@ def differences(data: DataFile, header: Header) -> list[str]:
     ]
 
 
-def write_missing(
-    source: Source, survey: Survey, buffer: Buffer, workers: int, command: str
-) -> None:
+def write_missing(source: Source, plan: Any, buffer: Buffer, workers: int, command: str) -> None:
     """Make and append the scenes that are missing."""
-    items = source.items(survey, buffer.writer.rows)
+    items = source.items(plan, buffer.writer.rows)
     task = source.items_per_task or max(1, TASK_ROWS // source.views)
     with (
         stop_on_signal() as stop,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -44,29 +44,8 @@ class Scenario:
     discarded: int = 0
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What a source holds.
-
-    counts: images by split; skipped: files that cannot be read; scene_rule: how images were
-    grouped into scenes, where the source does not say; plan: whatever `Source.items` needs; notes:
-    sentences for the user, which the file keeps; lossy: images from lossy files by split.
-    """
-
-    counts: Rows
-    skipped: tuple[str, ...] = ()
-    scene_rule: str = ""
-    plan: Any = None
-    notes: tuple[str, ...] = ()
-    lossy: Rows = field(default_factory=dict)
-
-
 class Source(ABC):
-    """A data set that can be made into a data file.
-
-    A source is pickled for the worker processes: it holds settings and paths, and leaves what it
-    reads to `Survey.plan`.
-    """
+    """A data set that can be made into a data file; it is pickled, once for each worker."""
 
     header: Header  # without the counts and all else that the survey finds
     views: int = 1  # images of one scene
@@ -74,18 +53,15 @@ class Source(ABC):
     items_per_task: int | None = None  # sent to a worker at once; None: enough for TASK_ROWS
     max_workers: int | None = None  # more do not help; None: one per core
 
-    def fetch(self, workers: int, command: str) -> None:  # noqa: B027
-        """Download or write the files to read, unless they exist. Nothing by default.
+    @abstractmethod
+    def survey(self, workers: int) -> tuple[Header, Any]:
+        """Get the files that are missing, and count the images; SriError for anything wrong.
 
-        `command` is what the user typed, for hints.
+        Returns the complete header, and the plan: whatever `items` needs.
         """
 
     @abstractmethod
-    def survey(self) -> Survey:
-        """Count the images; SriError for anything wrong with the source."""
-
-    @abstractmethod
-    def items(self, survey: Survey, rows: Rows) -> Iterable[tuple[str, Any]]:
+    def items(self, plan: Any, rows: Rows) -> Iterable[tuple[str, Any]]:
         """(split, item) of each scene missing after `rows`, always in the same order.
 
         Items are small and picklable: an index, a path, a decoded image. Splits may be mixed.
@@ -109,10 +85,11 @@ class Simulation(Source):
         """`scenes`: their number in each split."""
         self.header, self.scenes, self.views, self.simulate = header, scenes, views, simulate
 
-    def survey(self) -> Survey:
-        return Survey({split: self.scenes[split] * self.views for split in SPLITS})
+    def survey(self, workers: int) -> tuple[Header, None]:
+        counts = {split: self.scenes[split] * self.views for split in SPLITS}
+        return replace(self.header, counts=counts), None
 
-    def items(self, survey: Survey, rows: Rows) -> Iterator[tuple[str, int]]:
+    def items(self, plan: None, rows: Rows) -> Iterator[tuple[str, int]]:
         for split in SPLITS:
             for index in range(rows[split] // self.views, self.scenes[split]):
                 yield split, FIRST_SCENARIO[split] + index

@@ -21,7 +21,7 @@ from sri_cli.console import Progress, counted, format_table
 from sri_cli.data.dataset import SPLITS, DataFile, Split, as_python
 from sri_cli.data.suggest import suggestions
 from sri_cli.data.writer import MASK_CHUNK_BYTES
-from sri_cli.errors import SriError, did_you_mean
+from sri_cli.errors import SriError
 from sri_cli.run import Workspace, is_path
 
 HEADER = ("FILE", "DATA SET", "SOURCE", "SIZE", "TRAIN", "VAL", "TEST", "MASKS", "SEED", "MB")
@@ -79,23 +79,15 @@ def progress_of(path: Path) -> str:
 
 def find_files(workspace: Workspace, name_or_file: str, size: int | None) -> list[Path]:
     """The file, or all files of a data set (or that of one size); SriError when there is none."""
-    if is_path(name_or_file):
-        if size is not None:
-            raise SriError(
-                f"--size {size} selects among the files of a data set; {name_or_file} is one file",
-                "leave it out, or name a data set",
-            )
-        return [workspace.find_data(name_or_file, 0)]
-    files, named = workspace.data_files(), workspace.data_root / f"{name_or_file}.h5"
-    if name_or_file not in files and named.is_file():
-        return [named]
-    if name_or_file not in files:
-        near = did_you_mean(name_or_file, files)
-        hint = f"prepared: {', '.join(sorted(files))}" if files else "make one: sri prepare NAME"
-        raise SriError(f"no data file of {name_or_file} in {workspace.data_root}{near}", hint)
-    if size is None:
-        return list(files[name_or_file].values())
-    return [workspace.find_data(name_or_file, size)]
+    if is_path(name_or_file) and size is not None:
+        raise SriError(
+            f"the size {size} selects among the files of a data set; {name_or_file} is one file",
+            "leave it out, or name a data set",
+        )
+    sizes = workspace.data_files().get(name_or_file, {})
+    if size is None and sizes:
+        return list(sizes.values())
+    return [workspace.find_data(name_or_file, size or 64)]
 
 
 def check_intact(data: DataFile) -> None:

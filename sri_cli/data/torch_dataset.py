@@ -6,7 +6,6 @@ Axis legend: N images, H W rows and columns.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ import torch
 from torch.utils.data import Dataset
 
 from sri_cli.data.dataset import DataFile, Split
-from sri_cli.errors import SriError
-from sri_cli.run import Workspace, is_path
 
 MASK_CACHE_BYTES = 2**26  # of each process; masks are compressed in blocks of many images
 
@@ -69,49 +66,23 @@ class ImageDataset(Dataset[dict[str, Any]]):
         return self._opened[1][self.split_name]
 
 
-class OpenedData(Mapping[str, ImageDataset]):
+class OpenedData(dict[str, ImageDataset]):
     """The splits of a data file by name: train, val and test, as far as they have images.
 
     `file` says what the data are: name, size, source, background_labels, void_label, attrs.
     """
 
     def __init__(self, file: DataFile) -> None:
+        super().__init__((name, ImageDataset(file, name)) for name in file.splits)
         self.file = file
-        self._opened: dict[str, ImageDataset] = {}
 
-    def __getitem__(self, split: str) -> ImageDataset:
-        """Raises SriError for a split without images."""
-        if split not in self._opened:
-            self._opened[split] = ImageDataset(self.file, split)
-        return self._opened[split]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.file.splits)
-
-    def __len__(self) -> int:
-        return len(self.file.splits)
-
-    def __contains__(self, split: object) -> bool:
-        return split in self.file.splits
+    def __missing__(self, split: str) -> ImageDataset:
+        """Raises SriError: the split has no images."""
+        return ImageDataset(self.file, split)
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{len(self[name])} {name}" for name in self)
+        counts = ", ".join(f"{len(own)} {name}" for name, own in self.items())
         return f"OpenedData({str(self.file.path)!r}: {self.file.caption}, {counts})"
-
-
-def find_data_file(workspace: Workspace, name_or_file: str, size: int | None) -> Path:
-    """The file of a path or of a data set's name; the size chooses where it is in several.
-
-    Raises:
-        SriError: when there is none, or several.
-    """
-    sizes = workspace.data_files().get(name_or_file, {})
-    if size is None and not is_path(name_or_file) and len(sizes) > 1:
-        raise SriError(
-            f"{name_or_file} is prepared in several sizes: {', '.join(map(str, sizes))} px",
-            f"name one: size={min(sizes)}",
-        )
-    return workspace.find_data(name_or_file, size or next(iter(sizes), 64))
 
 
 def _as_item(value: Any) -> Any:

@@ -85,8 +85,7 @@ def segment_folder(
         SriError: for a folder without readable images, or an output folder that is not empty.
         SriFailure: if the disk refuses, or reconstructions are not finite.
     """
-    listing = list_images(images, masks or MaskNames())
-    entries, notes = listing.entries, list(listing.notes)
+    entries, notes = list_images(images, masks or MaskNames())
     resizing, how = resizing_of(trained, crop)
     record = record_of(
         [trained],

@@ -42,6 +42,7 @@ def test_verbs_and_options(here: Workspace) -> None:
     assert "--seed" in offered("sample --s") and "--num" in offered("sample --slots 3 --")
     assert offered("figure sam") == ["samples"] and offered("runs ls --sort si") == ["size"]
     assert "--data-root" in offered("misspelt --")  # no error
+    assert "--list" in offered("prepare misspelt --")
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,7 @@ def test_verbs_and_options(here: Workspace) -> None:
         ("train --recipe sri-mog si", ["size=small", "size=tiny"]),
         ("train sri-mog si", ["size=small", "size=tiny"]),
         ("train mine.y", ["(file)"]),
+        ("train --tracker m", ["mlflow"]),
         ("recipes show ", recipe_names()),
         ("bench train --recipe genesis-s", ["genesis-scene"]),
         ("study ", study_names()),

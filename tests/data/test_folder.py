@@ -40,7 +40,7 @@ def greys(count: int, masks: bool = False, folder: str = "mine") -> None:
 
 
 def made(folder: str = "mine", workers: int = 1, **options: Any) -> DataFile:
-    source = FolderSource(Path(folder), FolderOptions(size_px=8, **options), workers)
+    source = FolderSource(Path(folder), FolderOptions(size_px=8, **options))
     path = Path("data", f"{source.header.name}-8.h5")
     return prepare(source, path, workers=workers, force=True).data
 
@@ -299,7 +299,7 @@ def test_void_and_background_labels() -> None:
     facts = mask_facts(data)
     assert facts is not None and (facts.largest, facts.objects) == (7, {1: 6})
     assert "--void" not in data.attrs["notes"]
-    whole = FolderSource(Path("mine"), FolderOptions(size_px=16, void_label=255), 1)
+    whole = FolderSource(Path("mine"), FolderOptions(size_px=16, void_label=255))
     whole_data = prepare(whole, Path("whole-16.h5"), workers=1).data
     facts = mask_facts(whole_data)
     assert facts is not None and facts.objects == {1: 6}  # 7

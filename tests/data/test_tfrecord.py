@@ -54,9 +54,9 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "objects_room_train.tfrecords"
 
 
-def error_of(path: Path, expected: int | None = None) -> SriError:
+def error_of(path: Path) -> SriError:
     with pytest.raises(SriError) as caught:
-        list(read_records(path, expected=expected))
+        list(read_records(path))
     assert caught.value.hint and str(path) in caught.value.message
     return caught.value
 
@@ -93,8 +93,7 @@ def test_memory_is_constant(path: Path) -> None:
 @pytest.mark.parametrize("compress", [gzip.compress, bytes], ids=["gzip", "plain"])
 def test_a_truncated_file(path: Path, cut: int, good: int, compress: Callable) -> None:
     path.write_bytes(compress(WHOLE[:cut]))
-    message = error_of(path, expected=1000).message
-    assert f"record {good + 1}: {good} records" in message and f"{1000 - good:,} of" in message
+    assert f"record {good + 1}: {good} records" in error_of(path).message
 
 
 def test_a_truncated_gzip_stream(path: Path) -> None:

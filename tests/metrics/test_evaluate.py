@@ -408,7 +408,7 @@ def test_data_prepared_from_lossy_files_is_known(trained: TrainedRun, tmp_path: 
         Image.fromarray(image).save(tmp_path / "photos" / split / f"{i}.{ending}")
     file = tmp_path / "photos-32.h5"
     options = FolderOptions(size_px=32)
-    data = prepare(FolderSource(tmp_path / "photos", options, workers=1), file, workers=1).data
+    data = prepare(FolderSource(tmp_path / "photos", options), file, workers=1).data
     assert [data.num_lossy(split) for split in ("train", "val", "test")] == [0, 2, 3]
     records = evaluate_run(trained, ["elbo", "order"], str(file), num=3)
     warned = {m["metric"]: "lossy" in (m["warning"] or "") for m in records}

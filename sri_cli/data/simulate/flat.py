@@ -54,26 +54,16 @@ class Sprite(NamedTuple):
 
     def covers(self, side: int) -> NDArray[np.bool_]:
         """The pixels [S,S] whose centres are inside."""
-        covered = np.zeros((side, side), bool)
-        half = self.scale * HALF_SQUARE
-        left, top = (int((at - half * REACH) * side) for at in (self.x, self.y))
-        near = np.arange(int(2 * half * REACH * side) + 2)  # the sprite is within the image
-        x, y = (
-            ((near + first + 0.5) / side - at) / half
-            for first, at in ((left, self.x), (top, self.y))
-        )
+        centres, half = (np.arange(side) + 0.5) / side, self.scale * HALF_SQUARE
+        x, y = (centres - self.x) / half, ((centres - self.y) / half)[:, None]
         cos, sin = np.cos(self.orientation), np.sin(self.orientation)
-        u, v = x * cos + (y * sin)[:, None], (y * cos)[:, None] - x * sin
+        u, v = x * cos + y * sin, y * cos - x * sin
         if self.shape == SQUARE:
-            inside = np.maximum(np.abs(u), np.abs(v)) <= 1
-        elif self.shape == ELLIPSE:
-            inside = (u / 1.3) ** 2 + (v / 0.7) ** 2 <= 1
-        else:  # the heart is 2.28 wide and 2.24 high, its tip at v = 1.1
-            uu, w = u * u, 0.1 - v
-            inside = (uu + w * w - 1) ** 3 <= uu * w * w * w
-        window = covered[top : top + len(near), left : left + len(near)]
-        window[:] = inside[: len(window), : window.shape[1]]
-        return covered
+            return np.maximum(np.abs(u), np.abs(v)) <= 1
+        if self.shape == ELLIPSE:
+            return (u / 1.3) ** 2 + (v / 0.7) ** 2 <= 1
+        uu, w = u * u, 0.1 - v  # the heart is 2.28 wide and 2.24 high, its tip at v = 1.1
+        return (uu + w * w - 1) ** 3 <= uu * w * w * w
 
 
 def simulate_sprites(

@@ -3,10 +3,10 @@
 A *plausible* scene is a tower that stands on the floor and whose blocks all touch, whether it would
 stay upright or fall. Any other scene has one flaw, made so that the camera sees it:
 
-- floating: a block and all above it lifted; flaw size: the vertical gap, in metres
-- gapped: the same moved aside, off the block below; the horizontal gap, in metres
-- interpenetrating: the same sunk into the block below; share of the block's height, 0.3 to 0.6
-- missing-base: the lowest block or two removed; how high the others hang, in metres
+- floating: a block and all above it lifted
+- gapped: the same moved aside, off the block below
+- interpenetrating: the same sunk into the block below, by 0.3 to 0.6 of its height
+- missing-base: the lowest block or two removed
 
 Flaws are sized in pixels of an image of 64: from MIN_FLAW_PX, just visible, to MAX_FLAW_PX, small
 ones more often. At the distance of the axis a pixel is 0.12 to 0.13 m in images of the original
@@ -21,7 +21,7 @@ the towers; heights 2 to 6, or 2 and 3 of the demo. All blocks are completely in
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import mujoco
 import numpy as np
@@ -37,10 +37,8 @@ from sri_cli.data.simulate.stacking import (
     build_model,
     draw_blocks,
     draw_plan,
-    is_balanced,
     is_connected,
     outline,
-    overlap_m,
 )
 from sri_cli.data.simulate.towers import Stage, draw_stage, tower_factors
 from sri_cli.data.source import Scenario
@@ -67,31 +65,12 @@ _INSIDE_M = 0.03
 _CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
 
 
-@dataclass(frozen=True)
-class FlawedTower:
-    """A tower after a flaw was made: its blocks, the index `first` of the first block of the
-    original tower that is moved, or left, and the size of the flaw."""
+class FlawedTower(NamedTuple):
+    """A tower after a flaw was made: its blocks, and the index `first` of the first block of the
+    original tower that is moved, or left."""
 
     blocks: list[Block]
     first: int
-    size: float
-
-
-@dataclass(frozen=True)
-class LabelledTower(Scenario):
-    """One view of a plausible or flawed tower.
-
-    Masks label the blocks there are from 1, from the bottom. Factors are those of a tower, but vcom
-    and vpsf are -1; `stable` is that of statics for plausible scenes and -1 for all others.
-    """
-
-    flaw: str | None = None  # None: plausible
-    flaw_size: float = 0.0
-
-    @property
-    def plausible(self) -> bool:
-        """Whether it has no flaw."""
-        return self.flaw is None
 
 
 def flaw_of(index: int) -> str | None:
@@ -99,12 +78,12 @@ def flaw_of(index: int) -> str | None:
     return FLAWS[index // 2 % len(FLAWS)] if index % 2 else None
 
 
-def simulate_labelled_tower(
-    index: int, *, size_px: int, preset: Preset, seed: int
-) -> LabelledTower:
-    """Draw scene `index` until all of it is inside the image and its flaw is visible; render it.
+def simulate_labelled_tower(index: int, *, size_px: int, preset: Preset, seed: int) -> Scenario:
+    """Draw scene `index`, plausible or with `flaw_of(index)`, until all of it is inside the image
+    and its flaw is visible; render one view.
 
-    SriFailure when that never happens.
+    Masks label the blocks there are from 1, from the bottom. Factors are those of a tower, but
+    `stable`, vcom and vpsf are -1. SriFailure when no scene is visible.
     """
     rng = stream(seed, index, _STREAM)
     flaw = flaw_of(index)
@@ -112,15 +91,12 @@ def simulate_labelled_tower(
     model, data = _build(tower.blocks, stage)
     colours = [block.colour for block in tower.blocks]
     images, masks = stage.render(model, data, colours, size_px, soft=preset == "original")
-    stable = -1 if flaw else int(is_balanced(tower.blocks))
-    return LabelledTower(
+    return Scenario(
         name=f"{flaw or 'plausible'}-v={index}",
         images=images,
         masks=masks,
-        factors=tower_factors(tower.blocks, stage, stable, vcom=-1, vpsf=-1),
+        factors=tower_factors(tower.blocks, stage, stable=-1, vcom=-1, vpsf=-1),
         discarded=discarded,
-        flaw=flaw,
-        flaw_size=tower.size,
     )
 
 
@@ -175,7 +151,7 @@ def _draw_flaw(
 ) -> FlawedTower | None:
     """The tower with its flaw; None when the camera does not see what it should."""
     camera = stage.cameras[0]
-    tower = _MAKE[flaw](sound, camera, rng) if flaw else FlawedTower(sound, 0, 0.0)
+    tower = _MAKE[flaw](sound, camera, rng) if flaw else FlawedTower(sound, 0)
     if tower is None or not is_inside_image(tower.blocks, camera):
         return None
     if flaw:
@@ -214,7 +190,7 @@ def _draw_pixels(rng: np.random.Generator) -> float:
 
 
 def _float(blocks: list[Block], camera: Camera, rng: np.random.Generator) -> FlawedTower:
-    """Lift; the size is the vertical gap (m)."""
+    """Lift by a gap that is visible."""
     joint = _Joint(blocks, camera, rng)
     # Seen from above the lower block's far edge hides the gap, from below the upper's.
     pair = (joint.lower, joint.upper)
@@ -224,11 +200,11 @@ def _float(blocks: list[Block], camera: Camera, rng: np.random.Generator) -> Fla
     hidden += outline(far).reach(away)[0] + outline(near).reach(away)[0]
     visible = _draw_pixels(rng) * joint.pixel_m * np.hypot(1, joint.slope)
     gap = float(visible + max(0.0, hidden) * abs(joint.slope))
-    return FlawedTower(move_upper(blocks, joint.first, 0, 0, gap), joint.first, gap)
+    return FlawedTower(move_upper(blocks, joint.first, 0, 0, gap), joint.first)
 
 
 def _set_apart(blocks: list[Block], camera: Camera, rng: np.random.Generator) -> FlawedTower:
-    """Move aside, left or right in the image; the size is the horizontal gap (m)."""
+    """Move aside, left or right in the image."""
     joint = _Joint(blocks, camera, rng)
     lower, upper = joint.lower, joint.upper
     side = float(rng.choice([-1.0, 1.0])) * joint.right
@@ -237,21 +213,18 @@ def _set_apart(blocks: list[Block], camera: Camera, rng: np.random.Generator) ->
     offset = float(np.subtract(upper.position[:2], lower.position[:2]) @ side)
     visible = _draw_pixels(rng) * joint.pixel_m
     x, y = (visible + reach - offset) * (side + np.tan(turn) * joint.away)
-    moved = move_upper(blocks, joint.first, float(x), float(y), 0)
-    gap = -overlap_m(outline(lower), outline(moved[joint.first]))
-    return FlawedTower(moved, joint.first, gap)
+    return FlawedTower(move_upper(blocks, joint.first, float(x), float(y), 0), joint.first)
 
 
 def _sink(blocks: list[Block], camera: Camera, rng: np.random.Generator) -> FlawedTower | None:
-    """Sink; the size is the share of the upper block's height that is inside the lower.
+    """Sink.
 
     A block that is sunk completely looks like a lower block that rests: both must stick out of each
     other on the camera's side. Only a ball on top always shows that a part is missing.
     """
     joint = _Joint(blocks, camera, rng)
     lower, upper = joint.lower, joint.upper
-    share = float(rng.uniform(MIN_SUNK, MAX_SUNK))
-    depth = share * upper.height_m
+    depth = float(rng.uniform(MIN_SUNK, MAX_SUNK)) * upper.height_m
     if depth > 0.8 * lower.height_m:
         return None
     if upper.shape != SPHERE:
@@ -261,14 +234,13 @@ def _sink(blocks: list[Block], camera: Camera, rng: np.random.Generator) -> Flaw
         out = offset + outline(upper).reach(facing) - outline(lower).reach(facing)
         if out.max() < _STICK_OUT_M or -out.min() < _STICK_OUT_M:
             return None
-    return FlawedTower(move_upper(blocks, joint.first, 0, 0, -depth), joint.first, share)
+    return FlawedTower(move_upper(blocks, joint.first, 0, 0, -depth), joint.first)
 
 
 def _remove_base(blocks: list[Block], _: Camera, rng: np.random.Generator) -> FlawedTower:
-    """Remove the lowest block, or with equal chance the lowest two of four and more; the size is
-    how high the others hang (m)."""
+    """Remove the lowest block, or with equal chance the lowest two of four and more."""
     count = int(rng.integers(1, 3)) if len(blocks) > 3 else 1
-    return FlawedTower(blocks[count:], count, blocks[count - 1].top_m)
+    return FlawedTower(blocks[count:], count)
 
 
 _MAKE: dict[str, Callable[[list[Block], Camera, np.random.Generator], FlawedTower | None]] = {

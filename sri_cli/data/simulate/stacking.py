@@ -315,22 +315,3 @@ def is_connected(blocks: Sequence[Block], min_overlap_m: float) -> bool:
         if abs(upper.bottom_m - lower.top_m) > TOUCH_M or overlap < min_overlap:
             return False
     return True
-
-
-def is_balanced(blocks: Sequence[Block]) -> bool:
-    """Whether a connected tower would stand, by statics.
-
-    The centre of mass of everything above a block must lie inside the surface that carries it.
-    Nothing stands on a ball or a lying cylinder; on top they stay where they are.
-    """
-    mass, com = 0.0, np.zeros(2)
-    for lower, upper in zip(reversed(blocks[:-1]), reversed(blocks), strict=False):
-        com = (com * mass + np.array(upper.position[:2]) * upper.volume_m3) / (
-            mass + upper.volume_m3
-        )
-        mass += upper.volume_m3
-        point = Footprint((float(com[0]), float(com[1])), (0.0, 0.0))
-        surfaces = [contact_area(block) for block in (lower, upper) if block.is_flat]
-        if not lower.is_flat or any(overlap_m(point, surface) <= 0 for surface in surfaces):
-            return False
-    return True

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+import pkgutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import h5py
 
-from sri_cli.data.source import Options, Scenario, Simulation, Source
+from sri_cli.data.source import Options, Simulation, Source
 from sri_cli.data.sources.hdf5 import Hdf5Source
 from sri_cli.data.sources.published import SETS, VARIANTS
 from sri_cli.data.sources.shapestacks import OriginalFiles, RawTowers, find_root
@@ -24,12 +24,12 @@ from sri_cli.errors import SriError, did_you_mean
 class SimulatedSet:
     """A data set that can be simulated.
 
-    simulate: the module in data/simulate and its function that makes a scene; scenes: of train, val
-    and test by default; parameters: of that function; views: of a scene, None where it has no
-    camera.
+    simulate: the function that makes a scene, imported when needed, because MuJoCo is slow to load;
+    scenes: of train, val and test by default; parameters: of that function; views: of a scene, None
+    where it has no camera.
     """
 
-    simulate: tuple[str, str]
+    simulate: str
     size_px: int
     scenes: tuple[int, int, int] = (20_000, 1_000, 10_000)
     views: int | None = 1
@@ -37,17 +37,12 @@ class SimulatedSet:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     preprocessing: str = "none: rendered at this size"
 
-    def simulator(self) -> Callable[..., Scenario]:
-        """The function that makes a scene; imported when needed, because MuJoCo is slow to load."""
-        module, function = self.simulate
-        simulator: Callable[..., Scenario] = getattr(import_module(SIMULATE + module), function)
-        return simulator
 
-
-SIMULATE = "sri_cli.data.simulate."
-_TABLES, _SPRITES = ("tables", "simulate_table"), ("flat", "simulate_sprites")
-_TOWERS, _ROOMS = ("towers", "simulate_tower"), ("rooms", "simulate_room")
-_TETROMINOES = ("flat", "simulate_tetrominoes")
+_TOWERS = "sri_cli.data.simulate.towers:simulate_tower"
+_ROOMS = "sri_cli.data.simulate.rooms:simulate_room"
+_TABLES = "sri_cli.data.simulate.tables:simulate_table"
+_SPRITES = "sri_cli.data.simulate.flat:simulate_sprites"
+_TETROMINOES = "sri_cli.data.simulate.flat:simulate_tetrominoes"
 _DRAWN = "drawn at a multiple of {} px; resized (Pillow bilinear); masks nearest"
 # 10,000 test images are enough for FID, as are 16 views of 640 towers.
 SIMULATED = {
@@ -84,9 +79,8 @@ def simulated(name: str, options: Options) -> Simulation:
         parameters={**kind.parameters, **scenes, **views, **seed},
         preprocessing=kind.preprocessing,
     )
-    make = functools.partial(
-        kind.simulator(), size_px=header.size, **kind.parameters, **views, **seed
-    )
+    simulate = pkgutil.resolve_name(kind.simulate)
+    make = functools.partial(simulate, size_px=header.size, **kind.parameters, **views, **seed)
     return Simulation(header, scenes, views.get("views", 1), make)
 
 

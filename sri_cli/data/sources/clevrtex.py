@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from sri_cli.atomic import list_folder
 from sri_cli.data.dataset import SPLITS
 from sri_cli.data.image_files import Unreadable, decode_labels, image_files, read_upright
-from sri_cli.data.source import Options, Rows, Scenario, Source, Survey
+from sri_cli.data.source import Options, Rows, Scenario, Source
 from sri_cli.data.sources.published import VARIANTS, PositionSplit
 from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header
@@ -75,11 +75,7 @@ class ClevrTex(Source):
             preprocessing=self.resizing.describe(),
         )
 
-    def __getstate__(self) -> dict[str, object]:
-        """Workers need no list of the files: it would be sent with every task."""
-        return {"resizing": self.resizing, "described": self.described}
-
-    def survey(self) -> Survey:
+    def survey(self, workers: int) -> tuple[Header, dict[str, list[Path]]]:
         """Check that every image has its mask, and that all have a description or none."""
         self.described = self.images[0].with_suffix(".json").exists()
         check_beside(self.images, mask_of)
@@ -91,11 +87,11 @@ class ClevrTex(Source):
             plan[split].append(image)
         counts = {split: len(images) for split, images in plan.items()}
         self.split.check(self.folder, len(self.images), counts)
-        return Survey(counts, plan=plan)
+        return replace(self.header, counts=counts), plan
 
-    def items(self, survey: Survey, rows: Rows) -> Iterator[tuple[str, Path]]:
+    def items(self, plan: dict[str, list[Path]], rows: Rows) -> Iterator[tuple[str, Path]]:
         for split in SPLITS:
-            for image in survey.plan[split][rows[split] :]:
+            for image in plan[split][rows[split] :]:
                 yield split, image
 
     def make(self, item: Path) -> Scenario:

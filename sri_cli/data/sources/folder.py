@@ -22,13 +22,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
+from scipy.spatial.distance import cdist
 
 from sri_cli.console import Progress, counted
 from sri_cli.cores import available_cores
 from sri_cli.data.dataset import SPLITS
 from sri_cli.data.image_files import Pixels, Unreadable, is_lossy
 from sri_cli.data.parallel import parallel_map
-from sri_cli.data.source import Options, Rows, Scenario, Source, Survey, sixth
+from sri_cli.data.source import Options, Rows, Scenario, Source, sixth
 from sri_cli.data.sources.listing import Entry, MaskNames, list_images
 from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header
@@ -136,13 +137,12 @@ class FolderSource(Source):
 
     items_per_task = FILES_PER_TASK
 
-    def __init__(self, folder: Path, options: FolderOptions, workers: int | None = None) -> None:
+    def __init__(self, folder: Path, options: FolderOptions) -> None:
         options.check()
         self.folder, self.options = folder, options
         self.resizing = Resizing(options.size_px or DEFAULT_PX, centre=options.crop)
         name = _name_of(folder, options)
-        listing = list_images(folder, options.masks)
-        entries, self.notes = listing.entries, listing.notes
+        entries, self.notes = list_images(folder, options.masks)
         self.is_split = has_splits(folder, entries, options.test_only)
         self.test_only = options.test_only or {entry.split for entry in entries} == {"test"}
         if self.test_only:
@@ -158,7 +158,6 @@ class FolderSource(Source):
         # Few masks are for evaluation; where most images have one, the others lack it.
         self.by_masks = not self.is_split and 0 < masked < len(self.entries) / 2
         self.max_workers = min(available_cores(), 1 + len(self.entries) // FILES_PER_WORKER)
-        self.survey_workers = workers or self.max_workers
         self.header = Header(
             name=name,
             size=self.resizing.size,
@@ -168,10 +167,6 @@ class FolderSource(Source):
             preprocessing=f"upright by EXIF; transparency over black; {self.resizing.describe()}",
             void_label=options.stored_void,
         )
-
-    def __getstate__(self) -> dict[str, object]:
-        """Workers need no list of the files: it would be sent with every task."""
-        return {"resizing": self.resizing, "options": self.options}
 
     def _parameters(self) -> dict[str, object]:
         """The files by path and size in bytes, and the options.
@@ -207,7 +202,7 @@ class FolderSource(Source):
             **{key: value for key, value in more.items() if value is not None},
         }
 
-    def survey(self) -> Survey:
+    def survey(self, workers: int) -> tuple[Header, Mapping[str, list[Entry]]]:
         """Decode every file once and split the usable ones."""
         entries, notes = list(self.entries), list(self.notes)
         if self.num_outside:
@@ -220,7 +215,7 @@ class FolderSource(Source):
         items = ((entry, entry) for entry in entries)
         with (
             Progress(len(entries), 0, f"check {self.folder}", "image") as progress,
-            closing(parallel_map(find, items, self.survey_workers, FILES_PER_TASK)) as results,
+            closing(parallel_map(find, items, workers, FILES_PER_TASK)) as results,
         ):
             for entry, look in results:
                 if look.problem is None:
@@ -248,14 +243,15 @@ class FolderSource(Source):
             f"{_short(entry.name, SKIPPED_NAME_BYTES)}: {problem}" for entry, problem in problems
         ]
         pattern = self.options.group_by
-        return Survey(
-            {split: len(plan[split]) for split in SPLITS},
-            tuple(skipped),
-            "" if pattern is None else f"images whose names agree in {pattern}",
-            plan,
-            tuple(notes),
-            {split: sum(looks[entry.name].lossy for entry in plan[split]) for split in SPLITS},
+        header = replace(
+            self.header,
+            counts={split: len(plan[split]) for split in SPLITS},
+            skipped=tuple(skipped),
+            scene_rule="" if pattern is None else f"images whose names agree in {pattern}",
+            notes=tuple(notes),
+            lossy={s: sum(looks[entry.name].lossy for entry in plan[s]) for s in SPLITS},
         )
+        return header, plan
 
     def _check_masks(
         self, entries: list[Entry], notes: list[str]
@@ -313,9 +309,9 @@ class FolderSource(Source):
                 yield f"{counted(across, 'group')} in more than one of the folder's own splits"
         yield from near_notes(looks, plan)
 
-    def items(self, survey: Survey, rows: Rows) -> Iterator[tuple[str, Entry]]:
+    def items(self, plan: Mapping[str, list[Entry]], rows: Rows) -> Iterator[tuple[str, Entry]]:
         for split in SPLITS:
-            for entry in survey.plan[split][rows[split] :]:
+            for entry in plan[split][rows[split] :]:
                 yield split, entry
 
     def make(self, item: Entry) -> Scenario:
@@ -494,15 +490,10 @@ def near_identical(
     """For each query the first image of another part [N] whose means [N,M] differ from its own by
     at most NEAR; -1 for none."""
     found = np.full(len(queries), -1)
-    asked = means[queries].astype(np.float32)
     for start in range(0, len(means), BLOCK_ROWS):
-        block = means[start : start + BLOCK_ROWS].astype(np.float32)
-        squares = (asked**2).sum(1)[:, None] + (block**2).sum(1) - 2 * asked @ block.T
-        near = squares <= means.shape[1] * NEAR**2 + 1  # rounding
-        near &= part[queries][:, None] != part[start : start + BLOCK_ROWS]
-        near[found >= 0] = False
-        query, row = np.nonzero(near)
-        close = np.abs(asked[query] - block[row]).max(axis=1, initial=0) <= NEAR
-        # Of several the first: later assignments win.
-        found[query[close][::-1]] = start + row[close][::-1]
+        rows = slice(start, start + BLOCK_ROWS)
+        near = cdist(means[queries], means[rows], "chebyshev") <= NEAR
+        near &= part[queries][:, None] != part[rows]
+        first = (found < 0) & near.any(axis=1)
+        found[first] = start + near[first].argmax(axis=1)
     return found

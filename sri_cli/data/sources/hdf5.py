@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from sri_cli.console import Progress, counted
 from sri_cli.data.dataset import SPLITS, reason_of
-from sri_cli.data.source import Options, Rows, Survey
+from sri_cli.data.source import Options, Rows
 from sri_cli.data.sources.published import ImageSource, Item, PublishedSet
 from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header
@@ -102,15 +102,6 @@ class Hdf5Source(ImageSource):
         rule = "scenes, shuffled by the seed; not the official lists"
         return {"split": rule, **scaled, "seed": self.options.seed}
 
-    def fetch(self, workers: int, command: str) -> None:
-        root = os.environ.get("SRI_MIRROR", MIRROR)
-        self.download(root, self.path.name, self.kind.mirror_sha256)
-        with open_hdf5(self.path) as file:
-            crop = self._crop(self._datasets(file, self.groups[0])[0])
-        mirrors = "the mirror's own crop, not the published one; "
-        preprocessing = mirrors * (self.kind.crop != crop.box) + crop.describe()
-        self.header = replace(self.header, preprocessing=preprocessing)
-
     def _crop(self, image: h5py.Dataset) -> Resizing:
         """The published crop, unless the images are cropped already."""
         cropped = image.shape[1:3] == (self.kind.mirror_px, self.kind.mirror_px)
@@ -152,13 +143,17 @@ class Hdf5Source(ImageSource):
             raise _unexpected(mask, f"integers [{n}, {h}, {w}, 1] or [{n}, entities, {h}, {w}, 1]")
         return image, mask
 
-    def survey(self) -> Survey:
+    def survey(self, workers: int) -> tuple[Header, dict[str, Plan]]:
         """Assign images to splits; reads factors, and masks only where the filter needs them."""
-        rule = ""
+        root, rule = os.environ.get("SRI_MIRROR", MIRROR), ""
+        self.download(root, self.path.name, self.kind.mirror_sha256)
         with (
             open_hdf5(self.path) as file,
             Progress(0, 0, f"check {self.path.name}", "image") as progress,
         ):
+            crop = self._crop(self._datasets(file, self.groups[0])[0])
+            mirrors = "the mirror's own crop, not the published one; "
+            preprocessing = mirrors * (self.kind.crop != crop.box) + crop.describe()
             if self.by_group:
                 plan = {split: self._take_group(file, split, progress) for split in self.groups}
             else:
@@ -174,7 +169,9 @@ class Hdf5Source(ImageSource):
                         splits[row] = SPLITS.index(name) if name else -1
                     split.check(self.path, len(image), _counts([splits]))
                     plan = {"/": Plan(splits, np.arange(len(image)), "image")}
-        return Survey(_counts([group.splits for group in plan.values()]), (), rule, plan)
+        counts = _counts([group.splits for group in plan.values()])
+        header = replace(self.header, counts=counts, scene_rule=rule, preprocessing=preprocessing)
+        return header, plan
 
     def _take_group(self, file: h5py.File, split: str, progress: Progress) -> Plan:
         """The first images of a group that pass the filter, up to the given number."""
@@ -213,14 +210,14 @@ class Hdf5Source(ImageSource):
             yield bool(visible <= self.kind.max_entities)
         progress.advance(before + len(mask))
 
-    def items(self, survey: Survey, rows: Rows) -> Iterator[tuple[str, Item]]:
+    def items(self, plan: dict[str, Plan], rows: Rows) -> Iterator[tuple[str, Item]]:
         """In the order of the file, group by group."""
         with open_hdf5(self.path) as file:
-            for name, plan in survey.plan.items():
+            for name, part in plan.items():
                 image, mask = self._datasets(file, name)
                 crop = self._crop(image).crop
                 by_split = [
-                    np.flatnonzero(plan.splits == i)[rows[s] :] for i, s in enumerate(SPLITS)
+                    np.flatnonzero(part.splits == i)[rows[s] :] for i, s in enumerate(SPLITS)
                 ]
                 missing = np.sort(np.concatenate(by_split))
                 known = _factors(file[name], len(image))
@@ -228,12 +225,12 @@ class Hdf5Source(ImageSource):
                 columns = [read_rows(image, missing), read_rows(mask, missing), *columns]
                 for row, pixels, labels, *values in zip(missing, *columns, strict=True):
                     item = Item(
-                        f"{plan.prefix}-{plan.names[row]}",
+                        f"{part.prefix}-{part.names[row]}",
                         np.ascontiguousarray(crop(pixels)),
                         np.ascontiguousarray(crop(self._labels(labels))),
                         dict(zip(known, map(_as_factor, values), strict=True)),
                     )
-                    yield SPLITS[plan.splits[row]], item
+                    yield SPLITS[part.splits[row]], item
 
     def _labels(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
         """A mask [H,W,1], [H,W] or [E,H,W,C] (the first entity that is set) as uint8 [H,W]."""

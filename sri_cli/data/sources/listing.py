@@ -126,16 +126,9 @@ class MaskNames:
         return stem[: -len(self.suffix)] or None if stem.endswith(self.suffix) else None
 
 
-@dataclass(frozen=True)
-class Listing:
-    """The images of a folder, sorted, and notes on what was recognised or left out."""
-
-    entries: list[Entry]
-    notes: tuple[str, ...]
-
-
-def list_images(folder: Path, names: MaskNames = MaskNames()) -> Listing:
-    """Every image below `folder`, sorted; only names are read, unless masks are suspected.
+def list_images(folder: Path, names: MaskNames = MaskNames()) -> tuple[list[Entry], list[str]]:
+    """Every image below `folder`, sorted, and notes on what was recognised or left out; only names
+    are read, unless masks are suspected.
 
     Raises:
         SriError: No folder or no image, two images of one name, two masks of one image, masks of
@@ -197,8 +190,7 @@ def list_images(folder: Path, names: MaskNames = MaskNames()) -> Listing:
     if not chosen and not names.none:
         refuse_label_twins(folder, images)
     entries = _entries(folder, images, chosen)
-    notes = _notes(entries, chosen, num_lost, unused, others)
-    return Listing(entries, notes)
+    return entries, _notes(entries, chosen, num_lost, unused, others)
 
 
 def _outside(folder: Path, names: MaskNames) -> Path | None:
@@ -324,7 +316,7 @@ def _notes(
     num_lost: int,
     unused: Counter[str],
     others: Counter[str],
-) -> tuple[str, ...]:
+) -> list[str]:
     notes = []
     if masks:
         rules = Counter(rule for rule, _ in masks.values()).most_common(5)
@@ -342,7 +334,7 @@ def _notes(
         if others.keys() & {".heic", ".heif"}:
             text += "; with pillow-heif installed, .heic is read"
         notes.append(text)
-    return tuple(notes)
+    return notes
 
 
 def _endings_text(others: Counter[str]) -> str:

@@ -194,18 +194,6 @@ for (_variant, _name), _entities in zip(VARIANTS["multi-dsprites"].items(), (6, 
         factors=("x", "y", "shape", "visibility", "orientation", "scale", "color"),
         split=FIRST_60_000,
     )
-# Records of the files of the bucket, to report how many a truncated one lacks.
-NUM_RECORDS = {
-    "objects_room_train.tfrecords": 1_000_000,
-    "objects_room_test_empty_room.tfrecords": 922,
-    "objects_room_test_six_objects.tfrecords": 922,
-    "objects_room_test_identical_color.tfrecords": 922,
-    "clevr_with_masks_train.tfrecords": 100_000,
-    "multi_dsprites_binarized.tfrecords": 1_000_000,
-    "multi_dsprites_colored_on_colored.tfrecords": 1_000_000,
-    "multi_dsprites_colored_on_grayscale.tfrecords": 1_000_000,
-    "tetrominoes_train.tfrecords": 1_000_000,
-}
 
 
 @dataclass(frozen=True)

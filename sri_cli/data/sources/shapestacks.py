@@ -21,9 +21,9 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +34,11 @@ from PIL import Image
 from sri_cli.atomic import cannot_write, ensure_folder, lock_file, write_atomic
 from sri_cli.console import Progress, counted
 from sri_cli.data.dataset import SPLITS
-from sri_cli.data.parallel import parallel_map, worker_killed
-from sri_cli.data.source import (
-    FIRST_SCENARIO,
-    Options,
-    Rows,
-    Scenario,
-    Simulation,
-    Source,
-    Survey,
-    sixth,
-)
+from sri_cli.data.parallel import parallel_map
+from sri_cli.data.source import FIRST_SCENARIO, Options, Rows, Scenario, Simulation, Source, sixth
 from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header, check_space
-from sri_cli.errors import Interrupted, SriError, did_you_mean
-from sri_cli.signals import stop_on_signal
+from sri_cli.errors import SriError, did_you_mean
 
 NAME = "shapestacks"
 LIST_FILES = {"train": "train.txt", "val": "eval.txt", "test": "test.txt"}
@@ -76,7 +66,7 @@ class OriginalFiles(Source):
         options.check()
         options.refuse_seed()
         self.root, self.options, self.split = root, options, split
-        self.resizing = Resizing(options.size_px or SIZE_PX, "bilinear", centre=CROP_PX)
+        self.resizing = resizing_for(options)
         self.scenarios = self.read_scenarios()
         cameras, maps = self.files_of(self.scenarios["train"][0])
         self.views = max(1, len(list(cameras)[: options.views]))
@@ -103,7 +93,7 @@ class OriginalFiles(Source):
                 lists[name] = file
         return {split: choose(names[split], split, self.options) for split in SPLITS}
 
-    def survey(self) -> Survey:
+    def survey(self, workers: int) -> tuple[Header, Any]:
         """List every scenario's folder and compare them."""
         everyone = [name for split in SPLITS for name in self.scenarios[split]]
         numbers: dict[str, int] = {}
@@ -119,7 +109,8 @@ class OriginalFiles(Source):
                 )
         check_cameras(numbers, self.options.views)
         self.check_maps(first_maps)
-        return Survey({split: len(self.scenarios[split]) * self.views for split in SPLITS})
+        counts = {split: len(self.scenarios[split]) * self.views for split in SPLITS}
+        return replace(self.header, counts=counts), None
 
     def check_maps(self, first_maps: Mapping[str, Path | None]) -> None:
         """SriError unless all scenarios or none have maps, and the maps mark objects."""
@@ -149,7 +140,7 @@ class OriginalFiles(Source):
                 "use the original maps, or remove all maps to prepare without masks",
             )
 
-    def items(self, survey: Survey, rows: Rows) -> Iterator[tuple[str, str]]:
+    def items(self, plan: Any, rows: Rows) -> Iterator[tuple[str, str]]:
         for split in SPLITS:
             for name in self.scenarios[split][rows[split] // self.views :]:
                 yield split, name
@@ -240,6 +231,11 @@ def choose(names: Sequence[str], split: str, options: Options) -> list[str]:
     return sorted(by_hash[:limit])
 
 
+def resizing_for(options: Options) -> Resizing:
+    """The published crop, at the user's size."""
+    return Resizing(options.size_px or SIZE_PX, centre=CROP_PX)
+
+
 def files_header(
     scenarios: Scenarios,
     options: Options,
@@ -262,7 +258,7 @@ def files_header(
     }
     if options.views is not None:
         parameters["views"] = options.views
-    resizing = Resizing(options.size_px or SIZE_PX, "bilinear", centre=CROP_PX)
+    resizing = resizing_for(options)
     return Header(
         name=NAME,
         size=resizing.size,
@@ -360,46 +356,30 @@ def read_labels(path: Path) -> NDArray[np.uint8]:
     return np.where(labels == UNASSIGNED, 0, labels).astype(np.uint8)
 
 
-class RawTowers(Source):
+class RawTowers(OriginalFiles):
     """Simulated towers, written to `folder` as the original's files and read from there."""
 
     def __init__(self, towers: Simulation, folder: Path) -> None:
         """`towers` say how many, from which seed and at which size the data file is to be."""
         self.towers, self.folder, self.root = towers, folder, folder / "shapestacks"
-        self.views = towers.views
-        self.options = Options(size_px=towers.header.size)
-        names = scenario_names(towers)
+        self.views, self.options = towers.views, Options(size_px=towers.header.size)
+        self.resizing = resizing_for(self.options)
+        self.scenarios = {s: sorted(own.values()) for s, own in scenario_names(towers).items()}
         self.header = files_header(
-            {split: sorted(names[split].values()) for split in SPLITS},
-            self.options,
-            "default",
-            masks=True,
-            simulated=towers.header.parameters,
+            self.scenarios, self.options, "default", masks=True, simulated=towers.header.parameters
         )
 
-    def fetch(self, workers: int, command: str) -> None:
-        """Write the files that are missing; see `write_raw`."""
-        write_raw(self.towers, self.folder, workers, command)
-        self.files = OriginalFiles(self.root, self.options)
-
-    def survey(self) -> Survey:
-        return self.files.survey()
-
-    def items(self, survey: Survey, rows: Rows) -> Iterable[tuple[str, str]]:
-        return self.files.items(survey, rows)
-
-    def make(self, item: str) -> Scenario:
-        return self.files.make(item)
+    def survey(self, workers: int) -> tuple[Header, Any]:
+        """Write the files that are missing, and list them."""
+        write_raw(self.towers, self.folder, workers)
+        return super().survey(workers)
 
 
-def write_raw(towers: Simulation, folder: Path, workers: int, command: str) -> None:
+def write_raw(towers: Simulation, folder: Path, workers: int) -> None:
     """Write the missing files of towers to the folder `shapestacks` in `folder`.
 
-    The folder of a scenario exists whole or not at all; the split lists come last.
-
-    Raises:
-        SriError: `folder` holds other files.
-        Interrupted: A signal came; the scenarios so far are kept.
+    The folder of a scenario exists whole or not at all; the split lists come last. SriError if
+    `folder` holds other files.
     """
     root = folder / "shapestacks"
     parameters = {"parameters": dict(towers.header.parameters)}
@@ -410,7 +390,7 @@ def write_raw(towers: Simulation, folder: Path, workers: int, command: str) -> N
     try:
         write_atomic(root / SIMULATED, record.encode())
         names = scenario_names(towers)
-        write_scenarios(towers, root / "recordings", names, workers, command)
+        write_scenarios(towers, root / "recordings", names, workers)
         for split, file in LIST_FILES.items():
             text = "".join(f"{name}\n" for name in sorted(names[split].values()))
             write_atomic(root / "splits" / "default" / file, text.encode())
@@ -453,7 +433,6 @@ def write_scenarios(
     recordings: Path,
     names: Mapping[str, Mapping[int, str]],
     workers: int,
-    command: str,
 ) -> None:
     """Simulate and write every scenario that has no folder yet."""
     from sri_cli.data.simulate.towers import simulate_tower
@@ -477,7 +456,6 @@ def write_scenarios(
     write = functools.partial(write_scenario, simulate, recordings)
     with (
         Progress(total, 0, "write towers", "view") as progress,
-        stop_on_signal() as stop,
         closing(parallel_map(write, ((i, i) for i in missing), workers)) as written,
     ):
         progress.start_at(done)
@@ -486,20 +464,8 @@ def write_scenarios(
             f"simulated towers: {counted(total, 'view')} of {IMAGE_PX} px -> {recordings}"
             f" ({counted(workers, 'worker')}){resumed}"
         )
-        try:
-            for _ in written:
-                done += views
-                progress.update(done)
-                if stop.received:
-                    break
-        except BrokenProcessPool as error:
-            if not stop.received:
-                raise worker_killed(command) from error
-        if stop.received:
-            raise Interrupted(
-                f"Stopped after {done:,} of {total:,} views, saved in {recordings}.",
-                f"Resume with: {command}",
-            )
+        for _ in written:
+            progress.update(progress.done + views)
 
 
 def write_scenario(simulate: Callable[[int], Scenario], recordings: Path, index: int) -> None:
@@ -513,8 +479,9 @@ def write_scenario(simulate: Callable[[int], Scenario], recordings: Path, index:
             (beside / name).write_bytes(data)
         os.rename(beside, recordings / scenario.name)
     except OSError as error:
-        shutil.rmtree(beside, ignore_errors=True)
         raise cannot_write(recordings, error) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def scenario_files(scenario: Scenario) -> Iterator[tuple[str, bytes]]:

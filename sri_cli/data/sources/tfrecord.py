@@ -14,6 +14,7 @@ import gzip
 import os
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,8 +25,8 @@ from numpy.typing import NDArray
 
 from sri_cli.console import Progress
 from sri_cli.data.dataset import SPLITS
-from sri_cli.data.source import Options, Rows, Survey
-from sri_cli.data.sources.published import NUM_RECORDS, VARIANTS, ImageSource, Item, PublishedSet
+from sri_cli.data.source import Options, Rows
+from sri_cli.data.sources.published import VARIANTS, ImageSource, Item, PublishedSet
 from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError
@@ -55,18 +56,12 @@ class BadRecord(Exception):
 
 
 def read_records(
-    path: Path,
-    progress: Callable[[int], None] = lambda num_bytes: None,
-    expected: int | None = None,
+    path: Path, progress: Callable[[int], None] = lambda num_bytes: None
 ) -> Iterator[bytes]:
     """The data of each record, both checksums checked.
 
-    Args:
-        progress: Called with the bytes of the file that are read, after each record.
-        expected: Records of the complete file, to report how many a truncated one lacks.
-
-    Raises:
-        SriError: The file is truncated, damaged or not a TFRecord file.
+    `progress` is called with the bytes of the file that are read, after each record. SriError if
+    the file is truncated, damaged or not a TFRecord file.
     """
     number = 1
     try:
@@ -76,7 +71,10 @@ def read_records(
                 number += 1
                 progress(file.tell())
     except EOFError as error:
-        raise _truncated(path, number, expected) from error
+        raise SriError(
+            f"{path} is truncated in record {number:,}: {number - 1:,} records were read",
+            "get the rest of the file: the same command resumes a download",
+        ) from error
     except (gzip.BadGzipFile, isal_zlib.error) as error:  # type: ignore[misc]
         raise BadRecord("the gzip stream is damaged here").located(path, number) from error
     except BadRecord as error:
@@ -119,15 +117,6 @@ def masked_crc(data: bytes) -> int:
     """CRC-32C as TFRecord stores it: rotated by 15 bits, plus a constant."""
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def _truncated(path: Path, number: int, expected: int | None) -> SriError:
-    good = number - 1
-    missing = f", {expected - good:,} of {expected:,} are missing" if expected else ""
-    return SriError(
-        f"{path} is truncated in record {number:,}: {good:,} records were read{missing}",
-        "get the rest of the file: the same command resumes a download",
-    )
 
 
 Features = dict[str, memoryview]
@@ -255,12 +244,10 @@ class RecordSource(ImageSource):
             preprocessing=self.crop.describe(),
         )
 
-    def fetch(self, workers: int, command: str) -> None:
+    def survey(self, workers: int) -> tuple[Header, None]:
+        """Read the file as far as needed, check every record, and count the splits."""
         folder = self.kind.record_file.partition("/")[0]
         self.download(os.environ.get("SRI_BUCKET", BUCKET), f"{folder}/{self.path.name}")
-
-    def survey(self) -> Survey:
-        """Read the file as far as needed, check every record, and count the splits."""
         counts, number = dict.fromkeys(SPLITS, 0), 0
         megabytes = self.path.stat().st_size // 10**6
         with Progress(megabytes, 0, f"check {self.path.name}", "MB") as progress:
@@ -270,9 +257,9 @@ class RecordSource(ImageSource):
                 if split is not None:
                     counts[split] += 1
         self.split.check(self.path, number, counts)
-        return Survey(counts)
+        return replace(self.header, counts=counts), None
 
-    def items(self, survey: Survey, rows: Rows) -> Iterator[tuple[str, Item]]:
+    def items(self, plan: None, rows: Rows) -> Iterator[tuple[str, Item]]:
         seen = dict.fromkeys(SPLITS, 0)
         for split, (number, features) in self.split.assign(self._records()):
             if split is None:
@@ -288,8 +275,7 @@ class RecordSource(ImageSource):
         self, progress: Callable[[int], None] = lambda num_bytes: None
     ) -> Iterator[tuple[tuple[int, Features], bool]]:
         """((number, features), whether the filter keeps it) of each record."""
-        records = read_records(self.path, progress, NUM_RECORDS.get(self.path.name))
-        for number, data in enumerate(records, start=1):
+        for number, data in enumerate(read_records(self.path, progress), start=1):
             keep = True
             try:
                 features = parse_example(data)

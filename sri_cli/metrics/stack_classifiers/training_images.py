@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sri_cli.data.parallel import parallel_map
-from sri_cli.data.simulate.flaws import FLAWS, LabelledTower, simulate_labelled_tower
+from sri_cli.data.simulate.flaws import FLAWS, flaw_of, simulate_labelled_tower
 from sri_cli.data.simulate.towers import simulate_tower
 from sri_cli.data.source import Scenario
 from sri_cli.generation.sample import to_tensor
@@ -72,11 +72,11 @@ def touching_images(
 ) -> LabelledImages:
     """`count` images of stacks, half of them whole and half with a flaw of each kind in turn."""
     items = [(look, i) for look in ("original", "demo") for i in range(count // 2)]
-    made: list[LabelledTower] = _simulate(partial(_stack, seed), items, workers, advance)
-    flaws = [0 if stack.flaw is None else 1 + FLAWS.index(stack.flaw) for stack in made]
+    made: list[Scenario] = _simulate(partial(_stack, seed), items, workers, advance)
+    flaws = [0 if (flaw := flaw_of(i)) is None else 1 + FLAWS.index(flaw) for _, i in items]
     return LabelledImages(
         np.concatenate([stack.images for stack in made]),
-        np.concatenate([stack.masks for stack in made]),
+        np.concatenate([stack.masks for stack in made if stack.masks is not None]),
         {"flaw": np.array(flaws, np.int64)},
     )
 
@@ -97,7 +97,7 @@ def _tower(seed: int, item: tuple[Any, int]) -> Scenario:
     return simulate_tower(index, size_px=SIDE, views=views, preset=look, seed=seed)
 
 
-def _stack(seed: int, item: tuple[Any, int]) -> LabelledTower:
+def _stack(seed: int, item: tuple[Any, int]) -> Scenario:
     look, index = item
     return simulate_labelled_tower(index, size_px=SIDE, preset=look, seed=seed)
 
