@@ -108,9 +108,9 @@ def new_folder(path: Path) -> Iterator[Path]:
         SriError: `path` exists and is no empty folder.
         SriFailure: when the disk refuses (OSError in the block included).
     """
-    path = path.absolute()
+    given, path = path, path.absolute()
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise SriError(f"{path} is not an empty folder", "name a new folder")
+        raise SriError(f"{given} is not an empty folder", "name a new folder")
     ensure_folder(path.parent)
     temporary = temporary_beside(path)
     try:
@@ -123,7 +123,7 @@ def new_folder(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise cannot_write(given, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
-from sri_cli import checkpoint as checkpoints
 from sri_cli.config.load import load_recipe
 from sri_cli.data.dataset import SPLITS
 from sri_cli.data.source import Scenario, Simulation, Source
 from sri_cli.data.writer import DataFileWriter, Header
-from sri_cli.models.build import build_model
 from sri_cli.run import Workspace
 
 SMALL = ["size=tiny", "model.slot_size=16", "model.slots=3"]
@@ -100,6 +97,11 @@ def write_data(path: Path, with_masks: bool = True) -> None:
 
 def write_run(run_dir: Path, system: str = "sri", step: int = 10) -> None:
     """A run with one checkpoint of random weights."""
+    import torch  # here, because worker processes of tests import this file
+
+    from sri_cli import checkpoint as checkpoints
+    from sri_cli.models.build import build_model
+
     if system == "slot-vae":  # refuses keys of the others
         recipe = load_recipe(system, None, SMALL)
     else:  # a system without a scene variable accepts only the default size of one

@@ -8,7 +8,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,8 @@ from sri_cli.generation.traverse import random_walk
 from sri_cli.plotting import edits
 from sri_cli.plotting.video import walk_frames
 from sri_cli.run import Workspace
+from tests.damage import damage
+from tests.small_data import write_run, write_small_data
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "sri_cli" / "README.md"
@@ -125,7 +126,7 @@ def test_an_image_becomes_slots_and_an_image_again(model: sri_cli.Model) -> None
 
 
 @pytest.mark.parametrize("system", ["genesis-v2", "genesis", "emorl", "slot-vae"])
-def test_every_system(system: str, write_run: Callable[..., None], workspace: Workspace) -> None:
+def test_every_system(system: str, workspace: Workspace) -> None:
     write_run(workspace.runs_root / system, system)
     model = sri_cli.load(system)
     assert not model.learns_order and sri_cli.load("tiny").learns_order
@@ -151,6 +152,7 @@ def test_every_system(system: str, write_run: Callable[..., None], workspace: Wo
 WRONG = [
     lambda m, s: m.sample(0),
     lambda m, s: m.sample(1, temperature=0),
+    lambda m, s: m.sample(1, seed=-1),
     lambda m, s: m.encode(torch.rand(1, 3, 64, 64)),
     lambda m, s: m.encode(torch.rand(1, 3, 32, 32) * 255),
     lambda m, s: m.encode(torch.rand(2, 3, 32, 32), indices=[1]),
@@ -257,9 +259,7 @@ def test_train_is_sri_train_in_this_process(capfd: Any) -> None:
     assert result.exit_code == 0 and "step 2: " in result.stdout, result.output
 
 
-def test_a_broken_checkpoint_is_a_warning(
-    model: sri_cli.Model, write_run: Callable[..., None], damage: Callable[[Path, str], None]
-) -> None:
+def test_a_broken_checkpoint_is_a_warning(model: sri_cli.Model) -> None:
     write_run(model.run.run_dir, step=20)
     damage(model.run.run_dir / "checkpoints" / "step-000000020" / "model.safetensors", "cut")
     with pytest.warns(UserWarning):
@@ -279,9 +279,7 @@ def test_roots_follow_the_environment(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.filterwarnings("ignore:sri-g has no settings")
-def test_the_examples_of_the_readme_run(
-    workspace: Workspace, write_small_data: Callable[..., Path]
-) -> None:
+def test_the_examples_of_the_readme_run(workspace: Workspace) -> None:
     write_small_data(workspace.data_path("demo-towers", 64), size=64)
     workspace.data_path("demo-towers", 32).unlink()
     blocks = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)

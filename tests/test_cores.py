@@ -15,6 +15,7 @@ import torch
 from sri_cli import cores
 from sri_cli.cores import OtherProcesses, Threads, available_cores, fair_share, shared_note
 from sri_cli.training.log import read_log
+from tests.small_data import write_small_data
 
 ROOT = Path(__file__).parent.parent
 ON_LINUX = pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="Linux counts it there")
@@ -168,9 +169,7 @@ def test_a_quota_counts_as_cores(
 
 
 @ON_LINUX
-def test_two_trainings_side_by_side(
-    tmp_path: Path, two_cores: None, write_small_data: Callable[..., Path]
-) -> None:
+def test_two_trainings_side_by_side(tmp_path: Path, two_cores: None) -> None:
     data = write_small_data(tmp_path / "towers-32.h5", images=32)
     words = ["train", "--recipe", "sri-mog", "--data", str(data), "--steps", "4"]
     small = ["size=tiny", "model.slots=3", "train.log_every=2", "train.batch=4"]

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,8 @@ import pytest
 from sri_cli import doctor
 from sri_cli.doctor import Finding
 from sri_cli.run import Workspace, checkpoints_in
+from tests.damage import damage
+from tests.small_data import write_run
 
 ROOT = Path(__file__).parent.parent
 
@@ -87,12 +88,13 @@ def test_a_torch_that_hangs_ends_at_the_timeout(
     assert time.monotonic() - began < 20
 
 
-def test_a_broken_torchvision(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_broken_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "operator torchvision::nms does not exist"
-    folder = module(tmp_path / "broken", "torchvision", f"raise RuntimeError({text!r})")
-    code, findings = sri_doctor(workspace, folder)
-    assert code == 2 and text in findings["torchvision"]["text"]
-    assert findings["torch"]["level"] == "ok"
+    monkeypatch.syspath_prepend(module(tmp_path, "torchvision", f"raise RuntimeError({text!r})"))
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    findings = {finding.topic: finding for finding in doctor.check_torch()}
+    assert text in findings["torchvision"].text and findings["torchvision"].essential
+    assert findings["torch"].level == "ok"
 
 
 def test_torchvision_needs_one_version_of_torch(
@@ -136,9 +138,7 @@ def test_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "g++-99" in only(doctor.check_compiler({"CXX": "g++-99 -O2"})).text
 
 
-def test_data_files_in_every_state(
-    workspace: Workspace, damage: Callable[[Path, str], None]
-) -> None:
+def test_data_files_in_every_state(workspace: Workspace) -> None:
     good = workspace.data_path("demo-towers", 32)
     for how in ("cut", "empty"):
         damage(shutil.copy(good, workspace.data_root / f"{how}-32.h5"), how)
@@ -156,9 +156,7 @@ def test_data_files_in_every_state(
     assert only(doctor.check_data(workspace.data_root)).level == "note"
 
 
-def test_a_broken_checkpoint_and_the_one_before(
-    workspace: Workspace, write_run: Callable[..., None], damage: Callable[[Path, str], None]
-) -> None:
+def test_a_broken_checkpoint_and_the_one_before(workspace: Workspace) -> None:
     run = workspace.runs_root / "tiny"
     write_run(run, step=20)
     (workspace.runs_root / "new" / "checkpoints").mkdir(parents=True)

@@ -18,17 +18,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from PIL import Image
 
 from sri_cli import checkpoint as checkpoints
-from sri_cli.cli.main import cli
 from sri_cli.errors import SriError
 from sri_cli.export import export, halved
 from sri_cli.generation.trained_run import open_run
 from sri_cli.hub import CONFIG, opened_from
 from sri_cli.metrics.records import run_subject
 from sri_cli.run import Workspace
+from tests.damage import largest_file
+from tests.small_cli import sri
 from tests.small_measurements import measured
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -59,10 +59,6 @@ def runs(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
 @pytest.fixture
 def exported(runs: Workspace) -> Path:
     return export(runs, "tiny", Path("model"))
-
-
-def sri(*words: str) -> Result:
-    return CliRunner().invoke(cli, list(words))
 
 
 def images(run: str) -> np.ndarray:
@@ -152,9 +148,7 @@ def test_half_precision(runs: Workspace) -> None:
         halved({"a": torch.tensor([1e5]), "b": torch.tensor([1.0])})
 
 
-def test_the_folder_is_complete_or_absent(
-    runs: Workspace, largest_file: Callable[[int], Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_folder_is_complete_or_absent(runs: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("full").mkdir()
     (Path("full") / "note").touch()
     assert sri("export", "--run", "tiny", "full").exit_code == 2

@@ -208,7 +208,7 @@ def test_models_stay_on_the_device(
     assert edited.shape == (len(masks), 32, 32, 3)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", [FP32, "bf16"])
 @pytest.mark.parametrize("name", ["sri", "sri-emorl", "genesis"])
 def test_what_a_step_builds_is_on_the_device(
     fake: HostTensors, name: str, precision: Any, monkeypatch: pytest.MonkeyPatch

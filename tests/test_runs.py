@@ -15,6 +15,8 @@ from click.testing import CliRunner, Result
 from sri_cli import checkpoint as checkpoints
 from sri_cli.cli.main import cli
 from sri_cli.run import Workspace, checkpoints_in, lock_run
+from tests.damage import damage
+from tests.small_data import write_run
 
 
 @pytest.fixture
@@ -145,7 +147,7 @@ def test_removal_follows_no_link_and_says_what_was_freed(
 
 
 def test_what_is_not_removed(
-    workspace: Workspace, sri: Callable[..., Result], write_run: Callable[..., None], tmp_path: Path
+    workspace: Workspace, sri: Callable[..., Result], tmp_path: Path
 ) -> None:
     runs = workspace.runs_root
     write_run(tmp_path / "elsewhere" / "run")
@@ -162,9 +164,7 @@ def test_what_is_not_removed(
     assert all(checkpoints.newest_good(Path(run)) is not None for run in left)
 
 
-def test_a_study_is_removed_with_its_runs(
-    workspace: Workspace, sri: Callable[..., Result], write_run: Callable[..., None]
-) -> None:
+def test_a_study_is_removed_with_its_runs(workspace: Workspace, sri: Callable[..., Result]) -> None:
     study = workspace.runs_root / "study-x"
     write_run(study / "a")
     write_run(study / "b")
@@ -177,9 +177,7 @@ def test_a_study_is_removed_with_its_runs(
     assert not study.exists()
 
 
-def test_only_old_checkpoints_are_removed(
-    workspace: Workspace, sri: Callable[..., Result], damage: Callable[[Path, str], None]
-) -> None:
+def test_only_old_checkpoints_are_removed(workspace: Workspace, sri: Callable[..., Result]) -> None:
     run = workspace.runs_root / "tiny"
     add_checkpoint(run, 20)
     add_checkpoint(run, 30)

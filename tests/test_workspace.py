@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ import pytest
 from sri_cli.atomic import ensure_folder, write_atomic
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.run import SHIPPED, RunRef, Workspace, checkpoints_in, shipped_names
+from tests.damage import largest_file
 
 
 @pytest.fixture
@@ -192,18 +191,8 @@ def test_write_atomic_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
 def test_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    code = f"""
-import resource, pathlib
-from sri_cli.errors import SriFailure
-from sri_cli.atomic import write_atomic
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-try:
-    write_atomic(pathlib.Path({str(path)!r}), bytes(5000))
-except SriFailure as error:
-    print(error.message)
-"""
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert str(path) in shown.stdout
+    with largest_file(1000), pytest.raises(SriFailure, match=str(path)):
+        write_atomic(path, bytes(5000))
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 

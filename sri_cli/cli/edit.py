@@ -52,7 +52,7 @@ def command(
     num: int | None,
     seed: int,
     slots: int | None,
-    temp: float,
+    temperature: float,
     image: Path | None,
     index: int | None,
     variants: int,
@@ -78,7 +78,7 @@ def command(
         reject(ctx, {"index"}, "with --image")
     if image is not None or index is not None:
         without_effect = {"slots"} if action in WITH_SCENES else {"slots", "num"}
-        without_effect |= {"temp"} if action == "remove" else set()
+        without_effect |= {"temperature"} if action == "remove" else set()
         reject(ctx, without_effect, f"when {action} edits an image")
     path, notes = edit_run(
         ctx.obj,
@@ -88,7 +88,7 @@ def command(
         num=num,
         seed=seed,
         slots=slots,
-        temperature=temp,
+        temperature=temperature,
         image=image,
         index=index,
         variants=variants,

@@ -66,7 +66,7 @@ def command(
     out: Path | None,
     num: int | None,
     slots: int | None,
-    temp: float,
+    temperature: float,
     seed: int,
     data: str | None,
     split: str,
@@ -99,7 +99,7 @@ def command(
 
     used = IMAGE_FIGURES[name].options if name in IMAGE_FIGURES else set()
     reject(ctx, (DRAWN | IMAGES | {"rows"}) - used, f"in the figure {name}")
-    options = Options(num or 0, slots, temp, seed, data, split, dynamic_slots, rows)
+    options = Options(num or 0, slots, temperature, seed, data, split, dynamic_slots, rows)
     path, notes = figure_of_runs(ctx.obj, name, runs, options, out, scale, captions)
     for note in notes:
         click.echo(note, err=True)

@@ -138,7 +138,12 @@ DYNAMIC_SLOTS = click.option(
     "--dynamic-slots", is_flag=True, help="Let the attention choose the number of slots."
 )
 TEMPERATURE = click.option(
-    "--temp", type=float, default=1.0, metavar="T", help="Temperature, above 0."
+    "--temp",
+    "temperature",
+    type=float,
+    default=1.0,
+    metavar="T",
+    help="Temperature, above 0.",
 )
 FIGURE_FILE = click.option(
     "--out",

@@ -367,17 +367,11 @@ def show(workspace: Workspace, name: str, size: int | None) -> None:
 
 def write_contact_sheet(data: DataFile) -> str:
     """Draw images and their masks to a PNG beside the file; its path, or why not."""
-    from sri_cli.data.summary import split_to_show
     from sri_cli.plotting.blocks import contact_panel
     from sri_cli.plotting.figures import draw, write_figure
 
-    name, noun = split_to_show(data)
-    split = data.split(name)
-    picked = split.pick(NUM_SHEET_IMAGES)
-    masks = split.masks_of(picked)
-    labels = data.background_labels, data.void_label
-    panel = contact_panel(split.images[picked], masks, *labels)
-    title = f"{data.caption}, {data.size} px, {noun}"
+    panel, text = contact_panel(data, NUM_SHEET_IMAGES)
+    title = f"{data.caption}, {data.size} px, {text}"
     path = data.path.with_suffix(".png")
     try:
         write_figure(draw([[panel]], title), path)

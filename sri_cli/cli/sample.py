@@ -46,7 +46,7 @@ def command(
     workspace: Workspace,
     run: str | None,
     slots: int | None,
-    temp: float,
+    temperature: float,
     num: int,
     seed: int,
     out: Path | None,
@@ -65,7 +65,7 @@ def command(
     from sri_cli.generation.trained_run import open_run, slots_notes
     from sri_cli.plotting.samples import write_samples
 
-    check_request(num, 1 if slots is None else slots, temp, seed)
+    check_request(num, 1 if slots is None else slots, temperature, seed)
     trained = open_run(workspace, run)
     start_threads(threads)
     folder = write_samples(
@@ -73,7 +73,7 @@ def command(
         out,
         num=num,
         slots=slots,
-        temperature=temp,
+        temperature=temperature,
         seed=seed,
         file_format=file_format,
         masks=masks,

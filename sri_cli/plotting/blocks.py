@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from sri_cli.data.dataset import DataFile
+from sri_cli.data.summary import split_to_show
 from sri_cli.generation.encode import Encoding
 from sri_cli.generation.sample import Scenes, quantise
 from sri_cli.generation.trained_run import TrainedRun
@@ -33,10 +35,16 @@ def grid_panel(
     images: Pixels, caption: str = "", columns: int | None = None, names: Sequence[str] = ()
 ) -> Panel:
     """Scenes [N,H,W,3] row by row, twice as wide as high; `names` are written below them."""
-    columns = columns or math.ceil(math.sqrt(2 * len(images)))
+    columns = columns or grid_columns(len(images))
     starts = range(0, len(images), columns)
     cells = [list(images[i : i + columns]) for i in starts]
     return Panel(cells, caption, names=[names[i : i + columns] for i in starts] if names else ())
+
+
+def grid_columns(num: int) -> int:
+    """Columns of a grid of `num` images that is twice as wide as high, its last row nearly full."""
+    rows = math.ceil(num / math.ceil(math.sqrt(2 * num)))
+    return math.ceil(num / rows)
 
 
 def row_panel(rows: Mapping[str, Pixels], caption: str = "") -> Panel:
@@ -133,29 +141,21 @@ def label_colours(truth: NDArray[np.uint8], masks: Masks, void_label: int | None
 # Contact sheets of data sets
 
 
-def contact_panel(
-    images: Pixels,
-    masks: NDArray[np.uint8] | None,
-    background_labels: int,
-    void_label: int | None = None,
-    columns: int = SHEET_COLUMNS,
-) -> Panel:
-    """Rows of images [N,H,W,3], each above the same images with their masks.
+def contact_panel(data: DataFile, num: int, columns: int = SHEET_COLUMNS) -> tuple[Panel, str]:
+    """`num` images of a data file, each above its masks if they are known; and what they are.
 
-    Args:
-        images: [N,H,W,3].
-        masks: Labels [N,H,W]; None where they are unknown.
-        background_labels: Labels below this number are background.
-        void_label: This one is neither.
-        columns: Images in a row, as far as a page is wide.
+    At most `columns` in a row, as far as a page is wide.
     """
-    parts = [images]
+    name, noun = split_to_show(data)
+    split = data.split(name)
+    picked = split.pick(num)
+    parts, masks = [split.images[picked]], split.masks_of(picked)
     if masks is not None:
-        parts.append(flat_labels(masks, background_labels, void_label))
-    columns = min(columns, images_that_fit(images.shape[1])[0])
-    starts = range(0, len(images), columns)
+        parts.append(flat_labels(masks, data.background_labels, data.void_label))
+    columns = min(columns, images_that_fit(data.size)[0])
+    starts = range(0, len(picked), columns)
     rows = [list(part[i : i + columns]) for i in starts for part in parts]
-    return Panel(rows, together=len(parts))
+    return Panel(rows, together=len(parts)), f"{len(picked)} {noun}"
 
 
 def flat_labels(

@@ -32,6 +32,7 @@ from sri_cli.metrics.stack_classifiers.classifiers import Judge
 from sri_cli.metrics.tables import paper_tables, title_of, titles_of
 from sri_cli.models.matching import MATCHINGS
 from sri_cli.plotting.blocks import (
+    grid_columns,
     grid_panel,
     order_panel,
     reconstruction_panel,
@@ -261,7 +262,7 @@ def _failures(run: TrainedRun, options: Options, title: str, notes: list[str]) -
     worst = np.argsort(judged.scores, kind="stable")[: min(options.num, count)]
     notes.append(f"{run.run_dir.name}: {count} of {total} scenes were judged broken.")
     names = [judged.names[i] for i in worst]
-    return [grid_panel(judged.images[worst], title, _grid_columns(options.num), names)]
+    return [grid_panel(judged.images[worst], title, grid_columns(options.num), names)]
 
 
 class Verdicts(NamedTuple):
@@ -326,7 +327,7 @@ class Kind(NamedTuple):
     options: set[str]
 
 
-DRAWN = {"num", "slots", "temp", "seed"}
+DRAWN = {"num", "slots", "temperature", "seed"}
 IMAGES = {"num", "seed", "data", "split", "dynamic_slots"}
 HOW = "temperature {temperature:g}, seed {seed}"
 ORDERS = [*MATCHINGS, "random"]
@@ -356,7 +357,6 @@ def _image_figure(
 ) -> tuple[Rows, str]:
     """Rows of blocks and the title; too many for a page is an error before any is drawn."""
     kind = IMAGE_FIGURES[name]
-    options = replace(options, num=options.num or kind.num)
     if options.rows:
         return [[_row_of_each(runs, options)]], kind.title.format(**vars(options))
     side = max(run.model.image_size for run in runs)
@@ -384,7 +384,7 @@ def _image_figure(
 def _settings(name: str, runs: Sequence[TrainedRun], options: Options) -> dict[str, Any]:
     """What decides a figure of images, for its record."""
     used, settings = IMAGE_FIGURES[name].options, asdict(options)
-    settings = {k: v for k, v in settings.items() if k.replace("temperature", "temp") in used}
+    settings = {k: v for k, v in settings.items() if k in used}
     if not options.rows:  # as it was recorded before there were rows
         settings.pop("rows", None)
     if "slots" in used:
@@ -398,7 +398,7 @@ def _settings(name: str, runs: Sequence[TrainedRun], options: Options) -> dict[s
 def _shape(name: str, num: int, slots: int) -> tuple[int, int]:
     """How many images a figure shows of one run, across and down."""
     if name in ("samples", "failures"):
-        return _grid_columns(num), math.ceil(num / _grid_columns(num))
+        return grid_columns(num), math.ceil(num / grid_columns(num))
     return {
         "order": (2 + slots, num),
         "slots": (2 * num + 1, len(MORE_SLOTS) + 1),
@@ -407,11 +407,6 @@ def _shape(name: str, num: int, slots: int) -> tuple[int, int]:
         "segmentation": (5 + slots, num),
         "matching": (8, 4),
     }[name]
-
-
-def _grid_columns(num: int) -> int:
-    """Columns of a grid of `num` scenes: twice as wide as high."""
-    return math.ceil(math.sqrt(2 * num))
 
 
 def _row_of_each(runs: Sequence[TrainedRun], options: Options) -> Panel:

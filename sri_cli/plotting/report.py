@@ -35,7 +35,7 @@ from PIL import Image
 from sri_cli.atomic import list_folder, write_atomic
 from sri_cli.config.load import recipe_to_yaml
 from sri_cli.data.dataset import DataFile
-from sri_cli.data.summary import counts_text, masked_splits, parameters_text, split_to_show
+from sri_cli.data.summary import counts_text, masked_splits, parameters_text
 from sri_cli.errors import SriError
 from sri_cli.generation.encode import encode_split
 from sri_cli.generation.sample import draw_scenes
@@ -473,13 +473,8 @@ def data_part(data: DataFile) -> Section:
         ],
     }
     try:
-        name, noun = split_to_show(data)
-        split = data.split(name)
-        picked = split.pick(DATA_IMAGES)
-        images, masks = split.images[picked], split.masks_of(picked)
+        panel, text = contact_panel(data, DATA_IMAGES, DATA_COLUMNS)
     except SriError as error:  # damaged beyond its header
         return section | not_shown(error)
-    text = f"{len(images)} {noun}" + " above their masks" * (masks is not None)
-    labels = data.background_labels, data.void_label
-    panel = contact_panel(images, masks, *labels, columns=DATA_COLUMNS)
+    text += " above their masks" * (panel.together > 1)
     return section | {"figures": [image_figure(panel, text, f"{text}, {data.caption}")]}

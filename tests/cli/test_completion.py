@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -70,9 +69,7 @@ def test_verbs_and_options(here: Workspace) -> None:
         ("eval --split t", ["train", "test"]),
     ],
 )
-def test_names(
-    here: Workspace, write_run: Callable[..., None], line: str, words: list[str]
-) -> None:
+def test_names(here: Workspace, line: str, words: list[str]) -> None:
     shutil.copytree(here.runs_root / "tiny", here.runs_root / "study-x" / "a")
     (here.runs_root / "study-x" / "b").mkdir()
     (here.runs_root / "study-x" / "b" / "log.jsonl").touch()

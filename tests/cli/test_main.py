@@ -15,12 +15,13 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from sri_cli.atomic import PERMISSION, SPACE
 from sri_cli.cli.main import VERBS, cli
 from sri_cli.errors import Diverged, Interrupted, SriError, SriFailure, Stopped
 from sri_cli.run import Workspace
+from tests.small_cli import sri
 
 HELP = Path(__file__).parent / "help.txt"
 ROOT = HELP.parents[2]
@@ -54,10 +55,6 @@ CONTRACT = {
 }
 
 HEAVY = {"torch", "numpy", "h5py", "pydantic", "rich", "yaml", "mujoco", "scipy", "PIL", "jinja2"}
-
-
-def sri(*words: str) -> Result:
-    return CliRunner().invoke(cli, list(words))
 
 
 def with_failing_recipes(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from sri_cli.cli.main import cli
 from sri_cli.data.dataset import DataFile
+from tests.small_cli import sri
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = ("--scenes", "3", "--views", "2", "--size", "16", "--workers", "1")
@@ -24,10 +24,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SRI_DATA", raising=False)
     return tmp_path
-
-
-def sri(*args: str) -> Result:
-    return CliRunner().invoke(cli, list(args))
 
 
 def towers(*more: str) -> Result:

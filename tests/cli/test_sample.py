@@ -7,14 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from sri_cli.cli.main import cli
 from sri_cli.run import Workspace
+from tests.small_cli import sri
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -22,10 +20,6 @@ ROOT = Path(__file__).parent.parent.parent
 @pytest.fixture(autouse=True)
 def _here(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def sri(*words: str) -> Result:
-    return CliRunner().invoke(cli, list(words))
 
 
 def test_sample_names_its_folder_and_the_data() -> None:
@@ -101,13 +95,3 @@ def test_eval_of_several_runs_is_one_table() -> None:
     rows = [line for line in result.stdout.splitlines() if line.startswith("|")]
     names = [row.split("|")[1].split(", ")[-1].strip() for row in rows[2:]]
     assert sorted(names) == ["other", "tiny"]
-
-
-def test_a_cut_checkpoint_falls_back(write_run: Callable[..., None], tmp_path: Path) -> None:
-    write_run(tmp_path / "run", step=1)
-    write_run(tmp_path / "run", step=2)
-    weights = tmp_path / "run" / "checkpoints" / "step-000000002" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
-    result = sri("sample", "--run", str(tmp_path / "run"), "--num", "1")
-    assert result.exit_code == 0 and "step 1," in result.stdout
-    assert "step-000000002" in result.stderr

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ from click.testing import CliRunner, Result
 
 from sri_cli.cli.main import cli
 from sri_cli.training.log import read_log
+from tests.small_data import write_small_data
 
-WriteData = Callable[..., Path]
 ROOT = Path(__file__).parent.parent.parent
 STEPS = 6
 STUDY: dict[str, Any] = {
@@ -41,7 +40,7 @@ RUNS = [f"{system}-seed-{seed}" for seed in (0, 1) for system in ("sri-mog", "sc
 
 
 @pytest.fixture
-def work_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_small_data: WriteData) -> Path:
+def work_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with data and the study's file."""
     (tmp_path / "data").mkdir()
     write_small_data(tmp_path / "data" / "demo-towers-32.h5")
@@ -199,9 +198,7 @@ def test_a_study_that_is_killed_leaves_no_run_behind(work_dir: Path) -> None:
     assert list((run / "checkpoints").iterdir())
 
 
-def test_missing_data_are_prepared_and_compared_with_the_protocol(
-    work_dir: Path, write_small_data: WriteData
-) -> None:
+def test_missing_data_are_prepared_and_compared_with_the_protocol(work_dir: Path) -> None:
     (work_dir / "data" / "demo-towers-32.h5").unlink()
     file = work_dir / "data" / "own.h5"
     made = "shapestacks --preset demo --scenes 2 --val-scenes 2 --test-scenes 2 --workers 1"

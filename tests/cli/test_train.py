@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
-from click.testing import CliRunner, Result
 
-from sri_cli.cli.main import cli
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace
 from sri_cli.training.log import read_log
 from sri_cli.training.run_folder import resolve_run
+from tests.damage import largest_file
+from tests.small_cli import sri
+from tests.small_data import write_small_data
 from tests.tracker_readers import READERS, mlflow_run
 
-WriteData = Callable[..., Path]
 ROOT = Path(__file__).parent.parent.parent
 SMALL = (
     *("size=tiny", "model.slots=3", "model.slot_size=8", "model.scene_size=8"),
@@ -32,7 +30,7 @@ SMALL = (
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_small_data: WriteData) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder with the data set of the small recipe."""
     (tmp_path / "data").mkdir()
     write_small_data(tmp_path / "data" / "shapestacks-32.h5")
@@ -44,24 +42,14 @@ def words(*more: str) -> list[str]:
     return ["train", "--recipe", "sri-mog", *more, *SMALL]
 
 
-def sri(*args: str) -> Result:
-    return CliRunner().invoke(cli, list(args))
-
-
-def start(*args: str, file_size: int | None = None) -> subprocess.Popen[str]:
+def start(*args: str) -> subprocess.Popen[str]:
     """`sri` as a process of its own."""
-
-    def limit() -> None:
-        if file_size is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
-
     search_path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, "-m", "sri_cli", *args],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=limit,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": search_path},
     )
 
@@ -95,9 +83,7 @@ def test_the_recipe_is_an_argument_and_new_starts_another_run(folder: Path) -> N
     assert not (folder / "mine-2").exists()
 
 
-def test_any_prepared_file_by_name_at_its_own_size(
-    folder: Path, write_small_data: WriteData
-) -> None:
+def test_any_prepared_file_by_name_at_its_own_size(folder: Path) -> None:
     """The recipe has settings for ShapeStacks alone, at 64 px."""
 
     def trained_on(*more: str) -> tuple[dict[str, object], str]:
@@ -136,11 +122,7 @@ def test_any_prepared_file_by_name_at_its_own_size(
     ],
 )
 def test_data_that_do_not_decide_or_fit(
-    folder: Path,
-    write_small_data: WriteData,
-    sizes: tuple[int, ...],
-    more: list[str],
-    parts: list[str],
+    folder: Path, sizes: tuple[int, ...], more: list[str], parts: list[str]
 ) -> None:
     for size in sizes:
         write_small_data(folder / "data" / f"mypics-{size}.h5", size=size)
@@ -149,7 +131,7 @@ def test_data_that_do_not_decide_or_fit(
     assert [part for part in parts if part not in shown.stderr] == []
 
 
-def test_the_size_of_the_users_recipe_counts(folder: Path, write_small_data: WriteData) -> None:
+def test_the_size_of_the_users_recipe_counts(folder: Path) -> None:
     for name, size in (("near", 32), ("far", 64), ("other", 32)):
         write_small_data(folder / "data" / f"{name}-{size}.h5", size=size)
     recipe = {"name": "mine", "data": "near", "model": {"system": "sri"}}
@@ -163,7 +145,7 @@ def test_the_size_of_the_users_recipe_counts(folder: Path, write_small_data: Wri
     assert resolve_run(workspace, "mine.yaml", data="other")[0].model.image_size == 32
 
 
-def test_run_seed_and_data_file(folder: Path, write_small_data: WriteData) -> None:
+def test_run_seed_and_data_file(folder: Path) -> None:
     other = write_small_data(folder / "mine.h5")
     shown = sri(*words("--steps", "1", "--seed", "7", "--data", str(other), "--run", "here/x"))
     assert shown.exit_code == 0, shown.output
@@ -248,10 +230,10 @@ def test_sigterm_exits_75_and_the_same_command_resumes_exactly(folder: Path) -> 
 
 def test_a_full_disk_exits_1_in_one_line(folder: Path) -> None:
     assert sri(*words("--steps", "2")).exit_code == 0
-    full = start(*words("--steps", "4"), file_size=100_000)
-    out, err = full.communicate(timeout=240)
-    assert full.returncode == 1, err
-    assert err.splitlines()[-2].startswith("Error: could not write runs/")
+    with largest_file(100_000):
+        full = sri(*words("--steps", "4"))
+    assert full.exit_code == 1, full.output
+    assert full.stderr.splitlines()[-2].startswith("Error: could not write runs/")
     names = [path.name for path in (folder / "runs").glob("*/checkpoints/*")]
     assert names == ["step-000000002"]
     assert sri(*words("--steps", "4")).exit_code == 0

@@ -49,17 +49,6 @@ def test_a_batch_of_all_and_of_too_many() -> None:
             batch_indices(0, 0, batch, 4)
 
 
-def test_batches_are_the_images_of_their_indices() -> None:
-    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
-    batches = Batches(images, 6, seed=3)
-    for step in (0, 2, 11):
-        got = batches.at(step)
-        assert got.dtype == torch.uint8 and got.shape == (6, 3, 8, 8)
-        assert got.is_contiguous(memory_format=torch.channels_last)
-        want = images[batch_indices(3, step, 6, 20)]
-        assert (got.permute(0, 2, 3, 1).numpy() == want).all()
-
-
 def test_resident_images_are_a_copy() -> None:
     images = np.zeros((2, 4, 4, 3), np.uint8)
     batches = Batches(images, 2, seed=0, storage="device")

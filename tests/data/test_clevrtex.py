@@ -11,10 +11,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from sri_cli.cli.main import cli
-from sri_cli.data.dataset import SPLITS, DataFile, prepare_arguments
-from sri_cli.data.prepare import prepare
-from sri_cli.data.source import Options
-from sri_cli.data.sources.clevrtex import ClevrTex
+from sri_cli.data.dataset import DataFile, prepare_arguments
 
 
 @pytest.fixture(autouse=True)
@@ -100,15 +97,6 @@ def test_variants_and_numbers() -> None:
         assert sri(*words, *wrong).exit_code == 2, wrong
     missing = sri("--from", "textures")
     assert missing.exit_code == 2 and "--variant" in missing.stderr
-
-
-def test_the_same_bytes_at_any_number_of_workers() -> None:
-    write_scenes(range(10))
-    source = ClevrTex(Path("textures"), Options(size_px=16))
-    one = prepare(source, Path("one.h5"), workers=1).data
-    two = prepare(source, Path("two.h5"), workers=2).data
-    assert one.path.read_bytes() == two.path.read_bytes()
-    assert {name: one.counts[name] for name in SPLITS} == {"train": 8, "val": 1, "test": 1}
 
 
 def damage(kind: str) -> str:

@@ -10,8 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ import pytest
 from sri_cli.data import download as downloading
 from sri_cli.data.download import Remote, download
 from sri_cli.errors import Interrupted, SriError, SriFailure
+from tests.damage import largest_file
 from tests.small_server import Answer, Behaviour, FileServer, answers, hangs, serves, serving
 
 ROOT = Path(__file__).parent.parent.parent
@@ -161,10 +161,7 @@ def test_no_host(path: Path, url: str) -> None:
 
 
 def test_full_disks_and_folders_that_cannot_be_written(
-    server: FileServer,
-    path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    largest_file: Callable[[int], AbstractContextManager[None]],
+    server: FileServer, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch, pytest.raises(SriFailure, match="MB are free"):
         patch.setattr(downloading, "SPARE_BYTES", 10**18)

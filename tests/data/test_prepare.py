@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from sri_cli.data.prepare import OtherSettings, prepare
 from sri_cli.data.source import FIRST_SCENARIO, MAX_SCENARIOS, Options, Scenario
 from sri_cli.data.sources.choose import simulated
 from sri_cli.errors import Interrupted, SriError, SriFailure
+from tests.damage import largest_file
 from tests.small_data import changed, random_scenario, small_source
 
 ROOT = Path(__file__).parent.parent.parent
@@ -207,9 +206,7 @@ def test_another_partial_is_replaced(
 
 
 @pytest.mark.parametrize("limit", [1000, 60_000, 130_000])
-def test_a_full_disk_leaves_nothing(
-    path: Path, limit: int, largest_file: Callable[[int], AbstractContextManager[None]]
-) -> None:
+def test_a_full_disk_leaves_nothing(path: Path, limit: int) -> None:
     with largest_file(limit), pytest.raises(SriFailure) as caught:
         prepare(small_source(), path, workers=1)
     assert caught.value.exit_code == 1 and str(path) in caught.value.message and caught.value.hint
@@ -217,10 +214,7 @@ def test_a_full_disk_leaves_nothing(
 
 
 def test_a_full_disk_keeps_earlier_rows(
-    path: Path,
-    partial: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    largest_file: Callable[[int], AbstractContextManager[None]],
+    path: Path, partial: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = partial.read_bytes()
     with largest_file(len(before) + 1000), pytest.raises(SriFailure):

@@ -314,12 +314,6 @@ def test_a_bad_record_is_reported_before_anything_is_written(path: Path, bad: by
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_the_same_bytes_at_any_number_of_workers(path: Path) -> None:
-    write(path, map(room, range(8)))
-    one = made(ROOM, path, Options(size_px=16)).path.read_bytes()
-    assert made(ROOM, path, Options(size_px=16), workers=3).path.read_bytes() == one
-
-
 def test_a_stopped_conversion_resumes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preparing, "ROWS_PER_FLUSH", 2)
     source = RecordSource(ROOM, write(path, map(room, range(9))), Options())

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
 
 from sri_cli import checkpoint as checkpoints
-from sri_cli.cli.main import cli
 from sri_cli.config.load import load_recipe
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
@@ -24,6 +21,8 @@ from sri_cli.plotting.report_commands import prepare_words
 from sri_cli.run import SHIPPED, Workspace, shipped_names
 from sri_cli.training.log import read_log
 from sri_cli.training.trainer import train
+from tests.small_cli import sri
+from tests.small_data import write_small_data
 
 SMALL = ["size=tiny", "train.batch=4", "model.slots=2", "model.slot_size=8", "model.scene_size=8"]
 MEASURED = {"stack_fd", "sacc_estimate", "order_iou", "ari_fg", "negative_elbo"}
@@ -39,10 +38,7 @@ def test_a_data_file_is_opened_once(trained: TrainedRun, workspace: Workspace) -
 
 
 def test_a_run_remembers_its_data_file(
-    workspace: Workspace,
-    tmp_path: Path,
-    write_small_data: Callable[..., Path],
-    capsys: pytest.CaptureFixture[str],
+    workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also where a name is not enough: a file of the user's own."""
     own = write_small_data(tmp_path / "mine-32.h5")
@@ -68,10 +64,6 @@ def test_a_run_remembers_its_data_file(
 
 
 # The shipped model
-
-
-def sri(*words: str) -> Result:
-    return CliRunner().invoke(cli, list(words))
 
 
 @pytest.fixture
@@ -135,9 +127,7 @@ def test_without_its_data_the_command_that_makes_them_is_named(empty: Workspace)
     assert f"sri prepare shapestacks --preset demo --size {side}" in result.stderr
 
 
-def test_its_data_are_found_by_their_own_name(
-    empty: Workspace, write_small_data: Callable[..., Path]
-) -> None:
+def test_its_data_are_found_by_their_own_name(empty: Workspace) -> None:
     trained = open_run(empty, "pretrained")
     size = trained.recipe.model.image_size
     write_small_data(empty.data_path("demo-towers", size), size=size)

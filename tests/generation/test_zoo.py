@@ -1,4 +1,4 @@
-"""Every system with the same verbs: it trains, resumes, samples, reconstructs, is measured."""
+"""Every system with the same verbs: it trains, samples, reconstructs, is measured."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def sri(folder: Path, *words: str) -> Result:
 
 
 def through_every_verb(folder: Path, name: str, data: str) -> None:
-    """Ten steps in two parts, then each verb that uses a run."""
+    """Six steps, then each verb that uses a run."""
     run = f"{name}-{data}"
     if not (folder / "data" / f"{data}-32.h5").exists():
         numbers = ["--scenes", "20", "--views", "1", "--size", "32", "--workers", "1"]
@@ -43,10 +43,8 @@ def through_every_verb(folder: Path, name: str, data: str) -> None:
         assert made.exit_code == 0, made.output
     words = ["train", "--recipe", name, "--data", data, "--run", run, *SMALL]
     words += small_encoder(name)
-    for steps in ("5", "10"):
-        trained = sri(folder, *words, "--steps", steps, "--json")
-        assert trained.exit_code == 0, trained.output
-    assert json.loads(trained.stdout)["resumed_from"] == 5
+    trained = sri(folder, *words, "--steps", "6")
+    assert trained.exit_code == 0, trained.output
     log = (folder / "runs" / run / "log.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in log]
     errors = [
@@ -56,9 +54,8 @@ def through_every_verb(folder: Path, name: str, data: str) -> None:
     ]
     assert errors[-1] < errors[0], errors
     assert all(record.get("skipped", 0) == 0 for record in records)
-    for slots in ("3", "9"):
-        drawn = sri(folder, "sample", "--run", run, "--num", "2", "--slots", slots)
-        assert drawn.exit_code == 0, drawn.output
+    drawn = sri(folder, "sample", "--run", run, "--num", "2", "--slots", "9")
+    assert drawn.exit_code == 0, drawn.output
     seen = sri(folder, "figure", "reconstructions", "--run", run, "--num", "2")
     assert seen.exit_code == 0, seen.output
     words = ["segment", "--run", run, "--images", str(folder / "photos")]

@@ -118,7 +118,7 @@ class Client:
 def serving(session: Session, port: int = 0) -> Iterator[Client]:
     """A running server of `session`, and a client without its token."""
     server = LabelServer(session, port)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.005,), daemon=True)
     thread.start()
     try:
         yield Client(server)
@@ -219,9 +219,8 @@ def secret_model(number: int, seed: int) -> Model:
 def judge(folder: Path, rater: str, verdict: Callable[[Item], str]) -> Session:
     """Answer every image; those that `verdict` returns "" for are left."""
     session = open_session(folder, rater)
-    for position in range(session.total):
-        if given := verdict(session._item(position)):
-            session.answer({position: given}, 1.0)
+    given = {at: verdict(session._item(at)) for at in range(session.total)}
+    session.answer({at: one for at, one in given.items() if one}, 1.0)
     return session
 
 

@@ -8,8 +8,6 @@ import re
 import signal
 import socket
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,6 +19,7 @@ from PIL import Image
 from sri_cli.errors import Interrupted
 from sri_cli.labeling.app import HEADERS, LabelServer, far_from_browser, png_bytes, serve
 from sri_cli.labeling.session import VERDICTS, open_session
+from tests.damage import largest_file
 from tests.labeling.conftest import Client, Process, answers_on_disk, serving
 
 ONE = {"position": 0, "verdict": "plausible"}
@@ -260,9 +259,7 @@ def test_answers_are_on_disk_when_they_are_acknowledged(client: Client, folder: 
     assert stale.status == 409 and stale.json["verdicts"] == undo.json["verdicts"]
 
 
-def test_a_full_disk_is_reported_and_nothing_counts(
-    client: Client, folder: Path, largest_file: Callable[[int], AbstractContextManager[None]]
-) -> None:
+def test_a_full_disk_is_reported_and_nothing_counts(client: Client, folder: Path) -> None:
     client.answer(0, "plausible")
     with largest_file((folder / "answers.jsonl").stat().st_size + 50):
         reply = client.answer(1, "implausible")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +27,14 @@ from sri_cli.metrics.stack_classifiers.classifiers import Judge
 from sri_cli.rng import stream
 from sri_cli.run import Workspace
 from tests.labeling.conftest import write_squares
+from tests.small_data import write_small_data
 
 NOISE = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
 FOLDER = Style(NOISE)
 
 
 @pytest.fixture
-def data(tmp_path: Path, write_small_data: Callable[..., Path]) -> DataFile:
+def data(tmp_path: Path) -> DataFile:
     return DataFile(write_small_data(tmp_path / "demo-towers-16.h5", size=16))
 
 

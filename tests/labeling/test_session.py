@@ -11,8 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +35,9 @@ from sri_cli.labeling.session import (
     read_sessions,
 )
 from sri_cli.run import Workspace
+from tests.damage import damage, largest_file
 from tests.labeling.conftest import small_session
+from tests.small_data import write_small_data
 
 ROOT = Path(__file__).parents[2]
 # Answers one position after the other, for ever, and prints each answer once it is saved.
@@ -80,17 +80,6 @@ def test_models_and_catch_trials_are_mixed(tmp_path: Path) -> None:
         assert 8 < part.count(0) < 33 and 8 < part.count(1) < 33
 
 
-def test_nothing_public_depends_on_what_an_image_is(session: Session) -> None:
-    public = {name for name in dir(session) if not name.startswith("_")}
-    assert public == {
-        *("rater", "total", "question", "image", "verdicts", "state", "answer", "undo")
-    }
-    session.answer({0: "plausible"}, 1.0)
-    shown = json.dumps([session.state(), session.undo(), str(session)])
-    for secret in ("secret", "weights", "catch", "floating", "gapped", "real", "m0", "m1"):
-        assert secret not in shown
-
-
 def test_undo_restores_the_verdict_before(session: Session, folder: Path) -> None:
     session.answer({3: "plausible"})
     session.answer({5: "unsure"})
@@ -111,15 +100,6 @@ def test_undo_reaches_other_tabs_but_no_other_rater(session: Session, folder: Pa
     other.answer({2: "plausible"})
     assert session.undo(3) == [1, 0]
     assert other.verdicts()[2] == "plausible"
-
-
-def test_a_stale_tab_changes_nothing(session: Session) -> None:
-    version = session.state()["version"]
-    assert session.answer({0: "plausible"}, 1.0, version)
-    assert not session.answer({0: "implausible", 1: "unsure"}, 1.0, version)
-    assert session.undo(1, version) is None
-    assert session.verdicts()[:2] == ["plausible", None]
-    assert session.answer({0: "implausible"}, 1.0, session.state()["version"])
 
 
 def test_an_answer_sent_twice_is_saved_once(session: Session, folder: Path) -> None:
@@ -144,7 +124,7 @@ def test_arguments_out_of_range_are_refused(
 
 def test_a_process_killed_at_any_moment_has_saved_what_it_acknowledged(folder: Path) -> None:
     moments, acknowledged = random.Random(0), []
-    for _ in range(8):
+    for _ in range(4):
         count = len(acknowledged)
         process = subprocess.Popen(
             [sys.executable, "-c", ANSWERING, str(folder), str(count)],
@@ -167,7 +147,7 @@ def test_a_process_killed_at_any_moment_has_saved_what_it_acknowledged(folder: P
         assert found[: len(acknowledged)] == acknowledged
         assert len(found) - len(acknowledged) in (0, 1)
         acknowledged = found
-    assert len(acknowledged) > 15
+    assert len(acknowledged) > 7
 
 
 @pytest.mark.parametrize(
@@ -223,9 +203,7 @@ def test_threads_and_raters_share_a_file(folder: Path) -> None:
         assert open_session(folder, rater).verdicts() == [mine[i] for i in range(15)]
 
 
-def test_a_full_disk_loses_nothing(
-    session: Session, folder: Path, largest_file: Callable[[int], AbstractContextManager[None]]
-) -> None:
+def test_a_full_disk_loses_nothing(session: Session, folder: Path) -> None:
     session.answer({0: "plausible"})
     before = (folder / "answers.jsonl").read_bytes()
     with largest_file(len(before) + 100), pytest.raises(SriFailure, match=r"answers\.jsonl"):
@@ -260,9 +238,7 @@ def test_a_session_of_a_newer_version_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["pictures.npz", "session.json"])
 @pytest.mark.parametrize("how", ["cut", "empty", "gone"])
-def test_a_damaged_session_is_refused(
-    folder: Path, damage: Callable[[Path, str], None], name: str, how: str
-) -> None:
+def test_a_damaged_session_is_refused(folder: Path, name: str, how: str) -> None:
     damage(folder / name, how)
     with pytest.raises(SriError, match="damaged"):
         open_session(folder, "Ann")
@@ -408,7 +384,7 @@ def test_catch_trials_look_like_the_data_of_the_run_also_without_its_file(
 
 
 def test_other_data_than_stacks_gives_a_warning(
-    workspace: Workspace, capsys: pytest.CaptureFixture[str], write_small_data: Callable[..., Path]
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sprites = write_small_data(workspace.data_root / "multi-dsprites-32.h5")
     prepare_session(workspace, ["tiny"], (), num=2, catch=2, data=str(sprites))

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from sri_cli.data.prepare import prepare
 from sri_cli.data.sources.folder import FolderOptions, FolderSource
 from sri_cli.data.writer import DataFileWriter
 from sri_cli.errors import SriError
-from sri_cli.generation.trained_run import TrainedRun, load_run, open_run
+from sri_cli.generation.trained_run import TrainedRun, load_run
 from sri_cli.metrics.evaluate import (
     evaluate_all,
     evaluate_run,
@@ -56,7 +55,7 @@ from sri_cli.models.build import build_model
 from sri_cli.models.matching import MATCHINGS
 from sri_cli.plotting.samples import write_samples
 from sri_cli.run import Workspace
-from tests.small_data import COUNTS, header, towers
+from tests.small_data import COUNTS, header, towers, write_data, write_small_data
 
 ROOT = Path(__file__).parents[2]
 
@@ -266,9 +265,7 @@ def test_overlaps_and_counts_of_slots(workspace: Workspace, trained: TrainedRun)
         assert heading in shown
 
 
-def test_masks_are_needed_by_segmentation_alone(
-    trained: TrainedRun, write_data: Callable[..., None], tmp_path: Path
-) -> None:
+def test_masks_are_needed_by_segmentation_alone(trained: TrainedRun, tmp_path: Path) -> None:
     file = tmp_path / "bare-32.h5"
     write_data(file, with_masks=False)
     with pytest.raises(SriError, match="bare|demo-towers"):
@@ -294,14 +291,6 @@ def test_dynamic_slots_of_a_model_that_has_none(workspace: Workspace) -> None:
     checkpoints.save(folder, 1, model.state_dict(), recipe.model_dump(mode="json"), {})
     with pytest.raises(SriError, match="--dynamic-slots"):
         evaluate_all(workspace, ["fixed"], (), ["elbo"], dynamic_slots=True)
-
-
-def test_opening_a_run_needs_no_data(workspace: Workspace) -> None:
-    workspace.data_path("demo-towers", 32).unlink()
-    run = open_run(workspace)
-    assert "demo-towers" in run.caption
-    with pytest.raises(SriError, match="demo-towers"):
-        run.open_data()
 
 
 # Generated images ---------------------------------------------------------------------------
@@ -448,9 +437,7 @@ def test_an_interrupted_evaluation_continues(workspace: Workspace, trained: Trai
 # Wrong input --------------------------------------------------------------------------------
 
 
-def test_errors_come_before_the_first_measurement(
-    workspace: Workspace, write_small_data: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_errors_come_before_the_first_measurement(workspace: Workspace, tmp_path: Path) -> None:
     other_size = str(write_small_data(tmp_path / "demo-towers-64.h5", 4, 64))
     mixed = tmp_path / "mixed"
     mixed.mkdir()
@@ -501,14 +488,3 @@ def test_wrong_options(workspace: Workspace, words: list[str], named: str) -> No
 
 def test_metric_names() -> None:
     assert parse_metrics(" elbo, ari,elbo") == ("elbo", "ari")
-
-
-def test_json_is_one_object(workspace: Workspace) -> None:
-    result = sri_eval(workspace, "--metrics", "order", "--num", "4", "--json")
-    records = json.loads(result.stdout)["results"]
-    assert [m["metric"] for m in records] == [
-        "order_iou",
-        "order_information",
-        "order_iou_shuffled",
-        "order_information_shuffled",
-    ]

@@ -29,6 +29,8 @@ from sri_cli.metrics.images import images_of_run, open_folder
 from sri_cli.metrics.records import Context, data_facts, model_digest, run_subject
 from sri_cli.models.build import build_model
 from sri_cli.plotting.samples import write_samples
+from tests.damage import damage, largest_file
+from tests.small_data import write_small_data
 
 SMALL = ["size=tiny", "model.slot_size=16", "model.scene_size=16", "model.slots=3"]
 NUM_REAL = 23
@@ -223,7 +225,7 @@ def test_lossy_files_are_counted(
     assert replace(source, count=1).num_lossy == 0  # --num leaves it out
 
 
-def test_a_truncated_file_is_rejected(tmp_path: Path, damage: Callable[[Path, str], None]) -> None:
+def test_a_truncated_file_is_rejected(tmp_path: Path) -> None:
     damage(write_files(tmp_path) / "003.png", "cut")
     with pytest.raises(SriError, match=r"003\.png"):
         everything(tmp_path)
@@ -281,7 +283,7 @@ def run(model: TrainedRun, tmp_path: Path) -> TrainedRun:
 
 
 @pytest.fixture
-def data(tmp_path: Path, write_small_data: Callable[..., Path]) -> DataFile:
+def data(tmp_path: Path) -> DataFile:
     return DataFile(write_small_data(tmp_path / "demo-towers-32.h5", NUM_REAL))
 
 
@@ -289,9 +291,7 @@ def generated(run: TrainedRun, count: int, extractor: Colours, seed: int = 0) ->
     return images_of_run(run, count, seed).features(extractor, lambda done: None)
 
 
-def test_real_features_are_cached_for_this_request_alone(
-    data: DataFile, tmp_path: Path, write_small_data: Callable[..., Path]
-) -> None:
+def test_real_features_are_cached_for_this_request_alone(data: DataFile, tmp_path: Path) -> None:
     other = DataFile(write_small_data(tmp_path / "other" / "demo-towers-32.h5", NUM_REAL + 1))
     folder = tmp_path / "cache"
     requests = [(data, "val", 12, "a"), (data, "test", 12, "a"), (data, "test", 13, "a")]
@@ -326,9 +326,7 @@ def test_interrupted_evaluations_continue(data: DataFile, run: TrainedRun, tmp_p
 
 
 @pytest.mark.parametrize("how", ["cut", "empty", "gone"])
-def test_damaged_blocks_are_computed_again(
-    how: str, data: DataFile, tmp_path: Path, damage: Callable[[Path, str], None]
-) -> None:
+def test_damaged_blocks_are_computed_again(how: str, data: DataFile, tmp_path: Path) -> None:
     first = real_features(data, "test", 20, Colours(), tmp_path / "c")
     damage(sorted((tmp_path / "c").rglob("*.npz"))[1], how)
     colours = Colours()
@@ -361,9 +359,7 @@ def test_pickles_in_a_cache_are_not_opened(tmp_path: Path) -> None:
     assert cache._load(tmp_path / "000000.npz", "{}") is None
 
 
-def test_a_full_disk_leaves_no_file(
-    data: DataFile, tmp_path: Path, largest_file: Callable[[int], Any]
-) -> None:
+def test_a_full_disk_leaves_no_file(data: DataFile, tmp_path: Path) -> None:
     with largest_file(100), pytest.raises(SriFailure):
         real_features(data, "test", 20, Colours(), tmp_path / "c")
     assert not [path for path in (tmp_path / "c").rglob("*") if path.is_file()]

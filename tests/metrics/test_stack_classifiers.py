@@ -191,13 +191,6 @@ def test_intervals_contain_the_true_share(share: float) -> None:
 # Training -----------------------------------------------------------------------------------
 
 
-def test_training_images_are_the_same_at_any_number_of_workers() -> None:
-    one, two = touching_images(40, seed=4), touching_images(40, seed=4, workers=2)
-    np.testing.assert_array_equal(one.images, two.images)
-    np.testing.assert_array_equal(one.targets["flaw"], two.targets["flaw"])
-    assert (one.targets["flaw"] == 0).mean() == 0.5
-
-
 def test_training_is_a_function_of_the_seed_and_learns() -> None:
     images = factor_images(16, seed=3)
     losses: list[float] = []

@@ -16,7 +16,7 @@ from sri_cli.models.scene_encoder import SceneEncoder
 from sri_cli.training.step_timing import CallCounter
 from tests.small_models import SIDE, VARIANTS, images, noise_for
 
-ON_GENESIS_V2 = ["sri", "sri-a", "sri-b", "sri-c", "genesis-v2", "genesis-v2-scene"]
+ON_GENESIS_V2 = ["sri", "sri-a", "sri-b", "genesis-v2", "genesis-v2-scene"]
 MOST = 24
 
 

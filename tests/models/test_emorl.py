@@ -9,10 +9,7 @@ import torch
 
 from sri_cli.models.base import Losses
 from sri_cli.models.build import build_model
-from sri_cli.models.decoders import DECODERS, IodineDecoder
-from sri_cli.models.emorl import DualGru, Parameters
-from sri_cli.models.layers import ConvEncoder, position_code
-from sri_cli.rng import draw_noise
+from sri_cli.models.decoders import DECODERS
 from tests.small_models import SIZES, images, lively, noise_for, small_emorl
 
 
@@ -26,59 +23,11 @@ def assert_same(one: Losses, other: Losses, **tolerance: float) -> None:
         torch.testing.assert_close(value.detach(), other.terms[name].detach(), **tolerance)
 
 
-def test_the_position_code_counts_distances_to_the_edges_width_major() -> None:
-    code = position_code(5).unflatten(0, (5, 5))
-    # Row 1, column 3 of the pixels: the code of w = 1, h = 3.
-    assert code[1, 3].tolist() == [0.75, 0.25, 0.75, 0.25]  # right, left, top, bottom
-    assert code[4, 0].tolist() == [0.0, 1.0, 0.0, 1.0]
-
-
-def test_features_are_in_the_order_of_the_pixels() -> None:
-    encoder = lively(ConvEncoder(16))
-    image = torch.rand(1, 3, 16, 16)
-    changed = image.clone()
-    changed[..., 2, 11] = 1 - changed[..., 2, 11]
-    moved = (encoder(changed) - encoder(image)).abs().sum(dim=-1).unflatten(1, (16, 16))[0]
-    assert moved[2, 11] > 0
-    assert (moved[11:] == 0).all() and (moved[:, :3] == 0).all()  # four 5x5 reach 8 pixels
-
-
-def test_the_dual_gru_is_two_grus() -> None:
-    dual, x = DualGru(6), torch.randn(2, 5, 6)
-    state = Parameters(torch.randn(2, 5, 6), torch.randn(2, 5, 6))
-    for cell, (ours, memory) in enumerate(zip(dual(x, state), state, strict=True)):
-        gru = torch.nn.GRUCell(6, 6)
-        for kind, gates, candidate in (("ih", "ih", "in"), ("hh", "hh", "hn")):
-            weights = [getattr(dual, f"weight_{name}_{cell + 1}") for name in (gates, candidate)]
-            biases = [getattr(dual, f"bias_{name}") for name in (gates, candidate)]
-            halves = [bias.unflatten(0, (2, -1))[cell] for bias in biases]
-            getattr(gru, f"weight_{kind}").data = torch.cat(weights)
-            getattr(gru, f"bias_{kind}").data = torch.cat(halves)
-        reference = gru(x.flatten(0, 1), memory.flatten(0, 1)).unflatten(0, (2, 5))
-        torch.testing.assert_close(ours, reference)
-
-
 @pytest.mark.parametrize(("kind", "size"), [("iodine", 30), ("iodine", 16), ("big", 48)])
 def test_decoders_make_scenes_of_the_size(kind: str, size: int) -> None:
     scene = lively(DECODERS[kind](size, 8))(torch.randn(2, 5, 8))
     assert scene.rgb.shape == (2, 5, 3, size, size)
     torch.testing.assert_close(scene.masks.sum(dim=1), torch.ones(2, 1, size, size))
-
-
-def test_the_short_cut_of_iodine_is_the_convolution_of_the_broadcast_slots() -> None:
-    decoder, slots = lively(IodineDecoder(12, 8)), torch.randn(6, 8)
-    plain = decoder.convolutions(slots[:, :, None, None] + decoder.positions())
-    torch.testing.assert_close(decoder.decode(slots), plain, rtol=1e-4, atol=1e-4)
-
-
-def test_the_temperature_scales_every_layer_of_the_prior() -> None:
-    model = small_emorl(decoder="big")
-    noise = draw_noise(model.sampling_noise(9), 2, 0, 0)["slots"]
-    z = 0.5 * noise[:, :, 0]
-    for layer in (1, 2):
-        prior = model.segregate.prior(z)
-        z = prior.mean + 0.5 * prior.std * noise[:, :, layer]
-    torch.testing.assert_close(model.slots({"slots": noise}, 0.5), z)
 
 
 def test_without_gradients_it_refines_all_the_same() -> None:
@@ -136,16 +85,6 @@ def test_fewer_refinements_are_a_prefix_of_more() -> None:
     none = model(images(), noise).terms
     assert torch.equal(none["nll"], none["nll_first"])
     torch.testing.assert_close(none["kl"] + none["kl_upper"], none["kl_first"])
-
-
-def test_the_state_of_refinement_is_saved_with_the_weights() -> None:
-    model, other = small_emorl(), small_emorl()
-    model.refinement.steps, model.refinement.batch = 1, 5
-    model.refinement.error_weight.fill_(1.3)
-    other.load_state_dict(model.state_dict())
-    assert (other.refinement.steps, other.refinement.batch) == (1, 5)
-    noise = noise_for(model)
-    assert_same(model(images(), noise), other(images(), noise), rtol=0, atol=0)
 
 
 def test_sri_takes_the_refined_posterior_and_sends_no_gradient_back() -> None:

@@ -69,7 +69,7 @@ def test_the_warmup_explains_the_blend(model: Any) -> None:
     assert torch.equal(model(images(), noise).terms["nll"], mixture.terms["nll"])
 
 
-@pytest.mark.parametrize("count", [1, 3, 14])
+@pytest.mark.parametrize("count", [1, 3])
 def test_any_number_of_slots_samples_from_a_prefix_of_the_noise(model: Any, count: int) -> None:
     model.eval()
     with torch.no_grad():
@@ -180,11 +180,9 @@ def test_an_image_is_seen_beside_its_position_under_bf16(encoder: torch.nn.Modul
     assert (rounded - exact).norm() < 0.05 * exact.norm()
 
 
-@pytest.mark.parametrize(
-    "name", ["sri", "sri-ab", "sri-sa", "genesis-v2-scene", "genesis-scene", "slot-vae"]
-)
+@pytest.mark.parametrize("name", ["sri", "genesis-v2-scene", "genesis-scene", "slot-vae"])
 def test_it_compiles_as_one_graph_without_reading_back(name: str) -> None:
-    """EMORL: test_emorl.py."""
+    """EMORL: test_emorl.py; Slot Attention: test_pretrained_encoder.py."""
     model = VARIANTS[name]()
     noise = noise_for(model)
     with CallCounter() as counter:

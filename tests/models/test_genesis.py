@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sri_cli.models.genesis import BroadcastConvolutions, Transposed5, stick_breaking
+from sri_cli.models.genesis import stick_breaking
 from tests.small_models import SCENE_SIZE, images, noise_for, small_genesis
 
 
@@ -52,22 +52,3 @@ def test_every_image_size(image_size: int) -> None:
     image = torch.rand(1, 3, image_size, image_size)
     scene = model.reconstruct(image, noise_for(model, 1)).scene
     assert scene.rgb.shape == (1, 2, 3, image_size, image_size)
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-def test_transposed_convolution_is_torchs(stride: int) -> None:
-    ours = Transposed5(6, 10, stride)
-    theirs = torch.nn.ConvTranspose2d(6, 10, 5, stride, 2, output_padding=stride - 1)
-    theirs.load_state_dict(ours.state_dict())
-    x = torch.randn(2, 6, 7, 7)
-    assert ours(x).shape[-1] == 7 * stride
-    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
-
-
-def test_component_decoder_is_a_convolution_of_latent_and_coordinates() -> None:
-    decoder = BroadcastConvolutions(32, 6, 8)
-    latents = torch.randn(5, 6)
-    grid = decoder.grid.expand(5, -1, -1, -1)
-    inputs = torch.cat([latents[..., None, None].expand(-1, -1, 40, 40), grid], dim=1)
-    expected = decoder.layers(inputs).sigmoid()
-    torch.testing.assert_close(decoder(latents), expected, rtol=1e-4, atol=1e-5)

@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.distributions import Independent, Normal
-from torch.distributions import kl_divergence as reference_kl
 
 from sri_cli.config.load import load_recipe
 from sri_cli.models import distributions as gaussians
@@ -19,7 +17,6 @@ from sri_cli.models.base import Scene
 from sri_cli.models.build import build_model
 from sri_cli.models.compiled import kernels
 from sri_cli.models.decoders import BigDecoder, BroadcastDecoder, IodineDecoder
-from sri_cli.models.distributions import Gaussian
 from sri_cli.models.genesis import Gated
 from sri_cli.models.genesis_v2 import InstanceColouring, UNet, initial_log_sigma
 from sri_cli.models.kernels import (
@@ -30,33 +27,14 @@ from sri_cli.models.kernels import (
     broadcast_sum,
     norm_head,
 )
-from sri_cli.models.layers import Lstm, pixel_mlp
+from sri_cli.models.layers import pixel_mlp
 from sri_cli.models.likelihood import ImageLikelihood
-from sri_cli.models.scene_encoder import SceneEncoder
 from tests.small_models import lively
 
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(3)
-
-
-def gaussian(*shape: int) -> Gaussian:
-    return Gaussian(torch.randn(shape), torch.rand(shape) + 0.2)
-
-
-def reference(g: Gaussian) -> Independent:
-    return Independent(Normal(g.mean, g.std), 1)
-
-
-def test_densities_and_divergences_agree_with_torch_distributions() -> None:
-    q, p, value = gaussian(5, 3, 7), gaussian(5, 3, 7), torch.randn(5, 3, 7)
-    standard = gaussians.standard_like(value)
-    close = torch.testing.assert_close
-    close(q.log_prob(value), reference(q).log_prob(value))
-    close(gaussians.log_prob_standard(value), reference(standard).log_prob(value))
-    close(gaussians.kl_divergence(q, p), reference_kl(reference(q), reference(p)))
-    close(gaussians.kl_to_standard(q), reference_kl(reference(q), reference(standard)))
 
 
 def test_deviations_are_those_of_the_papers() -> None:
@@ -103,15 +81,6 @@ def test_every_kernel_gives_masks_that_sum_to_one_and_finite_gradients(kernel: s
     log_masks[:, 0].sum().backward()
     assert features.grad is not None and features.grad.isfinite().all()
     assert features.grad.abs().sum() > 0
-
-
-def test_first_mask_is_one_at_its_seed_and_clamped_there() -> None:
-    colouring = InstanceColouring(features=8, slots=3, image_size=16, kernel="gaussian")
-    rand_pixel = torch.rand(2, 1, 16, 16) * 0.5
-    rand_pixel[:, 0, 4, 9] = 1.0
-    masks = colouring(torch.randn(2, 8, 16, 16), rand_pixel)[0].exp()
-    assert torch.allclose(masks[:, 0, 0, 4, 9], torch.tensor(0.99))
-    assert (masks[:, 0].flatten(1).argmax(dim=1) == 4 * 16 + 9).all()
 
 
 @pytest.mark.parametrize(("size", "blocks"), [(32, 4), (64, 5), (96, 5), (128, 6)])
@@ -252,6 +221,7 @@ def test_kernels_are_compiled_once_and_not_needed(
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / cache))
         return kernels.__wrapped__()
 
+    monkeypatch.setattr("sri_cli.models.compiled.FLAGS", ["-O0", "-fopenmp"])  # in no time
     assert load("one").seconds > 0 and load("one").seconds == 0
     (made,) = (tmp_path / "one/sri").iterdir()
     damaged = tmp_path / "two/sri" / made.name
@@ -305,27 +275,6 @@ def test_the_mixture_has_the_gradient_of_its_formula() -> None:
         return ImageLikelihood("mog", 0.3, True).nll(images, Scene(rgb, logits.log_softmax(1)))
 
     assert torch.autograd.gradcheck(nll, (rgb.requires_grad_(), logits.requires_grad_()))
-
-
-def test_lstm_is_torchs_lstm_in_one_call_and_step_by_step() -> None:
-    ours, theirs = Lstm(6, 10), torch.nn.LSTM(6, 10, batch_first=True)
-    theirs.load_state_dict(ours.state_dict())
-    x = torch.randn(3, 5, 6)
-    torch.testing.assert_close(ours(x), theirs(x)[0])
-    state = ours.start(3, x)
-    for t in range(5):
-        state = ours.step(x[:, t], state)
-    torch.testing.assert_close(state[0], theirs(x)[0][:, -1])
-
-
-def test_scene_posterior_does_not_depend_on_the_order_of_slots() -> None:
-    encoder = SceneEncoder(8, 12)
-    for parameter in encoder.parameters():
-        parameter.data.normal_(std=0.5)
-    slots = torch.randn(4, 6, 8)
-    straight, shuffled = encoder(slots), encoder(slots[:, torch.randperm(6)])
-    torch.testing.assert_close(straight.mean, shuffled.mean, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(straight.std, shuffled.std, rtol=1e-4, atol=1e-5)
 
 
 KERNELS = ("gaussian", "laplacian", "epanechnikov")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,11 @@ from torch import nn
 
 from sri_cli.cli.main import cli
 from sri_cli.config.load import load_recipe
-from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
-from sri_cli.generation.trained_run import load_run
 from sri_cli.models.pretrained_encoder import FrozenSegregation, weights_to_download
 from sri_cli.rng import draw_noise
 from sri_cli.training.execution import ExecutionMode
 from sri_cli.training.step import TrainStep
-from sri_cli.training.trainer import train
 from tests.small_models import (
     SIDE,
     SIZES,
@@ -129,9 +125,8 @@ def test_without_timm_the_hint_installs_it(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_channels_come_first_whatever_the_model(tmp_path: Path) -> None:
-    name = "swin_tiny_patch4_window7_224"
-    file = encoder_weights(name, tmp_path / "swin.safetensors")
-    assert frozen(f"timm/{name}@{file}").encoder.shape == (768, 7, 7)
+    file = encoder_weights("test_mambaout", tmp_path / "mamba.safetensors")
+    assert frozen(f"timm/test_mambaout@{file}").encoder.shape == (64, 5, 5)
 
 
 @pytest.mark.parametrize(("name", "precision"), [("test_vit", "bf16"), ("test_resnet", "fp32")])
@@ -166,9 +161,8 @@ def test_attention_is_where_the_features_are(specs: dict[str, str]) -> None:
     assert change[:8, -8:].mean() > 2 * change[-8:, :8].mean()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_it_compiles_as_one_graph(name: str, specs: dict[str, str]) -> None:
-    model = small_sri(frozen(specs[name]))
+def test_it_compiles_as_one_graph(specs: dict[str, str]) -> None:
+    model = small_sri(frozen(specs["test_vit"]))
     noise = noise_for(model)
     torch.compiler.reset()  # or graphs of other models count against a limit
     compiled = torch.compile(model, fullgraph=True, backend="eager")(images(), noise)
@@ -186,23 +180,6 @@ def test_a_checkpoint_holds_the_hash_and_not_the_weights(
     other = encoder_weights("test_vit", tmp_path / "other.pt", seed=9)
     with pytest.raises(SriError, match="SHA-256"):
         small_sri(frozen(f"timm/test_vit@{other}")).load_state_dict(weights)
-
-
-def test_a_run_finds_its_encoder_from_another_folder(
-    tmp_path: Path,
-    write_small_data: Callable[..., Path],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    data = DataFile(write_small_data(tmp_path / "towers-32.h5"))
-    encoder_weights("test_vit", tmp_path / "vit.safetensors")
-    changes = ["segregation=frozen", "encoder=timm/test_vit@vit.safetensors", "slot_size=8"]
-    words = [f"model.{change}" for change in changes]
-    monkeypatch.chdir(tmp_path)
-    recipe = load_recipe("sri-mog", None, [*words, "size=tiny", "train.batch=2", "train.steps=1"])
-    train(recipe, data, tmp_path / "run")
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    assert load_run(tmp_path / "run").step == 1
 
 
 def test_the_encoder_follows_its_model(specs: dict[str, str]) -> None:

@@ -60,17 +60,3 @@ def test_slots_are_alike_only_where_they_share_their_start() -> None:
         permuted, permuted_masks = attention(features, noise[:, order])
         assert torch.allclose(plain.mean[:, order], permuted.mean, atol=1e-5) == alike
         assert torch.allclose(masks[:, order], permuted_masks, atol=1e-4) == alike
-
-
-def test_an_iteration_is_what_the_paper_says() -> None:
-    """Written out for one slot set, with the attention renormalised over places."""
-    attention = SlotAttention(3, 8, features=6)
-    features, slots = torch.randn(1, 10, 6), torch.randn(1, 3, 8)
-    keys, values = attention.key(features), attention.value(features)
-    after, log_attention = attention._iterate(slots, keys.transpose(1, 2), values)
-    query = attention.query(attention.slot_norm(slots))
-    share = (torch.einsum("bkd,bnd->bkn", query, keys) / 8**0.5).softmax(dim=1)
-    torch.testing.assert_close(log_attention.exp(), share)
-    weights = (share + 1e-8) / (share + 1e-8).sum(dim=2, keepdim=True)
-    updated = attention.gru((weights @ values)[0], slots[0])
-    torch.testing.assert_close(after[0], updated + attention.mlp(updated))

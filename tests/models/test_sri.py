@@ -188,16 +188,6 @@ def test_greedy_is_hungarian_where_every_position_has_a_slot_of_its_own() -> Non
     assert torch.equal(hungarian_order(prior, slots), truth)
 
 
-def test_hungarian_never_costs_more_than_greedy() -> None:
-    prior, slots = torch.randn(50, 6, 4), torch.randn(50, 6, 4)
-
-    def cost(order: torch.Tensor) -> torch.Tensor:
-        return (prior - reorder(slots, order)).norm(dim=-1).sum(dim=1)
-
-    best, greedy = cost(hungarian_order(prior, slots)), cost(greedy_order(prior, slots))
-    assert (best <= greedy + 1e-5).all() and (best < greedy - 1e-3).any()
-
-
 def test_identical_slots_still_make_a_permutation() -> None:
     same = torch.zeros(2, 5, 3)
     for match in MATCHINGS.values():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-import torch
 
-from sri_cli.generation.encode import Encoding
+from sri_cli.data.dataset import DataFile
 from sri_cli.generation.sample import Scenes
 from sri_cli.plotting.blocks import (
     TrainingLog,
@@ -15,10 +16,10 @@ from sri_cli.plotting.blocks import (
     flat_labels,
     label_colours,
     order_panel,
-    segmentation_panel,
     training_charts,
 )
 from sri_cli.plotting.images import SLOT_COLOURS, blend_masks, caption, make_grid, slot_colours
+from tests.small_data import write_data, write_small_data
 
 
 def halves() -> np.ndarray:
@@ -46,11 +47,6 @@ def test_columns_of_slots_are_numbered_from_one_and_bear_their_colours() -> None
     assert np.array_equal(panel.cells[2][0], images[2])  # type: ignore[arg-type]
     colours = slot_colours(2)
     assert (panel.cells[0][1][0] == colours[[0, 0, 1, 1]]).all()  # type: ignore[index]
-    shown, cover = torch.rand(3, 3, 4, 4), torch.from_numpy(masks)
-    made = Encoding(shown, None, None, shown, cover, torch.rand(3, 2, 3, 4, 4), cover, None)
-    without = segmentation_panel(images, made, None)
-    within = segmentation_panel(images, made, np.zeros((3, 4, 4), np.uint8))
-    assert set(within.columns) - set(without.columns) == {"true masks"}
 
 
 def test_true_labels_have_the_colours_of_the_slots_that_fit_them() -> None:
@@ -136,12 +132,14 @@ def test_labels_have_flat_colours() -> None:
 
 
 @pytest.mark.parametrize("size", [16, 48, 200])
-def test_a_contact_sheet_has_every_image_above_its_masks(size: int) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (10, size, size, 3)).astype(np.uint8)
-    masks = np.random.default_rng(1).integers(0, 4, (10, size, size)).astype(np.uint8)
-    panel = contact_panel(images, masks, 1)
+def test_a_contact_sheet_has_every_image_above_its_masks(size: int, tmp_path: Path) -> None:
+    data = DataFile(write_small_data(tmp_path / f"noise-{size}.h5", 10, size))
+    panel, text = contact_panel(data, 10)
     cells = [cell for row in panel.cells for cell in row if cell is not None]
     assert len(cells) == 20 and {cell.shape for cell in cells} == {(size, size, 3)}
-    assert np.array_equal(panel.cells[1][2], flat_labels(masks[2:3], 1)[0])
-    assert len({*map(tuple, panel.cells[1][2].reshape(-1, 3).tolist())}) == 4
-    assert len(contact_panel(images, None, 1).cells) == len(panel.cells) / 2
+    split = data.split("train")
+    assert np.array_equal(panel.cells[0][2], split.images[2]) and "10 train" in text
+    assert np.array_equal(panel.cells[1][2], flat_labels(split.masks[2:3], 1)[0])
+    write_data(tmp_path / "bare-32.h5", with_masks=False)
+    panel, _ = contact_panel(DataFile(tmp_path / "bare-32.h5"), 10)
+    assert len(panel.cells) == 2 and panel.together == 1

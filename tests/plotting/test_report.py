@@ -9,8 +9,7 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -31,7 +30,9 @@ from sri_cli.metrics.records import Context, Estimate, append_records, data_fact
 from sri_cli.plotting.report import FILM_BYTES, render, report_of_runs
 from sri_cli.plotting.report_commands import eval_words
 from sri_cli.run import Workspace
+from tests.damage import damage, largest_file
 from tests.small_browser import CONTRAST, DESKTOP, PHONE, Page, chromium
+from tests.small_data import write_run
 
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror='alert(2)'>{{ 7 * 7 }}"
 ENOUGH = 4.5  # WCAG AA, of text of this size
@@ -189,9 +190,7 @@ def test_what_is_missing_is_named_with_its_command(workspace: Workspace) -> None
     assert len(images(path)) == 3
 
 
-def test_damaged_files_are_named(
-    workspace: Workspace, tiny: Path, damage: Callable[[Path, str], None]
-) -> None:
+def test_damaged_files_are_named(workspace: Workspace, tiny: Path) -> None:
     (tiny / "figures" / "walk-slot-2.gif").write_bytes(b"GIF89a")
     (tiny / "figures" / "walk-large.gif").write_bytes(
         (tiny / "figures" / "walk.gif").read_bytes() + b"\0" * FILM_BYTES
@@ -207,18 +206,14 @@ def test_damaged_files_are_named(
     assert path.stat().st_size < FILM_BYTES
 
 
-def test_measurements_of_other_weights_are_not_shown(
-    workspace: Workspace, tiny: Path, write_run: Callable[..., None]
-) -> None:
+def test_measurements_of_other_weights_are_not_shown(workspace: Workspace, tiny: Path) -> None:
     write_run(tiny, "genesis-v2", step=20)
     text = words(report_of_runs(workspace, ["tiny"]))
     assert "20 of" in text and "0.500" not in text and "(1 of other checkpoints)" in text
     assert "--run tiny" in text
 
 
-def test_the_commands_of_an_earlier_checkpoint_name_it(
-    workspace: Workspace, tiny: Path, write_run: Callable[..., None]
-) -> None:
+def test_the_commands_of_an_earlier_checkpoint_name_it(workspace: Workspace, tiny: Path) -> None:
     write_run(tiny, "sri", step=20)
     earlier = tiny / "checkpoints" / "step-000000010"
     text = words(report_of_runs(workspace, [str(earlier)]))
@@ -335,11 +330,7 @@ def test_user_errors_write_nothing(
     assert sorted(Path().rglob("*")) == before
 
 
-def test_failures_leave_the_report_before_as_it_was(
-    workspace: Workspace,
-    damage: Callable[[Path, str], None],
-    largest_file: Callable[[int], AbstractContextManager[None]],
-) -> None:
+def test_failures_leave_the_report_before_as_it_was(workspace: Workspace) -> None:
     path = report_of_runs(workspace, ["tiny"])
     before, around = path.read_bytes(), sorted(path.parent.iterdir())
     with largest_file(1000), pytest.raises(SriFailure, match=r"report-001\.html"):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from sri_cli.plotting import segments
 from sri_cli.plotting.images import slot_colours
 from sri_cli.plotting.segments import segment_folder
 from sri_cli.run import Workspace
+from tests.damage import largest_file
 from tests.small_data import save_image, towers
 
 SIZES = {"a": (32, 32), "b": (50, 80), "sub/c": (48, 40), "e": (20, 24)}  # rows, columns
@@ -167,12 +166,7 @@ def test_what_was_segmented_before_keeps_its_name(trained: TrainedRun, photos: P
     assert segment_folder(trained, photos)[0].name == "003"
 
 
-def test_nothing_is_left_of_what_fails(
-    trained: TrainedRun,
-    photos: Path,
-    tmp_path: Path,
-    largest_file: Callable[[int], AbstractContextManager[None]],
-) -> None:
+def test_nothing_is_left_of_what_fails(trained: TrainedRun, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "made" / "out"
     with largest_file(300), pytest.raises(SriFailure):
         segment_folder(trained, photos, out)

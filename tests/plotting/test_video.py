@@ -6,8 +6,6 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -19,6 +17,7 @@ from PIL import Image, ImageSequence
 from sri_cli.cli.main import cli
 from sri_cli.plotting.video import Film, gif_bytes, missing_encoder, mp4_bytes
 from sri_cli.run import Workspace
+from tests.damage import largest_file
 
 ROOT = Path(__file__).parent.parent.parent
 SHORT = ["--frames", "6", "--num", "2"]
@@ -67,9 +66,7 @@ def test_an_mp4_has_the_frames_rate_and_size_of_the_film() -> None:
     assert max(differences) < 6  # of 255: colours have half the resolution
 
 
-def test_an_mp4_that_ffmpeg_could_not_finish_is_an_error(
-    largest_file: Callable[[int], AbstractContextManager[None]],
-) -> None:
+def test_an_mp4_that_ffmpeg_could_not_finish_is_an_error() -> None:
     whole = len(mp4_bytes(film(), 20))
     for size in (1000, whole // 2, whole - 10):
         with largest_file(size), pytest.raises(OSError, match="ended early"):

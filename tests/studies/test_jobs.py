@@ -24,6 +24,7 @@ from sri_cli.studies.queues import Local, job_name, minutes_of, open_queue
 from sri_cli.studies.runner import plan_study
 from sri_cli.training.log import read_log
 from sri_cli.training.trainer import train
+from tests.small_data import write_small_data
 from tests.small_slurm import running_slurm
 
 pytest.importorskip("submitit")
@@ -47,9 +48,7 @@ ENVIRONMENT["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPA
 
 
 @pytest.fixture
-def folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_small_data: Callable[..., Path]
-) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with data."""
     (tmp_path / "data").mkdir()
     write_small_data(tmp_path / "data" / "demo-towers-32.h5")

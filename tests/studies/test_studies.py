@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from sri_cli.studies.summary import (
     write_summary,
 )
 from sri_cli.training.run_folder import resolve_run
+from tests.small_data import write_small_data
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL: dict[str, Any] = {
@@ -203,9 +203,7 @@ def test_what_older_protocols_do_not_have_leaves_their_digest_as_it_is(tmp_path:
     assert read(tmp_path, test="separation").digest() == study.digest() != later.digest()
 
 
-def test_equal_finished_runs_of_an_earlier_study_are_reused(
-    tmp_path: Path, write_small_data: Callable[..., Path]
-) -> None:
+def test_equal_finished_runs_of_an_earlier_study_are_reused(tmp_path: Path) -> None:
     data = DataFile(write_small_data(tmp_path / "demo-towers-32.h5"))
     workspace = Workspace(tmp_path, tmp_path / "runs")
     earlier = {"name": "earlier", "systems": {"old": {"recipe": "sri-mog"}}, "claims": []}
@@ -233,7 +231,7 @@ def test_equal_finished_runs_of_an_earlier_study_are_reused(
 
 
 def test_values_that_an_earlier_study_recorded_count_where_its_runs_are_gone(
-    tmp_path: Path, write_small_data: Callable[..., Path]
+    tmp_path: Path,
 ) -> None:
     data = DataFile(write_small_data(tmp_path / "demo-towers-32.h5"))
     workspace = Workspace(tmp_path, tmp_path / "runs")
@@ -300,9 +298,7 @@ def test_values_that_an_earlier_study_recorded_count_where_its_runs_are_gone(
     assert not recorded().recorded
 
 
-def test_what_was_measured_by_hand_in_another_way_is_not_the_studys(
-    tmp_path: Path, write_small_data: Callable[..., Path]
-) -> None:
+def test_what_was_measured_by_hand_in_another_way_is_not_the_studys(tmp_path: Path) -> None:
     data = DataFile(write_small_data(tmp_path / "demo-towers-32.h5"))
     study = read(tmp_path, metrics={"elbo": 8, "kid": 4}, claims=[])
     run = study.runs()[0]
@@ -402,9 +398,7 @@ def test_systems_of_the_shipped_study_differ_in_nothing_but_what_they_are(tmp_pa
         assert changed <= {key, "scene_size", "cross_order"} and key in changed
 
 
-def test_a_run_of_a_study_is_the_run_that_its_command_makes(
-    tmp_path: Path, write_small_data: Callable[..., Path]
-) -> None:
+def test_a_run_of_a_study_is_the_run_that_its_command_makes(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     data = write_small_data(tmp_path / "data" / "demo-towers-32.h5")
     systems = {"sri-mog": {}, "slow": {"recipe": "genesis-v2-scene", "overrides": ["train.lr=1"]}}

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from sri_cli.data.dataset import DataFile
 from sri_cli.training.log import read_log
 from sri_cli.training.trainer import train
 from tests.ranks import free_port
+from tests.small_data import write_small_data
 from tests.small_slurm import run_as_root, running_slurm
 
 pytestmark = pytest.mark.slow
@@ -48,7 +49,7 @@ ENVIRONMENT["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
 
 
 @pytest.fixture
-def data(tmp_path: Path, write_small_data: Callable[..., Path]) -> Path:
+def data(tmp_path: Path) -> Path:
     return write_small_data(tmp_path / "towers-32.h5")
 
 

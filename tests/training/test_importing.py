@@ -8,7 +8,6 @@ import math
 import os
 import pickle
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from click.testing import CliRunner, Result
 
 from sri_cli import checkpoint as checkpoints
-from sri_cli.cli.main import cli
 from sri_cli.config.load import load_recipe
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import load_run
@@ -29,7 +26,10 @@ from sri_cli.run import Workspace
 from sri_cli.training.importing import Imported, import_run, read_official, system_of
 from sri_cli.training.initial_weights import begin_run
 from sri_cli.training.trainer import new_step
+from tests.damage import damage, largest_file
 from tests.golden_numbers import Golden, formula
+from tests.small_cli import sri
+from tests.small_data import write_small_data
 
 FILES = {
     "sri": "sri_mog_tiny.npz",
@@ -302,10 +302,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def sri(*args: str) -> Result:
-    return CliRunner().invoke(cli, list(args))
-
-
 def refusal(*args: str) -> tuple[str, str]:
     """The two lines of a refused import that left nothing behind."""
     shown = sri("import", *args)
@@ -316,7 +312,7 @@ def refusal(*args: str) -> tuple[str, str]:
     return first, hint
 
 
-def test_every_verb_takes_the_run(folder: Path, write_small_data: Callable[..., Path]) -> None:
+def test_every_verb_takes_the_run(folder: Path) -> None:
     write_official(folder / "official.pth", "sri")
     data = str(write_small_data(folder / "mine.h5"))
     shown = sri("import", "official.pth", *SMALL)
@@ -331,12 +327,7 @@ def test_every_verb_takes_the_run(folder: Path, write_small_data: Callable[..., 
     drawn = sri("sample", "--num", "2", "--slots", "6")
     assert drawn.exit_code == 0, drawn.output
     assert "step 7, shapestacks, imported weights" in drawn.stdout
-    for verb in (
-        ("order", "--num", "2"),
-        ("figure", "reconstructions", "--num", "2", "--data", data),
-        ("eval", "--num", "2", "--metrics", "ari,elbo", "--data", data),
-    ):
-        assert sri(*verb).exit_code == 0, verb
+    assert sri("eval", "--num", "2", "--metrics", "elbo", "--data", data).exit_code == 0
 
 
 @pytest.mark.parametrize("system", list(TABLES))
@@ -360,7 +351,7 @@ def test_another_run_starts_from_the_weights_alone(tmp_path: Path, system: str) 
     assert not (tmp_path / "other").exists()
 
 
-def test_training_goes_on_from_it(folder: Path, write_small_data: Callable[..., Path]) -> None:
+def test_training_goes_on_from_it(folder: Path) -> None:
     write_official(folder / "official.pth", "sri")
     data = str(write_small_data(folder / "mine.h5"))
     assert sri("import", "official.pth", *SMALL).exit_code == 0
@@ -390,9 +381,7 @@ def test_recipe_of_the_run(folder: Path) -> None:
     assert recipe["data"] == "objects-room" and recipe["model"]["slot_size"] == 16
 
 
-def test_the_size_is_that_of_the_recipe_whatever_file_is_prepared(
-    folder: Path, write_small_data: Callable[..., Path]
-) -> None:
+def test_the_size_is_that_of_the_recipe_whatever_file_is_prepared(folder: Path) -> None:
     """EMORL's tensors do not show it."""
     write_small_data(Path("data", "shapestacks-32.h5"))
     size = load_recipe("emorl").model.image_size
@@ -457,7 +446,7 @@ def test_weights_out_of_range_are_refused(folder: Path, value: float) -> None:
 
 
 @pytest.mark.parametrize("how", ["cut", "flipped", "empty", "gone"])
-def test_damaged_files(folder: Path, damage: Callable[[Path, str], None], how: str) -> None:
+def test_damaged_files(folder: Path, how: str) -> None:
     file = write_official(folder / "official.pth", "sri")
     if how == "flipped":  # the listing at the end of the file
         data = bytearray(file.read_bytes())
@@ -539,7 +528,7 @@ def test_a_run_is_never_overwritten(folder: Path) -> None:
     assert sorted(Path("runs").rglob("*")) == before
 
 
-def test_a_full_disk_leaves_nothing(folder: Path, largest_file: Callable[[int], Any]) -> None:
+def test_a_full_disk_leaves_nothing(folder: Path) -> None:
     write_official(folder / "official.pth", "sri")
     with largest_file(100_000):
         shown = sri("import", "official.pth", *SMALL)

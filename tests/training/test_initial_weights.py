@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from sri_cli.errors import SriError
 from sri_cli.run import Workspace
 from sri_cli.training.initial_weights import begin_run
 from sri_cli.training.trainer import new_step, train
+from tests.small_data import write_small_data
 
 MODEL = {"system": "sri", "image_size": 32, "slots": 3, "slot_size": 8, "scene_size": 8}
 TRAIN = {"geco_target": 0.5, "steps": 2, "batch": 4, "precision": "fp32", "log_every": 1}
@@ -33,18 +33,22 @@ def small(**changes: Any) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def data(
-    tmp_path_factory: pytest.TempPathFactory, write_small_data: Callable[..., Path]
-) -> DataFile:
+def data(tmp_path_factory: pytest.TempPathFactory) -> DataFile:
     return DataFile(write_small_data(tmp_path_factory.mktemp("data") / "towers-32.h5"))
 
 
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory, data: DataFile) -> Path:
+    """A run at step 2, which `workspace` copies."""
+    run = tmp_path_factory.mktemp("runs") / "first"
+    train(small(), data, run, command="sri train first")
+    return run
+
+
 @pytest.fixture
-def workspace(tmp_path: Path, data: DataFile) -> Workspace:
-    """With the run `first` at step 2."""
-    workspace = Workspace(tmp_path / "data", tmp_path / "runs")
-    train(small(), data, workspace.runs_root / "first", command="sri train first")
-    return workspace
+def workspace(tmp_path: Path, first: Path) -> Workspace:
+    shutil.copytree(first, tmp_path / "runs" / "first")
+    return Workspace(tmp_path / "data", tmp_path / "runs")
 
 
 def newest(run: Path) -> checkpoints.Checkpoint:
@@ -53,9 +57,7 @@ def newest(run: Path) -> checkpoints.Checkpoint:
     return saved
 
 
-def test_weights_alone_are_taken_and_only_once(
-    workspace: Workspace, write_small_data: Callable[..., Path]
-) -> None:
+def test_weights_alone_are_taken_and_only_once(workspace: Workspace) -> None:
     first, run = workspace.runs_root / "first", workspace.runs_root / "second"
     other = DataFile(write_small_data(workspace.data_path("mypics", 32), images=20))
     recipe = small(slots=5, lr=1e-2, batch=2, likelihood="gaussian", steps=1)
