@@ -88,13 +88,12 @@ def test_a_torch_that_hangs_ends_at_the_timeout(
     assert time.monotonic() - began < 20
 
 
-def test_a_broken_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_torchvision(workspace: Workspace, tmp_path: Path) -> None:
     text = "operator torchvision::nms does not exist"
-    monkeypatch.syspath_prepend(module(tmp_path, "torchvision", f"raise RuntimeError({text!r})"))
-    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
-    findings = {finding.topic: finding for finding in doctor.check_torch()}
-    assert text in findings["torchvision"].text and findings["torchvision"].essential
-    assert findings["torch"].level == "ok"
+    folder = module(tmp_path / "broken", "torchvision", f"raise RuntimeError({text!r})")
+    code, findings = sri_doctor(workspace, folder)
+    assert code == 2 and text in findings["torchvision"]["text"]
+    assert findings["torch"]["level"] == "ok"
 
 
 def test_torchvision_needs_one_version_of_torch(
