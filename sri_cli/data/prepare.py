@@ -77,7 +77,7 @@ def prepare(
             header, plan = source.survey(workers)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"Stopped while reading the source of {source.header.name}.",
+            f"Stopped before the first image of {source.header.name} was saved.",
             f"Resume with: {command}",
         ) from None
     except BrokenProcessPool as error:
