@@ -136,18 +136,23 @@ class Model:
                 slots would come back.
         """
         self._check_all_slots()
-        made = self.reconstruct(images, seed=seed, indices=indices)
+        made = self._infer(images, seed, indices, rollout=False)
         return Latents(made.slots, made.latent, made.order, made.keys)
 
     def reconstruct(
         self, images: Images, *, seed: int = 0, indices: Sequence[int] | None = None
     ) -> Scenes:
         """Infer images and decode them; the arguments are those of `encode`."""
+        return self._infer(images, seed, indices, rollout=True)
+
+    def _infer(
+        self, images: Images, seed: int, indices: Sequence[int] | None, rollout: bool
+    ) -> Scenes:
         inputs = as_images(images, self.image_size)
         numbers = list(range(len(inputs)) if indices is None else indices)
         if len(numbers) != len(inputs):
             raise SriError(f"{len(numbers)} indices for {len(inputs)} images", "one for each")
-        made: Encoding = encode_images(self.module, inputs, numbers, seed)
+        made: Encoding = encode_images(self.module, inputs, numbers, seed, rollout)
         keys = tuple(f"image {i}" if i else "image" for i in numbers)  # `sri edit --image` has one
         return Scenes(**vars(made) | {"image": made.image.clamp(0, 1)}, keys=keys)
 

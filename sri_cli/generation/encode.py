@@ -5,11 +5,10 @@ Axis legend: N images, K slots, D slot size, S scene size, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -40,7 +39,8 @@ class Encoding:
         masks: Of the reconstruction [N,K,H,W], summing to 1 over K.
         rgb: What each slot shows [N,K,3,H,W] in [0,1].
         attention: The masks of the segregation [N,K,H,W].
-        rollout: The slot prior's own scene from `latent` [N,3,H,W], in models with one.
+        rollout: The slot prior's own scene from `latent` [N,3,H,W]; None for a model without one,
+            and where it was not decoded.
     """
 
     slots: Tensor
@@ -58,27 +58,18 @@ def encode_images(
     images: NDArray[np.uint8] | Tensor,
     indices: Sequence[int] | None = None,
     seed: int = 0,
+    rollout: bool = False,
 ) -> Encoding:
     """Infer images uint8 [N,H,W,3], or a float tensor [N,3,H,W] in [0,1], of the model's size.
 
     The posterior sample of image i is a function of (seed, indices[i]), by default (seed, i).
+    `rollout` also decodes a rollout, which takes about as long as the reconstruction.
 
     Raises:
         SriFailure: for reconstructions that are not finite.
     """
-    return joined(list(encode_chunks(model, images, indices, seed)))
-
-
-def encode_chunks(
-    model: SlotVAE,
-    images: NDArray[np.uint8] | Tensor,
-    indices: Sequence[int] | None = None,
-    seed: int = 0,
-) -> Iterator[Encoding]:
-    """`encode_images` a chunk at a time, for more images than fit into memory; N > 0."""
     device = device_of(model)
     numbers = np.arange(len(images)) if indices is None else np.asarray(indices, dtype=np.intp)
-    finite = []
 
     def infer(start: int, count: int) -> Encoding:
         rows = slice(start, start + count)
@@ -86,6 +77,7 @@ def encode_chunks(
         inputs = chosen.to(device) if isinstance(chosen, Tensor) else to_tensor(chosen, device)
         made = model.reconstruct(inputs, evaluation_noise(model, seed, numbers[rows], device))
         assert made.slots is not None
+        imagined = made.imagine() if rollout and made.imagine is not None else None
         return Encoding(
             slots=_on_cpu(made.slots),
             latent=None if made.latent is None else _on_cpu(made.latent),
@@ -94,21 +86,25 @@ def encode_chunks(
             masks=_on_cpu(made.scene.masks[:, :, 0]),
             rgb=_on_cpu(made.scene.rgb),
             attention=_on_cpu(made.attention[:, :, 0]),
-            rollout=None if made.imagined is None else _on_cpu(made.imagined.image),
+            rollout=None if imagined is None else _on_cpu(imagined.image),
         )
 
-    for encoding in in_chunks(infer, len(numbers), CHUNK, device):
-        finite.append(is_finite(encoding.image))
-        yield encoding
-    check_finite(torch.cat(finite), "reconstructions")
+    encoding = joined(list(in_chunks(infer, len(numbers), CHUNK, device)))
+    check_finite(is_finite(encoding.image), "reconstructions")
+    return encoding
 
 
 def encode_split(
-    model: SlotVAE, data: DataFile, split: str = "test", num: int = 10, seed: int = 0
+    model: SlotVAE,
+    data: DataFile,
+    split: str = "test",
+    num: int = 10,
+    seed: int = 0,
+    rollout: bool = False,
 ) -> tuple[NDArray[np.intp], NDArray[np.uint8], Encoding]:
     """`num` images from all over a split: their indices, pixels [N,H,W,3] and what is inferred.
 
-    The noise is that of an evaluation.
+    The noise is that of an evaluation, and `rollout` as of `encode_images`.
 
     Raises:
         SriError: for images of another size than the model's, or an unknown split.
@@ -117,7 +113,7 @@ def encode_split(
     data.check_size(model.image_size)
     indices = data.split(split).pick(num)
     inputs = np.array(data.split(split).images[indices])
-    return indices, inputs, encode_images(model, inputs, indices.tolist(), seed)
+    return indices, inputs, encode_images(model, inputs, indices.tolist(), seed, rollout)
 
 
 def _on_cpu(values: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ Every per-image quantity is [B], in nats; averaging over the batch is up to the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -110,7 +110,8 @@ class Reconstruction:
     Attributes:
         scene: The model's own reconstruction.
         attention: Segregation masks [B,K,1,H,W], in the slot order of `scene`.
-        imagined: A rollout of the slot prior from the image's scene latent, in systems with one.
+        imagine: Decodes a rollout of the slot prior from the image's scene latent, in systems with
+            one.
         order: The segregation slot at each position [B,K], in systems that match slots.
         slots: The slots [B,K,D] that `decode` turns into `scene`.
         latent: The image's scene latent [B,S], in systems with a scene variable.
@@ -118,7 +119,7 @@ class Reconstruction:
 
     scene: Scene
     attention: Tensor
-    imagined: Scene | None = None
+    imagine: Callable[[], Scene] | None = None
     order: Tensor | None = None
     slots: Tensor | None = None
     latent: Tensor | None = None

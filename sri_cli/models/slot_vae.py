@@ -367,7 +367,7 @@ class SlotVae(SlotVAE):
         return Reconstruction(
             scene=self.decoder(slots),
             attention=log_attention.exp().unflatten(2, side),
-            imagined=self.decoder(self._imagine(drawn, noise).sample(noise["slots"])),
+            imagine=lambda: self.decoder(self._imagine(drawn, noise).sample(noise["slots"])),
             slots=slots,
             latent=drawn.latents.flatten(1),
         )

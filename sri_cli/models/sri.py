@@ -230,7 +230,7 @@ class SRI(SlotVAE):
         return Reconstruction(
             scene=self.decoder(inferred.slots).without(inferred.empty),
             attention=reorder(inferred.segregated.log_masks, inferred.order).exp(),
-            imagined=self.decoder(inferred.rollout).without(inferred.empty),
+            imagine=lambda: self.decoder(inferred.rollout).without(inferred.empty),
             order=inferred.order,
             slots=inferred.slots,
             latent=inferred.scene,

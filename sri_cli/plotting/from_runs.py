@@ -202,7 +202,9 @@ def _reconstructions(
     run: TrainedRun, options: Options, title: str, notes: list[str]
 ) -> list[Block]:
     data = run.open_data(options.data)
-    _, inputs, made = encode_split(run.model, data, options.split, options.num, options.seed)
+    _, inputs, made = encode_split(
+        run.model, data, options.split, options.num, options.seed, rollout=True
+    )
     if made.rollout is None:
         notes.append(f"{run.run_dir.name} infers no scene latent from an image: no rollout.")
     return [reconstruction_panel(inputs, made, _image_title(run, title, data.caption))]

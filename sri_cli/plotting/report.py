@@ -404,7 +404,7 @@ def reconstructions(one: Subject, _: bool) -> Section:
     """Test images, their reconstructions, and rollouts where the model has a scene variable."""
     if isinstance(one.data, SriError):
         return not_shown(one.data)
-    inputs, made = encode_split(one.trained.model, one.data, num=TEST_IMAGES)[1:]
+    inputs, made = encode_split(one.trained.model, one.data, num=TEST_IMAGES, rollout=True)[1:]
     panel = reconstruction_panel(inputs, made)
     caption = f"{len(inputs)} images of the test split of {one.data.caption}"
     section: Section = {"figures": [image_figure(panel, caption, f"{caption}, {one.name}", True)]}

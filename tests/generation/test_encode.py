@@ -28,11 +28,13 @@ def test_an_encoding_is_what_the_model_infers(system: str, monkeypatch: pytest.M
     assert (one.latent is None) == (not model.has_scene)
     if one.latent is not None:
         assert one.latent.shape == (3, SCENE_SIZE)
+    assert one.rollout is None
     matched = system == "sri"
     assert (one.order is not None) == matched
     if one.order is not None:
         assert (one.order.sort(dim=1).values == torch.arange(SLOTS)).all()
 
     monkeypatch.setattr(encode, "CHUNK", 2)
-    again = encode_images(model, to_tensor(IMAGES[1:]), [5, 6], seed=2)
+    again = encode_images(model, to_tensor(IMAGES[1:]), [5, 6], seed=2, rollout=True)
+    assert (again.rollout is None) == (made.imagine is None)
     torch.testing.assert_close(again.image, one.image[1:], rtol=0.1, atol=0.05)

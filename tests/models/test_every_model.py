@@ -105,8 +105,8 @@ def test_masks_sum_to_one_and_slots_decode_to_the_reconstruction(model: Any) -> 
     torch.testing.assert_close(decoded.image, seen.scene.image)
     torch.testing.assert_close(decoded.masks, seen.scene.masks)
     assert model.has_scene == ("scene" in model.sampling_noise(3)) == (seen.latent is not None)
-    if seen.imagined is not None:
-        torch.testing.assert_close(seen.imagined.masks.sum(dim=1), ONES)
+    if seen.imagine is not None:
+        torch.testing.assert_close(seen.imagine().masks.sum(dim=1), ONES)
 
 
 def test_given_slots_stay_and_the_rest_follow_as_if_they_had_been_drawn(model: Any) -> None:
