@@ -62,12 +62,13 @@ def bench_quality(
             warn(f"Note: {error.message}; left out")
             continue
         trained = open_run(workspace, str(path))
+        images = trained.extra.get("data", {}).get("content", "")
         known = recorded(trained)
-        missing = [name for key, name in MEASURES.items() if value_of(known, key) is None]
+        missing = [name for key, name in MEASURES.items() if value_of(known, key, images) is None]
         if missing:
-            _, known = evaluate_all(workspace, [str(path)], metrics=missing, networks=networks)
+            known += evaluate_all(workspace, [str(path)], metrics=missing, networks=networks)[0]
         minutes = train_seconds(log, trained.recipe.train.batch, trained.step) / 60
-        values = {key: value_of(known, key) for key in MEASURES}
+        values = {key: value_of(known, key, images) for key in MEASURES}
         rows.append({"step": trained.step, "minutes": minutes, **values})
     if trained is None:
         raise SriError(f"{ref.run_dir} has no intact checkpoint", "name another run")
@@ -85,17 +86,21 @@ def bench_quality(
     }
 
 
-def value_of(measurements: Iterable[Measurement], metric: str) -> float | None:
+def value_of(measurements: Iterable[Measurement], metric: str, images: str) -> float | None:
     """The value of the largest sample that `sri eval` takes by default, or of a larger one.
 
-    Of fewer images, of another split or drawn otherwise it would not compare with the others.
+    Of fewer images, of another split or drawn otherwise it would not compare with the others, nor
+    if it were of other images than those whose hash begins with `images`.
     """
     usual = [
         m
         for m in measurements
         if m["metric"] == metric
         and m["counts"].get("generated", 0) >= COUNTS[MEASURES[metric]]
-        and (metric in WITHOUT_SPLIT or split_of(m) == "test")
+        and (
+            metric in WITHOUT_SPLIT
+            or (split_of(m) == "test" and str((m["data"] or {}).get("sha256")).startswith(images))
+        )
         and (m["seed"], m.get("temperature")) == (0, 1.0)
     ]
     # Of equal samples the last counts.

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from sri_cli.benchmarks.measure import (
     Usage,
@@ -26,10 +28,10 @@ from sri_cli.benchmarks.measure import (
 from sri_cli.config.schema import Recipe
 from sri_cli.console import format_table
 from sri_cli.device import choose_device
-from sri_cli.errors import SriError
+from sri_cli.errors import SriError, SriFailure
 from sri_cli.training.distributed import joined
 from sri_cli.training.execution import ExecutionMode
-from sri_cli.training.launch import check_gpus, start_together
+from sri_cli.training.launch import check_gpus, first_reason, start_together
 from sri_cli.training.step_timing import StepBench, machine, wait_for
 
 ALL_REDUCES = 10
@@ -99,6 +101,7 @@ def bench_gpus(
 
     Raises:
         SriError: for more GPUs than there are, or than the batch has images.
+        SriFailure: a process fails.
     """
     if not cpu:
         check_gpus(max(gpus))
@@ -110,7 +113,14 @@ def bench_gpus(
     device = "cpu" if cpu else "cuda"
     rows = []
     for count in gpus:
-        results = start_together(count, 0, _bench_rank, recipe, seconds, device)
+        try:
+            results = start_together(count, 0, _bench_rank, recipe, seconds, device)
+        except SignalException as stop:
+            raise KeyboardInterrupt from stop
+        except ChildFailedError as lost:
+            raise SriFailure(
+                first_reason(lost), "use fewer processes, or a smaller batch"
+            ) from lost
         step, reduce = (max(values) for values in zip(*results.values(), strict=True))
         rows.append(
             {

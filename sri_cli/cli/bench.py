@@ -51,7 +51,7 @@ def command() -> None:
     "--gpus",
     default="auto",
     metavar="N,...",
-    help="Numbers of GPUs, one row each; 0 is the CPU.",
+    help="Numbers of GPUs, one row each; 0 alone is the CPU.",
 )
 @click.option("--backend", type=click.Choice(["gloo"]), help="Use CPU processes in place of GPUs.")
 @click.option("--seconds", type=SECONDS, metavar="S", default=10, help="Time to measure.")
@@ -82,7 +82,9 @@ def train(
         show(result, bench.training_text, as_json)
         return
     if profile:
-        raise SriError("--profile measures one device", "leave out --profile or --gpus")
+        raise SriError(
+            "--profile measures one device", "leave out --profile, or --gpus and --backend"
+        )
     result = bench.bench_gpus(loaded, counts(gpus), seconds, backend == "gloo")
     show(result, bench.gpus_text, as_json)
 

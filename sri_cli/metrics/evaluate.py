@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sri_cli.atomic import check_writable
+from sri_cli.checkpoint import checkpoints_in
 from sri_cli.console import counting
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import Interrupted, SriError, did_you_mean
@@ -260,9 +261,12 @@ def open_images(
     file.split(split)
     images = replace(images, count=min(num or images.count, images.count))
     if COMPARED & set(metrics):
-        check_count(images.count)
-    subject: dict[str, Any] = {"kind": "images", "images": str(folder), "count": images.count}
-    subject["sha256"] = images.sha256()
+        check_count(images.count, "name a folder of more images")
+    digest, count = images.sha256(), images.count
+    subject: dict[str, Any] = {"kind": "images", "images": str(folder), "count": count}
+    subject["sha256"] = digest
+    cache = workspace.data_root / CACHE / f"images_{digest[:16]}"
+    images = replace(images, cache=(cache, {"images": digest, "count": count}))
     if images.num_lossy:
         subject["lossy"] = images.num_lossy
     return images, file, Context(subject, data_facts(file, split), seed)
@@ -288,7 +292,9 @@ def show_recorded(
         own = recorded(one)
         known += own
         if names := missing_metrics(one, own):
-            command = ["sri", "eval", "--run", str(one.run_dir), "--metrics", ",".join(names)]
+            newest = checkpoints_in(one.run_dir)[-1] == one.checkpoint
+            run = one.run_dir if newest else one.checkpoint
+            command = ["sri", "eval", "--run", str(run), "--metrics", ",".join(names)]
             notes.append(
                 f"not measured of {one.run_dir.name}, step {one.step:,}: {', '.join(names)};"
                 f" to measure: {shlex.join(command)}"

@@ -265,7 +265,7 @@ def no_towers_warning(what: str, data: DataFile) -> str | None:
     return f"{what} was made for towers of blocks and is not meaningful for {data.name}"
 
 
-def check_count(count: int) -> None:
+def check_count(count: int, hint: str = "--num 10000") -> None:
     """SriError for fewer images than have a distance."""
     if count < 2:
-        raise SriError(f"{count} generated image: a distance needs 2 or more", "--num 10000")
+        raise SriError(f"{count} generated image: a distance needs 2 or more", hint)

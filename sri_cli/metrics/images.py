@@ -54,7 +54,7 @@ class ImageSource:
     """`count` images of `size` px; `read(start, stop)` returns some, in order.
 
     Of scenes of `sri` the slots, the temperature and the `deviations` in the names of distances are
-    known. Features of a run's scenes are cached: `cache` is folder and key.
+    known. Features are cached: `cache` is folder and key.
     """
 
     count: int

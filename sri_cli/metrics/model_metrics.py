@@ -66,7 +66,10 @@ ORDER = {
 
 
 class SplitTask:
-    """The chosen images of a split with their noise, fed to a model chunk by chunk."""
+    """The chosen images of a split with their noise, fed to a model chunk by chunk.
+
+    `slots` is K, None for dynamic slots, which `how` says in words.
+    """
 
     def __init__(
         self,
@@ -83,6 +86,9 @@ class SplitTask:
         self.background_labels, self.void_label = data.background_labels, data.void_label
         self.chosen = self.split.pick(num)
         self.seed, self.precision, self.advance = seed, precision, advance
+        dynamic = self.model.dynamic_slots
+        self.slots = None if dynamic else self.model.num_slots
+        self.how = "; dynamic slots" * dynamic  # of a measurement's protocol
 
     def run(
         self, compute: Callable[[Tensor, dict[str, Tensor], NDArray[np.intp]], dict[str, Tensor]]
@@ -156,9 +162,7 @@ def segmentation_scores(
         "one_object": int((objects == 1).sum()),
     }
     several = {"images": int((objects > 1).sum()), "without_foreground": 0, "one_object": 0}
-    slots = None if task.model.dynamic_slots else task.model.num_slots
-    how = "; dynamic slots" * task.model.dynamic_slots
-    how += "" if task.void_label is None else f"; void label {task.void_label} left out"
+    how = task.how + ("" if task.void_label is None else f"; void label {task.void_label} left out")
     records = []
     for key, scores in values.items():
         metric, attention, _ = key.partition("_attention")
@@ -167,7 +171,7 @@ def segmentation_scores(
         protocol += f"; {USED}" * of_slots
         if metric in ("slots_exact", "slots_difference"):
             protocol += "; needed: one for each object and one for the background"
-        measured = partial(context.measurement, protocol=protocol, slots=slots)
+        measured = partial(context.measurement, protocol=protocol, slots=task.slots)
         name = SEGMENTATION[metric] + " attention" * bool(attention)
         value = share_estimate(scores) if metric == "slots_exact" else mean_estimate(scores)
         own = {"images": len(objects)} if of_slots else counts
@@ -208,9 +212,9 @@ def bound_scores(task: SplitTask, context: Context) -> list[Measurement]:
     values = {name: mean_estimate(nats) for name, nats in task.run(compute).items()}
     total = values.pop("")
     model, normalised = task.model, task.trained.recipe.model.normalised
-    slots = None if model.dynamic_slots else model.num_slots
-    measured = partial(context.measurement, counts={"images": len(task.chosen)}, slots=slots)
-    how = "one posterior sample an image, every weight 1" + "; dynamic slots" * model.dynamic_slots
+    counts = {"images": len(task.chosen)}
+    measured = partial(context.measurement, counts=counts, slots=task.slots)
+    how = f"one posterior sample an image, every weight 1{task.how}"
     constant = "" if normalised else "; the likelihood as it was trained, without its constant"
     low, bits, high = (
         None if nats is None else bits_per_dimension(nats, model.image_size, normalised)
@@ -309,8 +313,8 @@ def matching_scores(task: SplitTask, context: Context) -> list[Measurement]:
             f"{kinds[key][0]} {other}",
             share_estimate(values) if key == "same" else mean_estimate(values),
             counts={"images": len(values)},
-            protocol=kinds[key][1],
-            slots=task.model.num_slots,
+            protocol=kinds[key][1] + task.how,
+            slots=task.slots,
         )
         for (key, other), values in matching_gaps(task).items()
         if other != own

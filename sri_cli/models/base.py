@@ -323,7 +323,10 @@ class SlotVAE(nn.Module):
         return self.losses(images, noise, gaussian_likelihood)
 
     def losses_matched_by(self, matching: Matching, images: Tensor, noise: Noise) -> Losses:
-        """`losses` with another matching in place of the model's, where the model `matches`."""
+        """`losses` with another matching in place of the model's, where the model `matches`.
+
+        Without the terms of a segregation stage of its own, which depend on no matching.
+        """
         raise NotImplementedError
 
     def reconstruct(self, images: Tensor, noise: Noise) -> Reconstruction:

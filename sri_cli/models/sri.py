@@ -194,7 +194,7 @@ class SRI(SlotVAE):
         return self._losses(images, inferred, gaussian_likelihood)
 
     def losses_matched_by(self, matching: Matching, images: Tensor, noise: Noise) -> Losses:
-        return self._losses(images, self.infer(images, noise, matching=matching))
+        return self._losses(images, self.infer(images, noise, matching=matching, scored=False))
 
     def _losses(
         self, images: Tensor, inferred: Inference, gaussian_likelihood: bool = False

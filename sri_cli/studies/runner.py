@@ -214,10 +214,12 @@ def run_jobs(
                     raise
                 progress.note(f"Note: {error.message}; trying again")
                 listed = jobs
+            alive = {name for name, job in listed.items() if job.state != "ended"}
             for run in list(waiting):
                 job, before = listed.get(run.name), jobs.get(run.name)
-                live = sum(one.name in jobs for one in waiting)
-                if job is not None and job.state != "ended":
+                there = jobs.keys() | alive
+                live = sum(one.name in there for one in waiting)
+                if job is not None and run.name in alive:
                     if before is None:
                         queue.adopt(run, job)
                     if before != job:
@@ -237,7 +239,7 @@ def run_jobs(
                     words = [str(workspace.data_root), str(workspace.runs_root), str(study.path)]
                     words += [run.name, str(data.path), str(slots.jobs if slots.gpus else most)]
                     try:
-                        used = {slot_of[one.name] for one in waiting if one.name in jobs}
+                        used = {slot_of[one.name] for one in waiting if one.name in there}
                         slot_of[run.name] = min({*range(len(runs))} - used)
                         environment = queue.environment(slots, slot_of[run.name])
                         number = queue.submit(run, RunJob(run.run_dir, words, environment))
@@ -267,11 +269,18 @@ def cancel_jobs(
     seeds: Sequence[int] | None = None,
 ) -> list[str]:
     """Let the jobs of a study, or of some of its runs, save and end; the names of their runs."""
-    runs = read_study(workspace, name_or_file).runs(systems, seeds)
+    runs = read_reusing(workspace, name_or_file)[0].runs(systems, seeds)
     jobs = {name: job for name, job in queue.jobs(runs).items() if job.state != "ended"}
     for job in jobs.values():
         queue.cancel(job)
     return list(jobs)
+
+
+def read_reusing(workspace: Workspace, name_or_file: str) -> tuple[Study, Path]:
+    """A study with the runs of others that count as its own, if it has its data; their file."""
+    study = read_study(workspace, name_or_file)
+    data = data_path(workspace, study)
+    return with_reused_runs(workspace, study, DataFile(data)) if data.is_file() else study, data
 
 
 class _StudyProgress(Progress):
@@ -401,10 +410,8 @@ def plan_study(
     `measure`: time a few steps of each system here, for the expected hours.
     """
     measure = measure and (queue is None or queue.name == "local")  # a login node says nothing
-    study = read_study(workspace, name_or_file)
-    protocol, data = study.protocol, data_path(workspace, study)
-    if data.is_file():
-        study = with_reused_runs(workspace, study, DataFile(data))
+    study, data = read_reusing(workspace, name_or_file)
+    protocol = study.protocol
     statuses = [status_of(study, run) for run in study.runs(systems, seeds)]
     slots = choose_slots(jobs, threads)
     check_unchanged(study)

@@ -203,6 +203,7 @@ def test_quality_of_a_run_whose_checkpoints_are_measured(
     others: list[dict[str, Any]] = [
         few,
         {"data": {"split": "val"}},
+        {"data": {"sha256": "0" * 64}},
         {"temperature": 0.5},
         {"seed": 1},
     ]

@@ -127,6 +127,9 @@ def test_recorded_measurements_are_of_the_newest_checkpoint(
     checkpoints.save(workspace.runs_root / "tiny", 20, state, recipe, {})
     with pytest.raises(SriError):
         show_recorded(workspace, ["tiny"])
+    before = str(checkpoints.checkpoint_path(workspace.runs_root / "tiny", 10))
+    _, notes = show_recorded(workspace, [before])
+    assert f"--run {before}" in notes[0]
 
 
 def test_a_table_measures_nothing_and_shows_the_largest_sample(
@@ -275,7 +278,9 @@ def test_masks_are_needed_by_segmentation_alone(trained: TrainedRun, tmp_path: P
 
 def test_dynamic_slots_are_in_the_protocol(workspace: Workspace) -> None:
     plain, free = (
-        evaluate_all(workspace, ["tiny"], (), ["ari", "elbo"], num=8, dynamic_slots=dynamic)[0]
+        evaluate_all(
+            workspace, ["tiny"], (), ["ari", "elbo", "matching"], num=8, dynamic_slots=dynamic
+        )[0]
         for dynamic in (False, True)
     )
     assert all("dynamic slots" in m["protocol"] for m in free)
@@ -339,6 +344,12 @@ def test_all_images_of_a_folder_are_counted(
     (distance, share), _ = evaluate_all(workspace, (), [folder], metrics, data="demo-towers")
     assert distance["counts"] == {"real": 16, "generated": 5}
     assert share["counts"]["generated"] == 5 and 0 <= share["low"] <= share["high"] <= 1
+    # Features are kept under the hash of the images, with the data.
+    caches = list((workspace.data_root / "fid").glob("images_*/*.npz"))
+    before = [path.stat().st_mtime_ns for path in caches]
+    (again,), _ = evaluate_all(workspace, (), [folder], ["stack-fd"], data="demo-towers")
+    assert len(caches) == 1 and again["value"] == distance["value"]
+    assert [path.stat().st_mtime_ns for path in caches] == before
 
 
 def test_real_images_have_the_shapes_of_real_images(workspace: Workspace, tmp_path: Path) -> None:
