@@ -138,12 +138,18 @@ def lock_file(
 
     Raises:
         SriError: when another process is `doing` (preparing, downloading) this file.
+        SriFailure: the disk has no locks.
     """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            if not isinstance(error, BlockingIOError):  # a disk without locks
+                if not os.fstat(descriptor).st_size:
+                    path.unlink(missing_ok=True)
+                os.close(descriptor)
+                raise cannot_write(path, error) from error
             os.close(descriptor)
             raise SriError(f"another sri is {doing} {path.with_suffix('').name}", hint) from error
         # Another process may have finished and renamed the file between our two calls.

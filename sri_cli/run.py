@@ -223,10 +223,12 @@ def lock_run(run_dir: Path, hint: str) -> Iterator[None]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError as error:
+            except BlockingIOError as error:
                 if not patience:
                     raise SriError(f"another sri train is writing to {run_dir}", hint) from error
                 time.sleep(patience)
+            except OSError as error:  # a disk without locks
+                raise cannot_write(run_dir / LOCK_NAME, error) from error
         yield
 
 

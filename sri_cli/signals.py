@@ -58,12 +58,21 @@ class StopFlag:
             raise StopSignal
 
 
+def is_ignored(number: int) -> bool:
+    """Whether who started this process has it ignore a signal, as `nohup` does with SIGHUP."""
+    return signal.getsignal(number) == signal.SIG_IGN
+
+
 @contextmanager
 def handled(
     names: Iterable[str], handler: Callable[[int, FrameType | None], None]
 ) -> Iterator[None]:
-    """Call `handler` for these signals inside the block; outside the main thread for none."""
+    """Call `handler` for these signals inside the block; outside the main thread for none.
+
+    Signals that are ignored stay ignored.
+    """
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    numbers = [number for number in numbers if not is_ignored(number)]
     if threading.current_thread() is not threading.main_thread():
         numbers = []
     before = {number: signal.signal(number, handler) for number in numbers}

@@ -117,7 +117,7 @@ for line in sys.stdin:
     for step in range(int(line), 10**6):
         w = {"w": torch.full((100_000,), float(step))}
         checkpoints.save(run, step, w, {}, dict(w))
-        checkpoints.prune(run, 3, 0)
+        checkpoints.prune(run, 3, 10**9)
 """
 
 

@@ -99,7 +99,7 @@ def command(
     75). Several machines: torchrun ... -m -- sri_cli train ...
     """
     from sri_cli.data.dataset import DataFile
-    from sri_cli.device import device_for, gpu_count
+    from sri_cli.device import choose_device, device_for, gpu_count
     from sri_cli.plotting.previews import draw_preview
     from sri_cli.run import checkpoints_in
     from sri_cli.training.distributed import is_first, is_launched
@@ -123,12 +123,21 @@ def command(
     note = note_on_settings(recipe_name, resolved, data, words)
     note = note if is_first() and not checkpoints_in(run_dir) else None
     device, count = device_for(gpus), gpu_count(gpus)
+    together = count > 1 and not is_launched()
+    if together:
+        from sri_cli.training.launch import check_gpus, launch
+
+        check_gpus(count)
+    else:
+        choose_device(device)
     if dry_run:
         from sri_cli.training.step_timing import dry_run as measure
 
         if init_from is not None:
             with_weights_of(workspace, init_from, resolved)
-        result = measure(workspace, resolved, data, run_dir, device, threads=threads)
+        result = measure(
+            workspace, resolved, data, run_dir, device, threads=threads, processes=max(1, count)
+        )
         show_dry_run(result, resolved, note, as_json)
         return
     chosen = choose_trackers(trackers or None)  # before anything is written
@@ -148,9 +157,7 @@ def command(
         "preview": draw_preview,
     }
     try:
-        if count > 1 and not is_launched():
-            from sri_cli.training.launch import launch
-
+        if together:
             outcome = launch(count, resolved, file, run_dir, **options)
         else:
             outcome = train(resolved, file, run_dir, **options)

@@ -77,7 +77,7 @@ def load_recipe(
                 faults += [f"with data {other}: {fault}" for fault in more if fault not in faults]
         if recipe is not None and not faults:
             return recipe
-    hint = f"`sri recipes show {name_or_file}` shows every key" if overrides else f"edit {path}"
+    hint = "`sri recipes keys` lists every key" if overrides else f"edit {path}"
     raise RecipeFaults(name_or_file, faults, hint)
 
 

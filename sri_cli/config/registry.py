@@ -9,6 +9,7 @@ from sri_cli.atomic import write_atomic
 from sri_cli.errors import SriError, did_you_mean
 
 PACKAGE = Path(__file__).parent.parent
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of a recipe
 
 
 def recipes_folder() -> Path:
@@ -57,8 +58,12 @@ def copy_recipe(name_or_file: str, dest: Path) -> Path:
     target = dest / source.name if dest.is_dir() else dest
     if target.suffix not in (".yaml", ".yml"):
         raise SriError(f"{target} is not a YAML file name", f"name it {target}.yaml")
+    if not re.fullmatch(NAME, target.stem):
+        raise SriError(
+            f"{target.stem} is no name of a recipe", "use letters, digits, dots, _ and -"
+        )
     if target.exists():
         raise SriError(f"{target} exists already", "choose another name, or remove it first")
-    text = re.sub(r"(?m)^name:.*$", f"name: {target.stem}", source.read_text("utf-8"), count=1)
+    text = re.sub(r"(?m)^name:.*$", f'name: "{target.stem}"', source.read_text("utf-8"), count=1)
     write_atomic(target, text.encode())
     return target

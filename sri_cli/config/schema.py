@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
+from sri_cli.config.registry import NAME
+
 Count = Annotated[int, Field(ge=1)]
 Steps = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -195,7 +197,7 @@ class TrainSection(Section):
 class Recipe(Section):
     """One system on one data set, fully resolved."""
 
-    name: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
+    name: Annotated[str, Field(min_length=1, pattern=f"^{NAME}$")] = Field(
         description="name of the recipe; runs are named after it"
     )
     description: str = Field("", description="one line for `sri recipes ls`")

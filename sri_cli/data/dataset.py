@@ -245,7 +245,7 @@ class Split:
     @cached_property
     def masks(self) -> Masks | None:
         """uint8 [N,H,W], or None when unknown."""
-        return self.mask_rows(0, len(self)) if self.has_masks else None
+        return self._read(lambda group: group["masks"][:]) if self.has_masks else None
 
     @cached_property
     def labels_digest(self) -> str | None:
@@ -256,16 +256,12 @@ class Split:
         digest.update(f"{self._data.background_labels} {self._data.void_label}".encode())
         return digest.hexdigest()[:16]
 
-    def mask_rows(self, start: int, stop: int) -> Masks:
-        """uint8 [stop-start,H,W], without reading the others; only where `has_masks`."""
-        masks: Masks = self._read(lambda group: group["masks"][start:stop])
-        return masks
-
     def masks_of(self, indices: NDArray[np.intp]) -> Masks | None:
         """uint8 [B,H,W] of a few images, or None when unknown."""
         if not self.has_masks:
             return None
-        return np.concatenate([self.mask_rows(int(i), int(i) + 1) for i in indices])
+        masks: Masks = self._read(lambda group: np.stack([group["masks"][int(i)] for i in indices]))
+        return masks
 
     @cached_property
     def factors(self) -> Factors:

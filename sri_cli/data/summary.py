@@ -245,20 +245,24 @@ def mask_facts(data: DataFile) -> MaskFacts | None:
     """
     facts, parts = MaskFacts(data.background_labels, data.void_label), list(mask_parts(data))
     total, quiet = sum(b - a for _, a, b in parts), data.path.stat().st_size < QUIET_BYTES
-    with Progress(total, 0, f"masks of {data.path.name}", "image", quiet) as progress:
+    progress = Progress(total, 0, f"masks of {data.path.name}", "image", quiet)
+    with progress, data.open() as file:
         for split, start, stop in parts:
-            facts.add(split.mask_rows(start, stop))
+            with data.reading(split):
+                masks = file[split]["masks"][start:stop]
+            facts.add(masks)
             progress.update(facts.images)
     return facts if parts else None
 
 
-def mask_parts(data: DataFile) -> Iterator[tuple[Split, int, int]]:
+def mask_parts(data: DataFile) -> Iterator[tuple[str, int, int]]:
     """(split, start, stop) of the masks to read: chunks from all over a split."""
     rows = max(1, MASK_CHUNK_BYTES // data.size**2)  # as the writer chunks them
-    for split in map(data.split, data.splits):
+    for name in data.splits:
+        split = data.split(name)
         step = -(-len(split) // MAX_MASKS)
         for start in range(0, len(split), rows)[::step] if split.has_masks else ():
-            yield split, start, min(start + rows, len(split))
+            yield name, start, min(start + rows, len(split))
 
 
 def label_pixels(masks: NDArray[np.uint8]) -> NDArray[np.intp]:

@@ -31,7 +31,7 @@ from sri_cli.cores import Threads
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import Interrupted, SriError, SriFailure
 from sri_cli.run import checkpoints_in
-from sri_cli.signals import handled
+from sri_cli.signals import handled, is_ignored
 from sri_cli.training.trainer import Outcome, Preview, check_data, train
 
 MAX_RESTARTS = 3
@@ -40,7 +40,7 @@ EXIT_AFTER_SEC = 3.0  # for a launcher that is not stopping to fetch the result
 # By default the launcher has one store for all restarts, in which restarted processes read the
 # addresses of dead ones. With this the first of them makes a new store each time.
 FRESH_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-STOP_SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"  # passed on to the processes
+STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")  # passed on to the processes
 
 
 def launch(
@@ -111,7 +111,7 @@ def start_together(
     os.environ.update(FRESH_STORE)
     for name in ("torch.distributed", "torch.multiprocessing"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # we report failures ourselves
-    with handled(STOP_SIGNALS.split(","), stop_launcher):  # the launcher never undoes its own
+    with handled(STOP_SIGNALS, stop_launcher):  # the launcher never undoes its own
         return elastic_launch(launch_config(count, restarts), work)(*args)
 
 
@@ -124,7 +124,8 @@ def launch_config(count: int, restarts: int) -> LaunchConfig:
     """One machine, any free port, restarts when a process is lost."""
     more: dict[str, Any] = {}
     if "signals_to_handle" in {field.name for field in dataclasses.fields(LaunchConfig)}:
-        more["signals_to_handle"] = STOP_SIGNALS
+        names = [one for one in STOP_SIGNALS if not is_ignored(getattr(signal, one))]
+        more["signals_to_handle"] = ",".join(names)
     return LaunchConfig(
         min_nodes=1,
         max_nodes=1,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sri_cli.atomic import cannot_write, write_atomic
+from sri_cli.console import warn
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.run import LOG_NAME
 from sri_cli.strict_json import Record, from_json, parse_lines, to_json, without_nan
@@ -69,7 +69,7 @@ class RunLog:
         for tracker in self.trackers:
             if tracker.is_open:
                 tracker.rewind(step)
-            else:
+            elif tracker.is_local:  # the others keep what they have received
                 tracker.step = min(tracker.step, step)
 
     def close(self, finished: bool = False, checkpoint: Path | None = None) -> None:
@@ -84,7 +84,7 @@ class RunLog:
                 try:
                     tracker.close("FINISHED" if finished else "KILLED", checkpoint)
                 except Exception as error:  # the run itself is complete
-                    note(f"{tracker.name}: {one_line(error)}")
+                    warn(f"Note: {tracker.name}: {one_line(error)}")
 
     def _update(self, tracker: Tracker, record: Record | None, may_fail: bool = True) -> None:
         """Send `record`, or all that is missing where some may be (None, or after a failure)."""
@@ -110,13 +110,8 @@ class RunLog:
             reason = f"{tracker.name} cannot be reached: {one_line(error)}"
             if not may_fail:
                 raise SriFailure(reason, tracker.hint) from error
-            note(f"{reason}; training goes on, and the records follow when it answers")
+            warn(f"Note: {reason}; training goes on, and the records follow when it answers")
             tracker.retry_at = time.monotonic() + RETRY_SEC
-
-
-def note(text: str) -> None:
-    """Print a note for the user."""
-    print(f"Note: {text}", file=sys.stderr, flush=True)
 
 
 def one_line(error: BaseException) -> str:

@@ -137,6 +137,7 @@ def dry_run(
     device: str,
     steps: int = 3,
     threads: Threads | None = None,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """The run that would be trained, the measured time of a step, and the expected total.
 
@@ -158,7 +159,10 @@ def dry_run(
     if threads is not None:
         threads.start()
     others = OtherProcesses()
-    with closing(StepBench(recipe, device)) as bench:
+    # The share of one of the processes; what they exchange takes little.
+    share = {"batch": -(-recipe.train.batch // processes)}
+    timed = recipe.model_copy(update={"train": recipe.train.model_copy(update=share)})
+    with closing(StepBench(timed, device)) as bench:
         seconds = statistics.median(bench.seconds(steps))
     return {
         "recipe": recipe.model_dump(),

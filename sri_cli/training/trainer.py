@@ -18,7 +18,7 @@ from sri_cli import checkpoint as checkpoints
 from sri_cli.atomic import write_atomic
 from sri_cli.checkpoint import Checkpoint
 from sri_cli.config.schema import Recipe
-from sri_cli.console import Progress, counted
+from sri_cli.console import Progress, counted, warn
 from sri_cli.cores import Threads
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.loader import Batches, Prefetcher
@@ -30,7 +30,7 @@ from sri_cli.signals import StopFlag, stop_on_signal
 from sri_cli.training.distributed import Ranks, joined, processes_here
 from sri_cli.training.divergence import DivergenceDetector, likely_cause
 from sri_cli.training.execution import ExecutionMode, choose_mode
-from sri_cli.training.log import RunLog, note, one_line, summary
+from sri_cli.training.log import RunLog, one_line, summary
 from sri_cli.training.run_folder import (
     begin_command,
     check_image_size,
@@ -277,7 +277,7 @@ class Trainer:
             run = TrainedRun(model, self.recipe, self.done, self.run_dir, extra)
             files, terms = self.preview(run, self.data_file)
         except Exception as error:
-            note(f"no preview of step {self.done}: {one_line(error)}")
+            warn(f"Note: no preview of step {self.done}: {one_line(error)}")
             return {}
         for name, content in files.items():
             write_atomic(preview_path(self.run_dir, name, self.done), content)
@@ -389,10 +389,11 @@ class Trainer:
         self._load(
             self.ranks.from_first(lambda: checkpoints.newest_good(self.run_dir)), self.attempt + 1
         )
-        progress.note(
-            f"Note: diverged at step {diverged_at}: {problem}; back to step {self.done} with new"
-            f" noise ({self.rollbacks} of {MAX_ROLLBACKS})"
-        )
+        if self.ranks.first:
+            warn(
+                f"Note: diverged at step {diverged_at}: {problem}; back to step {self.done} with"
+                f" new noise ({self.rollbacks} of {MAX_ROLLBACKS})"
+            )
         progress.advance(self.done)
 
     def _load(self, saved: Checkpoint | None, attempt: int | None = None) -> None:

@@ -203,9 +203,11 @@ def test_a_missing_gpu(folder: Path) -> None:
 
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    shown = sri(*words("--gpus", "1"))
-    assert shown.exit_code == 2 and "no GPU" in shown.stderr
-    assert not (folder / "runs").exists()
+    # Before the weights of step 0 are written, from which the next plain command would go on.
+    for more in ([], ["--init-from", "pretrained"], ["--dry-run"]):
+        shown = sri(*words("--gpus", "1", *more))
+        assert shown.exit_code == 2 and "no GPU" in shown.stderr
+        assert not (folder / "runs").exists()
 
 
 def test_sigterm_exits_75_and_the_same_command_resumes_exactly(folder: Path) -> None:

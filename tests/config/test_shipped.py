@@ -161,6 +161,19 @@ def test_copy_keeps_comments_and_takes_the_new_name(tmp_path: Path) -> None:
     assert copy_recipe("sri-mog", tmp_path) == tmp_path / "sri-mog.yaml"
 
 
+@pytest.mark.parametrize("name", ["2026.yaml", "null.yaml", "1e3.yaml"])
+def test_a_copy_of_any_name_loads(tmp_path: Path, name: str) -> None:
+    copied = copy_recipe("sri-mog", tmp_path / name)
+    assert load_recipe(str(copied)).name == copied.stem
+
+
+@pytest.mark.parametrize("name", ["my recipe.yaml", "_x.yaml", "a\\1.yaml"])
+def test_a_copy_is_not_named_what_no_recipe_may_be(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SriError):
+        copy_recipe("sri-mog", tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_copy_refuses_to_overwrite(tmp_path: Path) -> None:
     target = copy_recipe("sri-mog", tmp_path / "mine.yaml")
     target.write_text("precious")

@@ -18,7 +18,8 @@ from sri_cli import checkpoint as checkpoints
 from sri_cli.config.load import recipe_from_dict
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
-from sri_cli.training.launch import launch
+from sri_cli.signals import handled
+from sri_cli.training.launch import launch, launch_config
 from sri_cli.training.log import read_log
 from sri_cli.training.trainer import train
 from tests.small_data import write_small_data
@@ -125,6 +126,20 @@ def test_two_processes_of_torchrun_end_where_one_does_and_one_resumes_their_run(
     assert [step for step, _ in together] == [1, 2, 3, 4, 5, 6]
     for (_, one), (_, two) in zip(alone, together, strict=True):
         assert two == pytest.approx(one, rel=1e-3)
+
+
+def test_signals_that_nohup_ignores_stay_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    received: list[int] = []
+    try:
+        with handled(["SIGHUP", "SIGUSR1"], lambda number, _: received.append(number)):
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGUSR1)
+        config = launch_config(1, 0)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert received == [signal.SIGUSR1]
+    assert "SIGHUP" not in getattr(config, "signals_to_handle", "")
 
 
 @pytest.mark.slow

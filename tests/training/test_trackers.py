@@ -212,6 +212,26 @@ def test_a_run_that_began_trains_on_and_its_tracker_gets_the_records_later(
     assert READERS["mlflow"](tmp_path)[0] == [(step, step) for step in range(1, 6)]
 
 
+def test_a_roll_back_while_a_server_is_down_sends_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, store = RunLog(tmp_path), f"file:{tmp_path}/mlruns"
+    log.follow(["mlflow"], small(), 0)
+    for step in (1, 2):
+        log.append(record(step, 0))
+    log.close()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOBODY)
+    log.follow(["mlflow"], small(), 2)
+    log.drop_after(1)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    log.trackers[0].retry_at = 1.0
+    for step in (2, 3):
+        log.append(record(step, 1))
+    log.close(finished=True)
+    assert [step for step, _ in READERS["mlflow"](tmp_path)[0]] == [1, 2, 3]
+    assert dict(READERS["mlflow"](tmp_path)[0])[2] == record(2, 0)["loss"]
+
+
 def test_a_roll_back_while_a_tracker_cannot_be_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
