@@ -7,10 +7,11 @@ cores took up to 33 times as long with two threads each, and no longer than thei
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ MOST_THREADS = 1024
 def available_cores() -> int:
     """How many cores this process may use: its affinity, and the quota of its control group."""
     cores = len(_affinity())
-    quotas = [quota for quota in _quotas() if quota]
+    quotas = [quota for quota in map(_quota, _groups("cpu")) if quota]
     return max(1, min([cores, *(round(quota) for quota in quotas)]))
 
 
@@ -208,23 +209,30 @@ def _affinity() -> set[int]:
     return set(range(os.cpu_count() or 1))
 
 
-def _quotas() -> list[float | None]:
-    """Cores that the control group of this process allows, and each group above it."""
+def memory_limits() -> list[int]:
+    """Bytes that the control group of this process allows, and each group above it."""
+    limits = []
+    for group in _groups("memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):  # of version 2, or 1
+            with contextlib.suppress(OSError, ValueError):  # "max" is no limit
+                limits.append(int((group / name).read_text("ascii")))
+    return limits
+
+
+def _groups(controller: str) -> Iterator[Path]:
+    """The control group of this process, and each group above it."""
     try:
         lines = (PROC / "self" / "cgroup").read_text("ascii").splitlines()
     except OSError:
-        return []
-    paths = dict(line.split(":", 2)[1:] for line in lines)
-    quotas = []
-    for controllers, path in paths.items():
-        if controllers and "cpu" not in controllers.split(","):
+        return
+    for controllers, path in (line.split(":", 2)[1:] for line in lines):
+        if controllers and controller not in controllers.split(","):
             continue
-        root = CGROUPS / "cpu" if controllers else CGROUPS
+        root = CGROUPS / controller if controllers else CGROUPS
         group = root / path.lstrip("/")
         while group.is_relative_to(root):
-            quotas.append(_quota(group))
+            yield group
             group = group.parent
-    return quotas
 
 
 def _quota(group: Path) -> float | None:

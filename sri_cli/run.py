@@ -50,9 +50,9 @@ PREPARED_AS = {
 }
 
 
-def prepare_hint(how: str, name: str, size: int | str) -> str:
+def prepare_hint(how: str, name: str, size: int | str | None) -> str:
     """The hint that names the command which makes a data set, by default from the user's images."""
-    return f"{how}: sri prepare {prepared_as(name)} --size {size}"
+    return f"{how}: sri prepare {prepared_as(name)}" + (f" --size {size}" if size else "")
 
 
 def prepared_as(name: str) -> str:
@@ -80,7 +80,7 @@ class Workspace:
                 files.setdefault(name, {})[int(px)] = path
         return files
 
-    def find_data(self, name_or_file: str, size: int) -> Path:
+    def find_data(self, name_or_file: str, size: int | None) -> Path:
         """The data file of a name (at `size` px) or a path; SriError when it does not exist.
 
         The file's name without .h5 is a name, too.
@@ -91,8 +91,9 @@ class Workspace:
                 return path
             fault = "is a folder, not a data file" if path.is_dir() else "does not exist"
             raise SriError(f"data file {path} {fault}", "`sri prepare --list` lists the data files")
-        path = self.data_path(name_or_file, size)
-        for candidate in (path, self.data_root / f"{name_or_file}.h5"):
+        plain = self.data_root / f"{name_or_file}.h5"
+        path = plain if size is None else self.data_path(name_or_file, size)
+        for candidate in (path, plain):
             if candidate.is_file():
                 return candidate
         others = ", ".join(map(str, self.data_files().get(name_or_file, {}).values()))

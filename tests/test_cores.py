@@ -13,7 +13,15 @@ import pytest
 import torch
 
 from sri_cli import cores
-from sri_cli.cores import OtherProcesses, Threads, available_cores, fair_share, shared_note
+from sri_cli.cores import (
+    OtherProcesses,
+    Threads,
+    available_cores,
+    fair_share,
+    memory_limits,
+    shared_note,
+)
+from sri_cli.data.loader import choose_storage
 from sri_cli.training.log import read_log
 from tests.small_data import write_small_data
 
@@ -150,22 +158,25 @@ def test_where_the_load_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     [
         ("0::/user/box\n", {"user/cpu.max": "100000 100000", "user/box/cpu.max": "max 100000"}),
         (
-            "4:memory:/x\n2:cpu,cpuacct:/box\n0::/\n",
+            "4:memory:/box\n2:cpu,cpuacct:/box\n0::/\n",
             {"cpu/box/cpu.cfs_quota_us": "150000", "cpu/box/cpu.cfs_period_us": "150000"},
         ),
     ],
 )
-def test_a_quota_counts_as_cores(
+def test_limits_of_a_control_group_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, membership: str, files: dict[str, str]
 ) -> None:
-    for name, text in ({"proc/self/cgroup": membership} | files).items():
+    limits = {"user/box/memory.max": "max", "user/memory.max": "4096"}
+    limits |= {"memory/box/memory.limit_in_bytes": "4096"}
+    for name, text in ({"proc/self/cgroup": membership} | files | limits).items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     monkeypatch.setattr(cores, "PROC", tmp_path / "proc")
     monkeypatch.setattr(cores, "CGROUPS", tmp_path)
     monkeypatch.setattr(cores, "_affinity", lambda: set(range(4)))
-    assert available_cores() == 1
+    assert available_cores() == 1 and memory_limits() == [4096]
+    assert [choose_storage(n, torch.device("cpu")) for n in (2048, 2049)] == ["device", "file"]
 
 
 @ON_LINUX

@@ -16,10 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sri_cli.cores import memory_limits
 from sri_cli.device import to_device
 from sri_cli.rng import NoiseSpec, draw_noise, stream
 
 ORDER_STREAM = 1  # keeps these random numbers apart from others of the same seed
+COPY_BYTES = 2**26  # of images at once, onto a device
 SHARE_OF_MEMORY = 0.5  # of the free memory; the rest is for the model
 
 Storage = Literal["device", "memory", "file"]
@@ -69,7 +71,12 @@ class Batches:
         self.images = np.array(images) if self.storage == "memory" else images
         self.resident: Tensor | None = None  # [N,H,W,3], on the device
         if self.storage == "device":
-            self.resident = torch.from_numpy(np.array(images)).to(self.device)
+            # Block by block: a copy of all images for each rank may not fit into the host's memory.
+            self.resident = torch.empty(images.shape, dtype=torch.uint8, device=self.device)
+            count = max(1, COPY_BYTES // images[0].nbytes)
+            for start in range(0, len(images), count):
+                block = torch.from_numpy(np.array(images[start : start + count]))
+                self.resident[start : start + count] = block
         self.batch, self.seed = batch, seed
         self.rows = slice(0, batch) if rows is None else rows
 
@@ -97,11 +104,11 @@ def choose_storage(num_bytes: int, device: torch.device, sharers: int = 1) -> St
 
 
 def free_memory() -> int:
-    """Bytes of free memory of the host, as far as it is known."""
+    """Bytes of memory that this process may use: what is free, and no more than its limit."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             fields = dict(line.split(":", 1) for line in file)
-        return int(fields["MemAvailable"].split()[0]) * 1024
+        return min([int(fields["MemAvailable"].split()[0]) * 1024, *memory_limits()])
     except (OSError, KeyError, ValueError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -40,7 +41,7 @@ def suggestions(data: DataFile, objects: Mapping[int, int] | None) -> list[tuple
         f"for sri train RECIPE --data {name_of(data)}, measured on {counted(number, 'image')}:",
         f"{f'model.slots={slots}' if slots else 'model.slots':<38}{reason}",
     ]
-    for (std, normalised), recipes in likelihoods().items():
+    for (std, normalised), recipes in likelihoods(data.name).items():
         kind = "normalised" if normalised else "not normalised"
         lines.append(f"{', '.join(recipes)} (std {std:g}, {kind}):")
         perfect, mean = (element_error(std, normalised, e) for e in (0.0, error))
@@ -57,8 +58,8 @@ def suggestions(data: DataFile, objects: Mapping[int, int] | None) -> list[tuple
 
 def name_of(data: DataFile) -> str:
     """How --data names the file."""
-    usual = f"{data.name}-{data.size}.h5"
-    return shlex.quote(data.name if data.path.name == usual else str(data.path))
+    usual = Path("data") / f"{data.name}-{data.size}.h5"
+    return shlex.quote(data.name if data.path == usual else str(data.path))
 
 
 def suggest_slots(
@@ -89,11 +90,11 @@ def mean_image_error(split: Split) -> tuple[float, int]:
     return float((squares / len(picked) - mean**2).mean()), len(picked)
 
 
-def likelihoods() -> dict[tuple[float, bool], list[str]]:
-    """(std, normalised) of the shipped recipes with GECO and default data -> their names."""
+def likelihoods(data: str) -> dict[tuple[float, bool], list[str]]:
+    """(std, normalised) of the shipped recipes with GECO on a data set -> their names."""
     groups: dict[tuple[float, bool], list[str]] = {}
     for name in recipe_names():
-        recipe = load_recipe(name)
+        recipe = load_recipe(name, data)
         if recipe.train.geco_target is not None:
             kind = (recipe.model.std, recipe.model.normalised)
             groups.setdefault(kind, []).append(name)

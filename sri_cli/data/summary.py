@@ -87,7 +87,7 @@ def find_files(workspace: Workspace, name_or_file: str, size: int | None) -> lis
     sizes = workspace.data_files().get(name_or_file, {})
     if size is None and sizes:
         return list(sizes.values())
-    return [workspace.find_data(name_or_file, size or 64)]
+    return [workspace.find_data(name_or_file, size)]
 
 
 def check_intact(data: DataFile) -> None:

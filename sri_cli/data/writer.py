@@ -145,8 +145,9 @@ class DataFileWriter:
                 if name not in group:
                     self._create(group, name, values)
                 group[name][start:stop] = values
-            # The counts go to disk only after the rows they count.
+            # The counts go to disk only after the rows they count, also in a power cut.
             self.file.flush()
+            os.fsync(self._lock)
             group.attrs["rows"] = stop
             self.file.attrs["discarded"] = self.discarded + discarded
             self.file.flush()
@@ -199,14 +200,18 @@ class DataFileWriter:
             file = h5py.File(self.partial, "r+", locking=False)
         except OSError:
             return False
-        attrs = {name: as_python(value) for name, value in file.attrs.items()}
         mine = {key: value for key, value in self.header.attrs().items() if key != "complete"}
-        begun = all("rows" in file.get(split, file).attrs for split in SPLITS)
-        if not begun or not mine.items() <= attrs.items():
+        try:
+            attrs = {name: as_python(value) for name, value in file.attrs.items()}
+            rows = {split: int(file[split].attrs["rows"]) for split in SPLITS}
+            same = mine.items() <= attrs.items()
+        except Exception:  # it is damaged, which h5py reports in many ways, or has not begun
+            same = False
+        if not same:
             file.close()
             return False
-        self.rows = {split: int(file[split].attrs["rows"]) for split in SPLITS}
-        self.file, self.discarded, self.replaces_other = file, attrs["discarded"], False
+        self.file, self.rows, self.discarded = file, rows, attrs["discarded"]
+        self.replaces_other = False
         return True
 
     def _begin(self) -> None:

@@ -224,6 +224,10 @@ def test_the_folder_of_masks_may_be_written_in_another_way() -> None:
     for folder in (Path("mine/b c").resolve(), Path("link/b c"), Path("mine/../mine/b c")):
         data = made(masks=MaskNames(folder=str(folder)))
         assert sum(data.counts.values()) == 6 and all(labels_of(data).values())
+    os.makedirs("all")
+    os.symlink("../mine", "all/set")
+    data = made("all", masks=MaskNames(folder="b c"))  # a name below it, behind a link
+    assert sum(data.counts.values()) == 6 and all(labels_of(data).values())
     with pytest.raises(SriError) as caught:
         made()
     assert "--masks 'b c'" in str(caught.value.hint)

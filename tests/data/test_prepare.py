@@ -205,6 +205,14 @@ def test_another_partial_is_replaced(
     assert prepare(small_source(), path, workers=1).made == 168
 
 
+def test_a_damaged_partial_is_replaced(path: Path, partial: Path) -> None:
+    damaged = partial.read_bytes().replace(b"GCOL", b"GONE")  # the heap of its attributes
+    assert damaged != partial.read_bytes()
+    partial.write_bytes(damaged)
+    assert prepare(small_source(), path, workers=1).resumed_from == 0
+    assert is_whole(path)
+
+
 @pytest.mark.parametrize("limit", [1000, 60_000, 130_000])
 def test_a_full_disk_leaves_nothing(path: Path, limit: int) -> None:
     with largest_file(limit), pytest.raises(SriFailure) as caught:

@@ -14,7 +14,7 @@ from sri_cli.data.suggest import suggest_slots
 from sri_cli.data.summary import describe
 from sri_cli.models.base import Scene
 from sri_cli.models.likelihood import ImageLikelihood
-from tests.small_data import write_data
+from tests.small_data import write_data, write_small_data
 
 
 def suggested(text: str) -> list[list[str]]:
@@ -43,6 +43,16 @@ def test_suggestions_are_overrides_measured_on_the_images(tmp_path: Path) -> Non
             target = f"train.geco_target={best + share * (worst - best):.5g}"
             assert [*size, target] in targets
             assert load_recipe(name, "mine", [*size, target]).train.geco_target > best
+
+
+def test_targets_are_of_the_likelihood_that_the_data_set_has(tmp_path: Path) -> None:
+    path = write_small_data(tmp_path / "clevr6-32.h5")
+    text = describe(DataFile(path))
+    model = load_recipe("sri-mog", "clevr6").model
+    assert (model.std, model.normalised) == (0.1, False)
+    (line,) = (one for one in text.splitlines() if "sri-mog" in one)
+    assert "std 0.1, not normalised" in line
+    assert f"--data {path}" in text  # it is not in data/
 
 
 def test_without_masks_no_number_of_slots_is_suggested(tmp_path: Path) -> None:

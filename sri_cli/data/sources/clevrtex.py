@@ -11,6 +11,7 @@ The split goes by number: the first tenth is for testing, the next for validatio
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -48,7 +49,7 @@ class ClevrTex(Source):
     def __init__(self, folder: Path, options: Options, variant: str | None = None) -> None:
         options.check()
         options.refuse_seed()
-        named = folder.name.removeprefix("clevrtex_")
+        named = Path(os.path.abspath(folder)).name.removeprefix("clevrtex_")
         self.variant = variant or (named if named in VARIANTS[NAME] else "full")
         self.name = base = VARIANTS[NAME][self.variant]
         if self.variant == TEST_ONLY:

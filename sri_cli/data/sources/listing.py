@@ -16,7 +16,7 @@ import os
 import re
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,7 +139,7 @@ def list_images(folder: Path, names: MaskNames = MaskNames()) -> tuple[list[Entr
         raise SriError(f"{folder} {problem}", "name the folder of your images")
     names.check()
     files, others = image_files(folder, (".npy",))
-    outside = _outside(folder, names)
+    outside = _outside(folder, files, names)
     if outside is not None:
         root = outside.resolve()  # it may be written in another way than the images' folder
         parents = {path.parent for path in files}
@@ -193,7 +193,7 @@ def list_images(folder: Path, names: MaskNames = MaskNames()) -> tuple[list[Entr
     return entries, _notes(entries, chosen, num_lost, unused, others)
 
 
-def _outside(folder: Path, names: MaskNames) -> Path | None:
+def _outside(folder: Path, files: Sequence[Path], names: MaskNames) -> Path | None:
     """The folder that --masks names by a path, or beside the images; None: by a name below them.
 
     Raises:
@@ -202,8 +202,8 @@ def _outside(folder: Path, names: MaskNames) -> Path | None:
     if names.folder is None:
         return None
     if os.sep not in names.folder.rstrip(os.sep):
-        wanted = names.folder.lower()
-        if any(wanted in map(str.lower, folders) for _, folders, _ in os.walk(folder)):
+        wanted = {names.folder.lower()}
+        if any(_first(path.relative_to(folder).parts, wanted) for path in files):
             return None
     for path in (folder / names.folder, Path(names.folder)):
         if path.is_dir():

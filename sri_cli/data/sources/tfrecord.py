@@ -73,7 +73,7 @@ def read_records(
     except EOFError as error:
         raise SriError(
             f"{path} is truncated in record {number:,}: {number - 1:,} records were read",
-            "get the rest of the file: the same command resumes a download",
+            f"remove {path} and get the whole file again; --from bucket downloads it",
         ) from error
     except (gzip.BadGzipFile, isal_zlib.error) as error:  # type: ignore[misc]
         raise BadRecord("the gzip stream is damaged here").located(path, number) from error
