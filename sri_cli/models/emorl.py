@@ -93,6 +93,16 @@ Explain = Callable[[Parameters], Pass]
 Decode = Callable[[Gaussian, Tensor, Tensor, Gaussian], Pass]  # q, noise, kl [B,K], prior
 
 
+class Refined(NamedTuple):
+    """An inference before its last pass, which is explain(posterior)."""
+
+    layers: list[Parameters]  # the posterior of each layer, bottom first
+    log_masks: Tensor
+    passes: list[Pass]
+    posterior: Parameters
+    explain: Explain
+
+
 class DualGru(nn.Module):
     """Two independent GRUs with the same input: the state of cell 1 are the means, of cell 2 u.
 
@@ -346,11 +356,27 @@ class EmorlSegregation(Segregation):
 
         Not in inference mode, whose tensors can have no gradient.
         """
+        refined = self._refined(images, noise, gaussian_likelihood)
+        passes = [*refined.passes, refined.explain(refined.posterior)]
+        return Inference(refined.log_masks, passes, self._upper_kl(refined.layers, passes))
 
+    def unscored(self, images: Tensor, noise: Noise) -> Segregated:
+        refined = self._refined(images, noise)
+        steps, posterior = self.refine.steps, refined.posterior.gaussian()
+        fresh = noise["refinement"][:, steps - 1] if steps else noise["layers"][:, -1]
+        return Segregated(posterior, posterior.sample(fresh), refined.log_masks)
+
+    def _refined(self, images: Tensor, noise: Noise, gaussian_likelihood: bool = False) -> Refined:
+        """All but the last pass."""
         in_graph = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        decoder: Callable[[Tensor], Scene] = self.decoder
+        if not torch.is_grad_enabled():
+            # Functions of Python would be differentiated by the parameters, too.
+            fixed = {name: value.detach() for name, value in self.decoder.named_parameters()}
+            decoder = partial(torch.func.functional_call, self.decoder, fixed)
 
         def explain_slots(slots: Tensor) -> tuple[Tensor, Scene]:
-            scene = self.decoder(slots)
+            scene = decoder(slots)
             return self.likelihood.nll(images, scene, gaussian_likelihood), scene
 
         def decode(q: Gaussian, fresh: Tensor, kl: Tensor, prior: Gaussian) -> Pass:
@@ -371,8 +397,7 @@ class EmorlSegregation(Segregation):
             passes.append(decoded)
             posterior, state = self.refine(posterior, slope, state)
             explain = partial(self.later_pass, decode, fresh, passes[0].prior)
-        passes.append(explain(posterior))
-        return Inference(log_masks, passes, self._upper_kl(layers, passes))
+        return Refined(layers, log_masks, passes, posterior, explain)
 
     def _upper_kl(self, layers: list[Parameters], passes: list[Pass]) -> Tensor:
         """[B]; 0 after a single pass, whose KL is that of all layers."""

@@ -251,7 +251,7 @@ class GenesisV2Segregation(Segregation):
         """Raises ValueError for dynamic slots in training mode: they have no loss."""
         if self.dynamic_slots and self.training:
             raise ValueError("dynamic slots are for inference only: model.eval()")
-        features = self.encoder(images.contiguous(memory_format=torch.channels_last)).relu()
+        features = self.encoder(images.contiguous(memory_format=torch.channels_last))
         log_masks, empty = self.colouring(
             self.seg_head(features), noise["rand_pixel"], self.dynamic_slots
         )
@@ -324,9 +324,9 @@ class GenesisV2(SlotVAE):
         )
 
     def reconstruct(self, images: Tensor, noise: Noise) -> Reconstruction:
-        segregated = self.segregate(images, noise)
+        segregated = self.segregate.unscored(images, noise)
         return Reconstruction(
-            scene=segregated.scene,
+            scene=self.decode(segregated.slots).without(segregated.empty),
             attention=segregated.log_masks.exp(),
             slots=segregated.slots,
             latent=self.infer_scene(segregated.slots, noise, segregated.empty)[1],

@@ -146,7 +146,15 @@ class FrozenEncoder(nn.Module):
         self.register_buffer("sha256", torch.tensor(list(digest.digest()), dtype=torch.uint8))
         if size is not None:
             self._resize(encoder, size)
-        self.shape = tuple(self(torch.rand(1, 3, image_size, image_size)).shape[1:])
+        try:
+            self.shape = tuple(self(torch.rand(1, 3, image_size, image_size)).shape[1:])
+        except Exception as error:  # of timm: another size than it is made for, no feature map
+            reason = " ".join(str(error).split()[:30])
+            raise unusable(
+                spec,
+                f"no features of images of {self.size[0]} px ({reason})",
+                f"model.encoder_size={config['input_size'][1]}, or another encoder",
+            ) from error
 
     def _resize(self, encoder: Any, size: int) -> None:
         """Let a transformer take images of `size` px; SriError if it cannot."""

@@ -84,6 +84,18 @@ def test_any_number_of_slots_samples_from_a_prefix_of_the_noise(model: Any, coun
     torch.testing.assert_close(few.rgb, many.rgb[:, :count], rtol=1e-4, atol=1e-5)
 
 
+def test_a_segregation_without_its_loss_is_the_same(model: Any) -> None:
+    if model.segregate is None:
+        pytest.skip("it has no first stage")
+    model.eval()
+    with torch.no_grad():
+        scored = model.segregate(images(), noise := noise_for(model), False)
+        plain = model.segregate.unscored(images(), noise)
+    for name in ("slots", "log_masks"):
+        torch.testing.assert_close(getattr(plain, name), getattr(scored, name))
+    torch.testing.assert_close(tuple(plain.posterior), tuple(scored.posterior))
+
+
 def test_temperature_scales_every_deviation(model: Any) -> None:
     model.eval()
     noise = sample_noise(model, 0, 0, 2, SLOTS)

@@ -197,16 +197,6 @@ def test_genesis_losses_and_gradients(genesis) -> None:
     golden.check_gradients(model, zero=BEFORE_NORM)
 
 
-def test_every_entry_of_an_official_genesis_state_has_a_name(genesis) -> None:
-    """Parameters and the buffers of BatchNorm."""
-    golden, model, _ = genesis
-    official = [name for name, _ in golden.json("parameters")]
-    norms = [name.removesuffix("weight") for name in official if name.endswith("norm.weight")]
-    for buffer in ("running_mean", "running_var", "num_batches_tracked"):
-        official += [norm + buffer for norm in norms]
-    assert {our_name("genesis", name) for name in official} == set(model.state_dict())
-
-
 # EMORL --------------------------------------------------------------------------------------
 
 

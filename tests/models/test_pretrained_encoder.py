@@ -211,10 +211,8 @@ def test_what_is_no_encoder_is_refused(tmp_path: Path) -> None:
         assert spec in error.value.message, spec
 
 
-def test_weights_that_cannot_be_had_are_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*_: object, **__: object) -> None:
-        raise OSError("no network")
-
-    monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(SriError, match="timm/test_vit.*no network"):
-        frozen("timm/test_vit")
+@pytest.mark.parametrize(("name", "size"), [("cait_xxs24_224", 112), ("crossvit_9_240", 240)])
+def test_an_encoder_of_one_size_or_without_a_map_is_refused(name: str, size: int) -> None:
+    with pytest.raises(SriError, match=name) as error:
+        frozen(f"timm/{name}", size, pretrained=False)
+    assert "model.encoder_size=2" in (error.value.hint or "")
