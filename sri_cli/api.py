@@ -26,6 +26,7 @@ from sri_cli.data.dataset import DataFile
 from sri_cli.data.summary import find_files
 from sri_cli.data.torch_dataset import ImageDataset as ImageDataset
 from sri_cli.data.torch_dataset import OpenedData
+from sri_cli.device import choose_device
 from sri_cli.errors import SriError
 from sri_cli.generation.edit import SourceScene, exchange, reimagine, remove, repeat
 from sri_cli.generation.encode import Encoding, encode_images
@@ -37,6 +38,7 @@ from sri_cli.metrics.image_metrics import ImageMetrics
 from sri_cli.metrics.images import CACHE
 from sri_cli.metrics.records import Measurement
 from sri_cli.models.base import SlotVAE
+from sri_cli.plotting.previews import draw_preview
 from sri_cli.run import Workspace, checkpoints_in
 from sri_cli.scenes import Latents, Scenes
 from sri_cli.training.distributed import is_first
@@ -45,6 +47,7 @@ from sri_cli.training.run_folder import note_on_settings, resolve_run
 from sri_cli.training.trainer import check_data
 from sri_cli.training.trainer import train as train_run
 
+ENCODED = 256  # images at once; a multiple of the chunks in which they are inferred
 Folder = str | os.PathLike[str]
 Images = NDArray[np.uint8] | Tensor
 Edit = Literal["remove", "repeat", "exchange", "reimagine"]
@@ -136,25 +139,33 @@ class Model:
                 slots would come back.
         """
         self._check_all_slots()
-        made = self._infer(images, seed, indices, rollout=False)
-        return Latents(made.slots, made.latent, made.order, made.keys)
+        inputs, numbers, keys = self._inputs(images, seed, indices)
+        parts = []
+        for start in range(0, len(inputs), ENCODED):  # what is decoded needs far more memory
+            rows = slice(start, start + ENCODED)
+            made = encode_images(self.module, inputs[rows], numbers[rows], seed)
+            parts.append(Latents(made.slots, made.latent, made.order, keys))
+        return joined(parts)
 
     def reconstruct(
         self, images: Images, *, seed: int = 0, indices: Sequence[int] | None = None
     ) -> Scenes:
         """Infer images and decode them; the arguments are those of `encode`."""
-        return self._infer(images, seed, indices, rollout=True)
+        inputs, numbers, keys = self._inputs(images, seed, indices)
+        made: Encoding = encode_images(self.module, inputs, numbers, seed, rollout=True)
+        return Scenes(**vars(made) | {"image": made.image.clamp(0, 1)}, keys=keys)
 
-    def _infer(
-        self, images: Images, seed: int, indices: Sequence[int] | None, rollout: bool
-    ) -> Scenes:
+    def _inputs(
+        self, images: Images, seed: int, indices: Sequence[int] | None
+    ) -> tuple[Tensor, list[int], tuple[str, ...]]:
+        """Images as the model takes them, their indices and keys."""
+        check_request(1, 1, 1.0, seed)
         inputs = as_images(images, self.image_size)
         numbers = list(range(len(inputs)) if indices is None else indices)
         if len(numbers) != len(inputs):
             raise SriError(f"{len(numbers)} indices for {len(inputs)} images", "one for each")
-        made: Encoding = encode_images(self.module, inputs, numbers, seed, rollout)
         keys = tuple(f"image {i}" if i else "image" for i in numbers)  # `sri edit --image` has one
-        return Scenes(**vars(made) | {"image": made.image.clamp(0, 1)}, keys=keys)
+        return inputs, numbers, keys
 
     def decode(self, slots: Tensor | Latents) -> Scenes:
         """Decode slots [N,K,D] of any K."""
@@ -164,6 +175,7 @@ class Model:
             raise SriError(
                 f"slots of shape {list(given.slots.shape)}", f"this model decodes [N, K, {size}]"
             )
+        self._check_all_slots(given)
         keys = given.keys or tuple(f"scene {i}" for i in range(len(given)))
         return _joined(decode_slots(self.module, given.slots.float(), given.latent), keys)
 
@@ -194,8 +206,9 @@ class Model:
             other: For exchange.
             variants: For reimagine, as `temperature` and `seed`.
         """
-        if isinstance(scenes, Scenes) and scenes.attention is not None:
-            self._check_all_slots()
+        self._check_all_slots(scenes, other)
+        if not len(scenes):
+            raise SriError("no scenes to edit", "pass at least one")
         total = scenes.slots.shape[1]
         group = tuple(int(k) for k in np.atleast_1d(np.asarray(slot)))
         self._check_slots(group, total)
@@ -254,6 +267,7 @@ class Model:
         if frames < 2:
             raise SriError(f"frames={frames}: a walk has at least 2 frames", "frames=48")
         if between is not None:
+            check_request(n, total, temperature, min(between))
             if slot is not None:
                 raise SriError("between moves the scene, slot holds it", "leave out one of the two")
             check_between(self.run, between)
@@ -268,8 +282,10 @@ class Model:
     def _total(self, slots: int | None) -> int:
         return self.num_slots if slots is None else slots
 
-    def _check_all_slots(self) -> None:
-        if self.module.dynamic_slots:
+    def _check_all_slots(self, *given: Latents | None) -> None:
+        """SriError for slots that may be empty: inferred ones, in these scenes or to come."""
+        inferred = [one for one in given if isinstance(one, Scenes) and one.attention is not None]
+        if self.module.dynamic_slots and (inferred or not given):
             raise SriError(
                 "with dynamic slots, latents do not tell which slots are empty",
                 "load the run without dynamic_slots",
@@ -433,11 +449,13 @@ def train(
         note = note_on_settings(name, resolved, data_name, words)
         if note is not None and is_first() and not checkpoints_in(run_dir):
             console.warn(note)
+        choose_device(device)
         if init_from is not None and is_first():
             check_data(resolved, file)  # before anything is written
             begin_run(workspace, options["init-from"], resolved, run_dir)
         line = shlex.join([*command, *words])
-        train_run(resolved, file, run_dir, device=device, command=line, on_record=on_record)
+        more: dict[str, Any] = {"on_record": on_record, "preview": draw_preview}
+        train_run(resolved, file, run_dir, device=device, command=line, **more)
     return load(run_dir, device=device, data_root=data_root, runs_root=runs_root)
 
 

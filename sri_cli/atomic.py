@@ -109,23 +109,35 @@ def new_folder(path: Path) -> Iterator[Path]:
         SriFailure: when the disk refuses (OSError in the block included).
     """
     given, path = path, path.absolute()
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise SriError(f"{given} is not an empty folder", "name a new folder")
+    check_new_folder(path)
     ensure_folder(path.parent)
     temporary = temporary_beside(path)
     try:
         temporary.mkdir()
         yield temporary
-        if path == Path.cwd():  # a new folder of this name would not be the one the shell is in
-            for file in sorted(temporary.iterdir()):
-                os.replace(file, path / file.name)
-        else:
-            os.replace(temporary, path)
+        rename_folder(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
         raise cannot_write(given, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def rename_folder(temporary: Path, path: Path) -> None:
+    """Give a folder its name, which is free or that of an empty folder; else OSError."""
+    if path == Path.cwd():  # a new folder of this name would not be the one the shell is in
+        for file in sorted(temporary.iterdir()):
+            os.replace(file, path / file.name)
+    else:
+        os.replace(temporary, path)
+
+
+def check_new_folder(path: Path) -> None:
+    """SriError unless `path` is missing, or an empty folder that can be replaced."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise SriError(f"{path} is not an empty folder", "name a new folder")
+    if path.is_mount():
+        raise SriError(f"{path} is a mount point", "name a new folder in it")
 
 
 def lock_file(

@@ -131,8 +131,8 @@ class Scenes(Latents):
         else:
             display(Shown(png_bytes(np.asarray(image))))
 
-    def _repr_png_(self) -> bytes:
-        return png_bytes(np.asarray(self.overview()))
+    def _repr_png_(self) -> bytes | None:
+        return png_bytes(np.asarray(self.overview())) if len(self) else None
 
 
 def _filled(images: Pixels, count: int) -> Pixels:

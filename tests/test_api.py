@@ -156,8 +156,11 @@ WRONG = [
     lambda m, s: m.encode(torch.rand(1, 3, 64, 64)),
     lambda m, s: m.encode(torch.rand(1, 3, 32, 32) * 255),
     lambda m, s: m.encode(torch.rand(2, 3, 32, 32), indices=[1]),
+    lambda m, s: m.encode(torch.rand(1, 3, 32, 32), seed=-1),
+    lambda m, s: m.reconstruct(torch.rand(1, 3, 32, 32), seed=-1),
     lambda m, s: m.decode(torch.zeros(2, 3, 5)),
     lambda m, s: m.edit(s, "remove", 3),
+    lambda m, s: m.edit(s[[]], "remove", 0),
     lambda m, s: m.edit(s, "remove", [0, 1, 2]),
     lambda m, s: m.edit(s, "erase", 1),
     lambda m, s: m.edit(s, "exchange", 1),
@@ -166,6 +169,7 @@ WRONG = [
     lambda m, s: m.walk(slot=3),
     lambda m, s: m.walk(slot=1, between=(0, 1)),
     lambda m, s: m.walk(between=(2, 2)),
+    lambda m, s: m.walk(between=(-1, 0)),
     lambda m, s: m.walk(frames=1),
     lambda m, s: sri_cli.load("tinny"),
     lambda m, s: sri_cli.load("tiny", dynamic_slots=True) and sri_cli.load("nowhere/run"),
@@ -190,7 +194,7 @@ def test_wrong_input_is_an_error_with_a_fix(model: sri_cli.Model) -> None:
 
 def test_scenes_show_themselves(model: sri_cli.Model) -> None:
     scenes = model.sample(11)
-    assert scenes._repr_png_().startswith(b"\x89PNG")
+    assert scenes._repr_png_().startswith(b"\x89PNG") and scenes[[]]._repr_png_() is None
     wide, high = scenes.overview().size
     assert wide > high > wide / 3  # two rows of eight, each above its masks
     layers = scenes.overview(layers=True).size
@@ -220,7 +224,12 @@ def test_latents_of_dynamic_slots_are_refused(workspace: Workspace) -> None:
     model = sri_cli.load("tiny", dynamic_slots=True)
     scenes = model.sample(2)
     seen = model.reconstruct(scenes.image)
-    for refused in (lambda: model.encode(scenes.image), lambda: model.edit(seen, "remove", 0)):
+    for refused in (
+        lambda: model.encode(scenes.image),
+        lambda: model.edit(seen, "remove", 0),
+        lambda: model.edit(scenes, "exchange", 0, other=seen),
+        lambda: model.decode(seen),
+    ):
         with pytest.raises(SriError, match="empty"):
             refused()
     assert model.edit(scenes, "remove", 0).slots.shape[1] == scenes.slots.shape[1] - 1
@@ -246,13 +255,14 @@ def test_evaluate_returns_what_it_records(model: sri_cli.Model, capfd: Any) -> N
 def test_train_is_sri_train_in_this_process(capfd: Any) -> None:
     records: list[dict[str, Any]] = []
     overrides = {"size": "tiny", "train.batch": 4, "model.slots": 2, "train.log_every": 1}
-    overrides |= {"train.steps": 2, "train.lr": 1e-5}
+    overrides |= {"train.steps": 2, "train.lr": 1e-5, "train.preview_every": 2}
     with pytest.warns(UserWarning, match="model.std"):  # settings of another data set
         model = sri_cli.train(
             "sri-g", overrides, data="demo-towers", run="mine", on_record=records.append
         )
     assert (model.step, model.num_slots, model.recipe.train.lr) == (2, 2, 1e-5)
     assert [record["step"] for record in records] == [1, 2]
+    assert "val/negative_elbo" in records[-1] and any(Path("runs/mine/previews").iterdir())
     assert capfd.readouterr() == ("", "")
     command = Path("runs/mine/command.txt").read_text().partition("  #")[0]
     result = CliRunner().invoke(cli, shlex.split(command)[1:])

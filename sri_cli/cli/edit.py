@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -37,27 +38,14 @@ from sri_cli.cli.options import COUNT, FIGURE_FILE, RUN, SLOTS, TEMPERATURE, rej
 )
 @click.option(
     "--variants",
-    type=click.IntRange(1, 22),
+    type=click.IntRange(1, 21),
     metavar="N",
     default=6,
     help="Variants per scene for reimagine.",
 )
 @FIGURE_FILE
 @click.pass_context
-def command(
-    ctx: click.Context,
-    action: str,
-    run: str | None,
-    slot: tuple[int, ...],
-    num: int | None,
-    seed: int,
-    slots: int | None,
-    temperature: float,
-    image: Path | None,
-    index: int | None,
-    variants: int,
-    out: Path | None,
-) -> None:
+def command(ctx: click.Context, action: str, run: str | None, **options: Any) -> None:
     """Remove, repeat, exchange or reimagine slots of scenes.
 
     Draws the scenes before and after with their masks.
@@ -74,26 +62,13 @@ def command(
 
     if action != "reimagine":
         reject(ctx, {"variants"}, f"with {action}")
-    if image is not None:
+    if options["image"] is not None:
         reject(ctx, {"index"}, "with --image")
-    if image is not None or index is not None:
+    if options["image"] is not None or options["index"] is not None:
         without_effect = {"slots"} if action in WITH_SCENES else {"slots", "num"}
         without_effect |= {"temperature"} if action == "remove" else set()
         reject(ctx, without_effect, f"when {action} edits an image")
-    path, notes = edit_run(
-        ctx.obj,
-        run,
-        action,
-        slot=slot,
-        num=num,
-        seed=seed,
-        slots=slots,
-        temperature=temperature,
-        image=image,
-        index=index,
-        variants=variants,
-        out=out,
-    )
+    path, notes = edit_run(ctx.obj, run, action, **options)
     for note in notes:
         click.echo(note, err=True)
     click.echo(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -64,16 +65,9 @@ def command(
     name: str,
     runs: tuple[str, ...],
     out: Path | None,
-    num: int | None,
-    slots: int | None,
-    temperature: float,
-    seed: int,
-    data: str | None,
-    split: str,
-    dynamic_slots: bool,
     scale: str,
-    rows: bool,
     captions: bool,
+    **options: Any,  # passed on
 ) -> None:
     """Draw a figure from trained runs, as PNG or PDF.
 
@@ -99,8 +93,8 @@ def command(
 
     used = IMAGE_FIGURES[name].options if name in IMAGE_FIGURES else set()
     reject(ctx, (DRAWN | IMAGES | {"rows"}) - used, f"in the figure {name}")
-    options = Options(num or 0, slots, temperature, seed, data, split, dynamic_slots, rows)
-    path, notes = figure_of_runs(ctx.obj, name, runs, options, out, scale, captions)
+    chosen = Options(**options | {"num": options["num"] or 0})
+    path, notes = figure_of_runs(ctx.obj, name, runs, chosen, out, scale, captions)
     for note in notes:
         click.echo(note, err=True)
     click.echo(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -45,16 +46,12 @@ from sri_cli.run import Workspace
 def command(
     workspace: Workspace,
     run: str | None,
+    num: int,
     slots: int | None,
     temperature: float,
-    num: int,
     seed: int,
-    out: Path | None,
-    file_format: str,
-    masks: bool,
-    layers: bool,
-    latents: bool,
     threads: Threads,
+    **options: Any,  # passed on
 ) -> None:
     """Sample new scenes from a trained model.
 
@@ -68,18 +65,8 @@ def command(
     check_request(num, 1 if slots is None else slots, temperature, seed)
     trained = open_run(workspace, run)
     start_threads(threads)
-    folder = write_samples(
-        trained,
-        out,
-        num=num,
-        slots=slots,
-        temperature=temperature,
-        seed=seed,
-        file_format=file_format,
-        masks=masks,
-        layers=layers,
-        latents=latents,
-    )
+    options |= {"num": num, "slots": slots, "temperature": temperature, "seed": seed}
+    folder = write_samples(trained, **options)
     for note in slots_notes([trained], slots):
         click.echo(note, err=True)
     click.echo(f"{counted(num, 'scene')} ({trained.title}): {folder}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -40,20 +41,7 @@ from sri_cli.cli.options import RUNS, SLOTS, TEMPERATURE, reject, seed_option
     help="From the scenes of seed A to those of seed B and back.",
 )
 @click.pass_context
-def command(
-    ctx: click.Context,
-    runs: tuple[str, ...],
-    out: Path | None,
-    num: int,
-    frames: int,
-    fps: int,
-    seed: int,
-    slots: int | None,
-    temperature: float,
-    masks: bool,
-    slot: int | None,
-    between: tuple[int, int] | None,
-) -> None:
+def command(ctx: click.Context, runs: tuple[str, ...], **options: Any) -> None:
     """Write videos of walks through the scene latent or one slot.
 
     The last frame leads to the first. While the scene latent moves, the noise of the slots stays
@@ -61,22 +49,9 @@ def command(
     """
     from sri_cli.plotting.video import walk_runs
 
-    if between is not None:
+    if options["between"] is not None:
         reject(ctx, {"seed"}, "with --between")
-    files, notes = walk_runs(
-        ctx.obj,
-        runs,
-        num=num,
-        frames=frames,
-        fps=fps,
-        seed=seed,
-        slots=slots,
-        temperature=temperature,
-        masks=masks,
-        slot=slot,
-        between=between,
-        out=out,
-    )
+    files, notes = walk_runs(ctx.obj, runs, **options)
     for note in notes:
         click.echo(note, err=True)
     click.echo("\n".join(map(str, files)))

@@ -193,6 +193,8 @@ def _add_guards(app: Flask, server: LabelServer) -> None:
                 abort(403, "the request comes from another page")
             if "rater" not in cookie:
                 abort(403, NOT_VALID)
+            if writes and request.headers.get("X-Session") != server.session.id:
+                abort(403, NOT_VALID)
 
     @app.after_request
     def close(response: Response) -> Response:
@@ -225,6 +227,7 @@ def _add_page(app: Flask, server: LabelServer) -> None:
         if "rater" not in cookie:
             abort(403, NOT_VALID)
         about = {"rater": session.rater, "total": session.total, "grid_images": GRID_IMAGES}
+        about["session"] = session.id
         return render_template("index.html", **about, **session.question._asdict())
 
     @app.get("/images/<int:position>.png")

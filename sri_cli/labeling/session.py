@@ -292,6 +292,8 @@ class Session:
         self.rater, self.total = rater, len(deck.items)
         self.question = QUESTIONS[deck.question]
         self._deck = deck
+        # A page of another session may still be open in a tab, at the same address.
+        self.id = hashlib.sha256(f"{deck.folder.resolve()}/{rater}".encode()).hexdigest()[:16]
         self._images = deck.load_images()
         self._order = shuffled(self.total, deck.settings["seed"], rater)
         self._position = {deck.items[item].id: i for i, item in enumerate(self._order)}

@@ -124,7 +124,8 @@ def _panel(
     total: int,
 ) -> Panel:
     """Images above their masks: the given image where there is one, the scene, its edits."""
-    check_page(run.model.image_size, len(columns) + 2, 2 * len(rows))
+    shown = 0 if any(row.before.image is not None for row in rows) else 1
+    check_page(run.model.image_size, len(columns) + 2 - shown, 2 * len(rows))
     edits = [*source_edits(rows), *(edit for row in rows for edit in row.after)]
     images, levels = decode_edits(run.model, edits, total)
     masks = blend_masks(levels)
@@ -134,7 +135,6 @@ def _panel(
         after = slice(start, start + len(columns))
         cells.append([row.before.image, images[i], *images[after]])
         cells.append([None, masks[i], *masks[after]])
-    shown = 0 if any(row.before.image is not None for row in rows) else 1
     return Panel(
         [row[shown:] for row in cells],
         title_of(run),

@@ -159,7 +159,7 @@ def check_page(side_px: int, columns: int, rows: int) -> None:
     if columns > across or rows > down:
         raise SriError(
             f"{columns} x {rows} images of {side_px} px do not fit on a page of {across} x {down}",
-            "use a smaller --num, fewer --slots or fewer runs",
+            "use a smaller --num, fewer --slots, --variants or runs",
         )
 
 

@@ -18,13 +18,15 @@ from typing import Any
 from sri_cli import __version__
 from sri_cli.atomic import (
     cannot_write,
+    check_new_folder,
     check_writable,
     ensure_folder,
     list_folder,
+    rename_folder,
     temporary_beside,
     write_atomic,
 )
-from sri_cli.errors import SriError, SriFailure
+from sri_cli.errors import SriFailure
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics.records import run_subject
 from sri_cli.signals import this_command
@@ -95,8 +97,8 @@ def write_folder(
         SriFailure: if the disk refuses.
     """
     target = parent / "new" if out is None else out.resolve()
-    if out is not None and target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise SriError(f"{target} is not an empty folder", "name a new folder with --out")
+    if out is not None:
+        check_new_folder(target)
     check_place(out, target.parent)
     folder = ensure_folder(target.parent)
     temporary = temporary_beside(folder / target.name)
@@ -105,28 +107,18 @@ def write_folder(
         record = write(temporary)
         (temporary / record_name).write_bytes(json_bytes(record))
         if out is not None:
-            _rename(temporary, target)
+            rename_folder(temporary, target)
             return target
         with locked(folder):
             target = folder / name_for(folder, "", record, f"{{}}/{record_name}")
-            _rename(temporary, target)
+            shutil.rmtree(target, ignore_errors=True)  # the same output, written before
+            os.replace(temporary, target)
             link_latest(folder, target.name)
-    except SriFailure:
-        raise
     except OSError as error:
         raise cannot_write(target, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
-
-
-def _rename(temporary: Path, target: Path) -> None:
-    if target == Path.cwd():  # a new folder of this name would not be the one the shell is in
-        for path in sorted(temporary.iterdir()):
-            os.replace(path, target / path.name)
-        return
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(temporary, target)
 
 
 @contextmanager

@@ -70,6 +70,7 @@ class Client:
         host = self.server.hosts[0]
         sent = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
         sent |= {"Cookie": self.cookie, "Content-Type": "application/json"}
+        sent |= {"X-Session": self.server.session.id}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=20)
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)

@@ -96,6 +96,14 @@ def test_hosts_in_odd_forms_are_refused(client: Client) -> None:
     assert b"verdicts" in client.raw(b"GET /api/state HTTP/1.1\r\n" + own + cookie + b"\r\n")
 
 
+def test_a_page_of_another_session_can_write_nothing(client: Client, folder: Path) -> None:
+    """Left open in a tab, it has the cookie of the new one, and shows other images."""
+    body = {**GOOD, "seconds": None}
+    assert client.post("/api/answers", body, X_Session="0123456789abcdef").status == 403
+    assert client.send("POST", "/api/answers", b"{}", without=("X-Session",)).status == 403
+    assert client.post("/api/answers", body).status == 200
+
+
 def test_localhost_is_its_own_origin(client: Client) -> None:
     host = client.server.hosts[1]
     body = {**GOOD, "seconds": None}

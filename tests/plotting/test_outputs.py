@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sri_cli.atomic import new_folder, write_atomic
+from sri_cli.errors import SriFailure
 from sri_cli.plotting.outputs import name_for, output_path, write_folder
 
 
@@ -51,6 +53,20 @@ def test_equal_process_numbers_share_no_temporary_folder(tmp_path: Path) -> None
     assert [path.name for path in (tmp_path / "two").iterdir()] == ["outer"]
     write_atomic(tmp_path / "three", b"")
     assert {path.name for path in tmp_path.iterdir()} == {"samples", "one", "two", "three"}
+
+
+def test_what_came_into_the_folder_meanwhile_stays(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def write(folder: Path) -> dict[str, Any]:
+        (out / "notes.txt").write_text("precious")
+        return {}
+
+    with pytest.raises(SriFailure):
+        write_folder(out, tmp_path, "record.json", write)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (out / "notes.txt").read_text() == "precious"
 
 
 @pytest.mark.parametrize("record", [b"", b'{"seed": 0', b'{"seed": 1}', b"[]"])

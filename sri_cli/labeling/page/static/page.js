@@ -135,7 +135,7 @@ async function answerSingle(verdict) {
 function look(step) {
   const position = (shown("end") ? total : single.position) + step;
   const last = unanswered()[0] ?? total;
-  if (position < 0 || position > last) return;
+  if (position < 0 || (step > 0 && position > last)) return;
   run(() => (position === total ? showNext() : showSingle(position)));
 }
 

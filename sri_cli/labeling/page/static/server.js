@@ -15,7 +15,8 @@ export async function ask(path, body) {
   const options = { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) };
   if (body !== undefined) {
     options.method = "POST";
-    options.headers = { "Content-Type": "application/json" };
+    const { session } = JSON.parse(document.body.dataset.setup);
+    options.headers = { "Content-Type": "application/json", "X-Session": session };
     options.body = JSON.stringify(body);
   }
   let reply, data;
