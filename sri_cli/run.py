@@ -96,11 +96,12 @@ class Workspace:
         for candidate in (path, plain):
             if candidate.is_file():
                 return candidate
+        what = path if size is not None else f"of {name_or_file} in {self.data_root}"
         others = ", ".join(map(str, self.data_files().get(name_or_file, {}).values()))
         known = [*self.data_files(), *PREPARED_AS]
         near = "" if name_or_file in known else did_you_mean(name_or_file, known)
         raise SriError(
-            f"no data file {path}" + (f", but {others} exists" if others else near),
+            f"no data file {what}" + (f", but {others} exists" if others else near),
             prepare_hint("make it with", name_or_file, size),
         )
 
