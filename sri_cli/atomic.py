@@ -126,6 +126,8 @@ def new_folder(path: Path) -> Iterator[Path]:
 def rename_folder(temporary: Path, path: Path) -> None:
     """Give a folder its name, which is free or that of an empty folder; else OSError."""
     if path == Path.cwd():  # a new folder of this name would not be the one the shell is in
+        if any(path.iterdir()):
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
         for file in sorted(temporary.iterdir()):
             os.replace(file, path / file.name)
     else:

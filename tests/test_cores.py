@@ -153,6 +153,7 @@ def test_where_the_load_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not threads.is_due()
 
 
+@ON_LINUX
 @pytest.mark.parametrize(
     ("membership", "files"),
     [

@@ -46,7 +46,7 @@ def bench_quality(
         passes, or null; `minutes` is the training time up to a checkpoint.
 
     Raises:
-        SriError: no such run, or it has no log.
+        SriError: no such run, it has no log, or its data are other images now.
     """
     ref = workspace.find_run(run)
     networks = ImageMetrics(workspace.data_root / CACHE)
@@ -66,6 +66,12 @@ def bench_quality(
         known = recorded(trained)
         missing = [name for key, name in MEASURES.items() if value_of(known, key, images) is None]
         if missing:
+            file = trained.open_data()
+            if not str(file.attrs["sha256"]).startswith(images):
+                raise SriError(
+                    f"{file.path} has other images than {ref.run_dir} was trained on",
+                    "prepare the data of the run again",
+                )
             known += evaluate_all(workspace, [str(path)], metrics=missing, networks=networks)[0]
         minutes = train_seconds(log, trained.recipe.train.batch, trained.step) / 60
         values = {key: value_of(known, key, images) for key in MEASURES}

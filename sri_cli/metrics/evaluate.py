@@ -259,9 +259,11 @@ def open_images(
             f"prepare the data with --size {images.size}",
         )
     file.split(split)
-    images = replace(images, count=min(num or images.count, images.count))
+    there = images.count
+    images = replace(images, count=min(num or there, there))
     if COMPARED & set(metrics):
-        check_count(images.count, "name a folder of more images")
+        hint = "leave out --num" if there > 1 else "name a folder of more images"
+        check_count(images.count, hint)
     digest, count = images.sha256(), images.count
     subject: dict[str, Any] = {"kind": "images", "images": str(folder), "count": count}
     subject["sha256"] = digest

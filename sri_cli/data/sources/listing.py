@@ -208,7 +208,10 @@ def _outside(folder: Path, files: Sequence[Path], names: MaskNames) -> Path | No
     for path in (folder / names.folder, Path(names.folder)):
         if path.is_dir():
             return path
-    raise SriError(f"--masks {names.folder}: no such folder in {folder}", "name an existing folder")
+    raise SriError(
+        f"--masks {names.folder}: no folder of this name in {folder} has images or .npy files",
+        "name the folder of the masks",
+    )
 
 
 def _first(parts: Key, names: set[str]) -> str | None:
