@@ -67,6 +67,8 @@ def prepare(
         raise SriError(f"{path} is not the name of a data file", f"name it {path}.h5")
     if not force and path.exists():
         data = matching_file(source.header, path)
+        if source.writes_files:  # in a folder of which the data file knows nothing
+            source.survey(workers or available_cores())
         Progress(0, 0, source.header.name).note(f"{path} is up to date")
         return Prepared(data)
     began = time.monotonic()

@@ -52,6 +52,7 @@ class Source(ABC):
     test_only: bool = False  # training and validation have no images
     items_per_task: int | None = None  # sent to a worker at once; None: enough for TASK_ROWS
     max_workers: int | None = None  # more do not help; None: one per core
+    writes_files: bool = False  # its survey does, beside the data file
 
     @abstractmethod
     def survey(self, workers: int) -> tuple[Header, Any]:

@@ -184,10 +184,11 @@ def evaluate_run(
             record(matching_scores(task, context))
         if order:
             record(order_scores(trained, context, scenes, advance))
-    for name in COUNTS:
-        if name in metrics:
-            generated = images_of_run(trained, num or COUNTS[name], seed)
-            record(networks.measure(name, generated, file, context, num))
+    counts = {name: num or number for name, number in COUNTS.items() if name in metrics}
+    if counts:
+        generated = images_of_run(trained, max(counts.values()), seed)
+    for name, number in counts.items():
+        record(networks.measure(name, replace(generated, count=number), file, context, num))
     return records
 
 

@@ -8,6 +8,7 @@ Axis legend: N images, S side in pixels. Images are uint8 [N,S,S,3].
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from sri_cli.errors import SriError
 from sri_cli.generation.sample import check_request, quantise, sample_scenes
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics.features import (
+    BLOCK,
     Advance,
     FeatureExtractor,
     Features,
@@ -42,7 +44,6 @@ SAMPLE_RECORD = "sample.json"  # of `sri sample`
 CACHE = "fid"  # folder of a data root or a run
 ARRAYS = (".npz", ".npy", ".h5")
 MODES = ("1", "L", "P", "RGB", "LA", "RGBA", "PA", "CMYK", "YCbCr")  # of at most 8 bits a channel
-BLOCK = 512  # images in memory at once
 HINT = (
     "--images takes a folder of image files, or with one .npz or .h5 that has `images`, or .npy:"
     " uint8 [N,S,S,3]"
@@ -112,6 +113,7 @@ def images_of_run(trained: TrainedRun, count: int, seed: int = 0) -> ImageSource
     check_request(count, slots, temperature, seed)
     precision = choose_precision("auto", trained.device)
 
+    @functools.lru_cache(maxsize=4)  # the first 2,000, which several metrics take
     def read(start: int, stop: int) -> Images:
         scenes = sample_scenes(
             model, stop - start, slots, temperature, seed, precision=precision, first=start

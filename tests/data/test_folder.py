@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
-from sri_cli.cli.main import cli
 from sri_cli.data import prepare as preparing
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.prepare import Prepared, prepare
@@ -23,6 +22,7 @@ from sri_cli.data.sources.folder import FolderOptions, FolderSource, near_identi
 from sri_cli.data.sources.listing import Entry, MaskNames
 from sri_cli.data.summary import mask_facts
 from sri_cli.errors import Interrupted, SriError
+from tests import small_cli
 from tests.small_data import save_image as save
 
 
@@ -50,7 +50,7 @@ def contents(data: DataFile) -> dict[str, list[int]]:
 
 
 def sri(*words: str) -> Result:
-    return CliRunner().invoke(cli, ["prepare", "folder", *words])
+    return small_cli.sri("prepare", "folder", *words)
 
 
 def test_every_image_is_in_one_split(tmp_path: Path) -> None:
@@ -342,6 +342,25 @@ def test_a_group_stays_in_one_split() -> None:
     for pattern in ("(", "(.+)", "nothing"):  # no expression; each its own; none
         with pytest.raises(SriError):
             made(group_by=pattern)
+
+
+def test_frames_without_a_mask_in_a_group_with_one_are_left_out_aloud() -> None:
+    rng = np.random.default_rng(0)
+    for clip in range(9):
+        for frame in range(4):
+            save(f"mine/clip{clip}_{frame}.png", rng.integers(0, 256, (8, 8, 3)))
+        if clip < 4:
+            save(f"mine/masks/clip{clip}_0.png", HALVES)
+    data = made(group_by="(.+)_")
+    assert data.counts == {"train": 20, "val": 2, "test": 2}
+    assert any(
+        note.startswith("12 images without a mask") for note in json.loads(data.attrs["notes"])
+    )
+    for clip in range(4, 9):
+        save(f"mine/masks/clip{clip}_0.png", HALVES)
+    with pytest.raises(SriError) as caught:
+        made(group_by="(.+)_")
+    assert "--group-by" in str(caught.value.hint)
 
 
 def test_near_identical_images_of_another_part() -> None:

@@ -410,6 +410,8 @@ def test_one_command_writes_and_reads(raw: Path, tmp_path: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*.png")}
     assert from_raw(folder, path).made == 0
     assert before == {file: file.stat().st_mtime_ns for file in folder.rglob("*.png")}
+    # The data file says nothing about the folder.
+    assert from_raw(tmp_path / "other", path).made == 0 and tree(tmp_path / "other") == tree(raw)
     with pytest.raises(SriError, match="seed 5 -> 6"):  # refused before the rendering
         from_raw(tmp_path / "new", path, replace(OPTIONS, seed=6))
     assert not (tmp_path / "new").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from sri_cli.cli.main import cli
 from sri_cli.data import prepare as preparing
 from sri_cli.data.dataset import SPLITS, DataFile
 from sri_cli.data.prepare import prepare
@@ -30,6 +30,7 @@ from sri_cli.data.sources.tfrecord import (
 )
 from sri_cli.data.transforms import Resizing
 from sri_cli.errors import Interrupted, SriError
+from tests import small_cli
 from tests.foreign_hdf5 import stopped_at, write_towers
 from tests.foreign_records import (
     crc32c,
@@ -84,9 +85,12 @@ def test_memory_is_constant(path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 30e6
+    before = threading.active_count()
     records = read_records(path)
     next(records)
+    assert threading.active_count() == before + 1
     records.close()
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize(("cut", "good"), [(3, 0), (14, 0), (19, 0), (25, 1), (41, 2), (600, 2)])
@@ -94,6 +98,12 @@ def test_memory_is_constant(path: Path) -> None:
 def test_a_truncated_file(path: Path, cut: int, good: int, compress: Callable) -> None:
     path.write_bytes(compress(WHOLE[:cut]))
     assert f"record {good + 1}: {good} records" in error_of(path).message
+
+
+def test_a_truncated_file_of_a_known_length_says_what_is_missing(path: Path) -> None:
+    path.write_bytes(WHOLE[:-1])
+    with pytest.raises(SriError, match="2 records were read, 8 of 10 are missing"):
+        list(read_records(path, total=10))
 
 
 def test_a_truncated_gzip_stream(path: Path) -> None:
@@ -222,7 +232,7 @@ def made(
 
 
 def sri(*words: str) -> Result:
-    return CliRunner().invoke(cli, ["prepare", *words])
+    return small_cli.sri("prepare", *words)
 
 
 def test_a_room_keeps_every_pixel_and_entity(path: Path) -> None:

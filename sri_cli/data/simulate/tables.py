@@ -129,11 +129,13 @@ def _draw_lamps(rng: np.random.Generator) -> list[Lamp]:
 
 def _draw_solids(rng: np.random.Generator, count: int, camera: Camera) -> list[Solid]:
     """`count` objects, each drawn until it stands apart from those before it."""
+    right, forward = camera.rotation[0, :2], camera.rotation[2, :2]
+    axes = [right.tolist(), (forward / np.linalg.norm(forward)).tolist()]
     solids: list[Solid] = []
     misses = 0
     while len(solids) < count:
         solid = _draw_solid(rng)
-        if all(_apart(solid, other, camera) for other in solids):
+        if all(_apart(solid, other, axes) for other in solids):
             solids.append(solid)
         elif (misses := misses + 1) % 50 == 0:
             solids = []  # no room left: begin again
@@ -141,16 +143,18 @@ def _draw_solids(rng: np.random.Generator, count: int, camera: Camera) -> list[S
 
 
 def _draw_solid(rng: np.random.Generator) -> Solid:
-    shape = int(rng.choice((SPHERE, BOX, CYLINDER)))
+    shape = (SPHERE, BOX, CYLINDER)[rng.integers(3)]
     half = LARGE if rng.random() < 0.5 else SMALL
     width = 2 * half / (float(np.sqrt(2)) if shape == BOX else 1.0)
     x, y = (float(v) for v in rng.uniform(-GROUND_REACH, GROUND_REACH, 2))
     return Solid(shape, (width, width, width), (x, y), float(rng.uniform(0, 360)))
 
 
-def _apart(one: Solid, other: Solid, camera: Camera) -> bool:
-    """Whether they keep the gap, and are clearly left or right, in front or behind."""
-    offset = np.array(one.floor_xy) - np.array(other.floor_xy)
-    right, forward = camera.rotation[0, :2], camera.rotation[2, :2]
-    margins = np.abs([offset @ right, offset @ (forward / np.linalg.norm(forward))])
-    return gap(one, other) >= MIN_GAP and bool((margins >= MIN_MARGIN).all())
+def _apart(one: Solid, other: Solid, axes: list[list[float]]) -> bool:
+    """Whether they keep the gap, and are clearly left or right, in front or behind.
+
+    `axes`: the camera's directions on the ground. Most tries end here, hence floats alone.
+    """
+    (x, y), (other_x, other_y) = one.floor_xy, other.floor_xy
+    clear = all(abs((x - other_x) * u + (y - other_y) * v) >= MIN_MARGIN for u, v in axes)
+    return clear and gap(one, other) >= MIN_GAP

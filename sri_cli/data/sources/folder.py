@@ -238,6 +238,13 @@ class FolderSource(Source):
             notes.append(
                 "images with masks are for validation and test, those without for training"
             )
+            groups = grouped(usable, self.options.group_by)
+            mixed = [group for group in groups if any(entry.mask for entry in group)]
+            if lost := sum(not entry.mask for group in mixed for entry in group):
+                notes.append(
+                    f"{counted(lost, 'image')} without a mask left out: others of their"
+                    " group have one"
+                )
         notes += self._notes(looks, plan)
         skipped = [
             f"{_short(entry.name, SKIPPED_NAME_BYTES)}: {problem}" for entry, problem in problems
@@ -446,7 +453,12 @@ def divide_by_masks(masked: int, bare: int, options: Options, noun: str) -> dict
         raise SriError(
             f"{masked:,} {noun} have masks and {bare:,} have none: too few for {max(1, val):,} val,"
             f" {max(1, test):,} test and {max(1, train):,} train {noun}",
-            "choose smaller numbers: --scenes N --val-scenes V --test-scenes T; or --test-only",
+            (
+                "choose smaller numbers: --scenes N --val-scenes V --test-scenes T"
+                if bare
+                else "leave out --group-by"
+            )
+            + "; or --test-only",
         )
     return {"train": train, "val": val, "test": test}
 

@@ -77,11 +77,14 @@ class PositionSplit:
             enough = all(counts[split] >= number for split, number in needed.items())
         if not enough:
             rule = "the published split" if self.published else "a split"
+            only = self.val == self.train == 0
             raise SriError(
                 f"{path} has {num_images:,} images ({sum(counts.values()):,} of them kept), too few"
                 f" for {rule} of {self.test or 'some'} test, {self.val:,} validation and"
                 f" {'more' if self.train is None else self.train} training images",
-                "choose another split: --test-scenes T --val-scenes V --scenes N",
+                "choose a smaller number: --test-scenes T"
+                if only
+                else "choose another split: --test-scenes T --val-scenes V --scenes N",
             )
 
     def parameters(self) -> dict[str, object]:
@@ -105,6 +108,7 @@ class PublishedSet:
     mirror_sha256: str = ""
     mirror_px: int = 64
     record_file: str = ""  # within the bucket; "": not published there
+    records: int = 0  # of that file; 0: their number is not known
     height: int = 64
     width: int = 64
     channels: int = 3
@@ -142,6 +146,7 @@ SETS = {
         mirror_file="objects_room_train-full.hdf5",
         mirror_sha256="5bddda03ebb48dca426071317c3d3ed1fb1a6683fd20c5fdf57a0a8c04bf2444",
         record_file="objects_room/objects_room_train.tfrecords",
+        records=1_000_000,
         background_labels=4,
         split=PositionSplit(10_000, 10_000, None),
     ),
@@ -161,6 +166,7 @@ SETS = {
         mirror_sha256="419dd56bc7791541daaa246d4b60a00ab3d9c0b9a1330c8b8a015350130240c2",
         mirror_px=128,
         record_file="clevr_with_masks/clevr_with_masks_train.tfrecords",
+        records=100_000,
         height=240,
         width=320,
         factors=("x", "y", "z", "rotation", "visibility"),

@@ -104,13 +104,18 @@ class OriginalFiles(Source):
             missing = images.keys() - maps.keys()
             if maps and missing:
                 raise SriError(
-                    f"{name} has no instance map of camera {min(missing)}",
-                    "unpack shapestacks-iseg.tar.gz again",
+                    f"{name} has no instance map of camera {min(missing)}", self.again("iseg")
                 )
-        check_cameras(numbers, self.options.views)
+        check_cameras(numbers, self.options.views, self.again("rgb"))
         self.check_maps(first_maps)
         counts = {split: len(self.scenarios[split]) * self.views for split in SPLITS}
         return replace(self.header, counts=counts), None
+
+    def again(self, archive: str) -> str:
+        """How to get missing files of an archive back."""
+        if (self.root / SIMULATED).exists():
+            return "delete the folder of this scenario, and run the --raw command again"
+        return f"unpack shapestacks-{archive}.tar.gz again"
 
     def check_maps(self, first_maps: Mapping[str, Path | None]) -> None:
         """SriError unless all scenarios or none have maps, and the maps mark objects."""
@@ -298,12 +303,11 @@ def files_by_camera(folder: Path, pattern: re.Pattern[str]) -> dict[int, Path]:
     return dict(sorted(files.items()))
 
 
-def check_cameras(numbers: Mapping[str, int], views: int | None) -> None:
+def check_cameras(numbers: Mapping[str, int], views: int | None, again: str) -> None:
     """SriError unless all scenarios have images of equally many cameras, at least `views`.
 
-    Simulated towers do not all have the same cameras.
+    Simulated towers do not all have the same cameras. `again`: how to get missing files.
     """
-    again = "unpack shapestacks-rgb.tar.gz again: files are missing"
     empty = [name for name, number in numbers.items() if not number]
     if empty:
         raise SriError(
@@ -359,6 +363,8 @@ def read_labels(path: Path) -> NDArray[np.uint8]:
 class RawTowers(OriginalFiles):
     """Simulated towers, written to `folder` as the original's files and read from there."""
 
+    writes_files = True
+
     def __init__(self, towers: Simulation, folder: Path) -> None:
         """`towers` say how many, from which seed and at which size the data file is to be."""
         self.towers, self.folder, self.root = towers, folder, folder / "shapestacks"
@@ -386,7 +392,7 @@ def write_raw(towers: Simulation, folder: Path, workers: int) -> None:
     record = json.dumps(parameters, sort_keys=True, indent=1) + "\n"
     check_folder(folder, record)
     ensure_folder(root / "recordings")
-    lock = lock_file(root / "simulated.lock", "writing", "wait for it, or choose another --raw DIR")
+    lock = lock_file(root / "towers.lock", "writing", "wait for it, or choose another --raw DIR")
     try:
         write_atomic(root / SIMULATED, record.encode())
         names = scenario_names(towers)
@@ -395,7 +401,7 @@ def write_raw(towers: Simulation, folder: Path, workers: int) -> None:
             text = "".join(f"{name}\n" for name in sorted(names[split].values()))
             write_atomic(root / "splits" / "default" / file, text.encode())
     finally:
-        (root / "simulated.lock").unlink(missing_ok=True)
+        (root / "towers.lock").unlink(missing_ok=True)
         os.close(lock)
 
 

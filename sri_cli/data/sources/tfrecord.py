@@ -56,12 +56,13 @@ class BadRecord(Exception):
 
 
 def read_records(
-    path: Path, progress: Callable[[int], None] = lambda num_bytes: None
+    path: Path, progress: Callable[[int], None] = lambda num_bytes: None, total: int = 0
 ) -> Iterator[bytes]:
     """The data of each record, both checksums checked.
 
-    `progress` is called with the bytes of the file that are read, after each record. SriError if
-    the file is truncated, damaged or not a TFRecord file.
+    `progress` is called with the bytes of the file that are read, after each record; `total` is
+    the number of records, where it is known. SriError if the file is truncated, damaged or not a
+    TFRecord file.
     """
     number = 1
     try:
@@ -71,8 +72,9 @@ def read_records(
                 number += 1
                 progress(file.tell())
     except EOFError as error:
+        missing = f", {total - number + 1:,} of {total:,} are missing" * (total >= number)
         raise SriError(
-            f"{path} is truncated in record {number:,}: {number - 1:,} records were read",
+            f"{path} is truncated in record {number:,}: {number - 1:,} records were read{missing}",
             f"remove {path} and get the whole file again; --from bucket downloads it",
         ) from error
     except (gzip.BadGzipFile, isal_zlib.error) as error:  # type: ignore[misc]
@@ -275,7 +277,9 @@ class RecordSource(ImageSource):
         self, progress: Callable[[int], None] = lambda num_bytes: None
     ) -> Iterator[tuple[tuple[int, Features], bool]]:
         """((number, features), whether the filter keeps it) of each record."""
-        for number, data in enumerate(read_records(self.path, progress), start=1):
+        whole = self.path.name == Path(self.kind.record_file).name
+        records = read_records(self.path, progress, self.kind.records * whole)
+        for number, data in enumerate(records, start=1):
             keep = True
             try:
                 features = parse_example(data)
