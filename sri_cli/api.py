@@ -39,7 +39,7 @@ from sri_cli.metrics.images import CACHE
 from sri_cli.metrics.records import Measurement
 from sri_cli.models.base import SlotVAE
 from sri_cli.plotting.previews import draw_preview
-from sri_cli.run import Workspace, checkpoints_in
+from sri_cli.run import Workspace, checkpoints_in, run_argument
 from sri_cli.scenes import Latents, Scenes
 from sri_cli.training.distributed import is_first
 from sri_cli.training.initial_weights import begin_run
@@ -456,7 +456,7 @@ def train(
         line = shlex.join([*command, *words])
         more: dict[str, Any] = {"on_record": on_record, "preview": draw_preview}
         train_run(resolved, file, run_dir, device=device, command=line, **more)
-    return load(run_dir, device=device, data_root=data_root, runs_root=runs_root)
+    return load(run_argument(run_dir), device=device, data_root=data_root, runs_root=runs_root)
 
 
 def as_images(images: Images, size: int) -> Tensor:

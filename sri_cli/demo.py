@@ -32,7 +32,6 @@ from sri_cli.metrics.records import (
     Estimate,
     Measurement,
     data_facts,
-    file_of,
     read_records,
 )
 from sri_cli.metrics.tables import COLUMNS, estimate
@@ -139,8 +138,8 @@ def run_demo(
 def compare(run: TrainedRun, data: DataFile) -> list[list[str]]:
     """Measure the run, and real images and the shipped model likewise: a row each, and a header.
 
-    With fewer test images than stack-FD needs, all are measured on as many images as there are. Of
-    a shipped model of another image size the values are those recorded, on its own test images.
+    With fewer test images than stack-FD needs, all are measured on as many images as there are. The
+    values of the shipped model are those recorded, of another image size, on its own test images.
     """
     few = data.counts["test"] < COUNTS["stack-fd"] // 2
     num = data.counts["test"] if few else None
@@ -148,18 +147,10 @@ def compare(run: TrainedRun, data: DataFile) -> list[list[str]]:
     measured = evaluate_run(run, [*METRICS, *COMPARED.values()], num=num, networks=networks)
     own = {m["metric"]: m for m in measured}
     model = open_run(run.workspace, MODEL)
-    side, known = model.recipe.model.image_size, read_records(SHIPPED[MODEL])
-    if side == data.size:
-        known = [m for m in known if is_same_measure(m, own)]
-    shipped = {m["metric"]: m for m in known}
-    missing = [metric for key, metric in COMPARED.items() if key not in shipped]
-    if missing and side == data.size:
-        again = evaluate_run(model, missing, str(data.path), num=num, networks=networks)
-        shipped |= {m["metric"]: m for m in again}
-    size = "" if side == data.size else f" {side} px,"
+    shipped = {m["metric"]: m for m in read_records(SHIPPED[MODEL])}
     subjects = {
         f"{run.run_dir.name}, step {run.step:,}": own,
-        f"shipped model,{size} step {model.step:,}": shipped,
+        f"shipped model, {model.model.image_size} px, step {model.step:,}": shipped,
         "real images": measure_real(data, networks, num),
     }
     header = [COLUMNS[key][0] for key in COMPARED]
@@ -168,20 +159,6 @@ def compare(run: TrainedRun, data: DataFile) -> list[list[str]]:
         for name, m in subjects.items()
     ]
     return [["", *header], *rows]
-
-
-def is_same_measure(record: Measurement, own: dict[str, Measurement]) -> bool:
-    """Whether it was measured on as many images of the same data as its counterpart in `own`."""
-
-    def how(m: Measurement) -> list[object]:
-        counts = {what: count for what, count in m["counts"].items() if what != "accepted"}
-        return [m[key] for key in ("name", "seed", "temperature", "protocol")] + [
-            counts,
-            file_of(m),
-        ]
-
-    other = own.get(record["metric"])
-    return other is not None and how(record) == how(other)
 
 
 def measure_real(data: DataFile, networks: ImageMetrics, num: int | None) -> dict[str, Measurement]:

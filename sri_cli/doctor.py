@@ -26,6 +26,7 @@ import sri_cli
 from sri_cli.atomic import list_folder
 from sri_cli.cores import available_cores
 from sri_cli.errors import SriError
+from sri_cli.hub import opened_from
 from sri_cli.run import SHIPPED, Workspace, checkpoints_in, runs_in
 
 PYTHON_VERSIONS = (3, 11), (3, 13)
@@ -225,8 +226,11 @@ def check_runs(root: Path) -> Iterator[Finding]:
         try:
             newest = newest_good(run, quiet=True)
         except SriError as error:
-            is_shipped = run.parent == root and run.name in SHIPPED
-            whole = f"sri sample --run {run.name} copies it anew" if is_shipped else ""
+            whole = ""
+            if run.parent == root and run.name in SHIPPED:
+                whole = f"sri sample --run {run.name} copies it anew"
+            elif origin := opened_from(run):
+                whole = f"it is a copy: sri sample --run {shlex.quote(origin)} copies it anew"
             yield Finding("problem", "runs", error.message, whole or error.hint or "")
             continue
         if newest is not None and newest.skipped:

@@ -234,6 +234,11 @@ def lock_run(run_dir: Path, hint: str) -> Iterator[None]:
         yield
 
 
+def run_argument(path: Path) -> str:
+    """A folder as `--run` takes it: without a slash it would be a name in the runs folder."""
+    return str(path) if is_path(str(path)) else os.path.join(os.curdir, path)
+
+
 def is_path(text: str) -> bool:
     """Whether `text` means a file or folder rather than a name to look up."""
     return os.sep in text or text in (".", "..") or text.endswith(".h5")

@@ -21,6 +21,14 @@ workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 torch.set_num_threads(max(1, torch.get_num_threads() // workers))
 os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
 
+# What a user has chosen must not reach the tests, nor their runs and trackers be written to.
+for name in ("DATA", "RUNS", "TRACKER", "SLURM", "BUCKET", "MIRROR", "INCEPTION_WEIGHTS"):
+    os.environ.pop(f"SRI_{name}", None)
+for name in ("http_proxy", "https_proxy", "all_proxy"):
+    os.environ.pop(name, None)
+    os.environ.pop(name.upper(), None)
+os.environ["TORCH_HOME"] = str(Path(__file__).parent / "no-torch-home")
+
 # A shell's background job ignores Ctrl-C, and all that it starts does, too: tests that send it
 # would wait for ever.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

@@ -23,7 +23,7 @@ def on_ranks(world: int, tmp_path: Path, work: Callable[..., Any], *args: Any) -
     """`work(ranks, *args)`, a module's function, in each of `world` processes; their results."""
     if ROOT not in sys.path:
         sys.path.append(ROOT)  # the processes look for `work` there
-    mp.spawn(_rank, (world, free_port(), tmp_path, work, args), nprocs=world)
+    mp.spawn(_rank, (world, tmp_path, work, args), nprocs=world)
     return [torch.load(tmp_path / f"rank-{i}.pt", weights_only=False) for i in range(world)]
 
 
@@ -35,16 +35,14 @@ def free_port() -> int:
         return port
 
 
-def _rank(
-    rank: int, world: int, port: int, tmp_path: Path, work: Callable[..., Any], args: Any
-) -> None:
+def _rank(rank: int, world: int, tmp_path: Path, work: Callable[..., Any], args: Any) -> None:
     torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
     os.environ |= {"LOCAL_WORLD_SIZE": str(world)}
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.device_count() >= world else "gloo"
     timeout = timedelta(minutes=2)
-    dist.init_process_group(backend, rank=rank, world_size=world, timeout=timeout)
+    store = (tmp_path / "store").as_uri()
+    dist.init_process_group(backend, store, rank=rank, world_size=world, timeout=timeout)
     try:
         torch.save(work(Ranks(rank, world, rank), *args), tmp_path / f"rank-{rank}.pt")
     finally:

@@ -57,12 +57,12 @@ def small_source(scenarios: int = 30, views: int = 4, size: int = 16, seed: int 
     return Simulation(head, numbers, views, make)
 
 
-def write_small_data(path: Path, images: int = 16, size: int = 32) -> Path:
+def write_small_data(path: Path, images: int = 16, size: int = 32, seed: int = 0) -> Path:
     """`images` random ones in each split; the data set's name is the file's."""
     name = path.stem.removesuffix(f"-{size}")
     with DataFileWriter(path, header(name, size, dict.fromkeys(SPLITS, images))) as writer:
         for number, split in enumerate(SPLITS):
-            scene = random_scenario(images, size, 0, number)
+            scene = random_scenario(images, size, seed, number)
             writer.append(split, scene.images, scene.masks, scene.factors)
         writer.finish()
     return path
@@ -86,13 +86,14 @@ def towers(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return images, masks
 
 
-def write_data(path: Path, with_masks: bool = True) -> None:
+def write_data(path: Path, with_masks: bool = True, name: str = "demo-towers") -> Path:
     """A data file of such towers."""
-    with DataFileWriter(path, header("demo-towers", 32, COUNTS)) as writer:
+    with DataFileWriter(path, header(name, 32, COUNTS)) as writer:
         for seed, (split, count) in enumerate(COUNTS.items()):
             images, masks = towers(count, seed)
             writer.append(split, images, masks if with_masks else None, {})
         writer.finish()
+    return path
 
 
 def write_run(run_dir: Path, system: str = "sri", step: int = 10) -> None:

@@ -14,15 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 
 import sri_cli
-from sri_cli.cli.main import cli
 from sri_cli.errors import SriError
 from sri_cli.generation.traverse import random_walk
 from sri_cli.plotting import edits
 from sri_cli.plotting.video import walk_frames
 from sri_cli.run import Workspace
+from tests import small_cli
 from tests.damage import damage
 from tests.small_data import write_run, write_small_data
 
@@ -43,7 +42,7 @@ def model() -> sri_cli.Model:
 
 
 def sri(*words: str) -> None:
-    result = CliRunner().invoke(cli, list(words))
+    result = small_cli.sri(*words)
     assert result.exit_code == 0, result.output
 
 
@@ -172,14 +171,14 @@ WRONG = [
     lambda m, s: m.walk(between=(-1, 0)),
     lambda m, s: m.walk(frames=1),
     lambda m, s: sri_cli.load("tinny"),
-    lambda m, s: sri_cli.load("tiny", dynamic_slots=True) and sri_cli.load("nowhere/run"),
+    lambda m, s: sri_cli.load("nowhere/run"),
     lambda m, s: sri_cli.open_data("towers"),
     lambda m, s: sri_cli.open_data("demo-towers")["tests"],
     lambda m, s: sri_cli.evaluate(m, ["fidd"]),
     lambda m, s: sri_cli.evaluate(m, ["elbo"], num=0),
     lambda m, s: sri_cli.evaluate(m, ["fid"], num=-1),
     lambda m, s: sri_cli.train("sri-mogg"),
-    lambda m, s: sri_cli.train("sri-mog", {"train.rate": 1}),
+    lambda m, s: sri_cli.train("sri-g", {"size": "tiny", "train.rate": 1}, data="demo-towers"),
 ]
 
 
@@ -265,7 +264,7 @@ def test_train_is_sri_train_in_this_process(capfd: Any) -> None:
     assert "val/negative_elbo" in records[-1] and any(Path("runs/mine/previews").iterdir())
     assert capfd.readouterr() == ("", "")
     command = Path("runs/mine/command.txt").read_text().partition("  #")[0]
-    result = CliRunner().invoke(cli, shlex.split(command)[1:])
+    result = small_cli.sri(*shlex.split(command)[1:])
     assert result.exit_code == 0 and "step 2: " in result.stdout, result.output
 
 

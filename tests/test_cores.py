@@ -109,6 +109,8 @@ def test_a_busy_machine_leaves_one_thread(busy: Busy, monkeypatch: pytest.Monkey
 
 @ON_LINUX
 def test_processes_that_yield_do_not_count(busy: Busy) -> None:
+    if os.nice(0) + cores.MUCH_NICER > 19:
+        pytest.skip("no process can be so much nicer than this one")
     nicer, equal = busy(2, niceness=19), busy(1)
     times = cores._cpu_times()
     assert times is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
-from sri_cli import checkpoint as checkpoints
 from sri_cli.config.load import load_recipe
 from sri_cli.config.registry import recipe_path
 from sri_cli.data.dataset import SPLITS, DataFile
 from sri_cli.data.image_files import Frame, Unreadable, decode_image, decode_labels, is_lossy
 from sri_cli.data.transforms import Resizing
 from sri_cli.errors import SriError
-from sri_cli.generation.trained_run import load_run
 from sri_cli.labeling.session import Item, Model, image_hash, open_session, write_session
 from sri_cli.metrics.images import open_folder
 from sri_cli.metrics.records import read_records
@@ -30,7 +29,7 @@ from sri_cli.plotting.blocks import TrainingLog, training_charts
 from sri_cli.strict_json import to_json
 from sri_cli.training.importing import read_official
 from sri_cli.training.log import read_log
-from tests.small_data import write_run, write_small_data
+from tests.small_data import write_small_data
 from tests.small_measurements import ARI, BITS, measured
 
 VARIANTS = int(os.environ.get("SRI_DAMAGED_VARIANTS", "8"))  # of each file
@@ -132,12 +131,6 @@ def write_pth(path: Path, zipped: bool = True) -> Callable[[], Any]:
     return lambda: read_official(path)
 
 
-def write_checkpoint(path: Path) -> Callable[[], Any]:
-    write_run(path.parent)
-    shutil.move(checkpoints.checkpoint_path(path.parent, 10), path.parent / "step-10")
-    return lambda: load_run(path.parent)
-
-
 FILES: dict[str, Callable[[Path], Callable[[], Any]]] = {
     "given/a.png": write_images,
     "given/a.npz": write_images,
@@ -164,15 +157,10 @@ def test_damage_is_a_value_or_one_line(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     read = FILES[name](tmp_path / (name if name.count("session") == 0 else "x"))
     read()  # the whole file has a value
-    outcomes = []
     for data in variants(path.read_bytes(), VARIANTS):
         path.write_bytes(data)
-        try:
+        with suppress(SriError):
             read()
-            outcomes.append(True)
-        except SriError:
-            outcomes.append(False)
-    assert len(outcomes) == VARIANTS
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -180,7 +168,5 @@ def test_a_damaged_recipe_is_a_recipe_or_one_line(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     for data in variants(recipe_path("sri-mog").read_bytes(), 2 * VARIANTS):
         file.write_bytes(data)
-        try:
+        with suppress(SriError):
             load_recipe(str(file))
-        except SriError:
-            continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from sri_cli import checkpoint as checkpoints
-from sri_cli.cli.main import cli
 from sri_cli.run import Workspace, checkpoints_in, lock_run
+from tests import small_cli
 from tests.damage import damage
 from tests.small_data import write_run
 
@@ -22,7 +23,7 @@ from tests.small_data import write_run
 @pytest.fixture
 def sri(workspace: Workspace) -> Callable[..., Result]:
     roots = ["--data-root", str(workspace.data_root), "--runs-root", str(workspace.runs_root)]
-    return lambda *words: CliRunner().invoke(cli, [*roots, *words])
+    return lambda *words: small_cli.sri(*roots, *words)
 
 
 def add_checkpoint(run: Path, step: int, **changed: Any) -> None:
@@ -80,14 +81,16 @@ def test_a_run_that_has_just_begun_is_training(
 
 
 def test_orders_of_a_list(workspace: Workspace, sri: Callable[..., Result]) -> None:
-    add_checkpoint(workspace.runs_root / "other", 5)
-    (workspace.runs_root / "tiny" / "log.jsonl").write_text('{"step": 1, "nll_per_element": 1}\n')
+    add_checkpoint(workspace.runs_root / "other", 20)
+    log = workspace.runs_root / "tiny" / "log.jsonl"
+    log.write_text('{"step": 1, "nll_per_element": 1}\n')
+    os.utime(log, (2e9, 2e9))
     orders = {
         key: list(listed(sri("runs", "ls", "--json", "--sort", key)))
-        for key in ("name", "step", "size", "error")
+        for key in ("date", "name", "step", "size", "error")
     }
-    assert orders["name"] == ["other", "tiny"] and orders["error"] == ["tiny", "other"]
-    assert orders["size"] == ["other", "tiny"]
+    assert orders["date"] == orders["error"] == ["tiny", "other"]
+    assert orders["name"] == orders["step"] == orders["size"] == ["other", "tiny"]
 
 
 def test_the_list_imports_neither_torch_nor_numpy(workspace: Workspace) -> None:

@@ -137,7 +137,13 @@ def sample(
 
 @command.command()
 @RECIPE
-@click.option("--data", metavar="NAME|FILE", show_default="random images", help="Data file.")
+@click.option(
+    "--data",
+    metavar="NAME|FILE",
+    show_default="random images",
+    shell_complete=completion.data_sets,
+    help="Data file.",
+)
 @GPU
 @click.option("--seconds", type=SECONDS, metavar="S", default=2, help="Time for each row.")
 @JSON

@@ -20,6 +20,12 @@ def runs(ctx: Context, _: Parameter, text: str) -> list[CompletionItem]:
     return _items(dict.fromkeys([*names, *shipped_names()]), text, "dir")
 
 
+def sources(ctx: Context, option: Parameter, text: str) -> list[CompletionItem]:
+    """Runs, or a file: what training starts from."""
+    named = [item for item in runs(ctx, option, text) if item.type == "plain"]
+    return named or _items((), text, "file")
+
+
 def run_folders(ctx: Context, _: Parameter, text: str) -> list[CompletionItem]:
     """Everything that `sri runs rm` removes: runs, also without a checkpoint, and studies."""
     root = _workspace(ctx).runs_root

@@ -9,7 +9,7 @@ import click
 
 from sri_cli.cli import completion
 from sri_cli.cli.options import RUN
-from sri_cli.run import Workspace
+from sri_cli.run import Workspace, run_argument
 
 
 @click.command()
@@ -49,4 +49,4 @@ def command(
     names = () if metrics is None else parse_metrics(metrics)
     folder = export(workspace, run, directory, half=half, licence=licence, metrics=names)
     click.echo(f"{folder}: weights, config, {licence} licence; read README.md before you upload it")
-    click.echo(f"next: sri sample --run {shlex.quote(str(folder))}")
+    click.echo(f"next: sri sample --run {shlex.quote(run_argument(folder))}")

@@ -19,7 +19,11 @@ from sri_cli.strict_json import to_json
 @click.command()
 @click.argument("study", required=False, metavar="NAME|FILE", shell_complete=completion.studies)
 @click.option(
-    "--jobs", type=int, metavar="N", show_default="one for each GPU, or one", help="Runs at a time."
+    "--jobs",
+    type=int,
+    metavar="N",
+    show_default="one for each GPU, or one; of SLURM all",
+    help="Runs at a time.",
 )
 @THREADS
 @click.option(

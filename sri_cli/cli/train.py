@@ -15,7 +15,7 @@ from sri_cli.cli import completion
 from sri_cli.cli.options import JSON, RECIPE_DATA, THREADS
 from sri_cli.cores import Threads
 from sri_cli.errors import Interrupted, SriError
-from sri_cli.run import Workspace
+from sri_cli.run import Workspace, run_argument
 from sri_cli.strict_json import to_json
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 @click.option(
     "--init-from",
     metavar="RUN|FILE",
-    shell_complete=completion.runs,
+    shell_complete=completion.sources,
     help="Start from the weights of a run or of a .pth file.",
 )
 @click.option(
@@ -203,7 +203,7 @@ def show_outcome(outcome: Outcome, as_json: bool) -> None:
         click.echo(to_json(asdict(outcome)))
         return
     click.echo(f"step {outcome.step}: {outcome.checkpoint}")
-    click.echo(f"next: sri sample --run {shlex.quote(str(outcome.run))}")
+    click.echo(f"next: sri sample --run {shlex.quote(run_argument(outcome.run))}")
 
 
 def show_dry_run(result: dict[str, Any], recipe: Recipe, note: str | None, as_json: bool) -> None:

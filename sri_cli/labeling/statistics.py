@@ -5,6 +5,7 @@ Shares and intervals lie in [0,1]. The tests and intervals themselves are in met
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -197,7 +198,8 @@ def summarise(
         names = {m.weights: m.subject.get("images", m.weights) for d in decks for m in d.models}
         for own in selected - {*names, *names.values()}:
             name = models.get(own, own)
-            raise SriError(f"no scenes of {name} were judged yet", "sri label-sacc")
+            words = ["sri", "label-sacc", "--run" if own in models else "--images", name]
+            raise SriError(f"no scenes of {name} were judged yet", shlex.join(words))
         selected = {own for own, name in names.items() if own in selected or name in selected}
         decks = [deck for deck in decks if any(m.weights in selected for m in deck.models)]
     collected = collect_ratings(decks)

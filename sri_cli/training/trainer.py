@@ -440,7 +440,10 @@ class Trainer:
     def _opening_line(self) -> str:
         steps, kind = self.settings.steps, self.device.type
         if self.done >= steps:
-            return f"{self.run_dir} is already at step {self.done}; use --steps N to train further"
+            words = "--steps N"
+            if self.recipe.size == "small":  # whose decay would end with the new last step
+                words += f" train.lr_decay_steps={self.settings.lr_decay_steps}"
+            return f"{self.run_dir} is already at step {self.done}; use {words} to train further"
         start = f"resuming {self.run_dir} at step {self.done}" if self.done else f"{self.run_dir}:"
         processes = kind if self.ranks.world == 1 else f"{self.ranks.world} processes on {kind}"
         if kind == "cpu":

@@ -6,14 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from sri_cli.checkpoint import read_meta
-from sri_cli.cli.main import cli
 from sri_cli.demo import run_demo
 from sri_cli.errors import SriError
 from sri_cli.hub import CONFIG
 from sri_cli.run import SHIPPED
+from tests import small_cli
 
 SHORT = ["--steps", "2", "--scenes", "8"]
 
@@ -31,11 +31,11 @@ def first(folder: Path) -> Result:
 def shipped_row() -> str:
     meta = read_meta(SHIPPED["pretrained"], CONFIG)
     side = meta["recipe"]["model"]["image_size"]
-    return f"shipped model,{'' if side == 32 else f' {side} px,'} step {meta['step']:,}"
+    return f"shipped model, {side} px, step {meta['step']:,}"
 
 
 def demo(folder: Path) -> Result:
-    return CliRunner().invoke(cli, ["demo", "--out", str(folder / "out"), *SHORT])
+    return small_cli.sri("demo", "--out", str(folder / "out"), *SHORT)
 
 
 def test_demo_leaves_data_run_and_report(folder: Path, first: Result) -> None:
@@ -76,7 +76,7 @@ def test_other_numbers_need_another_folder(folder: Path, first: Result) -> None:
     ("option", "value"), [("--steps", "0"), ("--scenes", "0"), ("--scenes", "1"), ("--scenes", "3")]
 )
 def test_wrong_numbers_leave_nothing(tmp_path: Path, option: str, value: str) -> None:
-    result = CliRunner().invoke(cli, ["demo", "--out", str(tmp_path / "out"), option, value])
+    result = small_cli.sri("demo", "--out", str(tmp_path / "out"), option, value)
     error, hint = result.stderr.splitlines()[-2:]
     assert result.exit_code == 2 and error.startswith("Error: ") and option in error
     assert value == "0" or "--scenes 4" in hint

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import pytest
 from click.testing import Result
 
 from sri_cli.data.dataset import DataFile
-from tests.small_cli import sri
+from tests.small_cli import sri, start
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = ("--scenes", "3", "--views", "2", "--size", "16", "--workers", "1")
@@ -22,7 +20,6 @@ SMALL = ("--scenes", "3", "--views", "2", "--size", "16", "--workers", "1")
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SRI_DATA", raising=False)
     return tmp_path
 
 
@@ -120,13 +117,7 @@ def test_an_unwritable_folder_is_a_failure(folder: Path) -> None:
 def test_ctrl_c_saves_what_was_made_and_the_same_command_resumes(folder: Path) -> None:
     """Ctrl-C reaches the workers too: only the parent may handle it."""
     words = ["prepare", "shapestacks", "--scenes", "400", "--size", "32", "--workers", "2"]
-    running = subprocess.Popen(
-        [sys.executable, "-m", "sri_cli", *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    running = start(*words, start_new_session=True)
     assert running.stderr is not None
     running.stderr.readline()  # the workers start after this line
     time.sleep(1.5)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from sri_cli.run import Workspace
-from tests.small_cli import sri
+from tests.small_cli import sri, start, wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -44,14 +41,8 @@ def test_sample_into_the_empty_current_folder(
 
 def test_sigterm_while_sampling_leaves_nothing(tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
-    sampling = subprocess.Popen(
-        [sys.executable, "-m", "sri_cli", "sample", "--num", "200000", "--out", "big"],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while not list(tmp_path.glob(".big.*.tmp/images/*")) and sampling.poll() is None:
-        time.sleep(0.02)
+    sampling = start("sample", "--num", "200000", "--out", "big")
+    wait_until(lambda: list(tmp_path.glob(".big.*.tmp/images/*")), sampling)
     sampling.send_signal(signal.SIGTERM)
     printed = sampling.communicate(timeout=60)[1]
     assert sampling.returncode == 130 and "Error: " not in printed, printed

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from sri_cli.cli.main import cli
 from sri_cli.training.log import read_log
+from tests import small_cli
+from tests.small_cli import sri, wait_until
 from tests.small_data import write_small_data
 
 ROOT = Path(__file__).parent.parent.parent
@@ -55,24 +54,12 @@ def write(folder: Path, **changes: Any) -> None:
 
 
 def study(*more: str, root: str = "runs") -> Result:
-    return CliRunner().invoke(cli, ["--runs-root", root, "study", "small.yaml", *more])
+    return sri("--runs-root", root, "study", "small.yaml", *more)
 
 
 def start(*more: str) -> subprocess.Popen[str]:
     """As a process of its own, which signals reach."""
-    search_path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen(
-        [sys.executable, "-m", "sri_cli", "study", "small.yaml", *more],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": search_path},
-    )
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    while not path.exists() and process.poll() is None:
-        time.sleep(0.02)
+    return small_cli.start("study", "small.yaml", *more)
 
 
 def logs(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -83,7 +70,7 @@ def logs(folder: Path) -> dict[str, list[dict[str, Any]]]:
 def test_a_study_stopped_and_resumed_gives_the_same_table(work_dir: Path) -> None:
     folder = work_dir / "runs" / "study-small"
     stopped = start("--jobs", "1")
-    wait_for(folder / RUNS[1] / "log.jsonl", stopped)
+    wait_until((folder / RUNS[1] / "log.jsonl").exists, stopped)
     stopped.send_signal(signal.SIGTERM)
     out, err = stopped.communicate(timeout=120)
     assert stopped.returncode == 75 and out == "", err
@@ -184,7 +171,7 @@ def test_a_study_that_is_killed_leaves_no_run_behind(work_dir: Path) -> None:
     write(work_dir, steps=100_000, systems={"sri-mog": {}}, claims=[])
     run = work_dir / "runs" / "study-small" / "sri-mog-seed-0"
     killed = start()
-    wait_for(run / "log.jsonl", killed)
+    wait_until((run / "log.jsonl").exists, killed)
     other = study()
     assert other.exit_code == 2 and "study-small" in other.stderr
     killed.kill()
@@ -236,7 +223,7 @@ def test_wrong_options_leave_nothing(work_dir: Path, words: list[str], named: st
 
 
 def test_no_study_named_and_no_data(work_dir: Path) -> None:
-    shown = CliRunner().invoke(cli, ["study"])
+    shown = small_cli.sri("study")
     assert shown.exit_code == 2 and "order-and-scene" in shown.stderr.splitlines()[-1]
     (work_dir / "data" / "demo-towers-32.h5").unlink()
     shown = study()

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +14,7 @@ from sri_cli.run import Workspace
 from sri_cli.training.log import read_log
 from sri_cli.training.run_folder import resolve_run
 from tests.damage import largest_file
-from tests.small_cli import sri
+from tests.small_cli import sri, start, wait_until
 from tests.small_data import write_small_data
 from tests.tracker_readers import READERS, mlflow_run
 
@@ -40,18 +36,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def words(*more: str) -> list[str]:
     return ["train", "--recipe", "sri-mog", *more, *SMALL]
-
-
-def start(*args: str) -> subprocess.Popen[str]:
-    """`sri` as a process of its own."""
-    search_path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen(
-        [sys.executable, "-m", "sri_cli", *args],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": search_path},
-    )
 
 
 def test_train_then_train_further(folder: Path) -> None:
@@ -213,8 +197,7 @@ def test_a_missing_gpu(folder: Path) -> None:
 def test_sigterm_exits_75_and_the_same_command_resumes_exactly(folder: Path) -> None:
     stopped = start(*words("--steps", "400", "--run", "stopped"))
     log = folder / "runs/stopped/log.jsonl"
-    while not log.exists() and stopped.poll() is None:
-        time.sleep(0.02)
+    wait_until(log.exists, stopped)
     stopped.send_signal(signal.SIGTERM)
     out, err = stopped.communicate(timeout=240)
     assert stopped.returncode == 75, err
@@ -256,18 +239,16 @@ def test_four_trackers_hold_every_step_once_after_a_stop_and_a_kill(
     words += ["train.preview_every=100", "--run", "mine", "--steps", str(last), "--threads", "1"]
     words += [word for name in READERS for word in ("--tracker", name)]
 
-    def start(until: int | None, stop: signal.Signals) -> int:
-        with subprocess.Popen([sys.executable, "-m", "sri_cli", *words]) as process:
-            while until is not None and (not read_steps(run) or read_steps(run)[-1] < until):
-                assert process.poll() is None
-                time.sleep(0.02)
+    def train(until: int | None, stop: signal.Signals) -> int:
+        with start(*words, stdout=None, stderr=None) as process:
             if until is not None:
+                wait_until(lambda: read_steps(run) and read_steps(run)[-1] >= until, process)
                 process.send_signal(stop)
             return process.wait()
 
-    assert start(110, signal.SIGTERM) == 75
-    assert start(230, signal.SIGKILL) == -signal.SIGKILL
-    assert start(None, signal.SIGTERM) == 0
+    assert train(110, signal.SIGTERM) == 75
+    assert train(230, signal.SIGKILL) == -signal.SIGKILL
+    assert train(None, signal.SIGTERM) == 0
     steps = read_steps(run)
     for name, read in READERS.items():
         held, images = read(run)

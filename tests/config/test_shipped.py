@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from click.testing import CliRunner
 
-from sri_cli.cli.main import cli
 from sri_cli.config.load import all_keys, data_sets, load_recipe
 from sri_cli.config.registry import copy_recipe, recipe_names, recipe_path
 from sri_cli.config.schema import Recipe, describe_keys
 from sri_cli.errors import SriError
 from sri_cli.models.base import SlotVAE
 from sri_cli.models.build import build_model
+from tests import small_cli
 
 EVERY = [(name, data) for name in recipe_names() for data in data_sets(name)]
 
@@ -186,7 +185,7 @@ def test_copy_refuses_to_overwrite(tmp_path: Path) -> None:
 
 def test_verbs(tmp_path: Path) -> None:
     def sri(*words: str) -> str:
-        shown = CliRunner().invoke(cli, ["recipes", *words])
+        shown = small_cli.sri("recipes", *words)
         assert shown.exit_code == 0, shown.stderr
         return shown.stdout
 
@@ -202,7 +201,7 @@ def test_verbs(tmp_path: Path) -> None:
 def test_validate_reports_all_faults_and_exits_2(tmp_path: Path) -> None:
     bad = tmp_path / "bad.yaml"
     bad.write_text("name: bad\ndata: x\nmodel: {system: sri, slotz: 2}\ntrain: {steps: 0}\n")
-    shown = CliRunner().invoke(cli, ["recipes", "validate", str(bad)])
+    shown = small_cli.sri("recipes", "validate", str(bad))
     assert shown.exit_code == 2
     first = shown.stderr.splitlines()[0]
     for fault in ("model.slotz", "train.steps", "train.geco_target"):
@@ -210,7 +209,7 @@ def test_validate_reports_all_faults_and_exits_2(tmp_path: Path) -> None:
 
 
 def test_keys_lists_every_key_with_type_default_and_meaning() -> None:
-    shown = CliRunner().invoke(cli, ["recipes", "keys"]).stdout.splitlines()
+    shown = small_cli.sri("recipes", "keys").stdout.splitlines()
     sections = {"model", "train"}
     assert [line.split()[0] for line in shown[1:]] == [
         key for key in all_keys(Recipe) if key not in sections

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
-from sri_cli.cli.main import cli
 from sri_cli.data.dataset import DataFile, prepare_arguments
+from tests import small_cli
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sri(*words: str) -> Result:
-    return CliRunner().invoke(cli, ["prepare", "clevrtex", *words])
+    return small_cli.sri("prepare", "clevrtex", *words)
 
 
 def path_of(number: int, variant: str = "full", end: str = ".png") -> Path:

@@ -12,10 +12,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
-from sri_cli.cli.main import cli
 from sri_cli.data import summary
 from sri_cli.data.dataset import SPLITS, DataFile, prepare_arguments
 from sri_cli.data.summary import (
@@ -29,6 +28,7 @@ from sri_cli.data.summary import (
 from sri_cli.data.writer import DataFileWriter, Header
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace
+from tests import small_cli
 from tests.foreign_hdf5 import write_flat, write_groups
 from tests.small_data import header, random_scenario, write_small_data
 
@@ -184,7 +184,7 @@ FEW = "--val-scenes 3 --test-scenes 2"
 
 
 def run(line: str) -> Result:
-    return CliRunner().invoke(cli, line.split())
+    return small_cli.sri(*line.split())
 
 
 def rooms() -> None:
@@ -267,7 +267,7 @@ def test_the_hint_for_a_damaged_file_makes_it_again(
     assert shown.exit_code == 2 and shown.stderr.rstrip().endswith(f": sri {hint}")
     if "--from mirror" not in hint:
         words = [*shlex.split(hint), "--workers", "1"]
-        assert CliRunner().invoke(cli, words).exit_code == 0
+        assert small_cli.sri(*words).exit_code == 0
         assert path.read_bytes() == whole
 
 

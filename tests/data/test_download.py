@@ -219,7 +219,7 @@ def test_stopped_downloads_resume(server: FileServer, path: Path, number: int) -
     began = time.monotonic()
     victim.send_signal(number)
     output = victim.communicate()[0]
-    assert time.monotonic() - began < 2  # while waiting for the next byte
+    assert time.monotonic() - began < 8  # the next byte comes after 10 s
     if number == signal.SIGTERM:
         assert victim.returncode == Interrupted.exit_code and path.name in output
     server.released.set()

@@ -9,9 +9,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from sri_cli.cli.main import cli
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.simulate.flat import (
     ELLIPSE,
@@ -25,6 +24,7 @@ from sri_cli.data.simulate.flat import (
     simulate_sprites,
     simulate_tetrominoes,
 )
+from tests import small_cli
 from tests.foreign_records import example, floats, one_string, single_bytes, write
 from tests.small_server import serving
 
@@ -37,7 +37,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sri(*words: str) -> Result:
-    return CliRunner().invoke(cli, ["prepare", *words])
+    return small_cli.sri("prepare", *words)
 
 
 def sprites(entities: int, channels: int, **changes: bytes) -> bytes:

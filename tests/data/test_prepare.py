@@ -125,7 +125,8 @@ def test_a_killed_preparation_resumes(path: Path) -> None:
         "from tests.small_data import changed, small_source, random_scenario\n"
         "p.ROWS_PER_FLUSH = 16\n"
         "def slow(i):\n"
-        "    print(i, flush=True); time.sleep(0.02); return random_scenario(4, 16, 0, i)\n"
+        "    print(i, flush=True); time.sleep(60 * (i == 18))\n"
+        "    return random_scenario(4, 16, 0, i)\n"
         "p.prepare(changed(small_source(), make=slow), Path(sys.argv[1]), workers=1)\n"
     )
     victim = subprocess.Popen(

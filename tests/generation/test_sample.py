@@ -11,12 +11,10 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from PIL import Image
 
 from sri_cli import checkpoint as checkpoints
 from sri_cli.checkpoint import newest_good
-from sri_cli.cli.main import cli
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.generation.sample import (
     checked,
@@ -33,6 +31,7 @@ from sri_cli.models.build import build_model
 from sri_cli.plotting.samples import write_samples
 from sri_cli.rng import NoiseSpec, indexed_noise
 from sri_cli.run import Workspace
+from tests import small_cli
 from tests.damage import largest_file
 
 CPU = torch.device("cpu")
@@ -308,7 +307,7 @@ def test_verbs_write_and_record_nothing_of_them(
     shutil.rmtree(saved.path)
     checkpoints.save(workspace.runs_root / "tiny", 10, weights, saved.recipe, {}, saved.extra)
     before = files_below(tmp_path)
-    result = CliRunner().invoke(cli, [*words.split(), "--run", "tiny"])
+    result = small_cli.sri(*words.split(), "--run", "tiny")
     assert result.exit_code == 1, result.output
     assert "not finite" in result.stderr and result.stdout == ""
     assert files_below(tmp_path) == before

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from sri_cli.cli.main import cli
 from sri_cli.config.load import data_sets
 from sri_cli.config.registry import recipe_names
+from tests import small_cli
 from tests.small_data import save_image
 from tests.small_models import small_encoder
 from tests.small_recipes import one_of_each_system
@@ -31,7 +31,7 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def sri(folder: Path, *words: str) -> Result:
     roots = ["--data-root", str(folder / "data"), "--runs-root", str(folder / "runs")]
-    return CliRunner().invoke(cli, [*roots, *words])
+    return small_cli.sri(*roots, *words)
 
 
 def through_every_verb(folder: Path, name: str, data: str) -> None:

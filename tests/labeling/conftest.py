@@ -19,8 +19,6 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from sri_cli.data.dataset import SPLITS
-from sri_cli.data.writer import DataFileWriter
 from sri_cli.labeling.app import LabelServer
 from sri_cli.labeling.session import (
     Item,
@@ -30,7 +28,6 @@ from sri_cli.labeling.session import (
     open_session,
     write_session,
 )
-from tests import small_data
 
 SIDE = 16
 
@@ -197,17 +194,6 @@ def small_session(
         items,
         images,
     )
-
-
-def write_squares(path: Path, images: int = 24) -> Path:
-    """A data file of stacked squares of 32 px; the data set's name is the file's."""
-    name = path.stem.removesuffix("-32")
-    counts = dict.fromkeys(SPLITS, images)
-    with DataFileWriter(path, small_data.header(name, 32, counts)) as writer:
-        for seed, split in enumerate(SPLITS):
-            writer.append(split, *small_data.towers(images, seed), {})
-        writer.finish()
-    return path
 
 
 def secret_model(number: int, seed: int) -> Model:

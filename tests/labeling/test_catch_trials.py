@@ -26,8 +26,7 @@ from sri_cli.labeling.catch_trials import (
 from sri_cli.metrics.stack_classifiers.classifiers import Judge
 from sri_cli.rng import stream
 from sri_cli.run import Workspace
-from tests.labeling.conftest import write_squares
-from tests.small_data import write_small_data
+from tests.small_data import write_data, write_small_data
 
 NOISE = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
 FOLDER = Style(NOISE)
@@ -88,7 +87,7 @@ def test_half_are_plausible_and_real_ones_are_from_the_test_split(data: DataFile
 def test_of_rooms_and_tables_they_are_real_images_and_others_torn(
     tmp_path: Path,
 ) -> None:
-    data = DataFile(write_squares(tmp_path / "clevr6-32.h5"))
+    data = DataFile(write_data(tmp_path / "clevr6-32.h5", name="clevr6"))
     style = Style(np.array(data.split("val").images[:6]))
     items, images = catch_trials(10, 3, 32, None, data, [style, style])
     assert [item.plausible for item in items].count(False) == 5 and len(images) == 10

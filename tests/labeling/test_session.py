@@ -15,10 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
-from sri_cli.cli.main import cli
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.generation.sample import quantise, sample_scenes
@@ -35,6 +34,7 @@ from sri_cli.labeling.session import (
     read_sessions,
 )
 from sri_cli.run import Workspace
+from tests import small_cli
 from tests.damage import damage, largest_file
 from tests.labeling.conftest import small_session
 from tests.small_data import write_small_data
@@ -134,6 +134,7 @@ def test_a_process_killed_at_any_moment_has_saved_what_it_acknowledged(folder: P
         )
         assert process.stdout is not None
         first = process.stdout.readline()
+        assert first, "it ended before its first answer"
         time.sleep(moments.uniform(0, 0.03))
         process.send_signal(signal.SIGKILL)
         printed = (first + process.communicate()[0]).splitlines()
@@ -147,7 +148,6 @@ def test_a_process_killed_at_any_moment_has_saved_what_it_acknowledged(folder: P
         assert found[: len(acknowledged)] == acknowledged
         assert len(found) - len(acknowledged) in (0, 1)
         acknowledged = found
-    assert len(acknowledged) > 7
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def write_images(folder: Path, count: int, size: int = 32, seed: int = 0) -> Pat
 
 def sri(workspace: Workspace, *words: str) -> Result:
     roots = ["--runs-root", str(workspace.runs_root), "--data-root", str(workspace.data_root)]
-    return CliRunner().invoke(cli, [*roots, *words])
+    return small_cli.sri(*roots, *words)
 
 
 def test_scenes_are_those_of_sri_sample(workspace: Workspace, trained: TrainedRun) -> None:

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-from sri_cli.cli.main import cli
 from sri_cli.errors import SriError
 from sri_cli.labeling.scenes import Source, check_sources, prepare_session
 from sri_cli.labeling.session import (
@@ -26,7 +24,9 @@ from sri_cli.labeling.statistics import collect_ratings, rated_scenes, summarise
 from sri_cli.metrics.sacc import wilson
 from sri_cli.metrics.tables import DOUBTFUL
 from sri_cli.run import Workspace
-from tests.labeling.conftest import judge, small_session, write_squares
+from tests import small_cli
+from tests.labeling.conftest import judge, small_session
+from tests.small_data import write_data
 from tests.small_measurements import measured, printed
 
 Verdict = Callable[[Item], str]
@@ -218,7 +218,7 @@ def test_catch_trials_warn_of_a_careless_rater(
         for position in range(session.total):
             plausible = session._item(position).plausible is not False
             session.answer({position: "plausible" if plausible == is_right else "implausible"})
-    result = CliRunner().invoke(cli, ["label-sacc", "--summary", "--run", "tiny", "--json"])
+    result = small_cli.sri("label-sacc", "--summary", "--run", "tiny", "--json")
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
     counts = [[one[key] for key in ("rater", "right", "wrong")] for one in facts["catch"]]
@@ -231,7 +231,7 @@ def test_catch_trials_warn_of_a_careless_rater(
     (record,) = records(workspace, "tiny")
     assert "Bert" in record["warning"] and "Ann" not in record["warning"]
     assert records(workspace, "other") == []
-    lines = CliRunner().invoke(cli, ["label-sacc", "--summary"]).stdout.splitlines()
+    lines = small_cli.sri("label-sacc", "--summary").stdout.splitlines()
     marked = {
         line.split()[3]: DOUBTFUL in line
         for line in lines
@@ -246,7 +246,7 @@ def test_catch_trials_warn_of_a_careless_rater(
 def test_rooms_and_tables_have_a_question_and_a_share_of_their_own(
     workspace: Workspace,
 ) -> None:
-    write_squares(workspace.data_path("objects-room", 32))
+    write_data(workspace.data_path("objects-room", 32), name="objects-room")
     folder = prepare_session(workspace, ["tiny"], (), num=4, catch=6, data="objects-room")
     assert read_sessions(folder.parent)[0].question == SCENES
     again = prepare_session(workspace, ["tiny"], (), num=4, catch=6, data="objects-room")

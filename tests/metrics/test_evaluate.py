@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
 from sri_cli import checkpoint as checkpoints
-from sri_cli.cli.main import cli
 from sri_cli.config.load import load_recipe
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.prepare import prepare
@@ -55,6 +50,8 @@ from sri_cli.models.build import build_model
 from sri_cli.models.matching import MATCHINGS
 from sri_cli.plotting.samples import write_samples
 from sri_cli.run import Workspace
+from tests import small_cli
+from tests.small_cli import start, wait_until
 from tests.small_data import COUNTS, header, towers, write_data, write_small_data
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +67,7 @@ def value(records: list[Measurement], metric: str, run: str = "") -> Any:
 
 def sri_eval(workspace: Workspace, *words: str) -> Result:
     roots = ["--data-root", str(workspace.data_root), "--runs-root", str(workspace.runs_root)]
-    return CliRunner().invoke(cli, [*roots, "eval", *words])
+    return small_cli.sri(*roots, "eval", *words)
 
 
 # Runs ---------------------------------------------------------------------------------------
@@ -298,6 +295,16 @@ def test_dynamic_slots_of_a_model_that_has_none(workspace: Workspace) -> None:
         evaluate_all(workspace, ["fixed"], (), ["elbo"], dynamic_slots=True)
 
 
+def test_split_and_seed_reach_the_measurement(workspace: Workspace) -> None:
+    words = ("--run", "tiny", "--metrics", "elbo", "--num", "8", "--json")
+    usual, seed, split = (
+        json.loads(sri_eval(workspace, *words, *more).stdout)["results"][0]
+        for more in ((), ("--seed", "1"), ("--split", "val"))
+    )
+    assert len({m["value"] for m in (usual, seed, split)}) == 3
+    assert (seed["seed"], split["data"]["split"]) == (1, "val")
+
+
 # Generated images ---------------------------------------------------------------------------
 
 
@@ -420,17 +427,8 @@ def test_an_interrupted_evaluation_continues(workspace: Workspace, trained: Trai
     run, cache = workspace.runs_root / "tiny", workspace.data_root / "fid"
     words = ["--data-root", str(workspace.data_root), "--runs-root", str(workspace.runs_root)]
     words += ["eval", "--run", "tiny", "--metrics", "elbo,stack-fd"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sri_cli", *words, "--num", "20000"],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 300
-    while not list(cache.rglob("*.npz")) and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.1)
+    process = start(*words, "--num", "20000")
+    wait_until(lambda: list(cache.rglob("*.npz")), process)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 75, err

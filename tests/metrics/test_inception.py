@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,19 +108,15 @@ def test_random_weights_are_a_function_of_the_seed(network: Inception) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """No weights in the environment or torch's hub, no proxy, and a host that refuses.
+def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No weights in the environment or torch's hub, and a host that refuses.
 
     The file in torch's hub.
     """
-    for name in (VARIABLE, "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("sri_cli.data.download.BACKOFF_SEC", 0.0)
     expect(monkeypatch, b"", "http://127.0.0.1:1/")
-    before = torch.hub.get_dir()
-    torch.hub.set_dir(str(tmp_path / "hub"))
-    yield tmp_path / "hub" / "checkpoints" / FILE
-    torch.hub.set_dir(before)
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    return tmp_path / "hub" / "checkpoints" / FILE
 
 
 def expect(monkeypatch: pytest.MonkeyPatch, data: bytes, url: str | None = None) -> None:

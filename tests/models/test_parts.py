@@ -285,19 +285,6 @@ def made(name: str, *words: str) -> Any:
     return build_model(**load_recipe(name, None, words).model.model_dump())
 
 
-def test_the_ablations_are_those_of_table_3() -> None:
-    full = made("sri-g")
-    assert full.relate is not None and full.posterior is not None and full.cross_order
-    no_scene = made("sri-g-no-scene")
-    assert no_scene.relate is None and no_scene.posterior is not None and no_scene.cross_order
-    no_alignment = made("sri-g-no-alignment")
-    assert no_alignment.relate is not None and no_alignment.posterior is None
-    assert not no_alignment.cross_order
-    no_cross_order = made("sri-g-no-cross-order")
-    assert no_cross_order.relate is not None and no_cross_order.posterior is not None
-    assert not no_cross_order.cross_order
-
-
 def test_sri_decodes_as_its_segregation_does() -> None:
     for name, words, kind in [
         ("sri-mog", [], BroadcastDecoder),

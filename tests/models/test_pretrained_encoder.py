@@ -8,16 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
 from torch import nn
 
-from sri_cli.cli.main import cli
 from sri_cli.config.load import load_recipe
 from sri_cli.errors import SriError
 from sri_cli.models.pretrained_encoder import FrozenSegregation, weights_to_download
 from sri_cli.rng import draw_noise
 from sri_cli.training.execution import ExecutionMode
 from sri_cli.training.step import TrainStep
+from tests import small_cli
 from tests.small_models import (
     SIDE,
     SIZES,
@@ -110,7 +109,7 @@ def test_weights_come_from_the_cache_of_the_hub(hub: Path) -> None:
 def test_a_dry_run_downloads_nothing(hub: Path, tmp_path: Path) -> None:
     words = ["model.encoder=timm/test_vit", "size=tiny", "train.batch=2", "--json"]
     roots = ["--data-root", str(tmp_path), "--runs-root", str(tmp_path)]
-    shown = CliRunner().invoke(cli, [*roots, "train", "sri-timm", "--dry-run", *words])
+    shown = small_cli.sri(*roots, "train", "sri-timm", "--dry-run", *words)
     assert shown.exit_code == 0, shown.stderr
     result = json.loads(shown.stdout)
     assert "test_vit" in result["download"] and result["recipe"]["model"]["encoder_size"] == 112

@@ -17,11 +17,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
 from sri_cli import checkpoint as checkpoints
-from sri_cli.cli.main import cli
 from sri_cli.config.load import load_recipe, recipe_to_yaml
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError, SriFailure
@@ -30,6 +28,7 @@ from sri_cli.metrics.records import Context, Estimate, append_records, data_fact
 from sri_cli.plotting.report import FILM_BYTES, render, report_of_runs
 from sri_cli.plotting.report_commands import eval_words
 from sri_cli.run import Workspace
+from tests import small_cli
 from tests.damage import damage, largest_file
 from tests.small_browser import CONTRAST, DESKTOP, PHONE, Page, chromium
 from tests.small_data import write_run
@@ -101,7 +100,7 @@ def images(path: Path) -> list[dict[str, Any]]:
 
 
 def sri(*args: str) -> Any:
-    return CliRunner().invoke(cli, ["report", *args])
+    return small_cli.sri("report", *args)
 
 
 @pytest.fixture(autouse=True)

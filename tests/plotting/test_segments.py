@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
-from sri_cli.cli.main import cli
 from sri_cli.data.transforms import Resizing
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.generation import encode
@@ -24,6 +23,7 @@ from sri_cli.plotting import segments
 from sri_cli.plotting.images import slot_colours
 from sri_cli.plotting.segments import segment_folder
 from sri_cli.run import Workspace
+from tests import small_cli
 from tests.damage import largest_file
 from tests.small_data import save_image, towers
 
@@ -57,7 +57,7 @@ def photos(tmp_path: Path) -> Path:
 
 def sri(tmp_path: Path, *words: str) -> Result:
     roots = ["--data-root", str(tmp_path / "data"), "--runs-root", str(tmp_path / "runs")]
-    return CliRunner().invoke(cli, [*roots, *words])
+    return small_cli.sri(*roots, *words)
 
 
 def latents(folder: Path) -> dict[str, np.ndarray]:

@@ -11,12 +11,12 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image, ImageSequence
 
-from sri_cli.cli.main import cli
 from sri_cli.plotting.video import Film, gif_bytes, missing_encoder, mp4_bytes
 from sri_cli.run import Workspace
+from tests import small_cli
 from tests.damage import largest_file
 
 ROOT = Path(__file__).parent.parent.parent
@@ -97,7 +97,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workspace: Workspace) 
 
 
 def sri(*words: str) -> Result:
-    return CliRunner().invoke(cli, ["walk", *words])
+    return small_cli.sri("walk", *words)
 
 
 def test_both_files_hold_the_walks(here: Path) -> None:

@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from sri_cli.cli.main import cli
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace, checkpoints_in
@@ -24,6 +21,8 @@ from sri_cli.studies.queues import Local, job_name, minutes_of, open_queue
 from sri_cli.studies.runner import plan_study
 from sri_cli.training.log import read_log
 from sri_cli.training.trainer import train
+from tests import small_cli
+from tests.small_cli import sri, wait_until
 from tests.small_data import write_small_data
 from tests.small_slurm import running_slurm
 
@@ -63,18 +62,12 @@ def write(folder: Path, **changes: Any) -> list[StudyRun]:
 
 
 def study(*more: str) -> Result:
-    return CliRunner().invoke(cli, ["study", "jobs.yaml", *more])
+    return sri("study", "jobs.yaml", *more)
 
 
 def start(environment: Mapping[str, str], *more: str) -> subprocess.Popen[str]:
     """The command as a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "sri_cli", "study", "jobs.yaml", *more],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=dict(environment),
-    )
+    return small_cli.start("study", "jobs.yaml", *more, env=dict(environment))
 
 
 def end(process: subprocess.Popen[str], code: int = 0) -> str:
@@ -92,13 +85,6 @@ def output_of(name: str) -> str:
 def weights(root: str, name: str) -> bytes:
     newest = checkpoints_in(Path(root, "study-jobs", name))[-1]
     return (newest / "model.safetensors").read_bytes()
-
-
-def wait_until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    for _ in range(3000):
-        if condition() or process.poll() is not None:
-            return
-        time.sleep(0.1)
 
 
 def processes_of(name: str) -> list[int]:
@@ -242,7 +228,7 @@ def test_slurm_jobs_are_requeued_at_their_limit_and_give_the_same_weights(
         assert "Requeued job" in output_of(name) and "resuming" in output_of(name)
         records = read_log(Path("runs/study-jobs", name))
         assert [record["step"] for record in records] == list(range(1, steps + 1))
-    whole = CliRunner().invoke(cli, ["--runs-root", "whole", "study", "jobs.yaml", "--jobs", "2"])
+    whole = small_cli.sri("--runs-root", "whole", "study", "jobs.yaml", "--jobs", "2")
     assert whole.exit_code == 0, whole.output
     for name in RUNS:
         assert weights("runs", name) == weights("whole", name)

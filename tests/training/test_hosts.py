@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,24 +23,13 @@ from sri_cli.training.trainer import train
 from tests.ranks import free_port
 from tests.small_data import write_small_data
 from tests.small_slurm import run_as_root, running_slurm
+from tests.training.test_launch import small_recipe
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent.parent
 STEPS = 40
-RECIPE: dict[str, Any] = {
-    "name": "small",
-    "data": "towers",
-    "model": {"system": "genesis-v2", "image_size": 32, "slots": 3, "slot_size": 8},
-    "train": {
-        "geco_target": 0.5655,
-        "steps": STEPS,
-        "batch": 4,
-        "log_every": 1,
-        "checkpoint_every": 2,
-        "precision": "fp32",
-    },
-}
+RECIPE = small_recipe(steps=STEPS)
 SEARCH_PATH = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
 ENVIRONMENT = {"PYTHONPATH": SEARCH_PATH, "OMP_NUM_THREADS": "1"}
 # As in training/README.md: restarted processes must not reuse old addresses.

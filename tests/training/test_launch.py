@@ -7,14 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sri_cli import checkpoint as checkpoints
+from sri_cli.checkpoint import checkpoints_in
 from sri_cli.config.load import recipe_from_dict
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
@@ -22,6 +20,7 @@ from sri_cli.signals import handled
 from sri_cli.training.launch import launch, launch_config
 from sri_cli.training.log import read_log
 from sri_cli.training.trainer import train
+from tests.small_cli import wait_until
 from tests.small_data import write_small_data
 from tests.tracker_readers import READERS
 
@@ -70,12 +69,7 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> str:
 
 
 def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
-    while process.poll() is None:
-        paths = checkpoints.checkpoints_in(run)
-        if paths and int(paths[-1].name[5:]) >= step:
-            return
-        time.sleep(0.02)
-    raise AssertionError(process.communicate()[1])
+    wait_until(lambda: any(int(path.name[5:]) >= step for path in checkpoints_in(run)), process)
 
 
 def workers_of(pid: int) -> list[int]:
@@ -158,7 +152,7 @@ def test_a_job_survives_a_killed_process_and_a_signal(
     process.send_signal(getattr(signal, name))
     output = finish(process, code=75)
     # The job saves, says so, and names the command that resumes it.
-    step = int(checkpoints.checkpoints_in(run)[-1].name[5:])
+    step = int(checkpoints_in(run)[-1].name[5:])
     said, hint = output.splitlines()[-2:]
     assert f"Stopped at step {step};" in said and "sri train --gpus 2" in hint
     assert "resuming" in output and output.count("to step") == 2  # the first rank alone prints
@@ -175,9 +169,3 @@ def test_another_recipe_is_refused_and_not_retried(
     with pytest.raises(SriError, match=r"was trained otherwise: train\.lr") as caught:
         launch(2, changed, DataFile(data), tmp_path / "run", device="cpu")
     assert caught.value.exit_code == 2 and "resuming" not in capfd.readouterr().err
-
-
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    while not condition():
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.05)
