@@ -145,7 +145,8 @@ def commands_of(trained: TrainedRun, data: DataFile | None) -> list[str]:
         return read_commands(trained.run_dir)
     usual = data.path.name == f"{data.name}-{data.size}.h5"
     out = "" if usual else f" --out {shlex.quote(f'data/{data.path.name}')}"
-    return [f"sri prepare {arguments}{out}", *read_commands(trained.run_dir)]
+    lines = [f"sri prepare {arguments}{out}", *read_commands(trained.run_dir)]
+    return list(dict.fromkeys(lines))  # a run that began with an exported model has it already
 
 
 def model_card(
