@@ -109,8 +109,10 @@ def start_together(
         ChildFailedError: a process was lost once more than `restarts` times.
     """
     os.environ.update(FRESH_STORE)
-    for name in ("torch.distributed", "torch.multiprocessing"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # we report failures ourselves
+    # We report failures ourselves. Each of these loggers has a level of its own.
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(("torch.distributed", "torch.multiprocessing")):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     with handled(STOP_SIGNALS, stop_launcher):  # the launcher never undoes its own
         return elastic_launch(launch_config(count, restarts), work)(*args)
 
