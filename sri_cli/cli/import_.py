@@ -20,7 +20,7 @@ from sri_cli.strict_json import to_json
 @click.option(
     "--recipe",
     metavar="NAME|FILE",
-    show_default="the usual one of the system",
+    show_default="that of the system in FILE",
     shell_complete=completion.recipes,
     help="Recipe.",
 )

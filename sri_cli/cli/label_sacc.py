@@ -34,7 +34,7 @@ OF_LABELLING = {"num", "seed", "rater", "catch", "data", "port", "no_browser"}
     metavar="NAME|FILE",
     show_default="the data of the run",
     shell_complete=completion.data_sets,
-    help="Real images among these.",
+    help="Data file from which real catch trials are taken.",
 )
 @click.option(
     "--port",

@@ -68,7 +68,7 @@ RUN = click.option(
     metavar="RUN",
     show_default="the latest run",
     shell_complete=completion.runs,
-    help="Run, checkpoint or hf:OWNER/NAME.",
+    help="Run, checkpoint, hf:OWNER/NAME or pretrained[-rooms|-tables].",
 )
 RUNS = click.option(
     "--run",
@@ -77,7 +77,7 @@ RUNS = click.option(
     metavar="RUN",
     show_default="the latest run",
     shell_complete=completion.runs,
-    help="Run, checkpoint or hf:OWNER/NAME; repeat for several.",
+    help="Run, checkpoint, hf:OWNER/NAME or pretrained[-rooms|-tables]; repeat for several.",
 )
 IMAGE_FOLDERS = click.option(
     "--images",

@@ -86,7 +86,7 @@ SHARED_OPTIONS = together(
         "--workers",
         type=COUNT,
         metavar="W",
-        show_default="as many as help",
+        show_default="as many as are useful",
         help="Processes; the file is the same.",
     ),
     click.option(
