@@ -25,7 +25,7 @@ from sri_cli.run import Workspace
 from sri_cli.strict_json import to_json
 
 OF_FEATURES = {"features", "inception_weights", "offline"}
-OF_MEASURING = {"metrics", "data", "split", "num", "seed", "dynamic_slots"}
+OF_MEASURING = {"metrics", "folders", "data", "split", "num", "seed", "dynamic_slots"}
 
 
 @click.command()
@@ -108,9 +108,7 @@ def command(
     names = None if metrics is None else parse_metrics(metrics)
     if recorded or (style is not None and names is None):
         reject(ctx, OF_FEATURES | OF_MEASURING, "where nothing is measured (add --metrics)")
-        known, notes = show_recorded(workspace, runs, folders)
-        for note in notes:
-            click.echo(note, err=True)
+        known = show_recorded(workspace, runs)
         measured = largest(known)
     else:
         if {"fid", "kid"}.isdisjoint(names or (["fid"] if folders else [])):

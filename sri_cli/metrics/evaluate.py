@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sri_cli.atomic import check_writable
-from sri_cli.checkpoint import checkpoints_in
 from sri_cli.console import counting
 from sri_cli.data.dataset import DataFile
-from sri_cli.errors import Interrupted, SriError, did_you_mean
+from sri_cli.errors import SriError, did_you_mean
+from sri_cli.generation.sample import check_request
 from sri_cli.generation.trained_run import TrainedRun, open_run
-from sri_cli.metrics.image_metrics import TOWERS, ImageMetrics, check_count
+from sri_cli.metrics.image_metrics import ImageMetrics, check_count
 from sri_cli.metrics.images import CACHE, ImageSource, images_of_run, open_folder
 from sri_cli.metrics.model_metrics import (
     SplitTask,
@@ -36,13 +34,10 @@ from sri_cli.metrics.records import (
     Measurement,
     append_records,
     data_facts,
-    metric_of,
-    other_features,
     recorded,
     run_subject,
 )
-from sri_cli.run import MEASUREMENTS, Workspace
-from sri_cli.signals import this_command
+from sri_cli.run import Workspace
 
 DEFAULT_NUM = 320
 MAX_ORDER_SCENES = 256  # every pair of them is compared
@@ -111,7 +106,7 @@ def evaluate_all(
     Raises:
         SriError: for runs, data, weights or numbers that are missing or do not fit.
     """
-    check_num(num)
+    check_request(1 if num is None else num, 1, 1.0, seed)
     networks = networks or ImageMetrics(workspace.data_root / CACHE)
     of_runs, of_folders = metrics or METRICS, metrics or ("fid",)
     trained = open_runs(workspace, runs, folders, dynamic_slots)
@@ -124,17 +119,11 @@ def evaluate_all(
     for name in COUNTS:
         if name in (of_folders if folders else of_runs):
             networks.network(name)  # missing weights are an error now, not later
-    try:
-        measured = [
-            record
-            for one in trained
-            for record in evaluate_run(one, of_runs, data, split, num, seed, networks)
-        ]
-    except KeyboardInterrupt as stop:
-        raise Interrupted(
-            f"Stopped; what was measured before is in {MEASUREMENTS}, features are kept.",
-            f"Resume with: {this_command()}",
-        ) from stop
+    measured = [
+        record
+        for one in trained
+        for record in evaluate_run(one, of_runs, data, split, num, seed, networks)
+    ]
     images = [
         record
         for source, file, context in opened
@@ -196,7 +185,7 @@ def check_run(
     trained: TrainedRun, data: DataFile, metrics: Sequence[str], split: str, num: int | None
 ) -> None:
     """SriError unless the split fits the model, and has the masks and counts that metrics need."""
-    check_num(num)
+    check_request(1 if num is None else num, 1, 1.0)
     if "matching" in metrics:
         check_matches(trained)
     data.check_size(trained.recipe.model.image_size)
@@ -209,12 +198,6 @@ def check_run(
         )
     if COMPARED & set(metrics) and num is not None:
         check_count(num)
-
-
-def check_num(num: int | None) -> None:
-    """SriError for a number of images below 1."""
-    if num is not None and num < 1:
-        raise SriError(f"--num {num}: the number of images must be at least 1", "--num 320")
 
 
 def check_matches(trained: TrainedRun) -> None:
@@ -275,50 +258,14 @@ def open_images(
     return images, file, Context(subject, data_facts(file, split), seed)
 
 
-def show_recorded(
-    workspace: Workspace, runs: Sequence[str] = (), folders: Sequence[Path] = ()
-) -> tuple[list[Measurement], list[str]]:
+def show_recorded(workspace: Workspace, runs: Sequence[str] = ()) -> list[Measurement]:
     """What is recorded of the newest checkpoints of runs (by default the latest), oldest first.
 
-    Nothing is measured or written.
-
-    Returns:
-        The measurements, and a note for each run and folder of which something is missing, with the
-        command that measures it.
-
-    Raises:
-        SriError: if nothing is recorded.
+    Nothing is measured or written. SriError if nothing is recorded.
     """
-    trained = open_runs(workspace, runs, folders)
-    known, notes = [], []
-    for one in trained:
-        own = recorded(one)
-        known += own
-        if names := missing_metrics(one, own):
-            newest = checkpoints_in(one.run_dir)[-1] == one.checkpoint
-            run = one.run_dir if newest else one.checkpoint
-            command = ["sri", "eval", "--run", str(run), "--metrics", ",".join(names)]
-            notes.append(
-                f"not measured of {one.run_dir.name}, step {one.step:,}: {', '.join(names)};"
-                f" to measure: {shlex.join(command)}"
-            )
-    for folder in folders:
-        command = ["sri", "eval", "--images", str(folder), "--table", "--data", "NAME"]
-        command += ["--metrics", ",".join(COUNTS)]
-        notes.append(f"values of folders are not recorded; to measure: {shlex.join(command)}")
+    trained = open_runs(workspace, runs)
+    known = [record for one in trained for record in recorded(one)]
     if not known:
-        of = [f"{one.run_dir}, step {one.step:,}" for one in trained] + list(map(str, folders))
-        raise SriError(f"nothing has been measured of {'; '.join(of)}", notes[0])
-    return known, notes
-
-
-def missing_metrics(trained: TrainedRun, known: Sequence[Measurement]) -> list[str]:
-    """The metrics that suit a run and are not among its measurements."""
-    have = {metric_of(m) for m in known if not other_features(m)}
-    unsuited = set() if trained.data_name in TOWERS else {"stack-fd", "sacc-estimate", "shapes"}
-    if not trained.model.matches:
-        unsuited.add("matching")
-    with suppress(SriError):  # without its data, or their test split, the others are as good
-        if not trained.open_data().split("test").has_masks:
-            unsuited |= set(SEGMENTATION)
-    return [name for name in ALL if name not in have | unsuited]
+        of = "; ".join(f"{one.run_dir}, step {one.step:,}" for one in trained)
+        raise SriError(f"nothing has been measured of {of}", f"--metrics {','.join(METRICS)}")
+    return known

@@ -19,9 +19,9 @@ ROWS = 512  # of a kernel matrix at once
 def kernel_distance(
     real: ArrayLike, generated: ArrayLike
 ) -> tuple[float, float | None, float | None]:
-    """The unbiased squared MMD of features [M,F] and [N,F], with the kernel (x.y / F + 1)^3.
+    """The unbiased squared MMD of features [M,F] and [N,F] by the kernel (x.y / F + 1)^3.
 
-    Value, below 0 by chance, and 95 % interval; None for two images of a kind.
+    M, N >= 2. Value, below 0 by chance, and 95 % interval; None for two images of a kind.
 
     mean_(i!=j) k(x_i,x_j) + mean_(i!=j) k(y_i,y_j) - 2 mean_(i,j) k(x_i,y_j): Gretton et al. (2012,
     eq. 3) with the kernel of Binkowski et al. (2018, section 4), who average it over subsets; the
@@ -30,15 +30,8 @@ def kernel_distance(
 
     The variance is the jackknife's of two samples (Arvesen 1969): for each kind (n - 1) times the
     variance of the n values without one image. The interval takes Student's t for the smaller kind.
-
-    Raises:
-        ValueError: for fewer than 2 samples, other shapes, or a feature that is not finite.
     """
     x, y = (np.asarray(rows, np.float64) for rows in (real, generated))
-    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
-        raise ValueError(f"needs features [M,F] and [N,F], got {list(x.shape)}, {list(y.shape)}")
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise ValueError("a feature is not finite")
     m, n = len(x), len(y)
     cross_x, cross_y = _sums(x, y)
     own_x, own_y = _sums(x, x)[0] - _kernel_of_itself(x), _sums(y, y)[0] - _kernel_of_itself(y)

@@ -34,14 +34,14 @@ def report(masks: Array, seed: int = 0) -> dict[str, Any]:
 
 
 def order_consistency(masks: Array) -> dict[str, Interval]:
-    """Two measures of N >= 2 scenes, each with value, low and high (None for two scenes).
+    """Two measures of the masks [N,K,H,W] of N >= 2 scenes.
+
+    Each has value, low and high (None for two scenes).
 
     `iou_over_chance` in [-1,1]: mean soft IoU of equal slots over pairs of scenes, minus that of
     randomly permuted slots; 0 means no order. `mutual_information` in [0,1]: that of slot and
     position, divided by the mean of their entropies.
     """
-    if masks.ndim != 4 or len(masks) < MIN_SCENES:
-        raise ValueError(f"masks must be [N,K,H,W] with N >= {MIN_SCENES}, got {masks.shape}")
     flat = masks.reshape(*masks.shape[:2], -1).astype(np.float32)
     return {
         "iou_over_chance": _estimate(iou_over_chance(flat), _mean_pair, -1.0),

@@ -41,9 +41,6 @@ def ari_fg(
     sums: (sum C(n_tp,2) - E) / ((sum C(n_t.,2) + sum C(n_.p,2)) / 2 - E), where
     E = sum C(n_t.,2) sum C(n_.p,2) / C(n,2). Two equal partitions score 1, also where chance
     agreement is certain (one instance, one segment), as in the published evaluations.
-
-    Raises:
-        ValueError: for maps of different shapes.
     """
     chunks = _tables(true, predicted, void)
     return torch.cat([_adjusted_rand(table[:, background_labels:]) for table in chunks])
@@ -56,7 +53,7 @@ def msc_fg(
 
     For every instance the best intersection over union with any segment; segments count with all
     their pixels, including those on the background. The plain mean is also called mBO, the mean
-    best overlap of instances (Pont-Tuset et al. 2017). ValueError as in `ari_fg`.
+    best overlap of instances (Pont-Tuset et al. 2017).
     """
     chunks = [_covering(table, background_labels) for table in _tables(true, predicted, void)]
     return Covering(*(torch.cat(scores) for scores in zip(*chunks, strict=True)))
@@ -69,7 +66,7 @@ def mean_iou(
 
     The sum of IoU over the matching of instances and segments that makes it greatest (Kuhn 1955),
     divided by the number of instances; one without a segment adds 0. Every segment may be matched,
-    and counts with all its pixels. ValueError as in `ari_fg`.
+    and counts with all its pixels.
     """
     tables = _tables(true, predicted, void)
     return torch.cat([_matched(table, background_labels) for table in tables])
@@ -79,7 +76,7 @@ def count_slots(predicted: Tensor, true: Tensor, void: int | None = None) -> Ten
     """How many slots each image uses, [N]; `predicted` is the index of the strongest slot.
 
     A slot is used where it is the strongest in at least MIN_SHARE of the pixels, and in one at
-    least; pixels with the `true` label `void` count nowhere. ValueError as in `ari_fg`.
+    least; pixels with the `true` label `void` count nowhere.
     """
     areas = torch.cat([table.sum(dim=1) for table in _tables(true, predicted, void)])  # [N,P]
     return ((areas > 0) & (areas >= MIN_SHARE * areas.sum(dim=1, keepdim=True))).sum(dim=1)
@@ -137,9 +134,6 @@ def _matched(table: Tensor, background_labels: int) -> Tensor:
 
 def _tables(true: Tensor, predicted: Tensor, void: int | None) -> Iterator[Tensor]:
     """How many pixels have both labels, int64 [B,T,P], in chunks of images (at least one)."""
-    if true.shape != predicted.shape or true.ndim != 3:
-        shapes = f"{tuple(true.shape)} and {tuple(predicted.shape)}"
-        raise ValueError(f"segmentations must be [N,H,W] alike, got {shapes}")
     num_true, num_predicted = int(true.max()) + 1, int(predicted.max()) + 1
     cells = num_true * num_predicted
     images = max(1, AT_ONCE // max(1, true.shape[1] * true.shape[2], cells))

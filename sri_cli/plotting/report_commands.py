@@ -55,7 +55,7 @@ def eval_words(records: Iterable[Measurement], run: str, own_data: str) -> list[
             options = f" --num {counts[0]}" if counts else ""
             options += "" if name == own_data else f" --data {shlex.quote(name)}"
             options += "" if split == "test" else f" --split {split}"
-            by_model = metric in (*SEGMENTATION, "elbo")
+            by_model = metric in (*SEGMENTATION, "elbo", "matching")
             options += " --dynamic-slots" * (by_model and record["slots"] is None)
             options += f" --seed {record['seed']}" if record["seed"] else ""
             options += (

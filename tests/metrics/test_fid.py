@@ -45,14 +45,6 @@ def test_statistics_are_those_of_numpy() -> None:
     assert result.count == 300
 
 
-@pytest.mark.parametrize(
-    "wrong", [np.zeros((1, 3)), np.zeros((0, 3)), np.zeros(3), np.full((2, 3), np.nan)]
-)
-def test_what_has_no_covariance_is_rejected(wrong: np.ndarray) -> None:
-    with pytest.raises(ValueError):
-        statistics_of(wrong)
-
-
 def test_closed_forms() -> None:
     # (1 - 4)^2 + (2 - 5)^2: means and standard deviations apart.
     one = frechet_distance(gaussian([1], [[4]]), gaussian([4], [[25]]))
@@ -92,8 +84,6 @@ def test_constant_and_different_features() -> None:
     still = statistics_of(np.full((10, 4), 2.0))
     assert frechet_distance(still, still) == 0
     assert frechet_distance(still, gaussian(np.zeros(4), np.eye(4))) == pytest.approx(16 + 4)
-    with pytest.raises(ValueError):
-        frechet_distance(still, gaussian([0], [[1]]))
 
 
 @pytest.mark.parametrize("num", [2, 5, 64])

@@ -49,20 +49,6 @@ def test_value_and_interval_are_those_of_the_definition(
     assert [low, high] == pytest.approx([value - quantile * error, value + quantile * error])
 
 
-@pytest.mark.parametrize(
-    ("real", "generated"),
-    [
-        (np.zeros((1, 3)), np.zeros((5, 3))),
-        (np.zeros((5, 3)), np.zeros((5, 4))),
-        (np.zeros(5), np.zeros((5, 1))),
-        (np.full((3, 3), np.nan), np.zeros((5, 3))),
-    ],
-)
-def test_what_has_no_distance_is_rejected(real: np.ndarray, generated: np.ndarray) -> None:
-    with pytest.raises(ValueError):
-        kernel_distance(real, generated)
-
-
 def test_names() -> None:
     assert kid_name() == "KID"
     assert kid_name("val", RANDOM) == "KD-random-inception-val"

@@ -282,6 +282,7 @@ def test_eval_commands_repeat_the_options() -> None:
         one("term_nll", {"images": 320}) | {"data": own},
         one("ari_fg", {"images": 320}) | {"data": other},
         one("ari_fg", {"images": 320}) | {"slots": None},
+        one("matching_hungarian_elbo", {"images": 320}) | {"slots": None},
         one("ari_fg_attention", {"images": 320}),
         one("order_iou_shuffled", {"scenes": 50}, seed=3),
         one("fid", {"real": 9, "generated": 10}, "val"),
@@ -290,7 +291,7 @@ def test_eval_commands_repeat_the_options() -> None:
     assert eval_words(records, "--run x", "rooms") == [
         "eval --run x --metrics ari,elbo --num 320",
         "eval --run x --metrics ari --num 320 --data six",
-        "eval --run x --metrics ari --num 320 --dynamic-slots",
+        "eval --run x --metrics ari,matching --num 320 --dynamic-slots",
         "eval --run x --metrics order --num 50 --seed 3",
         "eval --run x --metrics fid --num 10 --split val --features random",
     ]

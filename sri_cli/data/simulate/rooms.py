@@ -8,7 +8,6 @@ Axes: V views, P = 3 objects (-1 or 0 where there is none).
 from __future__ import annotations
 
 import colorsys
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -58,59 +57,42 @@ _LAMPS = (
 _AMBIENT = 0.38
 
 
-@dataclass(frozen=True)
-class Room(SolidScene):
-    """One room; hues are in 0..1, `hues` those of the objects."""
-
-    hues: list[float]
-    floor_hue: float
-    sky_hue: float
-    wall_hues: tuple[float, float]
-
-    def studio(self) -> Studio:
-        """Floor, left wall, right wall, then the objects."""
-        hues = [self.floor_hue, *self.wall_hues, *self.hues]
-        objects = len(self.solids)
-        materials = Materials(
-            colour=np.array([_rgb(hue) for hue in hues]),
-            label=np.array(
-                [FLOOR, LEFT_WALL, RIGHT_WALL, *range(FIRST_OBJECT, FIRST_OBJECT + objects)]
-            ),
-            gloss=np.array([0.0] * 3 + [0.25] * objects),
-            sharpness=np.full(len(hues), 20.0),
-            mirror=np.zeros(len(hues)),
-        )
-        model, data = build_scene(_SURROUNDINGS, self.solids)
-        return Studio(model, data, materials, objects, _LAMPS, _AMBIENT, _rgb(self.sky_hue), SKY)
-
-    def is_visible(self, studio: Studio) -> bool:
-        """Whether the first camera clearly sees an object."""
-        rays = studio.rays_on_objects(self.cameras[0], PROBE_PX)
-        return bool(rays.max() >= MIN_VISIBLE_RAYS)
-
-    def factors(self) -> dict[str, np.ndarray]:
-        """With the hues of the background [V] (walls [V, 2]) and of the objects [V, P]."""
-        views = len(self.cameras)
-        return self.solid_factors(MAX_OBJECTS) | {
-            "floor_hue": np.full(views, self.floor_hue, np.float32),
-            "sky_hue": np.full(views, self.sky_hue, np.float32),
-            "wall_hues": np.tile(np.array(self.wall_hues, np.float32), (views, 1)),
-            "hues": object_factor(self.hues, views, MAX_OBJECTS, -1, np.float32),
-        }
-
-
 def simulate_room(index: int, *, size_px: int = 64, views: int = 1, seed: int = 0) -> Scenario:
     """Room `index` of a seed, a function of these two alone; SriFailure when none is visible."""
     rng = stream(seed, index)
     count = int(rng.integers(1, MAX_OBJECTS + 1))
     name = f"room-objects={count}-v={index}"
-    return simulate_solids(name, lambda: _draw_room(rng, count, views), size_px)
+    return simulate_solids(name, lambda: _draw_room(rng, count, views), _is_visible, size_px)
 
 
-def _draw_room(rng: np.random.Generator, count: int, views: int) -> Room:
+def _draw_room(rng: np.random.Generator, count: int, views: int) -> SolidScene:
+    """Geoms: floor, left wall, right wall, then the objects. Hues are in 0..1."""
     floor, sky, left, right, *hues = (float(hue) for hue in rng.random(4 + count))
     cameras = [_draw_camera(rng) for _ in range(views)]
-    return Room(_draw_solids(rng, count), cameras, hues, floor, sky, (left, right))
+    solids = _draw_solids(rng, count)
+    objects = range(FIRST_OBJECT, FIRST_OBJECT + count)
+    materials = Materials(
+        colour=np.array([_rgb(hue) for hue in (floor, left, right, *hues)]),
+        label=np.array([FLOOR, LEFT_WALL, RIGHT_WALL, *objects]),
+        gloss=np.array([0.0] * 3 + [0.25] * count),
+        sharpness=np.full(3 + count, 20.0),
+        mirror=np.zeros(3 + count),
+    )
+    model, data = build_scene(_SURROUNDINGS, solids)
+    studio = Studio(model, data, materials, count, _LAMPS, _AMBIENT, _rgb(sky), SKY)
+    own_factors = {
+        "floor_hue": np.full(views, floor, np.float32),
+        "sky_hue": np.full(views, sky, np.float32),
+        "wall_hues": np.tile(np.array([left, right], np.float32), (views, 1)),
+        "hues": object_factor(hues, views, MAX_OBJECTS, -1, np.float32),
+    }
+    return SolidScene(solids, MAX_OBJECTS, cameras, studio, own_factors)
+
+
+def _is_visible(room: SolidScene) -> bool:
+    """Whether the first camera clearly sees an object."""
+    rays = room.studio.rays_on_objects(room.cameras[0], PROBE_PX)
+    return bool(rays.max() >= MIN_VISIBLE_RAYS)
 
 
 def _draw_camera(rng: np.random.Generator) -> Camera:

@@ -7,7 +7,6 @@ number of objects.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -208,31 +207,23 @@ def object_factor(
 
 
 @dataclass(frozen=True)
-class SolidScene(ABC):
-    """Objects and the cameras that see them: the base of rooms and tables."""
+class SolidScene:
+    """A room or a table: objects, at `most` so many, the cameras that see them, the scene to
+    render, and the factors that are its own, each with leading axis V."""
 
     solids: list[Solid]
+    most: int
     cameras: list[Camera]
+    studio: Studio
+    own_factors: dict[str, np.ndarray]
 
-    @abstractmethod
-    def studio(self) -> Studio:
-        """The scene to render."""
-
-    @abstractmethod
-    def is_visible(self, studio: Studio) -> bool:
-        """Whether the cameras see enough of the objects to accept the scene."""
-
-    @abstractmethod
     def factors(self) -> dict[str, np.ndarray]:
-        """Everything known of the scene, each with leading axis V."""
-
-    def solid_factors(self, max_objects: int) -> dict[str, np.ndarray]:
         """Count [V]; shapes and yaw (degrees) [V, P], positions and sizes [V, P, 3] (sizes are full
-        extents) of the objects; camera position [V, 3]."""
+        extents) of the objects; camera position [V, 3]; and its own."""
         views, solids = len(self.cameras), self.solids
 
         def per_object(values: list[Any], empty: float, dtype: type = np.float32) -> np.ndarray:
-            return object_factor(values, views, max_objects, empty, dtype)
+            return object_factor(values, views, self.most, empty, dtype)
 
         return {
             "objects": np.full(views, len(solids), np.int16),
@@ -241,11 +232,15 @@ class SolidScene(ABC):
             "sizes": per_object([s.extent for s in solids], 0),
             "rotations": per_object([s.yaw_deg for s in solids], 0),
             "camera_position": np.stack([c.position for c in self.cameras]).astype(np.float32),
-        }
+        } | self.own_factors
 
 
 def simulate_solids(
-    name: str, draw: Callable[[], SolidScene], size_px: int, srgb: bool = False
+    name: str,
+    draw: Callable[[], SolidScene],
+    is_visible: Callable[[SolidScene], bool],
+    size_px: int,
+    srgb: bool = False,
 ) -> Scenario:
     """Draw a scene until its objects are visible, and render every view.
 
@@ -253,9 +248,8 @@ def simulate_solids(
     """
     for discarded in range(MAX_DRAWS):
         scene = draw()
-        studio = scene.studio()
-        if scene.is_visible(studio):
-            views = [render_studio(studio, camera, size_px, srgb) for camera in scene.cameras]
+        if is_visible(scene):
+            views = [render_studio(scene.studio, camera, size_px, srgb) for camera in scene.cameras]
             images, masks = map(np.stack, zip(*views, strict=True))
             return Scenario(name, images, masks, scene.factors(), discarded)
     raise SriFailure(f"{name}: the objects were not visible in {MAX_DRAWS} scenes")

@@ -7,8 +7,6 @@ Axes: V views, P the most objects (-1 or 0 where there is none).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from sri_cli.data.simulate.raycast import Camera, Lamp
@@ -54,44 +52,6 @@ _SKY = (0.06, 0.06, 0.065)  # seen in metal only
 _AMBIENT = 0.17
 
 
-@dataclass(frozen=True)
-class Table(SolidScene):
-    """One scene: objects with a colour and a material each, cameras and lamps; of `most` objects
-    at most."""
-
-    colours: list[int]
-    materials: list[int]
-    lamps: list[Lamp]
-    most: int = MAX_OBJECTS
-
-    def studio(self) -> Studio:
-        """The ground, then the objects."""
-        metal = np.array([False, *(m == METAL for m in self.materials)])
-        rubber = np.array([False, *(m == RUBBER for m in self.materials)])
-        materials = Materials(
-            colour=np.concatenate([[_GROUND_COLOUR], COLOURS[self.colours]]),
-            label=np.arange(len(metal)),
-            gloss=3.0 * metal + 0.10 * rubber,
-            sharpness=np.where(metal, 140.0, 14.0),
-            mirror=np.where(metal, 0.65, 0.0),
-        )
-        model, data = build_scene(_GROUND, self.solids)
-        return Studio(model, data, materials, len(self.solids), self.lamps, _AMBIENT, _SKY)
-
-    def is_visible(self, studio: Studio) -> bool:
-        """Whether every camera sees every object."""
-        rays = (studio.rays_on_objects(camera, PROBE_PX) for camera in self.cameras)
-        return all(visible.min() >= MIN_VISIBLE_RAYS for visible in rays)
-
-    def factors(self) -> dict[str, np.ndarray]:
-        """With the colours and materials of the objects [V, P]."""
-        views = len(self.cameras)
-        return self.solid_factors(self.most) | {
-            "colours": object_factor(self.colours, views, self.most, -1, np.int16),
-            "materials": object_factor(self.materials, views, self.most, -1, np.int16),
-        }
-
-
 def simulate_table(
     index: int, *, size_px: int = 96, views: int = 1, seed: int = 0, most: int = MAX_OBJECTS
 ) -> Scenario:
@@ -100,16 +60,52 @@ def simulate_table(
     rng = stream(seed, index)
     count = int(rng.integers(MIN_OBJECTS, most + 1))  # once, or full scenes would be rare
     name = f"table-objects={count}-v={index}"
-    return simulate_solids(name, lambda: _draw_table(rng, count, views, most), size_px, srgb=True)
+    return simulate_solids(
+        name, lambda: _draw_table(rng, count, views, most), _is_visible, size_px, srgb=True
+    )
 
 
-def _draw_table(rng: np.random.Generator, count: int, views: int, most: int) -> Table:
+def _draw_table(rng: np.random.Generator, count: int, views: int, most: int) -> SolidScene:
     colours = [int(c) for c in rng.integers(len(COLOURS), size=count)]
     materials = [int(m) for m in rng.integers(len(MATERIALS), size=count)]
     cameras = [_draw_camera(rng) for _ in range(views)]
     lamps = _draw_lamps(rng)
     solids = _draw_solids(rng, count, cameras[0])
-    return Table(solids, cameras, colours, materials, lamps, most)
+    return _build(solids, cameras, colours, materials, lamps, most)
+
+
+def _build(
+    solids: list[Solid],
+    cameras: list[Camera],
+    colours: list[int],
+    materials: list[int],
+    lamps: list[Lamp],
+    most: int,
+) -> SolidScene:
+    """The ground, then the objects, each with a colour and a material."""
+    metal = np.array([False, *(m == METAL for m in materials)])
+    rubber = np.array([False, *(m == RUBBER for m in materials)])
+    looks = Materials(
+        colour=np.concatenate([[_GROUND_COLOUR], COLOURS[colours]]),
+        label=np.arange(len(metal)),
+        gloss=3.0 * metal + 0.10 * rubber,
+        sharpness=np.where(metal, 140.0, 14.0),
+        mirror=np.where(metal, 0.65, 0.0),
+    )
+    model, data = build_scene(_GROUND, solids)
+    studio = Studio(model, data, looks, len(solids), lamps, _AMBIENT, _SKY)
+    of_objects = {"colours": colours, "materials": materials}
+    own_factors = {
+        key: object_factor(values, len(cameras), most, -1, np.int16)
+        for key, values in of_objects.items()
+    }
+    return SolidScene(solids, most, cameras, studio, own_factors)
+
+
+def _is_visible(table: SolidScene) -> bool:
+    """Whether every camera sees every object."""
+    rays = (table.studio.rays_on_objects(camera, PROBE_PX) for camera in table.cameras)
+    return all(visible.min() >= MIN_VISIBLE_RAYS for visible in rays)
 
 
 def _draw_camera(rng: np.random.Generator) -> Camera:

@@ -201,12 +201,7 @@ def corrected_share(accepted: int, count: int, rates: Rates) -> tuple[float, flo
     Rogan and Gladen (1978): accepted/count = p * sensitivity + (1 - p) * false alarms. The interval
     is that of p with all three rates drawn from their Jeffreys posteriors, so it widens with few
     images and with few images that the rates were counted on.
-
-    Raises:
-        ValueError: for counts that cannot be.
     """
-    if not 0 <= accepted <= count or count == 0:
-        raise ValueError(f"{accepted} accepted of {count}")
     random = np.random.default_rng(0)  # the interval is a function of the counts
     counts = ((accepted, count), (rates.right, rates.plausible), (rates.wrong, rates.flawed))
 

@@ -4,7 +4,7 @@
 
 A step depends on (seed, step) alone. The last weights count; none are selected.
 
-Axis legend: B images of a batch.
+Axis legend: N images, B images of a batch.
 """
 
 from __future__ import annotations
@@ -15,21 +15,33 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sri_cli import __version__
 from sri_cli.atomic import write_atomic
 from sri_cli.console import Progress, counting
 from sri_cli.cores import available_cores
+from sri_cli.data.simulate.flaws import FLAWS
 from sri_cli.device import choose_precision, keep_freed_memory
-from sri_cli.metrics.stack_classifiers.check import error_rates, factor_accuracy
-from sri_cli.metrics.stack_classifiers.classifiers import HEADS, StackNet, to_bytes
+from sri_cli.generation.sample import to_tensor
+from sri_cli.metrics.stack_classifiers.classifiers import (
+    COARSE,
+    HEADS,
+    SIDE,
+    Rates,
+    StackNet,
+    kind_of,
+    to_bytes,
+)
 from sri_cli.metrics.stack_classifiers.training_images import (
     IGNORED,
     LabelledImages,
     batch_of,
+    coarse,
     factor_images,
     touching_images,
 )
@@ -37,6 +49,7 @@ from sri_cli.strict_json import to_json
 
 HELD_OUT_SEED = 1_000_000  # added to the seed for the images that errors are counted on
 BATCH, LR, WEIGHT_DECAY = 128, 2e-3, 1e-2
+COUNTED = 256  # images at once that errors are counted on; their noise depends on it
 
 COUNT = click.IntRange(min=16)
 
@@ -131,6 +144,65 @@ def _schedule(step: int, steps: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def factor_accuracy(network: StackNet, towers: LabelledImages) -> dict[str, float]:
+    """Share of right answers of each output; positions without a block do not count."""
+    answers: dict[str, list[NDArray[np.int64]]] = {name: [] for name in towers.targets}
+    with torch.inference_mode():
+        for start in range(0, len(towers.images), COUNTED):
+            outputs = network(to_tensor(towers.images[start : start + COUNTED]))
+            for name, logits in outputs.items():
+                flat = logits.reshape(len(logits), *towers.targets[name].shape[1:], -1)
+                answers[name].append(flat.argmax(-1).numpy())
+    blocks = np.arange(6) <= towers.targets["height"][:, None]
+    accuracy = {}
+    for name, parts in answers.items():
+        right = np.concatenate(parts) == towers.targets[name]
+        counted = blocks if right.ndim == 2 else towers.targets[name] != IGNORED
+        accuracy[name] = float(right[counted].mean())
+    return accuracy
+
+
+def error_rates(network: StackNet, stacks: LabelledImages, seed: int) -> dict[str, Any]:
+    """Of `touching`, by look and resolution (`kind_of`); the first half is of the original look.
+
+    `rates` are the counts that an estimate is corrected by, `found` the share of the images of each
+    flaw that were called flawed.
+    """
+    half = len(stacks.images) // 2
+    rates, found = {}, {}
+    for demo, part in enumerate((slice(None, half), slice(half, None))):
+        targets = {name: values[part] for name, values in stacks.targets.items()}
+        own = LabelledImages(stacks.images[part], stacks.masks[part], targets)
+        for side in (SIDE, COARSE):
+            plausible, flaw = _verdicts(network, own, seed, small=side == COARSE)
+            right, wrong = plausible[flaw == 0], plausible[flaw != 0]
+            counts = Rates(int(right.sum()), len(right), int(wrong.sum()), len(wrong))
+            kind = kind_of(bool(demo), side)
+            rates[kind] = counts._asdict()
+            found[kind] = {
+                name: float(1 - plausible[flaw == i].mean())
+                for i, name in enumerate((*FLAWS, "mush"), start=1)
+                if (flaw == i).any()
+            }
+    return {"rates": rates, "found": found}
+
+
+def _verdicts(
+    network: StackNet, stacks: LabelledImages, seed: int, small: bool
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """The network's verdict and the true flaw (0: none) of images drawn over as in training."""
+    plausible, flaws = [], []
+    for start in range(0, len(stacks.images), COUNTED):
+        chosen = np.arange(start, min(start + COUNTED, len(stacks.images)))
+        random = torch.Generator().manual_seed(seed * 1_000_003 + start)
+        images, targets = batch_of("touching", stacks, chosen, random)
+        with torch.inference_mode():
+            logits = network(coarse(images, COARSE) if small else images)["plausible"]
+        plausible.append(logits.argmax(1).bool().numpy())
+        flaws.append(targets["flaw"].numpy())
+    return np.concatenate(plausible), np.concatenate(flaws)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 
 from sri_cli.data.simulate import rooms, tables
 from sri_cli.data.simulate.rooms import simulate_room
-from sri_cli.data.simulate.studio import BOX, CYLINDER, SHAPES, SPHERE, Solid
+from sri_cli.data.simulate.studio import BOX, CYLINDER, SHAPES, SPHERE, Solid, SolidScene
 from sri_cli.data.simulate.tables import COLOURS, METAL, RUBBER, simulate_table
 from sri_cli.data.source import Scenario
 
@@ -124,12 +124,12 @@ def test_objects_of_rooms_do_not_touch(room_scenes: list[Scenario]) -> None:
 def test_a_room_without_a_visible_object_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     draw, calls = rooms._draw_room, []
 
-    def away_first(rng: np.random.Generator, count: int, views: int) -> rooms.Room:
+    def away_first(rng: np.random.Generator, count: int, views: int) -> SolidScene:
         room = draw(rng, count, views)
         calls.append(count)
         if len(calls) > 2:
             return room
-        return replace(room, solids=[replace(s, floor_xy=(-30.0, -30.0)) for s in room.solids])
+        return replace(room, cameras=[replace(c, rotation=-c.rotation) for c in room.cameras])
 
     monkeypatch.setattr(rooms, "_draw_room", away_first)
     scene = simulate_room(0, size_px=16)
@@ -199,7 +199,7 @@ def ball(
     solid = Solid(SPHERE, (1.4, 1.4, 1.4), xy)
     camera = tables.Camera.facing(tables.CAMERA, np.array([0, 0, 0.7]), tables.HALF_WIDTH)
     lamps = tables._draw_lamps(np.random.default_rng(0))
-    table = tables.Table([solid], [camera], [1], [material], lamps)
+    table = tables._build([solid], [camera], [1], [material], lamps, tables.MAX_OBJECTS)
     monkeypatch.setattr(tables, "_draw_table", lambda *_: table)
     monkeypatch.setattr(tables, "MIN_VISIBLE_RAYS", 0)
     scene = simulate_table(0)
