@@ -7,8 +7,14 @@ from pathlib import Path
 
 import click
 
-from sri_cli.cli import completion
-from sri_cli.cli.options import IMAGE_FOLDERS, JSON, RUNS, reject, seed_option
+from sri_cli.cli.options import (
+    IMAGE_FOLDERS,
+    JSON,
+    RUNS,
+    data_option,
+    reject,
+    seed_option,
+)
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace
 from sri_cli.strict_json import to_json
@@ -29,13 +35,7 @@ OF_LABELLING = {"num", "seed", "rater", "catch", "data", "port", "no_browser"}
     default=10,
     help="Number of images with a known verdict mixed in.",
 )
-@click.option(
-    "--data",
-    metavar="NAME|FILE",
-    show_default="the data of the run",
-    shell_complete=completion.data_sets,
-    help="Data file from which real catch trials are taken.",
-)
+@data_option("the data of the run", "Data file from which real catch trials are taken.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),

@@ -38,6 +38,28 @@ def seed_option(help_text: str) -> Decorator:
     )
 
 
+def out_option(metavar: str, default: str, help_text: str, **kinds: bool) -> Decorator:
+    """--out; `default`: how the help names it, `kinds`: what `click.Path` checks."""
+    return click.option(
+        "--out",
+        type=click.Path(path_type=Path, **kinds),
+        metavar=metavar,
+        show_default=default,
+        help=help_text,
+    )
+
+
+def data_option(default: str, help_text: str = "Data file.") -> Decorator:
+    """--data; `default`: how the help names it."""
+    return click.option(
+        "--data",
+        metavar="NAME|FILE",
+        show_default=default,
+        shell_complete=completion.data_sets,
+        help=help_text,
+    )
+
+
 def reject(ctx: click.Context, names: Collection[str], when: str) -> None:
     """SriError if one of the options is given, which would have no effect."""
     for option in ctx.command.params:
@@ -103,20 +125,8 @@ TRUE_MASKS = together(
     ),
     click.option("--no-masks", is_flag=True, help="Take every file as an image."),
 )
-RECIPE_DATA = click.option(
-    "--data",
-    metavar="NAME|FILE",
-    show_default="the data set of the recipe",
-    shell_complete=completion.data_sets,
-    help="Data file.",
-)
-DATA_OF_RUN = click.option(
-    "--data",
-    metavar="NAME|FILE",
-    show_default="the data of the run",
-    shell_complete=completion.data_sets,
-    help="Data file.",
-)
+RECIPE_DATA = data_option("the data set of the recipe")
+DATA_OF_RUN = data_option("the data of the run")
 SPLIT = click.option(
     "--split",
     default="test",
@@ -145,13 +155,7 @@ TEMPERATURE = click.option(
     metavar="T",
     help="Temperature, above 0.",
 )
-FIGURE_FILE = click.option(
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    show_default="in the figures/ of the run",
-    help="Figure to write.",
-)
+FIGURE_FILE = out_option("FILE", "in the figures/ of the run", "Figure to write.", dir_okay=False)
 JSON = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object and nothing else."
 )

@@ -13,6 +13,7 @@ from sri_cli.cli.options import (
     TRUE_MASKS,
     Decorator,
     mask_names,
+    out_option,
     seed_option,
     together,
 )
@@ -62,7 +63,7 @@ def command(ctx: click.Context, listing: bool) -> None:
         click.echo(list_files(ctx.obj) or f"no data files in {ctx.obj.data_root}")
 
 
-NUMBERS = ("size_px", "scenes", "val_scenes", "test_scenes", "seed", "test_only")
+NUMBERS = ("size_px", "scenes", "val_scenes", "test_scenes", "views", "seed", "test_only")
 OUTPUT = ("workers", "out", "force")
 SHARED_OPTIONS = together(
     click.option(
@@ -89,13 +90,7 @@ SHARED_OPTIONS = together(
         show_default="as many as are useful",
         help="Processes; the file is the same.",
     ),
-    click.option(
-        "--out",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        show_default="data/NAME-SIZE.h5",
-        help="File to write.",
-    ),
+    out_option("FILE", "data/NAME-SIZE.h5", "File to write."),
     click.option("--force", is_flag=True, help="Replace a file made with other settings."),
 )
 
@@ -103,24 +98,7 @@ SHARED_OPTIONS = together(
 TEST_ONLY = click.option(
     "--test-only", is_flag=True, help="A test set alone: no images for training and validation."
 )
-
-
 VIEWS = click.option("--views", type=COUNT, metavar="V", help="Views of each scene.")
-
-
-def sources(choices: str) -> Decorator:
-    """The options of a data set that can be simulated or converted."""
-    return together(
-        click.option(
-            "--from",
-            "where",
-            default="simulate",
-            metavar=choices,
-            help="Simulate the data set, or where its files are.",
-        ),
-        SHARED_OPTIONS,
-        click.option("--offline", is_flag=True, help="Use only files downloaded before."),
-    )
 
 
 def variant_option(*names: str, what: str = "") -> Decorator:
@@ -130,120 +108,104 @@ def variant_option(*names: str, what: str = "") -> Decorator:
     return click.option("--variant", type=click.Choice(names), show_default=default, help=text)
 
 
-@command.command()
-@sources("simulate|mirror|DIR|FILE")
-@VIEWS
-@click.option(
-    "--preset",
-    type=click.Choice(["original", "demo"]),
-    default="original",
-    help="Simulate towers like the original's, or 2 or 3 blocks seen from near (demo-towers).",
+def data_set(name: str, choices: str, text: str, *more_options: Decorator) -> None:
+    """Add the subcommand of a data set that can be simulated or converted.
+
+    `choices`: what --from may be; `text`: the help, which ends with how to resume.
+    """
+
+    @command.command(name, help=f"{text}Run the same command again to resume.")
+    @click.option(
+        "--from",
+        "where",
+        default="simulate",
+        metavar=choices,
+        help="Simulate the data set, or where its files are.",
+    )
+    @SHARED_OPTIONS
+    @click.option("--offline", is_flag=True, help="Use only files downloaded before.")
+    @together(*more_options)
+    @click.pass_obj
+    def convert(workspace: Workspace, **options: Any) -> None:
+        from sri_cli.data.source import Options
+        from sri_cli.data.sources.choose import choose_source
+
+        output = {key: options.pop(key) for key in OUTPUT}
+        numbers = Options(**{key: options.pop(key) for key in NUMBERS if key in options})
+        downloads = workspace.data_root / "downloads"
+        make(workspace, choose_source(name, numbers, downloads=downloads, **options), **output)
+
+
+data_set(
+    "shapestacks",
+    "simulate|mirror|DIR|FILE",
+    "Towers of blocks.\n\n",
+    VIEWS,
+    click.option(
+        "--preset",
+        type=click.Choice(["original", "demo"]),
+        default="original",
+        help="Simulate towers like the original's, or 2 or 3 blocks seen from near (demo-towers).",
+    ),
+    click.option(
+        "--raw",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Write the simulated towers in the original's file layout first.",
+    ),
+    click.option(
+        "--split",
+        default="default",
+        metavar="LIST",
+        help="Split lists of the original files: default, blocks_all or ccs_all.",
+    ),
 )
-@click.option(
-    "--raw",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Write the simulated towers in the original's file layout first.",
+data_set(
+    "objects-room",
+    "simulate|mirror|bucket|FILE",
+    "Rooms with one to three objects.\n\nThe published test sets become data sets of their own,"
+    " such as objects-room-six-objects. ",
+    VIEWS,
+    TEST_ONLY,
+    click.option(
+        "--test-set",
+        type=click.Choice(["empty_room", "six_objects", "identical_color"]),
+        help="A test set of the bucket instead of the training file.",
+    ),
 )
-@click.option(
-    "--split",
-    default="default",
-    metavar="LIST",
-    help="Split lists of the original files: default, blocks_all or ccs_all.",
+data_set(
+    "clevr6",
+    "simulate|mirror|bucket|FILE",
+    "Tables with three to six objects.\n\n",
+    VIEWS,
+    TEST_ONLY,
 )
-@click.pass_obj
-def shapestacks(workspace: Workspace, **options: Any) -> None:
-    """Towers of blocks.
-
-    Run the same command again to resume.
-    """
-    make(workspace, named_source("shapestacks", workspace, options), **options)
-
-
-@command.command("objects-room")
-@sources("simulate|mirror|bucket|FILE")
-@VIEWS
-@TEST_ONLY
-@click.option(
-    "--test-set",
-    type=click.Choice(["empty_room", "six_objects", "identical_color"]),
-    help="A test set of the bucket instead of the training file.",
+data_set(
+    "clevr10",
+    "simulate|mirror|bucket|FILE",
+    "Tables with three to ten objects: CLEVR6 without its limit, from the same files.\n\n",
+    VIEWS,
+    TEST_ONLY,
 )
-@click.pass_obj
-def objects_room(workspace: Workspace, **options: Any) -> None:
-    """Rooms with one to three objects.
-
-    The published test sets become data sets of their own, such as objects-room-six-objects. Run the
-    same command again to resume.
-    """
-    make(workspace, named_source("objects-room", workspace, options), **options)
-
-
-@command.command()
-@sources("simulate|mirror|bucket|FILE")
-@VIEWS
-@TEST_ONLY
-@click.pass_obj
-def clevr6(workspace: Workspace, **options: Any) -> None:
-    """Tables with three to six objects.
-
-    Run the same command again to resume.
-    """
-    make(workspace, named_source("clevr6", workspace, options), **options)
-
-
-@command.command()
-@sources("simulate|mirror|bucket|FILE")
-@VIEWS
-@TEST_ONLY
-@click.pass_obj
-def clevr10(workspace: Workspace, **options: Any) -> None:
-    """Tables with three to ten objects: CLEVR6 without its limit, from the same files.
-
-    Run the same command again to resume.
-    """
-    make(workspace, named_source("clevr10", workspace, options), **options)
-
-
-@command.command("multi-dsprites")
-@sources("simulate|bucket|FILE")
-@variant_option(
-    "colored_on_grayscale",
-    "colored_on_colored",
-    "binarized",
-    what=": 2 to 5 coloured sprites on grey, 1 to 4 on a colour, or 2 to 3 white ones on black",
+data_set(
+    "multi-dsprites",
+    "simulate|bucket|FILE",
+    "Flat squares, ellipses and hearts that hide one another.\n\nOther variants than"
+    " colored_on_grayscale become data sets of their own, such as multi-dsprites-binarized. ",
+    variant_option(
+        "colored_on_grayscale",
+        "colored_on_colored",
+        "binarized",
+        what=": 2 to 5 coloured sprites on grey, 1 to 4 on a colour, or 2 to 3 white ones on black",
+    ),
+    TEST_ONLY,
 )
-@TEST_ONLY
-@click.pass_obj
-def multi_dsprites(workspace: Workspace, **options: Any) -> None:
-    """Flat squares, ellipses and hearts that hide one another.
-
-    Other variants than colored_on_grayscale become data sets of their own, such as
-    multi-dsprites-binarized. Run the same command again to resume.
-    """
-    make(workspace, named_source("multi-dsprites", workspace, options), **options)
-
-
-@command.command()
-@sources("simulate|bucket|FILE")
-@TEST_ONLY
-@click.pass_obj
-def tetrominoes(workspace: Workspace, **options: Any) -> None:
-    """Three flat pieces of four cells on black.
-
-    Published at 35 px and resized. Run the same command again to resume.
-    """
-    make(workspace, named_source("tetrominoes", workspace, options), **options)
-
-
-def named_source(name: str, workspace: Workspace, options: dict[str, Any]) -> Source:
-    """The source that the options mean; takes them out of `options`, so that OUTPUT is left."""
-    from sri_cli.data.source import Options
-    from sri_cli.data.sources.choose import choose_source
-
-    numbers = Options(**{key: options.pop(key) for key in (*NUMBERS, "views") if key in options})
-    where = {key: options.pop(key) for key in list(options) if key not in OUTPUT}
-    return choose_source(name, numbers, downloads=workspace.data_root / "downloads", **where)
+data_set(
+    "tetrominoes",
+    "simulate|bucket|FILE",
+    "Three flat pieces of four cells on black.\n\nPublished at 35 px and resized. ",
+    TEST_ONLY,
+)
 
 
 @command.command()

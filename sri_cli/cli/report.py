@@ -6,19 +6,13 @@ from pathlib import Path
 
 import click
 
-from sri_cli.cli.options import RUNS
+from sri_cli.cli.options import RUNS, out_option
 from sri_cli.run import Workspace
 
 
 @click.command()
 @RUNS
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    show_default="report-NNN.html in the run's folder, or here for several runs",
-    help="The page.",
-)
+@out_option("FILE", "report-NNN.html in the run's folder, or here for several runs", "The page.")
 @click.pass_obj
 def command(workspace: Workspace, runs: tuple[str, ...], out: Path | None) -> None:
     """Write one HTML page about runs.

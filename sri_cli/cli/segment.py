@@ -15,6 +15,7 @@ from sri_cli.cli.options import (
     THREADS,
     TRUE_MASKS,
     mask_names,
+    out_option,
     seed_option,
     start_threads,
 )
@@ -34,13 +35,7 @@ SCORES = {"ari_fg": "ARI-FG", "mbo": "mBO", "miou": "mIoU"}
     required=True,
     help="Folder of images of any kind and size.",
 )
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    show_default="in the segments/ of the run",
-    help="Folder to write.",
-)
+@out_option("DIR", "in the segments/ of the run", "Folder to write.")
 @click.option(
     "--crop",
     type=COUNT,

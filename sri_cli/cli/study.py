@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from sri_cli.cli import completion
-from sri_cli.cli.options import JSON, THREADS, start_threads
+from sri_cli.cli.options import JSON, THREADS, out_option, start_threads
 from sri_cli.cores import Threads
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace
@@ -51,12 +51,8 @@ from sri_cli.strict_json import to_json
     default="text",
     help="Format of the table.",
 )
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    show_default="the folder of the runs",
-    help="Folder of table, summary and figures.",
+@out_option(
+    "DIR", "the folder of the runs", "Folder of table, summary and figures.", file_okay=False
 )
 @JSON
 @click.pass_obj

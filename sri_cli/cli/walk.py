@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from sri_cli.cli.options import RUNS, SLOTS, TEMPERATURE, reject, seed_option
+from sri_cli.cli.options import RUNS, SLOTS, TEMPERATURE, out_option, reject, seed_option
 
 
 @click.command()
 @RUNS
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    show_default="in the figures/ of the run",
-    help="MP4 or GIF to write; without a suffix both.",
-)
+@out_option("FILE", "in the figures/ of the run", "MP4 or GIF to write; without a suffix both.")
 @click.option(
     "--num", type=click.IntRange(1, 36), metavar="N", default=4, help="Walks side by side."
 )

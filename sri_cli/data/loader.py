@@ -6,7 +6,6 @@ Axis legend: N images, B batch, H W rows and columns.
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal
@@ -16,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sri_cli.cores import memory_limits
+from sri_cli.cores import free_memory
 from sri_cli.device import to_device
 from sri_cli.rng import NoiseSpec, draw_noise, stream
 
@@ -101,16 +100,6 @@ def choose_storage(num_bytes: int, device: torch.device, sharers: int = 1) -> St
             return "device"
         return "memory" if fits_host else "file"
     return "device" if fits_host else "file"  # the memory of a CPU is the host's
-
-
-def free_memory() -> int:
-    """Bytes of memory that this process may use: what is free, and no more than its limit."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            fields = dict(line.split(":", 1) for line in file)
-        return min([int(fields["MemAvailable"].split()[0]) * 1024, *memory_limits()])
-    except (OSError, KeyError, ValueError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 class Prefetcher:

@@ -7,7 +7,6 @@ gives the same file.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
@@ -102,7 +101,7 @@ def prepare(
         for note in header.notes:
             progress.note(f"Note: {note}")
         progress.note(opening(source, writer, workers))
-        write_missing(source, plan, Buffer(writer, progress), workers, command)
+        write_missing(source, plan, writer, progress, workers, command)
         writer.finish()
     return Prepared(DataFile(path), total - done, done, time.monotonic() - began)
 
@@ -136,9 +135,17 @@ def differences(data: DataFile, header: Header) -> list[str]:
     ]
 
 
-def write_missing(source: Source, plan: Any, buffer: Buffer, workers: int, command: str) -> None:
-    """Make and append the scenes that are missing."""
-    items = source.items(plan, buffer.writer.rows)
+def write_missing(
+    source: Source,
+    plan: Any,
+    writer: DataFileWriter,
+    progress: Progress,
+    workers: int,
+    command: str,
+) -> None:
+    """Make the scenes that are missing, and append about a thousand rows at once."""
+    waiting: dict[str, list[Scenario]] = {split: [] for split in SPLITS}
+    items = source.items(plan, writer.rows)
     task = source.items_per_task or max(1, TASK_ROWS // source.views)
     with (
         stop_on_signal() as stop,
@@ -147,59 +154,30 @@ def write_missing(source: Source, plan: Any, buffer: Buffer, workers: int, comma
         killed = None
         try:
             for split, scenario in scenarios:
-                buffer.add(split, scenario)
+                block = waiting[split]
+                block.append(scenario)
+                progress.update(progress.done + len(scenario.images))
+                if len(block) * len(scenario.images) >= ROWS_PER_FLUSH:
+                    append(writer, split, block)
+                    block.clear()
                 if stop.received:
                     break
         except BrokenProcessPool as error:
             killed = error
-        if stop.received or killed:
-            buffer.drop_unchecked()
-        buffer.flush()
+        for split, block in waiting.items():
+            # The first scenes before a stop are too few to say that all masks are empty: they are
+            # made again on resuming.
+            unknown = (stop.received or killed) and not writer.rows[split] and all_zero(block)
+            if block and not unknown:
+                append(writer, split, block)
         if stop.received:
             raise Interrupted(
-                f"Stopped after {buffer.done} of {buffer.progress.total} images, saved in"
-                f" {buffer.writer.partial}.",
+                f"Stopped after {sum(writer.rows.values())} of {progress.total} images, saved in"
+                f" {writer.partial}.",
                 f"Resume with: {command}",
             )
         if killed:
             raise worker_killed(command) from killed
-
-
-class Buffer:
-    """Collects scenes by split and appends about a thousand rows at once."""
-
-    def __init__(self, writer: DataFileWriter, progress: Progress) -> None:
-        self.writer, self.progress = writer, progress
-        self.waiting: dict[str, list[Scenario]] = {split: [] for split in SPLITS}
-        self.done = sum(writer.rows.values())  # with those in the buffer
-
-    def add(self, split: str, scenario: Scenario) -> None:
-        """Take the next scene of a split."""
-        block = self.waiting[split]
-        block.append(scenario)
-        self.done += len(scenario.images)
-        self.progress.update(self.done)
-        if len(block) * len(scenario.images) >= ROWS_PER_FLUSH:
-            self.flush([split])
-
-    def flush(self, splits: Iterable[str] = SPLITS) -> None:
-        """Append everything in the buffer."""
-        for split in splits:
-            block, self.waiting[split] = self.waiting[split], []
-            if block:
-                if not self.writer.rows[split]:
-                    check_masks(split, block)
-                append(self.writer, split, block)
-
-    def drop_unchecked(self) -> None:
-        """Forget the first scenes of a split if they alone would say that its masks are empty.
-
-        After a stop there are fewer of them than that needs; they are made again on resuming.
-        """
-        for split, block in self.waiting.items():
-            if block and not self.writer.rows[split] and all_zero(block):
-                self.done -= sum(len(scenario.images) for scenario in block)
-                block.clear()
 
 
 def all_zero(block: list[Scenario]) -> bool:
@@ -208,18 +186,17 @@ def all_zero(block: list[Scenario]) -> bool:
     return bool(masks) and not any(mask.any() for mask in masks)
 
 
-def check_masks(split: str, block: list[Scenario]) -> None:
-    """SriError when the first masks of a split are all zero: ARI would be meaningless."""
-    if all_zero(block):
+def append(writer: DataFileWriter, split: str, block: list[Scenario]) -> None:
+    """Append scenes, one after the other.
+
+    SriError when the first masks of a split are all zero: ARI would be meaningless.
+    """
+    if not writer.rows[split] and all_zero(block):
         images = sum(len(scenario.images) for scenario in block)
         raise SriError(
             f"the masks of {split} are all zero: no object in its first {counted(images, 'image')}",
             "provide masks with integer labels, or leave the masks out",
         )
-
-
-def append(writer: DataFileWriter, split: str, block: list[Scenario]) -> None:
-    """Append scenes, one after the other."""
     names = np.repeat([scenario.name.encode() for scenario in block], len(block[0].images))
     factors = {
         key: np.concatenate([scenario.factors[key] for scenario in block])

@@ -181,93 +181,50 @@ def test_an_unfinished_file_is_refused(tmp_path: Path) -> None:
 
 
 FEW = "--val-scenes 3 --test-scenes 2"
+# How a file was made and, in the next line, how the hint makes it again: from DIR or FILE.
+MADE = f"""
+shapestacks --scenes 3 {FEW} --views 2 --size 16 --seed 7
+shapestacks --size 16 --scenes 3 {FEW} --views 2 --seed 7
+shapestacks --preset demo --scenes 2 {FEW} --out towers.h5
+shapestacks --preset demo --size 32 --scenes 2 {FEW} --views 4 --out towers.h5
+shapestacks --scenes 2 {FEW} --views 1 --seed 7 --raw DIR
+shapestacks --from DIR --size 64 --scenes 2 {FEW} --views 1
+objects-room --from rooms.hdf5 {FEW}
+objects-room --from mirror --size 64 {FEW}
+clevr6 --from FILE
+clevr6 --from FILE --size 96
+clevr6 --from FILE --test-only
+clevr6 --from FILE --size 96 --test-only
+folder DIR --name mine --crop 12 --size 8 {FEW}
+folder DIR --name mine --size 8 {FEW} --crop 12
+folder DIR --name mine --size 8 --void 9 --group-by '^(.)' --no-masks --test-only
+folder DIR --name mine --size 8 --void 9 --group-by '^(.)' --no-masks --test-only
+""".strip().splitlines()
 
 
-def run(line: str) -> Result:
-    return small_cli.sri(*line.split())
+def prepare(line: str) -> Result:
+    return small_cli.sri("prepare", *shlex.split(line))
 
 
-def rooms() -> None:
+@pytest.mark.parametrize(("made", "again"), [*zip(MADE[::2], MADE[1::2], strict=True)])
+def test_the_hint_for_a_damaged_file_makes_it_again(here: Path, made: str, again: str) -> None:
     write_flat(Path("rooms.hdf5"), 12, 64, 64)
-
-
-def groups() -> None:
     write_groups(Path("FILE"), {"train": [3, 4], "val": [3], "test": [4]})
-
-
-def images() -> None:
-    Path("DIR").mkdir()
-    for number in range(12):
-        Image.new("RGB", (16, 16), (number, 0, 0)).save(f"DIR/{number}.png")
-
-
-@pytest.mark.parametrize(
-    ("sources", "made", "hint"),
-    [
-        (
-            None,
-            f"shapestacks --scenes 3 {FEW} --views 2 --size 16 --seed 7",
-            "prepare shapestacks --size 16 --scenes 3 --val-scenes 3 --test-scenes 2 --views 2"
-            " --seed 7 --force",
-        ),
-        (
-            None,
-            f"shapestacks --preset demo --scenes 2 {FEW} --out towers.h5",
-            "prepare shapestacks --preset demo --size 32 --scenes 2 --val-scenes 3 --test-scenes 2"
-            " --views 4 --out towers.h5 --force",
-        ),
-        (
-            None,
-            f"shapestacks --scenes 2 {FEW} --views 1 --seed 7 --raw DIR",
-            "prepare shapestacks --from DIR --size 64 --scenes 2 --val-scenes 3 --test-scenes 2"
-            " --views 1 --force",
-        ),
-        (
-            rooms,
-            f"objects-room --from rooms.hdf5 {FEW}",
-            "prepare objects-room --from mirror --size 64 --val-scenes 3 --test-scenes 2 --force",
-        ),
-        (groups, "clevr6 --from FILE", "prepare clevr6 --from FILE --size 96 --force"),
-        (
-            groups,
-            "clevr6 --from FILE --test-only",
-            "prepare clevr6 --from FILE --size 96 --test-only --force",
-        ),
-        (
-            images,
-            f"folder DIR --name mine --crop 12 --size 8 {FEW}",
-            "prepare folder DIR --name mine --size 8 --val-scenes 3 --test-scenes 2 --crop 12"
-            " --force",
-        ),
-        (
-            images,
-            "folder DIR --name mine --size 8 --void 9 --group-by ^(.) --no-masks --test-only",
-            "prepare folder DIR --name mine --size 8 --void 9 --group-by '^(.)' --no-masks"
-            " --test-only --force",
-        ),
-    ],
-)
-def test_the_hint_for_a_damaged_file_makes_it_again(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    sources: Callable[[], None] | None,
-    made: str,
-    hint: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    if sources is not None:
-        sources()
-    assert run(f"prepare {made} --workers 1").exit_code == 0
-    path = next(tmp_path.rglob("*.h5"))
+    if made.startswith("folder"):
+        Path("DIR").mkdir()
+        for number in range(12):
+            Image.new("RGB", (16, 16), (number, 0, 0)).save(f"DIR/{number}.png")
+    assert prepare(f"{made} --workers 1").exit_code == 0
+    path = next(here.rglob("*.h5"))
     whole, data = path.read_bytes(), DataFile(path)
     with open(path, "r+b") as file:
         file.seek(data._offsets["test"])
         file.write(b"\xab" * 50)
-    shown = run(f"prepare show {path.relative_to(tmp_path)}")
-    assert shown.exit_code == 2 and shown.stderr.rstrip().endswith(f": sri {hint}")
-    if "--from mirror" not in hint:
-        words = [*shlex.split(hint), "--workers", "1"]
-        assert small_cli.sri(*words).exit_code == 0
+    shown = prepare(f"show {path.relative_to(here)}")
+    assert shown.exit_code == 2
+    assert shown.stderr.rstrip().endswith(f": sri prepare {again} --force")
+    if "--from mirror" not in again:
+        assert prepare(f"{again} --force --workers 1").exit_code == 0
         assert path.read_bytes() == whole
 
 

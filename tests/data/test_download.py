@@ -6,8 +6,6 @@ import hashlib
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,9 +17,9 @@ from sri_cli.data import download as downloading
 from sri_cli.data.download import Remote, download
 from sri_cli.errors import Interrupted, SriError, SriFailure
 from tests.damage import largest_file
+from tests.small_cli import start
 from tests.small_server import Answer, Behaviour, FileServer, answers, hangs, serves, serving
 
-ROOT = Path(__file__).parent.parent.parent
 DATA, OTHER = (random.Random(seed).randbytes(3_000_000) for seed in (0, 1))
 SHA = hashlib.sha256(DATA).hexdigest()
 INSTEAD = "simulate it"
@@ -209,12 +207,7 @@ def test_stopped_downloads_resume(server: FileServer, path: Path, number: int) -
         "except SriError as error: print(error); sys.exit(error.exit_code)\n"
     )
     server.script = [serves(most=1_000_000, keep_open=True)]
-    victim = subprocess.Popen(
-        [sys.executable, "-c", code, server.url, str(path)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    victim = start(server.url, str(path), code=code)
     wait_for(path, 900_000)
     began = time.monotonic()
     victim.send_signal(number)

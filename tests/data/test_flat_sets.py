@@ -28,12 +28,8 @@ from tests import small_cli
 from tests.foreign_records import example, floats, one_string, single_bytes, write
 from tests.small_server import serving
 
+pytestmark = pytest.mark.usefixtures("here")
 FEW = ("--val-scenes", "1", "--test-scenes", "1")
-
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def sri(*words: str) -> Result:

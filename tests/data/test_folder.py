@@ -25,10 +25,7 @@ from sri_cli.errors import Interrupted, SriError
 from tests import small_cli
 from tests.small_data import save_image as save
 
-
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def greys(count: int, masks: bool = False, folder: str = "mine") -> None:
@@ -522,6 +519,15 @@ def test_names_of_any_kind_stay_different() -> None:
     for folder, name in (("Bilder für mich", "Bilder-fur-mich"), ("-x.y-", "x-y")):
         greys(5, folder=folder)
         assert made(folder).name == name
+
+
+def test_names_that_would_be_stored_as_the_same_are_refused() -> None:
+    greys(3)
+    for name in (b"f\xfcr", b"f\xf6r"):  # of Latin-1, which cannot be decoded
+        with open(b"mine/" + name + b".png", "wb") as file:
+            file.write(Path("mine/00.png").read_bytes())
+    result = sri("mine", "--size", "8")
+    assert result.exit_code == 2 and r"f\udcfcr.png" in result.stderr
 
 
 def test_what_is_no_image() -> None:

@@ -227,6 +227,18 @@ def test_efficient_morls_clevr6_is_filtered_cropped_and_resized(
         made(Hdf5Source(CLEVR6, path, Options(96, scenes=5)), tmp_path, "more.h5")
 
 
+def test_few_training_images_of_efficient_morls_have_a_sixth_for_validation_and_test(
+    tmp_path: Path, path: Path
+) -> None:
+    shown = {"train": [2] * 18, "val": [2] * 4, "test": [2]}  # fewer than a sixth are no error
+    write_groups(path, shown, 64, 64, entities=2)
+    for scenes, val in ((18, 3), (6, 2), (None, 4)):
+        data = made(Hdf5Source(ROOMS, path, Options(64, scenes)), tmp_path, f"{scenes}.h5")
+        assert data.counts == {"train": scenes or 18, "val": val, "test": 1}
+        parameters, limit = data.attrs["parameters"], "a sixth of train" if scenes else "all"
+        assert [parameters[split] for split in SPLITS] == [scenes or limit, limit, limit]
+
+
 def test_efficient_morls_rooms(tmp_path: Path, path: Path) -> None:
     shown = {"train": [4, 5, 6, 5], "val": [5], "test": [6, 5]}
     write_groups(path, shown, 64, 64, entities=7, copies=3, layout="automatic")

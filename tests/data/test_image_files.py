@@ -21,10 +21,7 @@ from sri_cli.data.image_files import (
 from sri_cli.data.transforms import Resizing
 from tests.small_data import save_image as save
 
-
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("here")
 
 
 # Decoding: images of 2x2 pixels

@@ -10,8 +10,7 @@ import torch
 
 from sri_cli.config.load import load_recipe
 from sri_cli.data.dataset import DataFile
-from sri_cli.data.suggest import suggest_slots
-from sri_cli.data.summary import describe
+from sri_cli.data.summary import describe, suggest_slots
 from sri_cli.models.base import Scene
 from sri_cli.models.likelihood import ImageLikelihood
 from tests.small_data import write_data, write_small_data

@@ -33,7 +33,6 @@ from sri_cli.errors import Interrupted, SriError
 from tests import small_cli
 from tests.foreign_hdf5 import stopped_at, write_towers
 from tests.foreign_records import (
-    crc32c,
     example,
     field,
     floats,
@@ -60,11 +59,6 @@ def error_of(path: Path) -> SriError:
         list(read_records(path))
     assert caught.value.hint and str(path) in caught.value.message
     return caught.value
-
-
-def test_the_writer_knows_the_checksum() -> None:
-    assert crc32c(b"123456789") == 0xE3069283  # the standard's check value
-    assert crc32c(bytes(32)) == 0x8A9136AA  # RFC 3720, B.4
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, bytes], ids=["gzip", "plain"])

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sri_cli.atomic import list_folder
 from sri_cli.data.dataset import SPLITS
 from sri_cli.data.image_files import Unreadable, decode_labels, image_files, read_upright
 from sri_cli.data.source import Options, Rows, Scenario, Source
@@ -134,7 +133,10 @@ def list_numbered(folder: Path, variant: str) -> list[Path]:
                 raise SriError(f"{images[number]} and {path} have one number", "remove one of them")
             images[number] = path
     if not images:
-        raise SriError(f"no CLEVRTEX_{variant}_NNNNNN.png in {folder}", hint_without(folder))
+        raise SriError(
+            f"no CLEVRTEX_{variant}_NNNNNN.png in {folder}",
+            "unpack its archives (tar -xf FILE -C DIR) and name DIR, or choose another --variant",
+        )
     numbers = range(0 if 0 in images else 1, max(images) + 1)
     if missing := [number for number in numbers if number not in images]:
         raise SriError(f"{folder}: images are missing: {listed(missing)}", AGAIN)
@@ -146,17 +148,6 @@ def listed(numbers: list[int]) -> str:
     text = ", ".join(f"{number:06d}" for number in numbers[:MAX_LISTED])
     more = len(numbers) - MAX_LISTED
     return f"{text} and {more:,} more" if more > 0 else text
-
-
-def hint_without(folder: Path) -> str:
-    """What to do about a folder without images of a variant."""
-    for path in list_folder(folder):
-        if ".tar" in path.name and "clevrtex" in path.name.lower():
-            return f"unpack the archives: tar -xf {path} -C {folder}"
-    for variant in VARIANTS[NAME]:
-        if (folder / f"clevrtex_{variant}").is_dir():
-            return f"the folder has another variant: --variant {variant}"
-    return "name the folder that contains clevrtex_full or another variant"
 
 
 def check_beside(images: list[Path], other: Any) -> None:

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from sri_cli.console import Progress, counted
 from sri_cli.data.dataset import SPLITS, reason_of
-from sri_cli.data.source import Options, Rows
-from sri_cli.data.sources.published import ImageSource, Item, PublishedSet
+from sri_cli.data.source import Options, Rows, Scenario, sixth
+from sri_cli.data.sources.published import ImageSource, scene_of
 from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError
@@ -66,33 +66,24 @@ class Plan(NamedTuple):
 class Hdf5Source(ImageSource):
     """A file of the mirror or of EfficientMORL; `remote`: downloaded from the mirror to `path`."""
 
-    def __init__(
-        self,
-        kind: PublishedSet,
-        path: Path,
-        options: Options,
-        *,
-        remote: bool = False,
-        offline: bool = False,
-    ) -> None:
-        super().__init__(kind, path, options, remote=remote, offline=offline)
-        self.by_group = not (remote or has_images(path))
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.by_group = not (self.remote or has_images(self.path))
         self.groups = (("test",) if self.test_only else SPLITS) if self.by_group else ("/",)
         self.header = Header(
             name=self.name,
             size=self.resizing.size,
             source="original" if self.by_group else "mirror",
-            background_labels=kind.background_labels,
-            parameters={"file": path.name, **self.base, **self._split_parameters()},
+            background_labels=self.kind.background_labels,
+            parameters={"file": self.path.name, **self.base, **self._split_parameters()},
             preprocessing="",  # depends on the file
         )
 
     def _split_parameters(self) -> dict[str, Any]:
         given = self.options.given
         if self.by_group:
-            limits = {
-                split: "all" if given[split] is None else given[split] for split in self.groups
-            }
+            default = "all" if given["train"] is None else "a sixth of train"
+            limits = {split: given[split] or default for split in self.groups}
             rule = "test only" if self.test_only else "groups of the file"
             return {"kept": self.kind.kept, "split": rule, **limits}
         if self.kind.split is not None:
@@ -105,7 +96,7 @@ class Hdf5Source(ImageSource):
     def _crop(self, image: h5py.Dataset) -> Resizing:
         """The published crop, unless the images are cropped already."""
         cropped = image.shape[1:3] == (self.kind.mirror_px, self.kind.mirror_px)
-        return replace(self.resizing, box=None if cropped else self.kind.crop)
+        return replace(self.resizing, box=None) if cropped else self.resizing
 
     def _datasets(self, file: h5py.File, name: str) -> tuple[h5py.Dataset, h5py.Dataset]:
         """Images and masks of a group; SriError if they are missing or of another type or shape."""
@@ -174,15 +165,17 @@ class Hdf5Source(ImageSource):
         return header, plan
 
     def _take_group(self, file: h5py.File, split: str, progress: Progress) -> Plan:
-        """The first images of a group that pass the filter, up to the given number."""
+        """The first images of a group that pass the filter, as many as given; without a number all,
+        or for validation and test at most a sixth of given training images."""
         _, mask = self._datasets(file, split)
-        limit = self.options.given[split]
+        given, scenes = self.options.given[split], self.options.scenes
+        limit = sixth(scenes) if given is None and scenes is not None else given
         kept = (row for row, keep in enumerate(self._kept(mask, progress)) if keep)
         rows = list(itertools.islice(kept, limit))
-        if limit is not None and len(rows) < limit:
+        if given is not None and len(rows) < given:
             option = SPLIT_OPTIONS[split]
             raise SriError(
-                f"{option} {limit}: {self.path} has {len(mask):,} images in {split},"
+                f"{option} {given}: {self.path} has {len(mask):,} images in {split},"
                 f" {len(rows):,} of them kept",
                 f"{option} {len(rows)}, or leave it out for all of them",
             )
@@ -210,12 +203,12 @@ class Hdf5Source(ImageSource):
             yield bool(visible <= self.kind.max_entities)
         progress.advance(before + len(mask))
 
-    def items(self, plan: dict[str, Plan], rows: Rows) -> Iterator[tuple[str, Item]]:
+    def items(self, plan: dict[str, Plan], rows: Rows) -> Iterator[tuple[str, Scenario]]:
         """In the order of the file, group by group."""
         with open_hdf5(self.path) as file:
             for name, part in plan.items():
                 image, mask = self._datasets(file, name)
-                crop = self._crop(image).crop
+                crop = self._crop(image)
                 by_split = [
                     np.flatnonzero(part.splits == i)[rows[s] :] for i, s in enumerate(SPLITS)
                 ]
@@ -224,13 +217,14 @@ class Hdf5Source(ImageSource):
                 columns = [read_rows(known[key], missing, FACTOR_BLOCK_BYTES) for key in known]
                 columns = [read_rows(image, missing), read_rows(mask, missing), *columns]
                 for row, pixels, labels, *values in zip(missing, *columns, strict=True):
-                    item = Item(
+                    scene = scene_of(
                         f"{part.prefix}-{part.names[row]}",
-                        np.ascontiguousarray(crop(pixels)),
-                        np.ascontiguousarray(crop(self._labels(labels))),
+                        pixels,
+                        self._labels(labels),
                         dict(zip(known, map(_as_factor, values), strict=True)),
+                        crop,
                     )
-                    yield SPLITS[part.splits[row]], item
+                    yield SPLITS[part.splits[row]], scene
 
     def _labels(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
         """A mask [H,W,1], [H,W] or [E,H,W,C] (the first entity that is set) as uint8 [H,W]."""

@@ -290,7 +290,8 @@ def _entries(
     named: dict[Key, Path] = {}
     for path in images:
         parts = path.relative_to(folder).with_suffix("").parts
-        key = (*(part for part in parts[:-1] if part.lower() not in KIND_FOLDERS), parts[-1])
+        folders = (part for part in parts[:-1] if part.lower() not in KIND_FOLDERS)
+        key = tuple(map(_printable, (*folders, parts[-1])))  # as it is stored
         if key in named:
             raise SriError(
                 f"{folder} has two images of the same name: {named[key]} and {path}", "rename one"
@@ -298,7 +299,7 @@ def _entries(
         named[key] = path
     return [
         Entry(
-            _printable("/".join(key)),
+            "/".join(key),
             path,
             masks[path][1] if path in masks else None,
             _split_of(key),

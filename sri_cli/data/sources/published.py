@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -202,47 +202,34 @@ for (_variant, _name), _entities in zip(VARIANTS["multi-dsprites"].items(), (6, 
     )
 
 
-@dataclass(frozen=True)
-class Item:
-    """An image on its way to a worker: cropped, not yet resized; labels [H, W]."""
-
-    name: str
-    image: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
-    factors: dict[str, NDArray[Any]] = field(default_factory=dict)
-
-
+@dataclass(eq=False)
 class ImageSource(Source):
-    """A published file of single images: cropped where they are read, resized in the worker."""
+    """A published file of single images, whose items are finished scenes.
+
+    A published test set is a data set of its own, without training images.
+    """
+
+    kind: PublishedSet
+    path: Path
+    options: Options
+    remote: bool = False  # the file is downloaded to `path` first
+    offline: bool = False  # only a file downloaded before is used
 
     items_per_task = 8
     max_workers = 1  # reading is the bottleneck: more workers did not help
 
-    def __init__(
-        self,
-        kind: PublishedSet,
-        path: Path,
-        options: Options,
-        *,
-        remote: bool = False,
-        offline: bool = False,
-    ) -> None:
-        """`remote`: the file is downloaded to `path` first; `offline`: only if it exists.
-
-        A published test set is a data set of its own, without training images.
-        """
-        options.check()
-        found = re.search(r"_test_(\w+)\.", path.name)
+    def __post_init__(self) -> None:
+        self.options.check()
+        found = re.search(r"_test_(\w+)\.", self.path.name)
         if found:
-            options = replace(options, test_only=True)
-            options.check()
-        self.kind, self.path, self.options = kind, path, options
-        self.test_only = options.test_only
-        suffix = f"-{found[1].replace('_', '-')}" if found else "-test" * options.test_only
-        self.name = kind.name + suffix
-        self.base = {"set": kind.name} if suffix else {}  # a parameter
-        self.remote, self.offline = remote, offline
-        self.resizing = Resizing(options.size_px or kind.size_px, kind.filter)
+            self.options = replace(self.options, test_only=True)
+            self.options.check()
+        self.test_only = self.options.test_only
+        suffix = f"-{found[1].replace('_', '-')}" if found else "-test" * self.test_only
+        self.name = self.kind.name + suffix
+        self.base = {"set": self.kind.name} if suffix else {}  # a parameter
+        size_px = self.options.size_px or self.kind.size_px
+        self.resizing = Resizing(size_px, self.kind.filter, self.kind.crop)
 
     def download(self, root: str, file: str, sha256: str | None = None) -> None:
         """Download a remote source from the web folder `root`."""
@@ -250,10 +237,21 @@ class ImageSource(Source):
             remote = Remote(f"{root.rstrip('/')}/{file}", sha256)
             download(remote, self.path, instead=OTHER_SOURCES, offline=self.offline)
 
-    def make(self, item: Item) -> Scenario:
-        return Scenario(
-            name=item.name,
-            images=self.resizing.image(item.image)[None],
-            masks=self.resizing.labels(item.labels)[None],
-            factors={name: np.asarray(values)[None] for name, values in item.factors.items()},
-        )
+    def make(self, item: Scenario) -> Scenario:
+        return item
+
+
+def scene_of(
+    name: str,
+    image: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
+    factors: Mapping[str, Any],
+    resizing: Resizing,
+) -> Scenario:
+    """A scene of one view: an image [H,W,3] and its labels [H,W], cropped and resized."""
+    return Scenario(
+        name,
+        resizing.image(image)[None],
+        resizing.labels(labels)[None],
+        {key: np.asarray(values)[None] for key, values in factors.items()},
+    )

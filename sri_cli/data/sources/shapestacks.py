@@ -387,16 +387,43 @@ def write_raw(towers: Simulation, folder: Path, workers: int) -> None:
     The folder of a scenario exists whole or not at all; the split lists come last. SriError if
     `folder` holds other files.
     """
-    root = folder / "shapestacks"
+    from sri_cli.data.simulate.towers import simulate_tower
+
+    root, recordings = folder / "shapestacks", folder / "shapestacks" / "recordings"
     parameters = {"parameters": dict(towers.header.parameters)}
     record = json.dumps(parameters, sort_keys=True, indent=1) + "\n"
     check_folder(folder, record)
-    ensure_folder(root / "recordings")
+    ensure_folder(recordings)
     lock = lock_file(root / "towers.lock", "writing", "wait for it, or choose another --raw DIR")
     try:
         write_atomic(root / SIMULATED, record.encode())
-        names = scenario_names(towers)
-        write_scenarios(towers, root / "recordings", names, workers)
+        names, existing = scenario_names(towers), {path.name for path in recordings.iterdir()}
+        every = {index: name for split in SPLITS for index, name in names[split].items()}
+        missing = [index for index, name in every.items() if name not in existing]
+        views, total = towers.views, len(every) * towers.views
+        done = total - len(missing) * views
+        if missing:
+            check_space(recordings, len(missing) * views * VIEW_BYTES)
+            simulate = functools.partial(
+                simulate_tower,
+                size_px=IMAGE_PX,
+                views=views,
+                preset="original",
+                seed=towers.header.parameters["seed"],
+                full_view=True,
+            )
+            write = functools.partial(write_scenario, simulate, recordings)
+            with (
+                Progress(total, done, "write towers", "view") as progress,
+                closing(parallel_map(write, ((i, i) for i in missing), workers)) as written,
+            ):
+                resumed = f", resuming after {done:,}" if done else ""
+                progress.note(
+                    f"simulated towers: {counted(total, 'view')} of {IMAGE_PX} px -> {recordings}"
+                    f" ({counted(workers, 'worker')}){resumed}"
+                )
+                for _ in written:
+                    progress.update(progress.done + views)
         for split, file in LIST_FILES.items():
             text = "".join(f"{name}\n" for name in sorted(names[split].values()))
             write_atomic(root / "splits" / "default" / file, text.encode())
@@ -432,46 +459,6 @@ def check_folder(folder: Path, record: str) -> None:
     for pattern in ("shapestacks", "splits", "recordings", "shapestacks-*.tar.gz"):
         for path in folder.glob(pattern):
             raise SriError(f"{folder} holds other files: {path.name}", hint)
-
-
-def write_scenarios(
-    towers: Simulation,
-    recordings: Path,
-    names: Mapping[str, Mapping[int, str]],
-    workers: int,
-) -> None:
-    """Simulate and write every scenario that has no folder yet."""
-    from sri_cli.data.simulate.towers import simulate_tower
-
-    every = {index: name for split in SPLITS for index, name in names[split].items()}
-    existing = {path.name for path in recordings.iterdir()}
-    missing = [index for index, name in every.items() if name not in existing]
-    if not missing:
-        return
-    views, seed = towers.views, towers.header.parameters["seed"]
-    total, done = len(every) * views, (len(every) - len(missing)) * views
-    check_space(recordings, len(missing) * views * VIEW_BYTES)
-    simulate = functools.partial(
-        simulate_tower,
-        size_px=IMAGE_PX,
-        views=views,
-        preset="original",
-        seed=seed,
-        full_view=True,
-    )
-    write = functools.partial(write_scenario, simulate, recordings)
-    with (
-        Progress(total, 0, "write towers", "view") as progress,
-        closing(parallel_map(write, ((i, i) for i in missing), workers)) as written,
-    ):
-        progress.start_at(done)
-        resumed = f", resuming after {done:,}" if done else ""
-        progress.note(
-            f"simulated towers: {counted(total, 'view')} of {IMAGE_PX} px -> {recordings}"
-            f" ({counted(workers, 'worker')}){resumed}"
-        )
-        for _ in written:
-            progress.update(progress.done + views)
 
 
 def write_scenario(simulate: Callable[[int], Scenario], recordings: Path, index: int) -> None:

@@ -25,9 +25,8 @@ from numpy.typing import NDArray
 
 from sri_cli.console import Progress
 from sri_cli.data.dataset import SPLITS
-from sri_cli.data.source import Options, Rows
-from sri_cli.data.sources.published import VARIANTS, ImageSource, Item, PublishedSet
-from sri_cli.data.transforms import Resizing
+from sri_cli.data.source import Rows, Scenario
+from sri_cli.data.sources.published import VARIANTS, ImageSource, scene_of
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError
 
@@ -219,31 +218,22 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
 class RecordSource(ImageSource):
     """A TFRecord file of Multi-Object Datasets, local or in the bucket."""
 
-    def __init__(
-        self,
-        kind: PublishedSet,
-        path: Path,
-        options: Options,
-        *,
-        remote: bool = False,
-        offline: bool = False,
-    ) -> None:
-        super().__init__(kind, path, options, remote=remote, offline=offline)
-        assert kind.split is not None
-        self.split = kind.split.changed_by(self.options)
-        self.crop = Resizing(self.resizing.size, kind.filter, kind.crop)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        assert self.kind.split is not None
+        self.split = self.kind.split.changed_by(self.options)
         self.header = Header(
             name=self.name,
-            size=self.crop.size,
+            size=self.resizing.size,
             source="original",
-            background_labels=kind.background_labels,
+            background_labels=self.kind.background_labels,
             parameters={
-                "file": path.name,
-                "kept": kind.kept,
+                "file": self.path.name,
+                "kept": self.kind.kept,
                 **self.base,
                 **self.split.parameters(),
             },
-            preprocessing=self.crop.describe(),
+            preprocessing=self.resizing.describe(),
         )
 
     def survey(self, workers: int) -> tuple[Header, None]:
@@ -261,7 +251,7 @@ class RecordSource(ImageSource):
         self.split.check(self.path, number, counts)
         return replace(self.header, counts=counts), None
 
-    def items(self, plan: None, rows: Rows) -> Iterator[tuple[str, Item]]:
+    def items(self, plan: None, rows: Rows) -> Iterator[tuple[str, Scenario]]:
         seen = dict.fromkeys(SPLITS, 0)
         for split, (number, features) in self.split.assign(self._records()):
             if split is None:
@@ -269,7 +259,7 @@ class RecordSource(ImageSource):
             seen[split] += 1
             if seen[split] > rows[split]:
                 try:
-                    yield split, self._item(number, features)
+                    yield split, self._scene(number, features)
                 except BadRecord as error:
                     raise error.located(self.path, number) from error
 
@@ -307,23 +297,22 @@ class RecordSource(ImageSource):
                 + (f"; or another --variant: {', '.join(variants)}" if variants else ""),
             )
 
-    def _item(self, number: int, features: Features) -> Item:
-        """Cropped image and labels: the first entity whose mask is set, 0 where none is."""
+    def _scene(self, number: int, features: Features) -> Scenario:
+        """Image and labels: the first entity whose mask is set, 0 where none is."""
         kind, shape = self.kind, (self.kind.height, self.kind.width)
-        image = self.crop.crop(bytes_of(features, "image").reshape(*shape, kind.channels))
+        image = bytes_of(features, "image").reshape(*shape, kind.channels)
         masks = bytes_of(features, "mask")
         if kind.entities_third:
             masks = np.moveaxis(masks.reshape(*shape, -1), -1, 0)
         masks = masks.reshape(-1, *shape)
-        labels = np.zeros(image.shape[:2], np.uint8)
-        for entity in reversed(range(1, len(masks))):
-            labels[self.crop.crop(masks[entity]) > 127] = entity
-        labels[self.crop.crop(masks[0]) > 127] = 0
+        labels = np.zeros(shape, np.uint8)
+        for entity in reversed(range(len(masks))):
+            labels[masks[entity] > 127] = entity
         factors: dict[str, Any] = {name: floats_of(features, name) for name in kind.factors}
         for name, values in factors.items():
             if len(values) % len(masks):
                 raise BadRecord(f"feature {name} has {len(values)} numbers, not of {len(masks)}")
             if len(values) > len(masks):
                 factors[name] = values.reshape(len(masks), -1)
-        image = np.broadcast_to(image, (*image.shape[:2], 3))  # of grey images
-        return Item(f"record-{number}", np.ascontiguousarray(image), labels, factors)
+        image = np.broadcast_to(image, (*shape, 3))  # of grey images
+        return scene_of(f"record-{number}", image, labels, factors, self.resizing)
