@@ -23,8 +23,9 @@ from sri_cli.generation.sample import (
     decode_slots,
     device_of,
     in_chunks,
+    joined,
     quantise,
-    sample_noise,
+    sample_scenes,
 )
 from sri_cli.models.base import SlotVAE
 from sri_cli.rng import indexed_noise
@@ -75,15 +76,13 @@ def draw_sources(
     model: SlotVAE, seed: int, num: int, slots: int, temperature: float
 ) -> list[SourceScene]:
     """The scenes 0 .. num-1 of a seed, as sampling draws them."""
-    noise = sample_noise(model, seed, 0, num, slots)
-    own = {name: value.to(device_of(model)) for name, value in noise.items()}
-    with torch.no_grad():
-        latents = model.drawn_scene(own, temperature, None)
-    latents = None if latents is None else latents.cpu()
-    drawn = _slots(model, noise, temperature)
+    drawn = joined(list(sample_scenes(model, num, slots, temperature, seed)))
     return [
         SourceScene(
-            f"scene {i + 1}", f"scene {i}", drawn[i], None if latents is None else latents[i]
+            f"scene {i + 1}",
+            f"scene {i}",
+            drawn.slots[i].cpu(),
+            None if drawn.latent is None else drawn.latent[i].cpu(),
         )
         for i in range(num)
     ]
@@ -198,18 +197,17 @@ def _slots(
     model: SlotVAE,
     noise: Mapping[str, Tensor],
     temperature: float,
-    scene: Tensor | None = None,
-    given: Tensor | None = None,
+    scene: Tensor | None,
+    given: Tensor,
 ) -> Tensor:
-    """Slots [N,K,D] from the prior, in chunks that fit into memory."""
-    device = device_of(model)
-    num = len(next(iter(noise.values())))
+    """Slots [N,K,D] from the prior, the first of them `given`, in chunks that fit into memory."""
+    device, num = device_of(model), len(given)
 
     def compute(start: int, count: int) -> Tensor:
         rows = slice(start, start + count)
         own = {name: value[rows].to(device) for name, value in noise.items()}
         latent = None if scene is None else scene[rows].to(device)
-        first = None if given is None else given[rows].to(device)
+        first = given[rows].to(device)
         return model.slots(own, temperature, scene=latent, given=first).float().cpu()
 
     return torch.cat(list(in_chunks(compute, num, num, device)))

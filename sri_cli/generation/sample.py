@@ -7,6 +7,7 @@ slots it uses a prefix of the noise of more.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, TypeVar
@@ -39,6 +40,11 @@ class DrawnScene(Scene):
 
     slots: Tensor
     latent: Tensor | None
+
+    @functools.cached_property
+    def image(self) -> Tensor:
+        """The blend [B,3,H,W], which the test for finite values and its user need."""
+        return super().image
 
 
 def decode_drawn(model: SlotVAE, slots: Tensor, latent: Tensor | None) -> DrawnScene:

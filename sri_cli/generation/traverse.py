@@ -154,7 +154,10 @@ def closed_walk(start: Latents, directions: NDArray[np.floating], frames: int) -
     wide = np.zeros((*start.shape[:-1], directions.shape[-1]))
     wide[..., :width] = start
     norm = np.linalg.norm(wide, axis=-1, keepdims=True)
-    ahead, apart, *across = _orthonormal([wide, *np.moveaxis(directions, -2, 0)])
+    vectors = np.concatenate([wide[..., None, :], directions], axis=-2)
+    basis, triangle = np.linalg.qr(vectors.swapaxes(-1, -2))
+    signs = np.sign(np.diagonal(triangle, axis1=-2, axis2=-1))  # or `ahead` may point backwards
+    ahead, apart, *across = np.moveaxis(basis * signs[..., None, :], -1, 0)
     # Both circles begin at 45 degrees from `ahead`, on either side: their mean is the start.
     begins = (ahead + apart) / np.sqrt(2), (ahead - apart) / np.sqrt(2)
     angle = 2 * np.pi * np.arange(frames).reshape(frames, *(1 for _ in start.shape)) / frames
@@ -187,14 +190,3 @@ def great_circle(first: Latents, last: Latents, share: float) -> Latents:
     direction = (along[0] * ends[0] + along[1] * ends[1]) / np.sinc(angle / np.pi)
     norm = (1 - share) * norms[0] + share * norms[1]
     return np.asarray(norm * direction, np.float32)
-
-
-def _orthonormal(vectors: list[NDArray[np.floating]]) -> list[NDArray[np.float64]]:
-    """Gram-Schmidt over vectors [..., D]; the direction of the first stays."""
-    basis: list[NDArray[np.float64]] = []
-    for vector in vectors:
-        rest = np.asarray(vector, float)
-        for other in basis:
-            rest = rest - (rest * other).sum(axis=-1, keepdims=True) * other
-        basis.append(rest / np.linalg.norm(rest, axis=-1, keepdims=True))
-    return basis

@@ -42,7 +42,7 @@ from sri_cli.metrics.segmentation import (
     msc_fg,
 )
 from sri_cli.models.base import Losses
-from sri_cli.models.matching import MATCHINGS, Matching
+from sri_cli.models.matching import MATCHINGS
 from sri_cli.rng import NoiseSpec, indexed_noise
 
 # Key of a measurement -> name.
@@ -274,25 +274,17 @@ def matching_gaps(task: SplitTask) -> dict[tuple[str, str], NDArray[np.float64]]
             late = 0 if empty is None else empty.float()
             return (uniform.to(slots.device) + late).argsort(dim=1)
 
-        terms: dict[str, dict[str, Tensor]] = {}
-        found: dict[str, Tensor] = {}
-
-        def record(name: str, matching: Matching) -> Matching:
-            def recording(*means: Tensor | None) -> Tensor:
-                found[name] = matching(*means)  # type: ignore[arg-type]
-                return found[name]
-
-            return recording
-
-        for name, matching in (*MATCHINGS.items(), ("random", random_order)):
-            losses = model.losses_matched_by(record(name, matching), images, noise)
-            terms[name] = {"kl_slot": losses.terms["kl_slot"], "elbo": negative_elbo(losses)}
-        values = {"finite": torch.stack([one["elbo"] for one in terms.values()]).isfinite().all(0)}
-        for name, own_terms in terms.items():
-            for key, nats in own_terms.items():
-                values[f"{key} {name}"] = nats - terms[own][key]
-            values[f"same {name}"] = (found[name] == found[own]).all(dim=1)
-        return values
+        matchings = {**MATCHINGS, "random": random_order}
+        results = model.losses_matched_by(matchings.values(), images, noise)
+        matched = dict(zip(matchings, results, strict=True))
+        own_order, own_losses = matched[own]
+        values = {}
+        for name, (found, losses) in matched.items():
+            values[f"kl_slot {name}"] = losses.terms["kl_slot"] - own_losses.terms["kl_slot"]
+            values[f"elbo {name}"] = negative_elbo(losses) - negative_elbo(own_losses)
+            values[f"same {name}"] = (found == own_order).all(dim=1)
+        bounds = torch.stack([negative_elbo(losses) for _, losses in results])
+        return values | {"finite": bounds.isfinite().all(dim=0)}
 
     gaps = task.run(compute)
     return {(key.split()[0], key.split()[1]): value for key, value in gaps.items()}

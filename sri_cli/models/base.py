@@ -6,7 +6,7 @@ Every per-image quantity is [B], in nats; averaging over the batch is up to the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -36,13 +36,6 @@ class Scene:
 
     rgb: Tensor
     log_masks: Tensor
-
-    def __post_init__(self) -> None:
-        b, k, c, h, w = self.rgb.shape
-        if c != 3 or self.log_masks.shape != (b, k, 1, h, w):
-            raise ValueError(
-                f"scene of rgb {tuple(self.rgb.shape)} and masks {tuple(self.log_masks.shape)}"
-            )
 
     @property
     def masks(self) -> Tensor:
@@ -95,12 +88,6 @@ class Losses:
     objectives: tuple[Objective, ...]
     terms: dict[str, Tensor]
     bound: tuple[str, ...] = ("nll", "kl")
-
-    def __post_init__(self) -> None:
-        batch = self.objectives[0].error.shape
-        for name, value in self.terms.items():
-            if value.shape != batch or len(batch) != 1:
-                raise ValueError(f"loss term {name} has shape {tuple(value.shape)}, not [B]")
 
 
 @dataclass(frozen=True)
@@ -322,10 +309,13 @@ class SlotVAE(nn.Module):
     def forward(self, images: Tensor, noise: Noise, gaussian_likelihood: bool = False) -> Losses:
         return self.losses(images, noise, gaussian_likelihood)
 
-    def losses_matched_by(self, matching: Matching, images: Tensor, noise: Noise) -> Losses:
-        """`losses` with another matching in place of the model's, where the model `matches`.
+    def losses_matched_by(
+        self, matchings: Iterable[Matching], images: Tensor, noise: Noise
+    ) -> list[tuple[Tensor, Losses]]:
+        """For each matching the order [B,K] and the losses with it, where the model `matches`.
 
-        Without the terms of a segregation stage of its own, which depend on no matching.
+        As `losses` in evaluation, without the terms of a segregation stage of its own, which
+        depend on no matching.
         """
         raise NotImplementedError
 

@@ -17,20 +17,10 @@ from sri_cli.models.kernels import ConvTranspose2d, Elu, GroupNormRelu, broadcas
 from sri_cli.models.layers import EDGES, coordinate_grid, init_small, position_code
 
 UPSAMPLING = 16  # four transposed convolutions of stride 2
-DECODED_AT_ONCE = 512  # slots; half a GB of activations a layer at 64 px
 CHANNELS = 64  # of EMORL's decoders
 OUTPUTS = 4  # red, green, blue, mask logit
 MARGIN_PX = 10  # taken away again by five valid 3x3 convolutions
-
-
-def in_parts(decode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """decode(x) for x [N,...]; without gradients in parts, to bound memory."""
-    if torch.is_grad_enabled():
-        return decode(x)
-    return torch.cat([decode(part) for part in x.split(DECODED_AT_ONCE)])
-
-
-KERNEL = 5
+KERNEL = 5  # of a doubling
 
 
 def doubling(inputs: int, outputs: int) -> ConvTranspose2d:
@@ -69,18 +59,15 @@ class SlotDecoder(nn.Module):
         raise NotImplementedError
 
     def forward(self, slots: Tensor) -> Scene:
-        decoded = in_parts(self._planes, slots.flatten(0, 1))
-        rgb, logits = decoded.unflatten(0, slots.shape[:2]).split([3, 1], dim=2)
+        decoded = self.decode(slots.flatten(0, 1))
+        # One plane per channel: colours and logits go separate ways.
+        planes = decoded.to(torch.float32, memory_format=torch.contiguous_format)
+        rgb, logits = planes.unflatten(0, slots.shape[:2]).split([3, 1], dim=2)
         return Scene(self.colours(rgb), logits.log_softmax(dim=1))
 
     def colours(self, rgb: Tensor) -> Tensor:
         """The first three of the outputs to colours."""
         return rgb.sigmoid()
-
-    def _planes(self, slots: Tensor) -> Tensor:
-        """`decode` in float32, one plane per channel: colours and logits go separate ways."""
-        decoded = self.decode(slots)
-        return decoded.to(torch.float32, memory_format=torch.contiguous_format)
 
 
 class BroadcastDecoder(SlotDecoder):
@@ -120,14 +107,13 @@ class PositionedDecoder(SlotDecoder):
     """EMORL's decoders: the slot at every pixel of a grid, plus a projection of its position."""
 
     code: Tensor
+    convolutions: nn.Sequential
 
-    def __init__(self, grid: int, slot_size: int, layers: list[nn.Module]) -> None:
+    def __init__(self, grid: int, slot_size: int) -> None:
         super().__init__()
         self.grid = grid
         self.position = nn.Linear(EDGES, slot_size)
-        self.convolutions = nn.Sequential(*layers)
         self.register_buffer("code", position_code(grid), persistent=False)
-        init_small(self)
 
     def positions(self) -> Tensor:
         """The projected position code, [1,D,grid,grid]."""
@@ -138,12 +124,14 @@ class IodineDecoder(PositionedDecoder):
     """Five valid 3x3 convolutions over a grid of H+10; images of any size."""
 
     def __init__(self, image_size: int, slot_size: int) -> None:
+        super().__init__(image_size + MARGIN_PX, slot_size)
         widths = [slot_size, CHANNELS, CHANNELS, CHANNELS, CHANNELS, OUTPUTS]
         layers: list[nn.Module] = []
         for inputs, outputs in zip(widths, widths[1:], strict=False):
             # In place, or every activation would be stored twice for the gradient.
             layers += [nn.Conv2d(inputs, outputs, 3), Elu()]
-        super().__init__(image_size + MARGIN_PX, slot_size, layers[:-1])
+        self.convolutions = nn.Sequential(*layers[:-1])
+        init_small(self)
 
     def decode(self, slots: Tensor) -> Tensor:
         # A valid convolution of a constant is a linear map of it, and the positions are the same
@@ -158,18 +146,28 @@ class IodineDecoder(PositionedDecoder):
 
 
 class BigDecoder(PositionedDecoder):
-    """Four doublings of a grid of H/16."""
+    """Four doublings of a grid of H/16, and two layers. Slot-VAE derives its decoder from it."""
 
     taps: Tensor
 
-    def __init__(self, image_size: int, slot_size: int) -> None:
+    def __init__(
+        self,
+        image_size: int,
+        slot_size: int,
+        channels: int = CHANNELS,
+        activation: Callable[..., nn.Module] = nn.ReLU,
+        small: bool = True,
+    ) -> None:
+        """`small`: as in `init_small`; False: PyTorch's own initial weights."""
+        super().__init__(image_size // UPSAMPLING, slot_size)
         layers: list[nn.Module] = []
-        for inputs in (slot_size, CHANNELS, CHANNELS, CHANNELS):
-            layers += [doubling(inputs, CHANNELS), nn.ReLU(inplace=True)]
-        layers += [ConvTranspose2d(CHANNELS, CHANNELS, 5, padding=2), nn.ReLU(inplace=True)]
-        layers += [ConvTranspose2d(CHANNELS, OUTPUTS, 3, padding=1)]
-        super().__init__(image_size // UPSAMPLING, slot_size, layers)
+        for inputs in (slot_size, channels, channels, channels):
+            layers += [doubling(inputs, channels), activation(inplace=True)]
+        layers += [ConvTranspose2d(channels, channels, 5, padding=2), activation(inplace=True)]
+        self.convolutions = nn.Sequential(*layers, ConvTranspose2d(channels, OUTPUTS, 3, padding=1))
         self.register_buffer("taps", doubling_taps(self.grid), persistent=False)
+        if small:
+            init_small(self)
 
     def decode(self, slots: Tensor) -> Tensor:
         first = self.convolutions[0]

@@ -37,7 +37,6 @@ from sri_cli.models.distributions import (
     kl_divergence,
     kl_to_standard,
     sqrt_softplus,
-    standard_like,
 )
 from sri_cli.models.layers import (
     FEATURES,
@@ -67,14 +66,13 @@ class Parameters(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """An image decoded from one posterior: nll and kl [B], `prior` that of the bottom layer."""
+    """An image decoded from one posterior: nll and kl [B]."""
 
     posterior: Gaussian
     slots: Tensor
     scene: Scene
     nll: Tensor
     kl: Tensor
-    prior: Gaussian
 
     def detach(self) -> Pass:
         """The same numbers without their graph."""
@@ -86,21 +84,11 @@ class Inference(NamedTuple):
 
     log_masks: Tensor  # [B,K,1,H,W]
     passes: list[Pass]
-    upper_kl: Tensor  # [B], KL of the layers above the bottom, which the last pass leaves out
+    posterior: Parameters  # of the last pass
+    bottom_kl: Tensor  # [B], the part of the first pass's KL that is of the bottom layer
 
 
 Explain = Callable[[Parameters], Pass]
-Decode = Callable[[Gaussian, Tensor, Tensor, Gaussian], Pass]  # q, noise, kl [B,K], prior
-
-
-class Refined(NamedTuple):
-    """An inference before its last pass, which is explain(posterior)."""
-
-    layers: list[Parameters]  # the posterior of each layer, bottom first
-    log_masks: Tensor
-    passes: list[Pass]
-    posterior: Parameters
-    explain: Explain
 
 
 class DualGru(nn.Module):
@@ -351,23 +339,24 @@ class EmorlSegregation(Segregation):
             tuple((decoded.nll, decoded.kl) for decoded in earlier),
         )
 
-    def infer(self, images: Tensor, noise: Noise, gaussian_likelihood: bool = False) -> Inference:
-        """images [B,3,H,W] in [0,1]. Without gradients, too: it makes its own.
+    def infer(
+        self,
+        images: Tensor,
+        noise: Noise,
+        gaussian_likelihood: bool = False,
+        scored: bool = True,
+    ) -> Inference:
+        """images [B,3,H,W] in [0,1]; `scored`: with the last pass.
 
-        Not in inference mode, whose tensors can have no gradient.
+        The first pass decodes the top layer, with the KL of the whole hierarchy; the others decode
+        a refined posterior q, with that of the bottom layer alone:
+
+            first  KL(q_2 || N(0, I)) + KL(q_1 || p(. | z^2)) + KL(q_0 || p_0),   p_0 = p(. | z^1)
+            later  KL(q || p_0)
+
+        with fresh samples z^l of q_l. Without gradients, too: it makes its own, but not in
+        inference mode, whose tensors can have none.
         """
-        refined = self._refined(images, noise, gaussian_likelihood)
-        passes = [*refined.passes, refined.explain(refined.posterior)]
-        return Inference(refined.log_masks, passes, self._upper_kl(refined.layers, passes))
-
-    def unscored(self, images: Tensor, noise: Noise) -> Segregated:
-        refined = self._refined(images, noise)
-        steps, posterior = self.refine.steps, refined.posterior.gaussian()
-        fresh = noise["refinement"][:, steps - 1] if steps else noise["layers"][:, -1]
-        return Segregated(posterior, posterior.sample(fresh), refined.log_masks)
-
-    def _refined(self, images: Tensor, noise: Noise, gaussian_likelihood: bool = False) -> Refined:
-        """All but the last pass."""
         in_graph = torch.is_grad_enabled() and not torch.compiler.is_compiling()
         decoder: Callable[[Tensor], Scene] = self.decoder
         if not torch.is_grad_enabled():
@@ -379,33 +368,51 @@ class EmorlSegregation(Segregation):
             scene = decoder(slots)
             return self.likelihood.nll(images, scene, gaussian_likelihood), scene
 
-        def decode(q: Gaussian, fresh: Tensor, kl: Tensor, prior: Gaussian) -> Pass:
+        def decode(q: Gaussian, fresh: Tensor, kl: Tensor) -> Pass:
             slots = q.sample(fresh)
             if in_graph:
                 nll, scene = differentiated(explain_slots, slots, self.decoder)
             else:
                 nll, scene = explain_slots(slots)
-            return Pass(q, slots, scene, nll, kl.sum(dim=1), prior)
+            return Pass(q, slots, scene, nll, kl.sum(dim=1))
 
-        layers, log_masks = self.hierarchy(images, noise)
-        posterior = layers[-1]
-        explain: Explain = partial(self.first_pass, decode, noise, layers[:-1])
+        (bottom, middle, posterior), log_masks = self.hierarchy(images, noise)
+        above_middle, above_bottom = noise["kl_layers"].unbind(dim=1)
+        q_middle = middle.gaussian()
+        with full_precision(posterior.mean):
+            bottom_prior = self.prior(q_middle.sample(above_bottom))
+            bottom_kl = kl_divergence(bottom.gaussian(), bottom_prior)
+
+        def explain_top(top: Parameters) -> Pass:
+            q = top.gaussian()
+            with full_precision(q.mean):
+                kl = kl_to_standard(q)
+                kl = kl + kl_divergence(q_middle, self.prior(q.sample(above_middle)))
+            return decode(q, noise["layers"][:, -1], kl + bottom_kl)
+
+        def explain_refined(fresh: Tensor, refined: Parameters) -> Pass:
+            q = refined.gaussian()
+            with full_precision(q.mean):
+                kl = kl_divergence(q, bottom_prior)
+            return decode(q, fresh, kl)
+
+        explain: Explain = explain_top
         state = torch.zeros_like(posterior.mean, dtype=torch.float32).flatten(0, 1)
         passes: list[Pass] = []
         for fresh in noise["refinement"].unbind(dim=1)[: self.refine.steps]:
             decoded, slope = self.refine.differentiate(explain, posterior)
             passes.append(decoded)
             posterior, state = self.refine(posterior, slope, state)
-            explain = partial(self.later_pass, decode, fresh, passes[0].prior)
-        return Refined(layers, log_masks, passes, posterior, explain)
+            explain = partial(explain_refined, fresh)
+        if scored:
+            passes.append(explain(posterior))
+        return Inference(log_masks, passes, posterior, bottom_kl.sum(dim=1))
 
-    def _upper_kl(self, layers: list[Parameters], passes: list[Pass]) -> Tensor:
-        """[B]; 0 after a single pass, whose KL is that of all layers."""
-        if len(passes) == 1:
-            return torch.zeros_like(passes[0].kl)
-        with full_precision(passes[0].kl):
-            bottom = kl_divergence(layers[0].gaussian(), passes[0].prior).sum(dim=1)
-        return (passes[0].kl - bottom).detach()
+    def unscored(self, images: Tensor, noise: Noise) -> Segregated:
+        inferred = self.infer(images, noise, scored=False)
+        steps, posterior = self.refine.steps, inferred.posterior.gaussian()
+        fresh = noise["refinement"][:, steps - 1] if steps else noise["layers"][:, -1]
+        return Segregated(posterior, posterior.sample(fresh), inferred.log_masks)
 
     def hierarchy(self, images: Tensor, noise: Noise) -> tuple[list[Parameters], Tensor]:
         """The posterior of every layer, bottom first, and the last attention as log-masks."""
@@ -421,33 +428,6 @@ class EmorlSegregation(Segregation):
                 slots = state.gaussian().sample(fresh)
                 layers.append(state)
         return layers, log_attention.unflatten(2, (1, *images.shape[-2:]))
-
-    def first_pass(
-        self, decode: Decode, noise: Noise, lower: list[Parameters], top: Parameters
-    ) -> Pass:
-        """Decode the top layer, with the KL of the whole hierarchy:
-
-        kl = KL(q_L-1 || N(0, I)) + sum_l<L-1 KL(q_l || p(. | z^l+1)), with fresh samples
-        z^l+1 of q_l+1.
-        """
-        q = top.gaussian()
-        with full_precision(q.mean):
-            kl, prior = kl_to_standard(q), standard_like(q.mean)
-            above = q
-            for layer, fresh in zip(reversed(lower), noise["kl_layers"].unbind(dim=1), strict=True):
-                prior = self.prior(above.sample(fresh))
-                above = layer.gaussian()
-                kl = kl + kl_divergence(above, prior)
-        return decode(q, noise["layers"][:, -1], kl, prior)
-
-    def later_pass(
-        self, decode: Decode, fresh: Tensor, prior: Gaussian, refined: Parameters
-    ) -> Pass:
-        """Decode a refined posterior; kl = KL(q || p_0), p_0 the bottom prior of the first pass."""
-        q = refined.gaussian()
-        with full_precision(q.mean):
-            kl = kl_divergence(q, prior)
-        return decode(q, fresh, kl, prior)
 
     def draw(self, noise: Tensor, temperature: float = 1.0) -> Tensor:
         """Slots [B,K,D] from the top prior down to the bottom one; noise [B,K,L,D]."""
@@ -492,12 +472,13 @@ class Emorl(SlotVAE):
         inferred = self.segregate.infer(images, noise, gaussian_likelihood)
         first, last = inferred.passes[0], inferred.passes[-1]
         earlier = tuple((decoded.nll, decoded.kl) for decoded in inferred.passes[:-1])
+        upper = first.kl - inferred.bottom_kl if earlier else torch.zeros_like(first.kl)
         return Losses(
             objectives=(Objective("emorl", last.nll, last.kl, earlier),),
             terms={
                 "nll": last.nll,
                 "kl": last.kl,
-                "kl_upper": inferred.upper_kl,
+                "kl_upper": upper.detach(),
                 "nll_first": first.nll,
                 "kl_first": first.kl,
             },

@@ -26,7 +26,6 @@ from sri_cli.models.base import (
     SlotVAE,
     given_first,
 )
-from sri_cli.models.decoders import in_parts
 from sri_cli.models.distributions import (
     Gaussian,
     kl_to_standard,
@@ -178,15 +177,9 @@ class MaskAttention(nn.Module):
         """
         k = latents.shape[1]
         used = latents if self.training else latents[:, : max(1, k - 1)]
-        flat = used.flatten(0, 1)
-        logits = self._logits(flat) if self.training else in_parts(self._logits, flat)
-        logits = logits.unflatten(0, used.shape[:2])
+        pixels = used.flatten(0, 1)[..., None, None].contiguous(memory_format=torch.channels_last)
+        logits = self.logits(self.decoder(pixels)).float().unflatten(0, used.shape[:2])
         return stick_breaking(torch.cat([logits, logits[:, : k - used.shape[1]]], dim=1))
-
-    def _logits(self, latents: Tensor) -> Tensor:
-        """[N,D] -> [N,1,H,W] in float32."""
-        pixels = latents[..., None, None].contiguous(memory_format=torch.channels_last)
-        return self.logits(self.decoder(pixels)).float()
 
 
 class BroadcastConvolutions(nn.Module):
@@ -253,7 +246,7 @@ class ComponentVAE(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [B,K,C] to colours [B,K,3,H,W] in [0,1]; any K."""
-        return in_parts(self.decoder, latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
+        return self.decoder(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
 
 
 class ComponentPrior(nn.Sequential):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sri_cli.errors import SriError, did_you_mean
 from sri_cli.models.base import Noise, Segregated, Segregation
-from sri_cli.models.layers import FEATURES, coordinate_grid, pixel_mlp
+from sri_cli.models.layers import FEATURES, coordinate_grid, full_precision, pixel_mlp
 from sri_cli.models.slot_attention import SlotAttention
 from sri_cli.rng import NoiseSpec
 
@@ -239,7 +239,8 @@ class FrozenSegregation(Segregation):
         self, images: Tensor, noise: Noise, gaussian_likelihood: bool = False
     ) -> Segregated:
         features = self.encoder(images).flatten(2).transpose(1, 2)
-        features = self.head(self.project(features) + self.position(self.grid))
+        with full_precision(images):
+            features = self.head(self.project(features) + self.position(self.grid))
         posterior, log_attention = self.attention(features, noise["initial"])
         grid = log_attention.unflatten(2, (self.rows, self.columns))
         side = (self.image_size, self.image_size)

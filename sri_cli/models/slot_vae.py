@@ -13,6 +13,7 @@ E = 2 C scene channels on n x n cells, n = H/32, N = H*W pixels.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -29,16 +30,8 @@ from sri_cli.models.base import (
     SlotVAE,
     given_first,
 )
-from sri_cli.models.decoders import (
-    OUTPUTS,
-    UPSAMPLING,
-    SlotDecoder,
-    double_broadcast,
-    doubling,
-    doubling_taps,
-)
+from sri_cli.models.decoders import BigDecoder, doubling
 from sri_cli.models.distributions import Gaussian, kl_divergence, kl_to_standard
-from sri_cli.models.kernels import ConvTranspose2d
 from sri_cli.models.layers import full_precision, position_code
 from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.models.slot_attention import SlotCompetition
@@ -244,32 +237,16 @@ class FixedSlotAttention(SlotCompetition):
             return softplus_gaussian(self.mean(slots), self.spread(slots), 1e-8), log_attention
 
 
-class PositionDecoder(SlotDecoder):
-    """The slot on a grid of H/16 with its position code, four doublings, two layers.
+class PositionDecoder(BigDecoder):
+    """EMORL's big decoder with leaky ReLUs.
 
     Colours are not squashed: they may leave [0,1], and are clamped where images are written.
     """
 
-    code: Tensor
-    taps: Tensor
-
     def __init__(self, image_size: int, slot_size: int, channels: int) -> None:
-        super().__init__()
-        self.grid = image_size // UPSAMPLING
-        self.position = nn.Linear(4, slot_size)
-        self.convolutions = leaky(
-            *(doubling(*width) for width in pairwise((slot_size, *[channels] * 4))),
-            ConvTranspose2d(channels, channels, 5, padding=2),
-        ).append(ConvTranspose2d(channels, OUTPUTS, 3, padding=1))
-        self.register_buffer("code", position_code(self.grid)[:, POSITION], persistent=False)
-        self.register_buffer("taps", doubling_taps(self.grid), persistent=False)
-
-    def decode(self, slots: Tensor) -> Tensor:
-        first = self.convolutions[0]
-        assert isinstance(first, ConvTranspose2d)
-        positions = self.position(self.code).T.unflatten(1, (self.grid, self.grid))[None]
-        x = double_broadcast(slots, first.weight, self.taps, first(positions))
-        return self.convolutions[1:](x)
+        leaky_relu = partial(nn.LeakyReLU, SLOPE)
+        super().__init__(image_size, slot_size, channels, leaky_relu, small=False)
+        self.code = self.code[:, POSITION]
 
     def colours(self, rgb: Tensor) -> Tensor:
         return rgb

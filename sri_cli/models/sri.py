@@ -6,6 +6,7 @@ Axis legend: B batch, K slots, D slot size, S scene size, H W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -125,14 +126,7 @@ class SRI(SlotVAE):
         shape = (self.num_slots, self.num_slots)
         return {"order": NoiseSpec(shape, "uniform")} if self.relaxes else {}
 
-    def infer(
-        self,
-        images: Tensor,
-        noise: Noise,
-        gaussian_likelihood: bool = False,
-        matching: Matching | None = None,
-        scored: bool = True,
-    ) -> Inference:
+    def infer(self, images: Tensor, noise: Noise, gaussian_likelihood: bool = False) -> Inference:
         """q(s, z | x) with one sample of each latent; images [B,3,H,W] in [0,1].
 
         Segregate: q(z_k | x) independently, with means m_k, in a random order.
@@ -140,13 +134,12 @@ class SRI(SlotVAE):
         Imagine:   a rollout of the prior from s; the segregation means matched to the rollout's
                    prior means; q(z_k | m_o(<k), s) = N(m_o(k), sigma_k^2) in that order o.
                    In training on a relaxed order, P m takes the place of m_o.
-
-        `scored`: with the scene and the loss of a segregation stage that has one.
         """
-        if scored:
-            segregated = self.segregate(images, noise, gaussian_likelihood)
-        else:
-            segregated = self.segregate.unscored(images, noise)
+        segregated = self.segregate(images, noise, gaussian_likelihood)
+        return self._imagined(segregated, noise, self.match)
+
+    def _imagined(self, segregated: Segregated, noise: Noise, match: Matching) -> Inference:
+        """Relate and imagine."""
         posterior, drawn, empty = segregated.posterior, segregated.slots, segregated.empty
         if not self.end_to_end:
             posterior, drawn = posterior.detach(), drawn.detach()
@@ -162,7 +155,7 @@ class SRI(SlotVAE):
             with full_precision(means):
                 means = torch.bmm(relaxed_order(*pairs), means)
         elif self.matches:
-            order = (matching or self.match)(rollout_prior.mean, means, empty)
+            order = match(rollout_prior.mean, means, empty)
             means = reorder(means, order)
         if self.posterior is not None:
             posterior = self.posterior(means, scene)
@@ -193,8 +186,16 @@ class SRI(SlotVAE):
         inferred = self.infer(images, noise, gaussian_likelihood)
         return self._losses(images, inferred, gaussian_likelihood)
 
-    def losses_matched_by(self, matching: Matching, images: Tensor, noise: Noise) -> Losses:
-        return self._losses(images, self.infer(images, noise, matching=matching, scored=False))
+    def losses_matched_by(
+        self, matchings: Iterable[Matching], images: Tensor, noise: Noise
+    ) -> list[tuple[Tensor, Losses]]:
+        segregated = self.segregate.unscored(images, noise)
+        results = []
+        for match in matchings:
+            inferred = self._imagined(segregated, noise, match)
+            assert inferred.order is not None
+            results.append((inferred.order, self._losses(images, inferred)))
+        return results
 
     def _losses(
         self, images: Tensor, inferred: Inference, gaussian_likelihood: bool = False
@@ -226,7 +227,7 @@ class SRI(SlotVAE):
         return kls
 
     def reconstruct(self, images: Tensor, noise: Noise) -> Reconstruction:
-        inferred = self.infer(images, noise, scored=False)
+        inferred = self._imagined(self.segregate.unscored(images, noise), noise, self.match)
         return Reconstruction(
             scene=self.decoder(inferred.slots).without(inferred.empty),
             attention=reorder(inferred.segregated.log_masks, inferred.order).exp(),

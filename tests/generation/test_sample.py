@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,8 +33,8 @@ from sri_cli.models.build import build_model
 from sri_cli.plotting.samples import write_samples
 from sri_cli.rng import NoiseSpec, indexed_noise
 from sri_cli.run import Workspace
-from tests import small_cli
 from tests.damage import largest_file
+from tests.small_cli import finish, sri, start, wait_until
 
 CPU = torch.device("cpu")
 
@@ -74,12 +76,6 @@ def test_noise_streams_are_independent() -> None:
     assert correlation.abs().max() < 0.2
     assert noise["u"].min() >= 0 and noise["u"].max() < 1
     assert not torch.equal(indexed_noise(specs, 0, [0], "other")["a"], noise["a"][:1])
-
-
-def test_slots_decoded_in_parts_are_the_same(model, monkeypatch) -> None:
-    whole = images(model, num=2, slots=7, precision="fp32")
-    monkeypatch.setattr("sri_cli.models.decoders.DECODED_AT_ONCE", 3)
-    np.testing.assert_allclose(images(model, num=2, slots=7, precision="fp32"), whole, atol=1e-5)
 
 
 def test_chunks_shrink_until_they_fit() -> None:
@@ -267,6 +263,39 @@ def test_full_disk_leaves_nothing(trained: TrainedRun, tmp_path: Path, file_form
     assert list((tmp_path / "s").iterdir()) == []
 
 
+# The command --------------------------------------------------------------------------------
+
+
+def test_sample_names_its_folder_and_the_data(workspace: Workspace, here: Path) -> None:
+    result = sri("sample", "--slots", "5", "--temp", "0.7", "--num", "3", "--masks")
+    assert result.exit_code == 0, result.output
+    assert "simulated" in result.stdout
+    folder = Path(result.stdout.splitlines()[0].split(": ")[1])
+    assert len(list((folder / "masks").iterdir())) == 3 * 5
+
+
+def test_sample_into_the_empty_current_folder(
+    workspace: Workspace, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "here").mkdir()
+    monkeypatch.chdir(here / "here")
+    roots = ["--runs-root", "../runs", "--data-root", "../data"]
+    result = sri(*roots, "sample", "--num", "2", "--out", ".")
+    assert result.exit_code == 0, result.output
+    assert sorted(os.listdir()) == ["grid.png", "images", "sample.json"]
+    assert sorted(os.listdir(here)) == ["data", "here", "runs"]
+
+
+def test_sigterm_while_sampling_leaves_nothing(workspace: Workspace, here: Path) -> None:
+    before = sorted(here.rglob("*"))
+    sampling = start("sample", "--num", "200000", "--out", "big")
+    wait_until(lambda: list(here.glob(".big.*.tmp/images/*")), sampling)
+    sampling.send_signal(signal.SIGTERM)
+    printed = finish(sampling, 130)[1]
+    assert "Error: " not in printed, printed
+    assert sorted(here.rglob("*")) == before
+
+
 # Scenes that are not finite -----------------------------------------------------------------
 
 
@@ -279,7 +308,7 @@ def test_scenes_that_are_not_finite_are_counted_and_refused(model) -> None:
     scenes[0].rgb[1, 2, 0, 5, 5] = torch.inf
     scenes[2].log_masks[0, 0] = torch.nan
     with pytest.raises(SriFailure, match="2 of 7"):
-        draw(scenes)
+        draw(map(replace, scenes))  # without the images that were blended before
 
 
 @pytest.mark.parametrize(
@@ -299,18 +328,17 @@ def test_scenes_that_are_not_finite_are_counted_and_refused(model) -> None:
     ],
 )
 def test_verbs_write_and_record_nothing_of_them(
-    words: str, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: str, workspace: Workspace, here: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     saved = newest_good(workspace.runs_root / "tiny")
     weights = {name: value * 1e30 for name, value in saved.weights().items()}
     shutil.rmtree(saved.path)
     checkpoints.save(workspace.runs_root / "tiny", 10, weights, saved.recipe, {}, saved.extra)
-    before = files_below(tmp_path)
-    result = small_cli.sri(*words.split(), "--run", "tiny")
+    before = files_below(here)
+    result = sri(*words.split(), "--run", "tiny")
     assert result.exit_code == 1, result.output
     assert "not finite" in result.stderr and result.stdout == ""
-    assert files_below(tmp_path) == before
+    assert files_below(here) == before
 
 
 def files_below(folder: Path) -> list[Path]:

@@ -66,12 +66,6 @@ def test_a_run_remembers_its_data_file(
 # The shipped model
 
 
-@pytest.fixture
-def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    monkeypatch.chdir(tmp_path)
-    return Workspace(Path("data"), Path("runs"))
-
-
 def test_the_first_command_of_all_samples_towers(empty: Workspace) -> None:
     result = sri("sample", "--run", "pretrained", "--num", "4", "--slots", "7", "--temp", "0.7")
     assert result.exit_code == 0, result.output
@@ -135,11 +129,9 @@ def test_its_data_are_found_by_their_own_name(empty: Workspace) -> None:
 
 
 def test_data_of_another_name_are_made_in_the_data_folder(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, empty: Workspace
 ) -> None:
     """However the file was found, the command works on any machine."""
     other = shutil.copy(usual := workspace.data_path("demo-towers", 32), usual.with_name("more.h5"))
-    monkeypatch.chdir(usual.parent.parent)
-    here = Workspace(Path(usual.parent.name), Path("runs"))
-    words = prepare_words(here, DataFile(Path(other).resolve()))
+    words = prepare_words(empty, DataFile(Path(other).resolve()))
     assert words is not None and words.endswith(f" --out {usual.parent.name}/more.h5")

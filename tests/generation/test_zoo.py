@@ -13,8 +13,7 @@ from sri_cli.config.load import data_sets
 from sri_cli.config.registry import recipe_names
 from tests import small_cli
 from tests.small_data import save_image
-from tests.small_models import small_encoder
-from tests.small_recipes import one_of_each_system
+from tests.small_models import one_of_each_system, small_encoder
 
 PRODUCT = [(name, data) for name in recipe_names() for data in data_sets(name)]
 SMALL = ("size=tiny", "model.slots=3", "train.batch=2", "train.log_every=2", "train.precision=fp32")

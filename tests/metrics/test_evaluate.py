@@ -21,7 +21,7 @@ from sri_cli.data.prepare import prepare
 from sri_cli.data.sources.folder import FolderOptions, FolderSource
 from sri_cli.data.writer import DataFileWriter
 from sri_cli.errors import SriError
-from sri_cli.generation.trained_run import TrainedRun, load_run
+from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.metrics.evaluate import (
     evaluate_all,
     evaluate_run,
@@ -112,7 +112,7 @@ def test_recorded_measurements_are_of_the_newest_checkpoint(
     assert show_recorded(workspace, ["tiny"]) == recorded(trained) == measured
     shown = sri_eval(workspace, "--run", "tiny", "--recorded", "--table", "markdown")
     assert "| sri-mog, tiny 32 px, 10 steps |" in shown.stdout
-    checkpoint = load_run(workspace.runs_root / "tiny")
+    checkpoint = open_run(workspace, "tiny", device="cpu")
     state = {k: v + 1 for k, v in checkpoint.model.state_dict().items()}
     recipe = checkpoint.recipe.model_dump(mode="json")
     checkpoints.save(workspace.runs_root / "tiny", 20, state, recipe, {})
@@ -291,6 +291,18 @@ def test_split_and_seed_reach_the_measurement(workspace: Workspace) -> None:
     )
     assert len({m["value"] for m in (usual, seed, split)}) == 3
     assert (seed["seed"], split["data"]["split"]) == (1, "val")
+
+
+def test_several_runs_are_one_table(workspace: Workspace) -> None:
+    words = ("--run", "tiny", "--run", "other")
+    result = sri_eval(workspace, *words, "--num", "4")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[0].split() == ["tiny,", "step", "10", "other,", "step", "10"]
+    result = sri_eval(workspace, *words, "--recorded", "--table", "markdown")
+    assert result.exit_code == 0, result.output
+    rows = [line for line in result.stdout.splitlines() if line.startswith("|")]
+    names = [row.split("|")[1].split(", ")[-1].strip() for row in rows[2:]]
+    assert sorted(names) == ["other", "tiny"]
 
 
 # Generated images ---------------------------------------------------------------------------
@@ -473,13 +485,20 @@ def test_errors_come_before_the_first_measurement(workspace: Workspace, tmp_path
         (["--recorded", "--seed", "0"], "--seed"),
         (["--split", "tset"], "tset"),
         (["--run", "nowhere"], "nowhere"),
+        (["--run", "tiny", "--run", "tinny"], "tinny"),
+        (["--data", "missing.h5"], "missing.h5"),
+        (["--metrics", "fid", "--offline"], "--offline"),
+        (["--metrics", "fid", "--inception-weights", "data/demo-towers-32.h5"], "towers-32.h5"),
         (["--images", "nowhere"], "nowhere"),
+        (["--images", "data", "--data", "demo-towers"], "no `images`"),
+        (["--images", "data", "--recorded"], "--images"),
     ],
 )
-def test_wrong_options(workspace: Workspace, words: list[str], named: str) -> None:
+def test_wrong_options(workspace: Workspace, here: Path, words: list[str], named: str) -> None:
+    before = sorted(here.rglob("*"))
     result = sri_eval(workspace, *words)
     assert result.exit_code == 2 and named in result.stderr and result.stdout == ""
-    assert not read_records(workspace.runs_root / "tiny")
+    assert len(result.stderr.splitlines()) == 2 and sorted(here.rglob("*")) == before
 
 
 def test_metric_names() -> None:

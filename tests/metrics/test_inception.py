@@ -15,7 +15,7 @@ from PIL import Image
 from pytorch_fid import inception as port
 from pytorch_fid.fid_score import get_activations
 
-from sri_cli.errors import SriError, SriFailure
+from sri_cli.errors import SriError
 from sri_cli.metrics import inception
 from sri_cli.metrics.fid import PAPERS, RANDOM
 from sri_cli.metrics.inception import (
@@ -180,16 +180,6 @@ def test_downloaded_once_verified_and_used(
         assert len(server.sent) == 1
     assert found.name == PAPERS and found.digest == hashlib.sha256(data).hexdigest()
     np.testing.assert_allclose(found(images[:2]), features[:2], atol=1e-4)
-
-
-def test_another_file_from_the_host_leaves_nothing(
-    monkeypatch: pytest.MonkeyPatch, no_weights: Path
-) -> None:
-    with serving(b"not these") as server:
-        expect(monkeypatch, b"the right ones", server.url)
-        with pytest.raises(SriFailure, match="SHA-256"):
-            find_weights()
-    assert not no_weights.exists()
 
 
 class Trap:
