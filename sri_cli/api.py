@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sri_cli import console
-from sri_cli.config.schema import Recipe
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.summary import find_files
 from sri_cli.data.torch_dataset import ImageDataset as ImageDataset
@@ -37,7 +36,6 @@ from sri_cli.metrics.evaluate import METRICS, check_metrics, evaluate_run
 from sri_cli.metrics.image_metrics import ImageMetrics
 from sri_cli.metrics.images import CACHE
 from sri_cli.metrics.records import Measurement
-from sri_cli.models.base import SlotVAE
 from sri_cli.plotting.previews import draw_preview
 from sri_cli.run import Workspace, checkpoints_in, run_argument
 from sri_cli.scenes import Latents, Scenes
@@ -61,50 +59,24 @@ class Model:
 
     Attributes:
         run: The opened run: its folder, recipe, step, data.
+        module: The torch module, in evaluation mode.
+        recipe: What it was trained with.
+        step: The training step of the checkpoint.
+        num_slots: K in training, and of an image.
+        image_size: H = W, pixels.
+        has_scene: Whether it has a scene variable; without one `latent` is None everywhere.
+        learns_order: Whether a slot's position means the same in every scene.
     """
 
     def __init__(self, run: TrainedRun) -> None:
-        self.run = run
-
-    @property
-    def module(self) -> SlotVAE:
-        """The torch module, in evaluation mode."""
-        return self.run.model
-
-    @property
-    def recipe(self) -> Recipe:
-        """What it was trained with."""
-        return self.run.recipe
-
-    @property
-    def step(self) -> int:
-        """The training step of the checkpoint."""
-        return self.run.step
+        self.run, self.module, self.recipe, self.step = run, run.model, run.recipe, run.step
+        self.num_slots, self.image_size = self.module.num_slots, self.module.image_size
+        self.has_scene, self.learns_order = self.module.has_scene, self.module.learns_order
 
     @property
     def device(self) -> torch.device:
         """Where it computes."""
         return self.run.device
-
-    @property
-    def num_slots(self) -> int:
-        """K in training, and of an image."""
-        return self.module.num_slots
-
-    @property
-    def image_size(self) -> int:
-        """H = W, pixels."""
-        return self.module.image_size
-
-    @property
-    def has_scene(self) -> bool:
-        """Whether it has a scene variable; without one `latent` is None everywhere."""
-        return self.module.has_scene
-
-    @property
-    def learns_order(self) -> bool:
-        """Whether a slot's position means the same in every scene."""
-        return self.module.learns_order
 
     def __repr__(self) -> str:
         return f"Model({self.run.title}; {self.recipe.name}, {self.num_slots} slots, {self.device})"

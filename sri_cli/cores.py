@@ -1,4 +1,4 @@
-"""CPU cores: how many this process may use, how many are free, and threads to match.
+"""CPU cores: how many this process may use, how many are free, and threads to match; free memory.
 
 A training step has hundreds of parallel regions, and each ends with its slowest thread. With more
 threads than free cores every region waits for a thread that is not scheduled: two trainings on two
@@ -207,6 +207,16 @@ def _affinity() -> set[int]:
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
     return set(range(os.cpu_count() or 1))
+
+
+def free_memory() -> int:
+    """Bytes of memory that this process may use: what is free, and no more than its limit."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            fields = dict(line.split(":", 1) for line in file)
+        return min([int(fields["MemAvailable"].split()[0]) * 1024, *memory_limits()])
+    except (OSError, KeyError, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def memory_limits() -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import sys
 import time
 from dataclasses import dataclass
@@ -12,13 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from sri_cli.config.load import load_recipe
-from sri_cli.console import duration, format_table
+from sri_cli.console import format_table
 from sri_cli.cores import Threads
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.prepare import OtherSettings, prepare
 from sri_cli.data.source import Options
 from sri_cli.data.sources.choose import simulated
-from sri_cli.device import cpu_model
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.metrics.evaluate import MAX_ORDER_SCENES, evaluate_run
@@ -118,19 +116,11 @@ def run_demo(
         workspace,
         make_subjects([run]),
         out / NAME,
-        title="From nothing to new scenes",
-        lead=f"sri demo simulated towers of blocks, trained {RECIPE} on them and sampled new"
-        " scenes.",
-        facts=[
-            ("time of this run of the demo", duration(time.monotonic() - began)),
-            ("processor", cpu_model()),
-        ],
         comparison={
             "title": "Beside real images and the shipped model",
             "text": COMPARISON,
             "tables": [{"header": rows[0], "rows": rows[1:]}],
         },
-        commands=commands(out, steps, scenes),
     )
     return Demo(run, samples, rows, report, time.monotonic() - began)
 
@@ -197,17 +187,3 @@ def comparison_text(rows: list[list[str]]) -> str:
 def announce(part: int, text: str) -> None:
     """Print the heading of a part to stderr."""
     print(f"[{part}/{PARTS}] {text}", file=sys.stderr, flush=True)
-
-
-def commands(out: Path, steps: int, scenes: int | None) -> list[str]:
-    """The demo as single commands."""
-    sri = shlex.join(["sri", "--data-root", str(out / "data"), "--runs-root", str(out / "runs")])
-    return [
-        f"{sri} prepare shapestacks --preset demo" + f" --scenes {scenes}" * (scenes is not None),
-        f"{sri} train {RECIPE} --data demo-towers --run {RUN} --steps {steps} {SIZE}",
-        f"{sri} sample --num {SAMPLES} --temp {TEMPERATURE:g}",
-        f"{sri} order --num {ORDER_SCENES}",
-        f"{sri} figure reconstructions",
-        f"{sri} eval --metrics {','.join([*METRICS, *COMPARED.values()])}",
-        f"{sri} report",
-    ]

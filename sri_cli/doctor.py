@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import platform
 import shlex
 import shutil
 import signal
@@ -24,12 +25,12 @@ from typing import Literal
 
 import sri_cli
 from sri_cli.atomic import list_folder
-from sri_cli.cores import available_cores
+from sri_cli.console import counted
+from sri_cli.cores import available_cores, free_memory
 from sri_cli.errors import SriError
 from sri_cli.hub import opened_from
 from sri_cli.run import SHIPPED, Workspace, checkpoints_in, runs_in
 
-PYTHON_VERSIONS = (3, 11), (3, 13)
 COMPILED_PACKAGES = ("h5py", "numpy", "safetensors", "scipy")  # all else is built on them
 PROBE_TIMEOUT_SEC = 120.0
 LITTLE_MEMORY, LITTLE_DISK, NO_DISK = 4e9, 5e9, 2e8  # bytes
@@ -76,17 +77,11 @@ def guarded(topic: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Find
         yield Finding("problem", topic, f"this check failed: {type(error).__name__}: {error}")
 
 
-def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Iterator[Finding]:
-    """The version of Python."""
-    oldest, newest = (".".join(map(str, bound)) for bound in PYTHON_VERSIONS)
-    text = f"sri {sri_cli.__version__}, Python {'.'.join(map(str, version))} ({sys.executable})"
-    fix = f"python{newest} -m venv .venv, and install sri there"
-    if version[:2] < PYTHON_VERSIONS[0]:
-        yield Finding("problem", "python", f"{text}: {oldest} or newer is required", fix, True)
-    elif version[:2] > PYTHON_VERSIONS[1]:
-        yield Finding("note", "python", f"{text}: not tested above {newest}", fix)
-    else:
-        yield Finding("ok", "python", text)
+def check_python() -> Iterator[Finding]:
+    """The versions of sri and Python."""
+    version = platform.python_version()
+    text = f"sri {sri_cli.__version__}, Python {version} ({sys.executable})"
+    yield Finding("ok", "python", text)
 
 
 def check_packages() -> Iterator[Finding]:
@@ -130,15 +125,8 @@ def package_fault(requirement: str) -> str | None:
 
 def check_memory() -> Iterator[Finding]:
     """Cores and free memory."""
-    cores = available_cores()
-    try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-    except OSError:
-        yield Finding("note", "memory", f"{cores} cores; the free memory is unknown")
-        return
-    fields = dict(line.split(":") for line in lines)
-    free, total = (1024 * int(fields[key].split()[0]) for key in ("MemAvailable", "MemTotal"))
-    text = f"{cores} cores, {free / 1e9:.1f} of {total / 1e9:.1f} GB of memory free"
+    free = free_memory()
+    text = f"{counted(available_cores(), 'core')}, {free / 1e9:.1f} GB of memory free"
     if free < LITTLE_MEMORY:
         yield Finding("note", "memory", f"{text}: little", "train with train.batch=16")
     else:
@@ -278,7 +266,7 @@ def read_probe(
 
 
 def check_torch() -> Iterator[Finding]:
-    """torch and torchvision, and what imports them: devices, bf16, Inception weights, videos."""
+    """torch and torchvision, and what imports them: devices, bf16, Inception weights."""
     for module in ("torch", "torchvision.ops"):  # ops: the compiled part
         name = module.partition(".")[0]
         try:
@@ -299,8 +287,7 @@ def check_torch() -> Iterator[Finding]:
     native = has_native_bf16(choose_device())
     precision = "bf16, native here" if native else "fp32, because bf16 is emulated here"
     yield Finding("ok", "bf16", f"train.precision=auto takes {precision}")
-    for topic, check in (("weights", check_weights), ("video", check_video)):
-        yield from guarded(topic, check)
+    yield from guarded("weights", check_weights)
 
 
 def check_weights() -> Iterator[Finding]:
@@ -322,18 +309,6 @@ def check_weights() -> Iterator[Finding]:
         yield Finding("problem", "weights", error.message, error.hint or "")
     else:
         yield Finding("ok", "weights", f"Inception weights for FID: {path}")
-
-
-def check_video() -> Iterator[Finding]:
-    """The encoder of `sri walk`."""
-    from sri_cli.plotting.video import missing_encoder
-
-    missing = missing_encoder()
-    if missing is None:
-        yield Finding("ok", "video", "MP4 and GIF")
-    else:
-        text = f"no MP4, `sri walk` writes GIF: {missing}"
-        yield Finding("note", "video", text, pip("imageio-ffmpeg"))
 
 
 def unusable(name: str, why: str) -> Finding:

@@ -19,10 +19,9 @@ from sri_cli.atomic import new_folder
 from sri_cli.config.load import RECORDED, recipe_to_yaml
 from sri_cli.config.strict_yaml import write_yaml
 from sri_cli.data.dataset import DataFile, prepare_arguments
-from sri_cli.device import choose_device
 from sri_cli.errors import SriError
 from sri_cli.generation.sample import draw_scenes
-from sri_cli.generation.trained_run import TrainedRun, load_run
+from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.hub import CARD, COMMANDS, CONFIG, GRID, LOG_NAME, MEASUREMENTS, RECIPE_NAME
 from sri_cli.metrics.evaluate import evaluate_run
 from sri_cli.metrics.records import HALF, Measurement, largest, recorded
@@ -79,8 +78,7 @@ def export(
         SriFailure: the disk refuses.
     """
     with new_folder(out) as folder:
-        ref = workspace.find_run(run)
-        trained = load_run(ref, workspace, choose_device())
+        trained = open_run(workspace, run)
         if "@" in (trained.recipe.model.encoder or ""):
             raise SriError(
                 f"{trained.run_dir} needs the weights of its encoder from a file",

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sri_cli.data import download
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.run import Workspace
 from tests import small_data
@@ -43,12 +44,31 @@ def restored_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Downloads are tried again at once."""
+    monkeypatch.setattr(download, "BACKOFF_SEC", 0.0)
+
+
 @pytest.fixture(scope="session")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that `workspace` copies."""
     root = tmp_path_factory.mktemp("workspace")
     small_data.write_workspace(root)
     return root
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of this test alone, as the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def empty(here: Path) -> Workspace:
+    """The workspace of the current folder, without data and runs."""
+    return Workspace(Path("data"), Path("runs"))
 
 
 @pytest.fixture

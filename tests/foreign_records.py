@@ -1,4 +1,4 @@
-"""TFRecord files, written from the format's description: no code is shared with the reader."""
+"""TFRecord files, written from the format's description: no code of the reader is used."""
 
 from __future__ import annotations
 
@@ -8,29 +8,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
-
-
-def crc_of_byte(crc: int) -> int:
-    for _ in range(8):
-        crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)  # Castagnoli, reflected
-    return crc
-
-
-CRC_TABLE = [crc_of_byte(byte) for byte in range(256)]
-
-
-def crc32c(data: bytes) -> int:
-    """CRC-32C, a byte at a time."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = crc >> 8 ^ CRC_TABLE[(crc ^ byte) & 255]
-    return crc ^ 0xFFFFFFFF
 
 
 def masked(data: bytes) -> bytes:
     """The masked CRC-32C as it stands in the file."""
-    crc = crc32c(data)
+    crc = google_crc32c.value(data)
     rotated = (crc >> 15) | (crc << 17 & 0xFFFFFFFF)
     return struct.pack("<I", (rotated + 0xA282EAD8) % 2**32)
 

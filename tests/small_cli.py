@@ -15,7 +15,9 @@ from click.testing import CliRunner, Result
 from sri_cli.cli.main import cli
 
 ROOT = Path(__file__).parent.parent
+# Of a process of its own: it finds `sri_cli` and `tests`, and computes with one thread.
 SEARCH_PATH = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+ENVIRONMENT = {"PYTHONPATH": SEARCH_PATH, "OMP_NUM_THREADS": "1"}
 
 
 def sri(*words: str) -> Result:
@@ -23,13 +25,22 @@ def sri(*words: str) -> Result:
     return CliRunner().invoke(cli, list(words))
 
 
-def start(*words: str, **options: Any) -> subprocess.Popen[str]:
-    """`sri WORDS` as a process of its own, with one thread; `options` of Popen."""
+def start(*words: str, code: str = "", **options: Any) -> subprocess.Popen[str]:
+    """`sri WORDS`, or `python -c CODE WORDS`, as a process of its own; `options` of Popen."""
     usual: dict[str, Any] = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
-    usual["env"] = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": SEARCH_PATH}
-    return subprocess.Popen(
-        [sys.executable, "-m", "sri_cli", *words], text=True, **(usual | options)
-    )
+    usual["env"] = os.environ | ENVIRONMENT
+    program = ["-c", code] if code else ["-m", "sri_cli"]
+    return subprocess.Popen([sys.executable, *program, *words], text=True, **(usual | options))
+
+
+def finish(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
+    """Wait until it ends with this exit code; what it wrote to stdout and stderr."""
+    try:
+        out, err = process.communicate(timeout=600)
+    finally:
+        process.kill()  # if it takes too long
+    assert process.returncode == code, err
+    return out, err
 
 
 def wait_until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:

@@ -1,4 +1,4 @@
-"""Small models of every variant, built from parts, and their noise."""
+"""Small models of every variant, built from parts, and their noise; recipes that are trained."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 import torch
 from torch import nn
 
+from sri_cli.config.load import load_recipe
+from sri_cli.config.registry import recipe_names
 from sri_cli.models.base import Segregation
 from sri_cli.models.build import build_model
 from sri_cli.models.decoders import BroadcastDecoder
@@ -128,3 +131,15 @@ def small_encoder(recipe: str) -> list[str]:
     if recipe != "sri-timm":
         return []
     return [f"model.encoder=timm/test_vit@{_encoder_folder().name}/vit.safetensors"]
+
+
+def one_of_each_system() -> list[Any]:
+    """All recipes; those after the first of a system and segregation model are slow."""
+    known: set[tuple[str, str]] = set()
+    params = []
+    for name in recipe_names():
+        model = load_recipe(name).model
+        kind = (model.system, model.segregation)
+        params.append(pytest.param(name, marks=[pytest.mark.slow] if kind in known else []))
+        known.add(kind)
+    return params

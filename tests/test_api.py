@@ -29,11 +29,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "sri_cli" / "README.md"
 NOTEBOOK = README.with_name("example.ipynb")
 OTHER_CHUNKS = 5  # levels: of bf16, as in generation/test_edit.py
-
-
-@pytest.fixture(autouse=True)
-def _here(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("workspace", "here")
 
 
 @pytest.fixture

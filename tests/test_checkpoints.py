@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,10 +15,11 @@ import torch
 
 from sri_cli import checkpoint as checkpoints
 from sri_cli.errors import SriError, SriFailure
-from sri_cli.generation.trained_run import load_run
+from sri_cli.generation.trained_run import open_run
 from sri_cli.models.build import build_model
-from sri_cli.run import RunRef, checkpoints_in
+from sri_cli.run import Workspace, checkpoints_in
 from tests.damage import damage, largest_file
+from tests.small_cli import start
 
 RECIPE = {
     "name": "small",
@@ -122,14 +122,7 @@ for line in sys.stdin:
 
 
 def test_kill_9_at_any_moment_leaves_a_loadable_checkpoint(tmp_path: Path) -> None:
-    forker = subprocess.Popen(
-        [sys.executable, "-c", SAVE_REPEATEDLY, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        cwd=Path(__file__).parent.parent,
-    )
+    forker = start(str(tmp_path), code=SAVE_REPEATEDLY, stdin=subprocess.PIPE)
     assert forker.stdin and forker.stdout
     rng = random.Random(0)
     step = 0
@@ -165,13 +158,14 @@ def test_a_run_loads_and_a_broken_checkpoint_is_skipped_for_an_older_one(
     model = build_model(**RECIPE["model"])  # type: ignore[arg-type]
     for step in (10, 20, 30):
         checkpoints.save(tmp_path, step, model.state_dict(), RECIPE, {})
-    newest = load_run(tmp_path)
+    workspace = Workspace(tmp_path / "data", tmp_path / "runs")
+    newest = open_run(workspace, str(tmp_path), device="cpu")
     assert (newest.step, newest.recipe.name, newest.model.training) == (30, "small", False)
     for name, value in model.state_dict().items():
         assert torch.equal(newest.model.state_dict()[name], value)
     broken = checkpoints.checkpoint_path(tmp_path, 20)
     damage(broken / "model.safetensors", "cut")
-    assert load_run(RunRef(tmp_path, broken)).step == 10
+    assert open_run(workspace, str(broken)).step == 10
     assert "step-000000020" in capsys.readouterr().err
 
 
@@ -179,5 +173,5 @@ def test_no_intact_checkpoint_is_an_error(tmp_path: Path) -> None:
     assert checkpoints.newest_good(tmp_path) is None
     damage(save(tmp_path, 10) / "meta.json", "cut")
     with pytest.raises(SriError) as caught:
-        load_run(tmp_path)
+        open_run(Workspace(tmp_path / "data", tmp_path / "runs"), str(tmp_path))
     assert caught.value.exit_code == 2 and caught.value.hint

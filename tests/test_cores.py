@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,9 +22,9 @@ from sri_cli.cores import (
 )
 from sri_cli.data.loader import choose_storage
 from sri_cli.training.log import read_log
+from tests.small_cli import SEARCH_PATH, finish, start
 from tests.small_data import write_small_data
 
-ROOT = Path(__file__).parent.parent
 ON_LINUX = pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="Linux counts it there")
 Busy = Callable[..., set[int]]
 
@@ -49,17 +48,17 @@ def two_cores() -> Iterator[None]:
 @pytest.fixture
 def busy(two_cores: None) -> Iterator[Busy]:
     """busy(count, niceness): so many processes that compute without a pause; their ids."""
-    started: list[subprocess.Popen[bytes]] = []
+    started: list[subprocess.Popen[str]] = []
 
-    def start(count: int, niceness: int = 0) -> set[int]:
+    def begin(count: int, niceness: int = 0) -> set[int]:
         loop = f"import os\nos.nice({niceness})\nprint(flush=True)\nwhile True: pass"
         for _ in range(count):
-            started.append(subprocess.Popen([sys.executable, "-c", loop], stdout=subprocess.PIPE))
+            started.append(start(code=loop))
             assert started[-1].stdout is not None
             started[-1].stdout.readline()
         return {process.pid for process in started[-count:]}
 
-    yield start
+    yield begin
     for process in started:
         process.kill()
         process.communicate()
@@ -187,19 +186,10 @@ def test_two_trainings_side_by_side(tmp_path: Path, two_cores: None) -> None:
     data = write_small_data(tmp_path / "towers-32.h5", images=32)
     words = ["train", "--recipe", "sri-mog", "--data", str(data), "--steps", "4"]
     small = ["size=tiny", "model.slots=3", "train.log_every=2", "train.batch=4"]
-    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-m", "sri_cli", *words, "--run", str(tmp_path / name), *small],
-            env=os.environ | {"PYTHONPATH": paths},
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            text=True,
-        )
-        for name in "ab"
-    ]
-    errors = [process.communicate(timeout=240)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], errors
+    environment = os.environ | {"PYTHONPATH": SEARCH_PATH}  # and no number of threads
+    both = [start(*words, "--run", str(tmp_path / name), *small, env=environment) for name in "ab"]
+    for process in both:
+        finish(process)
     for name in "ab":
         records = read_log(tmp_path / name)
         assert {record["threads"] for record in records} == {1}

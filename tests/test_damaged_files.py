@@ -21,7 +21,7 @@ from sri_cli.data.dataset import SPLITS, DataFile
 from sri_cli.data.image_files import Frame, Unreadable, decode_image, decode_labels, is_lossy
 from sri_cli.data.transforms import Resizing
 from sri_cli.errors import SriError
-from sri_cli.labeling.session import Item, Model, image_hash, open_session, write_session
+from sri_cli.labeling.session import open_session
 from sri_cli.metrics.images import open_folder
 from sri_cli.metrics.records import read_records
 from sri_cli.metrics.tables import evaluation_text, paper_tables
@@ -29,6 +29,7 @@ from sri_cli.plotting.blocks import TrainingLog, training_charts
 from sri_cli.strict_json import to_json
 from sri_cli.training.importing import read_official
 from sri_cli.training.log import read_log
+from tests.labeling.conftest import small_session
 from tests.small_data import write_small_data
 from tests.small_measurements import ARI, BITS, measured
 
@@ -110,13 +111,7 @@ def write_log(path: Path) -> Callable[[], Any]:
 
 
 def write_answers(path: Path) -> Callable[[], Any]:
-    items = [
-        Item(id=f"m0-{i}", sha256=image_hash(image), index=i, model=0)
-        for i, image in enumerate(PIXELS)
-    ]
-    model = Model(name="a", weights="w", subject={"kind": "run"})
-    settings = {"weights": ["w"], "seed": 0, "num": 4}
-    folder = write_session(path.parent / "labels", settings, [model], items, PIXELS)
+    folder = small_session(path.parent / "labels", num=4, models=1, catch=0)
     session = open_session(folder, "Ann")
     session.answer({0: "plausible", 2: "unsure"}, seconds=1.5)
     session.undo()

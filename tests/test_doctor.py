@@ -123,12 +123,10 @@ def test_packages(requirement: str, named: str | None) -> None:
     assert fault is None if named is None else named in str(fault)
 
 
-@pytest.mark.parametrize(
-    ("version", "level"), [((3, 10, 4), "problem"), ((3, 11, 0), "ok"), ((3, 14, 0), "note")]
-)
-def test_the_version_of_python(version: tuple[int, ...], level: str) -> None:
-    finding = only(doctor.check_python(version))
-    assert finding.level == level and finding.essential == (level == "problem")
+def test_little_memory_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "free_memory", lambda: 2 * 10**9)
+    finding = only(doctor.check_memory())
+    assert finding.level == "note" and "2.0 GB" in finding.text
 
 
 def test_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

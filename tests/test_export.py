@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -28,7 +27,7 @@ from sri_cli.hub import CONFIG, opened_from
 from sri_cli.metrics.records import run_subject
 from sri_cli.run import Workspace
 from tests.damage import largest_file
-from tests.small_cli import sri
+from tests.small_cli import ENVIRONMENT, finish, sri, start
 from tests.small_measurements import measured
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -320,14 +319,9 @@ for spec in sys.argv[1:]:
     except SriError as error: print(json.dumps([error.exit_code, error.message]))
 assert "torch" not in sys.modules
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code, *specs],
-        env={**os.environ, "HF_HOME": str(Path("hf").absolute()), **environment},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    environment["HF_HOME"] = str(Path("hf").absolute())
+    process = start(*specs, code=code, env=os.environ | ENVIRONMENT | environment)
+    return [json.loads(line) for line in finish(process)[0].splitlines()]
 
 
 def test_a_model_of_the_hub(

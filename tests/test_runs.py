@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,12 @@ from click.testing import Result
 
 from sri_cli import checkpoint as checkpoints
 from sri_cli.run import Workspace, checkpoints_in, lock_run
-from tests import small_cli
 from tests.damage import damage
+from tests.small_cli import sri
 from tests.small_data import write_run
+from tests.small_measurements import ARI, TINY, measured
 
-
-@pytest.fixture
-def sri(workspace: Workspace) -> Callable[..., Result]:
-    roots = ["--data-root", str(workspace.data_root), "--runs-root", str(workspace.runs_root)]
-    return lambda *words: small_cli.sri(*roots, *words)
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def add_checkpoint(run: Path, step: int, **changed: Any) -> None:
@@ -36,11 +32,9 @@ def add_checkpoint(run: Path, step: int, **changed: Any) -> None:
 
 
 def measurement(step: int, value: float, images: int) -> str:
-    subject = {"kind": "run", "run": "tiny", "model": "m", "checkpoint": f"step-{step:09d}"}
-    data = {"name": "demo-towers", "image_size": 32, "source": "simulated", "split": "test"}
-    record = {"schema": 1, "metric": "ari_fg", "name": "ARI-FG", "value": value, "seed": 0}
-    record |= {"counts": {"images": images}, "subject": subject | {"step": step}, "data": data}
-    return json.dumps(record | {"protocol": "masks", "warning": None}) + "\n"
+    subject = {"run": "tiny", "model": "m", "checkpoint": f"step-{step:09d}", "step": step}
+    record = measured(*ARI, value, data={"name": "demo-towers", **TINY}, **subject)
+    return json.dumps(record | {"counts": {"images": images}}) + "\n"
 
 
 def listed(result: Result) -> dict[str, dict[str, Any]]:
@@ -48,7 +42,7 @@ def listed(result: Result) -> dict[str, dict[str, Any]]:
     return {one["run"]: one for one in json.loads(result.stdout)["runs"]}
 
 
-def test_what_a_list_says_of_a_run(workspace: Workspace, sri: Callable[..., Result]) -> None:
+def test_what_a_list_says_of_a_run(workspace: Workspace) -> None:
     run = workspace.runs_root / "tiny"
     add_checkpoint(run, 20, steps=50)
     (run / "log.jsonl").write_text(
@@ -66,9 +60,7 @@ def test_what_a_list_says_of_a_run(workspace: Workspace, sri: Callable[..., Resu
     assert "20/50" in text and "ARI-FG 0.200" in text
 
 
-def test_a_run_that_has_just_begun_is_training(
-    workspace: Workspace, sri: Callable[..., Result]
-) -> None:
+def test_a_run_that_has_just_begun_is_training(workspace: Workspace) -> None:
     run = workspace.runs_root / "study-x" / "sri-mog-seed-0"
     run.mkdir(parents=True)
     (run / "recipe.yaml").write_text("name: sri-mog\ndata: mine\ntrain: {steps: 9}\n")
@@ -80,7 +72,7 @@ def test_a_run_that_has_just_begun_is_training(
     assert (after["training"], after["step"], after["checkpoints"]) == (False, 0, 0)
 
 
-def test_orders_of_a_list(workspace: Workspace, sri: Callable[..., Result]) -> None:
+def test_orders_of_a_list(workspace: Workspace) -> None:
     add_checkpoint(workspace.runs_root / "other", 20)
     log = workspace.runs_root / "tiny" / "log.jsonl"
     log.write_text('{"step": 1, "nll_per_element": 1}\n')
@@ -105,7 +97,7 @@ except SystemExit: print(*({{'torch', 'numpy', 'h5py', 'pydantic'}} & set(sys.mo
     assert "tiny" in shown.stdout and imported == ""
 
 
-def test_what_differs_between_two_runs(workspace: Workspace, sri: Callable[..., Result]) -> None:
+def test_what_differs_between_two_runs(workspace: Workspace) -> None:
     for name in ("tiny", "other"):
         run = workspace.runs_root / name
         (run / "command.txt").write_text(f"sri train {name}\n")
@@ -134,7 +126,7 @@ def test_what_differs_between_two_runs(workspace: Workspace, sri: Callable[..., 
 
 
 def test_removal_follows_no_link_and_says_what_was_freed(
-    workspace: Workspace, sri: Callable[..., Result], tmp_path: Path
+    workspace: Workspace, tmp_path: Path
 ) -> None:
     runs, outside = workspace.runs_root, tmp_path / "outside"
     outside.mkdir()
@@ -149,9 +141,7 @@ def test_removal_follows_no_link_and_says_what_was_freed(
     assert not list(runs.iterdir()) and (outside / "kept").is_file()
 
 
-def test_what_is_not_removed(
-    workspace: Workspace, sri: Callable[..., Result], tmp_path: Path
-) -> None:
+def test_what_is_not_removed(workspace: Workspace, tmp_path: Path) -> None:
     runs = workspace.runs_root
     write_run(tmp_path / "elsewhere" / "run")
     (runs / "linked").symlink_to(tmp_path / "elsewhere" / "run")
@@ -167,7 +157,7 @@ def test_what_is_not_removed(
     assert all(checkpoints.newest_good(Path(run)) is not None for run in left)
 
 
-def test_a_study_is_removed_with_its_runs(workspace: Workspace, sri: Callable[..., Result]) -> None:
+def test_a_study_is_removed_with_its_runs(workspace: Workspace) -> None:
     study = workspace.runs_root / "study-x"
     write_run(study / "a")
     write_run(study / "b")
@@ -180,7 +170,7 @@ def test_a_study_is_removed_with_its_runs(workspace: Workspace, sri: Callable[..
     assert not study.exists()
 
 
-def test_only_old_checkpoints_are_removed(workspace: Workspace, sri: Callable[..., Result]) -> None:
+def test_only_old_checkpoints_are_removed(workspace: Workspace) -> None:
     run = workspace.runs_root / "tiny"
     add_checkpoint(run, 20)
     add_checkpoint(run, 30)

@@ -1,4 +1,4 @@
-"""Time, memory, peak arithmetic and profiles: what the benchmarks share.
+"""Time, peak arithmetic and profiles: what the benchmarks share.
 
 Times come from `torch.utils.benchmark`, which waits for the GPU and repeats a run until enough
 time has passed; profiles from `torch.profiler`. Nothing is modelled.
@@ -6,13 +6,9 @@ time has passed; profiles from `torch.profiler`. Nothing is modelled.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import resource
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +18,8 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from sri_cli.atomic import write_atomic
+from sri_cli.cores import shared_note
 from sri_cli.device import Precision
-from sri_cli.errors import SriError
 
 # Importing torch.utils.benchmark warns about a CUDA toolkit without a GPU.
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
@@ -35,11 +31,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 MATRIX_SIDE = {"cpu": 1536, "cuda": 8192}
 CONVOLUTION = {"cpu": (8, 64, 64), "cuda": (64, 256, 64)}
 PEAK_SECONDS = 0.4  # for each of the two kernels
-WAITING_SHARE_NOTED = 0.1
 NUM_OPERATIONS = 5  # in the summary of a profile
-TRACE_SUFFIXES = (".json", ".json.gz")
-SCHEDSTAT = Path("/proc/self/schedstat")
-STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+TRACE = Path("sri-bench-trace.json.gz")  # in the current folder
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler reports its own start on stderr
 
 
@@ -58,60 +51,6 @@ def timings(measurement: benchmark.Measurement) -> dict[str, float]:
         "seconds_iqr": measurement.iqr,
         "repeats": len(times) * measurement.number_per_run,
     }
-
-
-class Usage:
-    """Peak memory of a device, and time spent waiting for a core, since this object was created.
-
-    Memory is on a GPU what PyTorch has allocated, on a CPU the resident size of the process. When
-    other processes use the cores, the times of a benchmark are too long, and their interquartile
-    range does not show it.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.began, self.waited = time.perf_counter(), _waiting_seconds()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-            torch.cuda.reset_peak_memory_stats(device)
-            self.before = torch.cuda.memory_allocated(device)
-            return
-        with contextlib.suppress(OSError):  # an earlier peak of this process stays
-            CLEAR_REFS.write_text("5")  # resets the peak
-        self.before = _status_bytes("VmRSS")
-
-    def report(self) -> dict[str, float]:
-        """`memory_mb`: the peak, in MiB; `memory_added_mb`: the part of it since the start.
-
-        `waiting_share`: the share of the time that the main thread waited for a core (Linux only).
-        """
-        waited = _waiting_seconds() - self.waited
-        if self.device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(self.device)
-        else:
-            peak = _status_bytes("VmHWM")
-        return {
-            "memory_mb": peak / 2**20,
-            "memory_added_mb": max(0, peak - self.before) / 2**20,
-            "waiting_share": waited / (time.perf_counter() - self.began),
-        }
-
-
-def _waiting_seconds() -> float:
-    try:
-        return int(SCHEDSTAT.read_text("ascii").split()[1]) / 1e9
-    except (OSError, IndexError, ValueError):
-        return 0.0
-
-
-def _status_bytes(field: str) -> int:
-    """VmRSS (now) or VmHWM (peak) of this process; elsewhere than on Linux always the peak."""
-    try:
-        lines = STATUS.read_text("ascii", "replace").splitlines()
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
-    except (OSError, StopIteration):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
 
 
 def peak_flop_per_second(device: torch.device, precision: Precision) -> float:
@@ -136,16 +75,8 @@ def peak_flop_per_second(device: torch.device, precision: Precision) -> float:
         return max(flop / min(measure(work, PEAK_SECONDS).times) for flop, work in kernels)
 
 
-def check_trace_path(path: Path) -> None:
-    """Raise SriError for a file name that trace viewers do not open."""
-    if not path.name.endswith(TRACE_SUFFIXES):
-        raise SriError(f"{path} is not a trace file name", f"name it {path}.json.gz")
-    if path.is_dir():
-        raise SriError(f"{path} is a folder", f"name a file in it: {path / 'trace.json.gz'}")
-
-
-def profile_once(work: Callable[[], object], device: torch.device, path: Path) -> dict[str, Any]:
-    """Run `work` once under the profiler and write its trace to `path`.
+def profile_once(work: Callable[[], object], device: torch.device) -> dict[str, Any]:
+    """Run `work` once under the profiler and write its trace to TRACE.
 
     `operations` are those with the most time of their own (calls inside them not counted): kernels
     on a GPU, ATen operations on a CPU.
@@ -157,9 +88,9 @@ def profile_once(work: Callable[[], object], device: torch.device, path: Path) -
         if on_gpu:
             torch.cuda.synchronize(device)
     with tempfile.TemporaryDirectory() as folder:
-        trace = Path(folder) / f"trace{path.name[path.name.index('.json') :]}"
+        trace = Path(folder) / TRACE.name
         profiler.export_chrome_trace(str(trace))
-        write_atomic(path, trace.read_bytes())
+        write_atomic(TRACE, trace.read_bytes())
     seconds = {
         event.key: (event.self_device_time_total if on_gpu else event.self_cpu_time_total) / 1e6
         for event in profiler.key_averages()
@@ -168,7 +99,7 @@ def profile_once(work: Callable[[], object], device: torch.device, path: Path) -
     total = sum(seconds.values()) or 1.0
     longest = sorted(seconds, key=lambda name: -seconds[name])[:NUM_OPERATIONS]
     operations = [{"name": n, "seconds": seconds[n], "share": seconds[n] / total} for n in longest]
-    return {"trace": str(path), "operations": operations}
+    return {"trace": str(TRACE), "operations": operations}
 
 
 def report_text(result: dict[str, Any], lines: Sequence[str]) -> str:
@@ -178,11 +109,8 @@ def report_text(result: dict[str, Any], lines: Sequence[str]) -> str:
         f" {result['device']}, torch {result['torch']}",
         *lines,
     ]
-    waiting = result.get("waiting_share", 0.0)
-    if waiting >= WAITING_SHARE_NOTED:
-        text.append(
-            f"Note: other processes use the cores; {waiting:.0%} of the time was spent waiting."
-        )
+    if shared := shared_note(result.get("busy_cores")):
+        text.append(f"Note: {shared}; alone it may be faster")
     if "trace" in result:
         for operation in result["operations"]:
             share, seconds = operation["share"], operation["seconds"]

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from sri_cli.benchmarks.measure import (
-    Usage,
-    check_trace_path,
     measure,
     peak_flop_per_second,
     profile_once,
@@ -18,34 +15,33 @@ from sri_cli.benchmarks.measure import (
     timings,
 )
 from sri_cli.config.schema import Recipe
+from sri_cli.cores import OtherProcesses
 from sri_cli.device import choose_device, choose_precision
 from sri_cli.generation.sample import chunk_size, sample_scenes
 from sri_cli.models.base import SlotVAE
 from sri_cli.models.build import build_model
 from sri_cli.training.step_timing import CallCounter, machine
+from sri_cli.training.trainer import peak_memory_mb
 
 FID_COUNT = 10_000  # scenes of the papers' FID
 
 
 def bench_sampling(
-    recipe: Recipe, num: int, device_name: str, seconds: float, trace: Path | None = None
+    recipe: Recipe, num: int, device_name: str, seconds: float, profile: bool = False
 ) -> dict[str, Any]:
     """Time sampling `num` scenes and fetching their images, again and again for `seconds`.
 
     Args:
-        trace: where a profile of one chunk of scenes is written.
+        profile: also profile one chunk of scenes.
 
     Returns:
         A JSON object; `images_per_second` follows from the median run.
 
     Raises:
-        SriError: for a GPU that does not exist or a trace name that no viewer opens.
+        SriError: for a GPU that does not exist.
     """
-    if trace is not None:
-        check_trace_path(trace)
     device = choose_device(device_name)
     dtype = choose_precision(recipe.train.precision, device)
-    usage = Usage(device)
     model = build_model(**recipe.model.model_dump(), pretrained=False).to(device).eval()
     slots, seeds = recipe.model.slots, count()
     chunk = chunk_size(slots, recipe.model.image_size, device)
@@ -55,11 +51,10 @@ def bench_sampling(
             scene.image.cpu()
 
     draw(min(num, chunk))  # a warm-up need not be all of it
+    others = OtherProcesses()
     timing = measure(draw, seconds)
-    used = usage.report()
-    profiled = {}
-    if trace is not None:
-        profiled = profile_once(lambda: draw(min(num, chunk)), device, trace)
+    busy, memory = others.in_use(), peak_memory_mb(device)
+    profiled = profile_once(lambda: draw(min(num, chunk)), device) if profile else {}
     flop = flop_per_scene(model, slots)
     peak = peak_flop_per_second(device, dtype)
     rate = num / timing.median
@@ -76,7 +71,8 @@ def bench_sampling(
         "gflop_per_image": flop / 1e9,
         "peak_flop_per_second": peak,
         "share_of_peak": flop * rate / peak,
-        **used,
+        "memory_mb": memory,
+        "busy_cores": busy,
         **profiled,
     }
 

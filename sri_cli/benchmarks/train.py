@@ -7,7 +7,6 @@ import statistics
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +16,6 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from sri_cli.benchmarks.measure import (
-    Usage,
-    check_trace_path,
     measure,
     peak_flop_per_second,
     profile_once,
@@ -27,40 +24,40 @@ from sri_cli.benchmarks.measure import (
 )
 from sri_cli.config.schema import Recipe
 from sri_cli.console import format_table
+from sri_cli.cores import OtherProcesses
 from sri_cli.device import choose_device
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.training.distributed import joined
 from sri_cli.training.execution import ExecutionMode
 from sri_cli.training.launch import check_gpus, first_reason, start_together
 from sri_cli.training.step_timing import StepBench, machine, wait_for
+from sri_cli.training.trainer import peak_memory_mb
 
 ALL_REDUCES = 10
 
 
 def bench_training(
-    recipe: Recipe, device_name: str, seconds: float, trace: Path | None = None
+    recipe: Recipe, device_name: str, seconds: float, profile: bool = False
 ) -> dict[str, Any]:
     """Time training steps on random images for at least `seconds`.
 
     Args:
-        trace: where a profile of one more step is written.
+        profile: also profile one more step.
 
     Returns:
         A JSON object; `seconds_per_step` is the median, `images_per_second` follows from it.
 
     Raises:
-        SriError: for a GPU that does not exist or a trace name that no viewer opens.
+        SriError: for a GPU that does not exist.
     """
-    if trace is not None:
-        check_trace_path(trace)
     device = choose_device(device_name)
-    usage = Usage(device)
     with closing(StepBench(recipe, device)) as bench:
         bench.warm_up()
+        others = OtherProcesses()  # without the compilers of the warm-up
         timing = measure(bench.timed, seconds)
-        used = usage.report()
+        busy, memory = others.in_use(), peak_memory_mb(device)
         metrics = bench.step.read_metrics()
-        profiled = {} if trace is None else profile_once(bench.timed, device, trace)
+        profiled = profile_once(bench.timed, device) if profile else {}
     # Compiled code hides its calls, so that an eager step is counted.
     with closing(StepBench(recipe, device, mode=ExecutionMode(bench.mode.precision))) as eager:
         eager.run(0)  # creates the optimiser's state
@@ -85,7 +82,8 @@ def bench_training(
         "share_of_peak": flop_per_second / peak,
         "loss": metrics["loss"] if math.isfinite(metrics["loss"]) else None,
         "skipped": metrics["skipped"],
-        **used,
+        "memory_mb": memory,
+        "busy_cores": busy,
         **profiled,
     }
 
@@ -170,8 +168,7 @@ def training_text(result: dict[str, Any]) -> str:
         f" {result['host_reads']} host reads per step",
         f"{result['flop_per_second'] / 1e9:,.0f} GFLOP/s, {result['share_of_peak']:.0%} of the"
         f" {result['peak_flop_per_second'] / 1e9:,.0f} GFLOP/s that this machine reaches",
-        f"memory: {result['memory_mb']:,.0f} MB at the peak, {result['memory_added_mb']:,.0f} MB of"
-        " it for the step",
+        f"memory: {result['memory_mb']:,.0f} MB at the peak",
         f"loss {loss}, {result['skipped']} steps skipped",
     ]
     return report_text(result, lines)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
 
 from sri_cli.cli import completion
-from sri_cli.cli.options import COUNT, JSON, OVERRIDES, RUN, reject
+from sri_cli.cli.options import COUNT, JSON, OVERRIDES, RUN, data_option
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace
 from sri_cli.strict_json import to_json
@@ -26,13 +25,8 @@ SECONDS = click.FloatRange(min=0, min_open=True)
 GPU = click.option(
     "--gpus", type=click.Choice(list(ONE_DEVICE)), default="auto", help="0 is the CPU."
 )
-PROFILE = click.option("--profile", is_flag=True, help="Also profile one run and write its trace.")
-TRACE = click.option(
-    "--trace",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    default=Path("sri-bench-trace.json.gz"),
-    help="Trace file of --profile.",
+PROFILE = click.option(
+    "--profile", is_flag=True, help="Also profile one run and write sri-bench-trace.json.gz."
 )
 
 
@@ -56,18 +50,14 @@ def command() -> None:
 @click.option("--backend", type=click.Choice(["gloo"]), help="Use CPU processes in place of GPUs.")
 @click.option("--seconds", type=SECONDS, metavar="S", default=10, help="Time to measure.")
 @PROFILE
-@TRACE
 @JSON
 @OVERRIDES
-@click.pass_context
 def train(
-    ctx: click.Context,
     recipe: str,
     gpus: str,
     backend: str | None,
     seconds: float,
     profile: bool,
-    trace: Path,
     as_json: bool,
     overrides: tuple[str, ...],
 ) -> None:
@@ -75,10 +65,9 @@ def train(
     from sri_cli.benchmarks import train as bench
     from sri_cli.config.load import load_recipe
 
-    path = trace_file(ctx, profile, trace)
     loaded = load_recipe(recipe, None, overrides)
     if gpus in ONE_DEVICE and backend is None:
-        result = bench.bench_training(loaded, ONE_DEVICE[gpus], seconds, path)
+        result = bench.bench_training(loaded, ONE_DEVICE[gpus], seconds, profile)
         show(result, bench.training_text, as_json)
         return
     if profile:
@@ -87,13 +76,6 @@ def train(
         )
     result = bench.bench_gpus(loaded, counts(gpus), seconds, backend == "gloo")
     show(result, bench.gpus_text, as_json)
-
-
-def trace_file(ctx: click.Context, profile: bool, trace: Path) -> Path | None:
-    """The file of --trace with --profile, else None; SriError for --trace alone."""
-    if not profile:
-        reject(ctx, {"trace"}, "without --profile")
-    return trace if profile else None
 
 
 def counts(gpus: str) -> list[int]:
@@ -110,18 +92,14 @@ def counts(gpus: str) -> list[int]:
 @GPU
 @click.option("--seconds", type=SECONDS, metavar="S", default=5, help="Time to measure.")
 @PROFILE
-@TRACE
 @JSON
 @OVERRIDES
-@click.pass_context
 def sample(
-    ctx: click.Context,
     recipe: str,
     num: int,
     gpus: str,
     seconds: float,
     profile: bool,
-    trace: Path,
     as_json: bool,
     overrides: tuple[str, ...],
 ) -> None:
@@ -129,21 +107,14 @@ def sample(
     from sri_cli.benchmarks.sample import bench_sampling, sampling_text
     from sri_cli.config.load import load_recipe
 
-    path = trace_file(ctx, profile, trace)
     loaded = load_recipe(recipe, None, overrides)
-    result = bench_sampling(loaded, num, ONE_DEVICE[gpus], seconds, path)
+    result = bench_sampling(loaded, num, ONE_DEVICE[gpus], seconds, profile)
     show(result, sampling_text, as_json)
 
 
 @command.command()
 @RECIPE
-@click.option(
-    "--data",
-    metavar="NAME|FILE",
-    show_default="random images",
-    shell_complete=completion.data_sets,
-    help="Data file.",
-)
+@data_option("random images")
 @GPU
 @click.option("--seconds", type=SECONDS, metavar="S", default=2, help="Time for each row.")
 @JSON

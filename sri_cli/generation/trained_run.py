@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from sri_cli.errors import SriError
 from sri_cli.hub import opened_from
 from sri_cli.models.base import SlotVAE
 from sri_cli.models.build import build_model
-from sri_cli.run import RunRef, Workspace
+from sri_cli.run import Workspace
 
 
 @dataclass(frozen=True)
@@ -126,37 +126,17 @@ def open_run(
 
     Args:
         workspace: Where runs and data are.
-        run: Folder, name or checkpoint of the run, by default the latest.
+        run: Folder or name of the run, by default the latest; or a checkpoint of it, in place of
+            which the one before is opened where it is broken.
         dynamic_slots: Infer as many slots per image as it needs, at most those of training.
         device: As of `choose_device`.
 
     Raises:
-        SriError: if there is no such run or device, or its model has no dynamic slots.
+        SriError: if there is no such run or device, none of its checkpoints is intact, or its model
+            has no dynamic slots.
     """
-    trained = load_run(workspace.find_run(run), workspace, choose_device(device))
-    if dynamic_slots:
-        try:
-            trained.model.use_dynamic_slots()
-        except ValueError as error:
-            raise SriError(
-                f"--dynamic-slots: {trained.recipe.name}: {error}",
-                "leave it out, or name a run of GENESIS-v2, or of SRI on it",
-            ) from error
-    return trained
-
-
-def load_run(
-    ref: RunRef | Path,
-    workspace: Workspace | None = None,
-    device: str | torch.device = "cpu",
-) -> TrainedRun:
-    """The newest intact checkpoint of a run folder, or the one that `ref` names or before it.
-
-    Raises:
-        SriError: if no checkpoint is intact.
-    """
+    ref, chosen = workspace.find_run(run), choose_device(device)
     keep_freed_memory()
-    ref = ref if isinstance(ref, RunRef) else RunRef(ref)
     saved = newest_good(ref.run_dir, ref.checkpoint)
     if saved is None:
         raise SriError(f"run {ref.run_dir} has no checkpoint yet", "train it: sri train ...")
@@ -168,7 +148,15 @@ def load_run(
         raise SriError(
             f"the weights of {saved.path} do not fit its recipe", "name another run"
         ) from error
+    model = model.to(chosen).eval()
+    if dynamic_slots:
+        try:
+            model.use_dynamic_slots()
+        except ValueError as error:
+            raise SriError(
+                f"--dynamic-slots: {recipe.name}: {error}",
+                "leave it out, or name a run of GENESIS-v2, or of SRI on it",
+            ) from error
     origin = opened_from(ref.run_dir)
     extra = saved.extra | ({"opened_from": origin} if origin else {})
-    trained = TrainedRun(model.to(device).eval(), recipe, saved.step, ref.run_dir, extra)
-    return trained if workspace is None else replace(trained, workspace=workspace)
+    return TrainedRun(model, recipe, saved.step, ref.run_dir, extra, workspace)

@@ -131,10 +131,58 @@ class Deck(BaseModel):
         """One of QUESTIONS."""
         return str(self.settings.get("question", STACKS))  # of version 0.1: stacks
 
-    @property
-    def log(self) -> AnswerLog:
-        """The answers of all raters."""
-        return AnswerLog(self.folder / ANSWERS, frozenset(item.id for item in self.items))
+    def answers(self) -> list[Record]:
+        """All complete records of all raters, the oldest first.
+
+        A last line that a crash cut short is skipped, and so are lines about other images.
+        """
+        path = self.folder / ANSWERS
+        try:
+            return self._parse(path.read_bytes())
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise SriError(f"{path} cannot be read: {error.strerror}") from error
+
+    @contextmanager
+    def adding(self) -> Iterator[tuple[list[Record], list[Record]]]:
+        """The records so far, and a list for new ones, which are on disk when the block has ended.
+
+        Any number of threads and processes may add records; nobody else writes in between. A last
+        line that a crash cut short is removed. Raises SriFailure when the disk refuses; the file is
+        then as it was.
+        """
+        path = ensure_folder(self.folder) / ANSWERS
+        is_new = not path.exists()
+        new: list[Record] = []
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            # Unbuffered: a buffer would try to write a refused line again when it is closed.
+            with open(descriptor, "r+b", buffering=0) as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if is_new:
+                    sync_folder(self.folder)
+                data = file.read()
+                yield self._parse(data), new
+                if new:
+                    lines = "".join(to_json({"schema": SCHEMA, **one}) + "\n" for one in new)
+                    _write(file, data.rfind(b"\n") + 1, lines.encode())
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+    def _parse(self, data: bytes) -> list[Record]:
+        ids = {item.id for item in self.items}
+
+        def is_record(record: Record) -> bool:
+            texts = (record.get(key) for key in ("rater", "kind", "picture", "time"))
+            return (
+                all(isinstance(text, str) for text in texts)
+                and record["kind"] in ("answer", "undo")
+                and record["picture"] in ids
+                and record.get("verdict") in VERDICTS
+            )
+
+        return parse_lines(data[: data.rfind(b"\n") + 1], self.folder / ANSWERS, is_record)
 
 
 def image_hash(image: Images) -> str:
@@ -193,65 +241,6 @@ class DamagedSession(SriError):
     """A session of which a file is missing, cut or changed."""
 
 
-class AnswerLog:
-    """JSON lines that are only ever added, each synced to disk before the call returns.
-
-    Any number of threads and processes may add lines to the same file. The last line of a file
-    that a crash cut short is skipped on reading and removed before the next line is added.
-
-    `ids` are those of the session's images: lines about others are skipped.
-    """
-
-    def __init__(self, path: Path, ids: frozenset[str]) -> None:
-        self.path, self.ids = path, ids
-
-    def read(self) -> list[Record]:
-        """All complete records, the oldest first."""
-        try:
-            return self._parse(self.path.read_bytes())
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise SriError(f"{self.path} cannot be read: {error.strerror}") from error
-
-    @contextmanager
-    def adding(self) -> Iterator[tuple[list[Record], list[Record]]]:
-        """The records so far, and a list for new ones, which are written when the block ends.
-
-        Nobody else writes in between. Raises SriFailure when the disk refuses; the file is then
-        as it was.
-        """
-        ensure_folder(self.path.parent)
-        is_new = not self.path.exists()
-        new: list[Record] = []
-        try:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-            # Unbuffered: a buffer would try to write a refused line again when it is closed.
-            with open(descriptor, "r+b", buffering=0) as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                if is_new:
-                    sync_folder(self.path.parent)
-                data = file.read()
-                yield self._parse(data), new
-                if new:
-                    lines = "".join(to_json({"schema": SCHEMA, **one}) + "\n" for one in new)
-                    _write(file, data.rfind(b"\n") + 1, lines.encode())
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
-
-    def _parse(self, data: bytes) -> list[Record]:
-        return parse_lines(data[: data.rfind(b"\n") + 1], self.path, self._is_record)
-
-    def _is_record(self, record: Record) -> bool:
-        texts = (record.get(key) for key in ("rater", "kind", "picture", "time"))
-        return (
-            all(isinstance(text, str) for text in texts)
-            and record["kind"] in ("answer", "undo")
-            and record["picture"] in self.ids
-            and record.get("verdict") in VERDICTS
-        )
-
-
 def _write(file: Any, start: int, data: bytes) -> None:
     """Write all of `data` at byte `start` and sync it, or restore the file."""
     try:
@@ -304,11 +293,11 @@ class Session:
 
     def verdicts(self) -> list[str | None]:
         """The verdict at each position, None where there is none; read from disk."""
-        return self._verdicts(standing_answers(self._deck.log.read(), self.rater))
+        return self._verdicts(standing_answers(self._deck.answers(), self.rater))
 
     def state(self) -> dict[str, Any]:
         """`verdicts`, and `version`, which changes with every answer and undo."""
-        records = self._deck.log.read()
+        records = self._deck.answers()
         verdicts = self._verdicts(standing_answers(records, self.rater))
         return {"verdicts": verdicts, "version": self._version(records)}
 
@@ -340,7 +329,7 @@ class Session:
             raise ValueError(f"modes are {', '.join(MODES)}")
         if seconds is not None and not 0 <= seconds <= LONGEST_SEC:
             raise ValueError(f"seconds are 0 .. {LONGEST_SEC}")
-        with self._deck.log.adding() as (records, new):
+        with self._deck.adding() as (records, new):
             standing = self._verdicts(standing_answers(records, self.rater))
             changed = {at: verdict for at, verdict in verdicts.items() if standing[at] != verdict}
             if changed and version not in (None, self._version(records)):
@@ -357,7 +346,7 @@ class Session:
         """
         if count < 1:
             raise ValueError("count is at least 1")
-        with self._deck.log.adding() as (records, new):
+        with self._deck.adding() as (records, new):
             if version not in (None, self._version(records)):
                 return None
             last = standing_answers(records, self.rater)[::-1][:count]

@@ -121,7 +121,7 @@ def collect_ratings(decks: Iterable[Deck]) -> dict[str, Ratings]:
     """
     collected: dict[str, Ratings] = {}
     for deck in decks:
-        records = deck.log.read()
+        records = deck.answers()
         raters = dict.fromkeys(record["rater"] for record in records)
         given = {
             rater: {

@@ -4,8 +4,8 @@ The page shows earlier measurements and what the newest checkpoints draw. It mea
 what is missing it gives the command. It is one file without scripts: style and images are embedded,
 and nothing is loaded.
 
-The template `report.html` renders plain data. A page has `title`, `lead`, `facts` and `sections`;
-a section has a `title` and any of
+The template `report.html` renders plain data. A page has `title`, `lead` and `sections`; a
+section has a `title` and any of
     text, notes     a paragraph, and smaller ones below
     facts           pairs of name and value
     figures         see `image_figure`
@@ -68,7 +68,6 @@ PNG_SCALE = 2.0  # pixels per point: sharp on a phone
 LIKELIHOODS = {"mog": "mixture of Gaussians", "gaussian": "Gaussian"}
 
 Section = dict[str, Any]
-Facts = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -131,16 +130,11 @@ def write_report(
     workspace: Workspace,
     subjects: Sequence[Subject],
     path: Path,
-    title: str = "",
-    lead: str = "",
-    facts: Facts = (),
     comparison: Section | None = None,
-    commands: Sequence[str] = (),
 ) -> Path:
     """Write the page to `path`, completely or not at all.
 
-    `title`, `lead` and `commands` replace those of the runs, `facts` come first, and `comparison`
-    after the images that the runs generate.
+    `comparison` comes after the images that the runs generate.
     """
     names = [one.name for one in subjects[:TITLE_RUNS]]
     if len(subjects) > TITLE_RUNS:
@@ -149,15 +143,13 @@ def write_report(
     what = f"{len(subjects)} runs" if len(subjects) > 1 else "A run"
     runs = [(one.trained, one.measured) for one in subjects]
     page = {
-        "title": title or ", ".join(names),
-        "lead": lead
-        or f"{what} trained on {' and on '.join(captions)}. All scenes are drawn from the"
+        "title": ", ".join(names),
+        "lead": f"{what} trained on {' and on '.join(captions)}. All scenes are drawn from the"
         + (
             " newest checkpoint."
             if all(is_newest(one.trained) for one in subjects)
             else " checkpoints that the commands below name."
         ),
-        "facts": facts,
         "sections": [
             of_each(subjects, "Samples", samples, SAMPLES_TEXT),
             of_each(subjects, "The order of slots", order, ORDER_TEXT),
@@ -173,7 +165,7 @@ def write_report(
             {
                 "title": "Commands",
                 "text": "The commands that made what is shown here, from the data on.",
-                "code": "\n".join(commands or repeat_commands(workspace, runs)),
+                "code": "\n".join(repeat_commands(workspace, runs)),
             },
         ],
     }

@@ -86,9 +86,6 @@ def walk_runs(
         blocks.append(walk_frames(run, walk, temperature, masks))
         notes.append(f"{run.title}: {_what_moves(run, slot)}")
     film = Film(blocks, titles_of(opened)[0] if len(opened) > 1 else [""])
-    if "mp4" in kinds and (reason := missing_encoder()) is not None:
-        kinds = ("gif",)
-        notes.append(f"no MP4: {reason}; the GIF is written. For MP4: pip install imageio-ffmpeg")
     name = "walk" if slot is None else f"walk-slot-{slot}"
     name = name if between is None else "walk-between-{}-{}".format(*between)
     record = record_of(
@@ -149,7 +146,7 @@ def _write(film: Film, fps: int, path: Path) -> Path:
     else:
         try:
             content = mp4_bytes(film, fps)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # RuntimeError: of imageio_ffmpeg
             reason = (str(error).strip() or "the encoder stopped").splitlines()[-1]
             raise SriFailure(f"could not encode {path}: {reason}", "--out walk.gif") from error
     write_atomic(path, content)
@@ -192,22 +189,12 @@ class Film(Sequence[Pixels]):
         return whole
 
 
-def missing_encoder() -> str | None:
-    """Why no MP4 can be written here, or None."""
-    try:
-        import imageio_ffmpeg
-
-        imageio_ffmpeg.get_ffmpeg_exe()
-    except (ImportError, RuntimeError):
-        return "no ffmpeg (the Python package imageio-ffmpeg brings one)"
-    return None
-
-
 def mp4_bytes(film: Sequence[Pixels], fps: int) -> bytes:
     """The MP4 file: H.264, yuv420p, which every browser plays. Sides must be even.
 
     Raises:
         OSError: when the encoder fails.
+        RuntimeError: when there is none for this machine.
     """
     from imageio_ffmpeg import get_ffmpeg_exe
 

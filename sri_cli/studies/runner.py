@@ -21,8 +21,10 @@ from sri_cli.config.schema import Recipe, flatten
 from sri_cli.console import Progress, counted, duration, format_table
 from sri_cli.cores import OtherProcesses, Threads, shared_note
 from sri_cli.data.dataset import DataFile
+from sri_cli.device import choose_device
 from sri_cli.errors import Diverged, Interrupted, SriError, SriFailure
 from sri_cli.metrics.records import SEGMENTATION
+from sri_cli.models.compiled import kernels
 from sri_cli.run import Workspace
 from sri_cli.signals import StopFlag, stop_on_signal, this_command
 from sri_cli.strict_json import to_json
@@ -415,6 +417,8 @@ def plan_study(
     statuses = [status_of(study, run) for run in study.runs(systems, seeds)]
     slots = choose_slots(jobs, threads)
     check_unchanged(study)
+    if measure and choose_device().type == "cpu":
+        kernels()  # compiles them before other processes, such as a compiler, are counted
     others = OtherProcesses()
     rows: dict[str, dict[str, Any]] = {}
     timed: dict[str, float] = {}
@@ -493,7 +497,8 @@ def _kind_of_step(recipe: Recipe) -> str:
 def _seconds_per_step(study: Study, system: str, slots: Slots) -> float:
     Threads(slots.threads if slots.fixed_threads else None, sharers=slots.jobs).start()
     with closing(StepBench(study.recipes[system])) as bench:
-        return statistics.median(bench.seconds(DRY_RUN_STEPS))
+        bench.warm_up()
+        return statistics.median(bench.timed() for _ in range(DRY_RUN_STEPS))
 
 
 def plan_text(plan: Mapping[str, Any]) -> str:

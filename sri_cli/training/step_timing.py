@@ -26,6 +26,7 @@ from sri_cli.training.execution import WARM_UP_STEPS, ExecutionMode, choose_mode
 from sri_cli.training.step import TrainStep
 from sri_cli.training.trainer import check_data
 
+SHORTEST_SEC = 0.5  # of a dry run: the system counts the time of cores in steps of 0.01 s
 HOST_READS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal"}
 
 
@@ -96,11 +97,6 @@ class StepBench:
         """Make the steps that compile, capture and allocate."""
         self.timed(WARM_UP_STEPS + 2 if self.mode.graphed else 1 + self.mode.compiled)
 
-    def seconds(self, steps: int) -> list[float]:
-        """Seconds of each of `steps` steps, after the warm-up."""
-        self.warm_up()
-        return [self.timed() for _ in range(steps)]
-
     def timed(self, block: int = 1) -> float:
         """Mean seconds of the next `block` steps, with a single wait for the device at the end."""
         began = time.perf_counter()
@@ -143,8 +139,8 @@ def dry_run(
 
     `missing` is a note about a data file that is not prepared yet, `download` one about the weights
     of a pretrained encoder (nothing is downloaded here), `busy_cores` the cores that other
-    processes used meanwhile (None where that is unknown). SriError for a data file that does not
-    fit the recipe.
+    processes used meanwhile (None where that is unknown). At least `steps` steps are timed.
+    SriError for a data file that does not fit the recipe.
     """
     missing = None
     try:
@@ -158,12 +154,17 @@ def dry_run(
     encoder = recipe.model.encoder
     if threads is not None:
         threads.start()
-    others = OtherProcesses()
     # The share of one of the processes; what they exchange takes little.
     share = {"batch": -(-recipe.train.batch // processes)}
     timed = recipe.model_copy(update={"train": recipe.train.model_copy(update=share)})
+    times: list[float] = []
     with closing(StepBench(timed, device)) as bench:
-        seconds = statistics.median(bench.seconds(steps))
+        bench.warm_up()
+        others = OtherProcesses()  # without the compilers of the warm-up
+        while len(times) < steps or sum(times) < SHORTEST_SEC:
+            times.append(bench.timed())
+        busy = others.in_use()
+    seconds = statistics.median(times)
     return {
         "recipe": recipe.model_dump(),
         "run": str(run_dir),
@@ -171,7 +172,7 @@ def dry_run(
         "download": encoder and weights_to_download(encoder),
         "device": bench.device.type,
         "threads": torch.get_num_threads(),
-        "busy_cores": others.in_use(),
+        "busy_cores": busy,
         "precision": bench.mode.precision,
         "parameters": bench.parameters,
         "seconds_per_step": seconds,

@@ -28,7 +28,7 @@ from sri_cli.models.build import build_model
 from sri_cli.rng import retry_seed
 from sri_cli.signals import StopFlag, stop_on_signal
 from sri_cli.training.distributed import Ranks, joined, processes_here
-from sri_cli.training.divergence import DivergenceDetector, likely_cause
+from sri_cli.training.divergence import DivergenceDetector
 from sri_cli.training.execution import ExecutionMode, choose_mode
 from sri_cli.training.log import RunLog, one_line, summary
 from sri_cli.training.run_folder import (
@@ -221,7 +221,7 @@ class Trainer:
                 if save_due or preview_due or self._due(self.settings.log_every):
                     record, problem = self._record()
                     if problem is not None:
-                        self._roll_back(problem, record, progress)
+                        self._roll_back(problem, progress)
                         continue
                     if preview_due:
                         record |= self.ranks.from_first(self._draw_preview)
@@ -373,16 +373,16 @@ class Trainer:
         )
         checkpoints.prune(self.run_dir, self.settings.keep_checkpoints, self.settings.keep_every)
 
-    def _roll_back(self, problem: str, record: dict[str, Any], progress: Progress) -> None:
+    def _roll_back(self, problem: str, progress: Progress) -> None:
         """Return to the last checkpoint with new noise, or raise Diverged."""
         diverged_at = self.done
         if self.rollbacks == MAX_ROLLBACKS:
-            cause, fix = likely_cause(self.recipe, record)
             rest = f"the checkpoint of step {self.saved} remains" if self.saved else "nothing saved"
             raise Diverged(
                 f"training diverged at step {diverged_at}: {problem}; {MAX_ROLLBACKS} roll-backs"
                 " with new noise did not help",
-                f"{rest}; {cause}: try another run with {fix} --run DIR",
+                f"{rest}; try another run (--run DIR) with a lower train.lr or train.beta_start, a"
+                " larger model.std or another train.geco_target",
             )
         self.rollbacks += 1
         self.close()

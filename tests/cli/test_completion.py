@@ -17,6 +17,8 @@ from sri_cli.metrics.records import ALL
 from sri_cli.run import Workspace, shipped_names
 from tests.cli.test_main import HEAVY
 
+pytestmark = pytest.mark.usefixtures("workspace", "here")
+
 
 def offered(line: str) -> list[str]:
     """What is offered for the last word of a line; "(file)" or "(dir)" where the shell looks."""
@@ -25,13 +27,7 @@ def offered(line: str) -> list[str]:
     return [item.value if item.type == "plain" else f"({item.type})" for item in items]
 
 
-@pytest.fixture
-def here(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    monkeypatch.chdir(workspace.runs_root.parent)
-    return workspace
-
-
-def test_verbs_and_options(here: Workspace) -> None:
+def test_verbs_and_options() -> None:
     assert offered("") == list(VERBS)
     assert offered("re") == ["recipes", "report"]
     assert {"--debug", "--runs-root"} <= set(offered("--"))
@@ -67,24 +63,24 @@ def test_verbs_and_options(here: Workspace) -> None:
         ("eval --split t", ["train", "test"]),
     ],
 )
-def test_names(here: Workspace, line: str, words: list[str]) -> None:
-    shutil.copytree(here.runs_root / "tiny", here.runs_root / "study-x" / "a")
-    (here.runs_root / "study-x" / "b").mkdir()
-    (here.runs_root / "study-x" / "b" / "log.jsonl").touch()
+def test_names(workspace: Workspace, line: str, words: list[str]) -> None:
+    shutil.copytree(workspace.runs_root / "tiny", workspace.runs_root / "study-x" / "a")
+    (workspace.runs_root / "study-x" / "b").mkdir()
+    (workspace.runs_root / "study-x" / "b" / "log.jsonl").touch()
     assert offered(line) == words
 
 
 def test_names_are_of_the_folders_that_are_named(
-    here: Workspace, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir("/")
     assert offered("sample --run ") == shipped_names()
-    assert offered(f"--runs-root {here.runs_root} sample --run t") == ["tiny"]
-    monkeypatch.setenv("SRI_DATA", str(here.data_root))
+    assert offered(f"--runs-root {workspace.runs_root} sample --run t") == ["tiny"]
+    monkeypatch.setenv("SRI_DATA", str(workspace.data_root))
     assert offered("train --data d") == ["demo-towers"]
 
 
-def test_a_real_bash(here: Workspace, tmp_path: Path) -> None:
+def test_a_real_bash(tmp_path: Path) -> None:
     """The script that users put into their .bashrc, in the time between two keys."""
     bash = shutil.which("bash")
     if bash is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -53,9 +54,16 @@ def test_report_stands_alone_and_names_its_source(folder: Path, first: Result) -
     assert "https://" not in html and "<script" not in html
     captions = " ".join(re.findall(r"<figcaption>(.*?)</figcaption>", html, re.S))
     assert "simulated" in captions and "simulated" in html.partition("<figure")[0]
-    verbs = ("prepare shapestacks", "train", "sample", "order", "figure", "eval", "report")
-    for verb in verbs:
+    for verb in ("prepare shapestacks", "sample", "order", "figure", "eval", "report"):
         assert f"/runs {verb}" in html
+
+
+def test_the_command_for_its_data_makes_the_same_data(folder: Path, first: Result) -> None:
+    html = (folder / "out" / "report.html").read_text("utf-8")
+    (line,) = [line for line in html.splitlines() if "/runs prepare" in line]
+    words = shlex.split(line.rpartition("<code>")[2])[1:]
+    again = small_cli.sri(*words)
+    assert again.exit_code == 0 and "up to date" in again.stderr, again.output
 
 
 def test_again_it_resumes(folder: Path, first: Result) -> None:

@@ -18,7 +18,6 @@ from tests import small_cli
 from tests.small_cli import sri, wait_until
 from tests.small_data import write_small_data
 
-ROOT = Path(__file__).parent.parent.parent
 STEPS = 6
 STUDY: dict[str, Any] = {
     "name": "small",

@@ -6,8 +6,6 @@ import http.client
 import json
 import os
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +26,7 @@ from sri_cli.labeling.session import (
     open_session,
     write_session,
 )
+from tests.small_cli import ENVIRONMENT, start
 
 SIDE = 16
 
@@ -142,11 +141,12 @@ class Process:
     """A server in a process of its own that can be killed, as used over ssh; `lines` it printed."""
 
     def __init__(self, session_folder: Path, port: int = 0) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(session_folder), str(port)],
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "SSH_CONNECTION": "10.0.0.1 1 10.0.0.2 22"},
+        over_ssh = {"SSH_CONNECTION": "10.0.0.1 1 10.0.0.2 22"}
+        self.process = start(
+            *(str(session_folder), str(port)),
+            code=SERVE,
+            env=os.environ | ENVIRONMENT | over_ssh,
+            stdout=None,  # with one pipe alone communicate() returns what readline() has buffered
         )
         assert self.process.stderr
         self.lines = [self.process.stderr.readline() for _ in range(4)]

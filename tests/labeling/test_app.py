@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import signal
 import socket
@@ -173,7 +174,7 @@ BAD_BODIES = [
         ("answers", {**GOOD, "answers": [{**ONE, "verdict": bad}]})
         for bad in ("", "Unsure", None, 1, [])
     ),
-    *(("answers", {**GOOD, "seconds": bad}) for bad in (-1, 1e9, "1", [])),
+    *(("answers", {**GOOD, "seconds": bad}) for bad in (-1, 1e9, math.nan, "1", [])),
     *(("answers", {**GOOD, "mode": bad}) for bad in ("", "Grid", None, [])),
     *(("undo", {"count": bad, "version": 0}) for bad in (0, -1, "1", None, 1.5)),
     ("undo", {"count": 1}),
@@ -269,9 +270,11 @@ def test_answers_are_on_disk_when_they_are_acknowledged(client: Client, folder: 
 
 def test_a_full_disk_is_reported_and_nothing_counts(client: Client, folder: Path) -> None:
     client.answer(0, "plausible")
-    with largest_file((folder / "answers.jsonl").stat().st_size + 50):
+    before = (folder / "answers.jsonl").read_bytes()
+    with largest_file(len(before) + 50):
         reply = client.answer(1, "implausible")
     assert reply.status == 500 and "answers.jsonl" in reply.json["error"]
+    assert (folder / "answers.jsonl").read_bytes() == before
     assert client.state()["verdicts"][:2] == ["plausible", None]
     assert client.answer(1, "implausible").status == 200
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy.stats import binomtest
 
 from sri_cli.errors import SriError
 from sri_cli.labeling.scenes import Source, check_sources, prepare_session
@@ -21,7 +22,7 @@ from sri_cli.labeling.session import (
     read_sessions,
 )
 from sri_cli.labeling.statistics import collect_ratings, rated_scenes, summarise, summary_text
-from sri_cli.metrics.sacc import wilson
+from sri_cli.metrics.sacc import cohen_kappa, difference, fisher, fleiss_kappa, wilson
 from sri_cli.metrics.tables import DOUBTFUL
 from sri_cli.run import Workspace
 from tests import small_cli
@@ -54,12 +55,6 @@ def first(*counts: int) -> Verdict:
 def records(workspace: Workspace, name: str) -> list[dict[str, Any]]:
     path = workspace.runs_root / name / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-@pytest.fixture
-def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    monkeypatch.chdir(tmp_path)
-    return Workspace(Path("data"), Path("runs"))
 
 
 def test_figures_of_one_rater(empty: Workspace) -> None:
@@ -136,12 +131,6 @@ def test_several_raters_are_not_more_scenes(empty: Workspace) -> None:
     assert (together["low"], together["high"]) == pytest.approx(wilson(72, 100))
 
 
-def test_a_figure_of_fewer_scenes_has_another_name(empty: Workspace) -> None:
-    judge(session(empty, "a", num=20), "Ann", first(10))
-    summarise(empty)
-    assert records(empty, "a")[0]["name"] == "S-Acc of 20 scenes"
-
-
 def test_two_raters_agree_as_counted_by_hand(empty: Workspace) -> None:
     folder = session(empty, "a", num=50)
     judge(folder, "Ann", first(25))
@@ -208,10 +197,7 @@ def test_rated_scenes_for_figures(tmp_path: Path) -> None:
     assert scenes[5].image.shape == (16, 16, 3)
 
 
-def test_catch_trials_warn_of_a_careless_rater(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_catch_trials_warn_of_a_careless_rater(workspace: Workspace, here: Path) -> None:
     folder = prepare_session(workspace, ["tiny", "other"], (), num=3, catch=10)
     for rater, is_right in (("Ann", True), ("Bert", False)):
         session = open_session(folder, rater)
@@ -310,17 +296,15 @@ def test_answers_are_counted_by_mode(empty: Workspace) -> None:
     assert "Ann, grid" in summary_text(summarise(empty))
 
 
-def test_folders_are_summarised_and_nothing_is_written_there(
-    empty: Workspace, tmp_path: Path
-) -> None:
-    (tmp_path / "theirs").mkdir()
-    subject = {"kind": "images", "images": str(tmp_path / "theirs"), "count": 4, "sha256": "x"}
+def test_folders_are_summarised_and_nothing_is_written_there(empty: Workspace, here: Path) -> None:
+    (here / "theirs").mkdir()
+    subject = {"kind": "images", "images": str(here / "theirs"), "count": 4, "sha256": "x"}
     model = Model(name="theirs", weights="x", subject=subject)
     labels = empty.runs_root / "labels"
     judge(small_session(labels, 4, 0, 1, 0, {0: model}), "Ann", first(3))
     facts = summarise(empty, folders=[Path("theirs")])
     assert facts["models"][0]["raters"][0]["value"] == 0.75
-    assert facts["recorded"] == [] and list((tmp_path / "theirs").iterdir()) == []
+    assert facts["recorded"] == [] and list((here / "theirs").iterdir()) == []
 
 
 def test_a_run_that_is_gone_is_not_recorded(
@@ -330,3 +314,39 @@ def test_a_run_that_is_gone_is_not_recorded(
     (empty.runs_root / "a" / "checkpoints").rmdir()
     assert summarise(empty)["recorded"] == []
     assert "runs/a" in capsys.readouterr().err
+
+
+# The formulas
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 100, 1000])
+def test_wilson_as_scipy(count: int) -> None:
+    for yes in {0, 1, count // 2, count - 1, count}:
+        other = binomtest(yes, count).proportion_ci(0.95, "wilson")
+        assert wilson(yes, count) == pytest.approx((other.low, other.high), abs=1e-6)
+
+
+def test_wilson_of_a_mean_over_raters() -> None:
+    assert wilson(0, 0) is None
+    low, high = wilson(9.5, 20)  # type: ignore[misc]
+    assert wilson(9, 20)[0] < low < 9.5 / 20 < high < wilson(10, 20)[1]  # type: ignore[index]
+
+
+def test_difference_is_newcombes_example() -> None:
+    # Newcombe (1998), Table II, contrast (a), method 10: 56/70 and 48/80.
+    result = difference(56, 70, 48, 80)
+    assert result is not None
+    assert result[0] == pytest.approx(0.2)
+    assert result[1] == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    turned = difference(48, 80, 56, 70)
+    assert turned is not None and turned[0] == pytest.approx(-0.2)
+    assert turned[1] == pytest.approx((-result[1][1], -result[1][0]))
+    assert difference(0, 0, 1, 2) is None and difference(1, 2, 0, 0) is None
+
+
+def test_agreement_and_tests_at_their_ends() -> None:
+    assert fisher(5, 5, 5, 5) == pytest.approx(1)
+    assert cohen_kappa(["y", "n", "u"], ["y", "n", "u"]) == pytest.approx(1)
+    assert cohen_kappa(["y", "n"], ["n", "y"]) == pytest.approx(-1)
+    assert cohen_kappa(["y", "y"], ["y", "y"]) is None  # a single verdict
+    assert fleiss_kappa([[3, 0], [3, 0]]) is None

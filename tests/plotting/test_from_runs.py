@@ -1,4 +1,4 @@
-"""`sri figure`, `order`, `edit` and `walk` on small runs: every figure, and what is an error."""
+"""`sri figure`, `order`, `edit` and `walk` on small runs: every figure; what is an error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 from sri_cli.cli.figure import NAMES
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import TrainedRun, open_run
-from sri_cli.labeling.session import FOLDER, Item, Model, image_hash, open_session, write_session
+from sri_cli.labeling.session import FOLDER, Model, read_session
 from sri_cli.metrics.records import append_records, run_subject
 from sri_cli.metrics.tables import system_name, titles_of
 from sri_cli.plotting import from_runs
@@ -32,15 +32,13 @@ from sri_cli.plotting.from_runs import (
 )
 from sri_cli.run import Workspace
 from tests.damage import largest_file
+from tests.labeling.conftest import judge, small_session
 from tests.small_cli import sri
 from tests.small_data import write_data, write_run
+from tests.small_measurements import ARI, TINY, measured
 
+pytestmark = pytest.mark.usefixtures("here")
 BOTH = ("tiny", "other")
-
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
@@ -57,18 +55,9 @@ def logged(workspace: Workspace) -> Workspace:
                     record[f"{key}/{stage}"] = value
             records.append(json.dumps(record))
         (folder / "log.jsonl").write_text("\n".join(records) + "\n")
-        append_records(folder, [measured(run_subject(open_run(workspace, name)))])
+        subject, data = run_subject(open_run(workspace, name)), {"name": "demo-towers", **TINY}
+        append_records(folder, [measured(*ARI, 0.6423, data=data, **subject)])
     return workspace
-
-
-def measured(subject: dict[str, object]) -> dict[str, object]:
-    data = {"name": "demo-towers", "image_size": 32, "source": "simulated", "sha256": "c0ffee"}
-    return {
-        **{"schema": 1, "metric": "ari_fg", "name": "ARI-FG", "value": 0.6423},
-        **{"low": 0.61, "high": 0.67, "interval": "95 %", "counts": {"images": 320}},
-        **{"subject": subject, "data": data | {"split": "test"}, "seed": 0, "slots": 3},
-        **{"temperature": None, "protocol": "strongest decoded mask", "warning": None},
-    }
 
 
 def panels(workspace: Workspace, name: str, *runs: str, **given: Any) -> list[Panel]:
@@ -188,25 +177,21 @@ def test_verdicts_of_raters_come_before_those_of_the_network(
     workspace: Workspace, trained: TrainedRun
 ) -> None:
     subject = run_subject(trained)
-    side, num = trained.model.image_size, 6
-    images = np.random.default_rng(0).integers(0, 256, (num + 1, side, side, 3), np.uint8)
-    items = [
-        Item(id=f"m0-{i}", sha256=image_hash(image), index=i, model=None if i == num else 0)
-        for i, image in enumerate(images)
-    ]
     model = Model(name="tiny", weights=subject["model"], subject=subject, seed=0)
-    settings = {"weights": [model.weights], "seed": 0, "num": num, "catch": 1, "data": None}
-    labels = workspace.runs_root / FOLDER
-    folder = write_session(labels, settings, [model], items, images)
+
+    def session_of(seed: int) -> Path:
+        """Six scenes and a catch trial."""
+        models, side = {0: model.model_copy(update={"seed": seed})}, trained.model.image_size
+        return small_session(workspace.runs_root / FOLDER, 6, seed, 1, 1, models, side)
+
+    def answer(folder: Path, rater: str, answers: str) -> None:
+        words = {"y": "plausible", "n": "implausible", "u": "unsure"}
+        judge(folder, rater, lambda i: words["y" if i.model is None else answers[i.index]])
+
+    images = read_session(folder := session_of(0)).load_images()
     assert rater_verdicts(trained, 0) is None
-    given = {"ada": "nnyuny", "bob": "nyyuyy"}  # of scenes 1 to 6; then the catch trial
-    words = {"y": "plausible", "n": "implausible", "u": "unsure"}
-    for rater, answers in given.items():
-        session = open_session(folder, rater)
-        for place in range(session.total):
-            shown = session.image(place)
-            index = next(i for i, image in enumerate(images) if np.array_equal(image, shown))
-            assert session.answer({place: words[(answers + "n")[index]]})
+    answer(folder, "ada", "nnyuny")
+    answer(folder, "bob", "nyyuyy")
     found = rater_verdicts(trained, 0)
     assert found is not None
     assert found.names == ["1: 2 of 2", "2: 1 of 2", "3: 0 of 2", "5: 1 of 2", "6: 0 of 2"]
@@ -219,11 +204,8 @@ def test_verdicts_of_raters_come_before_those_of_the_network(
         (panel,) = panels(workspace, "failures", "tiny", **options)
         of_raters = np.array_equal(panel.cells[0][0], images[0])  # type: ignore[arg-type]
         assert of_raters is (options in ({}, {"slots": usual}))
-    again = write_session(
-        labels, settings | {"seed": 1}, [model.model_copy(update={"seed": 1})], items, images
-    )
-    session = open_session(again, "ada")
-    session.answer(dict.fromkeys(range(session.total), "implausible"))
+    images = read_session(folder := session_of(1)).load_images()
+    answer(folder, "ada", "nnnnnn")
     (panel,) = panels(workspace, "failures", "tiny", seed=1)
     assert np.array_equal(panel.cells[0][0], images[0])  # type: ignore[arg-type]
 
@@ -441,6 +423,11 @@ walk --between 0 1 [--seed] 5
 walk --slots 0
 walk --run other [--between] 0 1
 walk --out [a.avi]
+sample --slots 0
+sample --temp 0
+sample --num -3
+sample --seed -1
+sample --run [tinny]
 """
 
 
@@ -453,13 +440,8 @@ def test_mistakes_exit_with_2_and_write_nothing(
     result = sri(*words)
     assert result.exit_code == 2 and result.stdout == "", result.output
     assert (named[1] if named else words[-1]) in result.stderr.lower()
-    assert not list(tmp_path.glob("runs/*/figures")) and not list(tmp_path.glob("x*"))
-
-
-def test_a_test_image_needs_the_data_file(workspace: Workspace) -> None:
-    Path("data/demo-towers-32.h5").unlink()
-    result = sri("edit", "remove", "--index", "1")
-    assert result.exit_code == 2 and "sri prepare" in result.stderr
+    for made in ("runs/*/figures", "runs/*/samples", "x*"):
+        assert not list(tmp_path.glob(made))
 
 
 @pytest.mark.parametrize("words", ["figure samples --num 1", "edit remove", "walk --frames 6"])

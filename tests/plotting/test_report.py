@@ -221,16 +221,13 @@ def test_the_commands_of_an_earlier_checkpoint_name_it(workspace: Workspace, tin
         assert f"{verb} --run {earlier}" in text, verb
 
 
-def test_several_runs_and_their_differences(
-    workspace: Workspace, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_several_runs_and_their_differences(workspace: Workspace, tiny: Path, here: Path) -> None:
     record(workspace, "other", 0.25)
     path = report_of_runs(workspace, ["tiny", "other", "tiny"])
     assert path == Path("report-001.html")
     runs = json.loads(path.with_suffix(".json").read_bytes())["runs"]
     assert [Path(run["run"]).name for run in runs] == ["tiny", "other"]
-    assert report_of_runs(workspace, ["tiny"], tmp_path / "x.html") == tmp_path / "x.html"
+    assert report_of_runs(workspace, ["tiny"], here / "x.html") == here / "x.html"
     text = words(path)
     assert text.startswith("tiny, other")
     assert "model.system sri genesis-v2" in text
@@ -297,10 +294,7 @@ def test_eval_commands_repeat_the_options() -> None:
     ]
 
 
-def test_the_command_prints_the_path(
-    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_the_command_prints_the_path(workspace: Workspace, here: Path) -> None:
     result = sri("--out", "new/a.html")
     assert (result.exit_code, result.stdout) == (0, "new/a.html\n"), result.output
     assert [path.name for path in Path("new").iterdir()] == ["a.html"]
@@ -316,13 +310,8 @@ def test_the_command_prints_the_path(
     ],
 )
 def test_user_errors_write_nothing(
-    workspace: Workspace,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    args: list[str],
-    named: str,
+    workspace: Workspace, here: Path, args: list[str], named: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     before = sorted(Path().rglob("*"))
     result = sri(*args)
     assert result.exit_code == 2 and result.stdout == ""

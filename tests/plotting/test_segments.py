@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import Result
 from PIL import Image
 
 from sri_cli.data.transforms import Resizing
@@ -23,10 +22,11 @@ from sri_cli.plotting import segments
 from sri_cli.plotting.images import slot_colours
 from sri_cli.plotting.segments import segment_folder
 from sri_cli.run import Workspace
-from tests import small_cli
 from tests.damage import largest_file
+from tests.small_cli import sri
 from tests.small_data import save_image, towers
 
+pytestmark = pytest.mark.usefixtures("here")
 SIZES = {"a": (32, 32), "b": (50, 80), "sub/c": (48, 40), "e": (20, 24)}  # rows, columns
 
 
@@ -55,11 +55,6 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def sri(tmp_path: Path, *words: str) -> Result:
-    roots = ["--data-root", str(tmp_path / "data"), "--runs-root", str(tmp_path / "runs")]
-    return small_cli.sri(*roots, *words)
-
-
 def latents(folder: Path) -> dict[str, np.ndarray]:
     with np.load(folder / "latents.npz") as archive:
         return dict(archive)
@@ -73,11 +68,11 @@ def blend(folder: Path, name: str) -> np.ndarray:
     return np.asarray(image)
 
 
-def test_a_folder_of_images(workspace: Workspace, photos: Path, tmp_path: Path) -> None:
-    result = sri(tmp_path, "segment", "--run", "tiny", "--images", str(photos), "--json")
+def test_a_folder_of_images(workspace: Workspace, photos: Path) -> None:
+    result = sri("segment", "--run", "tiny", "--images", str(photos), "--json")
     assert result.exit_code == 0, result.output
     record = json.loads(result.stdout)
-    folder = tmp_path / "runs" / "tiny" / "segments" / "001"
+    folder = Path("runs/tiny/segments/001")
     assert record == json.loads((folder / "segment.json").read_text()) | {"folder": str(folder)}
     assert record["segmented"] == 4 and list(record["left_out"]) == ["d"]
     assert record["mask_size"] == "image" and record["scores"]["ari_fg"]["images"] == 2
@@ -147,7 +142,7 @@ def test_images_are_cropped_as_those_of_the_run(
     for number in range(3):
         save_image(tmp_path / "own" / f"{number}.png", np.full((30, 40, 3), number))
     words = ("prepare", "folder", str(tmp_path / "own"), "--size", "32", "--crop", "24")
-    assert sri(tmp_path, *words).exit_code == 0
+    assert sri(*words).exit_code == 0
     source = {"file": str(tmp_path / "data" / "own-32.h5"), "caption": "own"}
     own = replace(trained, extra={"source": source}, _files={})
     folder, record, notes = segment_folder(own, photos, tmp_path / "out")
@@ -176,5 +171,5 @@ def test_nothing_is_left_of_what_fails(trained: TrainedRun, photos: Path, tmp_pa
         with pytest.raises(SriError):
             segment_folder(trained, folder, out)
     assert list((tmp_path / "made").iterdir()) == []
-    result = sri(tmp_path, "segment", "--run", "tiny", "--images", str(photos))
+    result = sri("segment", "--run", "tiny", "--images", str(photos))
     assert (result.exit_code, result.stdout) == (2, "")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -14,12 +11,11 @@ import pytest
 from click.testing import Result
 from PIL import Image, ImageSequence
 
-from sri_cli.plotting.video import Film, gif_bytes, missing_encoder, mp4_bytes
+from sri_cli.plotting.video import Film, gif_bytes, mp4_bytes
 from sri_cli.run import Workspace
 from tests import small_cli
 from tests.damage import largest_file
 
-ROOT = Path(__file__).parent.parent.parent
 SHORT = ["--frames", "6", "--num", "2"]
 
 
@@ -56,7 +52,6 @@ def test_one_walk_is_shown_larger_and_models_stand_side_by_side() -> None:
 
 
 def test_an_mp4_has_the_frames_rate_and_size_of_the_film() -> None:
-    assert missing_encoder() is None
     content = mp4_bytes(film(), 20)
     read = iio.imread(content, extension=".mp4", plugin="FFMPEG")
     assert read.shape == (12, *film()[0].shape)
@@ -114,21 +109,11 @@ def test_both_files_hold_the_walks(here: Path) -> None:
     assert (gif.size, gif.info["duration"]) == (shown.shape[2:0:-1], 100)
 
 
-def test_without_an_encoder_the_gif_is_written(here: Path) -> None:
-    """In a Python in which imageio-ffmpeg cannot be imported."""
-    (here / "without" / "imageio_ffmpeg").mkdir(parents=True)
-    (here / "without" / "imageio_ffmpeg" / "__init__.py").write_text("raise ImportError\n")
-    path = os.pathsep.join([str(here / "without"), str(ROOT)])
-    words = ["walk", "--run", "other", *SHORT, "--out", "film.mp4"]
-    run = subprocess.run(
-        [sys.executable, "-m", "sri_cli", *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0 and "pip install imageio-ffmpeg" in run.stderr
-    assert run.stdout.splitlines()[-1] == "film.gif"
-    assert Image.open("film.gif").n_frames == 6 and not Path("film.mp4").exists()
+def test_an_encoder_that_fails_is_one_error(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "false")
+    result = sri("--frames", "2", "--num", "1", "--out", "film.mp4")
+    assert result.exit_code == 1 and "--out walk.gif" in result.stderr.splitlines()[-1]
+    assert not Path("film.mp4").exists()
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,11 @@ from sri_cli.studies.runner import plan_study
 from sri_cli.training.log import read_log
 from sri_cli.training.trainer import train
 from tests import small_cli
-from tests.small_cli import sri, wait_until
+from tests.small_cli import ENVIRONMENT, sri, wait_until
 from tests.small_data import write_small_data
 from tests.small_slurm import running_slurm
 
 pytest.importorskip("submitit")
-ROOT = Path(__file__).parent.parent.parent
 STUDY: dict[str, Any] = {
     "name": "jobs",
     "data": {"name": "demo-towers", "size": 32},
@@ -42,8 +41,6 @@ STUDY: dict[str, Any] = {
     "metrics": {"elbo": 4},
 }
 RUNS = ["genesis-v2-mog-seed-0", "genesis-v2-mog-seed-1"]
-ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
-ENVIRONMENT["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +10,25 @@ import pytest
 import torch
 
 from sri_cli.config.load import load_recipe
-from sri_cli.config.schema import TrainSection
 from sri_cli.data.dataset import DataFile
-from sri_cli.models.build import build_model
-from sri_cli.rng import draw_noise
 from sri_cli.training.execution import ExecutionMode, choose_mode
 from sri_cli.training.log import read_log
 from sri_cli.training.step import TrainStep
-from sri_cli.training.step_timing import random_images
 from sri_cli.training.trainer import train
-
-BATCH = 4
-SIZES = {"image_size": 32, "slots": 3, "slot_size": 8}
-
-
-def settings(**changes: Any) -> TrainSection:
-    base = {"geco_target": 0.5655, "batch": BATCH, "steps": 10, "lr": 1e-3}
-    return TrainSection.model_validate(base | changes)
+from tests.small_cli import ENVIRONMENT, finish, start
+from tests.training.test_step import go, new_model, settings
 
 
 def new_step(mode: ExecutionMode, **changes: Any) -> TrainStep:
-    torch.manual_seed(0)
-    model = build_model("sri", **SIZES, scene_size=8)
+    model = new_model("sri")
     for name, parameter in model.named_parameters():
         if name.endswith("colouring.gate"):
             parameter.data.fill_(1.0)  # closed, rounding decides which of the slots is which
     return TrainStep(model, settings(**changes), mode=mode)
 
 
-def go(step: TrainStep, numbers: range) -> dict[str, float]:
-    for number in numbers:
-        noise = draw_noise(step.model.training_noise(), BATCH, 0, number)
-        step(random_images(BATCH, 32), noise, number)
+def metrics_of(step: TrainStep, numbers: range) -> dict[str, float]:
+    go(step, numbers)
     return step.read_metrics()
 
 
@@ -53,7 +38,7 @@ def test_compiled_is_eager_within_a_ten_thousandth() -> None:
         new_step(ExecutionMode()),
         new_step(ExecutionMode(compiled=True, must_compile=True)),
     )
-    one, other = go(eager, range(1)), go(compiled, range(1))
+    one, other = metrics_of(eager, range(1)), metrics_of(compiled, range(1))
     assert other == pytest.approx(one, rel=1e-4)
     scale = max(float(p.grad.norm()) for p in eager.params)
     for (name, p), q in zip(eager.model.named_parameters(), compiled.params, strict=True):
@@ -67,19 +52,18 @@ def test_compiled_follows_a_schedule_into_its_next_phase() -> None:
         new_step(mode, gaussian_warmup_steps=1)
         for mode in (ExecutionMode(), ExecutionMode(compiled=True))
     )
-    assert go(compiled, range(2)) == pytest.approx(go(eager, range(2)), rel=1e-3)
+    after = metrics_of(eager, range(2))
+    assert metrics_of(compiled, range(2)) == pytest.approx(after, rel=1e-3)
     assert compiled.compiled is not None and not compiled.notes
 
 
 NO_COMPILER = """
-import sys
-sys.path.insert(0, sys.argv[1])
 from sri_cli.errors import SriFailure
 from tests.training.test_execution import *
 for must in (False, True):
     step = new_step(ExecutionMode(compiled=True, must_compile=must))
     try:
-        metrics = go(step, range(1))
+        metrics = metrics_of(step, range(1))
         print(metrics["skipped"], step.notes[0])
     except SriFailure as error:
         print(error.message, "|", error.hint)
@@ -88,17 +72,10 @@ for must in (False, True):
 
 @pytest.mark.slow
 def test_without_a_compiler_auto_runs_eagerly_and_on_fails(tmp_path: Path) -> None:
-    root = Path(__file__).parent.parent.parent
-    environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "CXX": "no-such-compiler"}
-    environment["PATH"] = str(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-c", NO_COMPILER, str(root)],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    may, must = done.stdout.splitlines()
+    without = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "CXX": "no-such-compiler"}
+    without["PATH"] = str(tmp_path)
+    process = start(code=NO_COMPILER, env=os.environ | ENVIRONMENT | without)
+    may, must = finish(process)[0].splitlines()
     assert may.startswith("0 Note: not compiled: ") and "compiler" in may
     assert must.startswith("train.compile=on: ") and must.endswith("| train.compile=off")
 
@@ -143,7 +120,7 @@ def test_bf16_lies_within_the_spread_of_float32_seeds(tmp_path: Path) -> None:
     data = tmp_path / "demo-towers-32.h5"
     words = ["prepare", "shapestacks", "--preset", "demo", "--size", "32", "--scenes", "100"]
     words += ["--workers", "1", "--out", str(data)]
-    subprocess.run([sys.executable, "-m", "sri_cli", *words], check=True)
+    finish(start(*words))
 
     def of_seeds(precision: str) -> list[dict[str, float]]:
         return [means(data, tmp_path / f"{precision}-{s}", precision, s) for s in SEEDS]

@@ -15,25 +15,22 @@ from pathlib import Path
 
 import pytest
 
-from sri_cli import checkpoint as checkpoints
 from sri_cli.config.load import recipe_from_dict
 from sri_cli.data.dataset import DataFile
 from sri_cli.training.log import read_log
 from sri_cli.training.trainer import train
+from tests import small_cli
 from tests.ranks import free_port
 from tests.small_data import write_small_data
 from tests.small_slurm import run_as_root, running_slurm
-from tests.training.test_launch import small_recipe
+from tests.training.test_launch import small_recipe, wait_for_step
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parent.parent.parent
 STEPS = 40
 RECIPE = small_recipe(steps=STEPS)
-SEARCH_PATH = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-ENVIRONMENT = {"PYTHONPATH": SEARCH_PATH, "OMP_NUM_THREADS": "1"}
 # As in training/README.md: restarted processes must not reuse old addresses.
-ENVIRONMENT["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+ENVIRONMENT = small_cli.ENVIRONMENT | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
 @pytest.fixture
@@ -79,7 +76,7 @@ def kill_host(name: str) -> None:
         os.kill(int(pid), signal.SIGKILL)
 
 
-def start_on(host: str, name: str, words: list[str], log: Path) -> subprocess.Popen[bytes]:
+def start_on(host: str, name: str, words: list[str], log: Path) -> subprocess.Popen[str]:
     """torchrun on one of two hosts, as in training/README.md, with one CPU process each."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"]
     torchrun += ["--nproc-per-node", "1", "--max-restarts", "3", "--rdzv-backend", "c10d"]
@@ -88,10 +85,10 @@ def start_on(host: str, name: str, words: list[str], log: Path) -> subprocess.Po
     with log.open("ab") as output:
         return subprocess.Popen(
             ["ip", "netns", "exec", name, *named],
-            cwd=ROOT,
             env=os.environ | ENVIRONMENT,
             stdout=output,
             stderr=output,
+            text=True,
         )
 
 
@@ -106,7 +103,7 @@ def test_two_hosts_train_as_one_process_and_survive_the_loss_of_one(
     logs = [tmp_path / "a.txt", tmp_path / "b.txt"]
     a = start_on("host-a", hosts[0], words, logs[0])
     b = start_on("host-b", hosts[1], words, logs[1])
-    wait_for_step(run, 4, a, logs)
+    wait_for_step(run, 4, a)
     kill_host(hosts[1])
     assert b.wait(timeout=60) != 0
     assert read_log(run)[-1]["step"] < STEPS, "the kill came too late"
@@ -121,15 +118,6 @@ def test_two_hosts_train_as_one_process_and_survive_the_loss_of_one(
 
 def text_of(logs: list[Path]) -> str:
     return "\n".join(log.read_text() for log in logs if log.exists())
-
-
-def wait_for_step(run: Path, step: int, process: subprocess.Popen[bytes], logs: list[Path]) -> None:
-    while process.poll() is None:
-        paths = checkpoints.checkpoints_in(run)
-        if paths and int(paths[-1].name[5:]) >= step:
-            return
-        time.sleep(0.02)
-    raise AssertionError(text_of(logs))
 
 
 @pytest.fixture
@@ -149,7 +137,7 @@ def test_a_slurm_job_is_stopped_by_its_time_limit_requeued_and_finished(
     tree["train"]["steps"] = steps
     recipe, run = tmp_path / "small.yaml", tmp_path / "run"
     recipe.write_text(json.dumps(tree))
-    readme = (ROOT / "sri_cli" / "training" / "README.md").read_text()
+    readme = (small_cli.ROOT / "sri_cli" / "training" / "README.md").read_text()
     script = re.findall(r"```\n(#!/bin/bash\n#SBATCH.*?)```", readme, re.DOTALL)[0]
     words = f"train --gpus 0 --recipe {recipe} --data {data} --run {run}"
     for ours, here in (
@@ -163,7 +151,7 @@ def test_a_slurm_job_is_stopped_by_its_time_limit_requeued_and_finished(
     limits = ["--nodes=1", "--gpus-per-node=0", "--time=1", "--signal=B:USR1@30"]
     options = ["--parsable", f"--output={tmp_path}/out.txt", *limits]
     submitted = ["sbatch", *options, str(tmp_path / "job.sh")]
-    done = subprocess.run(submitted, env=slurm, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(submitted, env=slurm, cwd=small_cli.ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     states, began = {}, time.monotonic()
     while time.monotonic() - began < 900:

@@ -19,7 +19,7 @@ import yaml
 from sri_cli import checkpoint as checkpoints
 from sri_cli.config.load import load_recipe
 from sri_cli.errors import SriError
-from sri_cli.generation.trained_run import load_run
+from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.models.build import build_model
 from sri_cli.models.official import TABLES, official_name, our_name
 from sri_cli.run import Workspace
@@ -144,6 +144,11 @@ def imported(folder: Path, system: str, **changes: Any) -> Imported:
     return import_run(workspace, file, RECIPES[system], overrides=SIZES[system])
 
 
+def opened(result: Imported) -> TrainedRun:
+    folder = result.run.parent.parent
+    return open_run(Workspace(folder / "data", folder / "runs"), str(result.run), device="cpu")
+
+
 def state_of(result: Imported) -> dict[str, Any]:
     saved = checkpoints.newest_good(result.run)
     assert saved is not None
@@ -154,7 +159,7 @@ def state_of(result: Imported) -> dict[str, Any]:
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple:
     """(system, the imported run loaded)."""
     system = request.param
-    return system, load_run(imported(tmp_path_factory.mktemp(system), system).run)
+    return system, opened(imported(tmp_path_factory.mktemp(system), system))
 
 
 def test_every_tensor_is_imported_under_our_name(run: tuple) -> None:
@@ -187,9 +192,10 @@ def test_the_run_folder_is_as_training_writes_it(run: tuple) -> None:
 
 @pytest.mark.parametrize("system", ["sri", "genesis-v2", "genesis", "slot-vae"])
 def test_every_moment_of_adam_belongs_to_its_parameter(tmp_path: Path, system: str) -> None:
-    saved = checkpoints.newest_good(imported(tmp_path, system).run)
+    result = imported(tmp_path, system)
+    saved = checkpoints.newest_good(result.run)
     assert saved is not None
-    recipe = load_run(saved.path.parent.parent).recipe
+    recipe = opened(result).recipe
     step = new_step(recipe, torch.device("cpu"))
     step.load_state(saved.state()["step"])
     expected = adam_state(system)["state"]
@@ -218,9 +224,9 @@ def test_geco_of_emorl_is_among_its_weights(tmp_path: Path) -> None:
     result = imported(tmp_path, "emorl", model=tensors, step=None)
     state = state_of(result)["gecos"]
     assert state["emorl.beta"] == 2 and state["emorl.gap_ema"] == -30
-    warmup = load_run(result.run).recipe.train.geco_warmup
+    warmup = opened(result).recipe.train.geco_warmup
     assert state["emorl.seen"] == warmup + 1  # its beta has moved, so the warm-up is over
-    weight = load_run(result.run).model.segregate.refine.error_weight
+    weight = opened(result).model.segregate.refine.error_weight
     torch.testing.assert_close(weight, torch.nn.functional.softplus(torch.tensor(2.0)))
 
 
@@ -295,13 +301,6 @@ def test_emorls_moments_count_its_two_scalars_or_not(tmp_path: Path) -> None:
 # `sri import` -------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def refusal(*args: str) -> tuple[str, str]:
     """The two lines of a refused import that left nothing behind."""
     shown = sri("import", *args)
@@ -312,9 +311,9 @@ def refusal(*args: str) -> tuple[str, str]:
     return first, hint
 
 
-def test_every_verb_takes_the_run(folder: Path) -> None:
-    write_official(folder / "official.pth", "sri")
-    data = str(write_small_data(folder / "mine.h5"))
+def test_every_verb_takes_the_run(here: Path) -> None:
+    write_official(here / "official.pth", "sri")
+    data = str(write_small_data(here / "mine.h5"))
     shown = sri("import", "official.pth", *SMALL)
     assert shown.exit_code == 0, shown.output
     assert shown.stdout.splitlines() == [
@@ -351,9 +350,9 @@ def test_another_run_starts_from_the_weights_alone(tmp_path: Path, system: str) 
     assert not (tmp_path / "other").exists()
 
 
-def test_training_goes_on_from_it(folder: Path) -> None:
-    write_official(folder / "official.pth", "sri")
-    data = str(write_small_data(folder / "mine.h5"))
+def test_training_goes_on_from_it(here: Path) -> None:
+    write_official(here / "official.pth", "sri")
+    data = str(write_small_data(here / "mine.h5"))
     assert sri("import", "official.pth", *SMALL).exit_code == 0
     words = ("train", "--recipe", "sri-mog", "--run", str(RUN), "--data", data, *SMALL)
     trained = sri(*words, "--steps", "9", "--json")
@@ -365,14 +364,14 @@ def test_training_goes_on_from_it(folder: Path) -> None:
     assert meta["extra"]["source"]["caption"] == "mine, simulated, from imported weights"
     assert meta["extra"]["imported"]["file"] == "official.pth"
     # From here on it is a run like any other: its data may not change any more.
-    other = str(write_small_data(folder / "other.h5", images=20))
+    other = str(write_small_data(here / "other.h5", images=20))
     changed = sri(*words[: -len(SMALL)][:-1], other, *SMALL, "--steps", "10")
     assert changed.exit_code == 2 and "data file" in changed.stderr
     assert sri(*words, "--steps", "10").exit_code == 0
 
 
-def test_recipe_of_the_run(folder: Path) -> None:
-    write_official(folder / "official.pth", "sri")
+def test_recipe_of_the_run(here: Path) -> None:
+    write_official(here / "official.pth", "sri")
     words = ("--recipe", "sri-g", "--data", "objects-room", "--run", "here/x")
     shown = sri("import", "official.pth", *words, *SMALL, "--json")
     result = json.loads(shown.stdout)
@@ -381,11 +380,11 @@ def test_recipe_of_the_run(folder: Path) -> None:
     assert recipe["data"] == "objects-room" and recipe["model"]["slot_size"] == 16
 
 
-def test_the_size_is_that_of_the_recipe_whatever_file_is_prepared(folder: Path) -> None:
+def test_the_size_is_that_of_the_recipe_whatever_file_is_prepared(here: Path) -> None:
     """EMORL's tensors do not show it."""
     write_small_data(Path("data", "shapestacks-32.h5"))
     size = load_recipe("emorl").model.image_size
-    write_official(folder / "official.pth", "emorl")
+    write_official(here / "official.pth", "emorl")
     words = [word for word in SIZES["emorl"] if not word.startswith("model.image_size")]
     shown = sri("import", "official.pth", *words)
     assert shown.exit_code == 0, shown.output
@@ -411,19 +410,19 @@ class Bomb:
         (pickle.dumps(Bomb(), 4), ""),
     ],
 )
-def test_code_in_a_file_is_named_and_never_run(folder: Path, content: Any, name: str) -> None:
+def test_code_in_a_file_is_named_and_never_run(here: Path, content: Any, name: str) -> None:
     if isinstance(content, bytes):
-        (folder / "bomb.pth").write_bytes(content)
+        (here / "bomb.pth").write_bytes(content)
     else:
-        torch.save(content, folder / "bomb.pth")
+        torch.save(content, here / "bomb.pth")
     first, _ = refusal("bomb.pth", *SMALL)
     assert name in first and "bomb.pth" in first
     assert not Path("marker").exists()
 
 
-def test_a_flipped_bit_of_a_weight_is_noticed(folder: Path) -> None:
+def test_a_flipped_bit_of_a_weight_is_noticed(here: Path) -> None:
     """torch.load reads it without a word."""
-    file = write_official(folder / "official.pth", "sri")
+    file = write_official(here / "official.pth", "sri")
     name, weight = next(iter(official_tensors("sri").items()))
     data = bytearray(file.read_bytes())
     at = data.index(weight.numpy().tobytes())
@@ -435,19 +434,19 @@ def test_a_flipped_bit_of_a_weight_is_noticed(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, -math.inf, 3e38, -1e7])
-def test_weights_out_of_range_are_refused(folder: Path, value: float) -> None:
+def test_weights_out_of_range_are_refused(here: Path, value: float) -> None:
     tensors = official_tensors("sri")
     name = next(iter(tensors))
     tensors[name] = tensors[name].clone()
     tensors[name].view(-1)[3] = value
-    torch.save(tensors, folder / "official.pth", _use_new_zipfile_serialization=False)  # no CRCs
+    torch.save(tensors, here / "official.pth", _use_new_zipfile_serialization=False)  # no CRCs
     first, _ = refusal("official.pth", *SMALL)
     assert f"1 not finite or beyond 1e+06: {name}" in first
 
 
 @pytest.mark.parametrize("how", ["cut", "flipped", "empty", "gone"])
-def test_damaged_files(folder: Path, how: str) -> None:
-    file = write_official(folder / "official.pth", "sri")
+def test_damaged_files(here: Path, how: str) -> None:
+    file = write_official(here / "official.pth", "sri")
     if how == "flipped":  # the listing at the end of the file
         data = bytearray(file.read_bytes())
         data[-200:] = bytes(200)
@@ -469,18 +468,18 @@ def test_damaged_files(folder: Path, how: str) -> None:
         ({"model": {"encoder.down.0.0.weight": torch.zeros(3).to_sparse()}}, "model"),
     ],
 )
-def test_files_of_something_else(folder: Path, content: Any, message: str) -> None:
-    torch.save(content, folder / "other.pth")
+def test_files_of_something_else(here: Path, content: Any, message: str) -> None:
+    torch.save(content, here / "other.pth")
     assert message in refusal("other.pth")[0]
 
 
-def test_all_faults_at_once(folder: Path) -> None:
+def test_all_faults_at_once(here: Path) -> None:
     tensors = official_tensors("sri")
     del tensors["prior_lstm.mu.bias"], tensors["decoder.13.weight"]
     tensors["posterior_lstm.sp.bias"] = torch.zeros(17)
     tensors["scene_encoder.mu_s.bias"][3] = torch.nan
     tensors |= {f"genesisv2.extra.{i}.weight": torch.zeros(1) for i in range(12)}
-    write_official(folder / "official.pth", "sri", model_state_dict=tensors)
+    write_official(here / "official.pth", "sri", model_state_dict=tensors)
     first, _ = refusal("official.pth", *SMALL)
     assert "2 missing: " in first and "prior_lstm.mu.bias" in first
     assert "decoder.13.weight" in first
@@ -489,11 +488,11 @@ def test_all_faults_at_once(folder: Path) -> None:
     assert "12 unexpected: genesisv2.extra.0.weight" in first and "2 more" in first
 
 
-def test_unexpected_tensors_can_be_left_out(folder: Path) -> None:
+def test_unexpected_tensors_can_be_left_out(here: Path) -> None:
     tensors = official_tensors("sri")
     grids = {"decoder.0.g_1": torch.zeros(1, 1, 4, 4), "decoder.0.g_2": torch.zeros(1, 1, 4, 4)}
     unknown = {"genesisv2.prior_lstm.weight_ih_l0": torch.zeros(4, 4)}
-    write_official(folder / "official.pth", "sri", model_state_dict=tensors | grids | unknown)
+    write_official(here / "official.pth", "sri", model_state_dict=tensors | grids | unknown)
     first, hint = refusal("official.pth", *SMALL)
     assert "1 unexpected: genesisv2.prior_lstm.weight_ih_l0" in first
     assert "--ignore-unexpected" in hint
@@ -514,13 +513,13 @@ def test_unexpected_tensors_can_be_left_out(folder: Path) -> None:
         (("--run", "pretrained"), "pretrained"),
     ],
 )
-def test_bad_options(folder: Path, words: tuple[str, ...], message: str) -> None:
-    write_official(folder / "official.pth", "sri")
+def test_bad_options(here: Path, words: tuple[str, ...], message: str) -> None:
+    write_official(here / "official.pth", "sri")
     assert message in refusal("official.pth", *words)[0]
 
 
-def test_a_run_is_never_overwritten(folder: Path) -> None:
-    write_official(folder / "official.pth", "sri")
+def test_a_run_is_never_overwritten(here: Path) -> None:
+    write_official(here / "official.pth", "sri")
     assert sri("import", "official.pth", *SMALL).exit_code == 0
     before = sorted(Path("runs").rglob("*"))
     again = sri("import", "official.pth", *SMALL)
@@ -528,8 +527,8 @@ def test_a_run_is_never_overwritten(folder: Path) -> None:
     assert sorted(Path("runs").rglob("*")) == before
 
 
-def test_a_full_disk_leaves_nothing(folder: Path) -> None:
-    write_official(folder / "official.pth", "sri")
+def test_a_full_disk_leaves_nothing(here: Path) -> None:
+    write_official(here / "official.pth", "sri")
     with largest_file(100_000):
         shown = sri("import", "official.pth", *SMALL)
     assert shown.exit_code == 1 and "could not write" in shown.stderr

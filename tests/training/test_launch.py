@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,10 @@ from sri_cli.signals import handled
 from sri_cli.training.launch import launch, launch_config
 from sri_cli.training.log import read_log
 from sri_cli.training.trainer import train
-from tests.small_cli import wait_until
+from tests.small_cli import finish, start, wait_until
 from tests.small_data import write_small_data
 from tests.tracker_readers import READERS
 
-ROOT = Path(__file__).parent.parent.parent
 RECIPE: dict[str, Any] = {
     "name": "small",
     "data": "towers",
@@ -38,7 +36,23 @@ RECIPE: dict[str, Any] = {
         "precision": "fp32",
     },
 }
+TORCHRUN = "from torch.distributed.run import main; main()"
 LONG = 2000  # steps; more than anyone waits for
+# A training by the launcher, in two processes on the CPU: RUN DATA RECIPE.
+LAUNCHED = """
+import json, sys
+from pathlib import Path
+from sri_cli.config.load import recipe_from_dict
+from sri_cli.data.dataset import DataFile
+from sri_cli.errors import SriError
+from sri_cli.training.launch import launch
+run, data, tree = Path(sys.argv[1]), DataFile(Path(sys.argv[2])), json.loads(sys.argv[3])
+try:
+    launch(2, recipe_from_dict(tree), data, run, device="cpu", command="sri train --gpus 2")
+except SriError as error:
+    print(error.message, error.hint, sep=chr(10), file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -48,24 +62,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def small_recipe(**changes: Any) -> dict[str, Any]:
     return {**RECIPE, "train": RECIPE["train"] | changes}
-
-
-def start(run: Path, data: Path, steps: int) -> subprocess.Popen[str]:
-    Path(f"{run}.recipe.json").write_text(json.dumps(RECIPE))
-    words = [str(run), str(data), "2", str(steps)]
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.launched", *words],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process: subprocess.Popen[str], code: int = 0) -> str:
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == code, err
-    return out + err
 
 
 def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
@@ -98,18 +94,14 @@ def test_two_processes_of_torchrun_end_where_one_does_and_one_resumes_their_run(
     train(recipe_from_dict(RECIPE), DataFile(data), tmp_path / "one")
     file, run = tmp_path / "small.yaml", tmp_path / "two"
     file.write_text(json.dumps(RECIPE))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    words = ["--nproc-per-node", "2", "--standalone"]
     # Behind --, or torchrun would take --run for an option of its own.
-    command += ["--standalone", "-m", "--", "sri_cli", "train", "--gpus", "0", "--steps", "4"]
-    command += ["--recipe", str(file), "--data", str(data), "--run", str(run), "--threads", "2"]
-    command += ["--tracker", "csv", "train.preview_every=2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, "--json"], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["step"] == 4  # the first rank alone prints
-    assert "2 processes on cpu" in done.stderr and done.stderr.count("to step 4") == 1
+    words += ["-m", "--", "sri_cli", "train", "--gpus", "0", "--steps", "4", "--json"]
+    words += ["--recipe", str(file), "--data", str(data), "--run", str(run), "--threads", "2"]
+    words += ["--tracker", "csv", "train.preview_every=2"]
+    out, err = finish(start(*words, code=TORCHRUN))
+    assert json.loads(out)["step"] == 4  # the first rank alone prints
+    assert "2 processes on cpu" in err and err.count("to step 4") == 1
     assert [record["threads"] for record in read_log(run)] == [2] * 4  # of each process
     # Recorded and drawn by the first rank alone.
     assert [step for step, _ in READERS["csv"](run)[0]] == [1, 2, 3, 4]
@@ -142,7 +134,8 @@ def test_a_job_survives_a_killed_process_and_a_signal(
     tmp_path: Path, data: Path, name: str
 ) -> None:
     run = tmp_path / "run"
-    process = start(run, data, LONG)
+    recipe = json.dumps(small_recipe(steps=LONG))
+    process = start(str(run), str(data), recipe, code=LAUNCHED)
     wait_for_step(run, 2, process)
     workers = workers_of(process.pid)
     assert len(workers) == 2
@@ -150,7 +143,7 @@ def test_a_job_survives_a_killed_process_and_a_signal(
     wait_until(lambda: len(set(workers_of(process.pid)) - set(workers)) == 2, process)
     wait_for_step(run, losses(run)[-1][0] + 2, process)
     process.send_signal(getattr(signal, name))
-    output = finish(process, code=75)
+    output = "".join(finish(process, code=75))
     # The job saves, says so, and names the command that resumes it.
     step = int(checkpoints_in(run)[-1].name[5:])
     said, hint = output.splitlines()[-2:]
