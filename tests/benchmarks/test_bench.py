@@ -146,7 +146,7 @@ def test_quality_of_a_run_whose_checkpoints_are_measured(here: Path) -> None:
     shown = sri(*command, "--json")
     assert shown.exit_code == 0, shown.output
     result = json.loads(shown.stdout)
-    assert result["started_from"]["step"] == 9334
+    assert result["started_from"]["step"] == 6000
     (row,) = result["checkpoints"]  # with metrics, so that nothing is measured
     log = read_log(SHIPPED["pretrained"])
     assert row["step"] == log[-1]["step"]
