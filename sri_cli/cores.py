@@ -210,7 +210,10 @@ def _affinity() -> set[int]:
 
 
 def free_memory() -> int:
-    """Bytes of memory that this process may use: what is free, and no more than its limit."""
+    """Bytes of memory that this process may use: what is free, and no more than its limit.
+
+    Half of the machine's where that is unknown.
+    """
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             fields = dict(line.split(":", 1) for line in file)

@@ -126,7 +126,7 @@ def package_fault(requirement: str) -> str | None:
 def check_memory() -> Iterator[Finding]:
     """Cores and free memory."""
     free = free_memory()
-    text = f"{counted(available_cores(), 'core')}, {free / 1e9:.1f} GB of memory free"
+    text = f"{counted(available_cores(), 'core')}, {free / 1e9:.1f} GB of memory to use"
     if free < LITTLE_MEMORY:
         yield Finding("note", "memory", f"{text}: little", "train with train.batch=16")
     else:

@@ -26,7 +26,7 @@ GPU = click.option(
     "--gpus", type=click.Choice(list(ONE_DEVICE)), default="auto", help="0 is the CPU."
 )
 PROFILE = click.option(
-    "--profile", is_flag=True, help="Also profile one run and write sri-bench-trace.json.gz."
+    "--profile", is_flag=True, help="Also profile one run and write sri-bench-trace.json.gz here."
 )
 
 

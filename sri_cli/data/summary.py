@@ -298,7 +298,7 @@ def deviating(masks: NDArray[np.uint8], background_labels: int) -> NDArray[np.bo
 ERROR_IMAGES = 2000  # of which the mean image is taken
 MOST_IMAGES = 0.99  # that have room in the suggested number of slots
 # What a model is to leave of the mean image's squared error. The published targets leave 4 to 10 %
-# in 500,000 steps; the shipped model, of size=tiny, reached 19 % after 3,400 of its 16,000.
+# in 500,000 steps; an earlier shipped model, of size=tiny, reached 19 % after 3,400 of its 16,000.
 ERROR_LEFT, ERROR_LEFT_TINY = 0.07, 0.2
 
 

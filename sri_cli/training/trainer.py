@@ -378,11 +378,12 @@ class Trainer:
         diverged_at = self.done
         if self.rollbacks == MAX_ROLLBACKS:
             rest = f"the checkpoint of step {self.saved} remains" if self.saved else "nothing saved"
+            geco = "" if self.settings.geco_target is None else ", or another train.geco_target"
             raise Diverged(
                 f"training diverged at step {diverged_at}: {problem}; {MAX_ROLLBACKS} roll-backs"
                 " with new noise did not help",
-                f"{rest}; try another run (--run DIR) with a lower train.lr or train.beta_start, a"
-                " larger model.std or another train.geco_target",
+                f"{rest}; try another run, --run DIR train.lr={self.settings.lr / 2:g}, a larger"
+                f" model.std{geco}",
             )
         self.rollbacks += 1
         self.close()
