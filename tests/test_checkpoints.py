@@ -122,7 +122,7 @@ for line in sys.stdin:
 
 
 def test_kill_9_at_any_moment_leaves_a_loadable_checkpoint(tmp_path: Path) -> None:
-    forker = start(str(tmp_path), code=SAVE_REPEATEDLY, stdin=subprocess.PIPE)
+    forker = start(str(tmp_path), code=SAVE_REPEATEDLY, stdin=subprocess.PIPE, stderr=None)
     assert forker.stdin and forker.stdout
     rng = random.Random(0)
     step = 0

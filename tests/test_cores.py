@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -104,6 +105,9 @@ def test_a_busy_machine_leaves_one_thread(busy: Busy, monkeypatch: pytest.Monkey
     assert threads.number == torch.get_num_threads() == 1
     assert threads.busy > 0.8 and note is not None and "\n" not in note
     assert not threads.is_due()  # not before some seconds have passed
+    others = OtherProcesses()
+    time.sleep(0.5)
+    assert (others.in_use() or 0.0) > 0.8
 
 
 @ON_LINUX
@@ -188,8 +192,12 @@ def test_two_trainings_side_by_side(tmp_path: Path, two_cores: None) -> None:
     small = ["size=tiny", "model.slots=3", "train.log_every=2", "train.batch=4"]
     environment = os.environ | {"PYTHONPATH": SEARCH_PATH}  # and no number of threads
     both = [start(*words, "--run", str(tmp_path / name), *small, env=environment) for name in "ab"]
-    for process in both:
-        finish(process)
+    try:
+        for process in both:
+            finish(process)
+    finally:
+        for process in both:
+            process.kill()
     for name in "ab":
         records = read_log(tmp_path / name)
         assert {record["threads"] for record in records} == {1}

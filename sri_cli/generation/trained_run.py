@@ -97,9 +97,9 @@ class TrainedRun:
 def slots_notes(runs: Sequence[TrainedRun], slots: int | None) -> list[str]:
     """What to expect of `slots` slots (None: as in training) where a run was trained with others.
 
-    As seen in samples of an earlier shipped model (5 slots) with 3 to 9: without the last slots in order
-    a smear replaces the block that they draw; from 6 on stacks do not grow, but more of them are
-    broken (S-Acc estimate at temperature 1: 86 % with 5, 79 % with 6, 66 % with 8).
+    As seen in samples of an earlier shipped model (5 slots) with 3 to 9: without the last slots in
+    order a smear replaces the block that they draw; from 6 on stacks do not grow, but more of them
+    are broken (S-Acc estimate at temperature 1: 86 % with 5, 79 % with 6, 66 % with 8).
     """
     notes = []
     for run in runs:

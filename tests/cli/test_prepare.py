@@ -13,7 +13,6 @@ from click.testing import Result
 from sri_cli.data.dataset import DataFile
 from tests.small_cli import sri, start
 
-ROOT = Path(__file__).parent.parent.parent
 SMALL = ("--scenes", "3", "--views", "2", "--size", "16", "--workers", "1")
 
 

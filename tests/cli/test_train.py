@@ -13,6 +13,7 @@ from sri_cli.errors import SriError
 from sri_cli.run import Workspace
 from sri_cli.training.log import read_log
 from sri_cli.training.run_folder import resolve_run
+from tests.damage import largest_file
 from tests.small_cli import sri, start, wait_until
 from tests.small_data import write_small_data
 from tests.tracker_readers import READERS, mlflow_run
@@ -130,8 +131,10 @@ def test_the_size_of_the_users_recipe_counts(folder: Path) -> None:
 
 def test_run_seed_and_data_file(folder: Path) -> None:
     other = write_small_data(folder / "mine.h5")
-    shown = sri(*words("--steps", "1", "--seed", "7", "--data", str(other), "--run", "here/x"))
+    more = ("--seed", "7", "--threads", "2", "--data", str(other), "--run", "here/x")
+    shown = sri(*words("--steps", "1", *more))
     assert shown.exit_code == 0, shown.output
+    assert read_log(folder / "here/x")[-1]["threads"] == 2
     assert yaml.safe_load((folder / "here/x/recipe.yaml").read_text())["train"]["seed"] == 7
     assert sri(*words("--steps", "1", "--data", str(other))).exit_code == 0
     assert (folder / "runs/sri-mog-mine-tiny").is_dir()
@@ -191,6 +194,17 @@ def test_a_missing_gpu(folder: Path) -> None:
         shown = sri(*words("--gpus", "1", *more))
         assert shown.exit_code == 2 and "no GPU" in shown.stderr
         assert not (folder / "runs").exists()
+
+
+def test_a_full_disk_exits_1_in_one_line(folder: Path) -> None:
+    assert sri(*words("--steps", "2")).exit_code == 0
+    with largest_file(100_000):
+        full = sri(*words("--steps", "4"))
+    assert full.exit_code == 1, full.output
+    assert full.stderr.splitlines()[-2].startswith("Error: could not write runs/")
+    names = [path.name for path in (folder / "runs").glob("*/checkpoints/*")]
+    assert names == ["step-000000002"]
+    assert sri(*words("--steps", "4")).exit_code == 0
 
 
 def test_sigterm_exits_75_and_the_same_command_resumes_exactly(folder: Path) -> None:

@@ -113,7 +113,6 @@ def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     The file in torch's hub.
     """
-    monkeypatch.setattr("sri_cli.data.download.BACKOFF_SEC", 0.0)
     expect(monkeypatch, b"", "http://127.0.0.1:1/")
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
     return tmp_path / "hub" / "checkpoints" / FILE

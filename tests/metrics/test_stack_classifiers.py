@@ -220,6 +220,11 @@ def test_altered_images_are_repeatable_and_in_range() -> None:
     assert (torn - images).abs().mean() > (drawn - images).abs().mean()
 
 
+def test_the_accuracy_of_the_shipped_network_is_counted() -> None:
+    accuracy = train.factor_accuracy(open_shipped("factors"), factor_images(16, 2_000_000))
+    assert accuracy["height"] > 0.7
+
+
 @pytest.mark.parametrize("which", ["factors", "touching"])
 def test_train_writes_weights_and_errors(which: str, tmp_path: Path) -> None:
     options = ["--images", "16", "--held-out", "16", "--steps", "1", "--workers", "1"]

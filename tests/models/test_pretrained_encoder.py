@@ -149,6 +149,15 @@ def test_training_moves_all_but_the_encoder(
     assert all(not torch.equal(value, before[key]) for key, value in model.named_parameters())
 
 
+def test_pixels_are_normalised_in_float32_under_bf16(specs: dict[str, str]) -> None:
+    stage = frozen(specs["test_vit"])
+    seen: list[torch.dtype] = []
+    stage.head[0].register_forward_pre_hook(lambda _, given: seen.append(given[0].dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        stage(images(2), draw_noise(stage.noise(), 2, 0, 0))
+    assert seen == [torch.float32]
+
+
 def test_attention_is_where_the_features_are(specs: dict[str, str]) -> None:
     stage = frozen(specs["test_resnet"])
     noise = draw_noise(stage.noise(), 1, 0, 0)

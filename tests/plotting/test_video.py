@@ -86,9 +86,8 @@ def test_a_gif_repeats_and_lasts_as_long_as_it_should() -> None:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workspace: Workspace) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def here(here: Path, workspace: Workspace) -> Path:
+    return here
 
 
 def sri(*words: str) -> Result:
@@ -111,6 +110,16 @@ def test_both_files_hold_the_walks(here: Path) -> None:
 
 def test_an_encoder_that_fails_is_one_error(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "false")
+    result = sri("--frames", "2", "--num", "1", "--out", "film.mp4")
+    assert result.exit_code == 1 and "--out walk.gif" in result.stderr.splitlines()[-1]
+    assert not Path("film.mp4").exists()
+
+
+def test_without_an_encoder_it_is_one_error(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise RuntimeError("no ffmpeg for this machine")
+
+    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", none)
     result = sri("--frames", "2", "--num", "1", "--out", "film.mp4")
     assert result.exit_code == 1 and "--out walk.gif" in result.stderr.splitlines()[-1]
     assert not Path("film.mp4").exists()

@@ -103,7 +103,10 @@ def test_two_hosts_train_as_one_process_and_survive_the_loss_of_one(
     logs = [tmp_path / "a.txt", tmp_path / "b.txt"]
     a = start_on("host-a", hosts[0], words, logs[0])
     b = start_on("host-b", hosts[1], words, logs[1])
-    wait_for_step(run, 4, a)
+    try:
+        wait_for_step(run, 4, a)
+    except AssertionError as error:
+        raise AssertionError(text_of(logs)) from error
     kill_host(hosts[1])
     assert b.wait(timeout=60) != 0
     assert read_log(run)[-1]["step"] < STEPS, "the kill came too late"
