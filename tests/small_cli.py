@@ -43,6 +43,16 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
     return out, err
 
 
+def processes_of(run: str) -> list[int]:
+    """The processes that train this run of a study."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        words = path.read_bytes().split(b"\0") if path.exists() else []
+        if b"sri_cli.studies.processes" in words and run.encode() in words:
+            found.append(int(path.parent.name))
+    return found
+
+
 def wait_until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
     """Wait for it; the process must not end before."""
     while not condition():

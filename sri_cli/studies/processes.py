@@ -162,7 +162,8 @@ def work(
         if run.name not in study.reused:
             options: dict[str, Any] = {"threads": Threads(sharers=int(sharers))}
             options |= {"command": study.command(run, data.path), "preview": draw_preview}
-            train(run.recipe, data, run.run_dir, **options)
+            # Who stops the study may signal its processes, too, and the study then does so again.
+            train(run.recipe, data, run.run_dir, **options, patient=True)
     except Diverged as error:
         write_atomic(run.run_dir / DIVERGED, f"{error.message}\n".encode())
         raise

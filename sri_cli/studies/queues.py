@@ -33,7 +33,7 @@ ENDED |= {"OUT_OF_MEMORY", "PREEMPTED", "RECONFIG_FAIL", "REVOKED", "TIMEOUT"}
 USUAL_REASONS = {"None", "Priority", "Resources", "BeginTime"}  # why a job waits
 DEFAULT_MINUTES = {"slurm": 4 * 60, "local": 7 * 24 * 60}  # time limit; a run needs several of them
 SIGNAL_BEFORE_SEC = 120  # before the limit, in which a run has to save; SLURM may add a minute
-LOCAL_PARAMETERS = {"time", "gpus_per_node", "setup", "signal_delay_s"}
+LOCAL_PARAMETERS = {"time", "signal_delay_s"}
 
 
 class Job(NamedTuple):
@@ -218,6 +218,8 @@ def open_queue(name: str, words: Sequence[str]) -> Queue:
         raise SriError(
             "--executor needs submitit, which is not installed", "pip install 'sri-cli[cluster]'"
         ) from error
+    if name == "local" and not Path("/proc/self/cmdline").exists():
+        raise SriError("--executor local needs Linux", "leave out --executor")
     known = LOCAL_PARAMETERS
     if name == "slurm":
         known = SlurmExecutor._valid_parameters() - {"job_name", "stderr_to_stdout"}

@@ -150,8 +150,11 @@ def run_missing(
                     if code is None:
                         continue
                     running.remove(process)
-                    progress.note_run(process.run, _end(study, process, code, data))
-                    if code not in (0, Diverged.exit_code, Interrupted.exit_code):
+                    end = _end(study, process, code, data)
+                    progress.note_run(process.run, end)
+                    if code == Interrupted.exit_code and not stop.received:
+                        failed[process.run.title] = f"stopped by a signal, {end}"
+                    elif code not in (0, Diverged.exit_code, Interrupted.exit_code):
                         failed[process.run.title] = process.error()
                 progress.poll([process.run for process in running])
                 time.sleep(POLL_SEC)
@@ -239,7 +242,9 @@ def run_jobs(
                 elif live < min(most, full):
                     last = job or last_job(run)
                     words = [str(workspace.data_root), str(workspace.runs_root), str(study.path)]
-                    words += [run.name, str(data.path), str(slots.jobs if slots.gpus else most)]
+                    # A job of SLURM has cores of its own.
+                    sharers = 1 if queue.name == "slurm" else slots.jobs if slots.gpus else most
+                    words += [run.name, str(data.path), str(sharers)]
                     try:
                         used = {slot_of[one.name] for one in waiting if one.name in there}
                         slot_of[run.name] = min({*range(len(runs))} - used)
@@ -324,10 +329,13 @@ def failure(
         )
     diverged = {one.run.title: one.diverged for one in statuses if one.diverged}
     if diverged:
-        first = next(one.run.run_dir / DIVERGED for one in statuses if one.diverged)
+        notes = [one.run.run_dir / DIVERGED for one in statuses if one.diverged]
+        first = next((note for note in notes if note.is_file()), None)
         return Diverged(
             f"{counted(len(diverged), 'run')} diverged: {_reasons(diverged)}",
-            f"this is a result; to try a run again: {shlex.join(['rm', str(first)])}",
+            f"this is a result; to try a run again: {shlex.join(['rm', str(first)])}"
+            if first
+            else "this is a recorded result",
         )
     return None
 
@@ -439,6 +447,7 @@ def plan_study(
             "hours": sum(left) * (seconds or 0) / 3600 if measure else None,
         }
     hours = sum(row["hours"] for row in rows.values()) if measure else None
+    names = {one.run.name for one in statuses}
     return {
         "study": protocol.name,
         "folder": str(study.folder),
@@ -448,8 +457,8 @@ def plan_study(
         "data_missing": not data.is_file(),
         "runs": len(statuses),
         "trained": sum(one.trained for one in statuses),
-        "reused": {name: str(path) for name, path in study.reused.items()},
-        "recorded": {name: run["run_of"] for name, run in study.recorded.items()},
+        "reused": {n: str(path) for n, path in study.reused.items() if n in names},
+        "recorded": {n: run["run_of"] for n, run in study.recorded.items() if n in names},
         "steps": protocol.steps,
         "batch": protocol.batch,
         "seeds": protocol.seeds,
@@ -522,7 +531,7 @@ def plan_text(plan: Mapping[str, Any]) -> str:
     lines = [
         f"study {plan['study']}: {counted(plan['runs'], 'run')} of {plan['steps']:,} steps of"
         f" {plan['batch']} images, {plan['trained']} of them trained"
-        + f" ({others} by another study)"
+        + f" ({others} recorded, or by another study)"
         * bool(others),
         f"runs     {plan['folder']}, {plan['slots']}",
         f"data     {plan['data']}{missing}",

@@ -76,6 +76,7 @@ def train(
     trackers: Sequence[str] | None = None,
     preview: Preview | None = None,
     on_record: Callable[[dict[str, Any]], None] | None = None,
+    patient: bool = False,
 ) -> Outcome:
     """Train `recipe` on the training split of `data` in `run_dir`, or resume the run there.
 
@@ -83,6 +84,7 @@ def train(
     and is shown to the user; `on_record` is called with every log record. `threads` are those of
     the CPU, by default as many as PyTorch uses now; the same number gives the same bits.
     `trackers` are names for `choose_trackers`; `preview` draws every `train.preview_every` steps.
+    `patient`: the first signal stops the training, and further ones are ignored.
 
     Raises:
         SriError: the data do not fit, `run_dir` holds a run of another recipe or other data, or a
@@ -96,7 +98,7 @@ def train(
     with joined(device) as (ranks, own_device), ExitStack() as stack:
         ranks.check_batch(recipe.train.batch)
         log = ranks.from_first(lambda: stack.enter_context(open_run(run_dir)))
-        stop = stack.enter_context(stop_on_signal(patient=ranks.world > 1))
+        stop = stack.enter_context(stop_on_signal(patient or ranks.world > 1))
         trainer = Trainer(
             recipe, data, run_dir, log, own_device, ranks, command, threads, preview=preview
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import time
@@ -15,7 +17,7 @@ from click.testing import Result
 
 from sri_cli.training.log import read_log
 from tests import small_cli
-from tests.small_cli import sri, wait_until
+from tests.small_cli import processes_of, sri, wait_until
 from tests.small_data import write_small_data
 
 STEPS = 6
@@ -38,14 +40,12 @@ RUNS = [f"{system}-seed-{seed}" for seed in (0, 1) for system in ("sri-mog", "sc
 
 
 @pytest.fixture
-def work_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def work_dir(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with data and the study's file."""
-    (tmp_path / "data").mkdir()
-    write_small_data(tmp_path / "data" / "demo-towers-32.h5")
-    write(tmp_path)
-    monkeypatch.chdir(tmp_path)
+    write_small_data(here / "data" / "demo-towers-32.h5")
+    write(here)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return tmp_path
+    return here
 
 
 def write(folder: Path, **changes: Any) -> None:
@@ -164,6 +164,9 @@ def test_runs_that_diverge_or_fail_stop_no_other(work_dir: Path) -> None:
     message, hint = again.stderr.splitlines()[-2:]
     assert "wild seed 0" in message
     assert "rm runs/study-small/wild-seed-0/diverged.txt" in hint
+    shutil.rmtree(work_dir / "runs" / "study-small" / "wild-seed-0")
+    recorded = study("--seeds", "0", "--only", "wild")
+    assert recorded.exit_code == 4 and "diverged.txt" not in recorded.stderr
 
 
 def test_a_study_that_is_killed_leaves_no_run_behind(work_dir: Path) -> None:
@@ -181,6 +184,20 @@ def test_a_study_that_is_killed_leaves_no_run_behind(work_dir: Path) -> None:
             break
         time.sleep(0.1)
     assert "Stopped at step" in text
+    assert list((run / "checkpoints").iterdir())
+
+
+def test_a_run_that_was_stopped_alone_is_saved_and_counts_as_failed(work_dir: Path) -> None:
+    write(work_dir, steps=100_000, systems={"alone": {"recipe": "sri-mog"}}, claims=[])
+    run = work_dir / "runs" / "study-small" / "alone-seed-0"
+    started = start("--seeds", "0")
+    wait_until((run / "log.jsonl").exists, started)
+    (number,) = processes_of(run.name)
+    for _ in range(2):
+        os.kill(number, signal.SIGTERM)
+    _, errors = started.communicate(timeout=60)
+    assert started.returncode == 1 and "alone seed 0" in errors.splitlines()[-2]
+    assert "Stopped at step" in (work_dir / f"runs/study-small/logs/{run.name}.txt").read_text()
     assert list((run / "checkpoints").iterdir())
 
 

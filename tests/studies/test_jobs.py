@@ -22,7 +22,7 @@ from sri_cli.studies.runner import plan_study
 from sri_cli.training.log import read_log
 from sri_cli.training.trainer import train
 from tests import small_cli
-from tests.small_cli import ENVIRONMENT, sri, wait_until
+from tests.small_cli import ENVIRONMENT, processes_of, sri, wait_until
 from tests.small_data import write_small_data
 from tests.small_slurm import running_slurm
 
@@ -44,13 +44,11 @@ RUNS = ["genesis-v2-mog-seed-0", "genesis-v2-mog-seed-1"]
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with data."""
-    (tmp_path / "data").mkdir()
-    write_small_data(tmp_path / "data" / "demo-towers-32.h5")
-    monkeypatch.chdir(tmp_path)
+    write_small_data(here / "data" / "demo-towers-32.h5")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return tmp_path
+    return here
 
 
 def write(folder: Path, **changes: Any) -> list[StudyRun]:
@@ -82,16 +80,6 @@ def output_of(name: str) -> str:
 def weights(root: str, name: str) -> bytes:
     newest = checkpoints_in(Path(root, "study-jobs", name))[-1]
     return (newest / "model.safetensors").read_bytes()
-
-
-def processes_of(name: str) -> list[int]:
-    """The processes that train a run."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        words = path.read_bytes().split(b"\0") if path.exists() else []
-        if b"sri_cli.studies.processes" in words and name.encode() in words:
-            found.append(int(path.parent.name))
-    return found
 
 
 @pytest.mark.parametrize(
@@ -135,11 +123,9 @@ def test_parameters_and_the_plan_of_jobs(folder: Path, monkeypatch: pytest.Monke
     parameters = open_queue("local", ["time=1:00:00", "time=30"]).parameters
     assert parameters == {"time": 30, "signal_delay_s": 120}
     assert open_queue("local", ["time=2"]).parameters["signal_delay_s"] == 30
-    with pytest.raises(SriError, match="gpus"):
-        open_queue("local", ["gpus=1"])
-    assert open_queue("local", ["setup=module load cuda"]).parameters["setup"] == [
-        "module load cuda"
-    ]
+    for unknown in ("gpus=1", "gpus_per_node=1", "setup=module load cuda"):
+        with pytest.raises(SriError, match=unknown.partition("=")[0]):
+            open_queue("local", [unknown])
     monkeypatch.setenv("SRI_SLURM", "partition=gpu account=mine")  # of SLURM alone
     assert study("--executor", "local", "--dry-run").exit_code == 0
     plan = plan_study(Workspace(Path("data"), Path("runs")), "jobs.yaml", measure=False)

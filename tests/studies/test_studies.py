@@ -267,6 +267,9 @@ def test_values_that_an_earlier_study_recorded_count_where_its_runs_are_gone(
     (folder / "summary.json").write_text(json.dumps(summary))
     study = recorded()
     assert list(study.recorded) == ["sri-mog-seed-0"] and not study.reused
+    for seeds, names in ([0], ["sri-mog-seed-0"]), ([1], []):
+        plan = plan_study(workspace, str(tmp_path / "small.yaml"), seeds=seeds, measure=False)
+        assert list(plan["recorded"]) == names
     statuses = [status_of(study, run, data) for run in study.runs()]
     assert [one.run.name for one in statuses if one.done] == ["sri-mog-seed-0"]
     assert values_of(study, statuses)["elbo"] == {("sri-mog", 0): 7.0}
