@@ -253,6 +253,37 @@ def test_the_grid_by_clicks_and_its_undo(tab: Page, tmp_path: Path) -> None:
         assert open_session(folder, "ada").verdicts()[:4].count("unsure") == 1
 
 
+def test_a_grid_whose_images_do_not_load_is_saved_and_shown_later(
+    tab: Page, tmp_path: Path
+) -> None:
+    folder = small_session(tmp_path / "large", num=18)  # 39 images
+    with serving(open_session(folder, "ada")) as client:
+        at(tab.open(client.url), 0)
+        blocked = {"urls": [f"*/images/{position}.png" for position in range(20, 39)]}
+        tab.driver.execute_cdp_cmd("Network.enable", {})
+        tab.driver.execute_cdp_cmd("Network.setBlockedURLs", blocked)
+        tab.press("g")
+        assert leaving(tab)
+        tab.press("r", ENTER)
+        tab.until(lambda: tab.shown("#alert button"))
+        tab.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
+        tab.click("#alert button")
+        tab.until(lambda: len(tiles(tab)) == 19)
+        assert tab.js("return document.querySelector('.tile').dataset.position") == "20"
+        verdicts = open_session(folder, "ada").verdicts()
+        assert verdicts == ["plausible"] * 20 + [None] * 19
+        tab.click(".tile:nth-child(5)")
+        tab.press(RIGHT)
+        stops = "return [...document.querySelectorAll('.tile[tabindex=\"0\"]')]"
+        assert tab.js(stops + ".map((tile) => tile.dataset.position)") == ["25"]
+        assert not leaving(tab), "a mark is not saved"
+
+
+def leaving(page: Page) -> bool:
+    """Whether the page closes without a question."""
+    return page.js("return dispatchEvent(new Event('beforeunload', {cancelable: true}))")
+
+
 def test_by_buttons_alone(page: Page, verdicts: Callable[[], list[str | None]]) -> None:
     page.press("?")
     assert page.shown("#help")
@@ -290,7 +321,7 @@ def show(page: Page, view: str, folder: Path) -> None:
     """Bring up one view of the page."""
     keys = {"answered": "u\ue012", "grid": "g", "decided": "g \ue014u", "zoom": "gz"}
     page.press(*keys.get(view, ""))
-    if view in ("help"):
+    if view == "help":
         page.click(f"[data-action={view}]")
     elif view == "alert":
         page.js("window.fetch = () => Promise.reject()")

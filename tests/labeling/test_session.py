@@ -21,7 +21,6 @@ from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.labeling import scenes
 from sri_cli.labeling.scenes import prepare_session
 from sri_cli.labeling.session import (
-    VERDICTS,
     Deck,
     Session,
     check_rater,
@@ -237,12 +236,6 @@ def test_changed_pixels_are_refused(folder: Path) -> None:
     np.savez(folder / "pictures.npz", pictures=images)
     with pytest.raises(SriError, match="does not match"):
         open_session(folder, "Ann")
-
-
-def test_writing_the_same_session_again_keeps_its_answers(folder: Path) -> None:
-    open_session(folder, "Ann").answer({0: VERDICTS[1]})
-    assert small_session(folder.parent) == folder
-    assert open_session(folder, "Ann").verdicts()[0] == VERDICTS[1]
 
 
 @pytest.mark.parametrize("name", ["Béa", "o'neil@x.org", "Ann B. C", "x" * 64])

@@ -148,15 +148,16 @@ function fitSingle() {
 
 async function showGrid() {
   const left = unanswered();
-  grid.positions = left.slice(0, gridImages);
-  const images = await Promise.all(grid.positions.map((position) => loadImage(position, total)));
+  const positions = left.slice(0, gridImages);
+  const images = await Promise.all(positions.map((position) => loadImage(position, total)));
+  grid.positions = positions; // once they are there: the page before must stay what Save saves
   byId("tiles").replaceChildren(...grid.positions.map((position, i) => makeTile(position, images[i])));
   countDecided();
   since = performance.now();
   reveal("grid");
   fitGrid();
   window.scrollTo(0, 0);
-  byId("tiles").firstElementChild.tabIndex = 0;
+  byId("tiles").firstElementChild.tabIndex = 0; // a window in the background tells no focus
   grid.focused = grid.positions[0];
   byId("tiles").firstElementChild.focus({ preventScroll: true });
   announce(`${grid.positions.length} images, from ${grid.positions[0] + 1} to ${grid.positions.at(-1) + 1}.`);
@@ -220,8 +221,6 @@ function moveFocus(columns, rows) {
   const from = tiles.indexOf(document.activeElement);
   const to = tiles[from + columns + rows * grid.columns];
   if (from < 0 || !to) return;
-  tiles[from].tabIndex = -1;
-  to.tabIndex = 0;
   to.focus();
 }
 
@@ -355,7 +354,12 @@ new ResizeObserver(fitSingle).observe(byId("stage"));
 new ResizeObserver(fitGrid).observe(byId("grid"));
 new ResizeObserver(fitZoom).observe(byId("zoomed"));
 byId("tiles").addEventListener("focusin", ({ target }) => {
-  grid.focused = Number(target.closest(".tile").dataset.position);
+  const tile = target.closest(".tile");
+  for (const other of byId("tiles").children) other.tabIndex = other === tile ? 0 : -1;
+  grid.focused = Number(tile.dataset.position);
+});
+window.addEventListener("beforeunload", (event) => {
+  if (shown("grid") && decided().length) event.preventDefault();
 });
 
 run(async () => {
