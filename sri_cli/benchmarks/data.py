@@ -20,6 +20,7 @@ from sri_cli.data.writer import DataFileWriter, Header
 from sri_cli.device import choose_device
 from sri_cli.rng import draw_noise
 from sri_cli.training.step_timing import StepBench, machine
+from sri_cli.training.trainer import check_data
 
 STORAGES: dict[str, Storage] = {"resident": "device", "host": "memory", "streamed": "file"}
 NOISE_IMAGES = 4096  # of a file of noise: 50 MB at 64 px
@@ -33,9 +34,9 @@ def bench_data(recipe: Recipe, data: DataFile, device_name: str, seconds: float)
     must not take longer than it: `input_share_of_step` below 1.
     """
     device = choose_device(device_name)
-    data.check_size(recipe.model.image_size)
+    check_data(recipe, data)
     images = data.split("train").images
-    batch, seed = min(recipe.train.batch, len(images)), recipe.train.seed
+    batch, seed = recipe.train.batch, recipe.train.seed
     work: dict[str, Callable[[int], object]] = {
         name: Batches(images, batch, seed, device, storage=storage).at
         for name, storage in STORAGES.items()

@@ -83,6 +83,8 @@ def test_bench_sample_with_a_profile(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_bench_data(tmp_path: Path) -> None:
     path = write_small_data(tmp_path / "some-32.h5", images=40)
+    large = sri("bench", "data", *TINY, "--data", str(path), "train.batch=64")
+    assert large.exit_code == 2 and "train.batch=40" in large.stderr
     result = bench("data", *TINY, "--data", str(path), "--gpus", "0", "train.batch=2")
     rows = {row["what"]: row["seconds_median"] for row in result["rows"]}
     assert (result["images"], result["image_count"]) == (str(path), 40)
