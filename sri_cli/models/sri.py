@@ -113,18 +113,15 @@ class SRI(SlotVAE):
         self.decoder = decoder
 
     def training_noise(self) -> dict[str, NoiseSpec]:
-        slots = NoiseSpec((self.num_slots, self.slot_size))
+        k = self.num_slots
+        slots = NoiseSpec((k, self.slot_size))
         return {
             **self.segregate.noise(),
             **self.scene_noise(),
             "rollout": slots,
             "posterior": slots,
-            **self._order_noise(),
+            **({"order": NoiseSpec((k, k), "uniform")} if self.relaxes else {}),
         }
-
-    def _order_noise(self) -> dict[str, NoiseSpec]:
-        shape = (self.num_slots, self.num_slots)
-        return {"order": NoiseSpec(shape, "uniform")} if self.relaxes else {}
 
     def infer(self, images: Tensor, noise: Noise, gaussian_likelihood: bool = False) -> Inference:
         """q(s, z | x) with one sample of each latent; images [B,3,H,W] in [0,1].

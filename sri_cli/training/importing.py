@@ -356,7 +356,9 @@ def check_match(
         "missing": match.missing,
         "of another shape": match.misshapen,
         f"not finite or beyond {MAX_WEIGHT:g}": [
-            name for name in names if not (official.tensors[name].abs() <= MAX_WEIGHT).all()
+            name
+            for name in names
+            if not (name.endswith(COUNTER) or (official.tensors[name].abs() <= MAX_WEIGHT).all())
         ],
         "unexpected": [] if ignore_unexpected else match.unexpected,
     }
@@ -419,7 +421,7 @@ def read_moments(official: OfficialFile, match: Match) -> dict[str, dict[str, Te
         groups, state = optimiser["param_groups"], optimiser["state"]
         keys = [key for group in groups for key in group["params"]]
         entries = {i: adam_entry(state[key]) for i, key in enumerate(keys) if key in state}
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         return {}
     # GECO's scalars and unexpected tensors may or may not have been among the parameters.
     weights = set(match.weights.values())

@@ -107,7 +107,8 @@ class RunLog:
         except Exception as error:  # libraries raise whatever they like
             if tracker.is_local and isinstance(error, OSError):
                 raise cannot_write(self.path.parent, error) from error
-            reason = f"{tracker.name} cannot be reached: {one_line(error)}"
+            verb = "opened" if tracker.is_local else "reached"
+            reason = f"{tracker.name} cannot be {verb}: {one_line(error)}"
             if not may_fail:
                 raise SriFailure(reason, tracker.hint) from error
             warn(f"Note: {reason}; training goes on, and the records follow when it answers")
@@ -123,7 +124,7 @@ def one_line(error: BaseException) -> str:
 def read_log(path: Path) -> list[Record]:
     """The records of a log.jsonl or of a run folder, each with its `step`; see `parse_lines`.
 
-    None without a file: an imported run, or one that has not begun.
+    Empty without a file: an imported run, or one that has not begun.
     """
     path = path / LOG_NAME if path.is_dir() else path
     try:

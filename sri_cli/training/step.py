@@ -158,7 +158,9 @@ class TrainStep:
         self, images: Tensor, noise: Mapping[str, Tensor], gaussian: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """This rank's share of the loss, and of the scalars for the log and for GECO."""
-        losses = self.forward(images, noise, gaussian)
+        bf16 = self.mode.precision == "bf16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
+            losses: Losses = self.model(to_float(images, self.device), noise, gaussian)
         loss = torch.stack([self.gecos[o.name](o) for o in losses.objectives]).sum()
         values = {name: term.mean() for name, term in losses.terms.items()}
         for objective in losses.objectives:
@@ -168,14 +170,6 @@ class TrainStep:
         if self.ranks.world == 1:
             return loss, values
         return self.share * loss, {name: self.share * value for name, value in values.items()}
-
-    def forward(
-        self, images: Tensor, noise: Mapping[str, Tensor], gaussian: bool = False
-    ) -> Losses:
-        """The model's losses of images uint8 [b,3,H,W], in the precision of this run."""
-        bf16 = self.mode.precision == "bf16"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
-            return self.model(to_float(images, self.device), noise, gaussian)
 
     def read_metrics(self) -> dict[str, float]:
         """Means since the last call. Waits for the device."""

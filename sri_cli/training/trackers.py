@@ -45,7 +45,7 @@ class Tracker:
     name: ClassVar[str]
     library: ClassVar[str | None] = None
     is_local: ClassVar[bool] = True
-    hint: ClassVar[str] = ""  # what to check when it cannot be reached
+    hint: ClassVar[str] = "leave it out: --tracker none, or SRI_TRACKER=none"  # if `open` fails
     is_open = False
     retry_at = 0.0
 

@@ -245,6 +245,9 @@ def test_a_roll_back_while_a_tracker_cannot_be_opened(
 
     with monkeypatch.context() as patch:
         patch.setattr(TensorBoard, "open", refuse)
+        with pytest.raises(SriFailure) as caught:
+            RunLog(tmp_path / "new").follow(["tensorboard"], small(), 0)
+        assert "--tracker none" in (caught.value.hint or "")
         log = RunLog(tmp_path)
         log.follow(["tensorboard"], small(), 1)
         log.append(record(2, 0))
