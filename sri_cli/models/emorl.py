@@ -240,7 +240,8 @@ class Refinement(nn.Module):
             if not in_graph:
                 posterior = Parameters(*(part.detach().requires_grad_() for part in posterior))
             decoded = explain(posterior)
-            slope = torch.autograd.grad(self.loss(decoded), posterior, retain_graph=in_graph)
+            with full_precision(posterior.mean):
+                slope = torch.autograd.grad(self.loss(decoded), posterior, retain_graph=in_graph)
         return decoded if in_graph else decoded.detach(), Parameters(*slope)
 
     def loss(self, decoded: Pass) -> Tensor:
@@ -261,7 +262,8 @@ def differentiated(
         start = slots.detach().requires_grad_()
         nll, scene = explain(start)
         inputs = [start, *(p for p in decoder.parameters() if p.requires_grad)]
-        gradients = torch.autograd.grad(nll.sum(), inputs)
+        with full_precision(slots):  # as a step's backward pass, which is outside of autocast
+            gradients = torch.autograd.grad(nll.sum(), inputs)
     known: Tensor = _Differentiated.apply(nll.detach(), gradients, slots, *inputs[1:])
     return known, scene.detach()
 

@@ -9,7 +9,6 @@ import torch
 
 from sri_cli.models.base import Losses
 from sri_cli.models.build import build_model
-from sri_cli.models.decoders import DECODERS
 from tests.small_models import SIZES, images, lively, noise_for, small_emorl
 
 
@@ -21,13 +20,6 @@ def seeded() -> None:
 def assert_same(one: Losses, other: Losses, **tolerance: float) -> None:
     for name, value in one.terms.items():
         torch.testing.assert_close(value.detach(), other.terms[name].detach(), **tolerance)
-
-
-@pytest.mark.parametrize(("kind", "size"), [("iodine", 30), ("iodine", 16), ("big", 48)])
-def test_decoders_make_scenes_of_the_size(kind: str, size: int) -> None:
-    scene = lively(DECODERS[kind](size, 8))(torch.randn(2, 5, 8))
-    assert scene.rgb.shape == (2, 5, 3, size, size)
-    torch.testing.assert_close(scene.masks.sum(dim=1), torch.ones(2, 1, size, size))
 
 
 def test_without_gradients_it_refines_all_the_same() -> None:
@@ -42,29 +34,20 @@ def test_without_gradients_it_refines_all_the_same() -> None:
     assert_same(with_gradients, model.requires_grad_(False)(images(), noise))
 
 
-def test_the_gradient_is_that_of_the_mean_over_a_training_batch() -> None:
-    """Where gradients are small, the layer norm's epsilon sees the scale."""
+@pytest.mark.parametrize(("weight", "bf16"), [(0.7, False), (0.0, True)])
+def test_the_gradient_is_that_of_the_mean_over_a_training_batch(weight: float, bf16: bool) -> None:
+    """Where gradients are small, the layer norm's epsilon sees the scale; none of a KL is bf16."""
     model = small_emorl()
     model.refinement.batch = 2
-    model.refinement.error_weight.fill_(0.7)
+    model.refinement.error_weight.fill_(weight)
     calls: list[Any] = []
     model.refinement.register_forward_pre_hook(lambda _, args: calls.append(args))
-    first, *_ = model.segregate.infer(images(), noise_for(model)).passes
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        first, *_ = model.segregate.infer(images(), noise_for(model)).passes
     posterior, gradient, _ = calls[0]
-    loss = (first.kl + 0.7 * first.nll).mean()
+    loss = (first.kl + weight * first.nll).mean()
     for ours, theirs in zip(gradient, torch.autograd.grad(loss, posterior), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-
-
-def test_permuted_noise_permutes_the_posterior() -> None:
-    model = small_emorl()
-    noise = noise_for(model)
-    order = torch.tensor([2, 0, 3, 1])
-    shuffled = {name: draw[..., order, :] for name, draw in noise.items()}
-    straight, permuted = (model.segregate(images(), draws) for draws in (noise, shuffled))
-    for ours, theirs in zip(straight.posterior, permuted.posterior, strict=True):
-        torch.testing.assert_close(ours[:, order], theirs, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(straight.nll, permuted.nll, rtol=1e-4, atol=1e-2)
 
 
 def test_fewer_refinements_are_a_prefix_of_more() -> None:
