@@ -13,6 +13,7 @@ from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError, did_you_mean
 from sri_cli.generation.sample import check_request
 from sri_cli.generation.trained_run import TrainedRun, open_run
+from sri_cli.metrics.features import check_real
 from sri_cli.metrics.image_metrics import ImageMetrics, check_count
 from sri_cli.metrics.images import CACHE, ImageSource, images_of_run, open_folder
 from sri_cli.metrics.model_metrics import (
@@ -196,8 +197,10 @@ def check_run(
             f"{data.name}: the {split} split has no masks to compare with",
             f"--metrics elbo,order{other}",
         )
-    if COMPARED & set(metrics) and num is not None:
-        check_count(num)
+    if COMPARED & set(metrics):
+        check_real(data, split, data.counts[split])
+        if num is not None:
+            check_count(num)
 
 
 def check_matches(trained: TrainedRun) -> None:
@@ -246,6 +249,7 @@ def open_images(
     there = images.count
     images = replace(images, count=min(num or there, there))
     if COMPARED & set(metrics):
+        check_real(file, split, file.counts[split])
         hint = "leave out --num" if there > 1 else "name a folder of more images"
         check_count(images.count, hint)
     digest, count = images.sha256(), images.count

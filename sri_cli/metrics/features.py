@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.generation.sample import in_chunks
 
-FORMAT = 2  # of the cache; increase it when the computation of features changes
+FORMAT = 3  # of the cache; increase it when the computation of features changes
 BLOCK = 500  # images of a cache file: the most that an interruption costs
 
 Images = NDArray[np.uint8]
@@ -45,7 +46,9 @@ def in_batches(
     device: torch.device,
     advance: Advance,
 ) -> Features:
-    """network(images) without gradients, float32 [N,...], in smaller batches if memory is short.
+    """network(images) without gradients, in true float32 [N,...].
+
+    Batches are smaller where memory is short.
 
     Raises:
         SriFailure: if even a single image does not fit into memory.
@@ -55,10 +58,32 @@ def in_batches(
         return network(images[start : start + count])
 
     parts = []
-    for part in in_chunks(compute, len(images), batch, device, "fp32"):
-        parts.append(part)
-        advance(len(part))
+    with full_float32():
+        for part in in_chunks(compute, len(images), batch, device, "fp32"):
+            parts.append(part)
+            advance(len(part))
     return np.concatenate(parts)
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """No TF32 in convolutions, PyTorch's default: features keep 24 bits of mantissa, not 11."""
+    convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = before
+
+
+def check_real(data: DataFile, split: str, count: int) -> None:
+    """SriError for fewer real images than have a distance."""
+    if count < 2:
+        raise SriError(
+            f"{data.name}: {count} {split} image, but a distance needs 2 or more",
+            "name another --split, or other data with --data",
+        )
 
 
 def real_features(
@@ -76,11 +101,7 @@ def real_features(
     """
     images = data.split(split).images
     chosen = data.split(split).pick(count)
-    if len(chosen) < 2:
-        raise SriError(
-            f"{len(chosen)} {split} image to compare with: a distance needs 2 or more",
-            "--num 10000",
-        )
+    check_real(data, split, len(chosen))
     digest = str(data.attrs["sha256"])
     key = {"images": digest, "split": split, "count": len(chosen), "size": data.size}
 

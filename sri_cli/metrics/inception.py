@@ -8,10 +8,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -63,8 +61,7 @@ class Inception:
             features: Features = pool[:, :, 0, 0].cpu().numpy()
             return features
 
-        with full_float32():
-            return in_batches(compute, images, self.batch, self.device, advance)
+        return in_batches(compute, images, self.batch, self.device, advance)
 
 
 class PoolFeatures(port.InceptionV3):
@@ -100,18 +97,6 @@ def fid_inception() -> Inception3:
         whole.Mixed_7b = port.FIDInceptionE_1(1280)
         whole.Mixed_7c = port.FIDInceptionE_2(2048)
     return whole
-
-
-@contextmanager
-def full_float32() -> Iterator[None]:
-    """No TF32 in convolutions, PyTorch's default: features keep 24 bits of mantissa, not 11."""
-    convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    before = convolutions.fp32_precision
-    convolutions.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        convolutions.fp32_precision = before
 
 
 def open_inception(

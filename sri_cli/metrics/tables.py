@@ -6,7 +6,6 @@ Every row of the paper's tables states in its second column whether it is publis
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -188,15 +187,9 @@ def _counts(m: Measurement) -> str:
     return ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items())
 
 
-def number(m: Measurement) -> float | None:
-    """The value; None if it is not defined."""
-    value = m["value"]
-    return None if value is None or math.isnan(value) else value
-
-
 def estimate(known: Sequence[Measurement], column: str) -> str:
     """Mean ± sample standard deviation of several values, or one value [its interval]."""
-    values = [value for value in map(number, known) if value is not None]
+    values = [m["value"] for m in known if m["value"] is not None]
     if not values:
         return "-"
     if len(values) > 1:
@@ -363,7 +356,7 @@ class Group:
         """Values, with the name where it is not the heading; a dash for none."""
         cells = []
         for part in self.alike(column):
-            known = [m for m in part if number(m) is not None]
+            known = [m for m in part if m["value"] is not None]
             if not known:
                 continue
             remarks = []
@@ -372,7 +365,7 @@ class Group:
             if len(known) != len(self.runs):
                 remarks.append(f"n={len(known)}")
             shuffled = [m for m in self.measurements if SHUFFLED.get(m["metric"]) == column]
-            values = [value for value in map(number, shuffled) if value is not None]
+            values = [m["value"] for m in shuffled if m["value"] is not None]
             remarks += [f"shuffled {rounded(mean(values), column)}"] if values else []
             value = estimate(known, column) + mark(known)
             cells.append(value + f" ({', '.join(remarks)})" * bool(remarks))

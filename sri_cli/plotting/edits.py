@@ -86,6 +86,8 @@ def edit_run(
     elif index is not None:
         key = f"test image {index - 1}"  # random numbers are those of version 0.1
         sources = [infer_scene(model, *_test_image(opened, index), seed, key)]
+        data = opened.open_data()
+        settings["data"] = {"name": data.name, "sha256": str(data.attrs["sha256"])}
     if not given or action in WITH_SCENES:
         sources += draw_sources(model, seed, num, total, temperature)
 

@@ -45,7 +45,7 @@ LEADING = 1.25  # line height over font size
 INK, FAINT, GOAL = "#282828", "#e1e1e1", "#787878"
 
 MARGIN, BLOCK_GAP = 10, 22
-PAGE = (1640, 2320)  # the largest figure that is still readable in print
+PAGE = (1640, 2320)  # the largest figure that is still readable in print, upright or turned
 CELL = 64  # the least side of an image
 GAP, BREAK = 2, 12  # between images
 SWATCH = 4  # height of a bar in the colour of a slot
@@ -53,6 +53,7 @@ ROW_NAME_WIDTH = 108
 LONGEST_LINE = 560  # of titles and notes, where all blocks together are narrower
 LONGEST_CAPTION = 440  # the same, of a single block
 CHART = (280, 150)
+STEP = "step"  # the name of the x axis in training curves
 LINE_SLOTS = (4, 0, 2, 5, 6, 7, 8)  # slot colours that show well as lines on white
 DASHES = ("-", (0, (4, 1.6)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)))
 
@@ -94,7 +95,7 @@ class Chart:
     caption: str = ""
     goals: Sequence[float] = ()
     log_y: bool = False
-    x: str = "step"
+    x: str = STEP
 
 
 @dataclass(frozen=True)
@@ -147,19 +148,20 @@ def cell_side(side_px: int) -> int:
     return side_px * math.ceil(CELL / side_px)
 
 
-def images_that_fit(side_px: int) -> tuple[int, int]:
+def images_that_fit(side_px: int, page: tuple[int, int] = PAGE) -> tuple[int, int]:
     """How many images stand side by side, and how many below each other, on one page."""
     step = cell_side(side_px) + GAP
-    return (PAGE[0] - ROW_NAME_WIDTH - 2 * MARGIN) // step, (PAGE[1] - 120 - 2 * MARGIN) // step
+    return (page[0] - ROW_NAME_WIDTH - 2 * MARGIN) // step, (page[1] - 120 - 2 * MARGIN) // step
 
 
 def check_page(side_px: int, columns: int, rows: int) -> None:
-    """SriError unless so many images of `side_px` pixels fit on one page."""
-    across, down = images_that_fit(side_px)
-    if columns > across or rows > down:
+    """SriError unless so many images of `side_px` pixels fit on one page, upright or turned."""
+    upright, turned = images_that_fit(side_px), images_that_fit(side_px, PAGE[::-1])
+    if all(columns > across or rows > down for across, down in (upright, turned)):
+        across, down = upright
         raise SriError(
             f"{columns} x {rows} images of {side_px} px do not fit on a page of {across} x {down}",
-            "use a smaller --num, fewer --slots, --variants or runs",
+            "use a smaller --num, fewer --slots, --variants or runs, or a single --slot",
         )
 
 
@@ -313,7 +315,7 @@ def _chart(chart: Chart, figure: Figure) -> Axes:
     if chart.log_y:
         axes.set_yscale("log")
     else:
-        axes.set_ylim(*_y_range(np.concatenate(values), chart.goals))
+        axes.set_ylim(*_y_range(np.concatenate(values), chart))
     axes.grid(color=FAINT, lw=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=LABEL, labelcolor=INK, length=0)
@@ -331,11 +333,11 @@ def _chart(chart: Chart, figure: Figure) -> Axes:
     return axes
 
 
-def _y_range(values: NDArray[np.float64], goals: Sequence[float]) -> tuple[float, float]:
-    """The range of a linear axis; of many values the top 3 % may leave it, as the first do."""
-    if len(values) > 20:
+def _y_range(values: NDArray[np.float64], chart: Chart) -> tuple[float, float]:
+    """The range of a linear axis; of many steps the top 3 % may leave it, as the first do."""
+    if chart.x == STEP and len(values) > 20:
         values = np.sort(values)[: math.ceil(0.97 * len(values))]
-    shown = [*values.tolist(), *goals] or [0.0, 1.0]
+    shown = [*values.tolist(), *chart.goals] or [0.0, 1.0]
     margin = 0.06 * (max(shown) - min(shown)) or 0.5 * abs(max(shown)) or 0.5
     return min(shown) - margin, max(shown) + margin
 
@@ -344,7 +346,7 @@ def _line_style(index: int) -> dict[str, Any]:
     """Colour, dashes and width of line number `index`; lines differ in dashes too, not in colour
     alone."""
     slot = LINE_SLOTS[index % len(LINE_SLOTS)]
-    dashes = DASHES[(index + index // len(LINE_SLOTS)) % len(DASHES)]
+    dashes = DASHES[index % len(DASHES)]
     return {"color": slot_colours(slot + 1)[slot] / 255, "ls": dashes, "lw": 1.5}
 
 

@@ -336,7 +336,7 @@ ORDERS = [*MATCHINGS, "random"]
 IMAGE_FIGURES = {
     "samples": Kind(_samples, f"Random scenes, {HOW}", 18, DRAWN | {"rows"}),
     "order": Kind(_order, f"Random scenes and their slots in generation order, {HOW}", 6, DRAWN),
-    "slots": Kind(_slots, f"The same scene latents with fewer and more slots, {HOW}", 8, DRAWN),
+    "slots": Kind(_slots, f"The same scene latents with fewer and more slots, {HOW}", 7, DRAWN),
     "temperature": Kind(
         _temperature, "The same noise at several temperatures, seed {seed}", 10, DRAWN
     ),

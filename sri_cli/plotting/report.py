@@ -56,6 +56,7 @@ from sri_cli.plotting.outputs import FIGURES, check_place, output_path, record_o
 from sri_cli.plotting.report_commands import is_newest, repeat_commands
 from sri_cli.run import Workspace
 from sri_cli.runs import differing, settings_of
+from sri_cli.strict_json import from_json
 
 NAME = "report.html"
 TEMPERATURES = (0.7, 1.0)
@@ -299,10 +300,10 @@ def measurements(subjects: Sequence[Subject]) -> Section:
         for record in one.measured
     ]
     if records:
-        header, *rows = table_rows(records)
+        _, *rows = table_rows(records)
         section["text"] = "Read from metrics.jsonl; nothing is measured for this page."
-        caption = "Values with 95 % intervals"
-        section["tables"] = [{"header": header, "rows": rows, "caption": caption}]
+        measured = [one for one in subjects if one.measured]
+        section["tables"] = [run_table(measured, rows, "Values with 95 % intervals")]
         lines = footnotes(records)  # indented below the split that they are about
         section["notes"] += [
             line.strip() if line.startswith((" ", DOUBTFUL)) else f"{line}:" for line in lines
@@ -414,7 +415,7 @@ def walks(one: Subject, _: bool) -> Section:
     if not films:
         return {"text": f"There is no GIF of a walk in {folder}; to make one: {command}"}
     figures, notes = [], [f"{path} is not shown." for path in films[FILMS:]]
-    newest_time = one.trained.checkpoint.stat().st_mtime
+    model, saved = run_subject(one.trained)["model"], one.trained.checkpoint.stat().st_mtime
     for path in films[:FILMS]:
         try:
             with Image.open(path) as film:
@@ -423,16 +424,28 @@ def walks(one: Subject, _: bool) -> Section:
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             notes.append(f"{path} cannot be read as a GIF; to make it again: {command}")
             continue
-        old = ", older than the checkpoint" if path.stat().st_mtime < newest_time else ""
+        other = ", of other weights" if is_of_others(path, model, saved) else ""
         content, alt = path.read_bytes(), f"The first frame of a walk of {one.name}"
         figure = {"source": data_uri(still.getvalue(), "png"), "width": size[0], "height": size[1]}
-        figure |= {"caption": f"{path.name}, first frame{old}", "alt": alt}
+        figure |= {"caption": f"{path.name}, first frame{other}", "alt": alt}
         if len(content) <= FILM_BYTES:
             figure["film"] = data_uri(content, "gif")
         else:
             notes.append(f"{path} is too large to be included; open the file.")
         figures.append(figure)
     return {"figures": figures, "notes": notes}
+
+
+def is_of_others(film: Path, model: str, saved: float) -> bool:
+    """Whether a film shows other weights than `model`, by the record beside it.
+
+    A film without a record does if it is older than the checkpoint, which was `saved` then.
+    """
+    try:
+        record = from_json(film.with_suffix(".json").read_bytes())
+        return model not in [one["model"] for one in record.get("runs", [record])]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return film.stat().st_mtime < saved
 
 
 def data_section(subjects: Sequence[Subject]) -> Section:

@@ -48,7 +48,8 @@ def eval_words(records: Iterable[Measurement], run: str, own_data: str) -> list[
     """
     metrics: dict[str, set[str]] = {}
     for record in records:
-        if metric := metric_of(record):
+        several = record["metric"].endswith("_several")  # measured with the others, of fewer images
+        if (metric := metric_of(record)) and not several:
             counts = [record["counts"][key] for key in NUM_COUNTS if key in record["counts"]]
             data = record.get("data") or {}
             split, name = data.get("split", "test"), data.get("name", own_data)

@@ -2,7 +2,7 @@
 
     masks/NAME.png           the strongest slot of every pixel: indexed, in slot colours
     layers/NAME-slot-01.png  every slot as an RGBA layer, at the size of the model
-    latents.npz              names, slots, scene_latents and order of all images
+    latents.npz              names, slots, scene_latents and order of all images, empty slots
     sheet.png                the first images with masks, reconstructions and slots
     segment.json             the settings, what was left out, scores where true masks are known
 
@@ -35,7 +35,7 @@ from sri_cli.metrics.records import mean_estimate
 from sri_cli.metrics.segmentation import ari_fg, labels_of, mean_iou, msc_fg
 from sri_cli.metrics.tables import title_of
 from sri_cli.plotting.blocks import VOID_GREY, segmentation_panel
-from sri_cli.plotting.figures import draw, images_that_fit, write_figure
+from sri_cli.plotting.figures import PAGE, draw, images_that_fit, write_figure
 from sri_cli.plotting.images import Pixels, slot_colours
 from sri_cli.plotting.outputs import SEGMENTS, record_of, write_folder
 from sri_cli.strict_json import Record
@@ -117,7 +117,7 @@ def segment_folder(
                         write_sheet(folder / "sheet.png", trained, block, made)
                     names += [one.name for one in block]
                     write_images(folder, block, made, None if model_size else resizing)
-                    for name, values in latents_of(made).items():
+                    for name, values in latents_of(made, trained.model.dynamic_slots).items():
                         latents[name].append(values)
                     for name, score in scores_of(block, made).items():
                         scores[name] += score
@@ -209,9 +209,13 @@ def write_images(
             Image.fromarray(layer).save(_path(folder, "layers", f"{one.name}-slot-{k:02d}.png"))
 
 
-def latents_of(made: Encoding) -> Mapping[str, NDArray[Any]]:
-    """Slots [B,K,D], scene latents [B,S] and order [B,K], as far as the system has them."""
+def latents_of(made: Encoding, dynamic_slots: bool) -> Mapping[str, NDArray[Any]]:
+    """Slots [B,K,D], scene latents [B,S] and order [B,K], as far as the system has them.
+
+    With dynamic slots also which of them are empty [B,K]: they have latents like the others.
+    """
     latents = {"slots": made.slots, "scene_latents": made.latent, "order": made.order}
+    latents["empty"] = ~made.attention.flatten(2).any(dim=2) if dynamic_slots else None
     return {name: values.numpy() for name, values in latents.items() if values is not None}
 
 
@@ -232,9 +236,9 @@ def scores_of(block: Sequence[Decoded], made: Encoding) -> dict[str, list[float]
 
 
 def write_sheet(path: Path, trained: TrainedRun, block: Sequence[Decoded], made: Encoding) -> None:
-    """The first images, as far as the page is wide and high."""
+    """The first images with all slots, as far as a turned page is wide and high."""
     size = trained.model.image_size
-    across, down = images_that_fit(size)
+    across, down = images_that_fit(size, PAGE[::-1])
     shown = block[: min(SHEET_IMAGES, down)]
     first: dict[str, Any] = {
         k: None if v is None else v[: len(shown)] for k, v in vars(made).items()

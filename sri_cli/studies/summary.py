@@ -17,7 +17,7 @@ from sri_cli.atomic import write_atomic
 from sri_cli.console import counted
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
-from sri_cli.metrics.tables import DOUBTFUL, NAMED, estimate, mark, number, rounded, value_name
+from sri_cli.metrics.tables import DOUBTFUL, NAMED, estimate, mark, rounded, value_name
 from sri_cli.metrics.tabular import Table, format_tables
 from sri_cli.plotting.from_runs import Options, figure_of_runs
 from sri_cli.run import Workspace
@@ -100,11 +100,7 @@ def judge(protocol: Protocol, measured: Mapping[str, Values]) -> list[Verdict]:
 def compare(
     ours: Sequence[float | None], theirs: Sequence[float | None], lower_is_better: bool
 ) -> str:
-    """Confirmed: the mean is better, and each of ours is better than each of theirs.
-
-    Undecided, in favour: only the mean is. Refuted: the mean is worse. Undecided: equal means.
-    Open: a value is missing (None).
-    """
+    """By VERDICTS["separation"]; equal means are undecided, and a missing value (None) is open."""
     sign = -1 if lower_is_better else 1
     known = [[sign * value for value in side if value is not None] for side in (ours, theirs)]
     if len(known[0]) < len(ours) or len(known[1]) < len(theirs):
@@ -138,10 +134,7 @@ def paired_differences(
 
 
 def compare_paired(paired: Paired, lower_is_better: bool) -> str:
-    """Confirmed: the interval of the mean difference is on our side of 0; refuted: on the other.
-
-    Undecided, in favour: it holds 0, and the mean is on our side. Undecided: anything else.
-    """
+    """By VERDICTS["paired"]; undecided: it holds 0, and its mean is not in favour."""
     sign = -1 if lower_is_better else 1
     ends = [sign * end for end in (paired.low, paired.high) if end is not None]
     if ends and min(ends) > 0:
@@ -155,7 +148,7 @@ def values_of(study: Study, statuses: Sequence[RunStatus]) -> dict[str, Values]:
     """Each measure's value for every run that has one."""
     return {
         name: {
-            (one.run.system, one.run.seed): number(one.measured[measure.key])
+            (one.run.system, one.run.seed): one.measured[measure.key]["value"]
             for one in statuses
             if measure.key in one.measured
         }
@@ -358,7 +351,7 @@ def _difference(paired: Paired | None, key: str) -> str:
 def in_words(status: RunStatus) -> str:
     """The values of a run in a line."""
     known = [(m, status.measured[m.key]) for m in MEASURES.values() if m.key in status.measured]
-    return ", ".join(f"{one.heading} {_text(number(m), one.key)}" for one, m in known)
+    return ", ".join(f"{one.heading} {_text(m['value'], one.key)}" for one, m in known)
 
 
 def _heading(measure: Measure, statuses: Sequence[RunStatus]) -> str:
@@ -371,7 +364,7 @@ def _heading(measure: Measure, statuses: Sequence[RunStatus]) -> str:
 
 def _cell(statuses: Sequence[RunStatus], key: str, trained: int) -> str:
     known = [one.measured[key] for one in statuses if key in one.measured]
-    known = [m for m in known if number(m) is not None]
+    known = [m for m in known if m["value"] is not None]
     return estimate(known, key) + mark(known) + f" (n={len(known)})" * (0 < len(known) < trained)
 
 

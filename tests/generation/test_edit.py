@@ -21,27 +21,13 @@ from sri_cli.generation.edit import (
 )
 from sri_cli.generation.sample import in_chunks, quantise, sample_noise, sample_scenes
 from sri_cli.generation.trained_run import TrainedRun
-from sri_cli.models.build import build_model
-
-SLOTS = 4
-SYSTEMS = {
-    "sri": {"scene_size": 16},
-    "genesis-v2": {},
-    "genesis": {},
-    "emorl": {},
-    "slot-vae": {"scene_size": 16},
-}
+from tests.small_models import SLOTS, VARIANTS
 
 
-@pytest.fixture(scope="module", params=SYSTEMS)
+@pytest.fixture(scope="module", params=["sri", "genesis-v2", "genesis", "emorl", "slot-vae"])
 def model(request: pytest.FixtureRequest) -> Any:
     torch.manual_seed(0)
-    sizes = {"image_size": 32, "slots": SLOTS, "slot_size": 16}
-    built = build_model(request.param, **sizes, **SYSTEMS[request.param]).eval()
-    if request.param == "emorl":  # at first its decoder ignores the slots
-        for parameter in built.segregate.decoder.parameters():
-            parameter.data.normal_(0, 0.1)
-    return built
+    return VARIANTS[request.param]().eval()
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from PIL import Image
 
 from sri_cli import checkpoint as checkpoints
 from sri_cli.checkpoint import newest_good
-from sri_cli.errors import SriError, SriFailure
+from sri_cli.errors import SriFailure
 from sri_cli.generation.sample import (
     checked,
     in_chunks,
@@ -246,14 +246,6 @@ def test_without_links_the_latest_is_named_in_a_file(trained: TrainedRun) -> Non
     write_samples(trained, num=1)
     assert own.with_name("latest.txt").read_text() == "001\n"
     assert (own / "mine.png").is_file()
-
-
-def test_a_full_folder_is_not_touched(trained: TrainedRun, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("x")
-    with pytest.raises(SriError, match="mine"):
-        write_samples(trained, tmp_path / "mine", num=1)
-    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
 @pytest.mark.parametrize("file_format", ["png", "npz", "h5"])

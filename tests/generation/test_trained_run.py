@@ -121,13 +121,6 @@ def test_without_its_data_the_command_that_makes_them_is_named(empty: Workspace)
     assert f"sri prepare shapestacks --preset demo --size {side}" in result.stderr
 
 
-def test_its_data_are_found_by_their_own_name(empty: Workspace) -> None:
-    trained = open_run(empty, "pretrained")
-    size = trained.recipe.model.image_size
-    write_small_data(empty.data_path("demo-towers", size), size=size)
-    assert trained.open_data().name == "demo-towers"
-
-
 def test_data_of_another_name_are_made_in_the_data_folder(
     workspace: Workspace, empty: Workspace
 ) -> None:

@@ -10,10 +10,8 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-import torch
 from PIL import ExifTags, Image
 
-from sri_cli.config.load import load_recipe
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.image_files import image_endings
 from sri_cli.device import choose_precision
@@ -27,12 +25,10 @@ from sri_cli.metrics.fid import frechet_distance, statistics_of
 from sri_cli.metrics.image_metrics import distance
 from sri_cli.metrics.images import images_of_run, open_folder
 from sri_cli.metrics.records import Context, data_facts, model_digest, run_subject
-from sri_cli.models.build import build_model
 from sri_cli.plotting.samples import write_samples
 from tests.damage import damage
 from tests.small_data import write_small_data
 
-SMALL = ["size=tiny", "model.slot_size=16", "model.scene_size=16", "model.slots=3"]
 NUM_REAL = 23
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 16, 16, 3), dtype=np.uint8)
 
@@ -169,10 +165,7 @@ def test_photos_are_turned_as_their_exif_says(tmp_path: Path) -> None:
 
 def array_bytes(folder: Path, kind: str) -> bytes:
     path = folder / f"whole.{kind}"
-    if kind == "h5":
-        with h5py.File(path, "w") as file:
-            file["images"] = PIXELS
-    elif kind == "npz":
+    if kind == "npz":
         np.savez(path, images=PIXELS)
     else:
         np.save(path, PIXELS)
@@ -184,18 +177,6 @@ def test_numpy_looks_at_the_content(tmp_path: Path, kind: str, name: str) -> Non
     (tmp_path / "given").mkdir()
     (tmp_path / "given" / name).write_bytes(array_bytes(tmp_path, kind))
     np.testing.assert_array_equal(everything(tmp_path / "given"), PIXELS)
-
-
-@pytest.mark.parametrize("name", ["a.npz", "a.npy", "a.h5"])
-@pytest.mark.parametrize("how", ["cut", "renamed"])
-def test_cut_and_renamed_arrays_are_refused(tmp_path: Path, name: str, how: str) -> None:
-    kind = name[2:] if how == "cut" else {"h5": "npz"}.get(name[2:], "h5")
-    data = array_bytes(tmp_path, kind)
-    (tmp_path / "given").mkdir()
-    (tmp_path / "given" / name).write_bytes(data[: len(data) // 2] if how == "cut" else data)
-    with pytest.raises(SriError, match=f"{name} cannot be read") as caught:
-        everything(tmp_path / "given")
-    assert caught.value.exit_code == 2
 
 
 @pytest.mark.parametrize(
@@ -262,18 +243,9 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "BLOCK", 5)
 
 
-@pytest.fixture(scope="module")
-def model() -> TrainedRun:
-    recipe = load_recipe("sri-mog", None, SMALL)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = build_model(**recipe.model.model_dump())
-    return TrainedRun(model.eval(), recipe, 10, Path("runs/tiny"))
-
-
 @pytest.fixture
-def run(model: TrainedRun, tmp_path: Path) -> TrainedRun:
-    return replace(model, run_dir=tmp_path / "tiny")
+def run(trained: TrainedRun) -> TrainedRun:
+    return trained
 
 
 @pytest.fixture
@@ -319,33 +291,13 @@ def test_interrupted_evaluations_continue(data: DataFile, run: TrainedRun, tmp_p
     assert np.array_equal(drawn, generated(elsewhere, 18, Colours()))
 
 
-@pytest.mark.parametrize("how", ["cut", "empty", "gone"])
+@pytest.mark.parametrize("how", ["cut", "flipped", "empty", "gone"])
 def test_damaged_blocks_are_computed_again(how: str, data: DataFile, tmp_path: Path) -> None:
     first = real_features(data, "test", 20, Colours(), tmp_path / "c")
     damage(sorted((tmp_path / "c").rglob("*.npz"))[1], how)
     colours = Colours()
     assert np.array_equal(real_features(data, "test", 20, colours, tmp_path / "c"), first)
     assert colours.count == 5
-
-
-def test_every_flipped_byte_is_noticed(tmp_path: Path) -> None:
-    rows = np.random.default_rng(0).random((3, 6), np.float32)
-
-    def fail(start: int, stop: int) -> np.ndarray:
-        raise Stop
-
-    cache.cached_features(tmp_path, {}, Colours(), 3, lambda start, stop: rows[start:stop], print)
-    (path,) = tmp_path.iterdir()
-    whole = path.read_bytes()
-    for i in range(0, len(whole), 3):
-        data = bytearray(whole)
-        data[i] ^= 0x10
-        path.write_bytes(data)
-        try:  # some bytes of an archive mean nothing
-            result = cache.cached_features(tmp_path, {}, Colours(), 3, fail, print)
-        except Stop:
-            continue
-        assert np.array_equal(result, rows)
 
 
 def test_pickles_in_a_cache_are_not_opened(tmp_path: Path) -> None:

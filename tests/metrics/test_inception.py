@@ -17,6 +17,7 @@ from pytorch_fid.fid_score import get_activations
 
 from sri_cli.errors import SriError
 from sri_cli.metrics import inception
+from sri_cli.metrics.features import full_float32
 from sri_cli.metrics.fid import PAPERS, RANDOM
 from sri_cli.metrics.inception import (
     FILE,
@@ -24,7 +25,6 @@ from sri_cli.metrics.inception import (
     Inception,
     fid_inception,
     find_weights,
-    full_float32,
     open_inception,
     random_inception,
     random_weights,

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score, jaccard_score
 from torch import Tensor
 
-from sri_cli.metrics.model_metrics import bits_per_dimension, confusion, negative_elbo
-from sri_cli.metrics.order import iou_over_chance, order_consistency, report, shuffled
+from sri_cli.metrics.model_metrics import bits_per_dimension
+from sri_cli.metrics.order import iou_over_chance, order_consistency, shuffled
 from sri_cli.metrics.segmentation import (
     ari_fg,
     count_objects,
@@ -23,7 +23,6 @@ from sri_cli.metrics.segmentation import (
     mean_iou,
     msc_fg,
 )
-from sri_cli.models.base import Losses, Objective
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 IOU, INFORMATION = "iou_over_chance", "mutual_information"
@@ -181,11 +180,6 @@ def test_used_slots_by_hand(device: torch.device) -> None:
     ]  # one of 250 px is more than 0.1 %
 
 
-def test_confusion_of_objects_and_slots() -> None:
-    objects, used = np.array([0.0, 2, 2, 2]), np.array([1.0, 3, 3, 1])
-    assert confusion(objects, used, 3) == [[0, 1, 0, 0], [0] * 4, [0, 1, 0, 2]]
-
-
 def test_void_pixels_count_nowhere(device: torch.device) -> None:
     """As if an image had no such pixels, neither in an instance nor in a segment that covers it."""
     true, predicted = maps([0, 1, 1, 2, 2], [0, 1, 1, 1, 0]), maps([5, 5, 6, 7, 7], [5, 5, 6, 6, 5])
@@ -229,12 +223,6 @@ def test_strongest_slot_of_soft_masks(device: torch.device) -> None:
 
 
 # The bound ----------------------------------------------------------------------------------
-
-
-def test_only_the_bound_counts() -> None:
-    terms = {name: torch.tensor([value]) for name, value in (("a", 5.0), ("b", 1.5), ("c", 99.0))}
-    losses = Losses((Objective("x", terms["a"], terms["b"]),), terms, bound=("a", "b"))
-    assert negative_elbo(losses).tolist() == [6.5]
 
 
 def test_bits_per_dimension() -> None:
@@ -322,8 +310,3 @@ def test_the_interval_is_that_of_the_jackknife(measure: str) -> None:
     reach = 2.364624 * math.sqrt(7 / 8 * np.square(without - np.mean(without)).sum())  # t of 7
     assert whole["value"] - whole["low"] == pytest.approx(reach, rel=1e-3)
     assert whole["high"] - whole["value"] == pytest.approx(reach, rel=1e-3)
-
-
-def test_report_is_repeatable_and_has_both() -> None:
-    first, second = report(bands(jitter=2)), report(bands(jitter=2))
-    assert first == second and first["model"][IOU]["value"] > first["shuffled"][IOU]["value"]

@@ -137,6 +137,20 @@ def test_answers_do_not_depend_on_batches() -> None:
         np.testing.assert_allclose(together, apart, atol=1e-4)
 
 
+def test_answers_are_computed_in_true_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU convolutions would have TF32 by default."""
+    seen: list[str] = []
+
+    def to_images(images: np.ndarray, device: torch.device) -> torch.Tensor:
+        seen.append(torch.backends.cudnn.conv.fp32_precision)  # type: ignore[attr-defined]
+        return to_tensor(images, device)
+
+    monkeypatch.setattr(classifiers, "to_tensor", to_images)
+    for answer in (Judge().plausible, StackFeatures()):
+        answer(np.zeros((1, 32, 32, 3), np.uint8))
+    assert seen == ["ieee", "ieee"]
+
+
 @pytest.mark.parametrize("look", ["original", "demo"])
 def test_shipped_judge_separates_whole_stacks_from_flawed_ones(look: str) -> None:
     towers = [simulate_labelled_tower(i, size_px=64, preset=look, seed=77) for i in range(32)]

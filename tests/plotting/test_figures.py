@@ -21,6 +21,7 @@ from sri_cli.plotting.figures import (
     Panel,
     Pixels,
     Table,
+    _line_style,
     draw,
     figure_bytes,
 )
@@ -110,6 +111,18 @@ def test_no_text_overlaps_another_or_leaves_the_figure() -> None:
         across = min(one.x1, other.x1) - max(one.x0, other.x0)
         down = min(one.y1, other.y1) - max(one.y0, other.y0)
         assert min(across, down) < 2
+
+
+def test_lines_of_many_runs_differ() -> None:
+    styles = {(tuple(style["color"]), str(style["ls"])) for style in map(_line_style, range(28))}
+    assert len(styles) == 28
+
+
+@pytest.mark.parametrize(("x", "shown"), [("step", False), ("% of images", True)])
+def test_only_the_first_steps_of_a_training_may_leave_the_chart(x: str, shown: bool) -> None:
+    line = [*((i, 1.0) for i in range(99)), (99, 50.0)]
+    (axes,) = draw([[Chart({"one": line}, ["one"], x=x)]]).axes
+    assert (axes.get_ylim()[1] > 50) == shown
 
 
 def test_without_captions_only_images_and_slot_colours_remain() -> None:

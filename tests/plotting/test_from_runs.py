@@ -21,7 +21,7 @@ from sri_cli.metrics.records import append_records, run_subject
 from sri_cli.metrics.tables import system_name, titles_of
 from sri_cli.plotting import from_runs
 from sri_cli.plotting.edits import edit_note, edit_run
-from sri_cli.plotting.figures import Panel
+from sri_cli.plotting.figures import Panel, check_page
 from sri_cli.plotting.from_runs import (
     IMAGE_FIGURES,
     Options,
@@ -34,7 +34,7 @@ from sri_cli.run import Workspace
 from tests.damage import largest_file
 from tests.labeling.conftest import judge, small_session
 from tests.small_cli import sri
-from tests.small_data import write_data, write_run
+from tests.small_data import write_data, write_run, write_small_data
 from tests.small_measurements import ARI, TINY, measured
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -83,17 +83,6 @@ def test_every_figure_is_drawn(logged: Workspace, name: str) -> None:
     assert result.exit_code == 0, result.output
     text = pypdf.PdfReader("x.pdf").pages[0].extract_text().replace("\n", " ")
     assert ("0.642" if name == "table" else "SRI-MoG tiny (tiny): demo-towers") in text
-
-
-def test_the_same_figure_again_is_the_same_file(workspace: Workspace) -> None:
-    path = Path(sri("figure", "samples", "--num", "2", "--run", "tiny").stdout.strip())
-    assert path.samefile(workspace.runs_root / "tiny" / "figures" / "samples-001.png")
-    first = path.read_bytes()
-    assert sri("figure", "samples", "--num", "2", "--run", "tiny").exit_code == 0
-    assert path.read_bytes() == first
-    files = [path.with_suffix(".json"), path]
-    assert sorted(path.parent.iterdir()) == files
-    assert json.loads(files[0].read_bytes())["step"] == 10
 
 
 def test_curves_of_runs_of_the_same_name(logged: Workspace) -> None:
@@ -219,6 +208,13 @@ def test_more_images_than_a_page_holds_are_refused_before_they_are_drawn(
             figure_of_runs(workspace, name, BOTH, Options(num=3000))
 
 
+@pytest.mark.parametrize("name", IMAGE_FIGURES)
+@pytest.mark.parametrize("side", [96, 128])
+def test_every_figure_of_a_large_model_fits_on_a_page(name: str, side: int) -> None:
+    """Of 11 slots, as the recipes for CLEVR and ClevrTex have, with its default number."""
+    check_page(side, *from_runs._shape(name, IMAGE_FIGURES[name].num, 11))
+
+
 def test_systems_have_the_names_of_the_paper() -> None:
     names = {
         ("sri-g", "paper"): "SRI-G",
@@ -292,6 +288,13 @@ def test_other_options_overwrite_nothing(workspace: Workspace) -> None:
         record = json.loads(Path(file).with_suffix(".json").read_bytes())
         stem = record["verb"].removeprefix("figure ").replace(" ", "-")
         assert Path(file).name.startswith(stem) and record["seed"] in (0, 1)
+
+
+def test_the_same_index_of_other_data_overwrites_nothing(workspace: Workspace) -> None:
+    first, _ = edit_run(workspace, "tiny", "remove", index=1)
+    write_small_data(workspace.data_path("demo-towers", 32))
+    second, _ = edit_run(workspace, "tiny", "remove", index=1)
+    assert (first.name, second.name) == ("edit-remove-001.png", "edit-remove-002.png")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 import re
 import shlex
 import shutil
@@ -25,7 +26,7 @@ from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.generation.trained_run import open_run
 from sri_cli.metrics.records import Context, Estimate, append_records, data_facts, run_subject
-from sri_cli.plotting.report import FILM_BYTES, render, report_of_runs
+from sri_cli.plotting.report import FILM_BYTES, make_subjects, render, report_of_runs, walks
 from sri_cli.plotting.report_commands import eval_words
 from sri_cli.run import Workspace
 from tests import small_cli
@@ -212,6 +213,34 @@ def test_measurements_of_other_weights_are_not_shown(workspace: Workspace, tiny:
     assert "--run tiny" in text
 
 
+def test_films_of_other_weights_are_known_by_their_records(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those without a record by their time."""
+    monkeypatch.setattr("sri_cli.plotting.report.FILMS", 6)
+    run = workspace.runs_root / "tiny"
+    own, other = {"model": run_subject(open_run(workspace, "tiny"))["model"]}, {"model": "f" * 64}
+    films = {
+        "own": (own, True),
+        "other": (other, False),
+        "both": ({"runs": [other, own]}, True),
+        "old": (None, True),
+        "new": (None, False),
+        "spoiled": ([], False),
+    }
+    for name, (about, is_old) in films.items():
+        write_walk(run, f"walk-{name}.gif")
+        film = run / "figures" / f"walk-{name}.gif"
+        if about is not None:
+            film.with_suffix(".json").write_text(json.dumps(about))
+        if is_old:
+            os.utime(film, (0, 0))
+    (subject,) = make_subjects([open_run(workspace, "tiny")])
+    captions = [figure["caption"] for figure in walks(subject, False)["figures"]]
+    marked = {caption.split(".gif")[0] for caption in captions if "other weights" in caption}
+    assert len(captions) == 6 and marked == {"walk-other", "walk-old"}
+
+
 def test_the_commands_of_an_earlier_checkpoint_name_it(workspace: Workspace, tiny: Path) -> None:
     write_run(tiny, "sri", step=20)
     earlier = tiny / "checkpoints" / "step-000000010"
@@ -262,8 +291,8 @@ def test_many_runs_have_unique_names(workspace: Workspace, tiny: Path, tmp_path:
         shutil.copytree(tiny, workspace.runs_root / name)
     path = report_of_runs(workspace, ["tiny", str(again), *names], tmp_path / "all.html")
     heads = re.findall(r"<thead>(.*?)</thead>", path.read_text("utf-8"), re.S)
-    columns = [re.findall(r"<th scope=\"col\">([^<,]+)", head) for head in heads]
-    assert columns[0] == [str(tiny), str(again), *names]
+    columns = [re.findall(r"<th scope=\"col\">([^<]+)", head) for head in heads]
+    assert columns == [[str(tiny), str(again), *names]] * 2  # of the runs and their measurements
     assert "1 more" in words(path)
 
 
@@ -281,6 +310,7 @@ def test_eval_commands_repeat_the_options() -> None:
         one("ari_fg", {"images": 320}) | {"slots": None},
         one("matching_hungarian_elbo", {"images": 320}) | {"slots": None},
         one("ari_fg_attention", {"images": 320}),
+        one("ari_fg_several", {"images": 212}),
         one("order_iou_shuffled", {"scenes": 50}, seed=3),
         one("fid", {"real": 9, "generated": 10}, "val"),
         one("sacc", {"scenes": 100}),

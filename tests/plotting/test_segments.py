@@ -5,22 +5,26 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from sri_cli.data.image_files import Frame
 from sri_cli.data.transforms import Resizing
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.generation import encode
-from sri_cli.generation.encode import encode_images
+from sri_cli.generation.encode import Encoding, encode_images
 from sri_cli.generation.sample import quantise
-from sri_cli.generation.trained_run import TrainedRun
+from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.metrics.segmentation import ari_fg
+from sri_cli.models import genesis_v2
 from sri_cli.plotting import segments
 from sri_cli.plotting.images import slot_colours
-from sri_cli.plotting.segments import segment_folder
+from sri_cli.plotting.segments import Decoded, segment_folder, write_sheet
 from sri_cli.run import Workspace
 from tests.damage import largest_file
 from tests.small_cli import sri
@@ -80,6 +84,7 @@ def test_a_folder_of_images(workspace: Workspace, photos: Path) -> None:
     assert made["names"].tolist() == ["a", "b", "e", "sub/c"]
     assert made["slots"].shape == (4, 3, 16) and made["scene_latents"].shape == (4, 16)
     assert np.array_equal(np.sort(made["order"]), np.tile(np.arange(3), (4, 1)))
+    assert "empty" not in made
     for name, (height, width) in SIZES.items():
         with Image.open(folder / "masks" / f"{name}.png") as mask:
             assert mask.mode == "P" and mask.size == (width, height)
@@ -110,6 +115,27 @@ def test_masks_layers_and_latents_are_of_the_same_scene(
     truth = [Resizing(32).labels(np.asarray(Image.open(photos / f"masks/{n}.png"))) for n in "ab"]
     expected = ari_fg(*map(torch.from_numpy, (np.stack(truth), np.stack(stored[:2])))).nanmean()
     assert record["scores"]["ari_fg"]["value"] == pytest.approx(float(expected))
+
+
+def test_empty_slots_among_dynamic_ones_are_known(
+    workspace: Workspace, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(genesis_v2, "FEWEST_PIXELS", 32 * 32)  # the first slot takes all of it
+    free = open_run(workspace, "tiny", dynamic_slots=True)
+    made = latents(segment_folder(free, photos, tmp_path / "out")[0])
+    assert made["empty"].tolist() == [[False, True, True]] * 4
+
+
+def test_the_sheet_shows_every_slot_of_a_large_model(trained: TrainedRun, tmp_path: Path) -> None:
+    """11 slots at 128 px, beside five whole images."""
+    size, slots = 128, 11
+    masks, rgb = torch.full((1, slots, size, size), 1 / slots), torch.rand(1, slots, 3, size, size)
+    made = Encoding(torch.zeros(1, slots, 4), None, None, rgb[:, 0], masks, rgb, masks, None)
+    empty = np.zeros((size, size), np.uint8)
+    one = Decoded("a", np.zeros((size, size, 3), np.uint8), Frame(size, size), empty)
+    model: Any = SimpleNamespace(image_size=size)
+    write_sheet(tmp_path / "sheet.png", replace(trained, model=model), [one], made)
+    assert Image.open(tmp_path / "sheet.png").width > 2 * (5 + slots) * size
 
 
 def test_chunks_change_nothing(
