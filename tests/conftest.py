@@ -1,4 +1,4 @@
-"""What several test files need: small data files, damaged files, a full disk."""
+"""What several test files need: threads, a clean environment, small workspaces."""
 
 from __future__ import annotations
 

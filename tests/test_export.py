@@ -182,12 +182,6 @@ def link_out(folder: Path, name: str = "log.jsonl") -> None:
     (folder / name).symlink_to(outside)
 
 
-def pickled(folder: Path) -> None:
-    """Weights as torch.save writes them."""
-    torch.save({"a": torch.ones(1)}, folder / "pytorch_model.bin")
-    (folder / "model.safetensors").unlink()
-
-
 def pickle_for_safetensors(folder: Path) -> None:
     torch.save({"a": torch.ones(1)}, folder / "model.safetensors")
     data = (folder / "model.safetensors").read_bytes()
@@ -210,7 +204,6 @@ HOSTILE: dict[str, Callable[[Path], object]] = {
     "a list": lambda folder: (folder / CONFIG).write_text("[1]"),
     "no weights": lambda folder: (folder / "model.safetensors").unlink(),
     "altered": lambda folder: (folder / "model.safetensors").write_bytes(b"other"),
-    "pickled": pickled,
     "a pickle for safetensors": pickle_for_safetensors,
     "other tensors": other_tensors,
     "another state": lambda folder: rewrite(folder, files={"../../x": "0"}),

@@ -179,14 +179,6 @@ def test_new_run_by_name_or_path(workspace: Workspace, tmp_path: Path) -> None:
     assert workspace.run_dir(str(tmp_path / "pretrained")) == tmp_path / "pretrained"
 
 
-def test_write_atomic_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "file"
-    write_atomic(path, b"old")
-    write_atomic(path, b"new")
-    assert path.read_bytes() == b"new"
-    assert list(path.parent.iterdir()) == [path]
-
-
 def test_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")

@@ -136,13 +136,3 @@ def test_emorls_beta_moves_by_the_average_and_ten_times_as_fast_beyond_the_goal(
     report = started(gap_ema=-500.0).report()
     assert report["err_ema"].item() == pytest.approx(EMORL_GOAL + 500)
     assert report["beta"].item() == pytest.approx(1 / WEIGHT)
-
-
-@pytest.mark.parametrize("make", [lambda: Geco(0.5, 1e-6, 64), lambda: emorl(1, 1e-4)])
-def test_all_state_is_in_the_state_dict(make) -> None:
-    first, second = make(), make()
-    for error in (3000.0, 2000.0):
-        feed(first, objective(error))
-    second.load_state_dict(first.state_dict())
-    assert feed(first, objective(1500.0)).item() == feed(second, objective(1500.0)).item()
-    assert torch.equal(first.beta, second.beta)
