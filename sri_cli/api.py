@@ -136,6 +136,8 @@ class Model:
         numbers = list(range(len(inputs)) if indices is None else indices)
         if len(numbers) != len(inputs):
             raise SriError(f"{len(numbers)} indices for {len(inputs)} images", "one for each")
+        if min(numbers) < 0:
+            raise SriError(f"index {min(numbers)}: images count from 0", "indices=[0]")
         keys = tuple(f"image {i}" if i else "image" for i in numbers)  # `sri edit --image` has one
         return inputs, numbers, keys
 
@@ -463,7 +465,12 @@ def as_images(images: Images, size: int) -> Tensor:
 
 def _word(key: str, value: Any) -> str:
     """An override as on the command line, which is also what command.txt needs."""
-    return f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+    return f"{key}={value if isinstance(value, str) else json.dumps(value, default=_plain)}"
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has for a value: a number of NumPy's, or text, which the recipe checks."""
+    return value.item() if isinstance(value, np.generic) else str(value)
 
 
 def _workspace(data_root: Folder | None, runs_root: Folder | None) -> Workspace:

@@ -97,7 +97,7 @@ def shared_note(busy: float | None) -> str | None:
     """That other processes use `busy` cores, for the user, if that matters."""
     if busy is None or busy < TOLERANCE:
         return None
-    return f"other processes use {busy:.1f} of {available_cores()} cores"
+    return f"other processes use {busy:.1f} of {len(_affinity())} cores"
 
 
 class Threads:

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from sri_cli.config.load import load_recipe
-from sri_cli.console import format_table
 from sri_cli.cores import Threads
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.prepare import OtherSettings, prepare
@@ -177,11 +176,6 @@ def measure_real(data: DataFile, networks: ImageMetrics, num: int | None) -> dic
         protocol="true masks, from the bottom up",
     )
     return measured
-
-
-def comparison_text(rows: list[list[str]]) -> str:
-    """The table of `compare` for a terminal."""
-    return format_table(rows[0], rows[1:])
 
 
 def announce(part: int, text: str) -> None:

@@ -17,12 +17,15 @@ Precision = Literal["fp32", "bf16"]
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device of a name; `auto` is a GPU where there is one. SriError for a missing GPU."""
+    """The device of a name; `auto` is a GPU where there is one. SriError if it is missing."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise SriError("PyTorch sees no GPU", "leave out --gpus, or use --gpus 0")
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise SriError(f"no device {name}", "use auto, cpu or cuda") from error
 
 
 def device_for(gpus: str) -> str:

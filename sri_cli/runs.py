@@ -253,7 +253,7 @@ def runs_of(folder: Path) -> list[Path]:
 
 
 def removable(workspace: Workspace, names: Sequence[str]) -> list[Path]:
-    """The folders of these runs or studies, all inside the runs folder.
+    """The folders of these runs or studies, all inside the runs folder, and none in another.
 
     Raises:
         SriError: one is no run, outside of the runs folder, a link, or trained now.
@@ -280,7 +280,7 @@ def removable(workspace: Workspace, names: Sequence[str]) -> list[Path]:
             if is_training(run):
                 raise SriError(f"a sri train is writing to {run}", WAIT)
         folders.append(path)
-    return list(dict.fromkeys(folders))
+    return [one for one in dict.fromkeys(folders) if not {*folders} & {*one.parents}]
 
 
 def remove(folder: Path, old_checkpoints: bool = False) -> int:

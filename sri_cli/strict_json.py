@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from sri_cli.console import warn
 
 Record = dict[str, Any]
 
@@ -73,4 +74,4 @@ def parse_lines(data: bytes, path: Path, is_record: Callable[[Record], bool]) ->
 def _note(path: Path, skipped: tuple[int, ...]) -> None:
     """Once per process: a command may read a file several times."""
     which = f"line {skipped[0]}" if len(skipped) == 1 else f"{len(skipped)} lines"
-    print(f"Note: {path}: {which} skipped, no record", file=sys.stderr, flush=True)
+    warn(f"Note: {path}: {which} skipped, no record")

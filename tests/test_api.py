@@ -151,6 +151,7 @@ WRONG = [
     lambda m, s: m.encode(torch.rand(1, 3, 64, 64)),
     lambda m, s: m.encode(torch.rand(1, 3, 32, 32) * 255),
     lambda m, s: m.encode(torch.rand(2, 3, 32, 32), indices=[1]),
+    lambda m, s: m.encode(torch.rand(1, 3, 32, 32), indices=[-1]),
     lambda m, s: m.encode(torch.rand(1, 3, 32, 32), seed=-1),
     lambda m, s: m.reconstruct(torch.rand(1, 3, 32, 32), seed=-1),
     lambda m, s: m.decode(torch.zeros(2, 3, 5)),
@@ -168,6 +169,7 @@ WRONG = [
     lambda m, s: m.walk(frames=1),
     lambda m, s: sri_cli.load("tinny"),
     lambda m, s: sri_cli.load("nowhere/run"),
+    lambda m, s: sri_cli.load("tiny", device="gpu"),
     lambda m, s: sri_cli.open_data("towers"),
     lambda m, s: sri_cli.open_data("demo-towers")["tests"],
     lambda m, s: sri_cli.evaluate(m, ["fidd"]),
@@ -249,7 +251,7 @@ def test_evaluate_returns_what_it_records(model: sri_cli.Model, capfd: Any) -> N
 
 def test_train_is_sri_train_in_this_process(capfd: Any) -> None:
     records: list[dict[str, Any]] = []
-    overrides = {"size": "tiny", "train.batch": 4, "model.slots": 2, "train.log_every": 1}
+    overrides = {"size": "tiny", "train.batch": 4, "model.slots": np.int64(2), "train.log_every": 1}
     overrides |= {"train.steps": 2, "train.lr": 1e-5, "train.preview_every": 2}
     with pytest.warns(UserWarning, match="model.std"):  # settings of another data set
         model = sri_cli.train(
@@ -262,6 +264,12 @@ def test_train_is_sri_train_in_this_process(capfd: Any) -> None:
     command = Path("runs/mine/command.txt").read_text().partition("  #")[0]
     result = small_cli.sri(*shlex.split(command)[1:])
     assert result.exit_code == 0 and "step 2: " in result.stdout, result.output
+    with open("runs/mine/log.jsonl", "a") as log:
+        log.write('{"torn')
+    capfd.readouterr()
+    with pytest.warns(UserWarning, match="log.jsonl"):
+        sri_cli.train("sri-g", overrides, data="demo-towers", run="mine")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_broken_checkpoint_is_a_warning(model: sri_cli.Model) -> None:

@@ -182,6 +182,7 @@ def test_limits_of_a_control_group_count(
     monkeypatch.setattr(cores, "CGROUPS", tmp_path)
     monkeypatch.setattr(cores, "_affinity", lambda: set(range(4)))
     assert available_cores() == 1 and memory_limits() == [4096]
+    assert "3.0 of 4 " in str(shared_note(3.0))  # on the cores that it may use, not its share
     assert [choose_storage(n, torch.device("cpu")) for n in (2048, 2049)] == ["device", "file"]
 
 

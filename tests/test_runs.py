@@ -166,8 +166,22 @@ def test_a_study_is_removed_with_its_runs(workspace: Workspace) -> None:
         assert sri("runs", "rm", "study-x", "--yes").exit_code == 2
     assert checkpoints_in(study / "a") and sri("runs", "rm", "study-x/a", "--yes").exit_code == 0
     assert not (study / "a").exists() and checkpoints_in(study / "b")
-    assert sri("runs", "rm", "study-x", "--yes").exit_code == 0
+    result = sri("runs", "rm", "study-x/b", "study-x", "--yes")
+    assert result.exit_code == 0 and len(result.stdout.splitlines()) == 1, result.output
     assert not study.exists()
+
+
+def test_a_stopped_removal_says_what_may_be_left(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("sri_cli.runs.shutil.rmtree", stop)
+        result = sri("runs", "rm", "tiny", "--yes")
+    assert result.exit_code == 130 and str(workspace.runs_root / "tiny") in result.stderr
+    assert sri("runs", "rm", "tiny", "--yes").exit_code == 0
 
 
 def test_only_old_checkpoints_are_removed(workspace: Workspace) -> None:

@@ -69,11 +69,6 @@ def metrics(_: Context, __: Parameter, text: str) -> list[CompletionItem]:
     return _items([f"{before}{comma}{name}" for name in ALL if name not in chosen], text, None)
 
 
-def splits(_: Context, __: Parameter, text: str) -> list[CompletionItem]:
-    """Splits of a data file."""
-    return _items(("train", "val", "test"), text, None)
-
-
 def trackers(_: Context, __: Parameter, text: str) -> list[CompletionItem]:
     """What `sri train --tracker` takes."""
     from sri_cli.training.trackers import NONE, TRACKERS

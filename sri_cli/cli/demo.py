@@ -28,12 +28,12 @@ def command(out: Path, steps: int, scenes: int | None, threads: Threads) -> None
 
     Run the same command again to resume.
     """
-    from sri_cli.console import duration
-    from sri_cli.demo import comparison_text, run_demo
+    from sri_cli.console import duration, format_table
+    from sri_cli.demo import run_demo
 
     demo = run_demo(out, steps, scenes, threads)
     click.echo(
-        f"{comparison_text(demo.comparison)}\n\n"
+        f"{format_table(demo.comparison[0], demo.comparison[1:])}\n\n"
         f"samples: {demo.samples / 'grid.png'}\n"
         f"report: {demo.report} (after {duration(demo.seconds)})"
     )

@@ -45,9 +45,10 @@ OF_MEASURING = {"metrics", "folders", "data", "split", "num", "seed", "dynamic_s
     "--num",
     type=int,
     metavar="N",
-    show_default="320; fid 10000, kid, stack-fd, shapes 2000, sacc-estimate 1000; all of a folder",
+    show_default="320; order 256; fid 10000, kid, stack-fd, shapes 2000, sacc-estimate 1000; all of"
+    " a folder",
     help="Number of images, from all over the split; of fid, kid, stack-fd and shapes real and"
-    " generated.",
+    " generated; of order scenes, at most 256.",
 )
 @seed_option("Seed for posterior samples and new scenes.")
 @click.option(
@@ -107,7 +108,8 @@ def command(
     workspace: Workspace = ctx.obj
     names = None if metrics is None else parse_metrics(metrics)
     if recorded or (style is not None and names is None):
-        reject(ctx, OF_FEATURES | OF_MEASURING, "where nothing is measured (add --metrics)")
+        when = "with --recorded" if recorded else "where nothing is measured (add --metrics)"
+        reject(ctx, OF_FEATURES | OF_MEASURING, when)
         known = show_recorded(workspace, runs)
         measured = largest(known)
     else:

@@ -10,7 +10,7 @@ import click
 
 from sri_cli.cli import completion
 from sri_cli.cli.options import JSON, OVERRIDES, RECIPE_DATA
-from sri_cli.run import Workspace
+from sri_cli.run import Workspace, run_argument
 from sri_cli.signals import this_command
 from sri_cli.strict_json import to_json
 
@@ -64,13 +64,14 @@ def command(
     if as_json:
         click.echo(to_json(asdict(imported)))
         return
+    folder = run_argument(imported.run)
     words = ["--recipe", imported.recipe, *(["--data", data] if data else [])]
     # Without it, training takes the size of whatever file of that name is prepared.
     size = f"model.image_size={imported.image_size}"
-    words += ["--run", str(imported.run), *dict.fromkeys([*overrides, size])]
+    words += ["--run", folder, *dict.fromkeys([*overrides, size])]
     click.echo(
         f"{imported.system}, {imported.parameters:,} parameters, step {imported.step}:"
         f" {imported.checkpoint}\n"
-        f"next: sri sample --run {shlex.quote(str(imported.run))}\n"
+        f"next: sri sample --run {shlex.quote(folder)}\n"
         f"train further: {shlex.join(['sri', 'train', *words])}"
     )

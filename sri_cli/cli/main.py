@@ -117,6 +117,9 @@ def print_error(error: Exception, words: Sequence[str]) -> int:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
         return error.exit_code
+    if isinstance(error, click.exceptions.Abort):  # Ctrl-C or Ctrl-D at a prompt
+        click.echo(err=True)  # ends its line
+        error = Stopped("Stopped.")
     if "--debug" in words:
         traceback.print_exception(error)
     message, hint, code = describe(error, words)
@@ -136,11 +139,13 @@ def describe(error: Exception, words: Sequence[str]) -> tuple[str, str | None, i
     """The message of an error, how to fix it, and the exit code."""
     if isinstance(error, SriError):
         return error.message, error.hint, error.exit_code
-    if isinstance(error, click.exceptions.Abort):
-        return "Stopped.", None, Stopped.exit_code
     if isinstance(error, click.ClickException):
         ctx = getattr(error, "ctx", None)
         return error.format_message(), f"see `{ctx.command_path if ctx else 'sri'} --help`", 2
+    of_gpu = getattr(sys.modules.get("torch"), "OutOfMemoryError", MemoryError)
+    if isinstance(error, (MemoryError, of_gpu)):
+        hint = "use less at once: a smaller train.batch, fewer slots, a smaller --num"
+        return "not enough memory", hint, 1
     if isinstance(error, OSError) and error.errno in DISK_HINTS:
         file = f" {error.filename}" if error.filename else ""
         return f"could not write or read{file}: {error.strerror}", disk_hint(error), 1

@@ -129,10 +129,9 @@ RECIPE_DATA = data_option("the data set of the recipe")
 DATA_OF_RUN = data_option("the data of the run")
 SPLIT = click.option(
     "--split",
+    type=click.Choice(["train", "val", "test"]),
     default="test",
-    metavar="SPLIT",
-    shell_complete=completion.splits,
-    help="train, val or test.",
+    help="Split of the data.",
 )
 THREADS = click.option(
     "--threads",

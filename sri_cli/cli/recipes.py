@@ -34,9 +34,9 @@ def ls() -> None:
 @click.argument("name", shell_complete=completion.recipes)
 def show(name: str) -> None:
     """Print the file of the recipe NAME, shipped or a path."""
-    from sri_cli.config.registry import recipe_path
+    from sri_cli.config.registry import read_recipe, recipe_path
 
-    click.echo(recipe_path(name).read_text("utf-8"), nl=False)
+    click.echo(read_recipe(recipe_path(name)), nl=False)
 
 
 @command.command()

@@ -11,7 +11,7 @@ import click
 
 from sri_cli.cli import completion
 from sri_cli.cli.options import JSON
-from sri_cli.errors import SriError
+from sri_cli.errors import SriError, Stopped
 from sri_cli.run import Workspace
 from sri_cli.strict_json import to_json
 
@@ -156,5 +156,10 @@ def rm(workspace: Workspace, runs: tuple[str, ...], old_checkpoints: bool, yes: 
             click.echo("Nothing was removed.", err=True)
             return
     for folder in folders:
-        freed = remove(folder, old_checkpoints)
+        try:
+            freed = remove(folder, old_checkpoints)
+        except KeyboardInterrupt as stop:
+            raise Stopped(
+                f"Stopped; {folder} may be removed in part.", "`sri runs rm` removes the rest."
+            ) from stop
         click.echo(f"{folder}: {freed:,} bytes freed")

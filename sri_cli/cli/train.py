@@ -183,18 +183,20 @@ def recipe_and_overrides(recipe: str | None, arguments: Sequence[str]) -> tuple[
 
 
 def new_folder(run_dir: Path, run: str | None) -> Path:
-    """An unused folder for --new; SriError when --run names one that is in use."""
+    """An unused folder for --new; SriError when --run names one in use, and under torchrun."""
     from sri_cli.training.distributed import is_launched
     from sri_cli.training.run_folder import holds_files, unused_folder
 
+    unused = unused_folder(run_dir)
+    other = f"--run {run_argument(unused)}"
+    if is_launched():  # a process that starts late, or again, would find the folder in use
+        raise SriError("--new does not go with torchrun", f"name an unused folder instead: {other}")
     if run is not None and holds_files(run_dir):
         raise SriError(
             f"--new: {run_dir} holds a run already",
-            f"leave --new out to resume it, or name another folder: --run {unused_folder(run_dir)}",
+            f"leave --new out to resume it, or name another folder: {other}",
         )
-    if run is None and is_launched():  # the processes would choose different folders
-        raise SriError("--new under torchrun needs a folder", f"--run {unused_folder(run_dir)}")
-    return unused_folder(run_dir)
+    return unused
 
 
 def show_outcome(outcome: Outcome, as_json: bool) -> None:

@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from sri_cli.config.registry import recipe_path, recipes_folder
+from sri_cli.config.registry import read_recipe, recipe_path, recipes_folder
 from sri_cli.config.schema import SIZES, TRAINED, Recipe, shrink
 from sri_cli.config.strict_yaml import read_yaml, write_yaml
 from sri_cli.errors import SriError, did_you_mean
@@ -57,7 +57,7 @@ def load_recipe(
     tree = _read(path)
     blocks = tree.pop("datasets", None) or {}
     faults = list(_block_faults(blocks))
-    if blocks and tree.get("size") in SIZES:  # a run's own recipe has no blocks
+    if blocks and str(tree.get("size")) in SIZES:  # a run's own recipe has no blocks
         word = f"size={tree['size']}"
         faults.append(f"size: only {word} on the command line shrinks a recipe; remove it")
     if not faults:
@@ -217,11 +217,7 @@ def _phrase(fault: Any, known_keys: Sequence[str]) -> str:
 
 def _read(path: Path) -> Tree:
     """The file as a tree; SriError when it cannot be read or has no keys."""
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SriError(f"recipe {path} cannot be read: {error}", "name a YAML file") from error
-    tree = read_yaml(text, str(path))
+    tree = read_yaml(read_recipe(path), str(path))
     if not isinstance(tree, dict):
         raise SriError(f"recipe {path} has no keys", "start from a copy: `sri recipes cp`")
     for key in RECORDED:

@@ -52,6 +52,14 @@ def _find(kind: str, name_or_file: str, folder: Path, names: list[str]) -> Path:
     raise SriError(f"no {kind} {name_or_file}{did_you_mean(name_or_file, names)}", hint)
 
 
+def read_recipe(path: Path) -> str:
+    """The text of a recipe's file; SriError when it cannot be read."""
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SriError(f"recipe {path} cannot be read: {error}", "name a YAML file") from error
+
+
 def copy_recipe(name_or_file: str, dest: Path) -> Path:
     """Copy a recipe with its comments to a folder or new file, and name it after the new file."""
     source = recipe_path(name_or_file)
@@ -64,6 +72,6 @@ def copy_recipe(name_or_file: str, dest: Path) -> Path:
         )
     if target.exists():
         raise SriError(f"{target} exists already", "choose another name, or remove it first")
-    text = re.sub(r"(?m)^name:.*$", f'name: "{target.stem}"', source.read_text("utf-8"), count=1)
+    text = re.sub(r"(?m)^name:.*$", f'name: "{target.stem}"', read_recipe(source), count=1)
     write_atomic(target, text.encode())
     return target

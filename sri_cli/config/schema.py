@@ -106,19 +106,6 @@ class ModelSection(Section):
     component_size: Count = Field(16, description="width of GENESIS' component latents")
     component_channels: Count = Field(32, description="channels of GENESIS' component networks")
 
-    @model_validator(mode="after")
-    def _no_idle_keys(self, info: ValidationInfo) -> ModelSection:
-        refuse_without_effect(self, without_effect(self.model_dump()), info)
-        if "emorl" in (self.system, self.segregation) and self.decoder == "broadcast":
-            raise ValueError("decoder: EMORL has only iodine and big")
-        if (self.encoder is None) == (self.segregation == "frozen"):
-            raise ValueError(
-                "encoder: timm/NAME is needed for segregation frozen, and for no other"
-            )
-        if self.system == "slot-vae" and self.scene_size % DRAW_STEPS:
-            raise ValueError(f"scene_size: slot-vae needs a multiple of {DRAW_STEPS}")
-        return self
-
 
 class TrainSection(Section):
     """The training."""
@@ -220,17 +207,34 @@ class Recipe(Section):
         return tree
 
     @model_validator(mode="after")
-    def _no_idle_train_keys(self, info: ValidationInfo) -> Recipe:
-        reasons = without_effect(self.model.model_dump())
-        refuse_without_effect(self.train, reasons, info)
-        if self.train.geco_target is None and "geco_target" not in reasons:
-            raise ValueError("train.geco_target: only slot-vae has none")
-        late, refinements = self.train.late_refinements or 0, self.model.refinements
-        if late > refinements and info.context != TRAINED:
-            raise ValueError(
-                f"train.late_refinements: more than the {refinements} of model.refinements"
-            )
+    def _consistent(self, info: ValidationInfo) -> Recipe:
+        faults = list(self._faults(info.context == TRAINED))
+        if faults:
+            raise ValueError("; ".join(faults))
         return self
+
+    def _faults(self, trained: bool) -> Iterator[str]:
+        """What does not fit together. A key without effect would mislead.
+
+        The recipe of a trained model may have such keys.
+        """
+        model, train = self.model, self.train
+        reasons = without_effect(model.model_dump())
+        for name, section in (("model", model), ("train", train)):
+            for key, field in type(section).model_fields.items():
+                usual = None if field.is_required() else field.default
+                if key in reasons and getattr(section, key) != usual and not trained:
+                    yield f"{name}.{key}: no effect, {reasons[key]}; leave it out"
+        if "emorl" in (model.system, model.segregation) and model.decoder == "broadcast":
+            yield "model.decoder: EMORL has only iodine and big"
+        if model.system == "sri" and (model.encoder is None) == (model.segregation == "frozen"):
+            yield "model.encoder: timm/NAME is needed for segregation frozen, and for no other"
+        if model.system == "slot-vae" and model.scene_size % DRAW_STEPS:
+            yield f"model.scene_size: slot-vae needs a multiple of {DRAW_STEPS}"
+        if train.geco_target is None and "geco_target" not in reasons:
+            yield "train.geco_target: only slot-vae has none"
+        if (train.late_refinements or 0) > model.refinements and not trained:
+            yield f"train.late_refinements: more than the {model.refinements} of model.refinements"
 
 
 # The systems that have a key; all systems have the keys that are not listed.
@@ -336,23 +340,6 @@ def without_effect(model: Mapping[str, Any]) -> dict[str, str]:
     gaussian = m["likelihood"] == "gaussian"
     add(gaussian, "likelihood is gaussian from the start", "gaussian_warmup_steps")
     return reasons
-
-
-def refuse_without_effect(
-    section: Section, reasons: Mapping[str, str], info: ValidationInfo
-) -> None:
-    """ValueError for the first key that is set and has no effect: it would mislead.
-
-    The recipe of a trained model may have such keys.
-    """
-    if info.context == TRAINED:
-        return
-    for key, reason in reasons.items():
-        field = type(section).model_fields.get(key)
-        usual = None if field is None or field.is_required() else field.default
-        if field is not None and getattr(section, key) != usual:
-            prefix = "train." if isinstance(section, TrainSection) else ""
-            raise ValueError(f"{prefix}{key}: no effect, {reason}; leave it out")
 
 
 # Changes of `size=tiny`, with which every system learns on 2 cores in minutes. The weight of the KL

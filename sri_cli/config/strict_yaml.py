@@ -65,6 +65,10 @@ def read_yaml(text: str, source: str) -> Any:
         raise SriError(
             f"{source} is not valid YAML: {_where(error)}", "correct that line"
         ) from error
+    except Exception as error:  # of explicit tags, or nested too deeply
+        raise SriError(
+            f"{source} is not valid YAML: {type(error).__name__}: {error}", "write plain values"
+        ) from error
     if loader.duplicates:
         raise SriError(f"{source}: {'; '.join(loader.duplicates)}", "keep one of them")
     return value

@@ -27,34 +27,6 @@ from tests.small_cli import sri
 HELP = Path(__file__).parent / "help.txt"
 ROOT = HELP.parents[2]
 
-# The command line of DESIGN: options that scripts rely on, by command.
-CONTRACT = {
-    "prepare shapestacks": "from size scenes views seed workers out preset force offline",
-    "prepare objects-room": "from size scenes seed workers out force offline",
-    "prepare clevr6": "from size scenes seed workers out force offline",
-    "prepare clevr10": "from size scenes seed workers out force offline",
-    "prepare multi-dsprites": "from variant size scenes seed workers out force offline",
-    "prepare tetrominoes": "from size scenes seed workers out force offline",
-    "prepare clevrtex": "from variant size scenes seed workers out force",
-    "prepare folder": "size crop strict seed workers out force",
-    "prepare": "list",
-    "recipes validate": "all",
-    "train": "recipe data run steps gpus seed new init-from dry-run json",
-    "sample": "run slots temp num seed out format masks",
-    "order": "run num seed out json",
-    "eval": "run images metrics features num split inception-weights table json",
-    "label-sacc": "run images num rater port no-browser summary json",
-    "figure": "run out",
-    "walk": "run out",
-    "edit": "run out",
-    "report": "run out",
-    "bench train": "recipe gpus profile json",
-    "bench sample": "recipe profile json",
-    "bench data": "recipe json",
-    "import": "recipe run",
-    "doctor": "json",
-}
-
 HEAVY = {"torch", "numpy", "h5py", "pydantic", "rich", "yaml", "mujoco", "scipy", "PIL", "jinja2"}
 
 
@@ -94,18 +66,9 @@ def test_help_texts() -> None:
     assert help_texts() == HELP.read_text("utf-8")
 
 
-def test_contract() -> None:
+def test_every_verb_has_its_summary() -> None:
     for verb, summary in VERBS.items():
         assert cli.get_command(click.Context(cli), verb).get_short_help_str(65) == summary
-    options = {
-        path.removeprefix("sri "): {opt for p in command.params for opt in p.opts}
-        for path, command in commands(cli)
-    }
-    missing = {
-        path: [name for name in names.split() if f"--{name}" not in options[path]]
-        for path, names in CONTRACT.items()
-    }
-    assert {path: names for path, names in missing.items() if names} == {}
 
 
 def test_help_lists_every_verb_and_imports_nothing_heavy() -> None:
@@ -118,16 +81,6 @@ def test_help_lists_every_verb_and_imports_nothing_heavy() -> None:
     assert not HEAVY & set(modules)
     verbs = {name for name in modules if name.startswith("sri_cli.cli.")}
     assert verbs == {"sri_cli.cli.main"}
-
-
-def test_help_starts_in_under_300_ms() -> None:
-    def seconds() -> float:
-        """CPU time of the command: other processes do not count."""
-        before = os.times()
-        subprocess.run([sys.executable, "-m", "sri_cli", "--help"], capture_output=True, check=True)
-        return sum(os.times()[2:4]) - sum(before[2:4])
-
-    assert min(seconds() for _ in range(7)) < 0.3
 
 
 def test_commands_of_the_readmes_have_options_that_exist() -> None:
@@ -185,6 +138,14 @@ def test_usage_errors_are_two_lines_and_exit_2(words: list[str], named: str) -> 
             1,
             ["Error: could not write or read out: Permission denied", PERMISSION],
         ),
+        (
+            MemoryError(),
+            1,
+            [
+                "Error: not enough memory",
+                "use less at once: a smaller train.batch, fewer slots, a smaller --num",
+            ],
+        ),
         (  # of a damaged file: nothing was stopped, and the same command would fail again
             EOFError("No data left in file"),
             1,
@@ -216,6 +177,7 @@ def test_errors_of_a_command(
     [
         (Interrupted("Stopped at step 5;\n saved.", "Resume with: sri"), False, 75),
         (Stopped("Stopped."), False, 130),
+        (click.exceptions.Abort(), False, 130),
         (KeyboardInterrupt(), False, 130),
         (KeyboardInterrupt(), True, 75),
     ],

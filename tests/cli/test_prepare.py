@@ -16,12 +16,6 @@ from tests.small_cli import sri, start
 SMALL = ("--scenes", "3", "--views", "2", "--size", "16", "--workers", "1")
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def towers(*more: str) -> Result:
     return sri("prepare", "shapestacks", *SMALL, *more)
 
@@ -35,11 +29,11 @@ def towers(*more: str) -> Result:
         ("clevr6", ["clevr6"]),
     ],
 )
-def test_simulate_list_and_show(folder: Path, name: str, words: list[str]) -> None:
+def test_simulate_list_and_show(here: Path, name: str, words: list[str]) -> None:
     assert "no data files" in sri("prepare", "--list").stdout
     made = sri("prepare", *words, *SMALL, "--seed", "5")
     assert made.exit_code == 0, made.output
-    data = DataFile(folder / "data" / f"{name}-16.h5")
+    data = DataFile(here / "data" / f"{name}-16.h5")
     assert (data.name, data.source, data.size) == (name, "simulated", 16)
     assert data.counts == {"train": 6, "val": 4, "test": 4}
     numbers = {"train": 3, "val": 2, "test": 2, "views": 2, "seed": 5}
@@ -52,15 +46,15 @@ def test_simulate_list_and_show(folder: Path, name: str, words: list[str]) -> No
     assert data.path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_other_settings_need_another_file_or_force(folder: Path) -> None:
+def test_other_settings_need_another_file_or_force(here: Path) -> None:
     assert sri("--data-root", "elsewhere", "prepare", "shapestacks", *SMALL).exit_code == 0
-    assert (folder / "elsewhere" / "shapestacks-16.h5").exists()
+    assert (here / "elsewhere" / "shapestacks-16.h5").exists()
     assert towers("--out", "mine.h5").exit_code == 0
     assert "up to date" in towers("--out", "mine.h5").stderr
     other = towers("--seed", "1", "--out", "mine.h5")
     assert other.exit_code == 2 and "seed 0 -> 1" in other.stderr and "--force" in other.stderr
     assert towers("--seed", "1", "--out", "mine.h5", "--force").exit_code == 0
-    assert DataFile(folder / "mine.h5").attrs["seed"] == 1
+    assert DataFile(here / "mine.h5").attrs["seed"] == 1
 
 
 @pytest.mark.parametrize(
@@ -100,20 +94,20 @@ def test_other_settings_need_another_file_or_force(folder: Path) -> None:
         ("shapestacks --out towers.txt", "towers.txt"),
     ],
 )
-def test_mistakes_name_the_value_and_leave_nothing(folder: Path, words: str, named: str) -> None:
+def test_mistakes_name_the_value_and_leave_nothing(here: Path, words: str, named: str) -> None:
     result = sri("prepare", *words.split())
     assert result.exit_code == 2 and named in result.stderr, result.output
     assert "Traceback" not in result.output and result.stdout == ""
-    assert list(folder.iterdir()) == []
+    assert list(here.iterdir()) == []
 
 
-def test_an_unwritable_folder_is_a_failure(folder: Path) -> None:
-    (folder / "data").write_text("no folder")
+def test_an_unwritable_folder_is_a_failure(here: Path) -> None:
+    (here / "data").write_text("no folder")
     assert towers().exit_code == 1
-    assert os.listdir(folder) == ["data"]
+    assert os.listdir(here) == ["data"]
 
 
-def test_ctrl_c_saves_what_was_made_and_the_same_command_resumes(folder: Path) -> None:
+def test_ctrl_c_saves_what_was_made_and_the_same_command_resumes(here: Path) -> None:
     """Ctrl-C reaches the workers too: only the parent may handle it."""
     words = ["prepare", "shapestacks", "--scenes", "400", "--size", "32", "--workers", "2"]
     running = start(*words, start_new_session=True)
@@ -126,8 +120,8 @@ def test_ctrl_c_saves_what_was_made_and_the_same_command_resumes(folder: Path) -
     assert message.endswith(f": sri {' '.join(words)}")
     images = int(message.split()[2])
     assert images > 0 and images % 16 == 0
-    assert os.listdir(folder / "data") == ["shapestacks-32.h5.partial"]
+    assert os.listdir(here / "data") == ["shapestacks-32.h5.partial"]
     assert "unfinished" in sri("prepare", "--list").stdout
     other = sri(*words[:3], "3", *words[4:])  # other numbers
     assert other.exit_code == 0 and "starting over" in other.stderr
-    assert os.listdir(folder / "data") == ["shapestacks-32.h5"]
+    assert os.listdir(here / "data") == ["shapestacks-32.h5"]

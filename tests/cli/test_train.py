@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sri_cli.cli.train import new_folder
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace
 from sri_cli.training.log import read_log
@@ -65,6 +66,23 @@ def test_the_recipe_is_an_argument_and_new_starts_another_run(folder: Path) -> N
     refused = sri(*recipe, "--new", "--run", "mine")
     assert refused.exit_code == 2 and "mine-2" in refused.stderr
     assert not (folder / "mine-2").exists()
+
+
+def test_a_new_run_needs_an_unused_folder_and_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = Path("mine")
+    assert new_folder(run, "./mine") == run
+    run.mkdir()
+    (run / "log.jsonl").touch()
+    with pytest.raises(SriError) as refused:
+        new_folder(run, "./mine")
+    assert refused.value.hint is not None and refused.value.hint.endswith("--run ./mine-2")
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
+    with pytest.raises(SriError, match="torchrun"):
+        new_folder(Path("unused"), "unused")
 
 
 def test_any_prepared_file_by_name_at_its_own_size(folder: Path) -> None:
@@ -166,9 +184,6 @@ def test_dry_run_measures_and_writes_nothing(folder: Path) -> None:
         (["--seed", "-1"], "train.seed"),
         (["--data", "nothing.h5"], "nothing.h5"),
         (["--data", "nonsense"], "nonsense"),
-        (["train.lrr=1"], "did you mean"),
-        (["train.lr=fast"], "train.lr"),
-        (["train.lr"], "KEY=VALUE"),
         (["model.image_size=64"], "data/shapestacks-64.h5"),
         (["train.batch=17"], "17"),
     ],

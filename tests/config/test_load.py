@@ -105,6 +105,8 @@ def test_overrides_lie_over_the_block(recipe_file: Path) -> None:
         ),
         ("data=far", ["data=far", "--data"]),
         ("train.lr=[1", ["train.lr=[1"]),
+        ("train.lr=!!int", ["train.lr=!!int"]),
+        pytest.param(f"train.lr={'[' * 1000}{']' * 1000}", ["train.lr=[["], id="deep"),
     ],
 )
 def test_bad_overrides(recipe_file: Path, word: str, parts: list[str]) -> None:
@@ -136,7 +138,10 @@ def test_all_faults_at_once(recipe_file: Path) -> None:
         ("system: sri", "system: sri, refinements: 2", ["model.refinements"]),
         ("system: sri", "system: slot-vae, scene_size: 50", ["model.scene_size", "multiple of 4"]),
         ("name: mine", "name: mine\nsize: tiny", ["size=tiny"]),
+        ("name: mine", "name: mine\nsize: [tiny]", ["size", "['tiny']"]),
         ("name: mine", "name: mine\nname: you", ["line 3: name"]),
+        ("lr: 1e-3", "lr: !!int fast", ["mine.yaml", "fast"]),
+        ("lr: 1e-3", "lr: !!bool maybe", ["mine.yaml", "maybe"]),
         ("    model: {slots: 5}", "    modle: {slots: 5}", ["datasets.far.modle"]),
         ("    model: {slots: 5}", "    model: 5", ["datasets.far.model", "not 5"]),
         ("slots: 5", "slotz: 5", ["with data far: model.slotz"]),
@@ -178,6 +183,14 @@ def test_keys_without_effect_are_refused(recipe_file: Path, model: str, word: st
     late = ["train.late_refinements_from=3"] if "late" in word else []
     assert f"{word.partition('=')[0]}: no effect" in faults(path, word, *late)
     assert load_recipe(str(path), None, ["size=tiny"]).size == "tiny"  # which sets no such key
+
+
+def test_all_keys_without_effect_are_named_at_once(recipe_file: Path) -> None:
+    words = ["model.order=hungarian", "model.kernel=laplacian", "train.late_refinements=0"]
+    keys = [word.partition("=")[0] for word in words]
+    words += ["model.segregation=slot-attention", "train.late_refinements_from=3"]
+    message = faults(recipe_file, *words)
+    assert [message.count(f"{key}: no effect") for key in keys] == [1, 1, 1]
 
 
 def test_weights_trained_with_such_a_key_are_still_read(recipe_file: Path) -> None:

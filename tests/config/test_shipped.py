@@ -196,6 +196,9 @@ def test_verbs(tmp_path: Path) -> None:
     assert "mine.yaml" in sri("cp", "sri-mog", str(tmp_path / "mine.yaml"))
     assert sri("validate", "--all").count("ok  ") == len(recipe_names())
     assert sri("validate", str(tmp_path / "mine.yaml")).startswith("ok  ")
+    (tmp_path / "data.h5").write_bytes(b"\x89HDF")
+    for verb, *dest in (["show"], ["cp", str(tmp_path / "copy.yaml")]):
+        assert small_cli.sri("recipes", verb, str(tmp_path / "data.h5"), *dest).exit_code == 2
 
 
 def test_validate_reports_all_faults_and_exits_2(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.metrics.evaluate import (
     evaluate_all,
     evaluate_run,
+    open_images,
     parse_metrics,
     show_recorded,
 )
@@ -467,6 +468,12 @@ def test_errors_come_before_the_first_measurement(workspace: Workspace, tmp_path
         evaluate_all(workspace, ["tiny"], [large], ["elbo"], data=own)
     with pytest.raises(SriError, match=str(large)):
         evaluate_all(workspace, ["tiny"], [large], ["stack-fd"])
+    single = str(write_small_data(tmp_path / "single-32.h5", 1))
+    with pytest.raises(SriError, match="1 test image"):
+        evaluate_all(workspace, ["tiny"], (), ["elbo", "stack-fd"], data=single)
+    single = str(write_small_data(tmp_path / "single-64.h5", 1, 64))
+    with pytest.raises(SriError, match="1 test image"):
+        open_images(workspace, large, ["stack-fd"], single, "test", None, 0)
     assert not read_records(workspace.runs_root / "tiny")
 
 
@@ -483,6 +490,7 @@ def test_errors_come_before_the_first_measurement(workspace: Workspace, tmp_path
         (["--offline"], "--offline"),
         (["--recorded", "--num", "5"], "--num"),
         (["--recorded", "--seed", "0"], "--seed"),
+        (["--recorded", "--metrics", "ari"], "with --recorded"),
         (["--split", "tset"], "tset"),
         (["--run", "nowhere"], "nowhere"),
         (["--run", "tiny", "--run", "tinny"], "tinny"),
