@@ -260,7 +260,12 @@ class Split:
         """uint8 [B,H,W] of a few images, or None when unknown."""
         if not self.has_masks:
             return None
-        masks: Masks = self._read(lambda group: np.stack([group["masks"][int(i)] for i in indices]))
+
+        def rows(group: h5py.Group) -> Masks:
+            masks = group["masks"]  # opened once: HDF5 drops the cache of a closed one
+            return np.stack([masks[int(index)] for index in indices])
+
+        masks: Masks = self._read(rows)
         return masks
 
     @cached_property

@@ -127,15 +127,23 @@ def read_upright(path: Path) -> tuple[Image.Image, Frame]:
         image_endings()  # loads the plugins
         with open(path, "rb") as file:
             image = Image.open(file)
+            is_tiff = image.format == "TIFF"  # turned by Pillow while it loads, which drops the tag
+            orientation = _orientation(image) if is_tiff else 1
             image.load()
-        orientation = 1
-        with suppress(Exception):  # damaged EXIF means nothing
-            orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        if not is_tiff:  # the tag may stand after the pixels
+            orientation = _orientation(image)
         if orientation not in TURNS:
             return image, Frame(*image.size)
-        turned = image.transpose(TURNS[orientation])
+        turned = image if is_tiff else image.transpose(TURNS[orientation])
         turned.format = image.format
         return turned, Frame(*turned.size, orientation)
+
+
+def _orientation(image: Image.Image) -> int:
+    """By EXIF, as far as it is read; 1 without."""
+    with suppress(Exception):  # damaged EXIF means nothing
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return 1
 
 
 def is_lossy(path: Path) -> bool:

@@ -25,6 +25,7 @@ from sri_cli.errors import Interrupted, SriError
 from sri_cli.signals import stop_on_signal
 
 ROWS_PER_FLUSH = 1000
+FLUSH_BYTES = 2**28  # of images and masks: fewer rows if they have more than 256 px
 
 
 class OtherSettings(SriError):
@@ -121,13 +122,17 @@ def matching_file(header: Header, path: Path) -> DataFile:
 def differences(data: DataFile, header: Header) -> list[str]:
     """What differs between a file and a header, as `seed 0 -> 1`.
 
-    Parameters of different data sets or sources have nothing in common and are not compared.
+    Parameters of different data sets or sources have nothing in common and are not compared, nor
+    is the size of the source's file where only one of both knows it.
     """
     old = {"name": data.name, "source": data.source, "size": data.size}
     new: dict[str, object] = {"name": header.name, "source": header.source, "size": header.size}
     if (data.name, data.source) == (header.name, header.source):
         old |= data.attrs["parameters"]
         new |= header.parameters
+    if "bytes" not in old.keys() & new.keys():  # downloads, and files of earlier versions
+        old.pop("bytes", None)
+        new.pop("bytes", None)
     return [
         f"{key} {old.get(key, 'not given')} -> {new.get(key, 'not given')}"
         for key in sorted(old.keys() | new.keys())
@@ -143,10 +148,11 @@ def write_missing(
     workers: int,
     command: str,
 ) -> None:
-    """Make the scenes that are missing, and append about a thousand rows at once."""
+    """Make the scenes that are missing, and append many rows at once."""
     waiting: dict[str, list[Scenario]] = {split: [] for split in SPLITS}
     items = source.items(plan, writer.rows)
     task = source.items_per_task or max(1, TASK_ROWS // source.views)
+    most = min(ROWS_PER_FLUSH, FLUSH_BYTES // (4 * source.header.size**2))
     with (
         stop_on_signal() as stop,
         closing(parallel_map(source.make, items, workers, task)) as scenarios,
@@ -157,7 +163,7 @@ def write_missing(
                 block = waiting[split]
                 block.append(scenario)
                 progress.update(progress.done + len(scenario.images))
-                if len(block) * len(scenario.images) >= ROWS_PER_FLUSH:
+                if len(block) * len(scenario.images) >= most:
                     append(writer, split, block)
                     block.clear()
                 if stop.received:
@@ -195,7 +201,8 @@ def append(writer: DataFileWriter, split: str, block: list[Scenario]) -> None:
         images = sum(len(scenario.images) for scenario in block)
         raise SriError(
             f"the masks of {split} are all zero: no object in its first {counted(images, 'image')}",
-            "provide masks with integer labels, or leave the masks out",
+            "provide masks with integer labels, leave the masks out, or choose other images:"
+            " --seed, --scenes, --val-scenes, --test-scenes",
         )
     names = np.repeat([scenario.name.encode() for scenario in block], len(block[0].images))
     factors = {

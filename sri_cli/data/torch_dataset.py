@@ -37,7 +37,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
         self.split_name = split
         self._split: Split = self.file.split(split)
         self.images = self._split.images
-        self._opened: tuple[int, h5py.File] | None = None  # by this process
+        self._opened: tuple[int, h5py.File, h5py.Dataset] | None = None  # by this process
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ImageDataset, (self.file.path, self.split_name)
@@ -53,17 +53,19 @@ class ImageDataset(Dataset[dict[str, Any]]):
         item: dict[str, Any] = {"image": image.permute(2, 0, 1).float().div_(255)}
         if self._split.has_masks:
             with self.file.reading(self.split_name):
-                mask = self._group()["masks"][index]
+                mask = self._masks()[index]
             item["mask"] = torch.from_numpy(mask.astype(np.int64))
         factors = self._split.factors.items()
         item["factors"] = {name: _as_item(values[index]) for name, values in factors}
         return item
 
-    def _group(self) -> h5py.Group:
-        """The split in this process's own handle of the file."""
+    def _masks(self) -> h5py.Dataset:
+        """The masks in this process's own handle of the file, kept open: HDF5 drops the cache of a
+        closed one."""
         if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = os.getpid(), self.file.open(MASK_CACHE_BYTES)
-        return self._opened[1][self.split_name]
+            file = self.file.open(MASK_CACHE_BYTES)
+            self._opened = os.getpid(), file, file[self.split_name]["masks"]
+        return self._opened[2]
 
 
 class OpenedData(dict[str, ImageDataset]):

@@ -17,14 +17,7 @@ from PIL import Image
 
 from sri_cli.data import summary
 from sri_cli.data.dataset import SPLITS, DataFile, prepare_arguments
-from sri_cli.data.summary import (
-    MaskFacts,
-    describe,
-    deviating,
-    list_files,
-    mask_facts,
-    mask_parts,
-)
+from sri_cli.data.summary import describe, deviating, list_files, mask_facts, mask_parts
 from sri_cli.data.writer import DataFileWriter, Header
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace
@@ -140,14 +133,6 @@ def replace_images(shape: tuple[int, ...], dtype: str = "uint8", **how: object) 
 def test_other_schemas_and_empty_groups(path: Path, how: Callable, named: str) -> None:
     change(path, how)
     assert re.search(named, refusal(path).message)
-
-
-def test_damaged_images_are_not_intact(path: Path) -> None:
-    data = DataFile(path)
-    with open(path, "r+b") as file:
-        file.seek(data._offsets["val"] + 1000)
-        file.write(b"\0\1\2\3")
-    assert not DataFile(path).is_intact()
 
 
 def test_a_file_may_hold_a_test_split_alone(tmp_path: Path) -> None:
@@ -277,17 +262,6 @@ def zero_chunk(path: Path, name: str) -> None:
     whole = bytearray(path.read_bytes())
     whole[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
     path.write_bytes(whole)
-
-
-def test_objects_are_foreground_labels() -> None:
-    def objects(background_labels: int, *counts: int) -> dict[int, int]:
-        facts = MaskFacts(background_labels)
-        facts.add(masks_with(*counts))
-        return dict(facts.objects)
-
-    assert objects(2, 0, 1, 3, 1) == {0: 1, 1: 2, 3: 1}
-    assert objects(1, 0, 1) == {1: 1, 2: 1}
-    assert objects(0, 0, 1) == {2: 1, 3: 1}
 
 
 def test_a_background_label_that_reaches_no_side_deviates() -> None:

@@ -106,12 +106,10 @@ def test_wrong_variants() -> None:
     assert DataFile("data/multi-dsprites-binarized-64.h5").counts["train"] == 1
     for words in (
         ("multi-dsprites", "--variant", "no"),
-        ("multi-dsprites", "--from", "mirror"),
         ("multi-dsprites", "--views", "2"),
         ("tetrominoes", "--variant", "binarized"),
         ("tetrominoes", "--from", "nothing.tfrecords"),
         ("tetrominoes", "--from", "."),
-        ("tetrominoes", "--from", "bucket", "--seed", "3"),
     ):
         assert sri(*words).exit_code == 2, words
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from PIL import Image
 
 from sri_cli.data import prepare as preparing
 from sri_cli.data.dataset import DataFile
@@ -76,6 +75,7 @@ def test_every_image_is_in_one_split(tmp_path: Path) -> None:
         ("mine/{}/Images", "mine/{}/Masks"),
         ("mine/images/{}", "mine/masks/{}"),
         ("mine/rgb/{}", "mine/labels/{}"),
+        ("mine/archive/{}", "mine/archive/masks/{}"),
     ],
 )
 def test_a_folder_with_splits_of_its_own(images: str, masks: str) -> None:
@@ -103,7 +103,7 @@ def test_own_splits_are_never_mixed() -> None:
     with pytest.raises(SriError, match="test/"):
         made()
     save("mine/test/bad.png", np.zeros((8, 8))).write_bytes(b"")
-    with pytest.raises(SriError, match="test"):
+    with pytest.raises(SriError, match="test/bad"):
         made()
     save("mine/test/good.png", np.full((8, 8), 20))
     assert contents(made()) == {"train": [0, 1, 2, 3, 4], "val": [10, 11, 12, 13, 14], "test": [20]}
@@ -157,6 +157,7 @@ HALVES = [[0] * 4 + [2] * 4] * 8
         ("a/{}.png", "b/{}.png", {"masks": MaskNames(folder="b")}),
         ("a/{}.png", "../elsewhere/{}.png", {"masks": MaskNames(folder="elsewhere")}),
         ("img/{}.png", "masks_machine/{}.png", {}),
+        ("images/{}.png", "masks/{}_m.png", {"masks": MaskNames(suffix="_m")}),
     ],
 )
 def test_masks_are_known_by_their_names(image: str, mask: str, options: dict[str, Any]) -> None:
@@ -180,6 +181,7 @@ def test_masks_are_known_by_their_names(image: str, mask: str, options: dict[str
         ("train/pics/{}.png", "train/anything/{}.png", "--masks anything"),
         ("{}.png", "{}_id.png", "--mask-suffix _id"),
         ("{}.bmp", "{}.png", "--mask-suffix .png"),
+        ("train/{}.png", "train_masks/{}_mask.png", "--masks train_masks"),
     ],
 )
 def test_masks_of_unknown_names_are_no_images(image: str, mask: str, hint: str) -> None:
@@ -196,6 +198,25 @@ def test_masks_of_unknown_names_are_no_images(image: str, mask: str, hint: str) 
         save(f"mine/{mask.format(number)}", rng.integers(0, 256, (8, 8, 3)))
     if "bmp" not in image:
         assert sum(made().counts.values()) == 12
+
+
+def test_images_of_related_names_in_other_folders_are_images() -> None:
+    """Photographs and drawings of two cameras, and frames of clips."""
+    rng = np.random.default_rng(0)
+    drawing = np.zeros((8, 8, 3), np.uint8)
+    for number in range(6):
+        for name in ("left/{}", "right/{}_b", "clips/a/{}_0", "clips/b/{}_0_1"):
+            drawing[:, 4:] = rng.integers(0, 256, 3)
+            save(f"photos/{name.format(number)}.png", rng.integers(0, 256, (8, 8, 3)))
+            save(f"drawings/{name.format(number)}.png", drawing)
+    assert sum(made("photos").counts.values()) == sum(made("drawings").counts.values()) == 24
+
+
+def test_masks_as_images_and_a_suffix_that_no_mask_has() -> None:
+    greys(6, masks=True)
+    assert sum(made(masks=MaskNames(none=True)).counts.values()) == 12
+    with pytest.raises(SriError, match="_x"):
+        made(masks=MaskNames(suffix="_x"))
 
 
 def test_instances_are_preferred_to_classes_and_other_masks_are_no_images() -> None:
@@ -305,9 +326,14 @@ def test_void_and_background_labels() -> None:
     facts = mask_facts(whole_data)
     assert facts is not None and facts.objects == {1: 6}  # 7
     assert facts.pixels == 6 * (256 - 32) and facts.foreground == 6 * (256 - 81)
-    for wrong in ({"void_label": 0}, {"background_label": 3, "background_labels": 2}):
+    for wrong in (
+        {"void_label": 0},
+        {"background_label": 3, "background_labels": 2},
+        {"background_labels": 2, "void_label": 1},
+    ):
         with pytest.raises(SriError):
             made(**wrong)
+    assert made(background_labels=0, void_label=0).void_label == 0
 
 
 def test_what_pillow_reads_is_taken_and_the_rest_counted() -> None:
@@ -372,18 +398,10 @@ def test_near_identical_images_of_another_part() -> None:
 def spoil(kind: str) -> None:
     """Eight good images and one that is bad in some way."""
     greys(8, masks="mask" in kind)
-    bad, good = Path("mine/bad.png"), Path("mine/00.png").read_bytes()
+    bad = Path("mine/bad.png")
     save(bad, np.zeros((8, 8)))
-    if kind == "empty":
-        bad.write_bytes(b"")
-    elif kind == "truncated":
-        bad.write_bytes(good[: len(good) * 2 // 3])
-    elif kind == "text":
+    if kind == "text":
         bad.write_text("not an image")
-    elif kind == "small":
-        save(bad, np.zeros((4, 9)))
-    elif kind == "large":
-        save(bad, np.zeros((3, 3000)))
     elif kind == "large mask":
         save("mine/masks/bad.png", np.ones((9, 9)))
     elif kind == "link":
@@ -391,13 +409,10 @@ def spoil(kind: str) -> None:
         bad.symlink_to("nothing")
 
 
-@pytest.mark.parametrize(
-    "kind", ["empty", "truncated", "text", "small", "large", "large mask", "no mask", "link"]
-)
-def test_unusable_files_are_left_out_or_refused(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
+@pytest.mark.parametrize("kind", ["text", "large mask", "no mask", "link"])
+def test_unusable_files_are_left_out_or_refused(kind: str) -> None:
     spoil(kind)
-    words = ["mine", "--size", "8", "--workers", "1"] + ["--crop", "6"] * (kind == "small")
+    words = ["mine", "--size", "8", "--workers", "1"]
     strict = sri(*words, "--strict")
     assert strict.exit_code == 2 and "1 of 9 images cannot be used: bad: " in strict.stderr
     assert not Path("data").exists() or os.listdir("data") == []

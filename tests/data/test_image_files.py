@@ -103,24 +103,26 @@ def test_values_without_a_known_range(dtype: type) -> None:
         red(save("a.tif", [[0, 70000], [1, 2]], dtype))
 
 
+@pytest.mark.parametrize("ending", [".png", ".tif"])
 @pytest.mark.parametrize("turn", range(2, 9))
-def test_a_mask_in_stored_pixels_is_turned_as_its_image(turn: int) -> None:
+def test_a_mask_in_stored_pixels_is_turned_as_its_image(turn: int, ending: str) -> None:
     """As far as its size shows it; otherwise it may be drawn on either."""
     stored = np.arange(512).reshape(16, 32) % 251
-    save("a.png", stored, exif=exif(turn))
-    upright = red_of("a.png")
+    image, tagged = f"a{ending}", f"tagged{ending}"
+    save(image, stored, exif=exif(turn))
+    upright = red_of(image)
     shapes = {"stored.png": stored, "upright.png": upright}
     for name, values in shapes.items():
         save(name, values)
-    save("tagged.png", stored, exif=exif(turn))
-    frame = decode_image(Path("a.png"), Resizing(16))[1]
+    save(tagged, stored, exif=exif(turn))
+    frame = decode_image(Path(image), Resizing(16))[1]
 
     def read(name: str) -> tuple[list[list[int]], bool]:
         mask, turned = decode_labels(Path(name), frame, Resizing(16))
         return mask.tolist(), turned
 
     expected = Resizing(16).labels(upright).tolist()
-    assert read("tagged.png") == (expected, False)
+    assert read(tagged) == (expected, False)
     if turn < 5:  # both sizes are equal
         for name in shapes:
             with pytest.raises(Unreadable, match="EXIF"):
@@ -157,14 +159,16 @@ def test_masks_that_are_no_labels(tmp_path: Path) -> None:
     assert labels(Path("good.npy")) == [[0, 1], [5, 9]]
 
 
+@pytest.mark.parametrize("ending", [".png", ".tif"])
 @pytest.mark.parametrize("turn", range(1, 9))
-def test_every_exif_turn(turn: int) -> None:
+def test_every_exif_turn(turn: int, ending: str) -> None:
     """By the EXIF standard: what is where when row 0 and column 0 are at these sides."""
     a = np.array([[1, 2], [3, 4]])
     upright = [a, a[:, ::-1], a[::-1, ::-1], a[::-1], a.T, np.rot90(a, -1), a[::-1, ::-1].T]
     upright.append(np.rot90(a))
-    assert red(save("a.png", a, exif=exif(turn))) == upright[turn - 1].tolist()
-    frame = decode_image(save("b.png", np.zeros((16, 32)), exif=exif(turn)), Resizing(16))[1]
+    assert red(save(f"a{ending}", a, exif=exif(turn))) == upright[turn - 1].tolist()
+    wide = save(f"b{ending}", np.zeros((16, 32)), exif=exif(turn))
+    frame = decode_image(wide, Resizing(16))[1]
     assert frame == (*((32, 16) if turn < 5 else (16, 32)), turn)  # as a mask must have it
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +17,10 @@ from sri_cli.data.parallel import parallel_map
 from sri_cli.data.prepare import OtherSettings, prepare
 from sri_cli.data.source import FIRST_SCENARIO, MAX_SCENARIOS, Options, Scenario
 from sri_cli.data.sources.choose import simulated
+from sri_cli.data.writer import DataFileWriter
 from sri_cli.errors import Interrupted, SriError, SriFailure
 from tests.damage import largest_file
+from tests.small_cli import start
 from tests.small_data import changed, random_scenario, small_source
 
 ROOT = Path(__file__).parent.parent.parent
@@ -60,7 +60,10 @@ def is_whole(path: Path, seed: int = 0) -> bool:
     return all(equal) and DataFile(path).attrs == other.attrs
 
 
-@pytest.mark.parametrize("name", ["shapestacks", "demo-towers", "multi-dsprites", "tetrominoes"])
+@pytest.mark.parametrize(
+    "name",
+    ["shapestacks", "demo-towers", "objects-room", "clevr10", "multi-dsprites", "tetrominoes"],
+)
 def test_byte_for_byte_the_same_at_one_and_four_workers(tmp_path: Path, name: str) -> None:
     towers = simulated(name, OPTIONS)
     one, four = tmp_path / "one-16.h5", tmp_path / "four-16.h5"
@@ -79,6 +82,23 @@ def test_no_scenario_is_in_two_splits(path: Path) -> None:
     assert data.background_labels == 1 and data.caption == "shapestacks, simulated"
     masks = data.split("train").masks
     assert masks is not None and masks.max() > 0
+
+
+def test_large_images_are_written_in_smaller_blocks(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks: list[int] = []
+    append = preparing.append
+
+    def noted(writer: DataFileWriter, split: str, block: list[Scenario]) -> None:
+        blocks.append(sum(len(scene.images) for scene in block))
+        append(writer, split, block)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preparing, "FLUSH_BYTES", 8 * 4 * 16**2)
+        patch.setattr(preparing, "append", noted)
+        prepare(small_source(), path, workers=1)
+    assert max(blocks) == 8 and is_whole(path)
 
 
 def stop_at_ten(index: int) -> Scenario:
@@ -129,18 +149,12 @@ def test_a_killed_preparation_resumes(path: Path) -> None:
         "    return random_scenario(4, 16, 0, i)\n"
         "p.prepare(changed(small_source(), make=slow), Path(sys.argv[1]), workers=1)\n"
     )
-    victim = subprocess.Popen(
-        [sys.executable, "-c", code, str(path)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    victim = start(str(path), code=code, stderr=None)
     assert victim.stdout is not None
     while victim.stdout.readline() != "18\n":
         assert victim.poll() is None
     victim.kill()
-    victim.wait()
-    victim.stdout.close()
+    victim.communicate()
     assert not path.exists()
     assert prepare(small_source(), path, workers=1).resumed_from == 64  # flushed every 16
     assert is_whole(path)

@@ -343,15 +343,6 @@ def grey_rooms(path: Path) -> Path:
     )
 
 
-@pytest.mark.parametrize("given", ["mine.tfrecords", "folder"])
-def test_from_a_file_or_the_folder_that_contains_it(path: Path, given: str) -> None:
-    grey_rooms(Path("folder/objects_room_train.tfrecords"))
-    Path("mine.tfrecords").symlink_to("folder/objects_room_train.tfrecords")
-    result = sri("objects-room", "--from", given, *FEW)
-    assert result.exit_code == 0, result.output
-    assert numbers(DataFile("data/objects-room-64.h5")) == IN_ORDER
-
-
 def test_from_the_bucket_then_offline(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("objects-room", "--from", "bucket", *FEW)
     with serving(grey_rooms(path).read_bytes()) as server:
@@ -400,6 +391,18 @@ def test_a_published_test_set_is_a_data_set_of_its_own(
     assert DataFile("data/objects-room-test-64.h5").counts == {"train": 0, "val": 0, "test": 6}
     assert sri("objects-room", "--test-only").exit_code == 2  # simulated
     assert sri("objects-room", "--test-set", "six_objects").exit_code == 2
+
+
+def test_another_file_of_the_same_name_is_noticed(path: Path) -> None:
+    whole = grey_rooms(Path("whole/rooms.tfrecords"))
+    records = list(read_records(whole))
+    Path("part").mkdir()
+    part = write(Path("part/rooms.tfrecords"), records[:4])
+    assert sri("objects-room", "--from", str(part), *FEW).exit_code == 0
+    assert sri("objects-room", "--from", str(part), *FEW).exit_code == 0
+    other = sri("objects-room", "--from", str(whole), *FEW)
+    sizes = f"bytes {part.stat().st_size} -> {whole.stat().st_size}"
+    assert other.exit_code == 2 and sizes in other.stderr
 
 
 def test_wrong_sources(path: Path) -> None:

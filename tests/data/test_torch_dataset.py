@@ -40,6 +40,13 @@ def test_an_item_is_what_the_file_holds(opened: OpenedData) -> None:
     assert len(list(dataset)) == 16
 
 
+def test_the_masks_stay_open(opened: OpenedData) -> None:
+    """HDF5 drops what was decompressed with them."""
+    dataset = opened["train"]
+    dataset[0]
+    assert dataset._masks() is dataset._masks()
+
+
 @pytest.mark.parametrize("first_here", [False, True])
 def test_loaders_with_several_processes(opened: OpenedData, first_here: bool) -> None:
     dataset = opened["train"]

@@ -76,7 +76,8 @@ class FolderOptions(Options):
                 f"--background {self.background_labels} does not go with --background-label",
                 "--background N means labels 0 to N-1, --background-label L one label",
             )
-        if self.void_label is not None and self.void_label == (background or 0):
+        taken = range(self.background_labels) if background is None else (background,)
+        if self.void_label in taken:
             raise SriError(f"label {self.void_label} is void and background", "choose one of them")
         try:
             re.compile(self.group_by or "")
@@ -86,7 +87,7 @@ class FolderOptions(Options):
     @property
     def stored_void(self) -> int | None:
         """The void label in the data file."""
-        return self.background_label if self.void_label == 0 else self.void_label
+        return self.background_label or 0 if self.void_label == 0 else self.void_label
 
 
 EXAMPLE = "'(.+)_' groups clip3_0001 and clip3_0002; '^([^/]+)/' the images of a folder"
@@ -232,6 +233,10 @@ class FolderSource(Source):
             if problems:  # without them there were enough
                 self._report(problems, refuse=True)
             raise
+        for split in ("test",) if self.test_only else SPLITS:
+            unusable = [problem for problem in problems if problem[0].split == split]
+            if unusable and not plan[split]:
+                self._report(unusable, refuse=True)
         if self.test_only:
             notes.append("a test set alone: no images for training and validation")
         elif self.by_masks:

@@ -47,7 +47,7 @@ OVERLAY_FOLDERS = {
     *("visualization", "visualizations", "overlay", "overlays"),
 }
 IMAGE_FOLDERS = {"image", "images", "img", "imgs", "rgb", "jpegimages"}
-KIND_FOLDERS = ("images", "masks")  # no part of an image's name
+KIND_FOLDERS = ("images",)  # no part of an image's name
 MASK_SUFFIX = re.compile(
     r"[-_. ](masks?|segs?|segmentations?|labels?|labelmaps?|instances?|gt|flat)$", re.IGNORECASE
 )
@@ -148,10 +148,11 @@ def list_images(folder: Path, names: MaskNames = MaskNames()) -> tuple[list[Entr
     masks: dict[Key, list[tuple[str, Path]]] = defaultdict(list)  # what it was recognised by
     rest: list[Path] = []
     unused: Counter[str] = Counter()  # in folders of overlays, and of other masks than the chosen
-    left_out = MASK_FOLDERS | OVERLAY_FOLDERS
     for path in files:
         parts = path.relative_to(folder).parts
         mask_folder = _first(parts, names.folders)
+        by_suffix = names.suffix is not None and names.base(path.stem, path.suffix) is not None
+        left_out = OVERLAY_FOLDERS if by_suffix else MASK_FOLDERS | OVERLAY_FOLDERS
         if mask_folder is not None:
             masks[_match_key(parts, names)].append((f"{mask_folder}/", path))
         elif not names.none and (other := _first(parts, left_out)) is not None:
@@ -189,6 +190,11 @@ def list_images(folder: Path, names: MaskNames = MaskNames()) -> tuple[list[Entr
         )
     if not chosen and not names.none:
         refuse_label_twins(folder, images)
+    if not chosen and names.suffix is not None:
+        raise SriError(
+            f"--mask-suffix {names.suffix}: no file in {folder} has a name that ends so",
+            "name the end of the masks' names",
+        )
     entries = _entries(folder, images, chosen)
     return entries, _notes(entries, chosen, num_lost, unused, others)
 
@@ -297,12 +303,14 @@ def _entries(
                 f"{folder} has two images of the same name: {named[key]} and {path}", "rename one"
             )
         named[key] = path
+    shared = os.path.commonprefix([key[:-1] for key in named])  # as the folder of an archive
+    own = next((i for i, part in enumerate(shared) if part.lower() in SPLIT_FOLDERS), len(shared))
     return [
         Entry(
             "/".join(key),
             path,
             masks[path][1] if path in masks else None,
-            _split_of(key),
+            _split_of(key[own:]),
         )
         for key, path in sorted(named.items())
     ]
@@ -359,7 +367,7 @@ def _printable(name: str) -> str:
 
 def refuse_label_twins(folder: Path, images: Iterable[Path]) -> None:
     """SriError if files look like masks of others with the same name: in another folder, with
-    something at its end, or with another ending."""
+    something at its end (or both), or with another ending."""
     total: Counter[tuple[int | str, str]] = Counter()
     pairs: dict[tuple[int | str, str, str], list[tuple[Path, Path]]] = defaultdict(list)
     by_name: dict[tuple[int, Key], dict[str, Path]] = defaultdict(dict)
@@ -370,9 +378,13 @@ def refuse_label_twins(folder: Path, images: Iterable[Path]) -> None:
         for level, part in enumerate(parts[:-1]):
             by_name[level, (*parts[:level], *parts[level + 1 :])][part] = path
             total[level, part] += 1
-    for (level, _), twins in by_name.items():
-        if 1 < len(twins) <= MAX_SIBLINGS:
-            for one, image in twins.items():
+    for (level, (*folders, stem)), twins in by_name.items():
+        bases = (stem[: mark.start()] for mark in re.finditer(r"[-_. ]", stem))
+        named = [by_name[at] for base in bases if (at := (level, (*folders, base))) in by_name]
+        for originals in (twins, *named[-1:]):  # of the same name, and of its longest beginning
+            if max(len(originals), len(twins)) > MAX_SIBLINGS:
+                continue
+            for one, image in originals.items():
                 for other, mask in twins.items():
                     if one != other:
                         pairs[level, one, other].append((image, mask))

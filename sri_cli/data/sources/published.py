@@ -227,7 +227,9 @@ class ImageSource(Source):
         self.test_only = self.options.test_only
         suffix = f"-{found[1].replace('_', '-')}" if found else "-test" * self.test_only
         self.name = self.kind.name + suffix
-        self.base = {"set": self.kind.name} if suffix else {}  # a parameter
+        self.base: dict[str, Any] = {"set": self.kind.name} if suffix else {}  # parameters
+        if not self.remote and self.path.is_file():
+            self.base["bytes"] = self.path.stat().st_size  # another file may have this name
         size_px = self.options.size_px or self.kind.size_px
         self.resizing = Resizing(size_px, self.kind.filter, self.kind.crop)
 
