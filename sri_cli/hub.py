@@ -60,7 +60,7 @@ def open_folder(folder: Path, runs_root: Path) -> RunRef:
         SriError: it is no exported model, damaged, or has links out of it.
     """
     name = folder.resolve().name
-    digest = checkpoints.sha256(_read(folder, CONFIG))[:8]
+    digest = checkpoints.sha256(_read_text(folder, CONFIG))[:8]
     run_dir = runs_root / f"{name}-{digest}"
     return RunRef(run_dir, copy_to_run(folder, run_dir, f"{name} {digest}"))
 
@@ -105,14 +105,14 @@ def copy_to_run(folder: Path, run_dir: Path, origin: str | None = None) -> Path:
             f"{run_dir} is a run that was trained here, and its name that of an exported model",
             f"rename it: mv {shlex.quote(str(run_dir))} NAME",
         )
-    config = _read(folder, CONFIG)
+    config = _read_text(folder, CONFIG)
     _read(folder, WEIGHTS)  # a link out of the folder is refused before anything is read
     try:
         saved = verify(folder, CONFIG)
     except BrokenCheckpoint as error:
         raise SriError(f"no exported model: {error.message}", EXPORTED) from error
     checkpoint = checkpoint_path(run_dir, saved.step)
-    files = {name: _read(folder, name) for name in TEXTS if os.path.lexists(folder / name)}
+    files = {name: _read_text(folder, name) for name in TEXTS if os.path.lexists(folder / name)}
     for name, data in {CONFIG: config, **files}.items():
         if CONTROL.search(data):
             raise SriError(f"{folder}: {name} has control characters", EXPORTED)
@@ -132,6 +132,11 @@ def copy_to_run(folder: Path, run_dir: Path, origin: str | None = None) -> Path:
         if path != checkpoint:
             checkpoints.delete(path)
     return checkpoint
+
+
+def _read_text(folder: Path, name: str) -> bytes:
+    """A text file with the line ends that it was written with: git may have changed them."""
+    return _read(folder, name).replace(b"\r\n", b"\n")
 
 
 def _read(folder: Path, name: str) -> bytes:

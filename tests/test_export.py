@@ -211,6 +211,7 @@ HOSTILE: dict[str, Callable[[Path], object]] = {
     "recipe": lambda folder: rewrite(folder, recipe={"name": "x"}),
     "extra": lambda folder: rewrite(folder, extra={"data": 3}),
     "escapes": escapes,
+    "a bare return": lambda folder: (folder / "command.txt").write_bytes(b"sri train\rx\n"),
     "a link out": link_out,
     "a link to nothing": lambda folder: (folder / "metrics.jsonl").symlink_to("nothing"),
     "weights linked out": lambda folder: link_out(folder, "model.safetensors"),
@@ -224,6 +225,17 @@ def test_what_is_refused(exported: Path, how: str) -> None:
     assert result.exit_code == 2, result.output
     assert len(result.stderr.splitlines()) == 2 and "Traceback" not in result.stderr
     assert not list(Path("runs").rglob("samples"))
+
+
+def test_line_ends_that_git_changed_are_those_of_before(exported: Path) -> None:
+    shutil.copytree(exported, Path("windows") / "model")
+    for path in (Path("windows") / "model").iterdir():
+        if path.suffix in TEXT:
+            path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n")
+    assert sri("sample", "--run", "windows/model", "--num", "1").exit_code == 0
+    (copy,) = Path("runs").glob("model-*")
+    texts = [path for path in copy.rglob("*") if path.suffix in TEXT]
+    assert len(texts) > 3 and not [path for path in texts if b"\r" in path.read_bytes()]
 
 
 # Through huggingface_hub, from a server that speaks its protocol

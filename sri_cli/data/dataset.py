@@ -16,7 +16,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,9 @@ class DataFile:
                 self.counts = self._read_counts(file)
                 self._offsets = {name: self._check_split(file, name) for name in self.splits}
                 self._masked = {name for name in self.splits if "masks" in file[name]}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DataFile, (self.path,)  # without the images, which another process maps itself
 
     @property
     def splits(self) -> list[str]:
@@ -333,6 +336,13 @@ def prepare_arguments(attrs: Mapping[str, Any]) -> str | None:
     switches = ["--no-masks"] * bool(parameters.get("no_masks"))
     switches += ["--test-only"] * (split == "test only")
     return " ".join([command, f"--size {size}", *numbers, *texts, *switches])
+
+
+def is_data_file(path: Path) -> bool:
+    """Whether an existing file is in this format, even if it is unfinished or of another schema."""
+    with suppress(Exception), h5py.File(path, "r", locking=False) as file:  # damaged: any type
+        return "schema" in file.attrs and "background_labels" in file.attrs
+    return False
 
 
 def read_attrs(file: h5py.File) -> dict[str, Any]:

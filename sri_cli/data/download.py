@@ -204,4 +204,6 @@ def reason_of(error: requests.RequestException) -> str:
     if error.response is not None:
         return f"{error.response.status_code} {error.response.reason}".strip()
     cause = getattr(error.args[0], "reason", error) if error.args else error
-    return str(cause).rpartition(": ")[2] or type(error).__name__
+    of_proxy = getattr(cause, "original_error", None)  # inside urllib3's ProxyError
+    reason = str(of_proxy or cause).rpartition(": ")[2] or type(error).__name__
+    return f"the proxy: {reason}" if of_proxy else reason

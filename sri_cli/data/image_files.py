@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import importlib
 import os
-import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from sri_cli.data.dataset import is_data_file
 from sri_cli.data.transforms import Resizing
 from sri_cli.errors import SriError
 
@@ -31,7 +31,7 @@ LOSSY = {"JPEG", "MPO", "JPEG2000", "AVIF", "HEIF", "JXL", "DDS"}
 LOSSY_TIFF = {"jpeg", "tiff_jpeg", "webp"}
 PLUGINS = ("pillow_heif", "pillow_avif", "pillow_jxl")  # used where they are installed
 DEEP_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")
-SHEET = re.compile(r"-\d+\.png$")  # drawn beside a data file NAME-PX.h5
+LAYERS = {"MPO", "PSD"}  # whose further images are views or layers of the first
 WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 TURNS = {  # EXIF orientation -> what makes an image upright; 1: it is
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -97,9 +97,16 @@ def image_files(folder: Path, more: tuple[str, ...] = ()) -> tuple[list[Path], C
                 continue
             if path.suffix.lower() not in endings:
                 others[path.suffix.lower()] += 1
-            elif not (SHEET.search(name) and path.with_suffix(".h5").exists()):
+            elif not _is_sheet(path):
                 images.append(path)
     return images, others
+
+
+def _is_sheet(path: Path) -> bool:
+    """Whether this is the contact sheet that `sri prepare show` draws beside a data file; features
+    or copies of an image may be HDF5, too."""
+    file = path.with_suffix(".h5")
+    return path.suffix == ".png" and file.is_file() and is_data_file(file)
 
 
 def _refuse(error: OSError) -> NoReturn:
@@ -160,6 +167,19 @@ def is_lossy(path: Path) -> bool:
     return False
 
 
+def depth_and_frames(path: Path) -> tuple[bool, int]:
+    """Whether an image is grey of more than 8 bits, and how many images its file holds.
+
+    By the heads in the file, no pixel is decoded; (False, 1) for an unreadable one.
+    """
+    with suppress(Exception):
+        image_endings()  # loads the plugins
+        with Image.open(path) as image:
+            frames = 1 if image.format in LAYERS else getattr(image, "n_frames", 1)
+            return image.mode in DEEP_GREY, frames
+    return False, 1
+
+
 def _is_lossless_webp(path: Path) -> bool:
     """Whether all pixels are in chunks VP8L; those of an animation are inside chunks ANMF."""
     data, at, kinds = path.read_bytes(), 12, set()
@@ -189,7 +209,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def decode_labels(path: Path, frame: Frame, resizing: Resizing) -> tuple[Pixels, bool]:
     """The integer labels of the image of `frame`, from an image file or an .npy, as uint8 [S,S];
-    and whether they were turned as the image's EXIF says.
+    and whether they were turned as the image's EXIF says. Labels above 255 are renumbered.
 
     A mask without a tag of its own is turned if its size fits the stored image alone. Unreadable if
     it has another size, or if both sizes are equal: the mask may be drawn on either.
@@ -208,16 +228,31 @@ def decode_labels(path: Path, frame: Frame, resizing: Resizing) -> tuple[Pixels,
                 labels = colours[..., 0]
                 if not (colours == labels[..., None]).all():
                     raise Unreadable("is coloured, not integer labels")
-        if labels.dtype.kind == "f" or int(labels.max()) > 255 or int(labels.min()) < 0:
-            raise Unreadable("has labels outside of 0 to 255")
-        labels = labels.astype(np.uint8) // _grey_step(path)
+        if labels.dtype.kind == "f" or int(labels.min()) < 0 or int(labels.max()) >= 2**31:
+            raise Unreadable("has labels that are no whole numbers from 0")
+        labels = labels.astype(np.int32) // _grey_step(path)
         turned = own == 1 and _is_stored(labels.shape[::-1], frame)
         if turned:
             labels = np.asarray(Image.fromarray(labels).transpose(TURNS[frame.orientation]))
         height, width = labels.shape
         if (width, height) != frame[:2]:
             raise Unreadable(f"has {width}x{height} px, the image {frame.width}x{frame.height}")
-        return resizing.labels(labels), turned
+        return _in_a_byte(resizing.labels(labels)), turned
+
+
+def _in_a_byte(labels: NDArray[np.int32]) -> Pixels:
+    """Labels above 255, as masks of 16 bits have, by numbers that are free in this image.
+
+    These are from 254 down: low ones may be background, and 255 is often void.
+    """
+    large = np.unique(labels[labels > 255])
+    free = np.setdiff1d(np.arange(1, 255), labels)[::-1]
+    if len(large) > len(free):
+        raise Unreadable("has more than 254 objects in the crop")
+    numbered = labels.astype(np.uint8)
+    for label, number in zip(large, free, strict=False):
+        numbered[labels == label] = number
+    return numbered
 
 
 def _load_labels(path: Path) -> NDArray[Any]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from sri_cli.atomic import check_writable
 from sri_cli.console import Progress, counted
 from sri_cli.cores import available_cores
 from sri_cli.data.dataset import SPLITS, DataFile
@@ -71,6 +72,7 @@ def prepare(
             source.survey(workers or available_cores())
         Progress(0, 0, source.header.name).note(f"{path} is up to date")
         return Prepared(data)
+    check_writable(path.parent)
     began = time.monotonic()
     workers = workers or source.max_workers or available_cores()
     try:
@@ -158,8 +160,11 @@ def write_missing(
         closing(parallel_map(source.make, items, workers, task)) as scenarios,
     ):
         killed = None
+        # Finding the first new scene may take minutes, and there is nothing to finish.
+        stop.at_once = any(writer.rows.values())
         try:
             for split, scenario in scenarios:
+                stop.at_once = False
                 block = waiting[split]
                 block.append(scenario)
                 progress.update(progress.done + len(scenario.images))
@@ -170,6 +175,9 @@ def write_missing(
                     break
         except BrokenProcessPool as error:
             killed = error
+        except KeyboardInterrupt:
+            if not stop.at_once:  # the second signal
+                raise
         for split, block in waiting.items():
             # The first scenes before a stop are too few to say that all masks are empty: they are
             # made again on resuming.

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from sri_cli.atomic import list_folder
 from sri_cli.config.load import load_recipe
 from sri_cli.config.registry import recipe_names
-from sri_cli.config.schema import TINY, element_error
+from sri_cli.config.schema import MOST_SLOTS, TINY, element_error
 from sri_cli.console import Progress, counted, format_table
 from sri_cli.data.dataset import SPLITS, DataFile, Split, as_python
 from sri_cli.data.writer import MASK_CHUNK_BYTES
@@ -350,7 +350,10 @@ def suggest_slots(
     # A background without parts is often split in two, as in ground and sky.
     background = max(2, background_labels)
     reason = f"{counted(most, 'object')} ({MOST_IMAGES:.0%} of the images have no more)"
-    return most + background, f"{reason} and {background} for the background"
+    reason += f" and {background} for the background"
+    if most + background > MOST_SLOTS:
+        reason += f"; models have at most {MOST_SLOTS}: crop to fewer objects"
+    return min(most + background, MOST_SLOTS), reason
 
 
 def mean_image_error(split: Split) -> tuple[float, int]:

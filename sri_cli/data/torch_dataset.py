@@ -39,8 +39,13 @@ class ImageDataset(Dataset[dict[str, Any]]):
         self.images = self._split.images
         self._opened: tuple[int, h5py.File, h5py.Dataset] | None = None  # by this process
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return ImageDataset, (self.file.path, self.split_name)
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_split": None, "images": None, "_opened": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._split = self.file.split(self.split_name)
+        self.images = self._split.images
 
     def __len__(self) -> int:
         return len(self._split)

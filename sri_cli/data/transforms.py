@@ -7,7 +7,7 @@ the nearest pixel, so that they stay labels. Axes: H, W rows and columns before,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,7 @@ class Resizing:
             raise ValueError(f"{width}x{height} px is smaller than the crop of {columns}x{rows}")
         return top, left, rows, columns
 
-    def crop(self, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def crop(self, array: NDArray[Any]) -> NDArray[Any]:
         """[H,W,...] to [rows,columns,...]; ValueError when the crop is larger than the image."""
         top, left, rows, columns = self.box_in(*array.shape[:2])
         return array[top : top + rows, left : left + columns]
@@ -48,8 +48,8 @@ class Resizing:
         """uint8 [H,W,3] to [S,S,3]."""
         return self._resize(self.crop(image), FILTERS[self.filter])
 
-    def labels(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """uint8 [H,W] to [S,S]; every value is one of the mask's."""
+    def labels(self, mask: NDArray[Any]) -> NDArray[Any]:
+        """uint8 or int32 [H,W] to [S,S]; every value is one of the mask's."""
         return self._resize(self.crop(mask), Image.Resampling.NEAREST)
 
     def restore(
@@ -73,7 +73,7 @@ class Resizing:
         whole[top : top + rows, left : left + columns] = labels
         return whole
 
-    def _resize(self, array: NDArray[np.uint8], how: Image.Resampling) -> NDArray[np.uint8]:
+    def _resize(self, array: NDArray[Any], how: Image.Resampling) -> NDArray[Any]:
         array = np.ascontiguousarray(array)
         if array.shape[:2] == (self.size, self.size):
             return array

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -126,7 +127,7 @@ def segment_folder(
             raise SriError(
                 f"none of {counted(len(entries), 'image')} in {images} can be read:"
                 f" {'; '.join(listed(left_out, 3))}",
-                "repair them, or name another folder",
+                "repair them, choose another --crop, or name another folder",
             )
         arrays: dict[str, Any] = {name: np.concatenate(parts) for name, parts in latents.items()}
         np.savez(folder / "latents.npz", names=np.array(names), **arrays)
@@ -155,17 +156,19 @@ def segment_folder(
 
 def resizing_of(trained: TrainedRun, crop: int | None) -> tuple[Resizing, str]:
     """How images are prepared for a run, and the line that says it."""
-    size, source, origin = trained.model.image_size, "", ""
-    try:
-        data = trained.open_data()
-    except SriError:  # the file is gone
-        pass
+    size, origin = trained.model.image_size, ""
+    recorded = trained.extra.get("data", {}).get("crop")  # older models do not have it
+    if crop is None and recorded is not None:
+        crop = recorded if type(recorded) is int and recorded > 0 else None
+        origin = ", as the images of the training"
     else:
-        source, prepared = data.source, data.attrs["parameters"].get("crop")
-        if crop is None and source == "folder" and isinstance(prepared, int):
-            crop, origin = prepared, f", as {data.path} was prepared"
-        elif source in ("original", "mirror"):
-            origin = f"; {data.path} was prepared with: {data.attrs['preprocessing']}"
+        with suppress(SriError):  # the file is gone
+            data = trained.open_data()
+            prepared = data.attrs["parameters"].get("crop")
+            if crop is None and data.source == "folder" and isinstance(prepared, int):
+                crop, origin = prepared, f", as {data.path} was prepared"
+            elif data.source in ("original", "mirror"):
+                origin = f"; {data.path} was prepared with: {data.attrs['preprocessing']}"
     square = "the largest centred square" if crop is None else f"the centred square of {crop} px"
     return Resizing(size, centre=crop), f"{square} of each image, resized to {size} px{origin}"
 

@@ -144,7 +144,7 @@ def import_run(
 
 def describe_source(workspace: Workspace, recipe: Recipe, data: str) -> dict[str, str]:
     """What figures say about the run's data, and its file where one is named."""
-    if not is_path(data):
+    if not is_path(data) and data == recipe.data:
         return {"caption": f"{recipe.data}, imported weights"}
     file = DataFile(workspace.find_data(data, recipe.model.image_size))
     file.check_size(recipe.model.image_size)

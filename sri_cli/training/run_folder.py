@@ -75,7 +75,7 @@ def resolve_run(
 
     Any prepared file is accepted; the recipe's settings for the data set that it holds apply, or
     those for its default one. The image size is that of the file unless the user chose one; with
-    `follow` False only for data sets that the recipe has no settings for.
+    `follow` False only for data that the recipe does not name.
 
     Raises:
         SriError: for an unknown data set, for files of several sizes of which none is that of the
@@ -91,13 +91,16 @@ def resolve_run(
     else:
         data_set = stem = data or load_recipe(recipe_name, None, overrides).data
         files = workspace.data_files().get(stem, {})
-        if not files and data is not None and data not in data_sets(recipe_name):
-            raise no_data_set(workspace, recipe_name, data)
+        if data is not None and data not in data_sets(recipe_name):
+            if not files:
+                raise no_data_set(workspace, recipe_name, data)
+            # A file made with --out has another name than the data set in it.
+            data_set, follow = DataFile(next(iter(files.values()))).name, True
     recipe = load_recipe(recipe_name, data_set, overrides)
     follow = follow or data_set not in data_sets(recipe_name)
     if follow and files and recipe.model.image_size not in files:
         if not sets_image_size(recipe_name, data_set, overrides):
-            size = the_size(files, data_set)
+            size = the_size(files, stem)
             recipe = load_recipe(recipe_name, data_set, [*overrides, f"model.image_size={size}"])
         elif data is not None:
             check_image_size(DataFile(next(iter(files.values()))), recipe.model.image_size)
@@ -120,12 +123,12 @@ def no_data_set(workspace: Workspace, recipe_name: str, data: str) -> SriError:
     )
 
 
-def the_size(files: Mapping[int, Path], data_set: str) -> int:
-    """The one image size of a data set's files; SriError for several, or for an unsupported one."""
+def the_size(files: Mapping[int, Path], name: str) -> int:
+    """The one image size of the files of a name; SriError for several, or an unsupported one."""
     if len(files) > 1:
         names = ", ".join(map(str, files.values()))
         raise SriError(
-            f"{data_set} is prepared in several sizes, and the recipe is for another: {names}",
+            f"{name} is prepared in several sizes, and the recipe is for another: {names}",
             f"choose one: --data {next(iter(files.values()))}",
         )
     size, path = next(iter(files.items()))

@@ -101,6 +101,20 @@ def test_mistakes_name_the_value_and_leave_nothing(here: Path, words: str, named
     assert list(here.iterdir()) == []
 
 
+def test_a_data_file_is_no_published_one(here: Path) -> None:
+    assert towers().exit_code == 0
+    refused = sri("prepare", "shapestacks", "--from", "data/shapestacks-16.h5", "--size", "32")
+    assert refused.exit_code == 2 and "sri prepare shapestacks --size 32" in refused.stderr
+    assert os.listdir("data") == ["shapestacks-16.h5"]
+
+
+def test_a_folder_called_mirror_does_not_hide_the_mirror(here: Path) -> None:
+    (here / "mirror").mkdir()
+    words = ("prepare", "shapestacks", "--offline", "--from")
+    assert "shapestacks-full.hdf5" in sri(*words, "mirror").stderr
+    assert "splits/" in sri(*words, "./mirror").stderr
+
+
 def test_an_unwritable_folder_is_a_failure(here: Path) -> None:
     (here / "data").write_text("no folder")
     assert towers().exit_code == 1

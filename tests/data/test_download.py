@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -156,6 +157,16 @@ def test_no_host(path: Path, url: str) -> None:
         download(Remote(url), path, instead=INSTEAD)
     assert INSTEAD in (caught.value.hint or "") and "\n" not in caught.value.message
     assert files_beside(path) == []
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_dead_proxy_is_named(path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:1")
+    with pytest.raises(SriFailure) as caught:
+        download(Remote(f"{scheme}://no.such.host.invalid/x"), path, instead=INSTEAD)
+    assert caught.value.message.endswith(
+        f"the proxy: [Errno {errno.ECONNREFUSED}] {os.strerror(errno.ECONNREFUSED)}"
+    )
 
 
 def test_full_disks_and_folders_that_cannot_be_written(

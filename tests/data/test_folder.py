@@ -9,9 +9,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from click.testing import Result
+from PIL import Image
 
 from sri_cli.data import prepare as preparing
 from sri_cli.data.dataset import DataFile
@@ -23,6 +25,7 @@ from sri_cli.data.summary import mask_facts
 from sri_cli.errors import Interrupted, SriError
 from tests import small_cli
 from tests.small_data import save_image as save
+from tests.small_data import write_small_data
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -67,6 +70,7 @@ def test_every_image_is_in_one_split(tmp_path: Path) -> None:
     assert made("three").split("train").masks is None
 
 
+@pytest.mark.parametrize("names", [("train", "valid", "test"), ("Training", "eval", "testing")])
 @pytest.mark.parametrize(
     ("images", "masks"),
     [
@@ -78,8 +82,8 @@ def test_every_image_is_in_one_split(tmp_path: Path) -> None:
         ("mine/archive/{}", "mine/archive/masks/{}"),
     ],
 )
-def test_a_folder_with_splits_of_its_own(images: str, masks: str) -> None:
-    for tens, split in enumerate(("train", "valid", "test")):
+def test_a_folder_with_splits_of_its_own(images: str, masks: str, names: tuple[str, ...]) -> None:
+    for tens, split in enumerate(names):
         for number in range(2):
             grey = 10 * tens + number
             save(f"{images.format(split)}/a b/{number}.png", np.full((8, 8), grey))
@@ -149,6 +153,7 @@ HALVES = [[0] * 4 + [2] * 4] * 8
         ("images/a/{}.png", "masks/a/{}_mask.png", {}),
         ("some photos/{}.png", "mask/{}.png", {}),
         ("{}.png", "{}_label.png", {}),
+        ("{}.png", "{}_cp_masks.png", {}),
         ("{}_rgb.png", "{}-seg.png", {}),
         ("{}.png", "{}.npy", {}),
         ("images/{}.png", "masks/{}.npy", {}),
@@ -198,6 +203,23 @@ def test_masks_of_unknown_names_are_no_images(image: str, mask: str, hint: str) 
         save(f"mine/{mask.format(number)}", rng.integers(0, 256, (8, 8, 3)))
     if "bmp" not in image:
         assert sum(made().counts.values()) == 12
+
+
+def test_masks_of_many_instances_are_no_images() -> None:
+    """Photographs on a white background are, colours and greys of one name."""
+    rng = np.random.default_rng(0)
+    cells = np.kron(np.arange(100).reshape(10, 10), np.ones((8, 8)))
+    for number in range(6):
+        save(f"mine/{number}.png", rng.integers(0, 256, (80, 80, 3)))
+        save(f"mine/{number}_id.png", cells)
+        photograph = np.full((80, 80, 3), 255)
+        photograph[24:56, 24:56] = rng.integers(0, 256, (32, 32, 3))
+        save(f"photos/{number}.png", photograph)
+        save(f"photos/{number}_id.png", photograph[..., 1])
+    with pytest.raises(SriError) as caught:
+        made()
+    assert "--mask-suffix _id" in str(caught.value.hint)
+    assert sum(made("photos").counts.values()) == 12
 
 
 def test_images_of_related_names_in_other_folders_are_images() -> None:
@@ -348,6 +370,18 @@ def test_what_pillow_reads_is_taken_and_the_rest_counted() -> None:
     assert "jpg" not in note
 
 
+@pytest.mark.parametrize(("largest", "note"), [(4095, "16 of 255"), (65535, None)])
+def test_few_of_16_bits_and_stacks_are_noted(largest: int, note: str | None) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        pixels = rng.integers(0, largest, (8, 8), np.uint16)
+        pixels[0, 0] = largest
+        more = [Image.fromarray(pixels)] if note is None else []
+        save(f"mine/{number}.tif", pixels, np.uint16, save_all=True, append_images=more)
+    notes = json.loads(made().attrs["notes"])
+    assert len(notes) == 1 and (note or "6 files of several") in notes[0]
+
+
 def test_a_group_stays_in_one_split() -> None:
     rng = np.random.default_rng(0)
     for clip in range(6):
@@ -415,6 +449,8 @@ def test_unusable_files_are_left_out_or_refused(kind: str) -> None:
     words = ["mine", "--size", "8", "--workers", "1"]
     strict = sri(*words, "--strict")
     assert strict.exit_code == 2 and "1 of 9 images cannot be used: bad: " in strict.stderr
+    assert "--strict" in strict.stderr
+    assert ("take the masks out" in strict.stderr) == (kind == "large mask")
     assert not Path("data").exists() or os.listdir("data") == []
     result = sri(*words)
     assert result.exit_code == 0 and "bad: " in result.stderr, result.output
@@ -546,15 +582,19 @@ def test_names_that_would_be_stored_as_the_same_are_refused() -> None:
 
 
 def test_what_is_no_image() -> None:
-    """Folders and pipes with such names, hidden files, contact sheets, circles of links."""
+    """Folders and pipes with such names, hidden files, contact sheets, circles of links. Images
+    beside features of their names are some."""
     greys(5)
     os.mkdir("mine/folder.png")
     os.mkfifo("mine/pipe.png")
-    for name in (".hidden.png", ".cache/a.png", "sheet-8.png"):
+    for name in (".hidden.png", ".cache/a.png", "sheet-8.png", "cells.png", "05-12.png"):
         save(f"mine/{name}", np.zeros((8, 8)))
-    Path("mine/00.h5").touch()  # somebody's features
-    Path("mine/sheet-8.h5").touch()
+    for name in ("sheet-8.h5", "cells.h5"):
+        write_small_data(Path("mine", name), images=1, size=8)
+    Path("mine/00.h5").touch()
+    with h5py.File("mine/05-12.h5", "w") as file:
+        file["features"] = np.zeros(4)
     os.symlink("..", "mine/folder.png/up")
     save("elsewhere/linked.JPG", np.zeros((8, 8)))
     os.symlink(Path("elsewhere").resolve(), "mine/link")
-    assert sum(made().counts.values()) == 6
+    assert sum(made().counts.values()) == 7

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -123,6 +124,23 @@ def test_published_splits() -> None:
             counts(options, scenes)
 
 
+def test_training_scenes_are_no_test_scenes_of_a_file_of_more() -> None:
+    usual, fewer = (
+        split_scenes(np.arange(19_450), options) for options in (Options(), Options(scenes=6000))
+    )
+    assert not ((fewer == SPLITS.index("train")) & (usual == SPLITS.index("test"))).any()
+
+
+def test_a_number_of_training_scenes_makes_other_settings(path: Path) -> None:
+    """Unfinished files of earlier versions have other training scenes, and are not resumed."""
+    write_towers(path)
+    rules = [
+        Hdf5Source(TOWERS, path, options).header.parameters["split"]
+        for options in (Options(), Options(val_scenes=2), Options(scenes=3))
+    ]
+    assert rules[0] == rules[1] != rules[2]
+
+
 @pytest.mark.parametrize(
     "instead",
     [
@@ -153,6 +171,7 @@ def test_rooms_are_split_by_position(tmp_path: Path, path: Path) -> None:
     assert np.array_equal(data.split("test").images, numbered_images(5, 64, 64))
     few = made(Hdf5Source(ROOMS, path, Options(64, scenes=12)), tmp_path, "few.h5")
     assert few.counts == {"train": 12, "val": 2, "test": 2}
+    assert len(json.loads(few.attrs["notes"])) == 1  # the published test images include these
     published = made(Hdf5Source(small(ROOMS, 6, 4, None), path, Options(64)), tmp_path, "p.h5")
     assert published.counts == {"train": 20, "val": 4, "test": 6}
     for options in (Options(64), Options(64, val_scenes=20)):

@@ -15,6 +15,7 @@ from sri_cli.data.image_files import (
     Unreadable,
     decode_image,
     decode_labels,
+    depth_and_frames,
     read_upright,
     to_rgb,
 )
@@ -89,12 +90,39 @@ def test_labels_of_any_kind() -> None:
     assert labels(png("f.png", 4, 0, [b"\x01", b"\x9f"])) == [[0, 1], [9, 15]]
     for path in (
         save("g.png", [[[1, 2, 1]] * 2] * 2),
-        save("h.png", [[0, 300], [0, 0]], np.uint16),
         save("i.png", [[0] * 3] * 2),
         png("j.png", 8, 0, [b"\0\0", b"\0\0"], side=60_000),
     ):
         with pytest.raises(Unreadable, match="its mask"):
             labels(path)
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif"])
+def test_labels_above_255_take_free_numbers(ending: str) -> None:
+    """Those of the crop alone count; others keep theirs, and 255 is given to none."""
+    tile = save(f"a{ending}", [[0, 301], [312, 301]], np.uint16)
+    assert labels(tile) == [[0, 254], [253, 254]]
+    beside = save(f"b{ending}", [[254, 40_000], [255, 1]], np.uint16)
+    assert labels(beside) == [[254, 253], [255, 1]]
+    whole = save(f"c{ending}", np.arange(32 * 32).reshape(32, 32), np.uint16)
+    middle, _ = decode_labels(whole, Frame(32, 32), Resizing(8, centre=8))
+    assert middle.dtype == np.uint8 and len(np.unique(middle)) == 64
+    halved, _ = decode_labels(whole, Frame(32, 32), Resizing(8, centre=16))
+    assert len(np.unique(halved)) == 64
+    with pytest.raises(Unreadable, match="its mask"):
+        decode_labels(whole, Frame(32, 32), Resizing(32))
+
+
+def test_depth_and_number_of_images_without_decoding() -> None:
+    pages = [Image.fromarray(np.full((2, 2), value, np.uint16)) for value in (1, 2, 3)]
+    pages[0].save("a.tif", save_all=True, append_images=pages[1:])
+    frames = [Image.new("L", (2, 2), value) for value in (10, 20)]
+    frames[0].save("b.gif", save_all=True, append_images=frames[1:])
+    frames[0].save("c.mpo", save_all=True, append_images=frames[1:])  # views of one scene
+    Path("d.png").write_bytes(b"")
+    save("e.png", [[0, 1], [2, 3]], np.uint16)
+    found = [depth_and_frames(Path(name)) for name in ("a.tif", "b.gif", "c.mpo", "d.png", "e.png")]
+    assert found == [(True, 3), (False, 2), (False, 1), (False, 1), (True, 1)]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
@@ -144,12 +172,12 @@ def red_of(path: str) -> np.ndarray:
 def test_masks_that_are_no_labels(tmp_path: Path) -> None:
     for name, values in {
         "float.npy": np.zeros((2, 2)),
-        "many.npy": np.full((2, 2), 300),
+        "large.npy": np.full((2, 2), 2**31),
         "deep.npy": np.zeros((2, 2, 3), np.uint8),
         "objects.npy": np.array([{}], object),
     }.items():
         np.save(name, values, allow_pickle=True)
-    Path("cut.npy").write_bytes(Path("many.npy").read_bytes()[:100])
+    Path("cut.npy").write_bytes(Path("large.npy").read_bytes()[:100])
     Path("empty.npy").touch()
     save("lossy.jpg", [[0, 1], [5, 255]])
     for path in [*tmp_path.glob("*.npy"), Path("lossy.jpg")]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from sri_cli.data import prepare as preparing
 from sri_cli.data.dataset import SPLITS, DataFile
 from sri_cli.data.parallel import parallel_map
 from sri_cli.data.prepare import OtherSettings, prepare
-from sri_cli.data.source import FIRST_SCENARIO, MAX_SCENARIOS, Options, Scenario
+from sri_cli.data.source import FIRST_SCENARIO, MAX_SCENARIOS, Options, Rows, Scenario
 from sri_cli.data.sources.choose import simulated
 from sri_cli.data.writer import DataFileWriter
 from sri_cli.errors import Interrupted, SriError, SriFailure
@@ -101,6 +103,15 @@ def test_large_images_are_written_in_smaller_blocks(
     assert max(blocks) == 8 and is_whole(path)
 
 
+def test_a_folder_that_cannot_be_written_is_reported_before_the_survey(tmp_path: Path) -> None:
+    def survey(workers: int) -> None:
+        pytest.fail("surveyed")
+
+    (tmp_path / "file").touch()
+    with pytest.raises(SriFailure):
+        prepare(changed(small_source(), survey=survey), tmp_path / "file" / "x-16.h5", workers=1)
+
+
 def stop_at_ten(index: int) -> Scenario:
     """A signal comes while scene 10 is made."""
     if index == 10:
@@ -136,6 +147,19 @@ def test_a_signal_during_the_survey(path: Path, partial: Path, number: signal.Si
         signal.signal(signal.SIGTERM, before)
     assert "sri x" in (caught.value.hint or "")
     assert prepare(small_source(), path, workers=1).resumed_from == 44
+
+
+def test_a_signal_before_the_first_new_scene(path: Path, partial: Path) -> None:
+    """A reader of records has to read all those before it again."""
+    source = small_source()
+
+    def items(plan: Any, rows: Rows) -> Iterator[tuple[str, int]]:
+        os.kill(os.getpid(), signal.SIGINT)
+        yield from source.items(plan, rows)
+
+    with pytest.raises(Interrupted, match="44 of 168"):
+        prepare(changed(source, items=items), path, workers=1)
+    assert prepare(source, path, workers=1).resumed_from == 44 and is_whole(path)
 
 
 def test_a_killed_preparation_resumes(path: Path) -> None:

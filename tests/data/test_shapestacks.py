@@ -303,7 +303,7 @@ def test_some_scenarios_are_of_all_kinds(tmp_path: Path, out: Path) -> None:
 
 
 def test_the_error_for_archives_is_the_commands_that_unpack_them(tmp_path: Path, out: Path) -> None:
-    root, folder = write_files(tmp_path / "files"), tmp_path / "archives"
+    root, folder = write_files(tmp_path / "files"), tmp_path / "my archives"
     folder.mkdir()
     for kind, part in {"meta": "splits", "rgb": "recordings", "iseg": "iseg"}.items():
         with tarfile.open(folder / f"shapestacks-{kind}.tar.gz", "w:gz", compresslevel=1) as tar:

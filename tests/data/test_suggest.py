@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from sri_cli.config.load import load_recipe
+from sri_cli.config.schema import MOST_SLOTS
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.summary import describe, suggest_slots
 from sri_cli.models.base import Scene
@@ -68,7 +69,9 @@ def test_without_masks_no_number_of_slots_is_suggested(tmp_path: Path) -> None:
         ({3: 99, 30: 1}, 1, 5),  # one odd image in a hundred does not count
         ({3: 98, 30: 2}, 1, 32),
         ({0: 5}, 1, 2),
+        ({70: 5}, 1, MOST_SLOTS),
     ],
 )
 def test_slots_for_the_objects(objects: dict[int, int], background_labels: int, slots: int) -> None:
     assert suggest_slots(objects, background_labels)[0] == slots
+    assert load_recipe("sri-mog", "mine", [f"model.slots={slots}"]).model.slots == slots

@@ -281,6 +281,18 @@ def test_the_filter_keeps_positions_by_the_published_rule(path: Path) -> None:
     assert numbers(few, 10) == {"test": [0, 2], "val": [3, 5], "train": [7]}
 
 
+def test_a_note_says_when_training_images_may_be_test_images_of_the_usual_split(path: Path) -> None:
+    write(path, [table(i, 2) for i in range(12)])  # the first three are for testing
+    for options, noted in (
+        (Options(), False),
+        (Options(scenes=6, val_scenes=1, test_scenes=1), True),
+        (Options(val_scenes=1, test_scenes=1), True),
+        (Options(scenes=6, val_scenes=1, test_scenes=2), False),
+        (Options(test_only=True), False),
+    ):
+        assert ("notes" in made(TABLE, path, options).attrs) == noted
+
+
 def test_clevr10_keeps_all_scenes_and_is_clevr6_otherwise(path: Path) -> None:
     assert replace(SETS["clevr10"], name="clevr6", max_entities=7) == SETS["clevr6"]
     write(path, [table(i, 2 + i) for i in range(12)])
@@ -359,6 +371,20 @@ def test_from_the_bucket_then_offline(path: Path, monkeypatch: pytest.MonkeyPatc
     gone = sri(*words, "--offline", "--force")
     assert gone.exit_code == 2 and "objects_room_train.tfrecords" in gone.stderr
     assert numbers(DataFile("data/objects-room-64.h5")) == IN_ORDER
+
+
+def test_a_bad_file_from_the_bucket_is_to_be_removed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("objects-room", "--from", "bucket", *FEW)
+    with serving(b"<html>Please log in</html>") as server:
+        monkeypatch.setenv("SRI_BUCKET", server.url.rpartition("/")[0])
+        refused = sri(*words)
+        file = Path("data/downloads", path.name)
+        assert refused.exit_code == 2 and f"remove {file}" in refused.stderr
+        server.data = grey_rooms(path).read_bytes()
+        file.unlink()
+        assert sri(*words).exit_code == 0
 
 
 def test_a_published_test_set_is_a_data_set_of_its_own(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader
 
 import sri_cli
 from sri_cli.data.dataset import SPLITS, DataFile
-from sri_cli.data.torch_dataset import OpenedData
+from sri_cli.data.torch_dataset import ImageDataset, OpenedData
 from sri_cli.data.writer import DataFileWriter
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace
@@ -66,6 +67,26 @@ def test_a_spawned_process_opens_the_file_itself(opened: OpenedData) -> None:
     packed = pickle.dumps(dataset)
     assert len(packed) < 1000  # no images
     assert torch.equal(pickle.loads(packed)[3]["mask"], dataset[3]["mask"])
+
+
+class Shifted(ImageDataset):
+    shift = 0
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return super().__getitem__(index + self.shift)
+
+
+def test_a_subclass_and_all_splits_reach_a_spawned_process(opened: OpenedData) -> None:
+    shifted = Shifted(opened.file, "val")
+    shifted.shift = 2
+    again = pickle.loads(pickle.dumps(shifted))
+    assert torch.equal(again[1]["image"], opened["val"][3]["image"])
+    list(opened["val"])  # whose images and masks are open now
+    packed = pickle.dumps(opened)
+    assert len(packed) < 3000
+    spawned = pickle.loads(packed)
+    assert list(spawned) == list(opened) and spawned.file.attrs == opened.file.attrs
+    assert torch.equal(spawned["val"][3]["mask"], opened["val"][3]["mask"])
 
 
 def test_what_is_unknown_is_left_out(tmp_path: Path) -> None:

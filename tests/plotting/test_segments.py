@@ -177,6 +177,12 @@ def test_images_are_cropped_as_those_of_the_run(
     assert (labels != 255).sum() == 24**2
     folder, record, _ = segment_folder(own, photos, tmp_path / "other", crop=20)
     assert set(record["left_out"]) == {"d"}
+    # As the model records it, where another data set may have its name.
+    for crop, side in ((28, 28), ("largest square", 30)):
+        away = replace(trained, extra={"data": {"name": "own", "crop": crop}}, _files={})
+        folder, record, _ = segment_folder(away, photos, tmp_path / str(side))
+        labels = np.asarray(Image.open(folder / "masks" / "x30.png"))
+        assert (labels != 255).sum() == side**2
 
 
 def test_what_was_segmented_before_keeps_its_name(trained: TrainedRun, photos: Path) -> None:

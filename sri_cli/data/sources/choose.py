@@ -11,6 +11,7 @@ from typing import Any
 
 import h5py
 
+from sri_cli.data.dataset import DataFile, is_data_file
 from sri_cli.data.source import Options, Simulation, Source
 from sri_cli.data.sources.hdf5 import Hdf5Source
 from sri_cli.data.sources.published import SETS, VARIANTS
@@ -18,6 +19,8 @@ from sri_cli.data.sources.shapestacks import OriginalFiles, RawTowers, find_root
 from sri_cli.data.sources.tfrecord import RecordSource
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError, did_you_mean
+
+WORDS = ("simulate", "mirror", "bucket")  # after --from; everything else is a path
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def choose_source(
     path, simulate = Path(where).expanduser(), where == "simulate"
     name = variant_name(name, variant, path)
     kind = SETS[name]
-    unpacked = name == "shapestacks" and path.is_dir()
+    unpacked = name == "shapestacks" and where not in WORDS and path.is_dir()
     demo, views = preset == "demo", options.views
     for wrong, problem in (
         (demo and not simulate, "--preset demo is for simulated towers"),
@@ -150,9 +153,14 @@ def choose_source(
         return RecordSource(kind, downloads / record_file, options, remote=True, offline=offline)
     path = path / record_file if path.is_dir() else path
     if not path.is_file():
-        near = did_you_mean(where, ("simulate", "mirror", "bucket"))
+        near = did_you_mean(where, WORDS)
         raise SriError(f"--from {where}: {path} does not exist{near}", "name an existing source")
     is_hdf5 = h5py.is_hdf5(path) or not kind.record_file
+    if is_hdf5 and is_data_file(path):  # simulated images would pass for published ones
+        raise SriError(
+            f"--from {where}: {path} is a data file of sri, not a published one",
+            DataFile(path).size_hint(options.size_px or kind.size_px),
+        )
     return (Hdf5Source if is_hdf5 else RecordSource)(kind, path, options)
 
 

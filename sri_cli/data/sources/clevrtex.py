@@ -73,6 +73,7 @@ class ClevrTex(Source):
                 **self.split.parameters(),
             },
             preprocessing=self.resizing.describe(),
+            notes=self.split.notes,
         )
 
     def survey(self, workers: int) -> tuple[Header, dict[str, list[Path]]]:

@@ -27,7 +27,7 @@ from scipy.spatial.distance import cdist
 from sri_cli.console import Progress, counted
 from sri_cli.cores import available_cores
 from sri_cli.data.dataset import SPLITS
-from sri_cli.data.image_files import Pixels, Unreadable, is_lossy
+from sri_cli.data.image_files import Pixels, Unreadable, depth_and_frames, is_lossy
 from sri_cli.data.parallel import parallel_map
 from sri_cli.data.source import Options, Rows, Scenario, Source, sixth
 from sri_cli.data.sources.listing import Entry, MaskNames, list_images
@@ -46,6 +46,7 @@ MAX_REPORTED = 3  # unusable files in a message
 MAX_LISTED = 20  # in a note
 RIM_LABEL = 255  # of areas without a class in PASCAL VOC and others
 RIM_SHARE = 40  # a rim is thinner than the mask's side divided by this
+DARK = 64  # of 255: images of 16 bits that reach no more hold 8 to 14
 MEANS = 8  # rows and columns of the means that show near-identical images
 NEAR = 3  # levels of 255 by which they differ at most
 MAX_QUERIES, BLOCK_ROWS = 2000, 512  # images compared with all others, at once with so many
@@ -101,6 +102,8 @@ class Look(NamedTuple):
     turned: bool = False  # the mask, as the image's EXIF says
     has_rim: bool = False  # thin areas of RIM_LABEL
     lossy: bool = False  # the image's file
+    brightest: int | None = None  # 0 to 255, of an image of more than 8 bits
+    frames: int = 1  # images in its file
 
 
 def look_at(resizing: Resizing, entry: Entry) -> Look:
@@ -111,7 +114,9 @@ def look_at(resizing: Resizing, entry: Entry) -> Look:
         return Look(str(error))
     means = Image.fromarray(pixels).convert("L").resize((MEANS, MEANS), Image.Resampling.BOX)
     rim = mask is not None and has_rim(mask)
-    return Look(None, means.tobytes(), turned, rim, is_lossy(entry.image))
+    deep, frames = depth_and_frames(entry.image)
+    brightest = int(pixels.max()) if deep else None
+    return Look(None, means.tobytes(), turned, rim, is_lossy(entry.image), brightest, frames)
 
 
 def has_rim(mask: Pixels) -> bool:
@@ -299,16 +304,26 @@ class FolderSource(Source):
         lines = [f"{entry.name}: {why}" for entry, why in problems[:most]]
         lines += [f"and {len(problems) - most:,} more"] * (len(problems) > most)
         if refuse:
-            raise SriError(
-                f"{message}: {'; '.join(lines)}",
-                "repair them" + ", or omit --strict" * self.options.strict,
-            )
+            hint = "repair them"
+            if any(entry.mask is not None for entry, _ in problems):
+                hint += ", or take the masks out of the folder (training needs none)"
+            if self.options.strict:
+                hint += ", or omit --strict"
+            raise SriError(f"{message}: {'; '.join(lines)}", hint)
         return "\n  ".join([f"{message} and are left out:", *lines])
 
     def _notes(self, looks: Mapping[str, Look], plan: Mapping[str, list[Entry]]) -> Iterator[str]:
         """What is remarkable in the usable images."""
         if turned := sum(look.turned for look in looks.values()):
             yield f"{counted(turned, 'mask')} turned as the EXIF tags of their images say"
+        if several := sum(look.frames > 1 for look in looks.values()):
+            yield f"{counted(several, 'file')} of several images: the first of each is used"
+        deep = [look.brightest for look in looks.values() if look.brightest is not None]
+        if deep and max(deep) <= DARK:
+            yield (
+                f"no image of 16 bits is brighter than {max(deep)} of 255 (8 to 14 bits stored in"
+                " 16?): spread the values over 16 bits first"
+            )
         rims = sum(look.has_rim for look in looks.values())
         if rims and self.options.void_label is None:
             yield (

@@ -91,6 +91,8 @@ class Hdf5Source(ImageSource):
             return {"kept": self.kind.kept, **split.parameters()}
         scaled = {split: "as published, to scale" if n is None else n for split, n in given.items()}
         rule = "scenes, shuffled by the seed; not the official lists"
+        if given["train"] is not None:  # files of earlier versions have other training scenes
+            rule += "; training scenes from the end"
         return {"split": rule, **scaled, "seed": self.options.seed}
 
     def _crop(self, image: h5py.Dataset) -> Resizing:
@@ -137,6 +139,7 @@ class Hdf5Source(ImageSource):
     def survey(self, workers: int) -> tuple[Header, dict[str, Plan]]:
         """Assign images to splits; reads factors, and masks only where the filter needs them."""
         root, rule = os.environ.get("SRI_MIRROR", MIRROR), ""
+        notes: tuple[str, ...] = ()
         self.download(root, self.path.name, self.kind.mirror_sha256)
         with (
             open_hdf5(self.path) as file,
@@ -159,10 +162,11 @@ class Hdf5Source(ImageSource):
                     for name, row in split.assign(enumerate(self._kept(mask, progress))):
                         splits[row] = SPLITS.index(name) if name else -1
                     split.check(self.path, len(image), _counts([splits]))
+                    notes = split.notes
                     plan = {"/": Plan(splits, np.arange(len(image)), "image")}
         counts = _counts([group.splits for group in plan.values()])
-        header = replace(self.header, counts=counts, scene_rule=rule, preprocessing=preprocessing)
-        return header, plan
+        found: dict[str, Any] = {"scene_rule": rule, "preprocessing": preprocessing, "notes": notes}
+        return replace(self.header, counts=counts, **found), plan
 
     def _take_group(self, file: h5py.File, split: str, progress: Progress) -> Plan:
         """The first images of a group that pass the filter, as many as given; without a number all,
@@ -295,17 +299,18 @@ def group_scenes(
 def split_scenes(scenes: NDArray[np.int64], options: Options) -> NDArray[np.int8]:
     """The index in SPLITS of each image's split, -1 for none: int8 [N], by shuffled scenes.
 
-    Scenes for test and validation come first, so that the number of training scenes does not change
-    them.
+    Scenes for test come first in the shuffled order, those for training last: in a file of other
+    numbers of scenes none of these is for testing, unless there are more than usual for training.
     """
     count = int(scenes.max()) + 1
     share = max(1, round(count * NUM_EVALUATION_SCENES / NUM_SCENES))
     numbers = options.divide(count, share, "scenes")
     order = stream(options.seed, SHUFFLE).permutation(count)
-    split_of_scene, begin = np.full(count, -1, np.int8), 0
-    for split in ("test", "val", "train"):
-        split_of_scene[order[begin : begin + numbers[split]]] = SPLITS.index(split)
-        begin += numbers[split]
+    test, val, train = (numbers[split] for split in ("test", "val", "train"))
+    split_of_scene = np.full(count, -1, np.int8)
+    split_of_scene[order[:test]] = SPLITS.index("test")
+    split_of_scene[order[test : test + val]] = SPLITS.index("val")
+    split_of_scene[order[count - train :]] = SPLITS.index("train")
     return split_of_scene[scenes]
 
 

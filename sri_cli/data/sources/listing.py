@@ -49,18 +49,21 @@ OVERLAY_FOLDERS = {
 IMAGE_FOLDERS = {"image", "images", "img", "imgs", "rgb", "jpegimages"}
 KIND_FOLDERS = ("images",)  # no part of an image's name
 MASK_SUFFIX = re.compile(
-    r"[-_. ](masks?|segs?|segmentations?|labels?|labelmaps?|instances?|gt|flat)$", re.IGNORECASE
+    r"[-_. ]((?:cp_)?masks?|segs?|segmentations?|labels?|labelmaps?|instances?|gt|flat)$",
+    re.IGNORECASE,
 )
 IMAGE_SUFFIX = re.compile(r"[-_. ](image|img|rgb)$", re.IGNORECASE)
 SPLIT_FOLDERS = {
     "train": "train",
+    "training": "train",
     "val": "val",
     "valid": "val",
     "validation": "val",
     "eval": "val",
     "test": "test",
+    "testing": "test",
 }
-# Files that look like masks: few values, and most neighbours equal.
+# Files that look like masks: most neighbours equal, and few values or flat objects.
 MAX_LABELS, MIN_EQUAL = 64, 0.8
 LABEL_SIDE_PX = 512
 NUM_COMPARED = 8  # pairs of files
@@ -427,11 +430,20 @@ def _are_labels(pairs: Iterable[tuple[Path, Path]]) -> bool:
 
 
 def _look_of(path: Path) -> tuple[bool, bool]:
-    """Whether an image has few values in flat areas, and whether it has a single channel."""
+    """Whether an image has flat areas, and whether it has a single channel.
+
+    Of more than MAX_LABELS values, as many instances or a photograph on white have, areas must be
+    flat without the most frequent one, too.
+    """
     image, _ = read_upright(path)
     pixels = np.asarray(image)[:LABEL_SIDE_PX, :LABEL_SIDE_PX]
     single = pixels.ndim == 2
     pixels = pixels.reshape(*pixels.shape[:2], -1).astype(np.int64)
     values = pixels @ (1 << 16 * np.arange(pixels.shape[2]))
-    equal = (values[:, 1:] == values[:, :-1]).mean() if values.shape[1] > 1 else 1.0
-    return len(np.unique(values)) <= MAX_LABELS and float(equal) >= MIN_EQUAL, single
+    equal = values[:, 1:] == values[:, :-1]
+    flat = not equal.size or float(equal.mean()) >= MIN_EQUAL
+    different, numbers = np.unique(values, return_counts=True)
+    if flat and len(different) > MAX_LABELS:
+        objects = equal[values[:, 1:] != different[numbers.argmax()]]
+        flat = single and objects.size > 0 and float(objects.mean()) >= MIN_EQUAL
+    return flat, single

@@ -37,6 +37,7 @@ class PositionSplit:
     val: int
     train: int | None
     published: bool = True
+    trains_on_test: bool = False  # on images that may be test images of the usual split
 
     def changed_by(self, options: Options) -> PositionSplit:
         """The split with the user's numbers; the published one if there are none."""
@@ -46,7 +47,9 @@ class PositionSplit:
         if train is None and val is None and test is None:
             return self
         default = sixth(train) if train is not None else val or test or 1
-        return PositionSplit(test or default, val or default, train, published=False)
+        test, val = test or default, val or default
+        overlaps = test + val < (self.test or 0)
+        return PositionSplit(test, val, train, published=False, trains_on_test=overlaps)
 
     def assign(self, images: Iterable[tuple[T, bool]]) -> Iterator[tuple[str | None, T]]:
         """(split, image) of each (image, whether it is kept), up to the end of the split; None for
@@ -86,6 +89,15 @@ class PositionSplit:
                 if only
                 else "choose another split: --test-scenes T --val-scenes V --scenes N",
             )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know before models are compared."""
+        note = (
+            "training images of this split may be test images of the usual one: do not test models"
+            " that are trained on it with a file of the usual one"
+        )
+        return (note,) * self.trains_on_test
 
     def parameters(self) -> dict[str, object]:
         """The split as recorded in the data file."""

@@ -19,6 +19,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -126,7 +127,7 @@ class OriginalFiles(Source):
                 if archive.exists():
                     raise SriError(
                         f"the images in {self.root} are unpacked, the instance maps are not",
-                        f"tar -xzf {archive} -C {self.root.parent}",
+                        unpacking(archive, self.root.parent),
                     )
             note = "Note: there are no instance maps; ARI cannot be measured on this file"
             Progress(0, 0, NAME).note(note)
@@ -181,7 +182,7 @@ def find_root(folder: Path) -> Path:
     if existing:
         missing = [path.name for path in archives[:2] if not path.exists()]
         lacking = f" ({' and '.join(missing)} is missing)" if missing else ""
-        commands = " && ".join(f"tar -xzf {path} -C {folder}" for path in existing)
+        commands = " && ".join(unpacking(path, folder) for path in existing)
         raise SriError(f"the archives in {folder} are not unpacked{lacking}", commands)
     raise SriError(
         f"{folder} has no files of ShapeStacks: no splits/ and recordings/ in it or in"
@@ -189,6 +190,11 @@ def find_root(folder: Path) -> Path:
         "name the folder where the original archives were unpacked; for images of your own, use"
         " sri prepare folder",
     )
+
+
+def unpacking(archive: Path, folder: Path) -> str:
+    """The command that unpacks an archive into a folder."""
+    return shlex.join(["tar", "-xzf", str(archive), "-C", str(folder)])
 
 
 def read_list(path: Path) -> list[str]:

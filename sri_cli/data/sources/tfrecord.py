@@ -234,6 +234,7 @@ class RecordSource(ImageSource):
                 **self.split.parameters(),
             },
             preprocessing=self.resizing.describe(),
+            notes=self.split.notes,
         )
 
     def survey(self, workers: int) -> tuple[Header, None]:
@@ -242,12 +243,18 @@ class RecordSource(ImageSource):
         self.download(os.environ.get("SRI_BUCKET", BUCKET), f"{folder}/{self.path.name}")
         counts, number = dict.fromkeys(SPLITS, 0), 0
         megabytes = self.path.stat().st_size // 10**6
-        with Progress(megabytes, 0, f"check {self.path.name}", "MB") as progress:
-            records = self._records(lambda num_bytes: progress.update(num_bytes // 10**6))
-            for split, record in self.split.assign(records):
-                number = record[0]
-                if split is not None:
-                    counts[split] += 1
+        try:
+            with Progress(megabytes, 0, f"check {self.path.name}", "MB") as progress:
+                records = self._records(lambda num_bytes: progress.update(num_bytes // 10**6))
+                for split, record in self.split.assign(records):
+                    number = record[0]
+                    if split is not None:
+                        counts[split] += 1
+        except SriError as error:
+            if not self.remote:
+                raise
+            hint = f"remove {self.path} and run the same command again to download it"
+            raise SriError(error.message, hint) from error
         self.split.check(self.path, number, counts)
         return replace(self.header, counts=counts), None
 
