@@ -28,8 +28,7 @@ from sri_cli.metrics.records import HALF, Measurement, largest, recorded
 from sri_cli.metrics.tables import COLUMNS, footnotes, system_name, table_rows
 from sri_cli.metrics.tabular import markdown_table, markdown_text
 from sri_cli.plotting.images import make_grid, png_bytes
-from sri_cli.run import Workspace
-from sri_cli.runs import recipe_file
+from sri_cli.run import Workspace, recipe_file
 from sri_cli.strict_json import to_json
 from sri_cli.training.log import read_log
 from sri_cli.training.run_folder import read_commands, trained_on

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sri_cli import hub
 from sri_cli.atomic import cannot_write, list_folder
@@ -192,6 +193,17 @@ def runs_in(folder: Path) -> list[Path]:
     for path in visible(folder):
         runs += [path] if is_run(path) else [below for below in visible(path) if is_run(below)]
     return runs
+
+
+def recipe_file(run_dir: Path) -> dict[str, Any]:
+    """The run's recipe.yaml; empty where it cannot be read."""
+    from sri_cli.config.strict_yaml import read_yaml
+
+    try:
+        tree = read_yaml((run_dir / RECIPE_NAME).read_text("utf-8"), RECIPE_NAME)
+    except (OSError, ValueError, SriError):
+        return {}
+    return tree if isinstance(tree, dict) else {}
 
 
 def is_training(run_dir: Path) -> bool | None:

@@ -21,13 +21,13 @@ from sri_cli.metrics.records import HALF, Measurement, largest, read_records
 from sri_cli.run import (
     LOCK_NAME,
     LOG_NAME,
-    RECIPE_NAME,
     RunRef,
     Workspace,
     checkpoints_in,
     is_run,
     is_training,
     lock_run,
+    recipe_file,
     runs_in,
 )
 from sri_cli.training.log import error_and_kl, last_record, record_at
@@ -129,17 +129,6 @@ def bytes_in(folder: Path) -> int:
             elif entry.is_file(follow_symlinks=False):
                 total += entry.stat().st_size
     return total
-
-
-def recipe_file(run_dir: Path) -> dict[str, Any]:
-    """The run's recipe.yaml; empty where it cannot be read."""
-    from sri_cli.config.strict_yaml import read_yaml
-
-    try:
-        tree = read_yaml((run_dir / RECIPE_NAME).read_text("utf-8"), RECIPE_NAME)
-    except (OSError, ValueError, SriError):
-        return {}
-    return tree if isinstance(tree, dict) else {}
 
 
 # What differs

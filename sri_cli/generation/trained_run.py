@@ -73,8 +73,9 @@ class TrainedRun:
     def open_data(self, name: str | None = None) -> DataFile:
         """The data file of this name or path, by default the one that it was trained on.
 
-        Each file is opened once. If the file was moved, its data set's name is looked up instead;
-        if it holds other images, a note says so, except for an exported model.
+        Each file is opened once. If the file was moved, one of its name in the data folder is
+        opened, or else the data set's name is looked up; if it holds other images, a note says so,
+        except for an exported model.
 
         Raises:
             SriError: if there is no such file.
@@ -82,6 +83,8 @@ class TrainedRun:
         if name not in self._files:
             recorded = self.extra.get("source", {}).get("file")  # an exported model has none
             path = Path(recorded or "")
+            if not path.is_file():
+                path = self.workspace.data_root / path.name  # the data folder may have been moved
             if name is not None or not path.is_file():
                 path = self.workspace.find_data(
                     name or self.data_name, self.recipe.model.image_size

@@ -35,7 +35,7 @@ from sri_cli.metrics.evaluate import open_runs
 from sri_cli.metrics.image_metrics import DEMO, TOWERS, no_towers_warning
 from sri_cli.metrics.images import open_folder
 from sri_cli.metrics.records import data_facts, lossy_warning, run_subject
-from sri_cli.run import Workspace
+from sri_cli.run import Workspace, recipe_file
 
 TEMPERATURE = 1.0  # of the S-Acc protocol
 WITH_FLOOR = ("objects-room", "clevr")  # beginnings of names of data sets
@@ -137,8 +137,7 @@ def run_source(trained: TrainedRun, num: int, seed: int, data: str | None) -> So
         if data is not None:
             raise
         file = None  # drawing needs no data, but tables show its name
-    facts = {"name": trained.data_name, "image_size": size, "source": "unknown", "split": SPLIT}
-    facts = facts | {"sha256": None} if file is None else data_facts(file, SPLIT)
+    facts = recorded_facts(trained) if file is None else data_facts(file, SPLIT)
     question = question_of(trained.data_name if file is None else file.name)
     if file is not None and question == STACKS and (warning := no_towers_warning("S-Acc", file)):
         print(f"Warning: {warning}", file=sys.stderr)
@@ -160,6 +159,18 @@ def run_source(trained: TrainedRun, num: int, seed: int, data: str | None) -> So
         return quantise(encode_images(trained.model, images, indices, seed).image)
 
     return Source(model, size, range(num), draw, file, question, reconstruct)
+
+
+def recorded_facts(trained: TrainedRun) -> dict[str, Any]:
+    """As `data_facts`, of the data of a run whose file is not here, as far as it is known."""
+    known = recipe_file(trained.run_dir).get("trained_on") or {}
+    return {
+        "name": trained.data_name,
+        "image_size": trained.model.image_size,
+        "source": known.get("source", "unknown"),
+        "sha256": known.get("sha256"),
+        "split": SPLIT,
+    }
 
 
 def folder_source(

@@ -47,7 +47,7 @@ from sri_cli.metrics.sacc import (
 )
 from sri_cli.metrics.tables import DOUBTFUL
 from sri_cli.metrics.tabular import estimate_words
-from sri_cli.run import Workspace
+from sri_cli.run import Workspace, run_argument, runs_in
 
 PROTOCOL_SCENES = 100  # with fewer, the figure's name has their number
 PROTOCOL = "judged by eye, blind: do all blocks of the stack touch; unsure left out"
@@ -331,10 +331,15 @@ def mean_facts(tallies: Sequence[Tally]) -> Facts | None:
 
 def agreement_facts(models: Sequence[Ratings], doubts: Mapping[str, str]) -> Facts | None:
     """Cohen's kappa of two raters or Fleiss' of more, over the scenes that all of them judged.
-    "Unsure" is a category of its own. None for a single rater."""
+
+    "Unsure" is a category of its own. Where several raters finished, others who tried a few scenes
+    are left out. None for a single rater.
+    """
     raters = sorted({rater for ratings in models for rater in ratings.answers})
     if len(raters) < 2:
         return None
+    finished = [one for one in raters if all(one in ratings.finished for ratings in models)]
+    raters = finished if len(finished) > 1 else raters
     common = []  # one list of verdicts per scene, in the order of the raters
     for ratings in models:
         given = [ratings.verdicts(rater) for rater in raters]
@@ -377,10 +382,12 @@ def record(workspace: Workspace, ratings: Ratings, together: Facts | None) -> Pa
     subject = ratings.model.subject
     if subject["kind"] != "run" or together is None:
         return None
-    candidates = [Path(subject["run"]), workspace.runs_root / Path(subject["run"]).name]
-    run_dir = next((path for path in candidates if (path / "checkpoints").is_dir()), None)
+    run_dir = find_run_dir(workspace, subject)
     if run_dir is None:
-        print(f"Note: no run {subject['run']}, so the share is not recorded", file=sys.stderr)
+        print(
+            f"Note: no run {subject['run']} with the judged weights, so the share is not recorded",
+            file=sys.stderr,
+        )
         return None
     new = measurement(ratings, {**subject, "run": str(run_dir)}, together)
     keys = ("metric", "name", "value", "low", "high", "counts", "data", "warning")
@@ -389,6 +396,30 @@ def record(workspace: Workspace, ratings: Ratings, together: Facts | None) -> Pa
     if same_kind and all(same_kind[-1].get(key) == new[key] for key in keys):
         return None
     return append_records(run_dir, [new])
+
+
+def find_run_dir(workspace: Workspace, subject: Facts) -> Path | None:
+    """The folder of the run that was judged, which may have been moved since; None where there is
+    none, or where it was trained anew."""
+    run, root = Path(subject["run"]), workspace.runs_root
+    moved = [path for path in runs_in(root) if path.name == run.name]
+    for path in dict.fromkeys([run, *moved]):
+        checkpoint = path / "checkpoints" / subject.get("checkpoint", "-")
+        if checkpoint.is_dir():
+            if _weights(workspace, checkpoint) == subject["model"]:
+                return path
+        # The checkpoint may be removed since; in a folder of a study it may be another run.
+        elif path in (run, root / run.name) and (path / "checkpoints").is_dir():
+            return path
+    return None
+
+
+def _weights(workspace: Workspace, checkpoint: Path) -> str | None:
+    """The weights of a checkpoint; None where it is damaged."""
+    try:
+        return model_digest(open_run(workspace, run_argument(checkpoint)))
+    except SriError:
+        return None
 
 
 def measurement(ratings: Ratings, subject: Facts, together: Facts) -> Measurement:

@@ -171,6 +171,8 @@ def run_subject(trained: TrainedRun) -> dict[str, Any]:
     recipe = trained.recipe
     origin = trained.extra.get("opened_from")
     half = {HALF: True} if HALF in trained.extra else {}
+    start = trained.extra.get("started_from") or trained.extra.get("imported") or {}
+    begun = [start[key] for key in ("data", "step", "file") if key in start]  # alike for all seeds
     return {
         "kind": "run",
         "run": str(trained.run_dir),
@@ -182,6 +184,7 @@ def run_subject(trained: TrainedRun) -> dict[str, Any]:
         "step": trained.step,
         "checkpoint": checkpoint_path(trained.run_dir, trained.step).name,
         "model": model_digest(trained),
+        **({"started_from": begun} if begun else {}),
         **half,
     }
 

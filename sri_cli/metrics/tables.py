@@ -420,7 +420,7 @@ def paper_tables(measurements: Iterable[Measurement]) -> list[Table]:
 
     `measurements` are JSON objects of a metrics.jsonl, later ones newer.
     """
-    measured = largest(measurements)
+    measured = beside_others(largest(measurements))
     tables, shown = [], set()
     for part in published_tables():
         groups = groups_of([m for m in measured if _belongs(m, part)], by_split=part.split is None)
@@ -430,6 +430,23 @@ def paper_tables(measurements: Iterable[Measurement]) -> list[Table]:
             shown |= {_source(m) for group in groups for m in group.measurements}
     others = [m for m in measured if _source(m) not in shown]
     return tables + ([_other_runs(others)] if others else [])
+
+
+def beside_others(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """Values in which no split plays a part take one that the other values of their subject have,
+    so that these stand in one row."""
+    splits: dict[tuple[Any, ...], set[str]] = {}
+    for m in measurements:
+        if m["metric"] not in WITHOUT_SPLIT and (split := split_of(m)):
+            splits.setdefault((identity(m), file_of(m)), set()).add(split)
+
+    def beside(m: Measurement) -> Measurement:
+        known = splits.get((identity(m), file_of(m)), set())
+        if m["metric"] not in WITHOUT_SPLIT or not known or split_of(m) in known:
+            return m
+        return {**m, "data": {**m["data"], "split": min(known)}}
+
+    return list(map(beside, measurements))
 
 
 def _source(m: Measurement) -> tuple[Any, ...]:
@@ -487,18 +504,22 @@ def _other_runs(others: Sequence[Measurement]) -> Table:
 
 
 def _row_names(groups: Sequence[Group], with_split: bool = False) -> list[str]:
-    """Names of rows; equal ones get the hash of their data file, or the name of their run."""
+    """Names of rows; equal ones get the hash of their data file, or the name of their run, or its
+    folder."""
     names = [group.name for group in groups]
     if with_split:
         names = [f"{name}, {g.data['split']} split" for name, g in zip(names, groups, strict=True)]
-    where = [(group.data.get("name"), group.origin) for group in groups]
+    where = [(group.data.get("name"), group.data.get("source")) for group in groups]
     keys = list(zip(names, where, strict=True))
     hashes = [str(group.data.get("sha256"))[:8] for group in groups]
     unique = []
     for name, group, key, data in zip(names, groups, keys, hashes, strict=True):
-        twins = [other for other, own in zip(hashes, keys, strict=True) if own == key]
+        twins = [i for i, own in enumerate(keys) if own == key]
         if len(twins) > 1:
-            name += f", data {data}" if twins.count(data) == 1 else f", {Path(group.path).name}"
+            runs, run = [Path(groups[i].path).name for i in twins], Path(group.path)
+            whose = run.name if runs.count(run.name) == 1 else str(run)
+            is_alone = [hashes[i] for i in twins].count(data) == 1
+            name += f", data {data}" if is_alone else f", {whose}"
         unique.append(name)
     return unique
 

@@ -424,6 +424,8 @@ def _row_of_each(runs: Sequence[TrainedRun], options: Options) -> Panel:
         for run, own in zip(runs, sides, strict=True)
     ]
     names = [SHIPPED.get(run.run_dir.name, run.run_dir).name for run in runs]
+    if len({*names}) < len(names):
+        names = [f"{run.run_dir.parent.name}/{run.run_dir.name}, step {run.step:,}" for run in runs]
     return Panel(cells, rows=names)
 
 

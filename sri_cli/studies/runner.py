@@ -329,15 +329,25 @@ def failure(
         )
     diverged = {one.run.title: one.diverged for one in statuses if one.diverged}
     if diverged:
-        notes = [one.run.run_dir / DIVERGED for one in statuses if one.diverged]
-        first = next((note for note in notes if note.is_file()), None)
+        ways = (_way_to_try_again(study, one.run) for one in statuses if one.diverged)
+        first = next(filter(None, ways), None)
         return Diverged(
             f"{counted(len(diverged), 'run')} diverged: {_reasons(diverged)}",
-            f"this is a result; to try a run again: {shlex.join(['rm', str(first)])}"
+            f"this is a result; to try a run again: {shlex.join(first)}"
             if first
             else "this is a recorded result",
         )
     return None
+
+
+def _way_to_try_again(study: Study, run: StudyRun) -> list[str] | None:
+    """The command after which a run that diverged counts as not begun; None for one that another
+    study recorded."""
+    note = run.run_dir / DIVERGED
+    if note.is_file():
+        return ["rm", str(note)]
+    of_this_study = study.recorded.get(run.name, {}).get("run_of") == study.protocol.name
+    return ["mkdir", str(run.run_dir)] if of_this_study else None
 
 
 def _reasons(runs: Mapping[str, str]) -> str:

@@ -164,7 +164,10 @@ def write_results(
     folder: Path,
     style: str,
 ) -> tuple[str, dict[str, Any]]:
-    """Write table, summary and figures to `folder`; text for people and the summary."""
+    """Write table, summary and figures to `folder`; text for people and the summary.
+
+    A table in markdown or LaTeX is alone in the text, so that it can be piped into a document.
+    """
     tables = [result_table(study, statuses, data.caption)]
     if study.protocol.claims:
         tables.append(claim_table(study, statuses))
@@ -172,8 +175,11 @@ def write_results(
     write_atomic(folder / f"table.{SUFFIXES[style]}", f"{text}\n".encode())
     path, summary = write_summary(study, statuses, data, folder)
     figures = draw_figures(workspace, study, statuses, folder)
-    lines = [text, "", *(f"figure: {figure}" for figure in figures), f"summary: {path}"]
-    return "\n".join(lines), summary
+    files = "\n".join([*(f"figure: {figure}" for figure in figures), f"summary: {path}"])
+    if style != "text":
+        print(files, file=sys.stderr)
+        return text, summary
+    return f"{text}\n\n{files}", summary
 
 
 def write_summary(

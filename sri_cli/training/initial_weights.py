@@ -170,7 +170,11 @@ def check_started_from(workspace: Workspace, source: str, run_dir: Path) -> None
             name = workspace.find_run(source).run_dir.name
         except SriError:  # deleted since
             name = origin.get("run", "")
-    if not origin or name not in (origin.get("run"), origin.get("file")):
+    checkpoint = Path(source).name  # a run may have been trained on since
+    is_step = not checkpoints.CHECKPOINT_NAME.fullmatch(checkpoint) or (
+        int(checkpoint.removeprefix("step-")) == origin.get("step")
+    )
+    if not origin or name not in (origin.get("run"), origin.get("file")) or not is_step:
         raise SriError(
             f"{run_dir} holds a run that did not start from {source}",
             "leave --init-from out to resume it, or start another run with --new",

@@ -131,7 +131,8 @@ def check_again(folder: Path) -> None:
     before = logs(folder / "runs" / "study-small")
     again = study("--table", "markdown", "--out", "shown")
     assert again.exit_code == 0 and "begins" not in again.stderr
-    assert "| sri-mog | 2/2 |" in (folder / "shown" / "table.md").read_text()
+    table = (folder / "shown" / "table.md").read_text()
+    assert "| sri-mog | 2/2 |" in table and again.stdout.strip() == table.strip()
     assert logs(folder / "runs" / "study-small") == before
     write(folder, seeds=[0, 1, 2])
     changed = study()
@@ -167,6 +168,7 @@ def test_runs_that_diverge_or_fail_stop_no_other(work_dir: Path) -> None:
     shutil.rmtree(work_dir / "runs" / "study-small" / "wild-seed-0")
     recorded = study("--seeds", "0", "--only", "wild")
     assert recorded.exit_code == 4 and "diverged.txt" not in recorded.stderr
+    assert recorded.stderr.strip().endswith("mkdir runs/study-small/wild-seed-0")
 
 
 def test_a_study_that_is_killed_leaves_no_run_behind(work_dir: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,18 @@ def test_a_run_remembers_its_data_file(
     assert trained.caption == "mine, simulated" and trained.title.startswith("mine, step 1")
     with pytest.raises(SriError, match="mine-32.h5"):
         trained.open_data()
+
+
+def test_a_file_moves_with_the_data_folder(
+    workspace: Workspace, trained: TrainedRun, tmp_path: Path
+) -> None:
+    usual = workspace.data_path("demo-towers", 32)
+    trained.extra["source"] = {"file": str(usual.with_name("more.h5"))}
+    shutil.copy(usual, usual.with_name("more.h5"))
+    workspace.data_root.rename(tmp_path / "moved")
+    moved = replace(trained, workspace=replace(workspace, data_root=tmp_path / "moved"), _files={})
+    assert moved.open_data().path == tmp_path / "moved" / "more.h5"
+    assert moved.open_data("demo-towers").path == tmp_path / "moved" / usual.name
 
 
 # The shipped model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 import pytest
 from scipy.stats import binomtest
 
+from sri_cli.checkpoint import newest_good
+from sri_cli.config.load import recipe_from_dict
+from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.labeling.scenes import Source, check_sources, prepare_session
 from sri_cli.labeling.session import (
@@ -22,9 +26,11 @@ from sri_cli.labeling.session import (
     read_sessions,
 )
 from sri_cli.labeling.statistics import collect_ratings, rated_scenes, summarise, summary_text
+from sri_cli.metrics.records import data_facts
 from sri_cli.metrics.sacc import cohen_kappa, difference, fisher, fleiss_kappa, wilson
 from sri_cli.metrics.tables import DOUBTFUL
 from sri_cli.run import Workspace
+from sri_cli.training.run_folder import describe_run, trained_on
 from tests import small_cli
 from tests.labeling.conftest import judge, small_session
 from tests.small_data import write_data
@@ -144,14 +150,25 @@ def test_two_raters_agree_as_counted_by_hand(empty: Workspace) -> None:
 
 def test_three_raters_are_compared_on_scenes_that_all_judged(empty: Workspace) -> None:
     folder = session(empty, "a", num=4)
-    judge(folder, "Ann", first(2))
-    judge(folder, "Bert", first(2))
-    judge(folder, "Cleo", lambda i: ["plausible", "implausible", "implausible", ""][i.index])
+    for rater, verdict in (("Ann", first(2)), ("Bert", first(2)), ("Cleo", first(1))):
+        judge(folder, rater, lambda item, given=verdict: given(item) if item.index < 3 else "")
     facts = summarise(empty)["agreement"]
     assert facts["scenes"] == 3 and "Fleiss" in facts["method"]
     # Of (3, 0), (2, 1), (0, 3): observed 7/9, by chance (5/9)^2 + (4/9)^2.
     assert facts["kappa"] == pytest.approx((7 / 9 - 41 / 81) / (40 / 81))
     assert facts["alike"] == pytest.approx(2 / 3)
+
+
+def test_a_rater_of_a_few_scenes_does_not_change_the_agreement_of_the_others(
+    empty: Workspace,
+) -> None:
+    folder = session(empty, "a", num=4)
+    judge(folder, "Ann", first(2))
+    judge(folder, "Bert", first(2))
+    judge(folder, "Cleo", lambda item: "plausible" if item.index < 3 else "")
+    facts = summarise(empty)["agreement"]
+    assert facts["raters"] == ["Ann", "Bert"] and "Cohen" in facts["method"]
+    assert (facts["scenes"], facts["kappa"]) == (4, pytest.approx(1))
 
 
 def test_two_models_are_compared_by_each_rater(empty: Workspace) -> None:
@@ -314,6 +331,33 @@ def test_a_run_that_is_gone_is_not_recorded(
     (empty.runs_root / "a" / "checkpoints").rmdir()
     assert summarise(empty)["recorded"] == []
     assert "runs/a" in capsys.readouterr().err
+
+
+def test_a_run_is_found_where_it_was_moved_to_and_not_taken_for_another(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    tiny, kept = workspace.runs_root / "tiny", tmp_path / "kept"
+    judge(prepare_session(workspace, ["tiny"], (), num=4, catch=0), "Ann", first(3))
+    tiny.rename(kept)
+    shutil.copytree(workspace.runs_root / "other", tiny)  # trained anew, to the same step
+    assert summarise(workspace)["recorded"] == [] and records(workspace, "tiny") == []
+    shutil.copytree(kept, workspace.runs_root / "study-x" / "tiny")
+    assert len(summarise(workspace)["recorded"]) == 1
+    assert [m["value"] for m in records(workspace, "study-x/tiny")] == [0.75]
+
+
+def test_without_its_data_file_a_run_has_the_row_of_its_data(workspace: Workspace) -> None:
+    run, path = workspace.runs_root / "tiny", workspace.data_path("demo-towers", 32)
+    data = DataFile(path)
+    about = {"trained_on": trained_on(data)}
+    describe_run(run, recipe_from_dict(newest_good(run).recipe), about)  # type: ignore[union-attr]
+    expected = data_facts(data, "test")
+    path.unlink()
+    judge(prepare_session(workspace, ["tiny"], (), num=4, catch=0), "Ann", first(3))
+    summarise(workspace)
+    (record,) = records(workspace, "tiny")
+    facts = ("name", "image_size", "source", "sha256", "split")
+    assert {key: record["data"][key] for key in facts} == {key: expected[key] for key in facts}
 
 
 # The formulas

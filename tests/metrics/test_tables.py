@@ -33,6 +33,12 @@ def row(measurements: list[dict[str, Any]], start: str) -> list[str]:
     return next(row for row in paper_tables(measurements)[-1].rows if row[0].startswith(start))
 
 
+def our_names(measurements: list[dict[str, Any]]) -> list[str]:
+    """The names of our rows in the last table."""
+    rows = paper_tables(measurements)[-1].rows
+    return [row[0] for row in rows if row[1].startswith("measured")]
+
+
 # Published figures --------------------------------------------------------------------------
 
 
@@ -177,6 +183,12 @@ def test_a_seed_counts_once() -> None:
     assert row([first, again], "sri-g, x0")[2] == "70.0"
     assert row([first, again, other], "sri-g")[2] == "81.0 ± 12.7"
     assert row([first, again, other, first], "sri-g")[2] == "71.0 ± 1.4"
+    assert our_names([first, again, other]) == ["sri-g, again", "sri-g, x0"]
+    below = [
+        measured("fid", "FID-val", fid, "val", run=f"runs/{study}/x")
+        for study, fid in (("a", 70), ("b", 90))
+    ]
+    assert our_names(below) == ["sri-g, runs/b/x", "sri-g, runs/a/x"]
 
 
 @pytest.mark.parametrize(
@@ -184,6 +196,7 @@ def test_a_seed_counts_once() -> None:
     [
         {"step": 400_000},
         {"size": "tiny"},
+        {"started_from": ["x", 10]},
         {"data": {"sha256": "decaf"}},
         {"data": {"source": "simulated"}},
         {"data": {"image_size": 32}},
@@ -237,6 +250,19 @@ def test_labelled_accuracy_is_in_percent_and_of_no_split() -> None:
         "The paper's Table 2",
         "The paper's Table 3",
     ]
+
+
+def test_a_value_of_no_split_stands_beside_the_others() -> None:
+    labels = measured("sacc", "S-Acc", 0.72, recipe="mine")
+    fid = measured("fid", "FID-val", 81.04, "val", recipe="mine")
+    ((name, _, data, *cells),) = paper_tables([labels, fid])[0].rows[1:]
+    assert (name, data, cells) == ("mine", "shapestacks, val", ["81.0 (FID-val)", "72.0"])
+    both = [labels, fid, measured(*ARI, 0.5, recipe="mine")]
+    rows = paper_tables(both)[0].rows[1:]
+    assert {row[2]: row[-1] for row in rows} == {
+        "shapestacks, val": "-",
+        "shapestacks, test": "72.0",
+    }
 
 
 def test_small_simulated_runs_say_so() -> None:

@@ -30,7 +30,7 @@ from sri_cli.plotting.from_runs import (
     order_of_run,
     rater_verdicts,
 )
-from sri_cli.run import Workspace
+from sri_cli.run import Workspace, checkpoints_in
 from tests.damage import largest_file
 from tests.labeling.conftest import judge, small_session
 from tests.small_cli import sri
@@ -137,6 +137,11 @@ def test_one_row_for_each_run_has_a_short_name_and_one_size(workspace: Workspace
     side = max(run.model.image_size for run in runs)
     shapes = [[cell.shape for cell in row] for row in panel.cells]  # type: ignore[union-attr]
     assert shapes == [[(side, side, 3)] * 3] * 2 and "seed 0" in title
+    write_run(workspace.runs_root / "tiny", step=20)
+    steps = [open_run(workspace, str(path)) for path in checkpoints_in(runs[0].run_dir)]
+    rows, _ = from_runs._image_figure("samples", steps, Options(num=3, rows=True), [])
+    ((panel,),) = rows
+    assert isinstance(panel, Panel) and len({*panel.rows}) == 2
 
 
 def test_images_without_true_masks_or_rollouts(workspace: Workspace) -> None:

@@ -15,6 +15,8 @@ from sri_cli.config.schema import Recipe
 from sri_cli.config.strict_yaml import read_yaml
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
+from sri_cli.generation.trained_run import open_run
+from sri_cli.metrics.records import run_subject
 from sri_cli.run import Workspace
 from sri_cli.training.initial_weights import begin_run
 from sri_cli.training.trainer import new_step, train
@@ -69,12 +71,17 @@ def test_weights_alone_are_taken_and_only_once(workspace: Workspace) -> None:
     assert state["optimiser"] == fresh["optimiser"] and state["gecos"] == fresh["gecos"]
     train(recipe, other, run)
     assert begin_run(workspace, str(source.path), recipe, run) is None  # another name of it
+    earlier = source.path.with_name("step-000000001")
+    with pytest.raises(SriError) as caught:
+        begin_run(workspace, str(earlier), recipe, run)
+    assert "--new" in (caught.value.hint or "")
     shutil.rmtree(first)
     assert begin_run(workspace, "first", recipe, run) is None
     assert train(small(**recipe_changes(recipe), steps=2), other, run).resumed_from == 1
     started = read_yaml((run / "recipe.yaml").read_text(), "recipe.yaml")["started_from"]
     assert started.items() >= {"run": "first", "step": 2, "data": "towers"}.items()
     assert newest(run).extra["started_from"] == started
+    assert run_subject(open_run(workspace, "second"))["started_from"] == ["towers", 2]
 
 
 def test_the_commands_of_the_weights_come_first(workspace: Workspace, data: DataFile) -> None:
