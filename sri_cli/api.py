@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sri_cli import console
+from sri_cli.config.schema import flatten
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.summary import find_files
 from sri_cli.data.torch_dataset import ImageDataset as ImageDataset
@@ -32,7 +33,7 @@ from sri_cli.generation.encode import Encoding, encode_images
 from sri_cli.generation.sample import DrawnScene, check_request, decode_slots, joined, sample_scenes
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.generation.traverse import check_between, random_walk, walk_between, walk_scenes
-from sri_cli.metrics.evaluate import METRICS, check_metrics, evaluate_run
+from sri_cli.metrics.evaluate import METRICS, check_metrics, evaluate_run, parse_metrics
 from sri_cli.metrics.image_metrics import ImageMetrics
 from sri_cli.metrics.images import CACHE
 from sri_cli.metrics.records import Measurement
@@ -45,7 +46,8 @@ from sri_cli.training.run_folder import note_on_settings, resolve_run
 from sri_cli.training.trainer import check_data
 from sri_cli.training.trainer import train as train_run
 
-ENCODED = 256  # images at once; a multiple of the chunks in which they are inferred
+ENCODED = 256  # images at once; a multiple of the chunks in which a CPU infers them
+ROUNDING = 1e-3  # by which images may leave [0,1], as resized ones do
 Folder = str | os.PathLike[str]
 Images = NDArray[np.uint8] | Tensor
 Edit = Literal["remove", "repeat", "exchange", "reimagine"]
@@ -276,7 +278,7 @@ class Model:
 def load(
     run: Folder | None = None,
     *,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     dynamic_slots: bool = False,
     data_root: Folder | None = None,
     runs_root: Folder | None = None,
@@ -297,7 +299,7 @@ def load(
     workspace = _workspace(data_root, runs_root)
     name = None if run is None else os.fspath(run)
     with console.quiet():
-        return Model(open_run(workspace, name, dynamic_slots, device))
+        return Model(open_run(workspace, name, dynamic_slots, str(device)))
 
 
 def open_data(
@@ -324,7 +326,7 @@ def open_data(
 
 def evaluate(
     run: Model | Folder | None = None,
-    metrics: Sequence[str] = METRICS,
+    metrics: str | Sequence[str] = METRICS,
     *,
     data: Folder | None = None,
     split: str = "test",
@@ -341,7 +343,7 @@ def evaluate(
 
     Args:
         run: A model, or what `load` takes.
-        metrics: Names as `sri eval --metrics` takes them.
+        metrics: Names as `sri eval --metrics` takes them, in one text or each alone.
         data: Data file or name, by default what the run was trained on.
         split: Of the real images.
         num: Number of images, by default as in `sri eval`.
@@ -364,7 +366,8 @@ def evaluate(
     weights = None if inception_weights is None else Path(inception_weights)
     cache = model.run.workspace.data_root / CACHE
     networks = ImageMetrics(cache, features, weights, offline)
-    names, data_name = check_metrics(metrics), None if data is None else os.fspath(data)
+    names = parse_metrics(metrics) if isinstance(metrics, str) else check_metrics(metrics)
+    data_name = None if data is None else os.fspath(data)
     with console.quiet(not progress):
         records = evaluate_run(model.run, names, data_name, split, num, seed, networks)
     return {record["metric"]: record for record in records}
@@ -377,7 +380,7 @@ def train(
     data: Folder | None = None,
     run: Folder | None = None,
     init_from: Folder | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     on_record: Callable[[dict[str, Any]], None] | None = None,
     progress: bool = False,
     data_root: Folder | None = None,
@@ -387,7 +390,8 @@ def train(
 
     Args:
         recipe: Name or file.
-        overrides: Keys of the recipe and their values, as {"size": "tiny", "train.steps": 200}.
+        overrides: Keys of the recipe and their values, as {"size": "tiny", "train.steps": 200}, or
+            {"train": {"steps": 200}}.
         data: Data set or file, by default the recipe's.
         run: Folder or name of the run, by default <recipe>-<data set>.
         init_from: Run or .pth file whose weights a new run starts from.
@@ -406,7 +410,8 @@ def train(
         Diverged: training diverged, also after its roll-backs.
     """
     workspace = _workspace(data_root, runs_root)
-    name, words = os.fspath(recipe), [_word(*item) for item in (overrides or {}).items()]
+    device = str(device)
+    name, words = os.fspath(recipe), [_word(*item) for item in flatten(overrides or {}).items()]
     named = {"data": data, "run": run, "init-from": init_from}
     options = {key: os.fspath(value) for key, value in named.items() if value is not None}
     # What resumes it in a shell, and stands in the run's command.txt.
@@ -454,13 +459,14 @@ def as_images(images: Images, size: int) -> Tensor:
         )
     if given.dtype == torch.uint8:
         return given.float().div_(255)
-    if not given.is_floating_point() or not (given.amin() >= 0 and given.amax() <= 1):
+    low, high = given.amin(), given.amax()
+    if not given.is_floating_point() or not (low >= -ROUNDING and high <= 1 + ROUNDING):
         kind = str(given.dtype).removeprefix("torch.")
         raise SriError(
-            f"images of {kind} from {given.amin():g} to {given.amax():g}",
+            f"images of {kind} from {low:g} to {high:g}",
             "pass uint8 values, or float values in [0,1]",
         )
-    return given.float()
+    return given.float().clamp(0, 1)
 
 
 def _word(key: str, value: Any) -> str:
@@ -475,7 +481,8 @@ def _plain(value: Any) -> Any:
 
 def _workspace(data_root: Folder | None, runs_root: Folder | None) -> Workspace:
     data = data_root or os.environ.get("SRI_DATA") or "data"
-    return Workspace(Path(data), Path(runs_root or os.environ.get("SRI_RUNS") or "runs"))
+    runs = runs_root or os.environ.get("SRI_RUNS") or "runs"
+    return Workspace(Path(data).expanduser(), Path(runs).expanduser())
 
 
 def _joined(chunks: Iterable[DrawnScene], keys: Sequence[str]) -> Scenes:

@@ -11,6 +11,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
+from sri_cli.console import counted
 from sri_cli.errors import SriError
 
 Precision = Literal["fp32", "bf16"]
@@ -23,9 +24,13 @@ def choose_device(name: str = "auto") -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise SriError("PyTorch sees no GPU", "leave out --gpus, or use --gpus 0")
     try:
-        return torch.device(name)
+        chosen = torch.device(name)
     except RuntimeError as error:
         raise SriError(f"no device {name}", "use auto, cpu or cuda") from error
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        seen = counted(torch.cuda.device_count(), "GPU")
+        raise SriError(f"no device {name}: PyTorch sees {seen}, counted from 0", "use cuda:0")
+    return chosen
 
 
 def device_for(gpus: str) -> str:

@@ -16,6 +16,8 @@ import pytest
 import torch
 
 import sri_cli
+from sri_cli.api import as_images
+from sri_cli.device import choose_device
 from sri_cli.errors import SriError
 from sri_cli.generation.traverse import random_walk
 from sri_cli.plotting import edits
@@ -239,6 +241,28 @@ def test_scenes_without_a_scene_latent_are_not_reimagined(model: sri_cli.Model) 
         model.edit(scenes, "reimagine", 1)
 
 
+def test_images_may_leave_their_range_by_rounding() -> None:
+    beyond = torch.full((1, 3, 32, 32), 1 + 1e-6)
+    assert as_images(beyond, 32).max() == 1 and as_images(1 - beyond, 32).min() == 0
+
+
+def test_a_device_is_a_name_or_one_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sri_cli.load("tiny", device=torch.device("cpu")).device.type == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for device in ("cuda:2", torch.device("cuda", 2)):
+        with pytest.raises(SriError):
+            sri_cli.load("tiny", device=device)
+    assert choose_device("cuda:1") == torch.device("cuda", 1)
+
+
+def test_evaluate_finds_what_is_missing_before_it_measures(model: sri_cli.Model) -> None:
+    with pytest.raises(SriError):
+        sri_cli.evaluate(model, ["elbo", "fid"], num=2, inception_weights="none.pth")
+    assert not (model.run.run_dir / "metrics.jsonl").exists()
+    assert "negative_elbo" in sri_cli.evaluate(model, "elbo", num=2)
+
+
 def test_evaluate_returns_what_it_records(model: sri_cli.Model, capfd: Any) -> None:
     scores = sri_cli.evaluate(model, ["ari", "order"], num=4)
     lines = (model.run.run_dir / "metrics.jsonl").read_text().splitlines()
@@ -252,12 +276,13 @@ def test_evaluate_returns_what_it_records(model: sri_cli.Model, capfd: Any) -> N
 def test_train_is_sri_train_in_this_process(capfd: Any) -> None:
     records: list[dict[str, Any]] = []
     overrides = {"size": "tiny", "train.batch": 4, "model.slots": np.int64(2), "train.log_every": 1}
-    overrides |= {"train.steps": 2, "train.lr": 1e-5, "train.preview_every": 2}
+    overrides |= {"train": {"steps": 2, "lr": 1e-5}, "train.preview_every": 2}
     with pytest.warns(UserWarning, match="model.std"):  # settings of another data set
         model = sri_cli.train(
             "sri-g", overrides, data="demo-towers", run="mine", on_record=records.append
         )
     assert (model.step, model.num_slots, model.recipe.train.lr) == (2, 2, 1e-5)
+    assert model.recipe.train.checkpoint_every == 1000  # of size=tiny
     assert [record["step"] for record in records] == [1, 2]
     assert "val/negative_elbo" in records[-1] and any(Path("runs/mine/previews").iterdir())
     assert capfd.readouterr() == ("", "")
@@ -289,6 +314,9 @@ def test_roots_follow_the_environment(tmp_path: Path, monkeypatch: pytest.Monkey
     assert sri_cli.load("tiny", runs_root=tmp_path / "runs").step == 10
     with pytest.raises(SriError):
         sri_cli.load("tiny")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SRI_DATA", "~/data")
+    assert sri_cli.load("tiny", runs_root="~/runs").run.open_data().name == "demo-towers"
 
 
 @pytest.mark.filterwarnings("ignore:sri-g has no settings")

@@ -40,8 +40,8 @@ LATER = {
 class RecipeFaults(SriError):
     """A recipe with its file or overrides at fault; `faults` has a phrase for each."""
 
-    def __init__(self, name: str, faults: Sequence[str], hint: str) -> None:
-        super().__init__(f"recipe {name}: {'; '.join(faults)}", hint)
+    def __init__(self, message: str, hint: str | None = None, faults: Sequence[str] = ()) -> None:
+        super().__init__(message, hint)
         self.faults = list(faults)
 
 
@@ -78,7 +78,7 @@ def load_recipe(
         if recipe is not None and not faults:
             return recipe
     hint = "`sri recipes keys` lists every key" if overrides else f"edit {path}"
-    raise RecipeFaults(name_or_file, faults, hint)
+    raise RecipeFaults(f"recipe {name_or_file}: {'; '.join(faults)}", hint, faults)
 
 
 def data_sets(name_or_file: str) -> list[str]:

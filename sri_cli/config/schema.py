@@ -27,6 +27,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
+MOST_SLOTS = 64
 DRAW_STEPS = 4  # in which Slot-VAE draws the scene variable; models.slot_vae.STEPS
 
 
@@ -39,7 +40,7 @@ class ModelSection(Section):
     image_size: Literal[32, 64, 96, 128] = Field(
         64, description="height and width of the images, px; by default that of the data file"
     )
-    slots: Annotated[int, Field(ge=2, le=64)] = Field(
+    slots: Annotated[int, Field(ge=2, le=MOST_SLOTS)] = Field(
         9, description="K, slots in training: the most objects, and some for the background"
     )
     slot_size: Width = Field(64, description="D, width of a slot latent")
@@ -334,7 +335,7 @@ def without_effect(model: Mapping[str, Any]) -> dict[str, str]:
     relaxed = system == "sri" and m["order"] == "sinkhorn" and "order" not in reasons
     sinkhorn = ("sinkhorn_start", "sinkhorn_end", "sinkhorn_steps")
     add(not relaxed, "the matching is not relaxed", *sinkhorn)
-    own_loss = stage in ("genesis-v2", "emorl")
+    own_loss = stage not in ("slot-attention", "frozen")
     add(not own_loss, "the segregation model has no loss of its own", "end_to_end")
     add(not m["end_to_end"], "no gradient passes", "end_to_end_from")
     gaussian = m["likelihood"] == "gaussian"

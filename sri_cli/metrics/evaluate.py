@@ -112,14 +112,11 @@ def evaluate_all(
     of_runs, of_folders = metrics or METRICS, metrics or ("fid",)
     trained = open_runs(workspace, runs, folders, dynamic_slots)
     for one in trained:
-        check_writable(one.run_dir, "copy the run to a folder of yours, and name it with --run")
         check_run(one, one.open_data(data), of_runs, split, num)
     opened = [
         open_images(workspace, folder, of_folders, data, split, num, seed) for folder in folders
     ]
-    for name in COUNTS:
-        if name in (of_folders if folders else of_runs):
-            networks.network(name)  # missing weights are an error now, not later
+    open_networks(networks, of_folders if folders else of_runs)
     measured = [
         record
         for one in trained
@@ -152,6 +149,7 @@ def evaluate_run(
     file = trained.open_data(data)
     check_run(trained, file, metrics, split, num)
     networks = networks or ImageMetrics(trained.workspace.data_root / CACHE)
+    open_networks(networks, metrics)
     context = Context(run_subject(trained), data_facts(file, split), seed)
     count = DEFAULT_NUM if num is None else num
     scenes = min(max(count, MIN_SCENES), MAX_ORDER_SCENES)
@@ -185,7 +183,11 @@ def evaluate_run(
 def check_run(
     trained: TrainedRun, data: DataFile, metrics: Sequence[str], split: str, num: int | None
 ) -> None:
-    """SriError unless the split fits the model, and has the masks and counts that metrics need."""
+    """SriError unless the split fits the model, and has the masks and counts that metrics need.
+
+    SriFailure unless the run's folder takes what is measured.
+    """
+    check_writable(trained.run_dir, "copy the run to a folder of yours, and name it with --run")
     check_request(1 if num is None else num, 1, 1.0)
     if "matching" in metrics:
         check_matches(trained)
@@ -201,6 +203,13 @@ def check_run(
         check_real(data, split, data.counts[split])
         if num is not None:
             check_count(num)
+
+
+def open_networks(networks: ImageMetrics, metrics: Sequence[str]) -> None:
+    """Open those that metrics need: SriError for missing weights, before anything is measured."""
+    for name in COUNTS:
+        if name in metrics:
+            networks.network(name)
 
 
 def check_matches(trained: TrainedRun) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from sri_cli.models.base import (
@@ -271,7 +272,7 @@ def differentiated(
 class _Differentiated(torch.autograd.Function):
     """nll [B], given the gradients of its sum with respect to slots [B,K,D] and parameters.
 
-    The loss must weigh all images of the batch alike.
+    That of the parameters is right where the loss weighs all images of the batch alike.
     """
 
     @staticmethod
@@ -280,9 +281,11 @@ class _Differentiated(torch.autograd.Function):
         return nll.clone()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        weight = grads[0].mean()
-        return None, None, *(weight * gradient for gradient in ctx.saved_tensors)
+        of_slots, *of_decoder = ctx.saved_tensors
+        weights, mean = grads[0], grads[0].mean()
+        return None, None, weights[:, None, None] * of_slots, *(mean * g for g in of_decoder)
 
 
 class EmorlSegregation(Segregation):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from sri_cli.models.compiled import SUFFIXES, Kernels, kernels
@@ -155,6 +156,7 @@ class _Compiled(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
         x, *parameters = ctx.saved_tensors
         grad = grads[0].contiguous(memory_format=torch.channels_last)
@@ -248,6 +250,7 @@ class _NormHead(torch.autograd.Function):
         return planes
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
         x, *parameters = ctx.saved_tensors
         grad, head = grads[0].contiguous(), parameters[2]
@@ -289,6 +292,7 @@ class _BroadcastElu(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
         (y,) = ctx.saved_tensors
         n, c, h, w = y.shape
@@ -325,6 +329,7 @@ class _Elu(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
         (y,) = ctx.saved_tensors
         grad = grads[0].contiguous(memory_format=torch.channels_last)
@@ -404,6 +409,7 @@ class _Gated(torch.autograd.Function):
         return _gate(compiled, x, scale, shift), mean, variance
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
         x, scale, shift, mean, rstd = ctx.saved_tensors
         n, c, h, w = x.shape

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, logsumexp
+from torch.autograd.function import once_differentiable
 
 from sri_cli.models.base import Scene
 from sri_cli.models.distributions import HALF_LOG_2PI
@@ -81,8 +82,11 @@ class _Mixture(torch.autograd.Function):
         return mixture
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
         apart, responsibility = ctx.saved_tensors
         slope = responsibility * grads[0][:, None]
         by_mask = slope.sum(dim=2, keepdim=True)
-        return None, slope.mul_(apart).mul_(2 * ctx.precision), by_mask, None
+        by_rgb = slope.mul_(apart).mul_(2 * ctx.precision)
+        by_image = -by_rgb.sum(dim=1) if ctx.needs_input_grad[0] else None
+        return by_image, by_rgb, by_mask, None

@@ -129,7 +129,10 @@ def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
         SriError: a GPU does not exist.
     """
     if not is_launched():
-        yield Ranks(), choose_device(device)
+        own_device = choose_device(device)
+        # What names no GPU, as the stream of a capture, is of the current one; -1 changes nothing.
+        with torch.cuda.device(own_device if own_device.type == "cuda" else -1):
+            yield Ranks(), own_device
         return
     ranks = Ranks(*(int(os.environ.get(n, 0)) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
     own_device = device_of(ranks, device)

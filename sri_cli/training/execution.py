@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -58,6 +59,13 @@ def compile_whole(function: Callable[..., Any]) -> Callable[..., Any]:
 
     config.force_non_lazy_backward_lowering = True  # so that the backward pass cannot fail later
     return torch.compile(function, fullgraph=True, dynamic=False)
+
+
+def forget_compiled(code: CodeType) -> None:
+    """Free all that was compiled of a function: PyTorch refuses more than 8 variants of one."""
+    from torch._dynamo.eval_frame import reset_code
+
+    reset_code(code)
 
 
 def compiler_errors() -> tuple[type[Exception], ...]:

@@ -23,6 +23,7 @@ from sri_cli.training.execution import (
     ExecutionMode,
     compile_whole,
     compiler_errors,
+    forget_compiled,
 )
 from sri_cli.training.geco import EmorlGeco, Geco, make_gecos
 from sri_cli.training.schedule import (
@@ -104,10 +105,15 @@ class TrainStep:
         self.metrics.steps += 1
 
     def close(self) -> None:
-        """Free compiled code and captured graphs; the step cannot be used afterwards."""
+        """Free compiled code and captured graphs; the step cannot be used afterwards.
+
+        Other steps of this process would be compiled again.
+        """
         if self.captured is not None:
             torch.cuda.synchronize(self.device)
             self.captured.close()
+        if self.mode.compiled:
+            forget_compiled(TrainStep._loss.__code__)
         self.compiled = self.captured = None
 
     def set_phase(self, step: int) -> Phase:

@@ -241,6 +241,10 @@ def test_workspace_from_flags_and_environment(monkeypatch: pytest.MonkeyPatch) -
         "/from/environment",
         "elsewhere",
     ]
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("SRI_DATA", "~/data")
+    assert sri("--runs-root=~/runs", "recipes").exit_code == 0
+    assert seen[1] == Workspace(Path("/home/me/data"), Path("/home/me/runs"))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sri_cli.config.load import (
     recipe_to_yaml,
     with_old_keys,
 )
-from sri_cli.config.schema import DRAW_STEPS
+from sri_cli.config.schema import DRAW_STEPS, without_effect
 from sri_cli.config.strict_yaml import read_yaml, write_yaml
 from sri_cli.errors import SriError
 from sri_cli.models.slot_vae import STEPS
@@ -125,6 +126,14 @@ def test_all_faults_at_once(recipe_file: Path) -> None:
         assert message.count(part) == 1
 
 
+def test_faults_reach_the_process_that_asked(recipe_file: Path) -> None:
+    with pytest.raises(SriError) as caught:
+        load_recipe(str(recipe_file), None, ["train.lrr=1", "train.steps"])
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert vars(again) == vars(caught.value) and len(again.faults) == 2
+    assert (str(again), again.exit_code) == (caught.value.message, 2)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "parts"),
     [
@@ -183,6 +192,12 @@ def test_keys_without_effect_are_refused(recipe_file: Path, model: str, word: st
     late = ["train.late_refinements_from=3"] if "late" in word else []
     assert f"{word.partition('=')[0]}: no effect" in faults(path, word, *late)
     assert load_recipe(str(path), None, ["size=tiny"]).size == "tiny"  # which sets no such key
+
+
+def test_a_first_stage_has_a_loss_of_its_own_unless_it_is_known_to_have_none() -> None:
+    for stage, has_none in {"mine": False, "frozen": True, "slot-attention": True}.items():
+        keys = without_effect({"system": "sri", "segregation": stage})
+        assert ("end_to_end" in keys) == has_none
 
 
 def test_all_keys_without_effect_are_named_at_once(recipe_file: Path) -> None:

@@ -18,7 +18,7 @@ from sri_cli.data.loader import Batches, Prefetcher
 from sri_cli.device import to_device
 from sri_cli.models.build import build_model
 from sri_cli.rng import draw_noise
-from sri_cli.training.distributed import Ranks
+from sri_cli.training.distributed import Ranks, joined
 from sri_cli.training.execution import WARM_UP_STEPS, ExecutionMode
 from sri_cli.training.step import TrainStep
 from sri_cli.training.step_timing import random_images
@@ -109,6 +109,18 @@ def test_fifty_steps_never_wait_for_the_gpu(mode: str) -> None:
         torch.cuda.set_sync_debug_mode("default")
         prefetcher.close()
     assert step.read_metrics()["skipped"] == 0
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_the_second_gpu_records_a_step() -> None:
+    before = torch.cuda.current_device()
+    with joined("cuda:1") as (_, device):
+        step = new_step("sri", MODES["graph"])
+        go(step, range(WARM_UP_STEPS + 2))
+        assert step.params[0].device == device and step.captured is not None
+        assert step.captured.graphs and step.read_metrics()["skipped"] == 0
+        step.close()
+    assert torch.cuda.current_device() == before
 
 
 def test_a_recorded_step_that_is_not_finite_changes_nothing() -> None:

@@ -50,6 +50,13 @@ def test_the_gradient_is_that_of_the_mean_over_a_training_batch(weight: float, b
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_the_loss_of_one_image_has_no_gradient_of_another() -> None:
+    model = small_emorl()
+    x = images().requires_grad_()
+    model(x, noise_for(model)).terms["nll"][0].backward()
+    assert x.grad is not None and x.grad[0].any() and not x.grad[1].any()
+
+
 def test_fewer_refinements_are_a_prefix_of_more() -> None:
     model = small_emorl()
     noise = noise_for(model)

@@ -267,13 +267,22 @@ def test_a_sum_of_slots_and_positions_has_the_gradients_of_torch() -> None:
 
 
 def test_the_mixture_has_the_gradient_of_its_formula() -> None:
-    images, rgb = torch.rand(2, 3, 4, 4).double(), torch.rand(2, 5, 3, 4, 4).double()
-    logits = torch.randn(2, 5, 1, 4, 4).double()
+    parts = torch.rand(2, 3, 4, 4), torch.rand(2, 5, 3, 4, 4), torch.randn(2, 5, 1, 4, 4)
 
-    def nll(rgb: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    def nll(images: torch.Tensor, rgb: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         return ImageLikelihood("mog", 0.3, True).nll(images, Scene(rgb, logits.log_softmax(1)))
 
-    assert torch.autograd.gradcheck(nll, (rgb.requires_grad_(), logits.requires_grad_()))
+    assert torch.autograd.gradcheck(nll, [part.double().requires_grad_() for part in parts])
+
+
+def test_second_derivatives_through_kernels_are_refused() -> None:
+    if kernels() is None:
+        pytest.skip("no C++ compiler")
+    layer = nn.Sequential(nn.Conv2d(3, 16, 1), GroupNormRelu(4, 16))
+    x = torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
+    (slope,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError):
+        slope.square().sum().backward()
 
 
 KERNELS = ("gaussian", "laplacian", "epanechnikov")

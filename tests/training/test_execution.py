@@ -16,6 +16,7 @@ from sri_cli.training.log import read_log
 from sri_cli.training.step import TrainStep
 from sri_cli.training.trainer import train
 from tests.small_cli import ENVIRONMENT, finish, start
+from tests.small_models import small_genesis_v2
 from tests.training.test_step import go, new_model, settings
 
 
@@ -55,6 +56,21 @@ def test_compiled_follows_a_schedule_into_its_next_phase() -> None:
     after = metrics_of(eager, range(2))
     assert metrics_of(compiled, range(2)) == pytest.approx(after, rel=1e-3)
     assert compiled.compiled is not None and not compiled.notes
+
+
+def test_steps_that_were_closed_count_against_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "sri_cli.training.step.compile_whole",
+        lambda function: torch.compile(function, fullgraph=True, dynamic=False, backend="eager"),
+    )
+    torch.compiler.reset()
+    with torch._dynamo.config.patch(recompile_limit=1):
+        for slots in (2, 3):
+            model = small_genesis_v2(slots=slots)
+            step = TrainStep(model, settings(), mode=ExecutionMode(compiled=True))
+            go(step, range(1))
+            assert step.compiled is not None and not step.notes
+            step.close()
 
 
 NO_COMPILER = """
