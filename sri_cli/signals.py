@@ -1,16 +1,20 @@
-"""Stopping on SIGINT, SIGTERM and SIGUSR1, between two steps of the work; what resumes it."""
+"""Stopping on the stop signals, between two steps of the work; what resumes it."""
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
+import stat
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
-STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # SIGHUP: the terminal is closed
+ECHO_SEC = 1.0  # in which a wrapper passes on a signal that all its processes have received
 
 
 class StopSignal(KeyboardInterrupt):
@@ -47,15 +51,30 @@ class StopFlag:
 
     def __init__(self, patient: bool = False) -> None:
         self.received = False
+        self.since = 0.0  # when the last one came that was no echo
         self.patient = patient
         self.at_once = False  # set while nothing needs finishing: raise immediately
 
     def handle(self, number: int, _: FrameType | None) -> None:
         """Note the first signal, so that the step is finished and saved; raise at a second one."""
-        again = self.received and not self.patient
-        self.received = True
+        if number == getattr(signal, "SIGHUP", None):
+            let_go_of_closed_terminal()
+        now = time.monotonic()
+        if self.received and (self.patient or now - self.since <= ECHO_SEC):
+            return
+        again, self.received, self.since = self.received, True, now
         if again or self.at_once:
             raise StopSignal
+
+
+def let_go_of_closed_terminal() -> None:
+    """Write nowhere from now on where the terminal is closed: it would refuse, and end the work."""
+    for number in (1, 2):
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(number).st_mode) and not os.isatty(number):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, number)
+                os.close(nowhere)
 
 
 def is_ignored(number: int) -> bool:

@@ -112,7 +112,7 @@ def bench_gpus(
     rows = []
     for count in gpus:
         try:
-            results = start_together(count, 0, _bench_rank, recipe, seconds, device)
+            results = start_together(count, _bench_rank, recipe, seconds, device)
         except SignalException as stop:
             raise KeyboardInterrupt from stop
         except ChildFailedError as lost:

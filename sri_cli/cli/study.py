@@ -74,7 +74,8 @@ def command(
     """Run recipes by seeds, with a verdict on each claim.
 
     A study's file names the systems, the data, what is measured and what is claimed.
-    Run the same command again to resume. SIGINT and SIGTERM save all runs and stop (exit code 75).
+    Run the same command again to resume. Ctrl-C, SIGTERM and a closed terminal save all runs and
+    stop (exit code 75).
     With --executor they stop the waiting alone: the jobs go on, and the same command collects them.
     """
     from sri_cli.studies.runner import cancel_jobs, plan_study, plan_text, run_study

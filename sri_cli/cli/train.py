@@ -95,14 +95,14 @@ def command(
     """Train a recipe; the same command again resumes.
 
     `sri train sri-mog` is short for `sri train --recipe sri-mog`. KEY=VALUE changes a value of the
-    recipe, as in train.lr=2e-4. SIGINT, SIGTERM and SIGUSR1 save a checkpoint and stop (exit code
-    75). Several machines: torchrun ... -m -- sri_cli train ...
+    recipe, as in train.lr=2e-4. SIGINT, SIGTERM, SIGHUP and SIGUSR1 save a checkpoint and stop
+    (exit code 75). Several machines: torchrun ... -m -- sri_cli train ...
     """
     from sri_cli.data.dataset import DataFile
     from sri_cli.device import choose_device, device_for, gpu_count
     from sri_cli.plotting.previews import draw_preview
     from sri_cli.run import checkpoints_in
-    from sri_cli.training.distributed import is_first, is_launched
+    from sri_cli.training.distributed import is_first, is_launched, processes_here
     from sri_cli.training.initial_weights import begin_run, with_weights_of
     from sri_cli.training.run_folder import note_on_settings, resolve_run
     from sri_cli.training.trackers import choose_trackers
@@ -123,6 +123,12 @@ def command(
     note = note_on_settings(recipe_name, resolved, data, words)
     note = note if is_first() and not checkpoints_in(run_dir) else None
     device, count = device_for(gpus), gpu_count(gpus)
+    if is_launched() and count > processes_here():
+        raise SriError(
+            f"--gpus {count}, but by RANK and WORLD_SIZE a launcher started {processes_here()} of"
+            " its processes here",
+            "leave --gpus out, or without a launcher: env -u RANK -u WORLD_SIZE sri train ...",
+        )
     together = count > 1 and not is_launched()
     if together:
         from sri_cli.training.launch import check_gpus, launch

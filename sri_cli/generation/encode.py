@@ -15,6 +15,7 @@ from torch import Tensor
 from sri_cli.data.dataset import DataFile
 from sri_cli.generation.sample import (
     check_finite,
+    chunk_size,
     device_of,
     evaluation_noise,
     in_chunks,
@@ -24,7 +25,7 @@ from sri_cli.generation.sample import (
 )
 from sri_cli.models.base import SlotVAE
 
-CHUNK = 8  # images
+CHUNK = 8  # images at once, on a CPU
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,9 @@ def encode_images(
             rollout=None if imagined is None else _on_cpu(imagined.image),
         )
 
-    encoding = joined(list(in_chunks(infer, len(numbers), CHUNK, device)))
+    on_cpu = device.type == "cpu"
+    size = CHUNK if on_cpu else chunk_size(model.num_slots, model.image_size, device)
+    encoding = joined(list(in_chunks(infer, len(numbers), size, device)))
     check_finite(is_finite(encoding.image), "reconstructions")
     return encoding
 

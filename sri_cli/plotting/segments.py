@@ -42,7 +42,7 @@ from sri_cli.plotting.outputs import SEGMENTS, record_of, write_folder
 from sri_cli.strict_json import Record
 
 RECORD = "segment.json"
-BLOCK = 32  # images in memory at once, a multiple of the encoder's chunk
+BLOCK = 32  # images in memory at once, a multiple of the encoder's chunk on a CPU
 OUTSIDE = 255  # the label of pixels outside of the crop
 SHEET_IMAGES, SHEET_NAME = 8, 16  # characters of a name
 MAX_LISTED = 20  # files in a note

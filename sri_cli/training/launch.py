@@ -1,7 +1,7 @@
 """Training on several GPUs of one machine: one process for each, under PyTorch's elastic launcher.
 
-When a process is lost, the launcher stops the others, starts all again, and they resume from the
-last checkpoint. Several machines use the same launcher: `torchrun ... -m -- sri_cli train ...`.
+When a process is lost, the launcher stops the others, all are started again, and they resume from
+the last checkpoint. Several machines use the same launcher: `torchrun ... -m -- sri_cli train ...`.
 """
 
 from __future__ import annotations
@@ -34,12 +34,9 @@ from sri_cli.run import checkpoints_in
 from sri_cli.signals import handled, is_ignored
 from sri_cli.training.trainer import Outcome, Preview, check_data, train
 
-MAX_RESTARTS = 3
+MAX_RESTARTS = 3  # without a new checkpoint
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 EXIT_AFTER_SEC = 3.0  # for a launcher that is not stopping to fetch the result
-# By default the launcher has one store for all restarts, in which restarted processes read the
-# addresses of dead ones. With this the first of them makes a new store each time.
-FRESH_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")  # passed on to the processes
 
 
@@ -61,7 +58,7 @@ def launch(
 
     Raises:
         SriError: what `train` raises.
-        SriFailure: a process was lost once more than MAX_RESTARTS times.
+        SriFailure: a process was lost once more than MAX_RESTARTS times without a new checkpoint.
     """
     check_data(recipe, data)
     if device == "cuda":
@@ -69,8 +66,8 @@ def launch(
     options: dict[str, Any] = {"device": device, "command": command, "threads": threads}
     options |= {"trackers": trackers, "preview": preview}
     try:
-        results = start_together(
-            count, MAX_RESTARTS, train_in_process, recipe, data.path, run_dir, options
+        results = start_until_done(
+            count, run_dir, train_in_process, recipe, data.path, run_dir, options
         )
     except SignalException as stopped:
         saved = checkpoints_in(run_dir)
@@ -99,22 +96,41 @@ def check_gpus(count: int) -> None:
         )
 
 
-def start_together(
-    count: int, restarts: int, work: Callable[..., Any], *args: Any
+def start_until_done(
+    count: int, run_dir: Path, work: Callable[..., Any], *args: Any
 ) -> dict[int, Any]:
+    """`start_together`, and again when a process is lost.
+
+    Raises:
+        SignalException: as there.
+        ChildFailedError: a process was lost once more than MAX_RESTARTS times without a new
+            checkpoint in `run_dir`.
+    """
+    failures, newest = 0, checkpoints_in(run_dir)[-1:]
+    with handled(STOP_SIGNALS, stop_launcher):  # also between two starts
+        while True:
+            try:
+                return start_together(count, work, *args)
+            except ChildFailedError:
+                before, newest = newest, checkpoints_in(run_dir)[-1:]
+                failures = 1 if newest > before else failures + 1
+                if failures > MAX_RESTARTS:
+                    raise
+
+
+def start_together(count: int, work: Callable[..., Any], *args: Any) -> dict[int, Any]:
     """Call `work(*args)`, a module's function, in `count` processes; returns results by rank.
 
     Raises:
         SignalException: this process received a signal, and passed it on to the others.
-        ChildFailedError: a process was lost once more than `restarts` times.
+        ChildFailedError: a process was lost.
     """
-    os.environ.update(FRESH_STORE)
     # We report failures ourselves. Each of these loggers has a level of its own.
     for name in list(logging.root.manager.loggerDict):
         if name.startswith(("torch.distributed", "torch.multiprocessing")):
             logging.getLogger(name).setLevel(logging.CRITICAL)
     with handled(STOP_SIGNALS, stop_launcher):  # the launcher never undoes its own
-        return elastic_launch(launch_config(count, restarts), work)(*args)
+        return elastic_launch(launch_config(count), work)(*args)
 
 
 def stop_launcher(number: int, _: FrameType | None) -> None:
@@ -122,8 +138,8 @@ def stop_launcher(number: int, _: FrameType | None) -> None:
     raise SignalException("stopped by a signal", signal.Signals(number))
 
 
-def launch_config(count: int, restarts: int) -> LaunchConfig:
-    """One machine, any free port, restarts when a process is lost."""
+def launch_config(count: int) -> LaunchConfig:
+    """One machine, any free port, no restart when a process is lost: `start_until_done` does so."""
     more: dict[str, Any] = {}
     if "signals_to_handle" in {field.name for field in dataclasses.fields(LaunchConfig)}:
         names = [one for one in STOP_SIGNALS if not is_ignored(getattr(signal, one))]
@@ -136,7 +152,7 @@ def launch_config(count: int, restarts: int) -> LaunchConfig:
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         local_addr="localhost",
-        max_restarts=restarts,
+        max_restarts=0,
         **more,
     )
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:  # `sri runs ls` reads logs without pydantic
     from sri_cli.config.schema import Recipe
     from sri_cli.training.trackers import Tracker
 
-RETRY_SEC = 300.0  # after which a tracker that failed is tried again
+RETRY_SEC = 300.0  # after which a tracker that failed is tried again, at the earliest
+RETRY_RATIO = 20  # a failed attempt costs at most a twentieth of the time
 TAIL_BYTES = 2**16  # of a log, more than its last records have
 
 
@@ -88,7 +89,8 @@ class RunLog:
 
     def _update(self, tracker: Tracker, record: Record | None, may_fail: bool = True) -> None:
         """Send `record`, or all that is missing where some may be (None, or after a failure)."""
-        if time.monotonic() < tracker.retry_at:
+        began = time.monotonic()
+        if began < tracker.retry_at:
             return
         try:
             if not tracker.is_open:
@@ -112,7 +114,8 @@ class RunLog:
             if not may_fail:
                 raise SriFailure(reason, tracker.hint) from error
             warn(f"Note: {reason}; training goes on, and the records follow when it answers")
-            tracker.retry_at = time.monotonic() + RETRY_SEC
+            now = time.monotonic()
+            tracker.retry_at = now + max(RETRY_SEC, RETRY_RATIO * (now - began))
 
 
 def one_line(error: BaseException) -> str:

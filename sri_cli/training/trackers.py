@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -30,6 +31,7 @@ CHOSEN_BY = "SRI_TRACKER"  # environment variable: names with spaces or commas b
 NONE = "none"
 STATE = "trackers.json"  # in a run folder: what trackers hold, and the runs in MLflow and W&B
 PREVIEWS = "previews"  # folder of a run
+KEEP_SEC = 60.0  # after which TensorBoard's step is stored again
 PROJECT = "sri"  # or what the library's own environment variable names
 MLFLOW_PARAMS = 100  # in one request, at most
 
@@ -72,6 +74,7 @@ class TensorBoard(Tracker):
 
     name = library = "tensorboard"
     writer: Any
+    kept_at: float  # when the step was stored
 
     def __init__(self, run_dir: Path, recipe: Recipe, step: int) -> None:
         super().__init__(run_dir, recipe, step)
@@ -95,11 +98,12 @@ class TensorBoard(Tracker):
         self._keep_step()
 
     def _keep_step(self) -> None:
-        """Store the step when opened and closed: after a kill it is early, and records come again.
+        """Store the step: after a kill it is early, and the records since come again.
 
         Without it nobody would know of records that were made while another tracker was chosen.
         """
         write_state(self.run_dir, self.name, {"step": self.step})
+        self.kept_at = time.monotonic()
 
     def rewind(self, step: int) -> None:
         self.writer.close()
@@ -117,7 +121,9 @@ class TensorBoard(Tracker):
             parts.append(Summary(value=[Summary.Value(tag=name, image=image)]))
         for part in parts:
             self.writer.file_writer.add_summary(part, self.step, seconds)
-        self.writer.flush()
+        self.writer.flush()  # what is flushed outlives this process
+        if time.monotonic() - self.kept_at >= KEEP_SEC:
+            self._keep_step()
 
     def close(self, status: str, checkpoint: Path | None) -> None:
         if checkpoint is not None:
@@ -279,6 +285,10 @@ class Wandb(RemoteTracker):
     def open(self) -> None:
         os.environ.setdefault("WANDB_SILENT", "true")
         os.environ.setdefault("WANDB_CONSOLE", "off")
+        # As for MLflow. W&B's own: 90 s to begin; at the end it waits for ever, and raises nothing.
+        os.environ.setdefault("WANDB_INIT_TIMEOUT", "30")
+        os.environ.setdefault("WANDB_FINISH_TIMEOUT", "300")
+        os.environ.setdefault("WANDB_FINISH_TIMEOUT_RAISES", "true")
         import wandb
 
         tags = filter(None, os.environ.get("WANDB_TAGS", "").split(","))

@@ -28,7 +28,7 @@ from sri_cli.models.build import build_model
 from sri_cli.rng import retry_seed
 from sri_cli.signals import StopFlag, stop_on_signal
 from sri_cli.training.distributed import Ranks, joined, processes_here
-from sri_cli.training.divergence import DivergenceDetector
+from sri_cli.training.divergence import WINDOW_STEPS, DivergenceDetector
 from sri_cli.training.execution import ExecutionMode, choose_mode
 from sri_cli.training.log import RunLog, one_line, summary
 from sri_cli.training.run_folder import (
@@ -44,7 +44,7 @@ from sri_cli.training.schedule import learning_rate
 from sri_cli.training.step import TrainStep
 from sri_cli.training.trackers import choose_trackers, drop_previews_after, preview_path
 
-MAX_ROLLBACKS = 3  # in one call; the same command again has as many anew
+MAX_ROLLBACKS = 3  # in a row; the same command again has as many anew
 STORAGE_NOTE = {"device": "", "memory": " in host memory", "file": " streamed from their file"}
 # Steps between two exchanges of stop signals among ranks. GPU steps are short and the host runs
 # ahead of them; a launcher waits 30 s.
@@ -124,7 +124,8 @@ class Trainer:
     """One run in training.
 
     `done` steps are finished, `saved` is the step of the newest checkpoint (0: none), `attempt`
-    counts the roll-backs of the whole run and selects the noise, `rollbacks` those of this call.
+    counts the roll-backs of the whole run and selects the noise, `rollbacks` those of this call
+    since one has helped; the last one began at step `diverged_at`.
     """
 
     step: TrainStep
@@ -132,7 +133,7 @@ class Trainer:
     detector: DivergenceDetector
     timed: float  # when the last record was made, in seconds, and after which step
     timed_at: int
-    done = saved = attempt = rollbacks = resumed_from = 0
+    done = saved = attempt = rollbacks = diverged_at = resumed_from = 0
 
     def __init__(
         self,
@@ -157,6 +158,9 @@ class Trainer:
         # What identifies the data of a run, and what later commands show of them.
         content = str(data.attrs["sha256"])[:16]
         self.data = {"name": data.name, "images": len(self.images), "content": content}
+        crop = data.attrs["parameters"].get("crop")
+        if data.source == "folder" and crop is not None:  # for new images, wherever the model is
+            self.data["crop"] = crop
         self.trained_on = trained_on(data)
         self.source = {"file": str(data.path.resolve()), "caption": data.caption}
 
@@ -362,6 +366,9 @@ class Trainer:
         if self.saved != self.done:
             self.ranks.from_first(self._write_checkpoint)
             self.saved = self.done
+        # Beyond where it diverged, by as many steps as may show that it does so again.
+        if self.done >= self.diverged_at + max(self.settings.checkpoint_every, WINDOW_STEPS):
+            self.rollbacks = 0
 
     def _write_checkpoint(self) -> None:
         checkpoints.save(
@@ -377,13 +384,13 @@ class Trainer:
 
     def _roll_back(self, problem: str, progress: Progress) -> None:
         """Return to the last checkpoint with new noise, or raise Diverged."""
-        diverged_at = self.done
+        self.diverged_at = self.done
         if self.rollbacks == MAX_ROLLBACKS:
             rest = f"the checkpoint of step {self.saved} remains" if self.saved else "nothing saved"
             geco = "" if self.settings.geco_target is None else ", or another train.geco_target"
             raise Diverged(
-                f"training diverged at step {diverged_at}: {problem}; {MAX_ROLLBACKS} roll-backs"
-                " with new noise did not help",
+                f"training diverged at step {self.diverged_at}: {problem}; {MAX_ROLLBACKS}"
+                " roll-backs with new noise did not help",
                 f"{rest}; try another run, --run DIR train.lr={self.settings.lr / 2:g}, a larger"
                 f" model.std{geco}",
             )
@@ -394,8 +401,8 @@ class Trainer:
         )
         if self.ranks.first:
             warn(
-                f"Note: diverged at step {diverged_at}: {problem}; back to step {self.done} with"
-                f" new noise ({self.rollbacks} of {MAX_ROLLBACKS})"
+                f"Note: diverged at step {self.diverged_at}: {problem}; back to step {self.done}"
+                f" with new noise ({self.rollbacks} of {MAX_ROLLBACKS})"
             )
         progress.advance(self.done)
 

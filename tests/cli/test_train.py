@@ -12,6 +12,7 @@ import yaml
 from sri_cli.cli.train import new_folder
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace
+from sri_cli.training.importing import describe_source
 from sri_cli.training.log import read_log
 from sri_cli.training.run_folder import resolve_run
 from tests.damage import largest_file
@@ -147,6 +148,18 @@ def test_the_size_of_the_users_recipe_counts(folder: Path) -> None:
     assert resolve_run(workspace, "mine.yaml", data="other")[0].model.image_size == 32
 
 
+def test_a_file_of_another_name_has_the_settings_of_its_data_set(folder: Path) -> None:
+    write_small_data(folder / "data" / "clevr6-32.h5").rename("data/mine-32.h5")
+    workspace = Workspace(Path("data"), Path("runs"))
+    recipe, data, run = resolve_run(workspace, "sri-mog", data="mine")
+    assert (recipe.data, recipe.model.std, recipe.model.slots) == ("clevr6", 0.1, 7)
+    assert (data, recipe.model.image_size, run.name) == ("mine", 32, "sri-mog-mine")
+    imported = resolve_run(workspace, "sri-mog", data="mine", follow=False)[0]
+    assert imported.model.image_size == 32
+    source = describe_source(workspace, imported, "mine")
+    assert source["file"] == str(folder / "data" / "mine-32.h5")
+
+
 def test_run_seed_and_data_file(folder: Path) -> None:
     other = write_small_data(folder / "mine.h5")
     more = ("--seed", "7", "--threads", "2", "--data", str(other), "--run", "here/x")
@@ -209,6 +222,20 @@ def test_a_missing_gpu(folder: Path) -> None:
         shown = sri(*words("--gpus", "1", *more))
         assert shown.exit_code == 2 and "no GPU" in shown.stderr
         assert not (folder / "runs").exists()
+
+
+def test_more_gpus_than_a_launcher_started_processes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = {"MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    for name, value in ({"RANK": "0", "WORLD_SIZE": "1"} | address).items():
+        monkeypatch.setenv(name, value)
+    more = ("--gpus", "8", "--init-from", "nothing", "--dry-run")
+    shown = sri(*words(*more))
+    assert shown.exit_code == 2 and "env -u RANK -u WORLD_SIZE" in shown.stderr
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    shown = sri(*words(*more))
+    assert shown.exit_code == 2 and "RANK" not in shown.stderr
 
 
 def test_a_full_disk_exits_1_in_one_line(folder: Path) -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from sri_cli.checkpoint import checkpoints_in
 from sri_cli.config.load import recipe_from_dict
 from sri_cli.data.dataset import DataFile
-from sri_cli.errors import SriError
-from sri_cli.signals import handled
+from sri_cli.errors import SriError, SriFailure
+from sri_cli.signals import StopSignal, handled, stop_on_signal
 from sri_cli.training.launch import launch, launch_config
 from sri_cli.training.log import read_log
 from sri_cli.training.trainer import train
@@ -52,6 +53,22 @@ try:
 except SriError as error:
     print(error.message, error.hint, sep=chr(10), file=sys.stderr)
     sys.exit(error.exit_code)
+"""
+# Work with progress in a terminal of its own, which a signal stops: FILE.
+IN_TERMINAL = """
+import fcntl, signal, sys, termios, time
+from pathlib import Path
+from sri_cli.console import Progress
+from sri_cli.signals import stop_on_signal
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has the tests ignore it
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+with stop_on_signal() as stop, Progress(9, 0, "work") as progress:
+    while not stop.received:
+        progress.note("going on")
+        time.sleep(0.01)
+    progress.update(7)
+    progress.note("stopped")
+    Path(sys.argv[1]).write_text(str(progress.done))
 """
 
 
@@ -121,11 +138,52 @@ def test_signals_that_nohup_ignores_stay_ignored() -> None:
         with handled(["SIGHUP", "SIGUSR1"], lambda number, _: received.append(number)):
             os.kill(os.getpid(), signal.SIGHUP)
             os.kill(os.getpid(), signal.SIGUSR1)
-        config = launch_config(1, 0)
+        config = launch_config(1)
     finally:
         signal.signal(signal.SIGHUP, before)
     assert received == [signal.SIGUSR1]
     assert "SIGHUP" not in getattr(config, "signals_to_handle", "")
+
+
+def test_a_second_signal_stops_at_once_unless_it_is_the_echo_of_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with stop_on_signal() as stop:
+        for _ in range(3):
+            signal.raise_signal(signal.SIGTERM)
+        assert stop.received
+        monkeypatch.setattr("sri_cli.signals.ECHO_SEC", -1.0)
+        with pytest.raises(StopSignal):
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_closed_terminal_stops_the_work_which_can_still_be_saved(tmp_path: Path) -> None:
+    terminal, own = os.openpty()
+    file = tmp_path / "saved"
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), own)
+    process = start(str(file), code=IN_TERMINAL, start_new_session=True, **streams)
+    os.close(own)
+    assert os.read(terminal, 1)
+    os.close(terminal)
+    assert process.wait(60) == 0 and file.read_text() == "7"
+
+
+def test_lost_processes_are_counted_from_one_checkpoint_to_the_next(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def lose(*_: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls in (3, 6):
+            (tmp_path / "checkpoints" / f"step-{calls:09d}").mkdir(parents=True)
+        raise ChildFailedError("train", {0: ProcessFailure(0, 1, -signal.SIGKILL, "")})
+
+    monkeypatch.setattr("sri_cli.training.launch.start_together", lose)
+    with pytest.raises(SriFailure, match="SIGKILL"):
+        launch(2, recipe_from_dict(RECIPE), DataFile(data), tmp_path, device="cpu")
+    assert calls == 6 + 3
 
 
 @pytest.mark.slow

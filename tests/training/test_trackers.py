@@ -8,6 +8,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,10 +18,12 @@ from sri_cli.config.schema import Recipe
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.strict_json import from_json
 from sri_cli.training import log as training_log
+from sri_cli.training import trackers
 from sri_cli.training.log import RunLog, read_log
 from sri_cli.training.trackers import (
     STATE,
     TensorBoard,
+    Tracker,
     choose_trackers,
     preview_path,
     read_state,
@@ -180,6 +183,23 @@ def test_records_made_without_tensorboard_are_not_missing_there(tmp_path: Path) 
     assert READERS["tensorboard"](tmp_path)[0] == [(step, step) for step in range(1, 7)]
 
 
+def test_what_tensorboard_holds_is_known_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trackers, "KEEP_SEC", 0.0)
+    killed = RunLog(tmp_path)
+    killed.follow(["tensorboard"], small(), 0)
+    for step in (1, 2):
+        killed.append(record(step, 0))
+    assert read_state(tmp_path)["tensorboard"]["step"] == 2
+    log = RunLog(tmp_path)
+    log.drop_after(2)
+    log.follow(["tensorboard"], small(), 2)
+    log.append(record(3, 0))
+    log.close()
+    assert READERS["tensorboard"](tmp_path)[0] == [(1, 1), (2, 2), (3, 3)]
+
+
 def test_a_new_run_stops_where_its_tracker_cannot_be_reached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +230,27 @@ def test_a_run_that_began_trains_on_and_its_tracker_gets_the_records_later(
     log.append(record(5, 0))
     log.close(finished=True)
     assert READERS["mlflow"](tmp_path)[0] == [(step, step) for step in range(1, 6)]
+
+
+def test_slow_failures_are_rare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, attempts = 0.0, []
+
+    class Slow(Tracker):
+        name, is_local = "slow", False
+
+        def open(self) -> None:
+            nonlocal now
+            attempts.append(now)
+            now += 90
+            raise TimeoutError
+
+    monkeypatch.setattr(training_log, "time", SimpleNamespace(monotonic=lambda: now))
+    log = RunLog(tmp_path)
+    log.trackers.append(Slow(tmp_path, small(), 0))
+    for step in range(120):
+        now = max(now, 60.0 * step)
+        log.append(record(step, 0))
+    assert len(attempts) == 4  # 90 s of 7,200 s each
 
 
 def test_a_roll_back_while_a_server_is_down_sends_nothing_twice(
