@@ -90,6 +90,7 @@ def image_files(folder: Path, more: tuple[str, ...] = ()) -> tuple[list[Path], C
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        there = set(names)
         for name in sorted(names):
             path = Path(here, name)
             # A broken link is an image that cannot be read; a pipe would block.
@@ -97,7 +98,7 @@ def image_files(folder: Path, more: tuple[str, ...] = ()) -> tuple[list[Path], C
                 continue
             if path.suffix.lower() not in endings:
                 others[path.suffix.lower()] += 1
-            elif not _is_sheet(path):
+            elif not (f"{path.stem}.h5" in there and _is_sheet(path)):
                 images.append(path)
     return images, others
 
@@ -105,8 +106,7 @@ def image_files(folder: Path, more: tuple[str, ...] = ()) -> tuple[list[Path], C
 def _is_sheet(path: Path) -> bool:
     """Whether this is the contact sheet that `sri prepare show` draws beside a data file; features
     or copies of an image may be HDF5, too."""
-    file = path.with_suffix(".h5")
-    return path.suffix == ".png" and file.is_file() and is_data_file(file)
+    return path.suffix == ".png" and is_data_file(path.with_suffix(".h5"))
 
 
 def _refuse(error: OSError) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -73,24 +74,27 @@ class TrainedRun:
     def open_data(self, name: str | None = None) -> DataFile:
         """The data file of this name or path, by default the one that it was trained on.
 
-        Each file is opened once. If the file was moved, one of its name in the data folder is
-        opened, or else the data set's name is looked up; if it holds other images, a note says so,
-        except for an exported model.
+        Each file is opened once. If the file was moved, one of its name and images in the data
+        folder is opened, or else the data set's name is looked up; if that holds other images, a
+        note says so, except for an exported model.
 
         Raises:
             SriError: if there is no such file.
         """
         if name not in self._files:
             recorded = self.extra.get("source", {}).get("file")  # an exported model has none
+            content = self.extra.get("data", {}).get("content", "")
             path = Path(recorded or "")
-            if not path.is_file():
-                path = self.workspace.data_root / path.name  # the data folder may have been moved
+            moved = self.workspace.data_root / path.name  # with the data folder
+            if name is None and not path.is_file() and moved.is_file():
+                with suppress(SriError):  # damaged
+                    if str(DataFile(moved).attrs["sha256"]).startswith(content):
+                        path = moved
             if name is not None or not path.is_file():
                 path = self.workspace.find_data(
                     name or self.data_name, self.recipe.model.image_size
                 )
             file = self._files[name] = DataFile(path)
-            content = self.extra.get("data", {}).get("content", "")
             own = str(file.attrs["sha256"]).startswith(content)
             if name is None and recorded and not own:
                 warn(f"Note: {path} holds other images than {self.run_dir.name} was trained on")

@@ -403,15 +403,15 @@ def find_run_dir(workspace: Workspace, subject: Facts) -> Path | None:
     none, or where it was trained anew."""
     run, root = Path(subject["run"]), workspace.runs_root
     moved = [path for path in runs_in(root) if path.name == run.name]
+    without = []  # the checkpoint, which may be removed since
     for path in dict.fromkeys([run, *moved]):
         checkpoint = path / "checkpoints" / subject.get("checkpoint", "-")
-        if checkpoint.is_dir():
-            if _weights(workspace, checkpoint) == subject["model"]:
-                return path
-        # The checkpoint may be removed since; in a folder of a study it may be another run.
-        elif path in (run, root / run.name) and (path / "checkpoints").is_dir():
+        if not checkpoint.is_dir():
+            without.append(path)
+        elif _weights(workspace, checkpoint) == subject["model"]:
             return path
-    return None
+    usual = [path for path in (run, root / run.name) if path in without]  # not another of a study
+    return next((path for path in usual if (path / "checkpoints").is_dir()), None)
 
 
 def _weights(workspace: Workspace, checkpoint: Path) -> str | None:

@@ -516,7 +516,8 @@ def _row_names(groups: Sequence[Group], with_split: bool = False) -> list[str]:
     for name, group, key, data in zip(names, groups, keys, hashes, strict=True):
         twins = [i for i, own in enumerate(keys) if own == key]
         if len(twins) > 1:
-            runs, run = [Path(groups[i].path).name for i in twins], Path(group.path)
+            runs = [Path(path).name for path in {groups[i].path for i in twins}]
+            run = Path(group.path)
             whose = run.name if runs.count(run.name) == 1 else str(run)
             is_alone = [hashes[i] for i in twins].count(data) == 1
             name += f", data {data}" if is_alone else f", {whose}"

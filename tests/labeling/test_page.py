@@ -266,6 +266,7 @@ def test_a_grid_whose_images_do_not_load_is_saved_and_shown_later(
         assert leaving(tab)
         tab.press("r", ENTER)
         tab.until(lambda: tab.shown("#alert button"))
+        assert leaving(tab), "all is saved"
         tab.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
         tab.click("#alert button")
         tab.until(lambda: len(tiles(tab)) == 19)

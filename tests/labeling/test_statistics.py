@@ -341,6 +341,8 @@ def test_a_run_is_found_where_it_was_moved_to_and_not_taken_for_another(
     tiny.rename(kept)
     shutil.copytree(workspace.runs_root / "other", tiny)  # trained anew, to the same step
     assert summarise(workspace)["recorded"] == [] and records(workspace, "tiny") == []
+    (checkpoint,) = (tiny / "checkpoints").iterdir()
+    checkpoint.rename(checkpoint.with_name("step-000000012"))  # or to another
     shutil.copytree(kept, workspace.runs_root / "study-x" / "tiny")
     assert len(summarise(workspace)["recorded"]) == 1
     assert [m["value"] for m in records(workspace, "study-x/tiny")] == [0.75]

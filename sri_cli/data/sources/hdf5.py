@@ -165,8 +165,8 @@ class Hdf5Source(ImageSource):
                     notes = split.notes
                     plan = {"/": Plan(splits, np.arange(len(image)), "image")}
         counts = _counts([group.splits for group in plan.values()])
-        found: dict[str, Any] = {"scene_rule": rule, "preprocessing": preprocessing, "notes": notes}
-        return replace(self.header, counts=counts, **found), plan
+        header = replace(self.header, counts=counts, scene_rule=rule, preprocessing=preprocessing)
+        return replace(header, notes=notes), plan
 
     def _take_group(self, file: h5py.File, split: str, progress: Progress) -> Plan:
         """The first images of a group that pass the filter, as many as given; without a number all,

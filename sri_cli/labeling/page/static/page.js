@@ -359,7 +359,7 @@ byId("tiles").addEventListener("focusin", ({ target }) => {
   grid.focused = Number(tile.dataset.position);
 });
 window.addEventListener("beforeunload", (event) => {
-  if (shown("grid") && decided().length) event.preventDefault();
+  if (shown("grid") && decided().some((position) => state.verdicts[position] === null)) event.preventDefault();
 });
 
 run(async () => {
