@@ -288,7 +288,7 @@ def load(
     Args:
         run: What `--run` takes: a shipped model as `pretrained`, the name or folder of a run, or a
             checkpoint; by default the latest run. A shipped model is copied to the folder of runs.
-        device: cpu, cuda, or `auto`: a GPU where there is one.
+        device: A torch device or its name, or `auto`: a GPU where there is one.
         dynamic_slots: Infer as many slots per image as it needs (GENESIS-v2, and SRI on it).
         data_root: Folder of data files, by default SRI_DATA, or `data`.
         runs_root: Folder of runs, by default SRI_RUNS, or `runs`.
@@ -395,7 +395,7 @@ def train(
         data: Data set or file, by default the recipe's.
         run: Folder or name of the run, by default <recipe>-<data set>.
         init_from: Run or .pth file whose weights a new run starts from.
-        device: cpu, cuda, or `auto`: a GPU where there is one.
+        device: A torch device or its name, or `auto`: a GPU where there is one.
         on_record: Called with every log record, a dict with `step`, the losses and the rate.
         progress: Show a progress bar on stderr.
         data_root: As for `load`.
@@ -482,7 +482,7 @@ def _plain(value: Any) -> Any:
 def _workspace(data_root: Folder | None, runs_root: Folder | None) -> Workspace:
     data = data_root or os.environ.get("SRI_DATA") or "data"
     runs = runs_root or os.environ.get("SRI_RUNS") or "runs"
-    return Workspace(Path(data).expanduser(), Path(runs).expanduser())
+    return Workspace(Path(data), Path(runs))
 
 
 def _joined(chunks: Iterable[DrawnScene], keys: Sequence[str]) -> Scenes:

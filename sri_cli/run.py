@@ -68,6 +68,10 @@ class Workspace:
     data_root: Path
     runs_root: Path
 
+    def __post_init__(self) -> None:
+        for name in ("data_root", "runs_root"):  # shells leave the ~ of --runs-root=~/runs
+            object.__setattr__(self, name, Path(os.path.expanduser(getattr(self, name))))
+
     def data_path(self, name: str, size: int) -> Path:
         """The file of the data set `name` at `size` px."""
         return self.data_root / f"{name}-{size}.h5"

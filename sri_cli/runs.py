@@ -148,6 +148,7 @@ def settings_of(run_dir: Path, recipe: dict[str, Any], extra: dict[str, Any]) ->
         if key.partition(".")[2] not in idle and key not in idle
     }
     data = dict(extra.get("data", {}))
+    data.pop("crop", None)  # older runs lack it, and `content` tells images apart
     values["data"] = str(data.pop("name", recipe["data"]))
     file = (recipe_file(run_dir).get("trained_on") or extra.get("source", {})).get("file")
     data |= {"file": Path(file).name} if file else {}

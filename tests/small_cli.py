@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,10 @@ def processes_of(run: str) -> list[int]:
     """The processes that train this run of a study."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
-        words = path.read_bytes().split(b"\0") if path.exists() else []
-        if b"sri_cli.studies.processes" in words and run.encode() in words:
-            found.append(int(path.parent.name))
+        with suppress(OSError):  # it has ended
+            words = path.read_bytes().split(b"\0")
+            if b"sri_cli.studies.processes" in words and run.encode() in words:
+                found.append(int(path.parent.name))
     return found
 
 

@@ -182,8 +182,7 @@ def describe(error: Exception, words: Sequence[str]) -> tuple[str, str | None, i
 @click.pass_context
 def cli(ctx: click.Context, data_root: Path, runs_root: Path, debug: bool) -> None:
     """Autoregressive slot VAEs: prepare data, train, sample, evaluate, plot, label."""
-    # The shell leaves the ~ of --runs-root=~/runs to us.
-    ctx.obj = Workspace(data_root.expanduser(), runs_root.expanduser())
+    ctx.obj = Workspace(data_root, runs_root)
 
 
 def main() -> NoReturn:

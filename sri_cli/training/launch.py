@@ -31,7 +31,7 @@ from sri_cli.cores import Threads
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import Interrupted, SriError, SriFailure
 from sri_cli.run import checkpoints_in
-from sri_cli.signals import handled, is_ignored
+from sri_cli.signals import handled, is_ignored, let_go_of_closed_terminal
 from sri_cli.training.trainer import Outcome, Preview, check_data, train
 
 MAX_RESTARTS = 3  # without a new checkpoint
@@ -135,6 +135,8 @@ def start_together(count: int, work: Callable[..., Any], *args: Any) -> dict[int
 
 def stop_launcher(number: int, _: FrameType | None) -> None:
     """As the launcher's own handler; the one of older versions ignores SIGUSR1."""
+    if number == signal.SIGHUP:
+        let_go_of_closed_terminal()
     raise SignalException("stopped by a signal", signal.Signals(number))
 
 

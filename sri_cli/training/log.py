@@ -100,6 +100,7 @@ class RunLog:
             for one in records:
                 if one["step"] > tracker.step:
                     tracker.write(one)
+                    began = time.monotonic()  # what was sent has not failed
             tracker.retry_at = 0.0
         except SriError:
             raise

@@ -311,7 +311,8 @@ def find_checkpoint(run_dir: Path, recipe: Recipe, data: Mapping[str, Any]) -> C
         if key not in FREE_KEYS and before.get(key) != after.get(key)
     ]
     if changes:
-        fix = "undo the change to resume it, or start another run: --new, or --run DIR"
+        fix = "to resume it undo the change, or give the old values as KEY=VALUE; or start another"
+        fix += " run: --new, or --run DIR"
         key = "train.lr_decay_steps"
         if recipe.size == "small" and [one.split()[0] for one in changes] == [key]:
             # The size ends the decay with the last step, which was another.
