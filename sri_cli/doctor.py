@@ -27,7 +27,7 @@ import sri_cli
 from sri_cli.atomic import list_folder
 from sri_cli.console import counted
 from sri_cli.cores import available_cores, free_memory
-from sri_cli.errors import SriError
+from sri_cli.errors import SriError, pip_install
 from sri_cli.hub import opened_from
 from sri_cli.run import SHIPPED, Workspace, checkpoints_in, runs_in
 
@@ -97,7 +97,7 @@ def check_packages() -> Iterator[Finding]:
             faults |= {requirement: package_fault(requirement) for requirement in requirements}
     for requirement, fault in faults.items():
         if fault:
-            yield Finding("problem", "packages", fault, pip("--upgrade", requirement), True)
+            yield Finding("problem", "packages", fault, pip_install("--upgrade", requirement), True)
     if not any(faults.values()):
         versions = ", ".join(f"{name} {version_of(name)}" for name in COMPILED_PACKAGES)
         yield Finding("ok", "packages", f"all dependencies, among them {versions}")
@@ -139,15 +139,19 @@ def check_compiler(environment: Mapping[str, str] = os.environ) -> Iterator[Find
     names = [shlex.split(chosen)[0]] if chosen else ["c++", "g++", "clang++"]
     compiler = next((path for name in names if (path := shutil.which(name))), None)
     header = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    mac = sys.platform == "darwin"
     if compiler is None:
         text = f"CXX={chosen} does not exist" if chosen else "no C++ compiler"
-        lost = "training on a CPU is slower, train.compile=on fails"
-        yield Finding("note", "compiler", f"{text}: {lost}", "apt install g++")
+        lost = "train.compile=on fails"
+        lost = lost if mac else f"training on a CPU is slower, {lost}"
+        fix = "xcode-select --install" if mac else "apt install g++"
+        yield Finding("note", "compiler", f"{text}: {lost}", fix)
     elif not header.is_file():
         text = f"{header} is missing: train.compile=on fails"
         yield Finding("note", "compiler", text, "apt install python3-dev")
     else:
-        yield Finding("ok", "compiler", f"{compiler}, for CPU kernels and train.compile")
+        use = "train.compile" if mac else "CPU kernels and train.compile"
+        yield Finding("ok", "compiler", f"{compiler}, for {use}")
 
 
 def check_browser() -> Iterator[Finding]:
@@ -155,7 +159,7 @@ def check_browser() -> Iterator[Finding]:
     from sri_cli.labeling.app import far_from_browser
 
     if far_from_browser(os.environ):
-        text = "no display: `sri label-sacc` prints the ssh command that forwards its page"
+        text = "no display: `sri label-sacc` prints its address, and how to forward it"
         yield Finding("note", "browser", text)
     else:
         yield Finding("ok", "browser", "`sri label-sacc` can open one")
@@ -313,7 +317,7 @@ def check_weights() -> Iterator[Finding]:
 
 def unusable(name: str, why: str) -> Finding:
     """torch or torchvision cannot be imported."""
-    fix = pip("--force-reinstall", "torch", "torchvision")
+    fix = pip_install("--force-reinstall", "torch", "torchvision")
     return Finding("problem", name, f"{name} cannot be used: {why[:300]}", fix, essential=True)
 
 
@@ -342,7 +346,7 @@ def check_devices(
     """
     from sri_cli.device import cpu_model
 
-    fix = pip("--force-reinstall", "torch", "torchvision")
+    fix = pip_install("--force-reinstall", "torch", "torchvision")
     for name, error in gpus.items():
         if error:
             yield Finding("problem", "device", f"{name} cannot compute: {error}", fix)
@@ -366,11 +370,6 @@ def version_of(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
-
-
-def pip(*arguments: str) -> str:
-    """The command that installs into this Python."""
-    return shlex.join([sys.executable, "-m", "pip", "install", *arguments])
 
 
 if __name__ == "__main__":

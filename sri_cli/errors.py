@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Iterable
+from importlib.util import find_spec
 
 
 class SriError(Exception):
@@ -49,6 +52,14 @@ class Interrupted(Stopped):
     """The work was stopped and is saved; the same command resumes it (exit code 75)."""
 
     exit_code = 75
+
+
+def pip_install(*arguments: str) -> str:
+    """The command that installs into this Python, which need not be the one of `pip`."""
+    words = [sys.executable, "-m", "pip", "install"]
+    if find_spec("pip") is None:  # as in environments of uv
+        words = ["uv", "pip", "install", "--python", sys.executable]
+    return shlex.join([*words, *arguments])
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

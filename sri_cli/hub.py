@@ -32,7 +32,7 @@ from sri_cli.checkpoint import (
     checkpoints_in,
     verify,
 )
-from sri_cli.errors import SriError, SriFailure
+from sri_cli.errors import SriError, SriFailure, pip_install
 
 PREFIX = "hf:"
 CONFIG, CARD, GRID = "config.json", "README.md", "samples.png"
@@ -161,7 +161,7 @@ def _download(spec: str, repository: str, revision: str | None) -> Path:
         from huggingface_hub.utils import disable_progress_bars
     except ImportError as error:
         raise SriError(
-            f"{spec} needs the package huggingface_hub", "pip install 'sri-cli[hub]'"
+            f"{spec} needs the package huggingface_hub", pip_install("sri-cli[hub]")
         ) from error
     if not sys.stderr.isatty():
         disable_progress_bars()

@@ -170,8 +170,8 @@ class Workspace:
             more = "; `sri runs ls` lists all" if len(names) > HINTED_RUNS else ""
             return f"trained runs: {', '.join(names[:HINTED_RUNS])}{more}"
         return (
-            f"use a shipped model (--run {' or '.join(shipped_names())}), or train one with"
-            " `sri train --recipe sri-mog`"
+            f"use a shipped model (--run {' or '.join(shipped_names())}), or train one in"
+            " minutes with `sri train sri-g --data demo-towers size=tiny`"
         )
 
 

@@ -26,10 +26,13 @@ class StopSignal(KeyboardInterrupt):
 
 
 def stop_at_once(number: int, frame: FrameType | None) -> None:
-    """The handler of SIGINT and SIGTERM outside of `stop_on_signal`: raise StopSignal.
+    """The handler of SIGINT, SIGTERM and SIGHUP outside of `stop_on_signal`: raise StopSignal.
 
     While torch is imported it waits: an exception in torch's C++ code aborts the process.
     """
+    if number == signal.SIGHUP:
+        signal.signal(number, signal.SIG_IGN)  # the shell may send another during the clean-up
+        let_go_of_closed_terminal()
     spec = getattr(sys.modules.get("torch"), "__spec__", None)
     if getattr(spec, "_initializing", False):
         signal.signal(signal.SIGALRM, stop_at_once)

@@ -323,11 +323,15 @@ def test_roots_follow_the_environment(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_the_examples_of_the_readme_run(workspace: Workspace) -> None:
     write_small_data(workspace.data_path("demo-towers", 64), size=64)
     workspace.data_path("demo-towers", 32).unlink()
+    # The run of the same recipe and data, as the README at the top trains it.
+    smaller = {"size": "small", "train.batch": 4, "train.steps": 1}
+    sri_cli.train("sri-g", smaller, data="demo-towers")
     blocks = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
     assert blocks
     namespace: dict[str, Any] = {}
     for block in blocks:
         exec(compile(block, str(README), "exec"), namespace)
+    assert (workspace.runs_root / "four-steps").is_dir()
 
 
 @pytest.mark.slow

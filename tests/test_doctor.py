@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from sri_cli import doctor
 from sri_cli.doctor import Finding
+from sri_cli.errors import pip_install
 from sri_cli.run import Workspace, checkpoints_in
 from tests.damage import damage
 from tests.small_data import write_run
@@ -133,6 +135,17 @@ def test_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert only(doctor.check_compiler({})).level == "note"
     assert "g++-99" in only(doctor.check_compiler({"CXX": "g++-99 -O2"})).text
+    monkeypatch.setattr(sys, "platform", "darwin")
+    finding = only(doctor.check_compiler({}))
+    assert finding.level == "note" and finding.fix == "xcode-select --install"
+
+
+@pytest.mark.parametrize("has_pip", [True, False])
+def test_hints_install_into_this_python(monkeypatch: pytest.MonkeyPatch, has_pip: bool) -> None:
+    monkeypatch.setattr("sri_cli.errors.find_spec", lambda name: has_pip or None)
+    words = shlex.split(pip_install("sri-cli[hub]"))
+    assert sys.executable in words and words[-1] == "sri-cli[hub]"
+    assert words[0] == (sys.executable if has_pip else "uv")
 
 
 def test_data_files_in_every_state(workspace: Workspace) -> None:

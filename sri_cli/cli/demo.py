@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -30,10 +31,12 @@ def command(out: Path, steps: int, scenes: int | None, threads: Threads) -> None
     """
     from sri_cli.console import duration, format_table
     from sri_cli.demo import run_demo
+    from sri_cli.run import run_argument
 
     demo = run_demo(out, steps, scenes, threads)
     click.echo(
         f"{format_table(demo.comparison[0], demo.comparison[1:])}\n\n"
         f"samples: {demo.samples / 'grid.png'}\n"
-        f"report: {demo.report} (after {duration(demo.seconds)})"
+        f"report: {demo.report} (after {duration(demo.seconds)})\n"
+        f"next: sri sample --run {shlex.quote(run_argument(demo.run.run_dir))}"
     )

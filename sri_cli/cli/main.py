@@ -19,7 +19,7 @@ from sri_cli import __version__
 from sri_cli.atomic import DISK_HINTS, disk_hint
 from sri_cli.errors import Interrupted, SriError, Stopped, did_you_mean
 from sri_cli.run import Workspace
-from sri_cli.signals import stop_at_once, this_command
+from sri_cli.signals import is_ignored, stop_at_once, this_command
 
 # The first line of each verb's help, here so that `sri --help` imports none of their modules.
 VERBS = {
@@ -85,7 +85,7 @@ class VerbGroup(click.Group):
             return super().invoke(ctx)
         except EOFError as error:
             raise RuntimeError(f"a file ends too early ({error})") from error
-        except KeyboardInterrupt as stop:  # by Ctrl-C or SIGTERM, outside of `stop_on_signal`
+        except KeyboardInterrupt as stop:  # by Ctrl-C or a signal, outside of `stop_on_signal`
             click.echo(err=True)  # the terminal has written ^C
             if ctx.invoked_subcommand in RESUMED:
                 raise Interrupted("Stopped.", f"Resume with: {this_command()}") from stop
@@ -101,12 +101,20 @@ class VerbGroup(click.Group):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> NoReturn:
-        words = list(sys.argv[1:] if args is None else args)
+        words = [expand_home(word) for word in (sys.argv[1:] if args is None else args)]
         try:
             code = super().main(words, "sri", complete_var, standalone_mode=False, **extra)
         except Exception as error:
             code = print_error(error, words)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def expand_home(word: str) -> str:
+    """`--out=~/x` with the home folder for the ~, which shells leave there."""
+    option, _, value = word.partition("=")
+    if option.startswith("--") and value.startswith("~/"):
+        return f"{option}={os.path.expanduser(value)}"
+    return word
 
 
 def print_error(error: Exception, words: Sequence[str]) -> int:
@@ -186,8 +194,13 @@ def cli(ctx: click.Context, data_root: Path, runs_root: Path, debug: bool) -> No
 
 
 def main() -> NoReturn:
-    """The console script. SIGTERM acts as Ctrl-C, so that unfinished output is removed."""
+    """The console script.
+
+    SIGTERM and a closed terminal act as Ctrl-C, so that unfinished output is removed.
+    """
     signal.signal(signal.SIGTERM, stop_at_once)
+    if not is_ignored(signal.SIGHUP):
+        signal.signal(signal.SIGHUP, stop_at_once)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not one that nohup ignores
         signal.signal(signal.SIGINT, stop_at_once)
     cli.main()

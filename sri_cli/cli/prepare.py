@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,9 @@ class DataSets(click.Group):
                 f"{cmd_name} is a preset of shapestacks", "sri prepare shapestacks --preset demo"
             )
         if cmd_name not in self.commands:
+            if Path(cmd_name).is_dir():
+                hint = f"sri prepare folder {shlex.quote(cmd_name)}"
+                raise SriError(f"{cmd_name} is a folder, no data set", hint)
             near = did_you_mean(cmd_name, self.commands)
             known = ", ".join(name for name in self.commands if name != "show")
             raise SriError(f"no data set {cmd_name}{near}", f"sri prepare {known}")

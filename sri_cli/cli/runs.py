@@ -52,7 +52,8 @@ def ls(workspace: Workspace, sort: str, as_json: bool) -> None:
     elif runs:
         click.echo(list_text(runs))
     else:
-        click.echo(f"no runs in {workspace.runs_root}; to train one: sri train sri-mog", err=True)
+        example = "to train one in minutes: sri train sri-g --data demo-towers size=tiny"
+        click.echo(f"no runs in {workspace.runs_root}; {example}", err=True)
 
 
 def list_text(runs: list[Summary]) -> str:

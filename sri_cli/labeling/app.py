@@ -131,7 +131,10 @@ def announce(server: LabelServer, open_browser: bool) -> None:
     if remote:
         host = f"{os.environ.get('USER', 'USER')}@{socket.gethostname()}"
         forward = f"{server.port}:{ADDRESS}:{server.port}"
-        lines.append(f"first, on your own computer: ssh -N -L {forward} {host}")
+        # Elsewhere (in a container, on WSL) the address may work as it is.
+        when = "if your browser is on another computer, first there"
+        when = "first, on your own computer" if "SSH_CONNECTION" in os.environ else when
+        lines.append(f"{when}: ssh -N -L {forward} {host}")
     lines.append("each answer is saved at once; Ctrl-C stops, the same command continues")
     print("\n".join(lines), file=sys.stderr, flush=True)
     if open_browser and not remote:

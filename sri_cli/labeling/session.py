@@ -32,7 +32,7 @@ from pydantic import BaseModel, Field
 
 from sri_cli import __version__
 from sri_cli.atomic import cannot_write, ensure_folder, list_folder, sync_folder, write_atomic
-from sri_cli.errors import SriError
+from sri_cli.errors import SriError, pip_install
 from sri_cli.rng import stream
 from sri_cli.strict_json import Record, from_json, parse_lines, to_json
 
@@ -217,7 +217,7 @@ def read_session(folder: Path) -> Deck:
         if facts["schema"] > SCHEMA:
             raise SriError(
                 f"{folder / FACTS} was written by a newer sri (schema {facts['schema']})",
-                "pip install --upgrade sri-cli",
+                pip_install("--upgrade", "sri-cli"),
             )
         return Deck(folder=folder, **facts)
     except (OSError, ValueError, KeyError, TypeError) as error:

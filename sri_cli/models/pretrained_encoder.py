@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sri_cli.errors import SriError, did_you_mean
+from sri_cli.errors import SriError, did_you_mean, pip_install
 from sri_cli.models.base import Noise, Segregated, Segregation
 from sri_cli.models.layers import FEATURES, coordinate_grid, full_precision, pixel_mlp
 from sri_cli.models.slot_attention import SlotAttention
@@ -41,7 +41,7 @@ def parse_encoder(spec: str) -> tuple[str, str]:
         import timm
     except ImportError as error:
         raise SriError(
-            f"encoder {spec} needs the package timm", "pip install 'sri-cli[timm]'"
+            f"encoder {spec} needs the package timm", pip_install("sri-cli[timm]")
         ) from error
     name, _, file = spec.removeprefix(PREFIX).partition("@")
     if not timm.is_model(name):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sri_cli.config.strict_yaml import read_yaml
-from sri_cli.errors import SriError, SriFailure, did_you_mean
+from sri_cli.errors import SriError, SriFailure, did_you_mean, pip_install
 from sri_cli.studies.job import JOB_FOLDER, LOG, RunJob, error_in
 from sri_cli.studies.processes import Slots
 from sri_cli.studies.protocol import StudyRun
@@ -216,7 +216,7 @@ def open_queue(name: str, words: Sequence[str]) -> Queue:
         from submitit import SlurmExecutor
     except ImportError as error:
         raise SriError(
-            "--executor needs submitit, which is not installed", "pip install 'sri-cli[cluster]'"
+            "--executor needs submitit, which is not installed", pip_install("sri-cli[cluster]")
         ) from error
     if name == "local" and not Path("/proc/self/cmdline").exists():
         raise SriError("--executor local needs Linux", "leave out --executor")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sri_cli.atomic import cannot_write, write_atomic
 from sri_cli.console import warn
-from sri_cli.errors import SriError, SriFailure
+from sri_cli.errors import SriError, SriFailure, pip_install
 from sri_cli.run import LOG_NAME
 from sri_cli.strict_json import Record, from_json, parse_lines, to_json, without_nan
 
@@ -105,7 +105,7 @@ class RunLog:
         except SriError:
             raise
         except ImportError as error:
-            fix = f"pip install --upgrade 'sri-cli[{tracker.name}]'"
+            fix = pip_install("--upgrade", f"sri-cli[{tracker.name}]")
             raise SriError(f"--tracker {tracker.name}: {one_line(error)}", fix) from error
         except Exception as error:  # libraries raise whatever they like
             if tracker.is_local and isinstance(error, OSError):

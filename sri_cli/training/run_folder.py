@@ -316,6 +316,7 @@ def find_checkpoint(run_dir: Path, recipe: Recipe, data: Mapping[str, Any]) -> C
         key = "train.lr_decay_steps"
         if recipe.size == "small" and [one.split()[0] for one in changes] == [key]:
             # The size ends the decay with the last step, which was another.
-            fix = f"to train it further keep its schedule: {key}={before[key]}"
+            fix = "start another run: --new; or to train it further keep its schedule:"
+            fix += f" {key}={before[key]}"
         raise RunChanged(f"{run_dir} was trained otherwise: {'; '.join(changes)}", fix)
     return saved

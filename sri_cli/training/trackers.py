@@ -24,7 +24,7 @@ from sri_cli import __version__
 from sri_cli.atomic import list_folder, write_atomic
 from sri_cli.config.load import recipe_to_yaml
 from sri_cli.config.schema import Recipe, flatten
-from sri_cli.errors import SriError, did_you_mean
+from sri_cli.errors import SriError, did_you_mean, pip_install
 from sri_cli.strict_json import Record, from_json, to_json
 
 CHOSEN_BY = "SRI_TRACKER"  # environment variable: names with spaces or commas between them
@@ -357,7 +357,7 @@ def choose_trackers(names: Sequence[str] | None = None) -> list[str]:
             raise SriError(f"no tracker {name}{did_you_mean(name, TRACKERS)}", f"one of {known}")
         library = None if name == NONE else TRACKERS[name].library
         if library is not None and find_spec(library) is None:
-            raise SriError(f"tracker {name} is not installed", f"pip install 'sri-cli[{name}]'")
+            raise SriError(f"tracker {name} is not installed", pip_install(f"sri-cli[{name}]"))
     return [name for name in dict.fromkeys(chosen) if name != NONE]
 
 

@@ -46,6 +46,8 @@ def test_demo_leaves_data_run_and_report(folder: Path, first: Result) -> None:
     header, *rows = (line.split("  ") for line in first.stdout.splitlines()[:4])
     assert [name.strip() for name in header if name] == ["stack-FD", "S-Acc estimate %", "order MI"]
     assert [row[0] for row in rows] == ["demo, step 2", shipped_row(), "real images"]
+    next_words = shlex.split(first.stdout.splitlines()[-1])
+    assert next_words == ["next:", "sri", "sample", "--run", str(folder / "out" / "runs" / "demo")]
 
 
 def test_report_stands_alone_and_names_its_source(folder: Path, first: Result) -> None:

@@ -91,10 +91,13 @@ def test_commands_of_the_readmes_have_options_that_exist() -> None:
     files = [ROOT / "README.md"]
     files += [one for part in ("recipes", "sri_cli") for one in (ROOT / part).rglob("README.md")]
     text = "\n".join(file.read_text("utf-8") for file in files).replace("\\\n", "")
-    lines = re.findall(r"^(?:\$ )?(sri .+)", text, re.MULTILINE)
+    lines = re.findall(r"^(?:\$ |\| `)?(sri [^`\n]+)", text, re.MULTILINE)
     assert len(lines) > 40
+    cards = [one.read_text("utf-8") for one in (ROOT / "sri_cli/pretrained").rglob("README.md")]
     for line in lines:
         words = shlex.split(line, comments=True)
+        # An interactive zsh would take a comment for arguments.
+        assert words == shlex.split(line) or any(line in card for card in cards), line
         path = max((p for p in options if words[: p.count(" ") + 1] == p.split()), key=len)
         named = {word for word in words if word.startswith("--")}
         assert named <= options[path] | options["sri"] | {"--help"}, line
@@ -193,7 +196,7 @@ def test_a_wanted_stop_is_one_line_and_no_error(
     assert (shown.exit_code, line[:7]) == (code, "Stopped") and shown.stdout == ""
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 @pytest.mark.parametrize("where", ["exec", "import"])
 def test_a_signal_during_imports_ends_with_the_code_of_the_verb(
     tmp_path: Path, name: str, where: str
@@ -203,7 +206,9 @@ def test_a_signal_during_imports_ends_with_the_code_of_the_verb(
     (tmp_path / "torch.py").write_text(f"{stop}; print('imported', flush=True)")
     work = "import torch; import time; time.sleep(9)" if where == "import" else f"exec({stop!r})"
     (tmp_path / "stopped.py").write_text(
-        "import click, sys\nfrom sri_cli.cli import main, recipes\nsys.argv = ['sri', 'recipes']\n"
+        "import click, signal, sys\nfrom sri_cli.cli import main, recipes\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has the tests ignore it\n"
+        "sys.argv = ['sri', 'recipes']\n"
         f"def work():\n    {work}\n"
         "recipes.command = click.Command('recipes', callback=work)\nmain.main()\n"
     )
@@ -224,6 +229,21 @@ def test_only_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None
     assert shown.exit_code == 1
     assert "Traceback (most recent call last)" in shown.stderr
     assert shown.stderr.endswith("Error: ValueError: oh\n")
+
+
+def test_the_home_folder_in_the_value_of_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    @click.command()
+    @click.option("--out")
+    @click.argument("more")
+    def show_words(out: str, more: str) -> None:
+        seen.extend([out, more])
+
+    monkeypatch.setattr("sri_cli.cli.recipes.command", show_words)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert sri("recipes", "--out=~/x", "a=~/x").exit_code == 0
+    assert seen == ["/home/me/x", "a=~/x"]
 
 
 def test_workspace_from_flags_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:

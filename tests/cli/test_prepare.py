@@ -115,6 +115,13 @@ def test_a_folder_called_mirror_does_not_hide_the_mirror(here: Path) -> None:
     assert "splits/" in sri(*words, "./mirror").stderr
 
 
+def test_a_folder_instead_of_a_data_set(here: Path) -> None:
+    (here / "mypics").mkdir()
+    refused = sri("prepare", "mypics", "--size", "32")
+    assert refused.exit_code == 2
+    assert refused.stderr.splitlines()[-1] == "sri prepare folder mypics"
+
+
 def test_an_unwritable_folder_is_a_failure(here: Path) -> None:
     (here / "data").write_text("no folder")
     assert towers().exit_code == 1

@@ -19,7 +19,9 @@ from sri_cli.data.image_files import (
     read_upright,
     to_rgb,
 )
+from sri_cli.data.sources.listing import list_images
 from sri_cli.data.transforms import Resizing
+from sri_cli.errors import SriError
 from tests.small_data import save_image as save
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -55,6 +57,15 @@ def exif(turn: int) -> Image.Exif:
     made = Image.Exif()
     made[0x0112] = turn
     return made
+
+
+def test_photographs_of_a_phone_alone_need_a_package() -> None:
+    Path("mine").mkdir()
+    for name, needed in (("a.txt", False), ("a.heic", True)):
+        Path("mine", name).touch()
+        with pytest.raises(SriError) as refused:
+            list_images(Path("mine"))
+        assert ("pillow-heif" in str(refused.value.hint)) == needed
 
 
 def test_grey_colours_bits_and_alpha() -> None:

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from sri_cli.errors import Interrupted
-from sri_cli.labeling.app import HEADERS, LabelServer, far_from_browser, png_bytes, serve
+from sri_cli.labeling.app import HEADERS, LabelServer, announce, far_from_browser, png_bytes, serve
 from sri_cli.labeling.session import VERDICTS, open_session
 from tests.damage import largest_file
 from tests.labeling.conftest import Client, Process, answers_on_disk, serving
@@ -316,6 +316,18 @@ def test_a_signal_stops_it_with_code_75(folder: Path, number: int) -> None:
     assert server.url.startswith("http://127.0.0.1:") and "ssh -N -L " in server.lines[2]
     assert server.end(number) == ""
     assert server.process.returncode == Interrupted.exit_code == 75
+
+
+def test_the_ssh_command_comes_first_only_over_ssh(
+    stranger: Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sri_cli.labeling.app.far_from_browser", lambda _: True)
+    monkeypatch.setenv("SSH_CONNECTION", "a b c d")
+    announce(stranger.server, False)
+    monkeypatch.delenv("SSH_CONNECTION")
+    announce(stranger.server, False)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "ssh -N -L " in line]
+    assert [line.startswith("first, ") for line in lines] == [True, False]
 
 
 def test_a_browser_needs_a_screen() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sri_cli.config.load import load_recipe
-from sri_cli.errors import SriError
+from sri_cli.errors import SriError, pip_install
 from sri_cli.models.pretrained_encoder import FrozenSegregation, weights_to_download
 from sri_cli.rng import draw_noise
 from sri_cli.training.execution import ExecutionMode
@@ -120,7 +120,7 @@ def test_without_timm_the_hint_installs_it(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(SriError) as error:
         frozen("timm/test_vit")
-    assert error.value.hint == "pip install 'sri-cli[timm]'"
+    assert error.value.hint == pip_install("sri-cli[timm]")
 
 
 def test_channels_come_first_whatever_the_model(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from sri_cli.config.load import recipe_from_dict
 from sri_cli.config.schema import Recipe
-from sri_cli.errors import SriError, SriFailure
+from sri_cli.errors import SriError, SriFailure, pip_install
 from sri_cli.strict_json import from_json
 from sri_cli.training import log as training_log
 from sri_cli.training import trackers
@@ -310,7 +310,7 @@ def test_trackers_are_chosen_by_name_by_the_environment_or_by_what_is_installed(
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(SriError) as caught:
         choose_trackers(["mlflow"])
-    assert caught.value.hint == "pip install 'sri-cli[mlflow]'"
+    assert caught.value.hint == pip_install("sri-cli[mlflow]")
     monkeypatch.delenv("SRI_TRACKER")
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     assert choose_trackers() == []

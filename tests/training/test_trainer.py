@@ -206,7 +206,8 @@ def test_a_small_run_is_trained_further_by_its_own_schedule(tmp_path: Path, data
     train(of_size_small(1, 1), data, tmp_path)
     with pytest.raises(run_folder.RunChanged) as caught:
         train(of_size_small(2, 2), data, tmp_path)
-    assert "train.lr_decay_steps=1" in (caught.value.hint or "")
+    hint = caught.value.hint or ""
+    assert "--new" in hint and "train.lr_decay_steps=1" in hint
     assert train(of_size_small(2, 1), data, tmp_path).step == 2
 
 

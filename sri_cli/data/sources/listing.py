@@ -32,7 +32,7 @@ from sri_cli.data.image_files import (
     read_upright,
 )
 from sri_cli.data.transforms import Resizing
-from sri_cli.errors import SriError
+from sri_cli.errors import SriError, pip_install
 
 Key = tuple[str, ...]  # folders and stem
 INSTANCES, CLASSES = "segmentationobject", "segmentationclass"  # of PASCAL VOC
@@ -47,6 +47,7 @@ OVERLAY_FOLDERS = {
     *("visualization", "visualizations", "overlay", "overlays"),
 }
 IMAGE_FOLDERS = {"image", "images", "img", "imgs", "rgb", "jpegimages"}
+HEIF = {".heic", ".heif"}
 KIND_FOLDERS = ("images",)  # no part of an image's name
 MASK_SUFFIX = re.compile(
     r"[-_. ]((?:cp_)?masks?|segs?|segmentations?|labels?|labelmaps?|instances?|gt|flat)$",
@@ -169,7 +170,10 @@ def list_images(folder: Path, names: MaskNames = MaskNames()) -> tuple[list[Entr
     images = _take_beside(folder, rest, names, masks, others)
     if not images:
         found = f", but {_endings_text(others)}" if others else ""
-        raise SriError(f"{folder} contains no images{found}", "name the folder of your images")
+        fix = "name the folder of your images"
+        if others.keys() & HEIF:
+            fix = f"install pillow-heif, with which .heic is read: {pip_install('pillow-heif')}"
+        raise SriError(f"{folder} contains no images{found}", fix)
     by_key, short = _owners(folder, images, names) if masks else ({}, {})
     owners = short | by_key
     chosen: dict[Path, tuple[str, Path]] = {}
@@ -346,7 +350,7 @@ def _notes(
         notes.append(f"{counted(num_lost, 'mask')} without an image left out")
     if others:
         text = f"files that are no images left out: {_endings_text(others)}"
-        if others.keys() & {".heic", ".heif"}:
+        if others.keys() & HEIF:
             text += "; with pillow-heif installed, .heic is read"
         notes.append(text)
     return notes
