@@ -20,7 +20,7 @@ from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.metrics.evaluate import MAX_ORDER_SCENES, evaluate_run
 from sri_cli.metrics.image_metrics import ImageMetrics
-from sri_cli.metrics.images import CACHE, ImageSource
+from sri_cli.metrics.images import CACHE, real_images
 from sri_cli.metrics.order import order_consistency
 from sri_cli.metrics.records import (
     COUNTS,
@@ -154,16 +154,11 @@ def measure_real(data: DataFile, networks: ImageMetrics, num: int | None) -> dic
     """The measures that are compared, of images of the training split and of their true masks."""
     split = data.split("train")
     context = Context({"kind": "images", "images": str(data.path)}, data_facts(data, "test"), 0)
-
-    def some(count: int) -> ImageSource:
-        picked = split.images[split.pick(count)]
-        return ImageSource(len(picked), data.size, lambda start, stop: picked[start:stop])
-
-    measured = {
-        key: networks.measure(metric, some(num or COUNTS[metric]), data, context, num)[0]
-        for key, metric in COMPARED.items()
-        if metric in COUNTS
-    }
+    measured = {}
+    for key, metric in COMPARED.items():
+        if metric in COUNTS:
+            some = real_images(data, "train", num or COUNTS[metric], networks.reference_dir)
+            measured[key] = networks.measure(metric, some, data, context, num)[0]
     labels = split.masks_of(split.pick(min(num or MAX_ORDER_SCENES, MAX_ORDER_SCENES)))
     assert labels is not None  # simulated
     masks = labels[:, None] == np.arange(labels.max() + 1)[:, None, None]

@@ -13,8 +13,7 @@ from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError, did_you_mean
 from sri_cli.generation.sample import check_request
 from sri_cli.generation.trained_run import TrainedRun, open_run
-from sri_cli.metrics.features import check_real
-from sri_cli.metrics.image_metrics import ImageMetrics, check_count
+from sri_cli.metrics.image_metrics import ImageMetrics
 from sri_cli.metrics.images import CACHE, ImageSource, images_of_run, open_folder
 from sri_cli.metrics.model_metrics import (
     SplitTask,
@@ -146,6 +145,7 @@ def evaluate_run(
 
     Arguments and errors as of `evaluate_all`.
     """
+    check_request(1 if num is None else num, 1, 1.0, seed)
     file = trained.open_data(data)
     check_run(trained, file, metrics, split, num)
     networks = networks or ImageMetrics(trained.workspace.data_root / CACHE)
@@ -188,7 +188,6 @@ def check_run(
     SriFailure unless the run's folder takes what is measured.
     """
     check_writable(trained.run_dir, "copy the run to a folder of yours, and name it with --run")
-    check_request(1 if num is None else num, 1, 1.0)
     if "matching" in metrics:
         check_matches(trained)
     data.check_size(trained.recipe.model.image_size)
@@ -200,9 +199,18 @@ def check_run(
             f"--metrics elbo,order{other}",
         )
     if COMPARED & set(metrics):
-        check_real(data, split, data.counts[split])
-        if num is not None:
-            check_count(num)
+        check_counts(data, split, 2 if num is None else num)
+
+
+def check_counts(data: DataFile, split: str, generated: int, hint: str = "--num 10000") -> None:
+    """SriError for fewer real or generated images than have a distance."""
+    if data.counts[split] < 2:
+        raise SriError(
+            f"{data.name}: {data.counts[split]} {split} image, but a distance needs 2 or more",
+            "name another --split, or other data with --data",
+        )
+    if generated < 2:
+        raise SriError(f"{generated} generated image: a distance needs 2 or more", hint)
 
 
 def open_networks(networks: ImageMetrics, metrics: Sequence[str]) -> None:
@@ -258,9 +266,8 @@ def open_images(
     there = images.count
     images = replace(images, count=min(num or there, there))
     if COMPARED & set(metrics):
-        check_real(file, split, file.counts[split])
         hint = "leave out --num" if there > 1 else "name a folder of more images"
-        check_count(images.count, hint)
+        check_counts(file, split, images.count, hint)
     digest, count = images.sha256(), images.count
     subject: dict[str, Any] = {"kind": "images", "images": str(folder), "count": count}
     subject["sha256"] = digest

@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 from sri_cli.console import counting, warn
 from sri_cli.data.dataset import DataFile
 from sri_cli.device import choose_device
-from sri_cli.errors import SriError
-from sri_cli.metrics.features import Advance, FeatureExtractor, real_features
+from sri_cli.metrics.features import Advance, FeatureExtractor
 from sri_cli.metrics.fid import (
     RANDOM,
     fid_name,
     frechet_distance,
+    kernel_distance,
+    kid_name,
     small_sample_warning,
     statistics_of,
 )
-from sri_cli.metrics.images import ImageSource
-from sri_cli.metrics.kid import kernel_distance, kid_name
+from sri_cli.metrics.images import ImageSource, real_images
 from sri_cli.metrics.records import COUNTS, NORMAL_95, Context, Estimate, Measurement
 from sri_cli.metrics.stack_classifiers.classifiers import (
     Judge,
@@ -105,10 +105,10 @@ class ImageMetrics:
             with counting(metric, generated.count) as advance:
                 records = [sacc_estimate(generated, data, network, context, advance)]
         else:
-            num_real = min(num_real or COUNTS[metric], data.counts[context.split])
-            key, folder = metric.replace("-", "_"), self.reference_dir
-            with counting(metric, generated.count + num_real) as advance:
-                images = (generated, data, num_real, network, context, folder, advance)
+            count, key = num_real or COUNTS[metric], metric.replace("-", "_")
+            real = real_images(data, context.split, count, self.reference_dir)
+            with counting(metric, generated.count + real.count) as advance:
+                images = (generated, real, data, network, context, advance)
                 records = shapes(*images) if key == "shapes" else [distance(key, *images)]
         for warning in dict.fromkeys(record["warning"] for record in records):
             if warning:
@@ -119,37 +119,34 @@ class ImageMetrics:
 def distance(
     key: str,
     generated: ImageSource,
+    reference: ImageSource,
     data: DataFile,
-    num_real: int,
     extractor: FeatureExtractor,
     context: Context,
-    cache_dir: Path,
     advance: Advance = lambda done: None,
 ) -> Measurement:
     """Distance of generated from real images; `key` is `kid`, or of Frechet's `fid`, `stack_fd`."""
-    check_count(generated.count)
-    split, count = context.split, generated.count
-    real = real_features(data, split, num_real, extractor, cache_dir, advance)
-    other = generated.features(extractor, advance)
+    split, counts = context.split, {"real": reference.count, "generated": generated.count}
+    features = [source.features(extractor, advance) for source in (reference, generated)]
     protocol = f"{extractor.size} features, weights {extractor.digest[:12]}"
     warnings = []
     if key == "kid":
-        name = kid_name(split, extractor.name) + generated.deviations
-        value = Estimate(*kernel_distance(real, other), "95 % jackknife over images")
+        name = kid_name(split, extractor.name)
+        value = Estimate(*kernel_distance(*features), "95 % jackknife over images")
         protocol = f"unbiased, cubic kernel; {protocol}"
     else:
-        name = fid_name(len(real), count, split, extractor.name) + generated.deviations
-        value = Estimate(frechet_distance(statistics_of(real), statistics_of(other)))
-        warnings.append(small_sample_warning(min(len(real), count), extractor.size))
+        name = fid_name(reference.count, generated.count, split, extractor.name)
+        value = Estimate(frechet_distance(*map(statistics_of, features)))
+        warnings.append(small_sample_warning(min(counts.values()), extractor.size))
     if key == "stack_fd":
         warnings.append(no_towers_warning("stack-FD", data))
     if extractor.name == RANDOM:
         warnings.append("untrained features: the value only ranks models measured alike")
     return context.measurement(
         key,
-        name,
+        name + generated.deviations,
         value,
-        counts={"real": len(real), "generated": count},
+        counts=counts,
         protocol=protocol,
         slots=generated.slots,
         temperature=generated.temperature,
@@ -179,11 +176,10 @@ def sacc_estimate(
 
 def shapes(
     generated: ImageSource,
+    reference: ImageSource,
     data: DataFile,
-    num_real: int,
     network: StackFeatures,
     context: Context,
-    cache_dir: Path,
     advance: Advance = lambda done: None,
 ) -> list[Measurement]:
     """What shapes the network sees in generated and in real stacks, as shares of their blocks.
@@ -192,13 +188,9 @@ def shapes(
     the share of whose shape it is sure; then these shares of generated and of real images; last,
     where the shapes of real blocks are known, the share that it names correctly.
     """
-    split = data.split(context.split)
-    features = (
-        generated.features(network, advance),
-        real_features(data, context.split, num_real, network, cache_dir, advance),
-    )
-    seen = tuple(map(network.shapes, features))  # of generated and of real images
-    counts = dict(zip(("generated", "real"), map(len, seen), strict=True))
+    # Of generated and of real images.
+    seen = [network.shapes(source.features(network, advance)) for source in (generated, reference)]
+    counts = {"generated": generated.count, "real": reference.count}
     protocol = f"a network's verdicts; sure: {SURE:.0%} or more; weights {network.digest[:12]}"
 
     def record(key: str, name: str, value: float, error: float, blocks: Verdicts) -> Measurement:
@@ -230,8 +222,9 @@ def shapes(
         ]
     name = "shapes: largest difference"
     records.insert(0, record("difference", name, *max(differences), blocks[0]))
+    split = data.split(context.split)
     if data.name in TOWERS and "shapes" in split.factor_names():  # elsewhere of other codes
-        true = CALLED[split.factor("shapes")[split.pick(num_real)]]
+        true = CALLED[split.factor("shapes")[split.pick(reference.count)]]
         called = np.where(blocks[1], seen[1].argmax(-1), -1)[:, : true.shape[1]]
         name = "shapes: named correctly, real images"
         right = (called == true) & (true >= 0)
@@ -263,9 +256,3 @@ def no_towers_warning(what: str, data: DataFile) -> str | None:
     if data.name in TOWERS:
         return None
     return f"{what} was made for towers of blocks and is not meaningful for {data.name}"
-
-
-def check_count(count: int, hint: str = "--num 10000") -> None:
-    """SriError for fewer images than have a distance."""
-    if count < 2:
-        raise SriError(f"{count} generated image: a distance needs 2 or more", hint)

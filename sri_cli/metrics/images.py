@@ -1,4 +1,4 @@
-"""Images to measure: new scenes of a run, or those of any other tool in a folder.
+"""Images to measure: new scenes of a run, those of any other tool in a folder, and real ones.
 
 A folder holds image files that Pillow reads, or one .npz or .h5 with `images`: all formats of `sri
 sample`; or one .npy. Nothing is written into it.
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,27 +23,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sri_cli import __version__
-from sri_cli.atomic import list_folder
+from sri_cli.atomic import list_folder, write_atomic
+from sri_cli.data.dataset import DataFile
 from sri_cli.data.image_files import Unreadable, image_files, is_lossy, read_upright, unreadable
 from sri_cli.data.sources.listing import MASK_FOLDERS, MASK_SUFFIX
 from sri_cli.device import choose_precision
 from sri_cli.errors import SriError
 from sri_cli.generation.sample import check_request, quantise, sample_scenes
 from sri_cli.generation.trained_run import TrainedRun
-from sri_cli.metrics.features import (
-    BLOCK,
-    Advance,
-    FeatureExtractor,
-    Features,
-    Images,
-    cached_features,
-)
+from sri_cli.metrics.features import Advance, FeatureExtractor, Features, Images
 from sri_cli.metrics.fid import deviations
 from sri_cli.metrics.records import model_digest
 from sri_cli.strict_json import from_json
 
 SAMPLE_RECORD = "sample.json"  # of `sri sample`
 CACHE = "fid"  # folder of a data root or a run
+FORMAT = 3  # of the cache; increase it when the computation of features changes
+BLOCK = 500  # images at once, and of a cache file: the most that an interruption costs
 ARRAYS = (".npz", ".npy", ".h5")
 MODES = ("1", "L", "P", "RGB", "LA", "RGBA", "PA", "CMYK", "YCbCr")  # of at most 8 bits a channel
 HINT = (
@@ -55,7 +53,7 @@ class ImageSource:
     """`count` images of `size` px; `read(start, stop)` returns some, in order.
 
     Of scenes of `sri` the slots, the temperature and the `deviations` in the names of distances are
-    known. Features are cached: `cache` is folder and key.
+    known. `cache` is a folder for features, and all that determines the images, as JSON takes it.
     """
 
     count: int
@@ -84,16 +82,29 @@ class ImageSource:
         return np.concatenate([network(block, advance) for block in self.blocks()])
 
     def features(self, extractor: FeatureExtractor, advance: Advance) -> Features:
-        """[N,F], from the cache where it has them."""
+        """[N,F], from the cache where it has them: an interrupted evaluation continues.
+
+        A larger `count` begins with the blocks of a smaller one.
+        """
         if self.cache is None:
             return self.apply(extractor, advance)
         folder, key = self.cache
         folder = folder.with_name(f"{folder.name}_{extractor.digest[:16]}")
-
-        def compute(start: int, stop: int) -> Features:
-            return extractor(self.read(start, stop), advance)
-
-        return cached_features(folder, key, extractor, self.count, compute, advance)
+        full = {"format": FORMAT, "features": extractor.digest, **key}
+        blocks = []
+        for start in range(0, self.count, BLOCK):
+            stop = min(start + BLOCK, self.count)
+            path, own = folder / f"{start:06d}.npz", json.dumps({**full, "start": start})
+            block = _load(path, own)
+            if block is None or len(block) < stop - start:  # none, or the end of a smaller count
+                block = extractor(self.read(start, stop), advance)
+                file = io.BytesIO()
+                np.savez(file, features=block, key=np.array(own))
+                write_atomic(path, file.getvalue())
+            else:
+                advance(stop - start)
+            blocks.append(block[: stop - start])
+        return np.concatenate(blocks)
 
     def sha256(self) -> str:
         """SHA-256 of all images."""
@@ -133,6 +144,19 @@ def images_of_run(trained: TrainedRun, count: int, seed: int = 0) -> ImageSource
     name = f"{digest[:16]}_slots-{slots}_temp-{temperature:g}_seed-{seed}_{precision}"
     cache = (trained.run_dir / CACHE / name, key)
     return ImageSource(count, model.image_size, read, slots, temperature, cache=cache)
+
+
+def real_images(data: DataFile, split: str, count: int, cache_dir: Path) -> ImageSource:
+    """`count` random images of a split (at most all); features are cached by the file's hash."""
+    images, chosen = data.split(split).images, data.split(split).pick(count)
+    digest, count = str(data.attrs["sha256"]), len(chosen)
+    key = {"images": digest, "split": split, "count": count, "size": data.size}
+    cache = (cache_dir / f"real_{digest[:16]}_{split}_{count}", key)
+
+    def read(start: int, stop: int) -> Images:
+        return images[chosen[start:stop]]
+
+    return ImageSource(count, data.size, read, cache=cache)
 
 
 def open_folder(folder: Path) -> ImageSource:
@@ -261,3 +285,13 @@ def _problems(path: Path) -> Iterator[None]:
     except Exception as error:  # of numpy, zipfile, zlib and HDF5
         why = getattr(error, "strerror", None) or f"damaged, or no {path.suffix} file"
         raise SriError(f"{path} cannot be read: {why}", HINT) from error
+
+
+def _load(path: Path, key: str) -> Features | None:
+    """The features stored under this very key; None if there are none or the file is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:  # the zip's CRC-32 of each array is checked
+            features: Features = file["features"]
+            return features if str(file["key"]) == key else None
+    except Exception:  # a damaged archive fails in a dozen ways; all mean: compute it again
+        return None

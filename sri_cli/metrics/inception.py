@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pytorch_fid import inception as port
 from torch import Tensor, nn
 from torchvision.models.inception import Inception3
@@ -49,42 +50,27 @@ class Inception:
         self.name, self.digest = name, digest
         self.device = device or torch.device("cpu")
         self.batch = CPU_BATCH if self.device.type == "cpu" else GPU_BATCH
-        network = PoolFeatures(weights).eval().to(self.device)
-        self.network = network.to(memory_format=torch.channels_last)
-
-    def __call__(self, images: Images, advance: Advance = lambda done: None) -> Features:
-        """uint8 [N,S,S,3] -> float32 [N,2048]; SriFailure if a single image exceeds the memory."""
-
-        def compute(some: Images) -> Features:
-            pixels = torch.from_numpy(np.array(some)).to(self.device)
-            pool = self.network(pixels.permute(0, 3, 1, 2).float() / 255)[0]
-            features: Features = pool[:, :, 0, 0].cpu().numpy()
-            return features
-
-        return in_batches(compute, images, self.batch, self.device, advance)
-
-
-class PoolFeatures(port.InceptionV3):
-    """pytorch-fid's network up to the last pooling: [B,3,S,S] in [0,1] -> [[B,2048,1,1]].
-
-    `forward` (resize to 299, scale to [-1,1]) is inherited; the constructor is not, because it
-    downloads the weights and unpickles them without comparing a hash.
-    """
-
-    def __init__(self, weights: Mapping[str, Tensor]) -> None:
-        nn.Module.__init__(self)
-        self.resize_input = self.normalize_input = True
-        self.output_blocks, self.last_needed_block = [0], 0
         whole = fid_inception()
         whole.load_state_dict(weights, assign=True)
         # All layers up to the pool features, in the order of the forward pass.
         layers = [m for name, m in whole.named_children() if name not in ("dropout", "fc")]
-        self.blocks = nn.ModuleList([nn.Sequential(*layers)])
-        self.requires_grad_(False)
+        network = nn.Sequential(*layers).eval().to(self.device)
+        self.network = network.to(memory_format=torch.channels_last)
+
+    def __call__(self, images: Images, advance: Advance = lambda done: None) -> Features:
+        """uint8 [N,S,S,3] -> float32 [N,2048]; SriFailure if a single image exceeds the memory."""
+        return in_batches(self._pool, images, self.batch, self.device, advance)
+
+    def _pool(self, images: Tensor) -> Tensor:
+        """[B,3,S,S] in [0,1] -> [B,2048], resized and scaled to [-1,1] as by pytorch-fid."""
+        scaled = F.interpolate(images, (299, 299), mode="bilinear", align_corners=False)
+        pool: Tensor = self.network(2 * scaled - 1)
+        return pool[:, :, 0, 0]
 
 
 def fid_inception() -> Inception3:
-    """`pytorch_fid.inception.fid_inception_v3` without its download, on the meta device."""
+    """`pytorch_fid.inception.fid_inception_v3` on the meta device, without its download, which is
+    unpickled whatever its hash."""
     with torch.device("meta"):
         whole = Inception3(num_classes=1008, aux_logits=False, init_weights=False)
         whole.Mixed_5b = port.FIDInceptionA(192, pool_features=32)

@@ -34,14 +34,8 @@ SCHEMA = 1
 HALF = "half"  # key of a subject that is not the run's own weights but these in half precision
 # Training settings that do not change what is learned in a given number of steps.
 NOT_LEARNED = (
-    "seed",
-    "steps",
-    "precision",
-    "compile",
-    "log_every",
-    "checkpoint_every",
-    "keep_checkpoints",
-    "keep_every",
+    *("seed", "steps", "precision", "compile", "log_every"),
+    *("checkpoint_every", "keep_checkpoints", "keep_every"),
 )
 # Metrics of `sri eval`: those of a run by default, all that need the model, and the default number
 # of generated images of the others (the papers' for FID, enough for the rest), FID last because it
@@ -49,17 +43,12 @@ NOT_LEARNED = (
 METRICS = ("ari", "msc", "elbo", "order")
 SEGMENTATION = ("ari", "msc", "mbo", "miou", "slots")  # need masks
 OF_MODEL = (*SEGMENTATION, "elbo", "order", "matching")
-COUNTS = {
-    "stack-fd": 2_000,
-    "sacc-estimate": 1_000,
-    "shapes": 2_000,
-    "kid": 2_000,
-    "fid": 10_000,
-}
+COUNTS = {"stack-fd": 2_000, "sacc-estimate": 1_000, "shapes": 2_000, "kid": 2_000, "fid": 10_000}
 COMPARED = {"stack-fd", "kid", "fid", "shapes"}  # with real images, of which they need two
 ALL = (*OF_MODEL, *COUNTS)
-# How the keys of measurements begin -> the metric that they are of.
-METRIC_OF = {
+# How the keys of measurements begin -> the metric that they are of; None: judged by people. In the
+# order of tables for reading.
+METRIC_OF: dict[str, str | None] = {
     "ari_fg": "ari",
     "msc_fg": "msc",
     "mbo": "mbo",
@@ -70,8 +59,10 @@ METRIC_OF = {
     "term_": "elbo",
     "order_": "order",
     "matching_": "matching",
-    "stack_fd": "stack-fd",
     "sacc_estimate": "sacc-estimate",
+    "sacc": None,
+    "plausible": None,
+    "stack_fd": "stack-fd",
     "shapes_": "shapes",
     "kid": "kid",
     "fid": "fid",
@@ -311,7 +302,7 @@ def largest(measurements: Iterable[Measurement]) -> list[Measurement]:
         if (
             before is None
             or m["metric"] in BY_EYE
-            or relabelled(m, before)
+            or len({labels_of(m), labels_of(before)} - {None}) == 2  # known to be others
             or sample_size(m) >= sample_size(before)
         ):
             best.pop(key, None)
@@ -323,12 +314,6 @@ def labels_of(m: Measurement) -> str | None:
     """The hash of the labels that a segmentation was compared with; None where it is unknown."""
     labels = (m.get("data") or {}).get("labels")
     return labels if isinstance(labels, str) else None
-
-
-def relabelled(m: Measurement, before: Measurement) -> bool:
-    """Whether two measurements are known to be of different labels."""
-    known = {labels_of(m), labels_of(before)} - {None}
-    return len(known) == 2
 
 
 def sample_size(m: Measurement) -> tuple[bool, int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import sqrt
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -44,18 +45,6 @@ def difference(
     return first - second, (first - second - low, first - second + high)
 
 
-def fisher(one_yes: int, one_no: int, other_yes: int, other_no: int) -> float:
-    """Two-sided p of Fisher's exact test that both have the same share of yeses."""
-    from scipy.stats import fisher_exact  # a second to import
-
-    return float(fisher_exact([[one_yes, one_no], [other_yes, other_no]]).pvalue)
-
-
-def agreement(one: Sequence[str], other: Sequence[str]) -> float:
-    """The share of images on which two raters give the same verdict."""
-    return float(np.mean(np.array(one) == np.array(other)))
-
-
 def cohen_kappa(one: Sequence[str], other: Sequence[str]) -> float | None:
     """Cohen's kappa (1960) of two raters' verdicts on the same images, in order.
 
@@ -63,7 +52,8 @@ def cohen_kappa(one: Sequence[str], other: Sequence[str]) -> float | None:
     """
     kinds = sorted({*one, *other})
     expected = sum(list(one).count(kind) * list(other).count(kind) for kind in kinds)
-    return _beyond_chance(agreement(one, other), expected / len(one) ** 2)
+    observed = fmean(a == b for a, b in zip(one, other, strict=True))
+    return _beyond_chance(observed, expected / len(one) ** 2)
 
 
 def fleiss_kappa(counts: ArrayLike) -> float | None:

@@ -18,6 +18,7 @@ import yaml
 
 from sri_cli.console import format_table
 from sri_cli.metrics.records import (
+    METRIC_OF,
     SHUFFLED,
     WITHOUT_SPLIT,
     Measurement,
@@ -55,20 +56,8 @@ OWN_COLUMNS = {
     "order_information": ("order MI", 3, 1),
 }
 COLUMNS = PAPER_COLUMNS | OWN_COLUMNS
-NAMED = (
-    "fid",
-    "kid",
-    "other_fid",
-    "other_kid",
-    "stack_fd",
-    "sacc",
-    "plausible_by_eye",
-)  # the measurement's name states the protocol
-# Beginnings of metrics in the order of the table for reading.
-ORDER = (
-    *("ari_fg", "msc_fg", "mbo", "miou", "slots_", "negative_elbo", "bits", "term_", "order_"),
-    *("matching_", "sacc", "plausible", "stack_fd", "shapes_", "kid", "fid"),
-)
+# Columns in which the measurement's name states the protocol.
+NAMED = ("fid", "kid", "other_fid", "other_kid", "stack_fd", "sacc", "plausible_by_eye")
 COUNTS = ("images", "scenes", "real", "generated", "accepted")  # counts that are shown even when 0
 # What a table may need to have explained, by what stands in one of its cells.
 LEGEND = {
@@ -138,7 +127,7 @@ def _in_order(records: Sequence[Measurement]) -> list[Measurement]:
     """Metrics of one kind together, whenever they were measured."""
     return sorted(
         records,
-        key=lambda m: next((i for i, s in enumerate(ORDER) if m["metric"].startswith(s)), 99),
+        key=lambda m: next((i for i, s in enumerate(METRIC_OF) if m["metric"].startswith(s)), 99),
     )
 
 
@@ -360,7 +349,7 @@ class Group:
             if not known:
                 continue
             remarks = []
-            if column in NAMED and known[0]["name"] != heading.partition(" ")[0]:
+            if column in NAMED and not heading.startswith(known[0]["name"]):
                 remarks.append(known[0]["name"])
             if len(known) != len(self.runs):
                 remarks.append(f"n={len(known)}")

@@ -12,7 +12,7 @@ import scipy.linalg
 from numpy.typing import ArrayLike
 from sklearn.metrics.pairwise import polynomial_kernel
 
-from sri_cli.metrics import kid
+from sri_cli.metrics import fid
 from sri_cli.metrics.fid import (
     PAPERS,
     RANDOM,
@@ -20,10 +20,11 @@ from sri_cli.metrics.fid import (
     deviations,
     fid_name,
     frechet_distance,
+    kernel_distance,
+    kid_name,
     small_sample_warning,
     statistics_of,
 )
-from sri_cli.metrics.kid import kernel_distance, kid_name
 
 
 def samples(count: int, num: int = 40, seed: int = 0, scale: float = 1.0) -> np.ndarray:
@@ -161,7 +162,7 @@ def test_kernel_distance_by_hand() -> None:
 def test_value_and_interval_are_those_of_the_definition(
     m: int, n: int, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kid, "ROWS", rows)
+    monkeypatch.setattr(fid, "ROWS", rows)
     x, y = draws(m, 0, 1).astype(float), draws(n, 0.3, 2).astype(float)
     value, low, high = kernel_distance(x, y)
     assert value == pytest.approx(plain(x, y), rel=1e-12)

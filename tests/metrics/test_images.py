@@ -18,12 +18,10 @@ from sri_cli.device import choose_precision
 from sri_cli.errors import SriError
 from sri_cli.generation.sample import quantise, sample_scenes
 from sri_cli.generation.trained_run import TrainedRun
-from sri_cli.metrics import features as cache
 from sri_cli.metrics import images
-from sri_cli.metrics.features import real_features
 from sri_cli.metrics.fid import frechet_distance, statistics_of
 from sri_cli.metrics.image_metrics import distance
-from sri_cli.metrics.images import images_of_run, open_folder
+from sri_cli.metrics.images import images_of_run, open_folder, real_images
 from sri_cli.metrics.records import Context, data_facts, model_digest, run_subject
 from sri_cli.plotting.samples import write_samples
 from tests.damage import damage
@@ -233,14 +231,14 @@ class Interrupted(Colours):
     """Stops before the third block."""
 
     def __call__(self, images: np.ndarray, advance: Callable[[int], Any] = print) -> np.ndarray:
-        if self.count >= 2 * cache.BLOCK:
+        if self.count >= 10:
             raise Stop
         return super().__call__(images, advance)
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "BLOCK", 5)
+    monkeypatch.setattr(images, "BLOCK", 5)
 
 
 @pytest.fixture
@@ -257,6 +255,10 @@ def generated(run: TrainedRun, count: int, extractor: Colours, seed: int = 0) ->
     return images_of_run(run, count, seed).features(extractor, lambda done: None)
 
 
+def real_features(data: DataFile, split: str, count: int, extractor: Colours, folder: Path) -> Any:
+    return real_images(data, split, count, folder).features(extractor, print)
+
+
 def test_real_features_are_cached_for_this_request_alone(data: DataFile, tmp_path: Path) -> None:
     other = DataFile(write_small_data(tmp_path / "other" / "demo-towers-32.h5", NUM_REAL + 1))
     folder = tmp_path / "cache"
@@ -264,11 +266,12 @@ def test_real_features_are_cached_for_this_request_alone(data: DataFile, tmp_pat
     requests += [(data, "test", 12, "b"), (other, "test", 12, "a")]
     for file, split, count, digest in requests:
         colours, advanced = Colours(digest), []
-        result = real_features(file, split, count, colours, folder, advanced.append)
+        source = real_images(file, split, count, folder)
+        result = source.features(colours, advanced.append)
         part = file.split(split)
         chosen = np.array(part.images[part.pick(count)])
         np.testing.assert_array_equal(result, Colours()(chosen))
-        again = real_features(file, split, count, colours, folder, advanced.append)
+        again = source.features(colours, advanced.append)
         assert np.array_equal(again, result)
         assert colours.count == count and sum(advanced) == 2 * count
     colours = Colours()
@@ -302,7 +305,7 @@ def test_damaged_blocks_are_computed_again(how: str, data: DataFile, tmp_path: P
 
 def test_pickles_in_a_cache_are_not_opened(tmp_path: Path) -> None:
     np.savez(tmp_path / "000000.npz", features=np.array([{}], dtype=object), key=np.array("{}"))
-    assert cache._load(tmp_path / "000000.npz", "{}") is None
+    assert images._load(tmp_path / "000000.npz", "{}") is None
 
 
 def test_generated_images_are_those_of_sampling(
@@ -361,21 +364,12 @@ def test_a_distance_has_its_counts_and_its_name(
 ) -> None:
     context = Context(run_subject(run), data_facts(data, "test"), 0)
     scenes = replace(images_of_run(run, 6), deviations=drawn_with)
-    record = distance("fid", scenes, data, 30, Colours(), context, tmp_path)
-    real = statistics_of(real_features(data, "test", 30, Colours(), tmp_path))
-    drawn = statistics_of(generated(run, 6, Colours()))
-    assert record["value"] == pytest.approx(frechet_distance(real, drawn), rel=1e-9)
+    real = real_images(data, "test", 30, tmp_path)
+    record = distance("fid", scenes, real, data, Colours(), context)
+    both = (real.features(Colours(), print), generated(run, 6, Colours()))
+    expected = frechet_distance(*map(statistics_of, both))
+    assert record["value"] == pytest.approx(expected, rel=1e-9)
     assert record["name"] == f"FD-colours(23/6){drawn_with}" and record["counts"] == {
         "real": 23,
         "generated": 6,
     }
-
-
-def test_numbers_that_have_no_distance(run: TrainedRun, data: DataFile, tmp_path: Path) -> None:
-    context = Context(run_subject(run), data_facts(data, "test"), 0)
-    with pytest.raises(SriError):
-        images_of_run(run, 0)
-    with pytest.raises(SriError):
-        real_features(data, "test", 1, Colours(), tmp_path)
-    with pytest.raises(SriError):
-        distance("fid", images_of_run(run, 1), data, 5, Colours(), context, tmp_path)

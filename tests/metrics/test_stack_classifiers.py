@@ -16,6 +16,7 @@ from sri_cli.data.simulate.flaws import simulate_labelled_tower
 from sri_cli.data.simulate.towers import simulate_tower
 from sri_cli.errors import SriFailure
 from sri_cli.generation.sample import to_tensor
+from sri_cli.metrics import features
 from sri_cli.metrics.fid import frechet_distance, statistics_of
 from sri_cli.metrics.image_metrics import CALLED, share_of
 from sri_cli.metrics.stack_classifiers import classifiers, train
@@ -145,7 +146,7 @@ def test_answers_are_computed_in_true_float32(monkeypatch: pytest.MonkeyPatch) -
         seen.append(torch.backends.cudnn.conv.fp32_precision)  # type: ignore[attr-defined]
         return to_tensor(images, device)
 
-    monkeypatch.setattr(classifiers, "to_tensor", to_images)
+    monkeypatch.setattr(features, "to_tensor", to_images)
     for answer in (Judge().plausible, StackFeatures()):
         answer(np.zeros((1, 32, 32, 3), np.uint8))
     assert seen == ["ieee", "ieee"]

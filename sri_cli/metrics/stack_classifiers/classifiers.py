@@ -24,7 +24,6 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from sri_cli.errors import SriFailure
-from sri_cli.generation.sample import to_tensor
 from sri_cli.metrics.features import Advance, Features, Images, in_batches
 
 PACKAGE = "sri_cli.metrics.stack_classifiers"
@@ -136,11 +135,7 @@ class StackFeatures:
         self.digest = SHIPPED["factors"]
 
     def __call__(self, images: Images, advance: Advance = lambda done: None) -> Features:
-        def compute(some: Images) -> Features:
-            features: Features = self.network.features(to_tensor(some, self.device)).cpu().numpy()
-            return features
-
-        return in_batches(compute, images, BATCH, self.device, advance)
+        return in_batches(self.network.features, images, BATCH, self.device, advance)
 
     def shapes(self, features: Features) -> NDArray[np.float32]:
         """Probabilities [N,P,3] of box, cylinder and ball by position from the bottom, 0 above the
@@ -182,12 +177,11 @@ class Judge:
     ) -> NDArray[np.float32]:
         """Probability [N] that all blocks of the stack touch."""
 
-        def compute(some: Images) -> NDArray[np.float32]:
-            logits = self.network(to_tensor(some, self.device))["plausible"]
-            probability: NDArray[np.float32] = logits.float().softmax(1)[:, 1].cpu().numpy()
-            return probability
+        def probability(some: Tensor) -> Tensor:
+            share: Tensor = self.network(some)["plausible"].float().softmax(1)[:, 1]
+            return share
 
-        return in_batches(compute, images, BATCH, self.device, advance)
+        return in_batches(probability, images, BATCH, self.device, advance)
 
 
 def kind_of(demo: bool, side: int) -> str:
