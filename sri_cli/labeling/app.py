@@ -173,7 +173,7 @@ def make_app(server: LabelServer) -> Flask:
         # the address may be clicked in a terminal that is itself a web page.
         SESSION_COOKIE_NAME=f"sri-label-{server.hosts[0].rpartition(':')[2]}",
         SESSION_COOKIE_SAMESITE="Lax",
-        MAX_CONTENT_LENGTH=MOST_BYTES,
+        MAX_CONTENT_LENGTH=MOST_BYTES,  # of a body in chunks no more than this is read
     )
     _add_guards(app, server)
     _add_page(app, server)
@@ -261,7 +261,7 @@ def _add_api(app: Flask, server: LabelServer) -> None:
         """{"answers": [{"position": 0, "verdict": "unsure"}], "seconds": 1.5, "version": 0,
         "mode": "grid"}"""
         with bad_request_on_error():
-            body = json_body()
+            body = request.get_json()
             verdicts = {one["position"]: one["verdict"] for one in body["answers"]}
             seconds, version, mode = body["seconds"], int(body["version"]), body["mode"]
             saved = session.answer(verdicts, seconds, version, mode)
@@ -271,7 +271,7 @@ def _add_api(app: Flask, server: LabelServer) -> None:
     def undo() -> tuple[Response, int]:
         """{"count": 1, "version": 0}"""
         with bad_request_on_error():
-            body = json_body()
+            body = request.get_json()
             undone = session.undo(body["count"], int(body["version"]))
         return jsonify(session.state() | {"undone": undone or []}), 409 if undone is None else 200
 
@@ -283,13 +283,6 @@ def _add_api(app: Flask, server: LabelServer) -> None:
             return response, 409
         response.call_on_close(server.finish)  # after the response is sent
         return response, 200
-
-
-def json_body() -> Any:
-    """The request's JSON; MAX_CONTENT_LENGTH does not cover chunks."""
-    if "Transfer-Encoding" in request.headers:
-        abort(411)
-    return request.get_json()
 
 
 @contextmanager

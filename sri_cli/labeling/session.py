@@ -219,7 +219,10 @@ def read_session(folder: Path) -> Deck:
                 f"{folder / FACTS} was written by a newer sri (schema {facts['schema']})",
                 pip_install("--upgrade", "sri-cli"),
             )
-        return Deck(folder=folder, **facts)
+        deck = Deck(folder=folder, **facts)
+        if deck.question not in QUESTIONS or type(deck.settings.get("seed")) is not int:
+            raise ValueError("settings")
+        return deck
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(folder, f"{FACTS} cannot be read") from error
 

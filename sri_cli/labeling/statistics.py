@@ -37,14 +37,7 @@ from sri_cli.metrics.records import (
     model_digest,
     read_records,
 )
-from sri_cli.metrics.sacc import (
-    agreement,
-    cohen_kappa,
-    difference,
-    fisher,
-    fleiss_kappa,
-    wilson,
-)
+from sri_cli.metrics.sacc import cohen_kappa, difference, fleiss_kappa, wilson
 from sri_cli.metrics.tables import DOUBTFUL
 from sri_cli.metrics.tabular import estimate_words
 from sri_cli.run import Workspace, run_argument, runs_in
@@ -346,12 +339,11 @@ def agreement_facts(models: Sequence[Ratings], doubts: Mapping[str, str]) -> Fac
         scenes = [scene for scene in given[0] if all(scene in verdicts for verdicts in given)]
         common += [[verdicts[scene] for verdicts in given] for scene in scenes]
     alike = kappa = None
-    if common and len(raters) == 2:
-        first, second = zip(*common, strict=True)
-        alike, kappa = agreement(first, second), cohen_kappa(first, second)
-    elif common:
+    if common:
         alike = fmean(len({*verdicts}) == 1 for verdicts in common)
-        kappa = fleiss_kappa([[verdicts.count(kind) for kind in VERDICTS] for verdicts in common])
+        counts = [[verdicts.count(kind) for kind in VERDICTS] for verdicts in common]
+        two = len(raters) == 2
+        kappa = cohen_kappa(*zip(*common, strict=True)) if two else fleiss_kappa(counts)
     method = "Cohen's kappa" if len(raters) == 2 else "Fleiss' kappa"
     facts: Facts = {"raters": raters, "scenes": len(common), "method": method}
     return facts | {"alike": alike, "kappa": kappa, "warning": _doubt(raters, doubts)}
@@ -373,8 +365,11 @@ def compare_tallies(one: Tally, other: Tally) -> Facts:
     result = difference(counts[0], sum(counts[:2]), counts[2], sum(counts[2:]))
     if result is None:
         return {"difference": None, "low": None, "high": None, "p": None}
+    from scipy.stats import fisher_exact  # a second to import
+
     value, (low, high) = result
-    return {"difference": value, "low": low, "high": high, "p": fisher(*counts)}
+    p = float(fisher_exact([counts[:2], counts[2:]]).pvalue)
+    return {"difference": value, "low": low, "high": high, "p": p}
 
 
 def record(workspace: Workspace, ratings: Ratings, together: Facts | None) -> Path | None:

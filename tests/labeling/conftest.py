@@ -18,14 +18,7 @@ import numpy as np
 import pytest
 
 from sri_cli.labeling.app import LabelServer
-from sri_cli.labeling.session import (
-    Item,
-    Model,
-    Session,
-    image_hash,
-    open_session,
-    write_session,
-)
+from sri_cli.labeling.session import Item, Model, Session, image_hash, open_session, write_session
 from tests.small_cli import ENVIRONMENT, start
 
 SIDE = 16

@@ -84,9 +84,7 @@ def test_half_are_plausible_and_real_ones_are_from_the_test_split(data: DataFile
     assert len({item.sha256 for item in items}) == len({item.id for item in items}) == len(images)
 
 
-def test_of_rooms_and_tables_they_are_real_images_and_others_torn(
-    tmp_path: Path,
-) -> None:
+def test_of_rooms_and_tables_they_are_real_images_and_others_torn(tmp_path: Path) -> None:
     data = DataFile(write_data(tmp_path / "clevr6-32.h5", name="clevr6"))
     style = Style(np.array(data.split("val").images[:6]))
     items, images = catch_trials(10, 3, 32, None, data, [style, style])

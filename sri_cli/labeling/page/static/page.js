@@ -69,7 +69,7 @@ function takeState(reply) {
 function reveal(name) {
   const before = SECTIONS.find(shown);
   for (const id of SECTIONS) byId(id).hidden = id !== name;
-  setPressed("grid", name === "grid");
+  document.querySelector('[data-action="grid"]').setAttribute("aria-pressed", String(name === "grid"));
   document.body.classList.toggle("wide", name === "grid");
   for (const [tool, sections] of Object.entries(TOOLS_IN))
     document.querySelector(`[data-action="${tool}"]`).hidden = !sections.includes(name);
@@ -100,10 +100,6 @@ function alertWith(message, again) {
   button.textContent = "Try again";
   button.addEventListener("click", again);
   byId("alert").append(button);
-}
-
-function setPressed(action, on) {
-  document.querySelector(`[data-action="${action}"]`).setAttribute("aria-pressed", String(on));
 }
 
 // ---- One image at a time
@@ -220,8 +216,7 @@ function moveFocus(columns, rows) {
   const tiles = [...byId("tiles").children];
   const from = tiles.indexOf(document.activeElement);
   const to = tiles[from + columns + rows * grid.columns];
-  if (from < 0 || !to) return;
-  to.focus();
+  if (from >= 0) to?.focus();
 }
 
 async function saveGrid() {
@@ -284,6 +279,7 @@ const actions = {
   grid: () => shown("end") || run(changeMode),
   help: () => (byId("help").open ? byId("help").close() : byId("help").showModal()),
   rest: markRest,
+  save: () => run(saveGrid),
   zoom: () => run(zoom),
   finish: () => run(finish),
 };
@@ -327,8 +323,7 @@ function onKey(event) {
   const action = key === "Enter" && tile && !modal ? "save" : KEYS[key];
   if (!action || (modal && modal.id !== action)) return;
   event.preventDefault();
-  if (action === "save") run(saveGrid);
-  else actions[action]();
+  actions[action]();
 }
 
 // Arrows move the focus in the grid. True: this key did.
@@ -341,7 +336,6 @@ function onArrow(key) {
 }
 
 document.addEventListener("keydown", onKey);
-byId("save").addEventListener("click", () => run(saveGrid));
 byId("tiles").addEventListener("click", ({ target }) => {
   const tile = target.closest(".tile");
   if (tile) decide(tile, TURN[tile.dataset.verdict]);
