@@ -61,7 +61,9 @@ class DataFile:
         self.attrs: dict[str, Any] = {}
         with self.open() as file:
             with self.reading("its attributes"):
-                self.attrs = read_attrs(file)
+                self.attrs = {name: as_python(value) for name, value in file.attrs.items()}
+                if "parameters" in self.attrs:
+                    self.attrs["parameters"] = json.loads(self.attrs["parameters"])
             self._check_attrs()
             with self.reading("its attributes"):
                 self.name = str(self.attrs["name"])  # as in `sri train --data NAME`
@@ -343,14 +345,6 @@ def is_data_file(path: Path) -> bool:
     with suppress(Exception), h5py.File(path, "r", locking=False) as file:  # damaged: any type
         return "schema" in file.attrs and "background_labels" in file.attrs
     return False
-
-
-def read_attrs(file: h5py.File) -> dict[str, Any]:
-    """The root attributes as Python values; `parameters` parsed."""
-    attrs = {name: as_python(value) for name, value in file.attrs.items()}
-    if "parameters" in attrs:
-        attrs["parameters"] = json.loads(attrs["parameters"])
-    return attrs
 
 
 def as_python(value: Any) -> Any:

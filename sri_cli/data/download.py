@@ -107,6 +107,8 @@ def fetch(url: str, part: Path, instead: str, progress: Progress) -> None:
             try:
                 if fetch_rest(session, url, part, progress):
                     return
+            except HTTPError:  # in the body: what has arrived stays
+                pass
             except requests.RequestException as error:  # after the retries of urllib3
                 reason, failures = reason_of(error), MAX_FAILURES
             # Only new bytes count, so a host that always starts over comes to an end, too.
@@ -159,21 +161,15 @@ def fetch_rest(session: requests.Session, url: str, part: Path, progress: Progre
             check_space(part, total - part.stat().st_size + SPARE_BYTES)
             progress.set_total(-(-total // 10**6))
         progress.start_at(part.stat().st_size // 10**6)
-        whole = append(response, part, progress)
-    return whole and total in (None, part.stat().st_size)
+        append(response, part, progress)
+    return total in (None, part.stat().st_size)
 
 
-def append(response: requests.Response, part: Path, progress: Progress) -> bool:
-    """Write the body as it comes; False when the connection breaks."""
+def append(response: requests.Response, part: Path, progress: Progress) -> None:
+    """Write the body as it comes; urllib3's HTTPError when the connection breaks."""
     with open(part, "ab", buffering=0) as file:
-        while True:
-            try:
-                # Unlike iter_content, which drops a block that the connection breaks off.
-                block = response.raw.read1(BLOCK_BYTES)
-            except HTTPError:
-                return False
-            if not block:
-                return True
+        # Unlike iter_content, which drops a block that the connection breaks off.
+        while block := response.raw.read1(BLOCK_BYTES):
             while block:
                 block = block[file.write(block) :]
             if file.tell() // 10**6 > progress.done:

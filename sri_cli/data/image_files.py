@@ -11,7 +11,7 @@ import importlib
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -207,9 +207,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def decode_labels(path: Path, frame: Frame, resizing: Resizing) -> tuple[Pixels, bool]:
+def decode_labels(
+    path: Path, frame: Frame, resizing: Resizing, reserved: Collection[int] = ()
+) -> tuple[Pixels, bool]:
     """The integer labels of the image of `frame`, from an image file or an .npy, as uint8 [S,S];
-    and whether they were turned as the image's EXIF says. Labels above 255 are renumbered.
+    and whether they were turned as the image's EXIF says. Labels above 255 are renumbered, and take
+    none of the `reserved` numbers.
 
     A mask without a tag of its own is turned if its size fits the stored image alone. Unreadable if
     it has another size, or if both sizes are equal: the mask may be drawn on either.
@@ -237,18 +240,19 @@ def decode_labels(path: Path, frame: Frame, resizing: Resizing) -> tuple[Pixels,
         height, width = labels.shape
         if (width, height) != frame[:2]:
             raise Unreadable(f"has {width}x{height} px, the image {frame.width}x{frame.height}")
-        return _in_a_byte(resizing.labels(labels)), turned
+        return _in_a_byte(resizing.labels(labels), reserved), turned
 
 
-def _in_a_byte(labels: NDArray[np.int32]) -> Pixels:
+def _in_a_byte(labels: NDArray[np.int32], reserved: Collection[int]) -> Pixels:
     """Labels above 255, as masks of 16 bits have, by numbers that are free in this image.
 
     These are from 254 down: low ones may be background, and 255 is often void.
     """
     large = np.unique(labels[labels > 255])
-    free = np.setdiff1d(np.arange(1, 255), labels)[::-1]
+    taken = {*np.unique(labels).tolist(), *reserved}
+    free = [number for number in range(254, 0, -1) if number not in taken]
     if len(large) > len(free):
-        raise Unreadable("has more than 254 objects in the crop")
+        raise Unreadable("has more objects in the crop than free labels up to 254")
     numbered = labels.astype(np.uint8)
     for label, number in zip(large, free, strict=False):
         numbered[labels == label] = number

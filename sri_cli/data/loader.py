@@ -28,8 +28,6 @@ Storage = Literal["device", "memory", "file"]
 
 def batch_indices(seed: int, step: int, batch: int, n: int) -> NDArray[np.intp]:
     """The images [B] of a step: each epoch a new permutation, its remainder dropped."""
-    if not 0 < batch <= n:
-        raise ValueError(f"a batch of {batch} from {n} images")
     epoch, position = divmod(step, n // batch)
     return epoch_order(seed, epoch, n)[position * batch : (position + 1) * batch]
 

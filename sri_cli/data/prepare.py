@@ -67,25 +67,20 @@ def prepare(
     if path.suffix != ".h5":
         raise SriError(f"{path} is not the name of a data file", f"name it {path}.h5")
     if not force and path.exists():
-        data = matching_file(source.header, path)
+        data = DataFile(path)
+        if changed := differences(data, source.header):
+            raise OtherSettings(
+                f"{path} was made with other settings: {'; '.join(changed)}",
+                "write another file with --out FILE, or replace this one with --force",
+            )
         if source.writes_files:  # in a folder of which the data file knows nothing
-            source.survey(workers or available_cores())
+            survey(source, workers or source.max_workers or available_cores(), command)
         Progress(0, 0, source.header.name).note(f"{path} is up to date")
         return Prepared(data)
     check_writable(path.parent)
     began = time.monotonic()
     workers = workers or source.max_workers or available_cores()
-    try:
-        with stop_on_signal() as stop:
-            stop.at_once = True  # what was read or written so far needs no finishing
-            header, plan = source.survey(workers)
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"Stopped before the first image of {source.header.name} was saved.",
-            f"Resume with: {command}",
-        ) from None
-    except BrokenProcessPool as error:
-        raise worker_killed(command) from error
+    header, plan = survey(source, workers, command)
     needed = ("test",) if source.test_only else SPLITS
     empty = [split for split in needed if not header.counts[split]]
     if empty:
@@ -109,16 +104,18 @@ def prepare(
     return Prepared(DataFile(path), total - done, done, time.monotonic() - began)
 
 
-def matching_file(header: Header, path: Path) -> DataFile:
-    """The file at `path` if it is of this header; SriError with the differences otherwise."""
-    data = DataFile(path)
-    changed = differences(data, header)
-    if changed:
-        raise OtherSettings(
-            f"{path} was made with other settings: {'; '.join(changed)}",
-            "write another file with --out FILE, or replace this one with --force",
-        )
-    return data
+def survey(source: Source, workers: int, command: str) -> tuple[Header, Any]:
+    """The source's survey; see `prepare` for what it raises."""
+    try:
+        with stop_on_signal() as stop:
+            stop.at_once = True  # what was read or written so far needs no finishing
+            return source.survey(workers)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"Stopped during the survey of {source.header.name}.", f"Resume with: {command}"
+        ) from None
+    except BrokenProcessPool as error:
+        raise worker_killed(command) from error
 
 
 def differences(data: DataFile, header: Header) -> list[str]:

@@ -7,14 +7,14 @@ resuming, writing). A source never writes the data file itself.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sri_cli.data.dataset import SPLITS
+from sri_cli.data.dataset import FLAGS, SPLITS
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError
 
@@ -61,12 +61,15 @@ class Source(ABC):
         Returns the complete header, and the plan: whatever `items` needs.
         """
 
-    @abstractmethod
-    def items(self, plan: Any, rows: Rows) -> Iterable[tuple[str, Any]]:
-        """(split, item) of each scene missing after `rows`, always in the same order.
+    def items(self, plan: Any, rows: Rows) -> Iterator[tuple[str, Any]]:
+        """(split, item) of each scene missing after `rows`, always in the same order. By default
+        the plan is the items of each split.
 
         Items are small and picklable: an index, a path, a decoded image. Splits may be mixed.
         """
+        for split in SPLITS:
+            for item in plan[split][rows[split] // self.views :]:
+                yield split, item
 
     @abstractmethod
     def make(self, item: Any) -> Scenario:
@@ -81,19 +84,18 @@ class Simulation(Source):
         header: Header,
         scenes: Mapping[str, int],
         views: int,
-        simulate: Callable[[int], Scenario],
+        simulate: Callable[..., Scenario],
     ) -> None:
         """`scenes`: their number in each split."""
         self.header, self.scenes, self.views, self.simulate = header, scenes, views, simulate
+        self.indices = {
+            split: range(FIRST_SCENARIO[split], FIRST_SCENARIO[split] + number)
+            for split, number in scenes.items()
+        }
 
-    def survey(self, workers: int) -> tuple[Header, None]:
+    def survey(self, workers: int) -> tuple[Header, dict[str, range]]:
         counts = {split: self.scenes[split] * self.views for split in SPLITS}
-        return replace(self.header, counts=counts), None
-
-    def items(self, plan: None, rows: Rows) -> Iterator[tuple[str, int]]:
-        for split in SPLITS:
-            for index in range(rows[split] // self.views, self.scenes[split]):
-                yield split, FIRST_SCENARIO[split] + index
+        return replace(self.header, counts=counts), self.indices
 
     def make(self, item: int) -> Scenario:
         return self.simulate(item)
@@ -111,7 +113,7 @@ class Options:
     seed: int = 0
     test_only: bool = False  # every image is for testing
 
-    def check(self) -> None:
+    def __post_init__(self) -> None:
         """SriError for a number out of range."""
         ranges = {
             "scenes": (self.scenes, 1, MAX_SCENARIOS),
@@ -142,6 +144,18 @@ class Options:
     def given(self) -> dict[str, int | None]:
         """The number of each split, None where it is not given."""
         return {"train": self.scenes, "val": self.val_scenes, "test": self.test_scenes}
+
+    def number(self, split: str) -> int | None:
+        """As given; beside given training scenes a sixth of them; None: all there are."""
+        given = self.given[split]
+        return sixth(self.scenes) if given is None and self.scenes is not None else given
+
+    def check_number(self, split: str, count: int, there: str) -> None:
+        """SriError for a given number above `count`; `there`: where there are so many."""
+        given, flag = self.given[split], FLAGS[split]
+        if given is not None and given > count:
+            hint = f"{flag} {count}, or leave it out for all of them"
+            raise SriError(f"{flag} {given}: {there}", hint)
 
     def divide(self, count: int, share: int, noun: str) -> dict[str, int]:
         """The number of each split out of `count`.

@@ -314,8 +314,10 @@ def suggestions(data: DataFile, objects: Mapping[int, int] | None) -> list[tuple
     shares = {"": ERROR_LEFT}
     if data.size == TINY["model"]["image_size"]:
         shares["size=tiny "] = ERROR_LEFT_TINY
+    usual = Path("data") / f"{data.name}-{data.size}.h5"
+    name = shlex.quote(data.name if data.path == usual else str(data.path))
     lines = [
-        f"for sri train RECIPE --data {name_of(data)}, measured on {counted(number, 'image')}:",
+        f"for sri train RECIPE --data {name}, measured on {counted(number, 'image')}:",
         f"{f'model.slots={slots}' if slots else 'model.slots':<38}{reason}",
     ]
     for (std, normalised), recipes in likelihoods(data.name).items():
@@ -331,12 +333,6 @@ def suggestions(data: DataFile, objects: Mapping[int, int] | None) -> list[tuple
         " model is to leave",
     ]
     return [("suggested" if line is lines[0] else "", line) for line in lines]
-
-
-def name_of(data: DataFile) -> str:
-    """How --data names the file."""
-    usual = Path("data") / f"{data.name}-{data.size}.h5"
-    return shlex.quote(data.name if data.path == usual else str(data.path))
 
 
 def suggest_slots(

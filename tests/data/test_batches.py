@@ -42,13 +42,6 @@ def test_a_step_is_the_same_whenever_it_is_asked_for() -> None:
     assert late.tolist() == [11, 32, 33, 14]
 
 
-def test_a_batch_of_all_and_of_too_many() -> None:
-    assert sorted(batch_indices(0, 5, 4, 4)) == [0, 1, 2, 3]
-    for batch in (5, 0):
-        with pytest.raises(ValueError, match="from 4 images"):
-            batch_indices(0, 0, batch, 4)
-
-
 def test_resident_images_are_a_copy() -> None:
     images = np.zeros((2, 4, 4, 3), np.uint8)
     batches = Batches(images, 2, seed=0, storage="device")

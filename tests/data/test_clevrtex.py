@@ -35,7 +35,7 @@ def write_scene(number: int, variant: str = "full", mode: str = "RGBA") -> None:
     labels[0, 0] = 9  # outside the crop
     path = path_of(number, variant)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image if mode == "RGBA" else image[..., :3]).save(path)
+    Image.fromarray(image if mode == "RGBA" else image[..., [0, 3]]).save(path)
     Image.fromarray(labels).save(path_of(number, variant, "_flat.png"))
     things = [
         {"shape": "monkey", "size": 0.9, "material": "whitemarble", "rotation": 30.5},
@@ -58,6 +58,7 @@ def numbers(data: DataFile) -> dict[str, list[int]]:
 @pytest.mark.parametrize("first", [0, 1])
 def test_crop_labels_split_and_factors(first: int) -> None:
     write_scenes(range(first, first + 20))
+    write_scene(first + 9, mode="LA")  # grey
     result = sri("--from", "textures", "--workers", "1")
     assert result.exit_code == 0, result.output
     data = DataFile("data/clevrtex-128.h5")

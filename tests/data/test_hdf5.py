@@ -270,6 +270,13 @@ def test_efficient_morls_rooms(tmp_path: Path, path: Path) -> None:
     assert list(data.split("test").factors["scenario"]) == [b"test-0", b"test-1"]
 
 
+def test_only_files_named_as_those_of_objects_room_are_its_test_sets(path: Path) -> None:
+    for name, test_only in (("clevr6_test_copy.h5", False), ("objects_room_test_six.h5", True)):
+        file = path.with_name(name)
+        write_groups(file, {"train": [2], "val": [2], "test": [2]})
+        assert Hdf5Source(CLEVR6, file, Options()).test_only == test_only
+
+
 @pytest.mark.parametrize("layout", ["mirror", "EfficientMORL"])
 def test_a_stopped_preparation_resumes(
     tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch, layout: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -19,7 +20,8 @@ from sri_cli.data.image_files import (
     read_upright,
     to_rgb,
 )
-from sri_cli.data.sources.listing import list_images
+from sri_cli.data.sources.folder import FolderOptions, FolderSource
+from sri_cli.data.sources.listing import MaskNames, list_images
 from sri_cli.data.transforms import Resizing
 from sri_cli.errors import SriError
 from tests.small_data import save_image as save
@@ -66,6 +68,16 @@ def test_photographs_of_a_phone_alone_need_a_package() -> None:
         with pytest.raises(SriError) as refused:
             list_images(Path("mine"))
         assert ("pillow-heif" in str(refused.value.hint)) == needed
+
+
+def test_the_current_folder_may_be_that_of_the_masks() -> None:
+    save("mine/images/a.png", [[1]])
+    save("mine/masks/a.png", [[1]])
+    os.chdir("mine/masks")
+    (entry,), _ = list_images(Path("../images"), MaskNames(folder="."))
+    assert entry.mask == Path("a.png")
+    with pytest.raises(SriError, match="--masks"):  # they are not below the images
+        list_images(Path("../images"), MaskNames(folder=".."))
 
 
 def test_grey_colours_bits_and_alpha() -> None:
@@ -122,6 +134,29 @@ def test_labels_above_255_take_free_numbers(ending: str) -> None:
     assert len(np.unique(halved)) == 64
     with pytest.raises(Unreadable, match="its mask"):
         decode_labels(whole, Frame(32, 32), Resizing(32))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"void_label": 254}, [0, 252, 253]),
+        ({"background_label": 254}, [252, 253, 254]),  # 0 is an object, and takes its number
+        ({"background_labels": 254}, None),  # no number is free for the second
+    ],
+)
+def test_no_object_takes_the_number_of_void_or_background(
+    options: dict[str, int], expected: list[int] | None
+) -> None:
+    for number in range(3):
+        save(f"mine/{number}.png", np.full((2, 2), number))
+        save(f"mine/masks/{number}.png", [[0, 300], [301, 0]], np.uint16)
+    source = FolderSource(Path("mine"), FolderOptions(size_px=8, **options))
+    if expected is None:
+        with pytest.raises(SriError, match="its mask"):
+            source.survey(1)
+        return
+    masks = source.make(source.entries[0]).masks
+    assert masks is not None and np.unique(masks).tolist() == expected
 
 
 def test_depth_and_number_of_images_without_decoding() -> None:

@@ -205,6 +205,8 @@ def test_a_killed_worker_costs_no_row(path: Path) -> None:
     done = prepare(source, path, workers=1)
     assert 0 < done.resumed_from <= 40  # a task that was sent after it may be lost, too
     assert is_whole(path)
+    with pytest.raises(SriFailure, match="worker"):  # in the folder beside a finished file
+        prepare(changed(source, survey=survey_by_workers, writes_files=True), path, workers=2)
 
 
 def test_masks_that_mark_nothing_leave_no_row_behind(path: Path) -> None:

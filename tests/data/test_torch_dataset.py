@@ -61,14 +61,6 @@ def test_loaders_with_several_processes(opened: OpenedData, first_here: bool) ->
     assert batches[0]["factors"]["pose"].shape == (5, 6, 7)
 
 
-def test_a_spawned_process_opens_the_file_itself(opened: OpenedData) -> None:
-    dataset = opened["test"]
-    dataset[0]
-    packed = pickle.dumps(dataset)
-    assert len(packed) < 1000  # no images
-    assert torch.equal(pickle.loads(packed)[3]["mask"], dataset[3]["mask"])
-
-
 class Shifted(ImageDataset):
     shift = 0
 

@@ -87,30 +87,23 @@ def simulate_labelled_tower(index: int, *, size_px: int, preset: Preset, seed: i
     """
     rng = stream(seed, index, _STREAM)
     flaw = flaw_of(index)
-    tower, stage, discarded = _draw_visible(preset, flaw, rng)
-    model, data = _build(tower.blocks, stage)
-    colours = [block.colour for block in tower.blocks]
-    images, masks = stage.render(model, data, colours, size_px, soft=preset == "original")
-    return Scenario(
-        name=f"{flaw or 'plausible'}-v={index}",
-        images=images,
-        masks=masks,
-        factors=tower_factors(tower.blocks, stage, stable=-1, vcom=-1, vpsf=-1),
-        discarded=discarded,
-    )
-
-
-def _draw_visible(
-    preset: Preset, flaw: str | None, rng: np.random.Generator
-) -> tuple[FlawedTower, Stage, int]:
-    """A tower, its surroundings, and how many were discarded before it."""
     plan = draw_plan_for(preset, flaw, rng)
     for discarded in range(MAX_DRAWS):
         sound = draw_connected_tower(preset, plan, rng)
         stage = draw_stage(preset, rng, 1)
         tower = _draw_flaw(flaw, sound, stage, rng)
-        if tower is not None:
-            return tower, stage, discarded
+        if tower is None:
+            continue
+        model, data = _build(tower.blocks, stage)
+        colours = [block.colour for block in tower.blocks]
+        images, masks = stage.render(model, data, colours, size_px, soft=preset == "original")
+        return Scenario(
+            name=f"{flaw or 'plausible'}-v={index}",
+            images=images,
+            masks=masks,
+            factors=tower_factors(tower.blocks, stage, stable=-1, vcom=-1, vpsf=-1),
+            discarded=discarded,
+        )
     raise SriFailure(f"{flaw or 'plausible'}: none of {MAX_DRAWS} towers of {plan} was visible")
 
 

@@ -28,7 +28,6 @@ from sri_cli.data.simulate.stacking import (
     COLOURS,
     MAX_HEIGHT,
     Block,
-    Plan,
     Preset,
     build_model,
     draw_blocks,
@@ -175,33 +174,26 @@ def simulate_tower(
     """
     rng = stream(seed, index)
     plan = draw_plan(preset, rng)
-    blocks, stage, model, data, discarded = _draw_tower(preset, plan, rng, views)
-    if full_view:
-        wide = [replace(camera, half_width=FULL_HALF_WIDTH) for camera in stage.cameras]
-        stage = replace(stage, cameras=wide)
-    # The published images are resized from larger ones; a full view will still be resized.
-    soft = preset == "original" and not full_view
-    images, masks = stage.render(model, data, [block.colour for block in blocks], size_px, soft)
-    return Scenario(
-        name=plan.name(preset, index),
-        images=images,
-        masks=masks,
-        factors=tower_factors(blocks, stage, int(plan.stable), plan.vcom, plan.vpsf),
-        discarded=discarded,
-    )
-
-
-def _draw_tower(
-    preset: Preset, plan: Plan, rng: np.random.Generator, views: int
-) -> tuple[list[Block], Stage, mujoco.MjModel, mujoco.MjData, int]:
-    """A tower whose stability physics confirms, and how many were discarded before it."""
     for discarded in range(MAX_DRAWS):
         blocks = draw_blocks(preset, plan, rng)
         stage = draw_stage(preset, rng, views)
         model = build_model(blocks, stage.planes)
         data = mujoco.MjData(model)
-        if stands(model, data) == plan.stable:
-            return blocks, stage, model, data, discarded
+        if stands(model, data) != plan.stable:
+            continue
+        if full_view:
+            wide = [replace(camera, half_width=FULL_HALF_WIDTH) for camera in stage.cameras]
+            stage = replace(stage, cameras=wide)
+        # The published images are resized from larger ones; a full view will still be resized.
+        soft = preset == "original" and not full_view
+        images, masks = stage.render(model, data, [block.colour for block in blocks], size_px, soft)
+        return Scenario(
+            name=plan.name(preset, index),
+            images=images,
+            masks=masks,
+            factors=tower_factors(blocks, stage, int(plan.stable), plan.vcom, plan.vpsf),
+            discarded=discarded,
+        )
     raise SriFailure(f"physics disagreed with {MAX_DRAWS} towers of {plan}")
 
 

@@ -69,8 +69,7 @@ SIMULATED = {
 
 
 def simulated(name: str, options: Options) -> Simulation:
-    """A data set simulated here; SriError for numbers out of range."""
-    options.check()
+    """A data set simulated here."""
     kind = SIMULATED[name]
     scenes, seed = options.numbers(*kind.scenes), {"seed": options.seed}
     views = {} if kind.views is None else {"views": options.views or kind.views}
@@ -116,7 +115,6 @@ def choose_source(
     Raises:
         SriError: Impossible numbers, options that do not go together, or no such source.
     """
-    options.check()
     path, simulate = Path(where).expanduser(), where == "simulate"
     name = variant_name(name, variant, path)
     kind = SETS[name]

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sri_cli.console import counted
 from sri_cli.data.dataset import SPLITS
 from sri_cli.data.image_files import Unreadable, decode_labels, image_files, read_upright
-from sri_cli.data.source import Options, Rows, Scenario, Source
+from sri_cli.data.source import Options, Scenario, Source
 from sri_cli.data.sources.published import VARIANTS, PositionSplit
 from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header
@@ -46,14 +46,12 @@ class ClevrTex(Source):
     items_per_task = 8
 
     def __init__(self, folder: Path, options: Options, variant: str | None = None) -> None:
-        options.check()
         options.refuse_seed()
         named = Path(os.path.abspath(folder)).name.removeprefix("clevrtex_")
         self.variant = variant or (named if named in VARIANTS[NAME] else "full")
         self.name = base = VARIANTS[NAME][self.variant]
         if self.variant == TEST_ONLY:
             options = replace(options, test_only=True)
-            options.check()
         elif options.test_only:
             self.name += "-test"
         self.test_only = options.test_only
@@ -90,17 +88,12 @@ class ClevrTex(Source):
         self.split.check(self.folder, len(self.images), counts)
         return replace(self.header, counts=counts), plan
 
-    def items(self, plan: dict[str, list[Path]], rows: Rows) -> Iterator[tuple[str, Path]]:
-        for split in SPLITS:
-            for image in plan[split][rows[split] :]:
-                yield split, image
-
     def make(self, item: Path) -> Scenario:
         try:
             image, frame = read_upright(item)
             if (frame.width, frame.height) != (WIDTH, HEIGHT):
                 raise Unreadable(f"has {frame.width}x{frame.height} px, not {WIDTH}x{HEIGHT}")
-            pixels = np.asarray(image if "A" in image.mode else image.convert("RGB"))[..., :3]
+            pixels = np.asarray(image.convert("RGB"))  # transparency means nothing
             labels, _ = decode_labels(mask_of(item), frame, self.resizing)
         except Unreadable as error:
             raise SriError(f"{item}: {error}", AGAIN) from error
@@ -140,15 +133,9 @@ def list_numbered(folder: Path, variant: str) -> list[Path]:
         )
     numbers = range(0 if 0 in images else 1, max(images) + 1)
     if missing := [number for number in numbers if number not in images]:
-        raise SriError(f"{folder}: images are missing: {listed(missing)}", AGAIN)
+        first = ", ".join(f"{number:06d}" for number in missing[:MAX_LISTED])
+        raise SriError(f"{folder}: {counted(len(missing), 'image')} missing: {first}", AGAIN)
     return [images[number] for number in numbers]
-
-
-def listed(numbers: list[int]) -> str:
-    """000007, 000008 and 12 more."""
-    text = ", ".join(f"{number:06d}" for number in numbers[:MAX_LISTED])
-    more = len(numbers) - MAX_LISTED
-    return f"{text} and {more:,} more" if more > 0 else text
 
 
 def check_beside(images: list[Path], other: Any) -> None:

@@ -29,7 +29,7 @@ from sri_cli.cores import available_cores
 from sri_cli.data.dataset import SPLITS
 from sri_cli.data.image_files import Pixels, Unreadable, depth_and_frames, is_lossy
 from sri_cli.data.parallel import parallel_map
-from sri_cli.data.source import Options, Rows, Scenario, Source, sixth
+from sri_cli.data.source import Options, Scenario, Source, sixth
 from sri_cli.data.sources.listing import Entry, MaskNames, list_images
 from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header
@@ -68,9 +68,8 @@ class FolderOptions(Options):
     void_label: int | None = None
     group_by: str | None = None
 
-    def check(self) -> None:
-        super().check()
-        self.masks.check()
+    def __post_init__(self) -> None:
+        super().__post_init__()
         background = self.background_label
         if background is not None and self.background_labels != 1:
             raise SriError(
@@ -90,6 +89,12 @@ class FolderOptions(Options):
         """The void label in the data file."""
         return self.background_label or 0 if self.void_label == 0 else self.void_label
 
+    @property
+    def reserved(self) -> set[int]:
+        """Labels that mean no object, so none may be given one of them."""
+        chosen = (*range(self.background_labels), self.background_label, self.void_label)
+        return {label for label in chosen if label is not None}
+
 
 EXAMPLE = "'(.+)_' groups clip3_0001 and clip3_0002; '^([^/]+)/' the images of a folder"
 
@@ -106,10 +111,10 @@ class Look(NamedTuple):
     frames: int = 1  # images in its file
 
 
-def look_at(resizing: Resizing, entry: Entry) -> Look:
+def look_at(resizing: Resizing, reserved: set[int], entry: Entry) -> Look:
     """Decode an image and its mask."""
     try:
-        pixels, mask, turned = entry.read(resizing)
+        pixels, mask, turned = entry.read(resizing, reserved)
     except Unreadable as error:
         return Look(str(error))
     means = Image.fromarray(pixels).convert("L").resize((MEANS, MEANS), Image.Resampling.BOX)
@@ -144,7 +149,6 @@ class FolderSource(Source):
     items_per_task = FILES_PER_TASK
 
     def __init__(self, folder: Path, options: FolderOptions) -> None:
-        options.check()
         self.folder, self.options = folder, options
         self.resizing = Resizing(options.size_px or DEFAULT_PX, centre=options.crop)
         name = _name_of(folder, options)
@@ -153,7 +157,6 @@ class FolderSource(Source):
         self.test_only = options.test_only or {entry.split for entry in entries} == {"test"}
         if self.test_only:
             options = self.options = replace(options, test_only=True)
-            options.check()
         used = ("test",) if self.test_only else SPLITS
         self.entries = [entry for entry in entries if entry.split in used or not self.is_split]
         self.num_outside = self.is_split * sum(entry.split is None for entry in entries)
@@ -217,7 +220,7 @@ class FolderSource(Source):
         entries, problems = self._check_masks(entries, notes)
         self._split(entries)  # wrong numbers are reported before reading
         looks: dict[str, Look] = {}
-        find = functools.partial(look_at, self.resizing)
+        find = functools.partial(look_at, self.resizing, self.options.reserved)
         items = ((entry, entry) for entry in entries)
         with (
             Progress(len(entries), 0, f"check {self.folder}", "image") as progress,
@@ -295,7 +298,43 @@ class FolderSource(Source):
         return [entry for entry in entries if entry.name not in unusable], problems
 
     def _split(self, entries: Sequence[Entry]) -> Mapping[str, list[Entry]]:
-        return split_entries(entries, self.is_split, self.by_masks, self.options)
+        """The entries of each split, sorted by path and group, chosen by a seeded permutation.
+
+        A folder's own splits are never mixed, even if nothing in one of them is readable; with
+        `--scenes` alone, at most a sixth of it is taken for validation and for test. `by_masks`:
+        images with masks are for validation and test, the others for training. SriError if there
+        are too few images.
+        """
+        options, rng = self.options, stream(self.options.seed, SHUFFLE_STREAM)
+        plan: dict[str, list[Entry]] = {}
+        if self.is_split:
+            own = {split: [entry for entry in entries if entry.split == split] for split in SPLITS}
+            if options.test_only:
+                own |= {"train": [], "val": []}
+            for split, images in own.items():
+                there = f"there are {len(images):,} {split} images"
+                options.check_number(split, len(images), there)
+                chosen = sorted(rng.permutation(len(images))[: options.number(split)])
+                plan[split] = [images[index] for index in chosen]
+            return plan
+        groups = grouped(entries, options.group_by)
+        noun = "images" if options.group_by is None else "groups"
+        pools: list[tuple[list[list[Entry]], tuple[str, ...]]]
+        pools = [(groups, ("test", "val", "train"))]
+        if self.by_masks:
+            masked = [[entry for entry in group if entry.mask] for group in groups]
+            bare = [group for group in groups if not any(entry.mask for entry in group)]
+            pools = [([group for group in masked if group], ("test", "val")), (bare, ("train",))]
+            numbers = divide_by_masks(len(pools[0][0]), len(bare), options, noun)
+        else:
+            numbers = options.divide(len(groups), max(1, len(groups) // 10), noun)
+        for pool, splits in pools:
+            order, begin = rng.permutation(len(pool)), 0
+            for split in splits:
+                rows = sorted(order[begin : begin + numbers[split]])
+                plan[split] = [entry for row in rows for entry in pool[row]]
+                begin += numbers[split]
+        return plan
 
     def _report(self, problems: list[tuple[Entry, str]], refuse: bool) -> str:
         """The note on the files that are left out, or SriError."""
@@ -336,14 +375,9 @@ class FolderSource(Source):
                 yield f"{counted(across, 'group')} in more than one of the folder's own splits"
         yield from near_notes(looks, plan)
 
-    def items(self, plan: Mapping[str, list[Entry]], rows: Rows) -> Iterator[tuple[str, Entry]]:
-        for split in SPLITS:
-            for entry in plan[split][rows[split] :]:
-                yield split, entry
-
     def make(self, item: Entry) -> Scenario:
         try:
-            image, mask, _ = item.read(self.resizing)
+            image, mask, _ = item.read(self.resizing, self.options.reserved)
         except Unreadable as error:
             raise SriError(
                 f"{item.image} has changed since the survey: {error}", "run the same command again"
@@ -406,54 +440,6 @@ def grouped(entries: Sequence[Entry], pattern: str | None) -> list[list[Entry]]:
         group = None if pattern is None else group_of(entry, pattern)
         groups.setdefault((group, "" if group else entry.name), []).append(entry)
     return list(groups.values())
-
-
-def split_entries(
-    entries: Sequence[Entry], is_split: bool, by_masks: bool, options: FolderOptions
-) -> Mapping[str, list[Entry]]:
-    """The entries of each split, sorted by path and group, chosen by a seeded permutation.
-
-    A folder's own splits are never mixed, even if nothing in one of them is readable; with
-    `--scenes` alone, at most a sixth of it is taken for validation and for test. `by_masks`: images
-    with masks are for validation and test, the others for training. SriError if there are too few
-    images.
-    """
-    rng = stream(options.seed, SHUFFLE_STREAM)
-    if is_split:
-        own = {split: [entry for entry in entries if entry.split == split] for split in SPLITS}
-        if options.test_only:
-            own |= {"train": [], "val": []}
-        for split, number in options.given.items():
-            if number is not None and number > len(own[split]):
-                raise SriError(
-                    f"{number:,} {split} images are more than the {len(own[split]):,} that exist",
-                    "choose smaller numbers: --scenes N --val-scenes V --test-scenes T",
-                )
-        most = None if options.scenes is None else sixth(options.scenes)
-        chosen = {
-            split: sorted(rng.permutation(len(own[split]))[: number or most])
-            for split, number in options.given.items()
-        }
-        return {split: [own[split][index] for index in chosen[split]] for split in chosen}
-    groups = grouped(entries, options.group_by)
-    noun = "images" if options.group_by is None else "groups"
-    pools: list[tuple[list[list[Entry]], tuple[str, ...]]]
-    pools = [(groups, ("test", "val", "train"))]
-    if by_masks:
-        masked = [[entry for entry in group if entry.mask] for group in groups]
-        bare = [group for group in groups if not any(entry.mask for entry in group)]
-        pools = [([group for group in masked if group], ("test", "val")), (bare, ("train",))]
-        numbers = divide_by_masks(len(pools[0][0]), len(bare), options, noun)
-    else:
-        numbers = options.divide(len(groups), max(1, len(groups) // 10), noun)
-    plan = {}
-    for pool, splits in pools:
-        order, begin = rng.permutation(len(pool)), 0
-        for split in splits:
-            rows = sorted(order[begin : begin + numbers[split]])
-            plan[split] = [entry for row in rows for entry in pool[row]]
-            begin += numbers[split]
-    return plan
 
 
 def divide_by_masks(masked: int, bare: int, options: Options, noun: str) -> dict[str, int]:

@@ -9,7 +9,6 @@ Axes: N images, H, W rows and columns, E entities, background first, C copies of
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 import os
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 
 from sri_cli.console import Progress, counted
 from sri_cli.data.dataset import SPLITS, reason_of
-from sri_cli.data.source import Options, Rows, Scenario, sixth
+from sri_cli.data.source import Options, Rows, Scenario
 from sri_cli.data.sources.published import ImageSource, scene_of
 from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header
@@ -34,7 +33,6 @@ from sri_cli.rng import stream
 
 MIRROR = "https://data-download.compute.dtu.dk/multi_object_datasets/"
 IMAGE, MASK = ("image", "images", "imgs"), ("mask", "masks")
-SPLIT_OPTIONS = {"train": "--scenes", "val": "--val-scenes", "test": "--test-scenes"}
 
 # Scenes of the mirror's ShapeStacks. The file is shuffled and does not say which images show the
 # same scene, but images of a training scene must not be in the test split.
@@ -46,7 +44,6 @@ IMAGES_PER_SCENE = (12, 20)  # on average; outside this range the factors do not
 SHUFFLE = 0x5CE4E5  # separates this permutation from others of the same seed
 
 BLOCK_BYTES = 64 * 2**20  # read at once
-FACTOR_BLOCK_BYTES = 4 * 2**20
 MAX_CHUNK_ROW_BYTES = 2**30  # rows that share a chunk are read at once up to this size
 CACHE_BYTES = 16 * 2**20  # of chunks; one must fit, or HDF5 reads byte by byte
 MAX_FACTOR_BYTES = 4096  # per image
@@ -172,17 +169,10 @@ class Hdf5Source(ImageSource):
         """The first images of a group that pass the filter, as many as given; without a number all,
         or for validation and test at most a sixth of given training images."""
         _, mask = self._datasets(file, split)
-        given, scenes = self.options.given[split], self.options.scenes
-        limit = sixth(scenes) if given is None and scenes is not None else given
         kept = (row for row, keep in enumerate(self._kept(mask, progress)) if keep)
-        rows = list(itertools.islice(kept, limit))
-        if given is not None and len(rows) < given:
-            option = SPLIT_OPTIONS[split]
-            raise SriError(
-                f"{option} {given}: {self.path} has {len(mask):,} images in {split},"
-                f" {len(rows):,} of them kept",
-                f"{option} {len(rows)}, or leave it out for all of them",
-            )
+        rows = list(itertools.islice(kept, self.options.number(split)))
+        there = f"{self.path} has {len(mask):,} images in {split}, {len(rows):,} of them kept"
+        self.options.check_number(split, len(rows), there)
         splits = np.full(len(mask), -1, np.int8)
         splits[rows] = SPLITS.index(split)
         return Plan(splits, np.arange(len(mask)), split)
@@ -218,8 +208,7 @@ class Hdf5Source(ImageSource):
                 ]
                 missing = np.sort(np.concatenate(by_split))
                 known = _factors(file[name], len(image))
-                columns = [read_rows(known[key], missing, FACTOR_BLOCK_BYTES) for key in known]
-                columns = [read_rows(image, missing), read_rows(mask, missing), *columns]
+                columns = [read_rows(one, missing) for one in (image, mask, *known.values())]
                 for row, pixels, labels, *values in zip(missing, *columns, strict=True):
                     scene = scene_of(
                         f"{part.prefix}-{part.names[row]}",
@@ -233,10 +222,7 @@ class Hdf5Source(ImageSource):
     def _labels(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
         """A mask [H,W,1], [H,W] or [E,H,W,C] (the first entity that is set) as uint8 [H,W]."""
         if mask.ndim == 4:
-            labels = np.zeros(mask.shape[1:3], np.uint8)
-            for entity in reversed(range(len(mask))):
-                labels[mask[entity].any(axis=-1)] = entity
-            return labels
+            return mask.any(axis=-1).argmax(axis=0).astype(np.uint8)
         low, high = int(mask.min()), int(mask.max())
         if low < 0 or high > 255:
             raise SriError(
@@ -262,36 +248,23 @@ def group_scenes(
 
     SriError if the factors do not identify scenes.
     """
-    names = [
-        name
-        for name in SCENE_FACTORS
-        if name in file
-        and file[name].dtype.kind in "iufbS"
-        and file[name].shape[:1] == (num_images,)
-    ]
-    reason = f"it has none of the factors {', '.join(SCENE_FACTORS)}"
-    if names:
-        known: dict[bytes, int] = {}
-        scenes = np.empty(num_images, np.int64)
-        progress.set_total(num_images)
-        readers = [read_rows(file[name], block_bytes=FACTOR_BLOCK_BYTES) for name in names]
-        for row, values in enumerate(zip(*readers, strict=True)):
-            digest = hashlib.blake2b(digest_size=16)
-            for value in values:
-                # -0.0 equals 0.0, but its bytes do not.
-                digest.update((value + 0.0 if value.dtype.kind == "f" else value).tobytes())
-            scenes[row] = known.setdefault(digest.digest(), len(known))
-            if row % PROGRESS_ROWS == 0:
-                progress.update(row)
-        low, high = IMAGES_PER_SCENE
-        if low <= num_images / len(known) <= high:
-            return scenes, f"images of equal {', '.join(names)}"
-        reason = (
-            f"by {', '.join(names)} its {num_images:,} images show"
-            f" {counted(len(known), 'scene')}, not {VIEWS} images each"
-        )
+    factors = _factors(file, num_images)
+    names = [name for name in SCENE_FACTORS if name in factors]
+    known: dict[bytes, int] = {}
+    scenes = np.zeros(num_images, np.int64)
+    progress.set_total(num_images)
+    for row, values in enumerate(zip(*(read_rows(factors[name]) for name in names), strict=True)):
+        # -0.0 equals 0.0, but its bytes do not.
+        key = b"".join((v + 0.0 if v.dtype.kind == "f" else v).tobytes() for v in values)
+        scenes[row] = known.setdefault(key, len(known))
+        if row % PROGRESS_ROWS == 0:
+            progress.update(row)
+    low, high = IMAGES_PER_SCENE
+    if known and low <= num_images / len(known) <= high:
+        return scenes, f"images of equal {', '.join(names)}"
     raise SriError(
-        f"{file.filename}: its images cannot be grouped by scene: {reason}",
+        f"{file.filename}: its images cannot be grouped by scene: by {', '.join(SCENE_FACTORS)}"
+        f" they show {counted(len(known), 'scene')}, not {VIEWS} images each",
         "choose the mirror's file of ShapeStacks, or simulate: sri prepare shapestacks",
     )
 
@@ -339,9 +312,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
 
 
 def read_rows(
-    dataset: h5py.Dataset,
-    rows: NDArray[np.int64] | None = None,
-    block_bytes: int = BLOCK_BYTES,
+    dataset: h5py.Dataset, rows: NDArray[np.int64] | None = None
 ) -> Iterator[NDArray[Any]]:
     """Each of the increasing `rows` (None: all), read in blocks that end where chunks end.
 
@@ -349,7 +320,7 @@ def read_rows(
     as much as all of these.
     """
     row_bytes = max(1, math.prod(dataset.shape[1:]) * dataset.dtype.itemsize)
-    size, chunk = max(1, block_bytes // row_bytes), dataset.chunks[0] if dataset.chunks else 1
+    size, chunk = max(1, BLOCK_BYTES // row_bytes), dataset.chunks[0] if dataset.chunks else 1
     if chunk <= size:
         size -= size % chunk
     elif chunk * row_bytes <= MAX_CHUNK_ROW_BYTES:

@@ -16,7 +16,7 @@ import os
 import re
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,13 +82,15 @@ class Entry:
     mask: Path | None
     split: str | None
 
-    def read(self, resizing: Resizing) -> tuple[Pixels, Pixels | None, bool]:
+    def read(
+        self, resizing: Resizing, reserved: Collection[int]
+    ) -> tuple[Pixels, Pixels | None, bool]:
         """uint8 [S,S,3], the mask uint8 [S,S], and whether the mask was turned as the image's EXIF
-        says; raises Unreadable."""
+        says, see `decode_labels`; raises Unreadable."""
         pixels, frame = decode_image(self.image, resizing)
         if self.mask is None:
             return pixels, None, False
-        return pixels, *decode_labels(self.mask, frame, resizing)
+        return pixels, *decode_labels(self.mask, frame, resizing, reserved)
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class MaskNames:
     suffix: str | None = None
     none: bool = False
 
-    def check(self) -> None:
+    def __post_init__(self) -> None:
         """SriError for options that exclude each other."""
         if (self.folder is not None) + (self.suffix is not None) + self.none > 1:
             raise SriError(
@@ -141,7 +143,6 @@ def list_images(folder: Path, names: MaskNames = MaskNames()) -> tuple[list[Entr
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "does not exist"
         raise SriError(f"{folder} {problem}", "name the folder of your images")
-    names.check()
     files, others = image_files(folder, (".npy",))
     outside = _outside(folder, files, names)
     if outside is not None:
@@ -219,7 +220,8 @@ def _outside(folder: Path, files: Sequence[Path], names: MaskNames) -> Path | No
         if any(_first(path.relative_to(folder).parts, wanted) for path in files):
             return None
     for path in (folder / names.folder, Path(names.folder)):
-        if path.is_dir():
+        # In a folder above the images, or in theirs (`.`), all of them would be masks.
+        if path.is_dir() and not folder.resolve().is_relative_to(path.resolve()):
             return path
     raise SriError(
         f"--masks {names.folder}: no folder of this name in {folder} has images or .npy files",

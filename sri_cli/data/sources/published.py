@@ -181,6 +181,7 @@ SETS = {
         records=100_000,
         height=240,
         width=320,
+        entities=11,
         factors=("x", "y", "z", "rotation", "visibility"),
         split=PositionSplit(10_000, 10_000, 50_000),
         max_entities=7,
@@ -231,11 +232,9 @@ class ImageSource(Source):
     max_workers = 1  # reading is the bottleneck: more workers did not help
 
     def __post_init__(self) -> None:
-        self.options.check()
-        found = re.search(r"_test_(\w+)\.", self.path.name)
+        found = re.match(r"objects_room_test_(\w+)\.", self.path.name)
         if found:
             self.options = replace(self.options, test_only=True)
-            self.options.check()
         self.test_only = self.options.test_only
         suffix = f"-{found[1].replace('_', '-')}" if found else "-test" * self.test_only
         self.name = self.kind.name + suffix

@@ -15,14 +15,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import io
 import json
 import os
 import re
 import shlex
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -32,11 +30,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sri_cli.atomic import cannot_write, ensure_folder, lock_file, write_atomic
+from sri_cli.atomic import ensure_folder, lock_file, new_folder, write_atomic
 from sri_cli.console import Progress, counted
 from sri_cli.data.dataset import SPLITS
 from sri_cli.data.parallel import parallel_map
-from sri_cli.data.source import FIRST_SCENARIO, Options, Rows, Scenario, Simulation, Source, sixth
+from sri_cli.data.source import Options, Scenario, Simulation, Source
 from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header, check_space
 from sri_cli.errors import SriError, did_you_mean
@@ -48,7 +46,6 @@ SIZE_PX, IMAGE_PX, CROP_PX = 64, 224, 196  # as GENESIS-v2 and SRI; of the files
 LABEL_STEP, UNASSIGNED = 32, 7  # of instance maps, see `read_labels`
 NUM_FIRST_MAPS = 3  # checked before the long work begins
 VIEW_BYTES = 64_000  # of a written image and its map
-UNFINISHED = ".unfinished"
 SCENARIO = re.compile(
     r"env_(?:ccs|blocks)-(?:easy|hard)-h=([0-9]{1,2})-vcom=([0-9]{1,2})-vpsf=([0-9]{1,2})-v=[0-9]{1,9}"
 )
@@ -64,15 +61,36 @@ class OriginalFiles(Source):
 
     def __init__(self, root: Path, options: Options, split: str = "default") -> None:
         """Reads the split lists and the first scenario's folder; SriError for faulty lists."""
-        options.check()
         options.refuse_seed()
         self.root, self.options, self.split = root, options, split
-        self.resizing = resizing_for(options)
+        self.resizing = Resizing(options.size_px or SIZE_PX, centre=CROP_PX)
         self.scenarios = self.read_scenarios()
         cameras, maps = self.files_of(self.scenarios["train"][0])
         self.views = max(1, len(list(cameras)[: options.views]))
-        self.header = files_header(
-            self.scenarios, options, split, masks=bool(maps), simulated=read_simulated(root)
+        self.header = self.header_of(bool(maps), read_simulated(root))
+
+    def header_of(self, masks: bool, simulated: Mapping[str, Any] | None) -> Header:
+        """The header of the data file; `simulated`: the parameters of our own files."""
+        options, scenarios = self.options, self.scenarios
+        text = "".join(f"{part}\n{name}\n" for part in SPLITS for name in scenarios[part])
+        parameters: dict[str, Any] = {
+            **(simulated or {}),
+            "split": self.split,
+            "scenarios_sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "masks": masks,
+        }
+        for part, number in options.given.items():
+            if number is not None or options.scenes is not None:
+                parameters[part] = len(scenarios[part])
+        if options.views is not None:
+            parameters["views"] = options.views
+        return Header(
+            name=NAME,
+            size=self.resizing.size,
+            source="original" if simulated is None else "simulated",
+            background_labels=1,
+            parameters=parameters,
+            preprocessing=self.resizing.describe(),
         )
 
     def read_scenarios(self) -> Scenarios:
@@ -110,7 +128,7 @@ class OriginalFiles(Source):
         check_cameras(numbers, self.options.views, self.again("rgb"))
         self.check_maps(first_maps)
         counts = {split: len(self.scenarios[split]) * self.views for split in SPLITS}
-        return replace(self.header, counts=counts), None
+        return replace(self.header, counts=counts), self.scenarios
 
     def again(self, archive: str) -> str:
         """How to get missing files of an archive back."""
@@ -145,11 +163,6 @@ class OriginalFiles(Source):
                 f" // {LABEL_STEP})",
                 "use the original maps, or remove all maps to prepare without masks",
             )
-
-    def items(self, plan: Any, rows: Rows) -> Iterator[tuple[str, str]]:
-        for split in SPLITS:
-            for name in self.scenarios[split][rows[split] // self.views :]:
-                yield split, name
 
     def make(self, item: str) -> Scenario:
         images, maps = self.files_of(item)
@@ -229,55 +242,9 @@ def choose(names: Sequence[str], split: str, options: Options) -> list[str]:
     They are chosen by their hashes, so that all kinds are among them: the first in alphabetical
     order are the lowest towers.
     """
-    limit = options.given[split]
-    if limit is not None and limit > len(names):
-        flag = "--scenes" if split == "train" else f"--{split}-scenes"
-        raise SriError(
-            f"{flag} {limit}: {LIST_FILES[split]} has {len(names):,} scenarios",
-            f"{flag} {len(names)}, or leave it out for all of them",
-        )
-    if limit is None:
-        limit = len(names) if options.scenes is None else sixth(options.scenes)
+    options.check_number(split, len(names), f"{LIST_FILES[split]} has {len(names):,} scenarios")
     by_hash = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
-    return sorted(by_hash[:limit])
-
-
-def resizing_for(options: Options) -> Resizing:
-    """The published crop, at the user's size."""
-    return Resizing(options.size_px or SIZE_PX, centre=CROP_PX)
-
-
-def files_header(
-    scenarios: Scenarios,
-    options: Options,
-    split: str,
-    *,
-    masks: bool,
-    simulated: Mapping[str, Any] | None,
-) -> Header:
-    """The header of a data file made from files; `simulated`: the parameters of our own files."""
-    text = "".join(f"{part}\n{name}\n" for part in SPLITS for name in scenarios[part])
-    limits = {part: number for part, number in options.given.items() if number is not None}
-    if options.scenes is not None:
-        limits = {part: len(scenarios[part]) for part in SPLITS}
-    parameters: dict[str, Any] = {
-        **(simulated or {}),
-        "split": split,
-        "scenarios_sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "masks": masks,
-        **limits,
-    }
-    if options.views is not None:
-        parameters["views"] = options.views
-    resizing = resizing_for(options)
-    return Header(
-        name=NAME,
-        size=resizing.size,
-        source="original" if simulated is None else "simulated",
-        background_labels=1,
-        parameters=parameters,
-        preprocessing=resizing.describe(),
-    )
+    return sorted(by_hash[: options.number(split)])
 
 
 def read_simulated(root: Path) -> dict[str, Any] | None:
@@ -375,11 +342,10 @@ class RawTowers(OriginalFiles):
         """`towers` say how many, from which seed and at which size the data file is to be."""
         self.towers, self.folder, self.root = towers, folder, folder / "shapestacks"
         self.views, self.options = towers.views, Options(size_px=towers.header.size)
-        self.resizing = resizing_for(self.options)
+        self.split = "default"
+        self.resizing = Resizing(towers.header.size, centre=CROP_PX)
         self.scenarios = {s: sorted(own.values()) for s, own in scenario_names(towers).items()}
-        self.header = files_header(
-            self.scenarios, self.options, "default", masks=True, simulated=towers.header.parameters
-        )
+        self.header = self.header_of(True, towers.header.parameters)
 
     def survey(self, workers: int) -> tuple[Header, Any]:
         """Write the files that are missing, and list them."""
@@ -393,8 +359,6 @@ def write_raw(towers: Simulation, folder: Path, workers: int) -> None:
     The folder of a scenario exists whole or not at all; the split lists come last. SriError if
     `folder` holds other files.
     """
-    from sri_cli.data.simulate.towers import simulate_tower
-
     root, recordings = folder / "shapestacks", folder / "shapestacks" / "recordings"
     parameters = {"parameters": dict(towers.header.parameters)}
     record = json.dumps(parameters, sort_keys=True, indent=1) + "\n"
@@ -410,14 +374,7 @@ def write_raw(towers: Simulation, folder: Path, workers: int) -> None:
         done = total - len(missing) * views
         if missing:
             check_space(recordings, len(missing) * views * VIEW_BYTES)
-            simulate = functools.partial(
-                simulate_tower,
-                size_px=IMAGE_PX,
-                views=views,
-                preset="original",
-                seed=towers.header.parameters["seed"],
-                full_view=True,
-            )
+            simulate = functools.partial(towers.simulate, size_px=IMAGE_PX, full_view=True)
             write = functools.partial(write_scenario, simulate, recordings)
             with (
                 Progress(total, done, "write towers", "view") as progress,
@@ -444,11 +401,8 @@ def scenario_names(towers: Simulation) -> dict[str, dict[int, str]]:
 
     seed = towers.header.parameters["seed"]
     return {
-        split: {
-            index: tower_name(index, preset="original", seed=seed)
-            for index in range(FIRST_SCENARIO[split], FIRST_SCENARIO[split] + number)
-        }
-        for split, number in towers.scenes.items()
+        split: {index: tower_name(index, preset="original", seed=seed) for index in indices}
+        for split, indices in towers.indices.items()
     }
 
 
@@ -468,37 +422,19 @@ def check_folder(folder: Path, record: str) -> None:
 
 
 def write_scenario(simulate: Callable[[int], Scenario], recordings: Path, index: int) -> None:
-    """In a worker: simulate a scenario and write its folder, whole or not at all."""
+    """In a worker: simulate a scenario and write its folder, whole or not at all; cameras count
+    from 1, textures and lights from 0."""
     scenario = simulate(index)
-    beside = recordings / f"{scenario.name}{UNFINISHED}"
-    try:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir()
-        for name, data in scenario_files(scenario):
-            (beside / name).write_bytes(data)
-        os.rename(beside, recordings / scenario.name)
-    except OSError as error:
-        raise cannot_write(recordings, error) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def scenario_files(scenario: Scenario) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of the images and maps; cameras count from 1, textures and lights from 0."""
     assert scenario.masks is not None
     keys = ("wall_texture", "floor_texture", "light", "camera")
     views = zip(*(scenario.factors[key] for key in keys), strict=True)
-    for image, mask, (wall, floor, light, camera) in zip(
-        scenario.images, scenario.masks, views, strict=True
-    ):
-        suffix = f"cam_{int(camera) + 1}-mono-0"
-        yield f"rgb-w={wall}-f={floor}-l={light}-c=original-{suffix}.png", png(image)
-        levels = np.repeat((mask * LABEL_STEP)[..., None], 3, axis=2)
-        yield f"iseg-w=0-f=0-l=0-c=original-{suffix}.map", png(levels)
-
-
-def png(image: NDArray[np.uint8]) -> bytes:
-    """uint8 [H,W,3] as a PNG."""
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "PNG")
-    return stream.getvalue()
+    with new_folder(recordings / scenario.name) as folder:
+        for image, mask, (wall, floor, light, camera) in zip(
+            scenario.images, scenario.masks, views, strict=True
+        ):
+            suffix = f"cam_{int(camera) + 1}-mono-0"
+            name = f"rgb-w={wall}-f={floor}-l={light}-c=original-{suffix}.png"
+            Image.fromarray(image).save(folder / name)
+            levels = np.repeat((mask * LABEL_STEP)[..., None], 3, axis=2)
+            name = f"iseg-w=0-f=0-l=0-c=original-{suffix}.map"
+            Image.fromarray(levels).save(folder / name, "PNG")

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from sri_cli.console import Progress
 from sri_cli.data.dataset import SPLITS
 from sri_cli.data.source import Rows, Scenario
-from sri_cli.data.sources.published import VARIANTS, ImageSource, scene_of
+from sri_cli.data.sources.published import ImageSource, scene_of
 from sri_cli.data.writer import Header
 from sri_cli.errors import SriError
 
@@ -40,17 +40,13 @@ HEADER, CRC = struct.Struct("<QI"), struct.Struct("<I")
 
 
 class BadRecord(Exception):
-    """What is wrong with a record; `hint` is the fix if the first record has this fault."""
-
-    def __init__(self, message: str, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.hint = hint
+    """What is wrong with a record."""
 
     def located(self, path: Path, number: int) -> SriError:
         """The error of record `number` of a file."""
-        good = number - 1
-        again = f"{good:,} records before it are good; get the file again"
-        hint = again if good or self.hint is None else self.hint
+        hint = f"{number - 1:,} records before it are good; get the file again"
+        if number == 1:
+            hint = "choose a TFRecord file of this data set, or another --variant: --from FILE"
         return SriError(f"{path}: record {number:,}: {self}", hint)
 
 
@@ -100,10 +96,7 @@ def _read_record(stream: BinaryIO, header: bytes) -> bytes:
         raise EOFError
     length, crc = HEADER.unpack(header)
     if masked_crc(header[:8]) != crc:
-        raise BadRecord(
-            "its length does not match its checksum",
-            "choose a TFRecord file, compressed with gzip as published or not compressed",
-        )
+        raise BadRecord("its length does not match its checksum")
     if length > MAX_RECORD_BYTES:
         raise BadRecord(f"its length of {length:,} bytes is too large")
     data, end = stream.read(length), stream.read(CRC.size)
@@ -296,12 +289,9 @@ class RecordSource(ImageSource):
         if image != kind.channels * area or masks != entities * area or not 1 <= entities <= 255:
             shape = f"{kind.height}x{kind.width}"
             number = "a multiple of " if kind.entities is None else f"{kind.entities}x"
-            variants = next((v for v in VARIANTS.values() if kind.name in v.values()), None)
             raise BadRecord(
                 f"it is not of {kind.name}: it has an image of {image:,} and masks of {masks:,}"
-                f" bytes, not of {shape}x{kind.channels} and {number}{shape}",
-                f"choose a file of {kind.name}: --from FILE"
-                + (f"; or another --variant: {', '.join(variants)}" if variants else ""),
+                f" bytes, not of {shape}x{kind.channels} and {number}{shape}"
             )
 
     def _scene(self, number: int, features: Features) -> Scenario:
@@ -312,9 +302,7 @@ class RecordSource(ImageSource):
         if kind.entities_third:
             masks = np.moveaxis(masks.reshape(*shape, -1), -1, 0)
         masks = masks.reshape(-1, *shape)
-        labels = np.zeros(shape, np.uint8)
-        for entity in reversed(range(len(masks))):
-            labels[masks[entity] > 127] = entity
+        labels = (masks > 127).argmax(axis=0).astype(np.uint8)
         factors: dict[str, Any] = {name: floats_of(features, name) for name in kind.factors}
         for name, values in factors.items():
             if len(values) % len(masks):
