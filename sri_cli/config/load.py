@@ -63,8 +63,9 @@ def load_recipe(
     if not faults:
         chosen = data if data is not None else tree.get("data")
         assignments, faults = _parse(overrides)
-        for part in (tree, *blocks.values()):
-            _make_absolute((part or {}).get("model"), "encoder", path.parent)
+        own = [block or {} for block in blocks.values()]
+        for part in (tree, *own, *(block.get(size, {}) for block in own for size in SIZES)):
+            _make_absolute(part.get("model"), "encoder", path.parent)
         _make_absolute(assignments, "model.encoder", Path())
         recipe, more = _resolve(tree, blocks, chosen, assignments)
         faults += more
@@ -84,8 +85,10 @@ def load_recipe(
 def data_sets(name_or_file: str) -> list[str]:
     """The data sets that a recipe has settings for, its default first."""
     tree = _read(recipe_path(name_or_file))
+    blocks = tree.get("datasets")
     default = [str(tree["data"])] if tree.get("data") else []
-    return default + [str(name) for name in tree.get("datasets") or {} if str(name) not in default]
+    # `load_recipe` reports a `datasets` that is no section.
+    return list(dict.fromkeys([*default, *map(str, blocks if isinstance(blocks, dict) else ())]))
 
 
 def sets_image_size(name_or_file: str, data: str, overrides: Sequence[str]) -> bool:
@@ -293,10 +296,13 @@ def _resolve(
     if size_before in SIZES and "size" in assignments and size != size_before:
         fault = f"size={size}: this recipe is of size {size_before} already"
         return None, [f"{fault}; name the one that it came from"]
-    _assign_all(merged, assignments)
     # Only the command line shrinks, and only once: `size: tiny` in a run's own recipe says that
     # its values are shrunk already, and perhaps changed since.
-    if size in SIZES and size_before == "paper":
+    shrinks = size in SIZES and size_before == "paper"
+    if shrinks:  # they are checked, `shrink` reads them, and they overrule it below
+        _merge(merged, of_sizes[size])
+    _assign_all(merged, assignments)
+    if shrinks:
         try:  # `shrink` computes with values, which may not fit together before it
             Recipe.model_validate(merged, context=TRAINED)
         except ValidationError as error:

@@ -14,16 +14,12 @@ import yaml
 from sri_cli.errors import SriError
 
 # YAML 1.2's core schema (numbers may group digits, as Python's do).
-SCALARS = (
-    ("null", r"^(~|null|)$", ["~", "n", ""]),
-    ("bool", r"^(true|false)$", list("tf")),
-    ("int", r"^[-+]?(0|[1-9][0-9]*(_[0-9]+)*)$", list("-+0123456789")),
-    (
-        "float",
-        r"^[-+]?(\.[0-9]+|(0|[1-9][0-9]*(_[0-9]+)*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?$",
-        list("-+.0123456789"),
-    ),
-)
+SCALARS = {
+    "null": r"^(~|null|)$",
+    "bool": r"^(true|false)$",
+    "int": r"^[-+]?(0|[1-9][0-9]*(_[0-9]+)*)$",
+    "float": r"^[-+]?(\.[0-9]+|(0|[1-9][0-9]*(_[0-9]+)*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?$",
+}
 
 
 class StrictLoader(yaml.SafeLoader):
@@ -51,9 +47,9 @@ class StrictDumper(yaml.SafeDumper):
     yaml_implicit_resolvers: dict[str, list[Any]] = {}
 
 
-for _tag, _pattern, _first in SCALARS:
+for _tag, _pattern in SCALARS.items():
     for _class in (StrictLoader, StrictDumper):
-        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
+        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), None)
 
 
 def read_yaml(text: str, source: str) -> Any:

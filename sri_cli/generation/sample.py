@@ -245,12 +245,6 @@ def quantise(image: Tensor) -> NDArray[np.uint8]:
     return levels.movedim(-3, -1).contiguous().cpu().numpy()
 
 
-def mask_levels(scene: Scene) -> NDArray[np.uint8]:
-    """Masks as 8-bit levels, uint8 [B,K,H,W] (255: all of the pixel)."""
-    levels: NDArray[np.uint8] = (scene.masks[:, :, 0] * 255).round().byte().cpu().numpy()
-    return levels
-
-
 def layers_of(rgb: Tensor, masks: Tensor) -> NDArray[np.uint8]:
     """Every slot as an RGBA layer, uint8 [B,K,H,W,4]: laid over one another in order, the first at
     the bottom, the layers give the image. rgb [B,K,3,H,W] in [0,1], masks [B,K,H,W].

@@ -157,13 +157,13 @@ def open_run(
         ) from error
     model = model.to(chosen).eval()
     if dynamic_slots:
-        try:
-            model.use_dynamic_slots()
-        except ValueError as error:
+        stage = model.segregate
+        if stage is None or not stage.can_vary_slots:
             raise SriError(
-                f"--dynamic-slots: {recipe.name}: {error}",
+                f"--dynamic-slots: {recipe.name} does not infer its slots one after another",
                 "leave it out, or name a run of GENESIS-v2, or of SRI on it",
-            ) from error
+            )
+        stage.dynamic_slots = True
     origin = opened_from(ref.run_dir)
     extra = saved.extra | ({"opened_from": origin} if origin else {})
     return TrainedRun(model, recipe, saved.step, ref.run_dir, extra, workspace)

@@ -137,26 +137,6 @@ class Segregated:
     empty: Tensor | None = None
 
 
-class Schedule(nn.Module):
-    """What the training schedule sets in a model step by step, on the model's device.
-
-    Buffers, and not arguments, so that a captured or compiled step reads their present values;
-    they are functions of the step and not saved.
-
-    Attributes:
-        temperature: Of the relaxed matching.
-        end_to_end: Share of SRI's gradient that reaches a segregation stage with its own loss.
-    """
-
-    temperature: Tensor
-    end_to_end: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name in ("temperature", "end_to_end"):
-            self.register_buffer(name, torch.ones(()), persistent=False)
-
-
 class Segregation(nn.Module):
     """First stage of a model: images to a slot posterior. What it can do is declared here.
 
@@ -190,8 +170,7 @@ class Segregation(nn.Module):
 
     def unscored(self, images: Tensor, noise: Noise) -> Segregated:
         """The same without scene, nll and kl where these cost time."""
-        segregated: Segregated = self(images, noise, False)
-        return segregated
+        return self(images, noise, False)
 
 
 class SlotVAE(nn.Module):
@@ -203,7 +182,10 @@ class SlotVAE(nn.Module):
     Attributes:
         objective_names: The names of `Losses.objectives`.
         scene_size: S, or None without a scene variable.
-        schedule: What the training schedule sets in it; None: nothing.
+        decoded_size: The width of the slots that `decode` takes and `slots` returns.
+        geco: The kind of GECO that its objectives are balanced with; none: error + KL.
+        matching_temperature: Of the relaxed matching; set by the training schedule, as the next.
+        end_to_end_share: Share of SRI's gradient that reaches a first stage with its own loss.
         learns_order: Whether a slot's position means the same in every scene (SRI's alignment).
         matches: Whether it matches slots: then `losses_matched_by` compares matchings.
         independent_slots: Whether new slots do not depend on those before (EMORL, Slot-VAE).
@@ -217,7 +199,8 @@ class SlotVAE(nn.Module):
     """
 
     objective_names: tuple[str, ...]
-    schedule: Schedule | None
+    matching_temperature: Tensor
+    end_to_end_share: Tensor
     learns_order = False
     matches = False
     independent_slots = False
@@ -244,22 +227,19 @@ class SlotVAE(nn.Module):
         self.likelihood = likelihood
         self.scene_size = scene_size
         self.segregate = segregation
-        self.schedule = None
+        self.decoded_size = slot_size
+        self.geco: Literal["genesis", "emorl", "none"] = (
+            "genesis" if segregation is None else segregation.geco
+        )
+        # Buffers, and not arguments, so that a captured or compiled step reads their present
+        # values; they are functions of the step and not saved.
+        for name in ("matching_temperature", "end_to_end_share"):
+            self.register_buffer(name, torch.ones(()), persistent=False)
 
     @property
     def has_scene(self) -> bool:
         """Whether the model has a scene variable."""
         return self.scene_size is not None
-
-    @property
-    def decoded_size(self) -> int:
-        """The width of the slots that `decode` takes and `slots` returns."""
-        return self.slot_size
-
-    @property
-    def geco(self) -> Literal["genesis", "emorl", "none"]:
-        """The kind of GECO that its objectives are balanced with; none: error + KL."""
-        return "genesis" if self.segregate is None else self.segregate.geco
 
     @property
     def refinement(self) -> Refinement | None:
@@ -271,19 +251,10 @@ class SlotVAE(nn.Module):
         """Whether each image gets as many slots as it needs."""
         return self.segregate is not None and self.segregate.dynamic_slots
 
-    def use_dynamic_slots(self) -> None:
-        """Infer as many slots per image as it needs, at most those of training.
-
-        Raises:
-            ValueError: for a model that cannot.
-        """
-        if self.segregate is None or not self.segregate.can_vary_slots:
-            raise ValueError("this model does not infer its slots one after another")
-        self.segregate.dynamic_slots = True
-
     def training_noise(self) -> dict[str, NoiseSpec]:
         """The draws that `losses` and `reconstruct` take, per image."""
-        raise NotImplementedError
+        stage = {} if self.segregate is None else self.segregate.noise()
+        return {**stage, **self.scene_noise()}
 
     def sampling_noise(self, slots: int) -> dict[str, NoiseSpec]:
         """The draws that `slots` takes per image; fewer slots use a prefix of more.
@@ -340,6 +311,13 @@ class SlotVAE(nn.Module):
             given: The first slots [B,J,D], J <= K; the prior draws the rest.
         """
         scene = self.drawn_scene(noise, temperature, scene)
+        drawn = self._draw(noise, temperature, scene, given)
+        return drawn if given is None else torch.cat([given, drawn[:, given.shape[1] :]], dim=1)
+
+    def _draw(
+        self, noise: Noise, temperature: float, scene: Tensor | None, given: Tensor | None
+    ) -> Tensor:
+        """As `slots` with the scene latent; the first slots may be others than those `given`."""
         return self.prior.rollout(noise["slots"], scene, temperature, given)[1]
 
     def drawn_scene(self, noise: Noise, temperature: float, scene: Tensor | None) -> Tensor | None:
@@ -360,11 +338,6 @@ class SlotVAE(nn.Module):
     def decode(self, slots: Tensor) -> Scene:
         """Slots [B,K,D], from `slots` or from a `Reconstruction`, to images; any K."""
         raise NotImplementedError
-
-
-def given_first(given: Tensor | None, slots: Tensor) -> Tensor:
-    """`slots` [B,K,D] with `given` [B,J,D] as the first J."""
-    return slots if given is None else torch.cat([given, slots[:, given.shape[1] :]], dim=1)
 
 
 def sum_slots(kls: Tensor, empty: Tensor | None) -> Tensor:

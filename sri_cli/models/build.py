@@ -18,7 +18,6 @@ from sri_cli.models.slot_attention import SlotAttentionSegregation
 from sri_cli.models.slot_vae import SlotVae
 from sri_cli.models.sri import SRI
 
-SYSTEMS = ("sri", "genesis-v2", "genesis", "emorl", "slot-vae")
 MAX_CHANNELS = 64
 Part = TypeVar("Part", bound=nn.Module)
 
@@ -59,11 +58,16 @@ def build_model(
     `pretrained` False, for timing: a frozen encoder has random weights, none are downloaded.
 
     Raises:
-        ValueError: for sizes that the architecture cannot have, or an unknown system.
+        ValueError: for sizes that the architecture cannot have.
     """
     sizes = {"image_size": image_size, "slots": slots, "slot_size": slot_size}
     pixels = ImageLikelihood(likelihood, std, normalised)
     channels = min(slot_size, MAX_CHANNELS)
+    widths = {
+        "feature_channels": feature_channels or channels,
+        "decoder_channels": decoder_channels or channels,
+    }
+    optional_scene = scene_size if scene else None
 
     def initialised(part: Part) -> Part:
         """EMORL's parts draw `xavier_small` weights themselves."""
@@ -71,58 +75,6 @@ def build_model(
             init_default(part)
         return part
 
-    def genesis_v2_stage() -> GenesisV2Segregation:
-        return GenesisV2Segregation(
-            **sizes,
-            feature_channels=feature_channels or channels,
-            decoder_channels=decoder_channels or channels,
-            kernel=kernel,
-            likelihood=pixels,
-        )
-
-    def emorl_stage() -> EmorlSegregation:
-        kind = decoder or "iodine"
-        return initialised(
-            EmorlSegregation(**sizes, decoder=kind, likelihood=pixels, refinements=refinements)
-        )
-
-    def first_stage() -> Segregation:
-        if segregation == "genesis-v2":
-            return genesis_v2_stage()
-        if segregation == "emorl":
-            return emorl_stage()
-        if segregation == "slot-attention":
-            return SlotAttentionSegregation(**sizes)
-        if encoder is None:
-            raise ValueError("segregation frozen needs an encoder")
-        return FrozenSegregation(
-            **sizes, encoder=encoder, encoder_size=encoder_size, pretrained=pretrained
-        )
-
-    def build_decoder() -> nn.Module:
-        """SRI's own decoder, of the kind of its segregation model unless `decoder` names one."""
-        kind = decoder or ("iodine" if segregation == "emorl" else "broadcast")
-        if kind in DECODERS:
-            return initialised(DECODERS[kind](image_size, slot_size))
-        return BroadcastDecoder(image_size, slot_size, decoder_channels or channels)
-
-    optional_scene = scene_size if scene else None
-    if system == "sri":
-        return SRI(
-            segregation=first_stage(),
-            **sizes,
-            scene_size=scene_size,
-            decoder=build_decoder(),
-            likelihood=pixels,
-            order=order,
-            scene=scene is not False,
-            alignment=alignment,
-            cross_order=cross_order,
-            prior=prior,
-            end_to_end=end_to_end,
-        )
-    if system == "genesis-v2":
-        return GenesisV2(genesis_v2_stage(), optional_scene)
     if system == "genesis":
         return Genesis(
             **sizes,
@@ -131,14 +83,45 @@ def build_model(
             likelihood=pixels,
             scene_size=optional_scene,
         )
-    if system == "emorl":
-        return Emorl(emorl_stage())
     if system == "slot-vae":
-        return SlotVae(
-            **sizes,
-            scene_size=scene_size,
-            likelihood=pixels,
-            feature_channels=feature_channels or channels,
-            decoder_channels=decoder_channels or channels,
+        return SlotVae(**sizes, **widths, scene_size=scene_size, likelihood=pixels)
+    stage: Segregation
+    kind = segregation if system == "sri" else system
+    if kind == "genesis-v2":
+        stage = GenesisV2Segregation(**sizes, **widths, kernel=kernel, likelihood=pixels)
+        if system == kind:
+            return GenesisV2(stage, optional_scene)
+    elif kind == "emorl":
+        own = decoder or "iodine"
+        stage = initialised(
+            EmorlSegregation(**sizes, decoder=own, likelihood=pixels, refinements=refinements)
         )
-    raise ValueError(f"unknown system {system!r}: {', '.join(SYSTEMS)}")
+        if system == kind:
+            return Emorl(stage)
+    elif kind == "slot-attention":
+        stage = SlotAttentionSegregation(**sizes)
+    else:
+        assert encoder is not None  # a recipe with segregation: frozen has one
+        stage = FrozenSegregation(
+            **sizes, encoder=encoder, encoder_size=encoder_size, pretrained=pretrained
+        )
+    # SRI's own decoder is of the kind of its segregation model, unless `decoder` names one.
+    own = decoder or ("iodine" if kind == "emorl" else "broadcast")
+    slot_decoder: nn.Module = (
+        initialised(DECODERS[own](image_size, slot_size))
+        if own in DECODERS
+        else BroadcastDecoder(image_size, slot_size, widths["decoder_channels"])
+    )
+    return SRI(
+        segregation=stage,
+        **sizes,
+        scene_size=scene_size,
+        decoder=slot_decoder,
+        likelihood=pixels,
+        order=order,
+        scene=scene is not False,
+        alignment=alignment,
+        cross_order=cross_order,
+        prior=prior,
+        end_to_end=end_to_end,
+    )

@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,16 +34,19 @@ POINTER = ctypes.CFUNCTYPE(None)
 SUFFIXES = {torch.float32: "float", torch.bfloat16: "bf16"}
 
 
-class Kernels:
-    """The compiled functions. Tensors are contiguous; `seconds`: of compiling, 0 if it was kept."""
+class Kernels(NamedTuple):
+    """The compiled functions; `seconds`: of compiling, 0 if they were kept."""
 
-    def __init__(self, path: Path, seconds: float) -> None:
-        self.library, self.seconds = ctypes.CDLL(str(path)), seconds
+    library: ctypes.CDLL
+    seconds: float
 
-    def call(self, name: str, like: Tensor, *arguments: int | float | Tensor) -> None:
-        """`name` for the type of `like`, with as many threads as PyTorch uses now."""
-        function = POINTER.in_dll(self.library, f"{name}_{SUFFIXES[like.dtype]}")
-        function(*map(_as_c, arguments), ctypes.c_int(torch.get_num_threads()))
+
+def call(name: str, like: Tensor, *arguments: int | float | Tensor) -> None:
+    """`name` of `kernels()` for the type of `like`; tensors are contiguous."""
+    compiled = kernels()
+    assert compiled is not None
+    function = POINTER.in_dll(compiled.library, f"{name}_{SUFFIXES[like.dtype]}")
+    function(*map(_as_c, arguments), ctypes.c_int(torch.get_num_threads()))
 
 
 def _as_c(value: int | float | Tensor) -> ctypes.c_long | ctypes.c_float | ctypes.c_void_p:
@@ -67,13 +71,13 @@ def kernels() -> Kernels | None:
         path = cache / f"kernels-{digest[:16]}.so"
         if path.exists():
             with contextlib.suppress(OSError):  # a damaged file is made anew
-                return Kernels(path, 0.0)
+                return Kernels(ctypes.CDLL(str(path)), 0.0)
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as folder:
             made = Path(folder) / path.name
             command = [compiler, *flags, "-shared", "-fPIC", str(SOURCE), "-o", str(made)]
             subprocess.run(command, check=True, capture_output=True, timeout=SECONDS)
             os.replace(made, path)
-        return Kernels(path, time.perf_counter() - began)
+        return Kernels(ctypes.CDLL(str(path)), time.perf_counter() - began)
     except (OSError, RuntimeError, subprocess.SubprocessError):
         return None

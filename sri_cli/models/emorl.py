@@ -30,7 +30,6 @@ from sri_cli.models.base import (
     Segregated,
     Segregation,
     SlotVAE,
-    given_first,
 )
 from sri_cli.models.decoders import DECODERS
 from sri_cli.models.distributions import (
@@ -461,9 +460,6 @@ class Emorl(SlotVAE):
             segregation=segregation,
         )
 
-    def training_noise(self) -> dict[str, NoiseSpec]:
-        return self.segregate.noise()
-
     def sampling_noise(self, slots: int) -> dict[str, NoiseSpec]:
         # The slot axis comes first, so that fewer slots are a prefix of more.
         return {"slots": NoiseSpec((slots, LAYERS, self.slot_size))}
@@ -496,18 +492,14 @@ class Emorl(SlotVAE):
         attention = inferred.log_masks.exp()
         return Reconstruction(scene=last.scene, attention=attention, slots=last.slots)
 
-    def slots(
-        self,
-        noise: Noise,
-        temperature: float = 1.0,
-        scene: Tensor | None = None,
-        given: Tensor | None = None,
+    def _draw(
+        self, noise: Noise, temperature: float, scene: Tensor | None, given: Tensor | None
     ) -> Tensor:
         """N(0, t^2 I) at the top layer, then down with every standard deviation times t.
 
         Slots are independent: `given` ones do not change the others.
         """
-        return given_first(given, self.segregate.draw(noise["slots"], temperature))
+        return self.segregate.draw(noise["slots"], temperature)
 
     def decode(self, slots: Tensor) -> Scene:
         return self.segregate.decoder(slots)

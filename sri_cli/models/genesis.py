@@ -24,7 +24,6 @@ from sri_cli.models.base import (
     Reconstruction,
     Scene,
     SlotVAE,
-    given_first,
 )
 from sri_cli.models.distributions import (
     Gaussian,
@@ -161,7 +160,7 @@ class MaskAttention(nn.Module):
         with full_precision(features):
             first = Gaussian(self.mean(features), shifted_softplus(self.spread(features)))
             posteriors, draws = [first], [first.sample(noise[:, 0])]
-            state = self.lstm.start(len(features), features)
+            state = self.lstm.start(features)
             for step_noise in noise[:, 1:].unbind(dim=1):
                 state = self.lstm.step(torch.cat([features, draws[-1]], dim=1), state)
                 mean, u = self.linear(state[0]).chunk(2, dim=1)
@@ -301,6 +300,7 @@ class Genesis(SlotVAE):
             scene_size=scene_size,
         )
         self.component_size = component_size
+        self.decoded_size = slot_size + component_size  # [mask latent ; component latent]
         self.attention = MaskAttention(image_size, slot_size)
         self.components = ComponentVAE(image_size, component_size, component_channels)
         self.component_prior = ComponentPrior(slot_size, component_size)
@@ -310,11 +310,6 @@ class Genesis(SlotVAE):
             if scene_size is None
             else SlotPrior(slot_size, scene_size)
         )
-
-    @property
-    def decoded_size(self) -> int:
-        """A slot is [mask latent ; component latent]."""
-        return self.slot_size + self.component_size
 
     def training_noise(self) -> dict[str, NoiseSpec]:
         return self.sampling_noise(self.num_slots)
@@ -370,22 +365,17 @@ class Genesis(SlotVAE):
             latent=self.infer_scene(inferred.mask_latents, noise)[1],
         )
 
-    def slots(
-        self,
-        noise: Noise,
-        temperature: float = 1.0,
-        scene: Tensor | None = None,
-        given: Tensor | None = None,
+    def _draw(
+        self, noise: Noise, temperature: float, scene: Tensor | None, given: Tensor | None
     ) -> Tensor:
         """Masks from their prior, then each mask's component.
 
         A slot is [mask latent ; component latent], [B,K,D+C]: the two belong together.
         """
-        scene = self.drawn_scene(noise, temperature, scene)
         masks = None if given is None else given[..., : self.slot_size]
         latents = self.prior.rollout(noise["mask"], scene, temperature, masks)[1]
         components = self.component_prior(latents).sample(noise["component"], temperature)
-        return given_first(given, torch.cat([latents, components], dim=2))
+        return torch.cat([latents, components], dim=2)
 
     def decode(self, slots: Tensor) -> Scene:
         latents, components = slots.split([self.slot_size, self.component_size], dim=2)

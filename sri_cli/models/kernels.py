@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from sri_cli.models.compiled import SUFFIXES, Kernels, kernels
+from sri_cli.models.compiled import SUFFIXES, call, kernels
 
 aten = torch.ops.aten
 LANES, TILE, HEAD_OUTPUTS = 16, 64, 4  # of kernels.cpp
@@ -53,8 +53,7 @@ def broadcast_sum(slots: Tensor, positions: Tensor) -> Tensor:
     The gradients are sums over pixels and over slots; on a CPU they are matrix products.
     """
     if trains_on_cpu(slots):
-        result: Tensor = _BroadcastSum.apply(slots, positions)
-        return result
+        return _BroadcastSum.apply(slots, positions)
     x = slots[:, :, None, None] + positions
     return x.contiguous(memory_format=torch.channels_last)
 
@@ -89,8 +88,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
             dtype = torch.get_autocast_dtype("cpu")
             x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
         sizes = self.stride, self.padding, self.output_padding, self.groups, self.dilation
-        result: Tensor = _Transposed.apply(x, weight, bias, *sizes)
-        return result
+        return _Transposed.apply(x, weight, bias, *sizes)
 
 
 class _Transposed(torch.autograd.Function):
@@ -125,12 +123,10 @@ class GroupNormRelu(nn.GroupNorm):
     def forward(self, input: Tensor) -> Tensor:
         arguments = input, self.weight, self.bias, self.num_groups, self.eps
         if self.weight.dtype == torch.float32 and takes_kernels(input):
-            if compiled := kernels():
-                fast: Tensor = _Compiled.apply(compiled, *arguments)
-                return fast
+            if kernels():
+                return _Compiled.apply(*arguments)
             if torch.is_grad_enabled() and input.dtype == torch.bfloat16:
-                streamed: Tensor = _Streamed.apply(*arguments)
-                return streamed
+                return _Streamed.apply(*arguments)
         return F.relu(super().forward(input), inplace=True)
 
 
@@ -139,20 +135,14 @@ class _Compiled(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        compiled: Kernels,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        groups: int,
-        eps: float,
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float
     ) -> Tensor:
         sizes = len(x), x.shape[2] * x.shape[3], x.shape[1], groups
         mean, rstd = x.new_empty(2, len(x), groups, dtype=torch.float32)
         y = torch.empty_like(x)
-        compiled.call("norm_forward", x, *sizes, eps, x, weight, bias, mean, rstd, y)
+        call("norm_forward", x, *sizes, eps, x, weight, bias, mean, rstd, y)
         ctx.save_for_backward(x, weight, bias, mean, rstd)
-        ctx.compiled, ctx.sizes = compiled, sizes
+        ctx.sizes = sizes
         return y
 
     @staticmethod
@@ -162,9 +152,9 @@ class _Compiled(torch.autograd.Function):
         grad = grads[0].contiguous(memory_format=torch.channels_last)
         dx = torch.empty_like(x)
         shares = x.new_empty(2, *x.shape[:2], dtype=torch.float32)  # of each image
-        ctx.compiled.call("norm_backward", x, *ctx.sizes, grad, x, *parameters, dx, *shares)
+        call("norm_backward", x, *ctx.sizes, grad, x, *parameters, dx, *shares)
         dweight, dbias = shares.sum(dim=1)
-        return None, dx, dweight, dbias, None, None
+        return dx, dweight, dbias, None, None
 
 
 class _Streamed(torch.autograd.Function):
@@ -216,13 +206,10 @@ def norm_head(x: Tensor, norm: GroupNormRelu, head: nn.Conv2d) -> Tensor:
         and x.shape[1] % LANES == 0
         and head.out_channels == HEAD_OUTPUTS
         and norm.weight.dtype == torch.float32
-        and (compiled := kernels())
+        and kernels()
     ):
-        planes: Tensor = _NormHead.apply(
-            *(compiled, x, norm.weight, norm.bias, head.weight, head.bias),
-            *(norm.num_groups, norm.eps),
-        )
-        return planes
+        parameters = norm.weight, norm.bias, head.weight, head.bias
+        return _NormHead.apply(x, *parameters, norm.num_groups, norm.eps)
     return head(norm(x))
 
 
@@ -230,7 +217,6 @@ class _NormHead(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        compiled: Kernels,
         x: Tensor,
         weight: Tensor,
         bias: Tensor,
@@ -244,9 +230,9 @@ class _NormHead(torch.autograd.Function):
         mean, rstd = x.new_empty(2, n, groups, dtype=torch.float32)
         planes = x.new_empty(n, outputs, h, w, dtype=torch.float32)
         parameters = weight, bias, head.contiguous()  # [4,C,1,1] in either format
-        compiled.call("head_forward", x, *sizes, eps, x, *parameters, head_bias, mean, rstd, planes)
+        call("head_forward", x, *sizes, eps, x, *parameters, head_bias, mean, rstd, planes)
         ctx.save_for_backward(x, *parameters, mean, rstd)
-        ctx.compiled, ctx.sizes = compiled, sizes
+        ctx.sizes = sizes
         return planes
 
     @staticmethod
@@ -258,10 +244,10 @@ class _NormHead(torch.autograd.Function):
         shares = x.new_empty(2, *x.shape[:2], dtype=torch.float32)  # of each image
         of_head = x.new_empty(len(x), *head.shape, dtype=torch.float32)
         outputs = dx, *shares, of_head
-        ctx.compiled.call("head_backward", x, *ctx.sizes, grad, x, *parameters, *outputs)
+        call("head_backward", x, *ctx.sizes, grad, x, *parameters, *outputs)
         dweight, dbias = shares.sum(dim=1)
         dhead, dhead_bias = of_head.sum(dim=0), grad.sum(dim=(0, 2, 3))
-        return None, dx, dweight, dbias, dhead, dhead_bias, None, None
+        return dx, dweight, dbias, dhead, dhead_bias, None, None
 
 
 def broadcast_elu(slots: Tensor, positions: Tensor) -> Tensor:
@@ -274,21 +260,19 @@ def broadcast_elu(slots: Tensor, positions: Tensor) -> Tensor:
         takes_kernels(rows)
         and slots.dtype == rows.dtype
         and slots.shape[1] % LANES == 0
-        and (compiled := kernels())
+        and kernels()
     ):
-        result: Tensor = _BroadcastElu.apply(compiled, slots.contiguous(), rows)
-        return result
+        return _BroadcastElu.apply(slots.contiguous(), rows)
     return F.elu(broadcast_sum(slots, positions), inplace=True)
 
 
 class _BroadcastElu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, compiled: Kernels, slots: Tensor, positions: Tensor) -> Tensor:
+    def forward(ctx: Any, slots: Tensor, positions: Tensor) -> Tensor:
         _, c, h, w = positions.shape
         y = slots.new_empty(len(slots), h, w, c).permute(0, 3, 1, 2)
-        compiled.call("broadcast_forward", y, len(slots), h * w, c, slots, positions, y)
+        call("broadcast_forward", y, len(slots), h * w, c, slots, positions, y)
         ctx.save_for_backward(y)
-        ctx.compiled = compiled
         return y
 
     @staticmethod
@@ -300,8 +284,8 @@ class _BroadcastElu(torch.autograd.Function):
         of_tiles = y.new_empty(-(-h * w // TILE), n, c, dtype=torch.float32)
         by_position = y.new_empty(1, h, w, c, dtype=torch.float32)
         sizes = n, h * w, c
-        ctx.compiled.call("broadcast_backward", y, *sizes, grad, y, of_tiles, by_position)
-        return None, of_tiles.sum(dim=0).to(y.dtype), by_position.permute(0, 3, 1, 2).to(y.dtype)
+        call("broadcast_backward", y, *sizes, grad, y, of_tiles, by_position)
+        return of_tiles.sum(dim=0).to(y.dtype), by_position.permute(0, 3, 1, 2).to(y.dtype)
 
 
 class Elu(nn.Module):
@@ -312,20 +296,18 @@ class Elu(nn.Module):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if takes_kernels(input) and (compiled := kernels()):
-            fast: Tensor = _Elu.apply(compiled, input)
-            return fast
+        if takes_kernels(input) and kernels():
+            return _Elu.apply(input)
         return F.elu(input, inplace=True)
 
 
 class _Elu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, compiled: Kernels, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         # Not in place: in bf16 that is half as fast, from memory.
         y = torch.empty_like(x)
-        compiled.call("elu_forward", x, x.numel(), x, y)
+        call("elu_forward", x, x.numel(), x, y)
         ctx.save_for_backward(y)
-        ctx.compiled = compiled
         return y
 
     @staticmethod
@@ -334,8 +316,8 @@ class _Elu(torch.autograd.Function):
         (y,) = ctx.saved_tensors
         grad = grads[0].contiguous(memory_format=torch.channels_last)
         dx = torch.empty_like(y)
-        ctx.compiled.call("elu_backward", y, y.numel(), grad, y, dx)
-        return None, dx
+        call("elu_backward", y, y.numel(), grad, y, dx)
+        return dx
 
 
 def gated_batch_norms(x: Tensor, norms: tuple[nn.BatchNorm2d, nn.BatchNorm2d]) -> Tensor | None:
@@ -350,12 +332,12 @@ def gated_batch_norms(x: Tensor, norms: tuple[nn.BatchNorm2d, nn.BatchNorm2d]) -
         not takes_kernels(x)
         or (torch.is_grad_enabled() and not training)
         or norms[0].weight.dtype != torch.float32
-        or not (compiled := kernels())
+        or not kernels()
     ):
         return None
     weight, bias = (torch.cat([getattr(n, name) for n in norms]) for name in ("weight", "bias"))
     if training:
-        gated, mean, variance = _Gated.apply(compiled, x, weight, bias, norms[0].eps)
+        gated, mean, variance = _Gated.apply(x, weight, bias, norms[0].eps)
         number = x.numel() / x.shape[1]
         averages = mean.chunk(2), (variance * (number / (number - 1))).chunk(2)
         with torch.no_grad():
@@ -366,7 +348,7 @@ def gated_batch_norms(x: Tensor, norms: tuple[nn.BatchNorm2d, nn.BatchNorm2d]) -
         torch.cat([getattr(n, f"running_{m}") for n in norms]) for m in ("mean", "var")
     )
     scale = (variance + norms[0].eps).rsqrt() * weight
-    return _gate(compiled, x, scale, bias - mean * scale)
+    return _gate(x, scale, bias - mean * scale)
 
 
 @torch.no_grad()
@@ -379,10 +361,10 @@ def update_average(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None
     norm.running_var.lerp_(variance, norm.momentum)
 
 
-def _gate(compiled: Kernels, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+def _gate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     n, c, h, w = x.shape
     y = x.new_empty((n, c // 2, h, w)).contiguous(memory_format=torch.channels_last)
-    compiled.call("gate_forward", x, n * h * w, c // 2, x, scale, shift, y)
+    call("gate_forward", x, n * h * w, c // 2, x, scale, shift, y)
     return y
 
 
@@ -391,22 +373,21 @@ class _Gated(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, compiled: Kernels, x: Tensor, weight: Tensor, bias: Tensor, eps: float
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         n, c, h, w = x.shape
         # Sums of x - pivot: the mean of squares minus the squared mean would lose digits.
         pivot = x[0, :, 0, 0].float()
         sums = x.new_empty(2, n, c, dtype=torch.float32)
-        compiled.call("gate_statistics", x, n, h * w, c, x, pivot, *sums)
+        call("gate_statistics", x, n, h * w, c, x, pivot, *sums)
         first, second = sums.double().sum(dim=1) / (n * h * w)
         mean, variance = (pivot + first).float(), (second - first.square()).clamp_(min=0).float()
         rstd = (variance + eps).rsqrt()
         scale = rstd * weight
         shift = bias - mean * scale
         ctx.save_for_backward(x, scale, shift, mean, rstd)
-        ctx.compiled = compiled
         ctx.mark_non_differentiable(mean, variance)
-        return _gate(compiled, x, scale, shift), mean, variance
+        return _gate(x, scale, shift), mean, variance
 
     @staticmethod
     @once_differentiable
@@ -416,11 +397,11 @@ class _Gated(torch.autograd.Function):
         grad = grads[0].contiguous(memory_format=torch.channels_last)
         sums = x.new_empty(2, n, c, dtype=torch.float32)
         inputs = grad, x, scale, shift
-        ctx.compiled.call("gate_sums", x, n, h * w, c // 2, *inputs, mean, *sums)
+        call("gate_sums", x, n, h * w, c // 2, *inputs, mean, *sums)
         total, along = sums.sum(dim=1)
         dweight = along * rstd
         slope = -scale * rstd * dweight / (n * h * w)
         offset = -scale * total / (n * h * w) - slope * mean
         dx = torch.empty_like(x)
-        ctx.compiled.call("gate_backward", x, n * h * w, c // 2, *inputs, slope, offset, dx)
-        return None, dx, dweight, total, None
+        call("gate_backward", x, n * h * w, c // 2, *inputs, slope, offset, dx)
+        return dx, dweight, total, None

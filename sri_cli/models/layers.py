@@ -128,9 +128,9 @@ class Lstm(nn.Module):
         }
         register_uniform(self, shapes, hidden**-0.5)
 
-    def start(self, batch: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """(hidden, cell) of zeros, both [batch, hidden]."""
-        zeros = like.new_zeros(batch, self.hidden, dtype=torch.float32)
+    def start(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """(hidden, cell) of zeros, both [B, hidden], for `like` [B, ...]."""
+        zeros = like.new_zeros(len(like), self.hidden, dtype=torch.float32)
         return zeros, zeros
 
     def step(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -148,7 +148,7 @@ class Lstm(nn.Module):
 
     def forward(self, sequence: Tensor) -> Tensor:
         """Outputs [B, T, hidden] for a known sequence [B, T, inputs]."""
-        state = self.start(len(sequence), sequence)
+        state = self.start(sequence)
         # A GPU's own LSTM rounds to TF32; recurrences stay in float32.
         if not torch.compiler.is_compiling() and sequence.device.type == "cpu":
             start = tuple(part[None] for part in state)
@@ -220,5 +220,4 @@ class _SumOverRanks(torch.autograd.Function):
 
 def sum_over_ranks(x: Tensor) -> Tensor:
     """The sum of x over all processes, with gradient."""
-    total: Tensor = _SumOverRanks.apply(x)
-    return total
+    return _SumOverRanks.apply(x)

@@ -51,17 +51,13 @@ class SlotCompetition(nn.Module):
         features = self.input_norm(features.float())
         keys, values = self.key(features).transpose(1, 2), self.value(features)
         for _ in range(ITERATIONS):
-            slots, log_attention = self._iterate(slots, keys, values)
+            query = self.query(self.slot_norm(slots)) / slots.shape[-1] ** 0.5
+            log_attention = torch.bmm(query, keys).log_softmax(dim=1)
+            attention = log_attention.exp() + ATTENTION_EPSILON
+            gathered = torch.bmm(attention / attention.sum(dim=-1, keepdim=True), values)
+            slots = self.gru(gathered.flatten(0, 1), slots.flatten(0, 1)).view_as(slots)
+            slots = slots + self.mlp(slots)
         return slots, log_attention
-
-    def _iterate(self, slots: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """slots [B,K,D], keys [B,D,N], values [B,N,D] to the next slots and the log-attention."""
-        query = self.query(self.slot_norm(slots)) / slots.shape[-1] ** 0.5
-        log_attention = torch.bmm(query, keys).log_softmax(dim=1)
-        attention = log_attention.exp() + ATTENTION_EPSILON
-        gathered = torch.bmm(attention / attention.sum(dim=-1, keepdim=True), values)
-        updated = self.gru(gathered.flatten(0, 1), slots.flatten(0, 1)).view_as(slots)
-        return updated + self.mlp(updated), log_attention
 
 
 class SlotAttention(SlotCompetition):

@@ -41,11 +41,12 @@ def stack_slots(gaussians: list[Gaussian]) -> Gaussian:
 class AutoregressivePrior(nn.Module):
     """p(z_1:K | s) = prod_k p(z_k | z_<k, s).
 
-    Subclasses create `from_scene` (or None), the network and what its output means. The state is
-    all that the network keeps of the inputs so far.
+    Subclasses create `from_scene` (or None), the network and what its output means. The network is
+    an LSTM unless a subclass says otherwise; the state is all that it keeps of the inputs so far.
     """
 
     from_scene: nn.Module | None
+    lstm: Lstm
 
     def gaussian(self, hidden: Tensor) -> Gaussian:
         """The next slot's prior [...,D] from the network's output [...,hidden]."""
@@ -53,15 +54,16 @@ class AutoregressivePrior(nn.Module):
 
     def start(self, like: Tensor) -> Any:
         """The state before the first input, for a batch as large as that of `like` [B,...]."""
-        raise NotImplementedError
+        return self.lstm.start(like)
 
     def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """One input [B,D] and the state to the output [B,hidden] and the next state."""
-        raise NotImplementedError
+        state = self.lstm.step(x, state)
+        return state[0], state
 
     def sequence(self, inputs: Tensor) -> Tensor:
         """All outputs [B,T,hidden] of a known sequence of inputs [B,T,D]."""
-        raise NotImplementedError
+        return self.lstm(inputs)
 
     def rollout(
         self,
@@ -113,23 +115,7 @@ class AutoregressivePrior(nn.Module):
             return Gaussian(mean, torch.cat([first.std, later.std], dim=1))
 
 
-class LstmPrior(AutoregressivePrior):
-    """A prior whose network is an LSTM."""
-
-    lstm: Lstm
-
-    def start(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        return self.lstm.start(len(like), like)
-
-    def step(self, x: Tensor, state: Any) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        state = self.lstm.step(x, state)
-        return state[0], state
-
-    def sequence(self, inputs: Tensor) -> Tensor:
-        return self.lstm(inputs)
-
-
-class SlotPrior(LstmPrior):
+class SlotPrior(AutoregressivePrior):
     """SRI's prior: mean = W h, std = sqrt_softplus(V h) of the LSTM's output h."""
 
     def __init__(self, slot_size: int, scene_size: int | None) -> None:
@@ -145,7 +131,7 @@ class SlotPrior(LstmPrior):
         return Gaussian(self.mean(hidden), sqrt_softplus(self.spread(hidden)))
 
 
-class GenesisPrior(LstmPrior):
+class GenesisPrior(AutoregressivePrior):
     """The prior of GENESIS and GENESIS-v2: mean = tanh(W h), std = sigmoid(V h + 4) + 1e-4."""
 
     from_scene = None

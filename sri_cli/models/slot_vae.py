@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,6 @@ from sri_cli.models.base import (
     Reconstruction,
     Scene,
     SlotVAE,
-    given_first,
 )
 from sri_cli.models.decoders import BigDecoder, doubling
 from sri_cli.models.distributions import Gaussian, kl_divergence, kl_to_standard
@@ -257,6 +256,8 @@ class SlotVae(SlotVAE):
 
     objective_names = ("slot-vae",)
     independent_slots = True
+    # Of the KLs in the loss, as published.
+    weights = {"kl_scene": 0.105, "kl_slot": 1.0, "kl_auxiliary": 1.0}
 
     def __init__(
         self,
@@ -270,11 +271,7 @@ class SlotVae(SlotVAE):
         decoder_channels: int,
         steps: int = STEPS,
         width: int = WIDTH,
-        scene_weight: float = 0.105,
-        slot_weight: float = 1.0,
-        auxiliary_weight: float = 1.0,
     ) -> None:
-        """The weights are those of the KLs in the loss; published values by default."""
         super().__init__(
             image_size=image_size,
             slots=slots,
@@ -282,20 +279,12 @@ class SlotVae(SlotVAE):
             likelihood=likelihood,
             scene_size=scene_size,
         )
-        self.weights = {
-            "kl_scene": scene_weight,
-            "kl_slot": slot_weight,
-            "kl_auxiliary": auxiliary_weight,
-        }
+        self.geco = "none"
         self.relate = None
         self.encoder = PixelEncoder(image_size, feature_channels)
         self.draw = StructDraw(image_size, feature_channels, scene_size, steps, width)
         self.attention = FixedSlotAttention(slot_size, feature_channels)
         self.decoder = PositionDecoder(image_size, slot_size, decoder_channels)
-
-    @property
-    def geco(self) -> Literal["none"]:
-        return "none"
 
     def training_noise(self) -> dict[str, NoiseSpec]:
         slots = NoiseSpec((self.num_slots, self.slot_size))
@@ -349,21 +338,15 @@ class SlotVae(SlotVAE):
             latent=drawn.latents.flatten(1),
         )
 
-    def slots(
-        self,
-        noise: Noise,
-        temperature: float = 1.0,
-        scene: Tensor | None = None,
-        given: Tensor | None = None,
+    def _draw(
+        self, noise: Noise, temperature: float, scene: Tensor | None, given: Tensor | None
     ) -> Tensor:
         """As in every model; the temperature does not scale the noise of the initial slots."""
-        latents = self.drawn_scene(noise, temperature, scene)
-        assert latents is not None
-        given_latents = self._by_step(latents)
+        assert scene is not None
+        latents = self._by_step(scene)
         with full_precision(latents):
-            drawn = self.draw(given_latents, latents=given_latents)
-        slots = self._imagine(drawn, noise).sample(noise["slots"], temperature)
-        return given_first(given, slots)
+            drawn = self.draw(latents, latents=latents)
+        return self._imagine(drawn, noise).sample(noise["slots"], temperature)
 
     def drawn_scene(self, noise: Noise, temperature: float, scene: Tensor | None) -> Tensor | None:
         """The scene latent [B,S]: `scene`, or drawn step by step from the prior."""

@@ -18,7 +18,6 @@ from sri_cli.models.base import (
     Objective,
     Reconstruction,
     Scene,
-    Schedule,
     Segregated,
     Segregation,
     SlotVAE,
@@ -51,7 +50,6 @@ class SRI(SlotVAE):
     """A segregation model with a scene variable, a learned order and a decoder on top."""
 
     segregate: Segregation
-    schedule: Schedule
 
     def __init__(
         self,
@@ -105,7 +103,6 @@ class SRI(SlotVAE):
         self.matches_on_host = self.matches and order == "hungarian"
         self.relaxes = self.matches and order == "sinkhorn"
         self.end_to_end = end_to_end or segregation.end_to_end
-        self.schedule = Schedule()
         self.cross_order = cross_order and alignment
         self.relate = SceneEncoder(slot_size, scene_size) if scene else None
         self.prior = PRIORS[prior](slot_size, self.scene_size)
@@ -116,8 +113,7 @@ class SRI(SlotVAE):
         k = self.num_slots
         slots = NoiseSpec((k, self.slot_size))
         return {
-            **self.segregate.noise(),
-            **self.scene_noise(),
+            **super().training_noise(),
             "rollout": slots,
             "posterior": slots,
             **({"order": NoiseSpec((k, k), "uniform")} if self.relaxes else {}),
@@ -141,14 +137,14 @@ class SRI(SlotVAE):
         if not self.end_to_end:
             posterior, drawn = posterior.detach(), drawn.detach()
         elif not self.segregate.end_to_end:
-            share = self.schedule.end_to_end
+            share = self.end_to_end_share
             posterior = Gaussian(*(scale_gradient(part, share) for part in posterior))
             drawn = scale_gradient(drawn, share)
         scene_posterior, scene = self.infer_scene(drawn, noise, empty)
         rollout_prior, rollout = self.prior.rollout(noise["rollout"], scene)
         order, means = None, posterior.mean
         if self.relaxes and self.training:
-            pairs = rollout_prior.mean, means, self.schedule.temperature, noise["order"]
+            pairs = rollout_prior.mean, means, self.matching_temperature, noise["order"]
             with full_precision(means):
                 means = torch.bmm(relaxed_order(*pairs), means)
         elif self.matches:
@@ -199,7 +195,14 @@ class SRI(SlotVAE):
     ) -> Losses:
         scene = self.decoder(inferred.slots).without(inferred.empty)
         nll = self.likelihood.nll(images, scene, gaussian_likelihood)
-        kls = self._kls(inferred)
+        kls = {}
+        if inferred.scene_posterior is not None:
+            kls["kl_scene"] = kl_to_standard(inferred.scene_posterior)
+        forced = self.prior.teacher_forced(inferred.slots, inferred.scene)
+        kls["kl_slot"] = sum_slots(kl_divergence(inferred.posterior, forced), inferred.empty)
+        if self.cross_order:
+            kl = kl_divergence(inferred.posterior, inferred.rollout_prior)
+            kls["kl_cross_order"] = sum_slots(kl, inferred.empty)
         first, *others = kls.values()
         objectives = [Objective("imagination", nll, sum(others, first))]
         terms = {"nll": nll, **kls}
@@ -210,18 +213,6 @@ class SRI(SlotVAE):
             objectives.insert(0, own)
             terms |= {"seg_nll": segregated.nll, "seg_kl": segregated.kl}
         return Losses(tuple(objectives), terms, bound)
-
-    def _kls(self, inferred: Inference) -> dict[str, Tensor]:
-        """The KLs of this model by name, [B] each."""
-        kls = {}
-        if inferred.scene_posterior is not None:
-            kls["kl_scene"] = kl_to_standard(inferred.scene_posterior)
-        forced = self.prior.teacher_forced(inferred.slots, inferred.scene)
-        kls["kl_slot"] = sum_slots(kl_divergence(inferred.posterior, forced), inferred.empty)
-        if self.cross_order:
-            kl = kl_divergence(inferred.posterior, inferred.rollout_prior)
-            kls["kl_cross_order"] = sum_slots(kl, inferred.empty)
-        return kls
 
     def reconstruct(self, images: Tensor, noise: Noise) -> Reconstruction:
         inferred = self._imagined(self.segregate.unscored(images, noise), noise, self.match)

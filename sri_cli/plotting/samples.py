@@ -23,7 +23,6 @@ from sri_cli.generation.sample import (
     DrawnScene,
     check_request,
     layers_of,
-    mask_levels,
     quantise,
     sample_scenes,
 )
@@ -115,7 +114,7 @@ def arrays_of(scene: DrawnScene, record: Record) -> Arrays:
     """What is written of a chunk: images, and what the record says besides."""
     arrays: Arrays = {"images": quantise(scene.image)}
     if record["masks"]:
-        arrays["masks"] = mask_levels(scene)
+        arrays["masks"] = (scene.masks[:, :, 0] * 255).round().byte().cpu().numpy()
     if "layers" in record:
         arrays["layers"] = layers_of(scene.rgb, scene.masks[:, :, 0])
     if "latents" in record:

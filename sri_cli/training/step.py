@@ -1,6 +1,6 @@
 """One training step: losses, GECO, gradients, Adam. Nothing in it waits for the device.
 
-Axis legend: B global batch, b the rows of this rank, H W image rows and columns.
+Axis legend: b this rank's rows of the global batch, H W image rows and columns.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class TrainStep:
         self.replays = self.mode.graphed
 
     def __call__(self, images: Tensor, noise: Mapping[str, Tensor], step: int) -> None:
-        """Train on images uint8 [b,3,H,W]; `step` counts from 0 and sets rate and phase."""
+        """Train on images uint8 [b,3,H,W] of the device; `step`, from 0, sets rate and phase."""
         self.lr.fill_(learning_rate(self.settings, step))
         phase = self.set_phase(step)
         if self.captured is not None and self.replays:
@@ -121,9 +121,8 @@ class TrainStep:
 
         Refinement steps are saved with it.
         """
-        if (schedule := self.model.schedule) is not None:
-            schedule.temperature.fill_(sinkhorn_temperature(self.settings, step))
-            schedule.end_to_end.fill_(float(step >= self.settings.end_to_end_from))
+        self.model.matching_temperature.fill_(sinkhorn_temperature(self.settings, step))
+        self.model.end_to_end_share.fill_(float(step >= self.settings.end_to_end_from))
         phase = phase_at(self.settings, step, self.most_refinements)
         if self.model.refinement is not None:
             self.model.refinement.steps = phase.refinements
@@ -164,9 +163,10 @@ class TrainStep:
         self, images: Tensor, noise: Mapping[str, Tensor], gaussian: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """This rank's share of the loss, and of the scalars for the log and for GECO."""
+        inputs = images.to(torch.float32, memory_format=torch.channels_last).div_(255)
         bf16 = self.mode.precision == "bf16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
-            losses: Losses = self.model(to_float(images, self.device), noise, gaussian)
+            losses: Losses = self.model(inputs, noise, gaussian)
         loss = torch.stack([self.gecos[o.name](o) for o in losses.objectives]).sum()
         values = {name: term.mean() for name, term in losses.terms.items()}
         for objective in losses.objectives:
@@ -201,9 +201,7 @@ class TrainStep:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Load a `state()`; the learning rate remains that of this run."""
-        if self.captured is not None and self.captured.graphs:
-            raise RuntimeError("a captured step replays into the tensors of its capture")
+        """Load a `state()`, before the first step; the learning rate remains that of this run."""
         self.gecos.load_state_dict(state["gecos"])
         self.optimiser.load_state_dict(state["optimiser"])
         for group in self.optimiser.param_groups:
@@ -292,9 +290,3 @@ class Metrics:
         self.sums.zero_()
         self.good.zero_()
         self.steps = 0
-
-
-def to_float(images: Tensor, device: torch.device | str) -> Tensor:
-    """uint8 [B,3,H,W] -> float32 in [0,1] on the device, channels_last."""
-    moved = images.to(device, non_blocking=True)
-    return moved.to(torch.float32, memory_format=torch.channels_last).div_(255)

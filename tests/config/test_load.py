@@ -17,7 +17,7 @@ from sri_cli.config.load import (
     recipe_to_yaml,
     with_old_keys,
 )
-from sri_cli.config.schema import DRAW_STEPS, without_effect
+from sri_cli.config.schema import DRAW_STEPS
 from sri_cli.config.strict_yaml import read_yaml, write_yaml
 from sri_cli.errors import SriError
 from sri_cli.models.slot_vae import STEPS
@@ -68,6 +68,7 @@ def test_overrides_lie_over_the_block(recipe_file: Path) -> None:
     words = ["train.lr=2e-5", "model.slots=6", "train.clip_grad=5", "train.clip_grad=null"]
     recipe = load_recipe(str(recipe_file), "far", words)
     assert (recipe.train.lr, recipe.model.slots, recipe.train.clip_grad) == (2e-5, 6, None)
+    assert load_recipe(str(recipe_file), "far", ["model.end_to_end=true"]).model.end_to_end
 
 
 @pytest.mark.parametrize(
@@ -158,11 +159,20 @@ def test_faults_reach_the_process_that_asked(recipe_file: Path) -> None:
         ("near: {}", "near: {tiny: {modle: {}}}", ["datasets.near.tiny.modle"]),
         ("near: {}", "near: {small: {modle: {}}}", ["datasets.near.small.modle"]),
         ("near: {}", "near: {tiny: {model: {slotz: 5}}}", ["with data near: model.slotz"]),
+        ("near: {}", "near: {small: {train: {steps: 20k}}}", ["data near: train.steps", "'20k'"]),
+        ("near: {}", "near: {small: {train: {lr_warmup: null}}}", ["train.lr_warmup", "None"]),
     ],
 )
 def test_bad_files(recipe_file: Path, old: str, new: str, parts: list[str]) -> None:
     message = faults(changed(recipe_file, old, new))
     assert [part for part in parts if part not in message] == []
+
+
+@pytest.mark.parametrize("blocks", ["5", "near", "[near]"])
+def test_data_sets_that_are_no_section_are_a_fault(recipe_file: Path, blocks: str) -> None:
+    changed(recipe_file, GOOD[GOOD.index("datasets:") :], f"datasets: {blocks}")
+    assert data_sets(str(recipe_file)) == ["near"]
+    assert "datasets: should be a section" in faults(recipe_file, data="near")
 
 
 @pytest.mark.parametrize("content", [b"", b"- a\n", b"3\n", b"\xff\xfe\x00", b"a: [\n"])
@@ -180,6 +190,8 @@ def test_files_that_are_not_recipes(tmp_path: Path, content: bytes) -> None:
         ("system: sri, segregation: emorl", "model.kernel=laplacian"),
         ("system: sri, segregation: emorl", "model.decoder_channels=8"),
         ("system: sri, segregation: slot-attention", "model.order=hungarian"),
+        ("system: sri, segregation: slot-attention", "model.end_to_end=true"),
+        ("system: sri, segregation: frozen, encoder: timm/test_vit", "model.end_to_end=true"),
         ("system: sri, alignment: false", "model.cross_order=false"),
         ("system: genesis-v2", "train.late_refinements=0"),
         ("system: emorl", "train.beta_min=1e-3"),
@@ -192,12 +204,6 @@ def test_keys_without_effect_are_refused(recipe_file: Path, model: str, word: st
     late = ["train.late_refinements_from=3"] if "late" in word else []
     assert f"{word.partition('=')[0]}: no effect" in faults(path, word, *late)
     assert load_recipe(str(path), None, ["size=tiny"]).size == "tiny"  # which sets no such key
-
-
-def test_a_first_stage_has_a_loss_of_its_own_unless_it_is_known_to_have_none() -> None:
-    for stage, has_none in {"mine": False, "frozen": True, "slot-attention": True}.items():
-        keys = without_effect({"system": "sri", "segregation": stage})
-        assert ("end_to_end" in keys) == has_none
 
 
 def test_all_keys_without_effect_are_named_at_once(recipe_file: Path) -> None:
@@ -248,6 +254,10 @@ def test_an_encoder_is_found_from_any_folder(
         "system: sri, segregation: frozen, encoder: timm/test_vit@mine.pt",
     )
     recipe = load_recipe(str(recipe_file))
+    assert recipe.model.encoder == f"timm/test_vit@{tmp_path / 'mine.pt'}"
+    block = "near: {tiny: {model: {segregation: frozen, encoder: timm/test_vit@mine.pt}}}"
+    changed(recipe_file, "near: {}", block)
+    recipe = load_recipe(str(recipe_file), None, ["size=tiny"])
     assert recipe.model.encoder == f"timm/test_vit@{tmp_path / 'mine.pt'}"
 
 

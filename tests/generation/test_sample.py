@@ -62,12 +62,6 @@ def test_same_image_at_any_chunk_size(model, precision, tolerance) -> None:
     assert np.abs(whole[0] - whole[1]).max() > 10 * 1e-5  # the images do differ
 
 
-def test_fewer_slots_use_a_prefix(model) -> None:
-    few, many = sample_noise(model, 3, 4, 2, slots=2), sample_noise(model, 3, 4, 2, slots=11)
-    assert torch.equal(many["slots"][:, :2], few["slots"])
-    assert torch.equal(many["scene"], few["scene"])
-
-
 def test_noise_streams_are_independent() -> None:
     specs = {"a": NoiseSpec((500,)), "b": NoiseSpec((500,)), "u": NoiseSpec((500,), "uniform")}
     noise = indexed_noise(specs, 0, [0, 1], "test")
@@ -237,15 +231,6 @@ def test_other_weights_have_another_folder_and_a_moved_run_the_same(
     with torch.no_grad():
         next(moved.model.parameters()).add_(1)
     assert write_samples(moved, num=1).name == "002"
-
-
-def test_without_links_the_latest_is_named_in_a_file(trained: TrainedRun) -> None:
-    own = trained.run_dir / "samples" / "latest"
-    own.mkdir(parents=True)  # a link cannot replace a folder
-    (own / "mine.png").write_text("x")
-    write_samples(trained, num=1)
-    assert own.with_name("latest.txt").read_text() == "001\n"
-    assert (own / "mine.png").is_file()
 
 
 @pytest.mark.parametrize("file_format", ["png", "npz", "h5"])

@@ -19,7 +19,7 @@ from sri_cli.generation.sample import sample_scenes
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.hub import CONFIG
 from sri_cli.plotting.report_commands import prepare_words
-from sri_cli.run import SHIPPED, Workspace, shipped_names
+from sri_cli.run import SHIPPED, Workspace
 from sri_cli.training.log import read_log
 from sri_cli.training.trainer import train
 from tests.small_cli import sri
@@ -105,7 +105,7 @@ def test_its_measurements_are_of_this_very_model(empty: Workspace) -> None:
     assert found["model"]["iou_over_chance"]["value"] == pytest.approx(record["value"], abs=0.005)
 
 
-@pytest.mark.parametrize("name", shipped_names())
+@pytest.mark.parametrize("name", SHIPPED)
 def test_it_records_how_it_was_made(empty: Workspace, name: str) -> None:
     ref, folder = empty.find_run(name), SHIPPED[name]
     meta = checkpoints.verify(folder, CONFIG)

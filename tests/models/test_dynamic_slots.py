@@ -26,7 +26,7 @@ def dynamic(name: str, most: int = MOST) -> Any:
     model = VARIANTS[name](slots=most).eval()
     model.segregate.colouring.colour_head.weight.data.mul_(0.1)
     model.segregate.colouring.log_sigma.data.fill_(math.log(0.15))
-    model.use_dynamic_slots()
+    model.segregate.dynamic_slots = True
     assert model.dynamic_slots
     return model
 
@@ -130,12 +130,9 @@ def test_the_scene_encoder_does_not_see_empty_slots() -> None:
     torch.testing.assert_close(result.std, alone.std)
 
 
-def test_off_by_default_and_refused_where_it_cannot_be() -> None:
+def test_off_by_default_and_refused_in_training() -> None:
     model = VARIANTS["sri"]()
     assert not model.dynamic_slots and model.segregate(images(), noise_for(model)).empty is None
-    model.use_dynamic_slots()
+    model.segregate.dynamic_slots = True
     with pytest.raises(ValueError, match="inference"):
         model.train()(images(), noise_for(model))
-    for name in ("sri-sa", "genesis", "emorl"):
-        with pytest.raises(ValueError, match="one after another"):
-            VARIANTS[name]().use_dynamic_slots()

@@ -82,7 +82,10 @@ def test_sri_takes_the_refined_posterior_and_sends_no_gradient_back() -> None:
     model = build_model("sri", segregation="emorl", refinements=2, **pixels, **SIZES)
     lively(model.segregate)
     assert model.geco == "emorl" and model.refinement is model.segregate.refine
-    segregation, imagination = model(images(), noise_for(model)).objectives
+    losses = model(images(), noise_for(model))
+    segregation, imagination = losses.objectives
+    assert torch.equal(segregation.error, losses.terms["seg_nll"])
+    assert torch.equal(segregation.kl, losses.terms["seg_kl"])
     assert len(segregation.earlier) == 2
     (imagination.error + imagination.kl).sum().backward(retain_graph=True)
     assert all(p.grad is None for p in model.segregate.parameters())

@@ -28,7 +28,6 @@ from tests.small_models import (
     SCENE_SIZE,
     SLOTS,
     VARIANTS,
-    genesis_v2_stage,
     images,
     noise_for,
     small_genesis_v2,
@@ -136,20 +135,6 @@ def test_sri_does_not_depend_on_the_order_of_segregation(order: str) -> None:
     assert not torch.equal(seen.order, again.order)
 
 
-def test_the_loss_of_segregation_is_an_objective_with_its_earlier_passes() -> None:
-    class Refining(Shuffled):
-        def forward(self, images: Tensor, noise: Noise, gaussian_likelihood: bool) -> Segregated:
-            result = super().forward(images, noise, gaussian_likelihood)
-            return replace(result, earlier=((result.nll + 1, result.kl + 2),))
-
-    model = small_sri(Refining(genesis_v2_stage(), list(range(SLOTS))))
-    losses = model(images(), noise_for(model))
-    own = losses.objectives[0]
-    assert own.name == "segregation"
-    torch.testing.assert_close(own.error, losses.terms["seg_nll"])
-    torch.testing.assert_close(own.earlier[0][1], losses.terms["seg_kl"] + 2)
-
-
 def test_genesis_v2_with_a_scene_variable_detaches_nothing() -> None:
     model = small_genesis_v2(SCENE_SIZE)
     noise = noise_for(model)
@@ -240,7 +225,7 @@ def test_sinkhorn_is_hard_in_evaluation_and_relaxed_in_training() -> None:
     noise = noise_for(model)
     relaxed = model.train().infer(images(), noise)
     assert relaxed.order is None
-    model.schedule.temperature.fill_(1e-3)
+    model.matching_temperature.fill_(1e-3)
     cold = model.infer(images(), noise).posterior.mean
     assert not torch.allclose(cold, relaxed.posterior.mean, atol=1e-3)
     seen = model.eval().infer(images(), noise)
@@ -256,7 +241,7 @@ def test_end_to_end_lets_the_gradient_reach_segregation_from_its_step_on() -> No
     terms = []
     for share in (closed, open_):
         model.zero_grad()
-        model.schedule.end_to_end.copy_(share)
+        model.end_to_end_share.copy_(share)
         losses = model(images(), noise)
         terms.append(losses.terms)
         imagination = losses.objectives[1]
