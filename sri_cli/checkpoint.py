@@ -113,25 +113,22 @@ def save(
     step: int,
     weights: Mapping[str, Tensor],
     recipe: dict[str, Any],
-    state: dict[str, Any] | None,
+    state: dict[str, Any],
     extra: dict[str, Any] | None = None,
 ) -> Path:
     """Write the checkpoint after `step` steps, and return its folder.
 
     The files are serialised in memory and written to a folder beside it, which is renamed at the
-    end: a kill at any moment leaves no checkpoint of this step or a complete one. `state` None
-    makes a model that cannot be trained further.
+    end: a kill at any moment leaves no checkpoint of this step or a complete one.
 
     Raises:
         SriFailure: a file could not be written.
     """
-    files = {WEIGHTS: weights_bytes(weights)}
-    if state is not None:
-        import torch
+    import torch
 
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        files[STATE] = buffer.getvalue()
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    files = {WEIGHTS: weights_bytes(weights), STATE: buffer.getvalue()}
     files[META] = meta_bytes(step, files, recipe, extra or {})
     target = checkpoint_path(run_dir, step)
     if target.exists():  # not intact

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sri_cli.atomic import disk_hint, lock_file
-from sri_cli.checkpoint import BrokenCheckpoint, newest_good, read_meta
+from sri_cli.checkpoint import BrokenCheckpoint, checkpoint_path, newest_good, read_meta
 from sri_cli.errors import SriError, SriFailure, did_you_mean
 from sri_cli.metrics.records import HALF, Measurement, largest, read_records
 from sri_cli.run import (
@@ -72,6 +72,7 @@ def summarise(runs_root: Path, run_dir: Path) -> Summary:
     """The run in a list."""
     meta, checkpoints = newest_meta(run_dir), checkpoints_in(run_dir)
     recipe = meta.get("recipe") or recipe_file(run_dir)
+    train = recipe.get("train")  # of an unfinished file maybe nothing, or text
     record, training = last_record(run_dir / LOG_NAME), is_training(run_dir)
     step = meta.get("step", 0)
     error, kl = error_and_kl(record)
@@ -84,7 +85,7 @@ def summarise(runs_root: Path, run_dir: Path) -> Summary:
         size=recipe.get("size"),
         data=meta.get("extra", {}).get("data", {}).get("name") or recipe.get("data"),
         step=max(step, record.get("step", 0)) if training else step,
-        steps=recipe.get("train", {}).get("steps"),
+        steps=train.get("steps") if isinstance(train, dict) else None,
         training=training,
         time=datetime.fromtimestamp(changed, UTC).isoformat(timespec="seconds"),
         bytes=bytes_in(run_dir),
@@ -191,22 +192,15 @@ def compare(workspace: Workspace, runs: Sequence[str]) -> Difference:
     from sri_cli.config.load import recipe_from_dict
     from sri_cli.training.run_folder import read_commands
 
-    refs = [workspace.find_run(run) for run in runs]
-    metas = [_meta_of(ref) for ref in refs]
-    settings = [
-        settings_of(
-            ref.run_dir,
-            recipe_from_dict(meta["recipe"]).model_dump(mode="json"),
-            meta["extra"],
-        )
-        for ref, meta in zip(refs, metas, strict=True)
-    ]
+    found = [(ref, _meta_of(ref)) for ref in map(workspace.find_run, runs)]
+    refs, metas = [ref for ref, _ in found], [meta for _, meta in found]
+    settings = []
+    for ref, meta in found:
+        recipe = recipe_from_dict(meta["recipe"]).model_dump(mode="json")
+        settings.append(settings_of(ref.run_dir, recipe, meta["extra"]))
     names = [ref.run_dir.name for ref in refs]
     paths = [str(ref.checkpoint or ref.run_dir) for ref in refs]
-    last = [
-        error_and_kl(record_at(ref.run_dir / LOG_NAME, meta["step"]))
-        for ref, meta in zip(refs, metas, strict=True)
-    ]
+    last = [error_and_kl(record_at(ref.run_dir / LOG_NAME, meta["step"])) for ref, meta in found]
     return Difference(
         runs=names if names[0] != names[1] else paths,
         steps=[meta["step"] for meta in metas],
@@ -218,8 +212,7 @@ def compare(workspace: Workspace, runs: Sequence[str]) -> Difference:
         },
         training={"error": [error for error, _ in last], "KL": [kl for _, kl in last]},
         metrics=[
-            measured(ref.run_dir, Path(f"step-{meta['step']:09d}"))
-            for ref, meta in zip(refs, metas, strict=True)
+            measured(ref.run_dir, checkpoint_path(ref.run_dir, meta["step"])) for ref, meta in found
         ],
         commands=[read_commands(ref.run_dir) for ref in refs],
     )
@@ -308,11 +301,12 @@ def remove(folder: Path, old_checkpoints: bool = False) -> int:
 
 
 def _older_checkpoints(runs: Sequence[Path]) -> Iterator[Path]:
-    """All but the newest intact checkpoint of each run, also those that are not intact."""
+    """All but the newest intact checkpoint of each run and links to it."""
     for run in runs:
         newest = newest_good(run, quiet=True)
         if newest is not None:
-            yield from (path for path in (run / "checkpoints").iterdir() if path != newest.path)
+            kept, paths = os.path.realpath(newest.path), (run / "checkpoints").iterdir()
+            yield from (path for path in paths if os.path.realpath(path) != kept)
 
 
 def _contents(runs: Sequence[Path], folder: Path) -> Iterator[Path]:

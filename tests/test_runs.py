@@ -72,6 +72,15 @@ def test_a_run_that_has_just_begun_is_training(workspace: Workspace) -> None:
     assert (after["training"], after["step"], after["checkpoints"]) == (False, 0, 0)
 
 
+def test_an_unfinished_recipe_hides_no_other_run(workspace: Workspace) -> None:
+    draft = workspace.runs_root / "draft"
+    draft.mkdir()
+    (draft / "recipe.yaml").write_text("name: mine\ntrain:\n")
+    runs = listed(sri("runs", "ls", "--json"))
+    assert runs["draft"]["steps"] is None and "tiny" in runs
+    assert sri("runs", "ls").exit_code == 0
+
+
 def test_orders_of_a_list(workspace: Workspace) -> None:
     add_checkpoint(workspace.runs_root / "other", 20)
     log = workspace.runs_root / "tiny" / "log.jsonl"
@@ -189,5 +198,9 @@ def test_only_old_checkpoints_are_removed(workspace: Workspace) -> None:
     add_checkpoint(run, 20)
     add_checkpoint(run, 30)
     damage(checkpoints_in(run)[-1] / "model.safetensors", "cut")
+    links = {"best": "step-000000020", "first": "step-000000010", "loop": "loop"}
+    for link, target in links.items():
+        (run / "checkpoints" / link).symlink_to(target)
     assert sri("runs", "rm", "tiny", "--old-checkpoints", "--yes").exit_code == 0
-    assert [path.name for path in checkpoints_in(run)] == ["step-000000020"]
+    left = {path.name for path in (run / "checkpoints").iterdir()}
+    assert left == {"step-000000020", "best"}

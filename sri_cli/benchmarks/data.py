@@ -3,39 +3,37 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sri_cli.benchmarks.measure import measure, report_text, timings
 from sri_cli.config.schema import Recipe
 from sri_cli.console import format_table
-from sri_cli.data.dataset import SPLITS, DataFile
 from sri_cli.data.loader import Batches, Storage
-from sri_cli.data.writer import DataFileWriter, Header
 from sri_cli.device import choose_device
 from sri_cli.rng import draw_noise
 from sri_cli.training.step_timing import StepBench, machine
-from sri_cli.training.trainer import check_data
 
 STORAGES: dict[str, Storage] = {"resident": "device", "host": "memory", "streamed": "file"}
-NOISE_IMAGES = 4096  # of a file of noise: 50 MB at 64 px
+NOISE_IMAGES = 4096  # 50 MB at 64 px
 
 
-def bench_data(recipe: Recipe, data: DataFile, device_name: str, seconds: float) -> dict[str, Any]:
+def bench_data(
+    recipe: Recipe, images: NDArray[np.uint8], source: str, device_name: str, seconds: float
+) -> dict[str, Any]:
     """Time batches that are resident on the device, held by the host and streamed from the file.
 
-    Beside them the noise of a step, drawn by the host, and the step itself; each for `seconds`.
-    Batch and noise of the next step are prepared in a thread while a step runs, so together they
-    must not take longer than it: `input_share_of_step` below 1.
+    `images` [N,H,W,3] are mapped from that file, which `source` names. Beside the batches the noise
+    of a step, drawn by the host, and the step itself; each for `seconds`. Batch and noise of the
+    next step are prepared in a thread while a step runs, so together they must not take longer than
+    it: `input_share_of_step` below 1.
     """
     device = choose_device(device_name)
-    check_data(recipe, data)
-    images = data.split("train").images
     batch, seed = recipe.train.batch, recipe.train.seed
     work: dict[str, Callable[[int], object]] = {
         name: Batches(images, batch, seed, device, storage=storage).at
@@ -53,7 +51,7 @@ def bench_data(recipe: Recipe, data: DataFile, device_name: str, seconds: float)
         **machine(device),
         "dtype": bench.mode.precision,
         "batch": batch,
-        "images": str(data.path),
+        "images": source,
         "image_count": len(images),
         "megabytes": images.nbytes / 1e6,
         "rows": [{"what": name} | row for name, row in rows.items()],
@@ -70,20 +68,13 @@ def _timed(make: Callable[[int], object], seconds: float) -> dict[str, float]:
     return row | {"per_second": 1 / row["seconds_median"]}
 
 
-@contextmanager
-def noise_file(size: int) -> Iterator[DataFile]:
-    """A data file of random images in a temporary folder, removed afterwards."""
-    counts = {split: NOISE_IMAGES if split == "train" else 1 for split in SPLITS}
-    header = Header("noise", size, "simulated", 1, {"seed": 0}, "none", counts)
-    random = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory(prefix="sri-bench-") as folder:
-        path = Path(folder) / f"noise-{size}.h5"
-        with DataFileWriter(path, header) as writer:
-            for split, number in counts.items():
-                pixels = random.integers(0, 256, (number, size, size, 3), np.uint8)
-                writer.append(split, pixels, np.zeros((number, size, size), np.uint8), {})
-            writer.finish()
-        yield DataFile(path)
+def noise_images(size: int, batch: int) -> NDArray[np.uint8]:
+    """Random images [N,H,W,3], at least a batch, mapped from a temporary file without a name."""
+    shape = (max(NOISE_IMAGES, batch), size, size, 3)
+    with tempfile.TemporaryFile() as file:
+        images = np.memmap(file, np.uint8, "w+", shape=shape)
+    images[:] = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    return images
 
 
 def data_text(result: dict[str, Any]) -> str:

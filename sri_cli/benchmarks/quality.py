@@ -13,7 +13,7 @@ from sri_cli.checkpoint import BrokenCheckpoint, checkpoints_in, verify
 from sri_cli.console import format_table, warn
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import TrainedRun, open_run
-from sri_cli.metrics.evaluate import evaluate_all
+from sri_cli.metrics.evaluate import evaluate_run
 from sri_cli.metrics.image_metrics import ImageMetrics
 from sri_cli.metrics.images import CACHE
 from sri_cli.metrics.records import (
@@ -72,7 +72,7 @@ def bench_quality(
                     f"{file.path} has other images than {ref.run_dir} was trained on",
                     "prepare the data of the run again",
                 )
-            known += evaluate_all(workspace, [str(path)], metrics=missing, networks=networks)[0]
+            known += evaluate_run(trained, missing, networks=networks)
         minutes = train_seconds(log, trained.recipe.train.batch, trained.step) / 60
         values = {key: value_of(known, key, images) for key in MEASURES}
         rows.append({"step": trained.step, "minutes": minutes, **values})

@@ -26,8 +26,8 @@ from sri_cli.config.schema import Recipe
 from sri_cli.console import format_table
 from sri_cli.cores import OtherProcesses
 from sri_cli.device import choose_device
-from sri_cli.errors import SriError, SriFailure
-from sri_cli.training.distributed import joined
+from sri_cli.errors import SriFailure
+from sri_cli.training.distributed import Ranks, joined
 from sri_cli.training.execution import ExecutionMode
 from sri_cli.training.launch import check_gpus, first_reason, start_together
 from sri_cli.training.step_timing import StepBench, machine, wait_for
@@ -103,11 +103,7 @@ def bench_gpus(
     """
     if not cpu:
         check_gpus(max(gpus))
-    if max(gpus) > recipe.train.batch:
-        raise SriError(
-            f"a batch of {recipe.train.batch} images is too small for {max(gpus)} processes",
-            f"use a larger batch: train.batch={max(gpus)}",
-        )
+    Ranks(world=max(gpus)).check_batch(recipe.train.batch)
     device = "cpu" if cpu else "cuda"
     rows = []
     for count in gpus:

@@ -130,17 +130,20 @@ def data(
     overrides: tuple[str, ...],
 ) -> None:
     """Batches per second from memory and from a file, and what a training step needs."""
-    from sri_cli.benchmarks.data import bench_data, data_text, noise_file
+    from sri_cli.benchmarks.data import bench_data, data_text, noise_images
     from sri_cli.config.load import load_recipe
     from sri_cli.data.dataset import DataFile
+    from sri_cli.training.trainer import check_data
 
-    loaded, device = load_recipe(recipe, None, overrides), ONE_DEVICE[gpus]
+    loaded = load_recipe(recipe, None, overrides)
     size = loaded.model.image_size
     if data is not None:
-        result = bench_data(loaded, DataFile(workspace.find_data(data, size)), device, seconds)
+        file = DataFile(workspace.find_data(data, size))
+        check_data(loaded, file)
+        images, source = file.split("train").images, str(file.path)
     else:
-        with noise_file(size) as file:
-            result = bench_data(loaded, file, device, seconds) | {"images": "random images"}
+        images, source = noise_images(size, loaded.train.batch), "random images"
+    result = bench_data(loaded, images, source, ONE_DEVICE[gpus], seconds)
     show(result, data_text, as_json)
 
 

@@ -83,9 +83,8 @@ class CaptureFailed(RuntimeError):
 class CapturedStep:
     """Runs `body(images, noise, phase)` by replaying a CUDA graph of it.
 
-    All that the body changes must be in tensors of its own, and it must read nothing back. Each
-    phase has a graph of its own. A capture changes nothing: the captured step is run by the first
-    replay.
+    All that the body changes must be in tensors of its own, and it must read nothing back. A new
+    phase is captured anew. A capture changes nothing: the captured step is run by the first replay.
     """
 
     def __init__(self, body: Body, before_capture: Callable[[], None]) -> None:

@@ -449,6 +449,8 @@ def adam_entry(entry: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def read_gecos(step: TrainStep, official: OfficialFile, match: Match) -> dict[str, float]:
     """Values of GECO's buffers that the file holds, by name, as `imagination.beta`."""
+    if step.model.geco == "none":
+        return {}
     values = {ours: as_number(official.tensors[name]) for ours, name in match.scalars.items()}
     for objective, keys in zip(step.model.objective_names, GECO_KEYS, strict=False):
         for buffer, key in zip(("beta", "err_ema"), keys, strict=True):

@@ -94,19 +94,14 @@ def from_run(
         raise SriError(f"run {ref.run_dir} has no checkpoint yet", "name another run")
     expected = step.model.state_dict()
     # EMORL's refinement steps are a setting of the training.
-    settings = {name for name in expected if name.endswith("_extra_state")}
-    weights = {
-        name: expected[name] if name in settings else tensor
-        for name, tensor in saved.weights().items()
-    }
+    weights = saved.weights() | {n: t for n, t in expected.items() if n.endswith("_extra_state")}
     shared = [name for name in expected if name in weights]
-    shapes = {name: (list(weights[name].shape), list(expected[name].shape)) for name in shared}
     faults = {
         "missing": [name for name in expected if name not in weights],
         "of another shape": [
-            f"{name} {ours}, expected {theirs}"
-            for name, (ours, theirs) in shapes.items()
-            if ours != theirs
+            f"{name} {list(weights[name].shape)}, expected {list(expected[name].shape)}"
+            for name in shared
+            if weights[name].shape != expected[name].shape
         ],
         "not finite": [name for name in shared if not weights[name].isfinite().all()],
         "unexpected": sorted(weights.keys() - expected.keys()),  # a file has no order

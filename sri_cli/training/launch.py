@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import dataclasses
 import logging
 import os
 import signal
@@ -16,7 +15,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,12 +26,11 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from sri_cli.config.schema import Recipe
-from sri_cli.cores import Threads
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import Interrupted, SriError, SriFailure
 from sri_cli.run import checkpoints_in
 from sri_cli.signals import handled, is_ignored, let_go_of_closed_terminal
-from sri_cli.training.trainer import Outcome, Preview, check_data, train
+from sri_cli.training.trainer import Outcome, check_data, train
 
 MAX_RESTARTS = 3  # without a new checkpoint
 PR_SET_PDEATHSIG = 1  # of prctl(2)
@@ -46,13 +44,10 @@ def launch(
     data: DataFile,
     run_dir: Path,
     *,
-    device: str = "auto",
     command: str = "sri train",
-    threads: Threads | None = None,
-    trackers: Sequence[str] | None = None,
-    preview: Preview | None = None,
+    **options: Any,
 ) -> Outcome:
-    """Train as `trainer.train` does, with `count` processes of this machine.
+    """Train as `trainer.train` does with these options, with `count` processes of this machine.
 
     `preview` is a module's function.
 
@@ -61,10 +56,7 @@ def launch(
         SriFailure: a process was lost once more than MAX_RESTARTS times without a new checkpoint.
     """
     check_data(recipe, data)
-    if device == "cuda":
-        check_gpus(count)
-    options: dict[str, Any] = {"device": device, "command": command, "threads": threads}
-    options |= {"trackers": trackers, "preview": preview}
+    options["command"] = command
     try:
         results = start_until_done(
             count, run_dir, train_in_process, recipe, data.path, run_dir, options
@@ -134,7 +126,7 @@ def start_together(count: int, work: Callable[..., Any], *args: Any) -> dict[int
 
 
 def stop_launcher(number: int, _: FrameType | None) -> None:
-    """As the launcher's own handler; the one of older versions ignores SIGUSR1."""
+    """As the launcher's own handler, which it sets when it starts the processes."""
     if number == signal.SIGHUP:
         let_go_of_closed_terminal()
     raise SignalException("stopped by a signal", signal.Signals(number))
@@ -142,10 +134,7 @@ def stop_launcher(number: int, _: FrameType | None) -> None:
 
 def launch_config(count: int) -> LaunchConfig:
     """One machine, any free port, no restart when a process is lost: `start_until_done` does so."""
-    more: dict[str, Any] = {}
-    if "signals_to_handle" in {field.name for field in dataclasses.fields(LaunchConfig)}:
-        names = [one for one in STOP_SIGNALS if not is_ignored(getattr(signal, one))]
-        more["signals_to_handle"] = ",".join(names)
+    names = [one for one in STOP_SIGNALS if not is_ignored(getattr(signal, one))]
     return LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -155,7 +144,7 @@ def launch_config(count: int) -> LaunchConfig:
         rdzv_endpoint="localhost:0",
         local_addr="localhost",
         max_restarts=0,
-        **more,
+        signals_to_handle=",".join(names),
     )
 
 

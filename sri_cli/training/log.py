@@ -57,14 +57,10 @@ class RunLog:
         for tracker in self.trackers:
             self._update(tracker, clean)
 
-    def records(self) -> list[Record]:
-        """All that were appended, also by earlier commands."""
-        return read_log(self.path)
-
     def drop_after(self, step: int) -> None:
         """Keep the records up to `step`, without lines that are none (torn by a kill)."""
         if self.path.exists():
-            records = [record for record in self.records() if record["step"] <= step]
+            records = [record for record in read_log(self.path) if record["step"] <= step]
             lines = "".join(to_json(record) + "\n" for record in records)
             write_atomic(self.path, lines.encode())
         for tracker in self.trackers:
@@ -96,8 +92,8 @@ class RunLog:
             if not tracker.is_open:
                 tracker.open()
                 tracker.is_open, record = True, None
-            records = [record] if record is not None and not tracker.retry_at else self.records()
-            for one in records:
+            missing = read_log(self.path) if record is None or tracker.retry_at else [record]
+            for one in missing:
                 if one["step"] > tracker.step:
                     tracker.write(one)
                     began = time.monotonic()  # what was sent has not failed

@@ -85,9 +85,8 @@ def resolve_run(
         named = workspace.data_root / f"{data}.h5"
         data = str(named) if named.is_file() else data
     if data is not None and is_path(data):
-        path, stem = Path(data), Path(data).stem
-        file = DataFile(path) if path.is_file() else None
-        data_set, files = (file.name, {file.size: path}) if file else (stem, {})
+        file = DataFile(workspace.find_data(data, None))
+        stem, data_set, files = Path(data).stem, file.name, {file.size: file.path}
     else:
         data_set = stem = data or load_recipe(recipe_name, None, overrides).data
         files = workspace.data_files().get(stem, {})

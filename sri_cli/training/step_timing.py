@@ -20,7 +20,7 @@ from sri_cli.device import choose_device, cpu_model
 from sri_cli.errors import SriError
 from sri_cli.models.build import build_model
 from sri_cli.models.pretrained_encoder import weights_to_download
-from sri_cli.run import Workspace, is_path
+from sri_cli.run import Workspace
 from sri_cli.training.distributed import Ranks
 from sri_cli.training.execution import WARM_UP_STEPS, ExecutionMode, choose_mode
 from sri_cli.training.step import TrainStep
@@ -131,7 +131,6 @@ def dry_run(
     data: str,
     run_dir: Path,
     device: str,
-    steps: int = 3,
     threads: Threads | None = None,
     processes: int = 1,
 ) -> dict[str, Any]:
@@ -139,15 +138,13 @@ def dry_run(
 
     `missing` is a note about a data file that is not prepared yet, `download` one about the weights
     of a pretrained encoder (nothing is downloaded here), `busy_cores` the cores that other
-    processes used meanwhile (None where that is unknown). At least `steps` steps are timed.
+    processes used meanwhile (None where that is unknown). At least 3 steps are timed.
     SriError for a data file that does not fit the recipe.
     """
     missing = None
     try:
         path = workspace.find_data(data, recipe.model.image_size)
     except SriError as error:
-        if is_path(data):
-            raise
         missing = f"{error.message}; {error.hint}"
     else:
         check_data(recipe, DataFile(path))
@@ -161,7 +158,7 @@ def dry_run(
     with closing(StepBench(timed, device)) as bench:
         bench.warm_up()
         others = OtherProcesses()  # without the compilers of the warm-up
-        while len(times) < steps or sum(times) < SHORTEST_SEC:
+        while len(times) < 3 or sum(times) < SHORTEST_SEC:
             times.append(bench.timed())
         busy = others.in_use()
     seconds = statistics.median(times)

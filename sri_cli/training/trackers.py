@@ -33,7 +33,6 @@ STATE = "trackers.json"  # in a run folder: what trackers hold, and the runs in 
 PREVIEWS = "previews"  # folder of a run
 KEEP_SEC = 60.0  # after which TensorBoard's step is stored again
 PROJECT = "sri"  # or what the library's own environment variable names
-MLFLOW_PARAMS = 100  # in one request, at most
 
 
 class Tracker:
@@ -221,7 +220,7 @@ class Mlflow(RemoteTracker):
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         from mlflow import MlflowClient
-        from mlflow.entities import Param
+        from mlflow.entities import Param, RunTag
         from mlflow.exceptions import MlflowException
 
         client: Any = MlflowClient()
@@ -240,14 +239,11 @@ class Mlflow(RemoteTracker):
         client.update_run(self.id, status="RUNNING")
         values = {key: str(value) for key, value in parameters(self.recipe).items()}
         params = [Param(*pair) for pair in values.items() if pair[0] not in run.data.params]
-        for i in range(0, len(params), MLFLOW_PARAMS):
-            client.log_batch(self.id, params=params[i : i + MLFLOW_PARAMS])
         tags = facts(self.recipe) | {"run_dir": str(self.run_dir.resolve())}
         for key, value in run.data.params.items():  # which cannot change; train.steps may
             if values.get(key, value) != value:
                 tags[f"resumed/{key}"] = values[key]
-        for pair in tags.items():
-            client.set_tag(self.id, *pair)
+        client.log_batch(self.id, params=params, tags=[RunTag(*pair) for pair in tags.items()])
 
     def _experiment(self) -> str:
         from mlflow.exceptions import MlflowException

@@ -30,7 +30,7 @@ from sri_cli.signals import StopFlag, stop_on_signal
 from sri_cli.training.distributed import Ranks, joined, processes_here
 from sri_cli.training.divergence import WINDOW_STEPS, DivergenceDetector
 from sri_cli.training.execution import ExecutionMode, choose_mode
-from sri_cli.training.log import RunLog, one_line, summary
+from sri_cli.training.log import RunLog, one_line, read_log, summary
 from sri_cli.training.run_folder import (
     begin_command,
     check_image_size,
@@ -102,8 +102,8 @@ def train(
         trainer = Trainer(
             recipe, data, run_dir, log, own_device, ranks, command, threads, preview=preview
         )
-        stack.callback(trainer.close)
         trainer.resume(tracker_names)
+        stack.callback(trainer.close)
         stack.callback(trainer.end_command)
         return trainer.run(stop, on_record)
 
@@ -129,7 +129,7 @@ class Trainer:
     """
 
     step: TrainStep
-    feed: Prefetcher | None = None
+    feed: Prefetcher
     detector: DivergenceDetector
     timed: float  # when the last record was made, in seconds, and after which step
     timed_at: int
@@ -161,7 +161,6 @@ class Trainer:
         crop = data.attrs["parameters"].get("crop")
         if data.source == "folder" and crop is not None:  # for new images, wherever the model is
             self.data["crop"] = crop
-        self.trained_on = trained_on(data)
         self.source = {"file": str(data.path.resolve()), "caption": data.caption}
 
     def resume(self, trackers: Sequence[str] = ()) -> None:
@@ -189,7 +188,7 @@ class Trainer:
 
     def _describe(self) -> None:
         """Write recipe.yaml, and begin this command's line in command.txt."""
-        recorded: dict[str, Any] = {"trained_on": self.trained_on}
+        recorded: dict[str, Any] = {"trained_on": trained_on(self.data_file)}
         if self.origin:
             (recorded["started_from"],) = self.origin.values()
         describe_run(self.run_dir, self.recipe, recorded)
@@ -211,18 +210,22 @@ class Trainer:
     ) -> Outcome:
         """Train to the recipe's last step."""
         began, steps = time.monotonic(), self.settings.steps
+        preview_every = self.settings.preview_every if self.preview else 0
         record: dict[str, Any] = {}
         with Progress(steps, self.done, self.recipe.name, quiet=not self.ranks.first) as progress:
-            self._start_threads(progress)
+            if self.threads is not None:
+                self.threads.sharers *= processes_here()
+                self._use_threads(self.threads.choose(), progress)
             progress.note(self._opening_line())
             while self.done < steps:
-                self._one_step()
+                self.step(*self.feed.at(self.done), self.done)
+                self.done += 1
                 progress.advance(self.done)
                 self._follow_free_cores(progress)
                 while self.step.notes:
                     progress.note(self.step.notes.pop(0))
                 save_due = self._due(self.settings.checkpoint_every)
-                preview_due = self._preview_due()
+                preview_due = preview_every > 0 and self.done % preview_every == 0
                 # Checked before it is saved, so that a checkpoint never holds a diverging state.
                 if save_due or preview_due or self._due(self.settings.log_every):
                     record, problem = self._record()
@@ -239,8 +242,10 @@ class Trainer:
                 elif progress.is_due():
                     progress.show(summary(self._values(self.step.peek_metrics())))
                 stopping = self._must_stop(stop)
-                if stopping and (problem := self._problem_since_record()) is not None:
-                    raise self._stopped_diverging(problem)
+                if stopping and self.step.metrics.steps:  # since the last record, which was checked
+                    problem = self._problem(self.step.metrics.steps, self.step.peek_metrics())
+                    if problem is not None:
+                        raise self._stopped_diverging(problem)
                 if save_due or stopping:
                     self._save()
                 if stopping and self.done < steps:
@@ -254,22 +259,11 @@ class Trainer:
 
     def close(self) -> None:
         """Stop the thread that prepares batches, and free compiled code and recorded graphs."""
-        if self.feed is not None:
-            self.feed.close()
-            self.step.close()
-
-    def _one_step(self) -> None:
-        assert self.feed is not None
-        images, noise = self.feed.at(self.done)
-        self.step(images, noise, self.done)
-        self.done += 1
+        self.feed.close()
+        self.step.close()
 
     def _due(self, every: int) -> bool:
         return self.done % every == 0 or self.done == self.settings.steps
-
-    def _preview_due(self) -> bool:
-        every = self.settings.preview_every
-        return self.preview is not None and every > 0 and self.done % every == 0
 
     def _draw_preview(self) -> dict[str, float]:
         """Write the previews of this step; returns scalars. What fails is a note, or a full disk.
@@ -303,25 +297,18 @@ class Trainer:
         if self.device.type == "cpu":
             record["threads"] = torch.get_num_threads()
         self.timed, self.timed_at = time.monotonic(), self.done
-        last = self.done == self.settings.steps
-        problem = self.ranks.from_first(lambda: self.detector.check(steps, metrics, last))
-        return record, problem
+        return record, self._problem(steps, metrics, self.done == self.settings.steps)
 
-    def _problem_since_record(self) -> str | None:
-        """The sign of divergence in the steps since the last record, which the next one includes.
-
-        A checkpoint that a signal asks for is checked like any other.
-        """
-        steps = self.step.metrics.steps
-        if not steps:
-            return None
-        metrics = self.step.peek_metrics()
-        return self.ranks.from_first(lambda: copy.deepcopy(self.detector).check(steps, metrics))
+    def _problem(self, steps: int, metrics: dict[str, float], last: bool = False) -> str | None:
+        """The sign of divergence in the last `steps` steps, if any."""
+        return self.ranks.from_first(lambda: self.detector.check(steps, metrics, last))
 
     def _stopped_diverging(self, problem: str) -> Interrupted:
+        if self.ranks.first:  # a launcher does not fetch the result of a job that it stopped
+            warn(f"Note: diverged at step {self.done}, which is not saved: {problem}")
         rest = f"the checkpoint of step {self.saved} remains" if self.saved else "nothing is saved"
         return Interrupted(
-            f"Stopped at step {self.done}, which is not saved: it diverged, {problem}; {rest}.",
+            f"Stopped at step {self.done}, which is not saved: it diverged; {rest}.",
             f"Go on from there with: {self.command}",
         )
 
@@ -330,11 +317,6 @@ class Trainer:
         images = (self.done - self.timed_at) * self.settings.batch
         rate = {"images_per_second": images / (time.monotonic() - self.timed)}
         return metrics | per_element(metrics, self.num_elements) | rate
-
-    def _start_threads(self, progress: Progress) -> None:
-        if self.threads is not None:
-            self.threads.sharers *= processes_here()
-            self._use_threads(self.threads.choose(), progress)
 
     def _follow_free_cores(self, progress: Progress) -> None:
         """Adapt the number of threads to other processes, if that is wanted and due."""
@@ -421,7 +403,7 @@ class Trainer:
         self.ranks.from_first(self._drop_later_steps)
         self.detector = DivergenceDetector(self.num_elements)
         if attempt is None:  # after a roll-back a new level of the error may be the right one
-            self.ranks.from_first(lambda: self.detector.catch_up(self.log.records()))
+            self.ranks.from_first(lambda: self.detector.catch_up(read_log(self.run_dir)))
         self.timed, self.timed_at = time.monotonic(), self.done
         self.feed = Prefetcher(
             self.batches.at,

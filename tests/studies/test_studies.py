@@ -213,7 +213,7 @@ def test_equal_finished_runs_of_an_earlier_study_are_reused(tmp_path: Path) -> N
         steps = run.recipe.train.steps
         recipe = run.recipe.model_dump(mode="json")
         recipe["train"] |= {"log_every": 7, "checkpoint_every": 5}  # what is learned is the same
-        checkpoints.save(run.run_dir, steps - run.seed, {}, recipe, None, extra)  # seed 1: not done
+        checkpoints.save(run.run_dir, steps - run.seed, {}, recipe, {}, extra)  # seed 1: not done
     changes: dict[str, Any] = {"seeds": [0, 1, 2], "runs_of": ["earlier"]}
     study = read(tmp_path, **changes)
     reused = with_reused_runs(workspace, study, data)
@@ -306,7 +306,7 @@ def test_what_was_measured_by_hand_in_another_way_is_not_the_studys(tmp_path: Pa
     study = read(tmp_path, metrics={"elbo": 8, "kid": 4}, claims=[])
     run = study.runs()[0]
     steps, slots = run.recipe.train.steps, run.recipe.model.slots
-    checkpoints.save(run.run_dir, steps, {}, run.recipe.model_dump(mode="json"), None, {})
+    checkpoints.save(run.run_dir, steps, {}, run.recipe.model_dump(mode="json"), {}, {})
     subject = {"kind": "run", "run": str(run.run_dir), "model": "ab", "step": steps}
     context = Context(subject, data_facts(data, "test"), 0)
 

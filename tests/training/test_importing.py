@@ -219,6 +219,10 @@ def test_gecos_of_sri_keep_their_objectives(tmp_path: Path) -> None:
     assert state["segregation.seen"] == state["imagination.seen"] == 7
 
 
+def test_a_system_without_geco_takes_no_beta(tmp_path: Path) -> None:
+    assert state_of(imported(tmp_path, "slot-vae", beta=0.25))["gecos"]["slot-vae.beta"] == 1
+
+
 def test_geco_of_emorl_is_among_its_weights(tmp_path: Path) -> None:
     tensors = official_tensors("emorl")
     tensors |= {"geco_beta": torch.tensor(2.0), "geco_C_ema": torch.tensor([-30.0])}

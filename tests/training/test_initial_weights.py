@@ -107,22 +107,6 @@ def recipe_changes(recipe: Recipe) -> dict[str, Any]:
     return model | {"lr": recipe.train.lr, "batch": recipe.train.batch}
 
 
-def test_a_stop_changes_nothing(workspace: Workspace, data: DataFile) -> None:
-    run = workspace.runs_root / "second"
-    begin_run(workspace, "first", small(), run)
-    losses: list[float] = []
-    train(small(), data, run, on_record=lambda record: losses.append(record["loss"]))
-    again = workspace.runs_root / "again"
-    begin_run(workspace, "first", small(), again)
-    train(small(steps=1), data, again)
-    train(small(), data, again, on_record=lambda record: losses.append(record["loss"]))
-    assert losses[1] == losses[2]
-    fresh: list[float] = []
-    run = workspace.runs_root / "fresh"
-    train(small(), data, run, on_record=lambda record: fresh.append(record["loss"]))
-    assert fresh[0] != losses[0]
-
-
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [

@@ -142,7 +142,7 @@ def test_signals_that_nohup_ignores_stay_ignored() -> None:
     finally:
         signal.signal(signal.SIGHUP, before)
     assert received == [signal.SIGUSR1]
-    assert "SIGHUP" not in getattr(config, "signals_to_handle", "")
+    assert "SIGHUP" not in config.signals_to_handle
 
 
 def test_a_second_signal_stops_at_once_unless_it_is_the_echo_of_the_first(

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tensorboard.summary.writer import event_file_writer
 
 from sri_cli.config.load import recipe_from_dict
 from sri_cli.config.schema import Recipe
@@ -52,6 +53,8 @@ def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     for name in ("SRI_TRACKER", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "WANDB_DIR"):
         monkeypatch.delenv(name, raising=False)
+    # It numbers the event files of a process, and of those of one second reads .10 before .9.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
 
 
 def small(**train: Any) -> Recipe:

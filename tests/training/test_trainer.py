@@ -364,7 +364,10 @@ def test_divergence_rolls_back_to_new_noise(
 
 
 def test_a_signal_saves_no_diverging_state(
-    tmp_path: Path, data: DataFile, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    data: DataFile,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     poison(monkeypatch, lambda seed, step: seed == 0 and step >= 8)
     take, recipe = loader.Prefetcher.at, small(steps=20, log_every=20, checkpoint_every=4)
@@ -379,6 +382,8 @@ def test_a_signal_saves_no_diverging_state(
         with pytest.raises(Interrupted, match="step 12 remains") as caught:
             train(recipe, data, tmp_path)
     assert caught.value.exit_code == 75 and steps(tmp_path)[-1] == 12
+    # Also for who starts several processes, whose results the launcher does not fetch then.
+    assert "Note: diverged at step 14, which is not saved: 6 of" in capsys.readouterr().err
     assert train(recipe, data, tmp_path).resumed_from == 12
     assert steps(tmp_path)[-1] == 20
 
