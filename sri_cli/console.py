@@ -146,12 +146,12 @@ def make_bar() -> Any:
     from rich.progress import Progress as RichProgress
 
     return RichProgress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(elapsed_when_finished=True),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=Console(stderr=True),
     )
 
@@ -202,25 +202,8 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
-CACHED_SEC = 1e-4  # per image; faster ones come from a cache
-
-
 @contextmanager
 def counting(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """Progress over `total` images: yields advance(number of further images)."""
     with Progress(total, 0, label, "image") as progress:
-        last = time.monotonic()
-
-        def advance(more: int) -> None:
-            nonlocal last
-            before, last = last, time.monotonic()
-            done = progress.done + more
-            # Images from a cache would spoil rate and ETA. (Single images come in bursts from
-            # worker processes.)
-            if more > 1 and last - before < more * CACHED_SEC:
-                progress.start_at(done)
-            else:
-                progress.advance(done)
-            progress.show()
-
-        yield advance
+        yield lambda more: progress.update(progress.done + more)

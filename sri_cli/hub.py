@@ -44,13 +44,10 @@ MEASUREMENTS = "metrics.jsonl"  # every evaluation appends to it
 TEXTS = (RECIPE_NAME, COMMANDS, LOG_NAME, MEASUREMENTS)
 OPENED_FROM = "opened-from.txt"  # in a run folder: the exported model that it is a copy of
 # Control characters, also escaped as in JSON and YAML: they could rewrite what a terminal shows.
-CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\\(u00[01]|u007f|x[01]|x7f|e)")
+CONTROL = re.compile(
+    rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]|\\((u00|U000000|x)([0189]|7[fF])|e)"
+)
 EXPORTED = "name a folder or repository that `sri export` wrote"
-
-
-def is_exported(folder: Path) -> bool:
-    """Whether the folder is an exported model rather than a run."""
-    return (folder / CONFIG).exists() and not (folder / "checkpoints").exists()
 
 
 def open_folder(folder: Path, runs_root: Path) -> RunRef:

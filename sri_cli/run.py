@@ -19,7 +19,7 @@ from sri_cli.hub import COMMANDS as COMMANDS
 from sri_cli.hub import LOG_NAME, RECIPE_NAME
 from sri_cli.hub import MEASUREMENTS as MEASUREMENTS
 
-# `--run NAME` -> the exported model in the package; of one that is not shipped there is no folder.
+# `--run NAME` -> the exported model in the package.
 PRETRAINED = Path(__file__).parent / "pretrained"
 SHIPPED = {
     "pretrained": PRETRAINED / "towers",
@@ -69,7 +69,7 @@ class Workspace:
     runs_root: Path
 
     def __post_init__(self) -> None:
-        for name in ("data_root", "runs_root"):  # shells leave the ~ of --runs-root=~/runs
+        for name in ("data_root", "runs_root"):  # a variable or the API may have ~
             object.__setattr__(self, name, Path(os.path.expanduser(getattr(self, name))))
 
     def data_path(self, name: str, size: int) -> Path:
@@ -81,7 +81,7 @@ class Workspace:
         files: dict[str, dict[int, Path]] = {}
         for path in list_folder(self.data_root):
             name, _, px = path.stem.rpartition("-")
-            if path.suffix == ".h5" and px.isdigit():
+            if path.suffix == ".h5" and px.isdecimal():
                 files.setdefault(name, {})[int(px)] = path
         return files
 
@@ -128,7 +128,7 @@ class Workspace:
             SriError: when there is no such run, or it has no checkpoint.
             SriFailure: the hub cannot be reached.
         """
-        if arg in shipped_names():
+        if arg in SHIPPED:
             run_dir = self.runs_root / arg
             return RunRef(run_dir, hub.copy_to_run(SHIPPED[arg], run_dir))
         if arg is not None and arg.startswith(hub.PREFIX):
@@ -143,13 +143,13 @@ class Workspace:
             candidates.reverse()
         path = next((candidate for candidate in candidates if candidate.is_dir()), None)
         if path is None:
-            near = did_you_mean(arg, [*self.run_names(), *shipped_names()])
+            near = did_you_mean(arg, [*self.run_names(), *SHIPPED])
             raise SriError(f"no run {arg}{near}", self._runs_hint())
         if path.name in ("", ".."):  # captions and tables have the name of the folder
             path = path.resolve()
         if is_checkpoint(path):
             return RunRef(path.parent.parent, path)
-        if hub.is_exported(path):
+        if (path / hub.CONFIG).exists() and not (path / "checkpoints").exists():  # of `sri export`
             return hub.open_folder(path, self.runs_root)
         if not checkpoints_in(path):
             raise SriError(
@@ -170,14 +170,9 @@ class Workspace:
             more = "; `sri runs ls` lists all" if len(names) > HINTED_RUNS else ""
             return f"trained runs: {', '.join(names[:HINTED_RUNS])}{more}"
         return (
-            f"use a shipped model (--run {' or '.join(shipped_names())}), or train one in"
+            f"use a shipped model (--run {' or '.join(SHIPPED)}), or train one in"
             " minutes with `sri train sri-g --data demo-towers size=tiny`"
         )
-
-
-def shipped_names() -> list[str]:
-    """What `--run` takes for the shipped models."""
-    return [name for name, folder in SHIPPED.items() if folder.is_dir()]
 
 
 def visible(folder: Path) -> list[Path]:

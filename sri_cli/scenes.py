@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from torch import Tensor
 
+from sri_cli.errors import SriError
 from sri_cli.generation.sample import quantise
 from sri_cli.plotting.images import Pixels, blend_masks, make_grid, png_bytes
 
@@ -94,7 +95,10 @@ class Scenes(Latents):
         """The first 32 scenes above their masks in the colours of the slots.
 
         With `layers` the first 8, one a row: image, masks, and what each slot adds, in order.
+        SriError when there are none.
         """
+        if not len(self):
+            raise SriError("no scenes to show", "choose at least one")
         shown = self[: SHOWN_IN_LAYERS if layers else SHOWN]
         masks = shown.masks.numpy()
         images, coloured = shown.pixels, blend_masks(masks)

@@ -164,6 +164,7 @@ WRONG = [
     lambda m, s: m.edit(s, "exchange", 1),
     lambda m, s: m.edit(s, "exchange", 1, other=s[:2]),
     lambda m, s: m.edit(s, "reimagine", [0, 1]),
+    lambda m, s: s[[]].show(),
     lambda m, s: m.walk(slot=3),
     lambda m, s: m.walk(slot=1, between=(0, 1)),
     lambda m, s: m.walk(between=(2, 2)),
@@ -177,6 +178,7 @@ WRONG = [
     lambda m, s: sri_cli.evaluate(m, ["fidd"]),
     lambda m, s: sri_cli.evaluate(m, ["elbo"], num=0),
     lambda m, s: sri_cli.evaluate(m, ["fid"], num=-1),
+    lambda m, s: sri_cli.evaluate(m, ["elbo"], seed=-1),
     lambda m, s: sri_cli.train("sri-mogg"),
     lambda m, s: sri_cli.train("sri-g", {"size": "tiny", "train.rate": 1}, data="demo-towers"),
 ]

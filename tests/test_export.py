@@ -211,6 +211,8 @@ HOSTILE: dict[str, Callable[[Path], object]] = {
     "recipe": lambda folder: rewrite(folder, recipe={"name": "x"}),
     "extra": lambda folder: rewrite(folder, extra={"data": 3}),
     "escapes": escapes,
+    "long escapes": lambda folder: (folder / "recipe.yaml").write_text('file: "\\U0000001b[2J"\n'),
+    "C1 controls": lambda folder: (folder / "command.txt").write_bytes(b"sri train \xc2\x9b2J\n"),
     "a bare return": lambda folder: (folder / "command.txt").write_bytes(b"sri train\rx\n"),
     "a link out": link_out,
     "a link to nothing": lambda folder: (folder / "metrics.jsonl").symlink_to("nothing"),

@@ -53,15 +53,19 @@ def test_training_shows_its_own_rate_only(
     assert capsys.readouterr().err == "tiny: step 5/10  80.0 images/s  20 s left\n"
 
 
-def test_the_bar_shows_the_rate(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bar_shows_the_rate_and_names_as_they_are(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")
-    with Progress(400, 0, "sampling", "image") as shown:
+    with Progress(400, 0, "check frames[raw]", "image") as shown:
         clock[0] += 10
         shown.advance(200)
-    assert "20 image/s" in screen.getvalue()
+        shown.show("note[b]")
+    for text in ("check frames[raw]", "20 image/s", "note[b]"):
+        assert text in screen.getvalue()
 
 
 def test_a_total_known_only_later(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:

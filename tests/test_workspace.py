@@ -35,6 +35,8 @@ def test_find_data_by_name_and_by_file(workspace: Workspace) -> None:
     assert workspace.data_path("shapestacks", 64) == path
     assert workspace.find_data("shapestacks", 64) == path
     assert workspace.find_data(str(path), 32) == path
+    (workspace.data_root / "areas-².h5").touch()  # a digit, but no number
+    assert workspace.data_files() == {"shapestacks": {64: path}}
 
 
 def test_missing_data_says_how_to_make_it(workspace: Workspace) -> None:

@@ -10,14 +10,14 @@ from collections.abc import Iterable
 from click import Context, Parameter
 from click.shell_completion import CompletionItem
 
-from sri_cli.run import Workspace, checkpoints_in, runs_in, shipped_names
+from sri_cli.run import SHIPPED, Workspace, checkpoints_in, runs_in
 
 
 def runs(ctx: Context, _: Parameter, text: str) -> list[CompletionItem]:
     """Runs with a checkpoint, those of studies too, and the shipped models."""
     root = _workspace(ctx).runs_root
     names = [str(run.relative_to(root)) for run in runs_in(root) if checkpoints_in(run)]
-    return _items(dict.fromkeys([*names, *shipped_names()]), text, "dir")
+    return _items(dict.fromkeys([*names, *SHIPPED]), text, "dir")
 
 
 def sources(ctx: Context, option: Parameter, text: str) -> list[CompletionItem]:

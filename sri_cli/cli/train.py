@@ -99,7 +99,7 @@ def command(
     (exit code 75). Several machines: torchrun ... -m -- sri_cli train ...
     """
     from sri_cli.data.dataset import DataFile
-    from sri_cli.device import choose_device, device_for, gpu_count
+    from sri_cli.device import choose_device, parse_gpus
     from sri_cli.plotting.previews import draw_preview
     from sri_cli.run import checkpoints_in
     from sri_cli.training.distributed import is_first, is_launched, processes_here
@@ -122,7 +122,7 @@ def command(
         )
     note = note_on_settings(recipe_name, resolved, data, words)
     note = note if is_first() and not checkpoints_in(run_dir) else None
-    device, count = device_for(gpus), gpu_count(gpus)
+    device, count = parse_gpus(gpus)
     if is_launched() and count > processes_here():
         raise SriError(
             f"--gpus {count}, but by RANK and WORLD_SIZE a launcher started {processes_here()} of"

@@ -14,7 +14,7 @@ from click.shell_completion import ShellComplete
 from sri_cli.cli.main import VERBS, cli
 from sri_cli.config.registry import recipe_names, study_names
 from sri_cli.metrics.records import ALL
-from sri_cli.run import Workspace, shipped_names
+from sri_cli.run import SHIPPED, Workspace
 from tests.cli.test_main import HEAVY
 
 pytestmark = pytest.mark.usefixtures("workspace", "here")
@@ -50,7 +50,7 @@ def test_verbs_and_options() -> None:
         ("recipes show ", recipe_names()),
         ("bench train --recipe genesis-s", ["genesis-scene"]),
         ("study ", study_names()),
-        ("sample --run ", ["other", "study-x/a", "tiny", *shipped_names()]),
+        ("sample --run ", ["other", "study-x/a", "tiny", *SHIPPED]),
         ("eval --run tiny --run o", ["other"]),
         ("sample --run elsewhere/", ["(dir)"]),
         ("runs diff tiny t", ["tiny"]),
@@ -74,7 +74,7 @@ def test_names_are_of_the_folders_that_are_named(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir("/")
-    assert offered("sample --run ") == shipped_names()
+    assert offered("sample --run ") == list(SHIPPED)
     assert offered(f"--runs-root {workspace.runs_root} sample --run t") == ["tiny"]
     monkeypatch.setenv("SRI_DATA", str(workspace.data_root))
     assert offered("train --data d") == ["demo-towers"]
