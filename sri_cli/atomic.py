@@ -63,20 +63,16 @@ def check_writable(folder: Path, hint: str | None = None) -> None:
         raise SriFailure(message, hint or disk_hint(error)) from error
 
 
-@contextmanager
-def replace_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; when the block ends, it becomes `path`.
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, or leave `path` as it was.
 
     The file is flushed to disk before it is renamed, and the folder after, so that a crash leaves
-    the old file or the new one. Any error in the block removes the temporary file.
-
-    Raises:
-        SriFailure: when the disk refuses (OSError in the block included).
+    the old file or the new one. SriFailure when the disk refuses.
     """
     ensure_folder(path.parent)
     temporary = temporary_beside(path)
     try:
-        yield temporary
+        temporary.write_bytes(data)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -85,12 +81,6 @@ def replace_file(path: Path) -> Iterator[Path]:
         raise cannot_write(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, or leave `path` as it was; see `replace_file`."""
-    with replace_file(path) as temporary:
-        temporary.write_bytes(data)
 
 
 def temporary_beside(path: Path) -> Path:
@@ -109,7 +99,10 @@ def new_folder(path: Path) -> Iterator[Path]:
         SriFailure: when the disk refuses (OSError in the block included).
     """
     given, path = path, path.absolute()
-    check_new_folder(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise SriError(f"{path} is not an empty folder", "name a new folder")
+    if path.is_mount():
+        raise SriError(f"{path} is a mount point", "name a new folder in it")
     ensure_folder(path.parent)
     temporary = temporary_beside(path)
     try:
@@ -132,14 +125,6 @@ def rename_folder(temporary: Path, path: Path) -> None:
             os.replace(file, path / file.name)
     else:
         os.replace(temporary, path)
-
-
-def check_new_folder(path: Path) -> None:
-    """SriError unless `path` is missing, or an empty folder that can be replaced."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise SriError(f"{path} is not an empty folder", "name a new folder")
-    if path.is_mount():
-        raise SriError(f"{path} is a mount point", "name a new folder in it")
 
 
 def lock_file(

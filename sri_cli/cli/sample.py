@@ -43,31 +43,19 @@ from sri_cli.run import Workspace
 )
 @THREADS
 @click.pass_obj
-def command(
-    workspace: Workspace,
-    run: str | None,
-    num: int,
-    slots: int | None,
-    temperature: float,
-    seed: int,
-    threads: Threads,
-    **options: Any,  # passed on
-) -> None:
+def command(workspace: Workspace, run: str | None, threads: Threads, **options: Any) -> None:
     """Sample new scenes from a trained model.
 
     Writes single images and a grid of them.
     """
     from sri_cli.console import counted
-    from sri_cli.generation.sample import check_request
     from sri_cli.generation.trained_run import open_run, slots_notes
     from sri_cli.plotting.samples import write_samples
 
-    check_request(num, 1 if slots is None else slots, temperature, seed)
     trained = open_run(workspace, run)
     start_threads(threads)
-    options |= {"num": num, "slots": slots, "temperature": temperature, "seed": seed}
     folder = write_samples(trained, **options)
-    for note in slots_notes([trained], slots):
+    for note in slots_notes([trained], options["slots"]):
         click.echo(note, err=True)
-    click.echo(f"{counted(num, 'scene')} ({trained.title}): {folder}")
+    click.echo(f"{counted(options['num'], 'scene')} ({trained.title}): {folder}")
     click.echo(folder / "grid.png")

@@ -55,15 +55,10 @@ SCORES = {"ari_fg": "ARI-FG", "mbo": "mBO", "miou": "mIoU"}
 def command(
     workspace: Workspace,
     run: str | None,
-    images: Path,
-    out: Path | None,
-    crop: int | None,
-    model_size: bool,
-    seed: int,
     dynamic_slots: bool,
     threads: Threads,
     as_json: bool,
-    **options: Any,  # where true masks are
+    **options: Any,  # images, out, seed, crop, model_size, and where true masks are
 ) -> None:
     """Segment a folder of images: masks, layers and latents.
 
@@ -76,12 +71,10 @@ def command(
     from sri_cli.metrics.tabular import estimate_words
     from sri_cli.plotting.segments import segment_folder
 
-    masks = mask_names(options)
+    options["masks"] = mask_names(options)
     trained = open_run(workspace, run, dynamic_slots)
     start_threads(threads)
-    folder, record, notes = segment_folder(
-        trained, images, out, seed=seed, crop=crop, model_size=model_size, masks=masks
-    )
+    folder, record, notes = segment_folder(trained, **options)
     for note in notes:
         click.echo(note, err=True)
     if as_json:

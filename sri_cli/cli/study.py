@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -84,8 +85,10 @@ def command(
         from sri_cli.config.registry import study_names
 
         raise SriError("no study given", f"name a file, or one of {', '.join(study_names())}")
-    systems = None if only is None else split_names("--only", only)
-    numbers = None if seeds is None else split_seeds(seeds)
+    options: dict[str, Any] = {
+        "systems": None if only is None else split_names("--only", only),
+        "seeds": None if seeds is None else split_seeds(seeds),
+    }
     queue = None
     if executor is not None:
         from sri_cli.studies.queues import open_queue
@@ -97,30 +100,20 @@ def command(
     if cancel and dry_run:
         raise SriError("--cancel has no dry run", "leave out one of the two")
     if cancel and queue is not None:
-        cancelled = cancel_jobs(workspace, study, queue, systems, numbers)
-        for name in [] if as_json else cancelled:
-            click.echo(f"cancelled {name}")
+        cancelled = cancel_jobs(workspace, study, queue, **options)
         if as_json:
             click.echo(to_json({"cancelled": cancelled}))
-        elif not cancelled:
-            click.echo(f"{study} has no jobs", err=True)
+        else:
+            lines = [f"cancelled {name}" for name in cancelled] or [f"{study} has no jobs"]
+            click.echo("\n".join(lines), err=not cancelled)
         return
+    options |= {"jobs": jobs, "threads": threads, "queue": queue}
     if dry_run:
-        plan = plan_study(workspace, study, systems, numbers, jobs, threads=threads, queue=queue)
+        plan = plan_study(workspace, study, **options)
         click.echo(to_json(plan) if as_json else plan_text(plan))
         return
     start_threads(threads)
-    text, summary, error = run_study(
-        workspace,
-        study,
-        systems,
-        numbers,
-        jobs,
-        threads=threads,
-        queue=queue,
-        style=style,
-        out=out,
-    )
+    text, summary, error = run_study(workspace, study, **options, style=style, out=out)
     click.echo(to_json(summary) if as_json else text)
     if error is not None:  # after the table of the other runs
         raise error

@@ -120,22 +120,18 @@ def label_colours(truth: NDArray[np.uint8], masks: Masks, void_label: int | None
     The labels and slots of masks [K,H,W] are matched one to one by their IoU; labels left over
     have colours of no slot, and `void_label` is grey.
     """
-    if void_label is not None and (void := truth == void_label).any():
-        shown = np.full((*truth.shape, 3), VOID_GREY, np.uint8)
-        if not void.all():
-            other = np.where(void, truth[~void][0], truth)
-            np.copyto(shown, label_colours(other, masks), where=~void[..., None])
-        return shown
-    present = np.unique(truth)
+    present = np.setdiff1d(truth, [] if void_label is None else [void_label])
     inside = truth == present[:, None, None]
-    slots = masks.argmax(axis=0) == np.arange(len(masks))[:, None, None]
+    slots = (masks.argmax(axis=0) == np.arange(len(masks))[:, None, None]) & inside.any(axis=0)
     both = (inside[:, None] & slots).sum(axis=(2, 3))
     either = (inside[:, None] | slots).sum(axis=(2, 3))
     labels, matched = linear_sum_assignment(both / np.maximum(either, 1), maximize=True)
     index = len(masks) + np.arange(len(present))
     index[labels] = matched
-    colours: Pixels = slot_colours(int(index.max()) + 1)[index][np.searchsorted(present, truth)]
-    return colours
+    colours = np.full((256, 3), VOID_GREY, np.uint8)
+    colours[present] = slot_colours(len(masks) + len(present))[index]
+    shown: Pixels = colours[truth]
+    return shown
 
 
 # Contact sheets of data sets

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,7 @@ from sri_cli.plotting.outputs import FIGURES, check_place, output_path, record_o
 from sri_cli.run import LOG_NAME, SHIPPED, Workspace
 
 Rows = Sequence[Sequence[Block | None]]
+T = TypeVar("T")
 
 TEMPERATURES = (0.25, 0.5, 0.75, 1.0, 1.25)
 MORE_SLOTS = (-2, 0, 2, 4)  # than in training
@@ -365,7 +366,9 @@ def _image_figure(
     slots = options.slots or max(run.model.num_slots for run in runs)
     columns, rows = _shape(name, options.num, slots)
     beside = max(1, images_that_fit(side)[0] // columns)
-    check_page(side, columns, rows * math.ceil(len(runs) / beside))
+    sets = len({run.caption for run in runs}) if name == "samples" else 1
+    down = len(_by_data(runs, runs)) if sets > 1 else math.ceil(len(runs) / beside)
+    check_page(side, columns * sets, rows * down)
 
     titles, shared = titles_of(runs)
     blocks = [
@@ -373,7 +376,7 @@ def _image_figure(
     ]
     notes[:] = dict.fromkeys(notes)
     title = "; ".join([kind.title.format(**vars(options)), *shared])
-    if name == "samples" and len({run.caption for run in runs}) > 1:
+    if sets > 1:
         return _by_data(runs, [block for (block,) in blocks]), title
     blocks = [own for own in blocks if own]
     if not blocks:
@@ -429,10 +432,10 @@ def _row_of_each(runs: Sequence[TrainedRun], options: Options) -> Panel:
     return Panel(cells, rows=names)
 
 
-def _by_data(runs: Sequence[TrainedRun], blocks: Sequence[Block]) -> list[list[Block | None]]:
+def _by_data(runs: Sequence[TrainedRun], blocks: Sequence[T]) -> list[list[T | None]]:
     """A row for each system and a column for each data set; a second run of both has a new row."""
     data = list(dict.fromkeys(run.caption for run in runs))
-    rows: list[tuple[str, list[Block | None]]] = []
+    rows: list[tuple[str, list[T | None]]] = []
     for run, block in zip(runs, blocks, strict=True):
         system, column = run.recipe.name, data.index(run.caption)
         free = (row for name, row in rows if name == system and row[column] is None)

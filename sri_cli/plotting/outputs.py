@@ -18,15 +18,13 @@ from typing import Any
 from sri_cli import __version__
 from sri_cli.atomic import (
     cannot_write,
-    check_new_folder,
     check_writable,
     ensure_folder,
     list_folder,
-    rename_folder,
+    new_folder,
     temporary_beside,
     write_atomic,
 )
-from sri_cli.errors import SriFailure
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics.records import run_subject
 from sri_cli.signals import this_command
@@ -96,26 +94,24 @@ def write_folder(
         SriError: for a folder that is not empty.
         SriFailure: if the disk refuses.
     """
-    target = parent / "new" if out is None else out.resolve()
+    check_place(out, parent)
     if out is not None:
-        check_new_folder(target)
-    check_place(out, target.parent)
-    folder = ensure_folder(target.parent)
-    temporary = temporary_beside(folder / target.name)
+        target = out.resolve()
+        with new_folder(target) as folder:
+            (folder / record_name).write_bytes(json_bytes(write(folder)))
+        return target
+    temporary = temporary_beside(ensure_folder(parent) / "new")
     try:
         temporary.mkdir()
         record = write(temporary)
         (temporary / record_name).write_bytes(json_bytes(record))
-        if out is not None:
-            rename_folder(temporary, target)
-            return target
-        with locked(folder):
-            target = folder / name_for(folder, "", record, f"{{}}/{record_name}")
+        with locked(parent):
+            target = parent / name_for(parent, "", record, f"{{}}/{record_name}")
             shutil.rmtree(target, ignore_errors=True)  # the same output, written before
             os.replace(temporary, target)
-            link_latest(folder, target.name)
+            link_latest(parent, target.name)
     except OSError as error:
-        raise cannot_write(target, error) from error
+        raise cannot_write(parent, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
@@ -155,15 +151,12 @@ def name_for(folder: Path, prefix: str, record: Record, beside: str) -> str:
 
 
 def link_latest(folder: Path, name: str) -> None:
-    """Point `folder`/latest to the output `name`; without links its name is in latest.txt."""
+    """Point `folder`/latest to the output `name`, where the disk has links."""
     temporary = temporary_beside(folder / LATEST)
-    try:
+    with suppress(OSError):
         os.symlink(name, temporary)
         os.replace(temporary, folder / LATEST)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        with suppress(SriFailure):
-            write_atomic(folder / f"{LATEST}.txt", f"{name}\n".encode())
+    temporary.unlink(missing_ok=True)
 
 
 def json_bytes(record: Record) -> bytes:

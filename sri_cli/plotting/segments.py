@@ -88,15 +88,10 @@ def segment_folder(
     """
     entries, notes = list_images(images, masks or MaskNames())
     resizing, how = resizing_of(trained, crop)
-    record = record_of(
-        [trained],
-        "segment",
-        images=str(images),
-        preparation=resizing.describe(),
-        mask_size="model" if model_size else "image",
-        seed=seed,
-        dynamic_slots=trained.model.dynamic_slots,
-    )
+    settings: dict[str, Any] = {"images": str(images), "preparation": resizing.describe()}
+    settings |= {"mask_size": "model" if model_size else "image", "seed": seed}
+    settings |= {"dynamic_slots": trained.model.dynamic_slots}
+    record = record_of([trained], "segment", **settings)
     left_out: dict[str, str] = {}
     masks_left_out: dict[str, str] = {}
 

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -88,19 +89,9 @@ def walk_runs(
     film = Film(blocks, titles_of(opened)[0] if len(opened) > 1 else [""])
     name = "walk" if slot is None else f"walk-slot-{slot}"
     name = name if between is None else "walk-between-{}-{}".format(*between)
-    record = record_of(
-        opened,
-        "walk",
-        num=num,
-        slots=slots_of(opened, slots),
-        temperature=temperature,
-        seed=seed,
-        slot=slot,
-        between=between,
-        masks=masks,
-        frames=frames,
-        fps=fps,
-    )
+    settings: dict[str, Any] = {"num": num, "slots": slots_of(opened, slots)}
+    settings |= {"temperature": temperature, "seed": seed, "slot": slot, "between": between}
+    record = record_of(opened, "walk", **settings, masks=masks, frames=frames, fps=fps)
     with output_path(stem, folder, name, "", record) as stem:
         files = [_write(film, fps, stem.with_name(f"{stem.name}.{kind}")) for kind in kinds]
     return files, notes

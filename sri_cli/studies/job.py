@@ -72,7 +72,7 @@ class RunJob:
         from submitit.helpers import DelayedSubmission
 
         self._stop()
-        with suppress(ChildProcessError):  # none was started, or its end was noticed already
+        with suppress(OSError):  # none was started, or its end was noticed already
             # Popen.wait cannot be called here: this may have interrupted it.
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
         idle = self.idle_starts + 1 if self._progress() == self.before else 0

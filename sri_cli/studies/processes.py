@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,20 +130,15 @@ class RunProcess:
 
 
 def run_sri(words: Sequence[str], stop: StopFlag) -> int:
-    """Run `sri WORDS` with all output on stderr, passing a signal on; the exit code."""
+    """Run `sri WORDS` with all output on stderr; the exit code. A signal stops both."""
     process = start_python(["sri_cli", *words], 2, {}, subprocess.DEVNULL)
-    stopping = False
+    stop.at_once = True  # the process saves what it has made
     try:
-        while process.poll() is None:
-            if stop.received and not stopping:
-                stopping = True
-                process.send_signal(signal.SIGTERM)
-            time.sleep(POLL_SEC)
+        return process.wait()
     finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-    return process.returncode
+        stop.at_once = False
+        process.terminate()  # nothing, if it has ended
+        process.wait()
 
 
 def work(

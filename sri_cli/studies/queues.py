@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 from sri_cli.config.strict_yaml import read_yaml
 from sri_cli.errors import SriError, SriFailure, did_you_mean, pip_install
 from sri_cli.studies.job import JOB_FOLDER, LOG, RunJob, error_in
-from sri_cli.studies.processes import Slots
 from sri_cli.studies.protocol import StudyRun
 
 MANY = 1_000_000  # time limits of one job that submitit allows: RunJob knows when to give up
@@ -62,10 +61,6 @@ class Queue(ABC):
     def executor(self, run: StudyRun) -> Any:
         """submitit's executor for the job of a run."""
 
-    @abstractmethod
-    def environment(self, slots: Slots, index: int) -> dict[str, str]:
-        """Variables of the process of the run with this index."""
-
     def script(self, run: StudyRun) -> str | None:
         """The file that is given to the scheduler, if there is one."""
         return None
@@ -86,9 +81,6 @@ class Queue(ABC):
         """
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-        folder = job_folder(run)
-        for stray in _strays(folder):
-            stray.unlink()  # of a command that was killed before it submitted the job
         said = io.StringIO()
         try:
             with contextlib.redirect_stderr(said):
@@ -101,14 +93,6 @@ class Queue(ABC):
                 f"{self.name} refused the job of {run.title}: {error_in(lines)}",
                 "change the parameters of the job: --slurm KEY=VALUE",
             ) from error
-
-    def adopt(self, run: StudyRun, job: Job) -> None:
-        """Give a job its pickle, if the command that submitted it was killed just before that."""
-        from submitit.core.utils import JobPaths
-
-        paths, strays = JobPaths(job_folder(run), job_id=job.id), _strays(job_folder(run))
-        if strays and not paths.submitted_pickle.exists():
-            paths.move_temporary_file(strays[-1], "submitted_pickle")
 
 
 class Slurm(Queue):
@@ -136,9 +120,6 @@ class Slurm(Queue):
             job_name=job_name(run), stderr_to_stdout=True, additional_parameters=more, **own
         )
         return executor
-
-    def environment(self, slots: Slots, index: int) -> dict[str, str]:
-        return {"OMP_NUM_THREADS": str(slots.threads)} if slots.fixed_threads else {}
 
     def script(self, run: StudyRun) -> str | None:
         executor = self.executor(run)
@@ -182,9 +163,6 @@ class Local(Queue):
         own = dict(self.parameters)
         executor.update_parameters(timeout_min=own.pop("time"), stderr_to_stdout=True, **own)
         return executor
-
-    def environment(self, slots: Slots, index: int) -> dict[str, str]:
-        return slots.environment(index)
 
     def submit(self, run: StudyRun, job: RunJob) -> str:
         with _detached():
@@ -283,12 +261,6 @@ def last_job(run: StudyRun) -> Job | None:
     logs = (run.run_dir / JOB_FOLDER).glob(LOG.format(id="*"))
     log = max(logs, key=lambda path: path.stat().st_mtime, default=None)
     return None if log is None else Job(log.name.partition("_")[0], "ended")
-
-
-def _strays(folder: Path) -> list[Path]:
-    """Pickles that are no job's yet, the newest last."""
-    paths = [path for path in folder.glob("*.pkl") if re.fullmatch(r"[0-9a-f]{32}", path.stem)]
-    return sorted(paths, key=lambda path: path.stat().st_mtime)
 
 
 def _output(words: Sequence[str]) -> str:

@@ -5,14 +5,14 @@ Every run resumes where it is; nothing is trained or measured twice.
 
 from __future__ import annotations
 
-import os
 import shlex
 import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,8 @@ def run_study(
     check_unchanged(study)
     with stop_on_signal() as stop:
         data = find_data(workspace, study, stop)
-        with locked(study):
+        lock = ensure_folder(study.folder) / f"study-{study.protocol.name}.lock"  # held while open
+        with open(lock_file(lock, "running", "wait for it, or use another --runs-root")):
             record_content(study, data)
             study = with_reused_runs(workspace, study, data)
             chosen = study.runs(systems, seeds)
@@ -91,16 +92,11 @@ def run_study(
             if stop.received and not all(one.done for one in statuses if one.run in chosen):
                 write_summary(study, statuses, data, study.folder)
                 done = sum(one.done for one in statuses)
+                end, then = "those in progress are saved", f"Resume with: {this_command()}"
                 if queue is not None:
-                    raise Interrupted(
-                        f"Stopped: {done} of {len(statuses)} runs are done, and the jobs go on.",
-                        f"Collect them with: {this_command()} (--cancel cancels them)",
-                    )
-                raise Interrupted(
-                    f"Stopped: {done} of {len(statuses)} runs are done, those in progress are"
-                    " saved.",
-                    f"Resume with: {this_command()}",
-                )
+                    end = "and the jobs go on"
+                    then = f"Collect them with: {this_command()} (--cancel cancels them)"
+                raise Interrupted(f"Stopped: {done} of {len(statuses)} runs are done, {end}.", then)
             folder = out or study.folder
             text, summary = write_results(workspace, study, statuses, data, folder, style)
             return text, summary, failure(study, statuses, failed)
@@ -128,12 +124,7 @@ def run_missing(
     failed: dict[str, str] = {}
     logs = ensure_folder(study.folder / "logs")
     arguments = [str(workspace.data_root), str(workspace.runs_root), str(study.path)]
-    with _StudyProgress(statuses) as progress:
-        progress.note(
-            f"study {study.protocol.name}: {counted(len(runs), 'run')} of"
-            f" {study.protocol.steps:,} steps in {study.folder};"
-            f" {len(runs) - len(waiting)} of them done; {slots}"
-        )
+    with _StudyProgress(study, statuses, str(slots)) as progress:
         try:
             while (waiting and not stop.received) or running:
                 while waiting and len(running) < slots.jobs and not stop.received:
@@ -150,25 +141,21 @@ def run_missing(
                     if code is None:
                         continue
                     running.remove(process)
-                    end = _end(study, process, code, data)
+                    if code in (0, Diverged.exit_code):
+                        end = _done(study, process.run, data)
+                    elif code == Interrupted.exit_code:
+                        end = f"saved at step {step_of(process.run):,}"
+                        if not stop.received:
+                            failed[process.run.title] = f"stopped by a signal, {end}"
+                    else:
+                        end = failed[process.run.title] = process.error()
                     progress.note_run(process.run, end)
-                    if code == Interrupted.exit_code and not stop.received:
-                        failed[process.run.title] = f"stopped by a signal, {end}"
-                    elif code not in (0, Diverged.exit_code, Interrupted.exit_code):
-                        failed[process.run.title] = process.error()
                 progress.poll([process.run for process in running])
                 time.sleep(POLL_SEC)
         finally:
             for process in running:  # only after a second signal or an exception
                 process.kill()
     return failed
-
-
-def _end(study: Study, process: RunProcess, code: int, data: DataFile) -> str:
-    """How a run ended, in words; the summary is written anew for one that is done."""
-    if code == Interrupted.exit_code:
-        return f"saved at step {step_of(process.run):,}"
-    return process.error() if code else _done(study, process.run, data)
 
 
 def _done(study: Study, run: StudyRun, data: DataFile) -> str:
@@ -205,12 +192,11 @@ def run_jobs(
     missing: Counter[str] = Counter()  # how often in a row a job was not there
     failed: dict[str, str] = {}
     full = len(runs) + 1  # the queue refused a job beside so many
-    with _StudyProgress(statuses) as progress:
-        progress.note(
-            f"study {study.protocol.name}: {counted(len(runs), 'run')} of"
-            f" {study.protocol.steps:,} steps in {study.folder};"
-            f" {len(runs) - len(waiting)} of them done; {queue.name} jobs"
-        )
+    if queue.name == "slurm":  # a job has cores and GPUs of its own
+        slots, sharers = replace(slots, gpus=0), 1
+    else:
+        sharers = slots.jobs if slots.gpus else most
+    with _StudyProgress(study, statuses, f"{queue.name} jobs") as progress:
         while waiting and not stop.received:
             try:
                 listed = queue.jobs(waiting)
@@ -225,8 +211,6 @@ def run_jobs(
                 there = jobs.keys() | alive
                 live = sum(one.name in there for one in waiting)
                 if job is not None and run.name in alive:
-                    if before is None:
-                        queue.adopt(run, job)
                     if before != job:
                         progress.note_run(run, f"{job}, step {step_of(run):,}")
                     jobs[run.name], missing[run.name] = job, 0
@@ -242,13 +226,11 @@ def run_jobs(
                 elif live < min(most, full):
                     last = job or last_job(run)
                     words = [str(workspace.data_root), str(workspace.runs_root), str(study.path)]
-                    # A job of SLURM has cores of its own.
-                    sharers = 1 if queue.name == "slurm" else slots.jobs if slots.gpus else most
                     words += [run.name, str(data.path), str(sharers)]
                     try:
                         used = {slot_of[one.name] for one in waiting if one.name in there}
                         slot_of[run.name] = min({*range(len(runs))} - used)
-                        environment = queue.environment(slots, slot_of[run.name])
+                        environment = slots.environment(slot_of[run.name])
                         number = queue.submit(run, RunJob(run.run_dir, words, environment))
                     except SriFailure as error:
                         if not live:
@@ -293,12 +275,17 @@ def read_reusing(workspace: Workspace, name_or_file: str) -> tuple[Study, Path]:
 class _StudyProgress(Progress):
     """Progress in steps of all runs."""
 
-    def __init__(self, statuses: Sequence[RunStatus]) -> None:
+    def __init__(self, study: Study, statuses: Sequence[RunStatus], how: str) -> None:
         self.runs, self.polled = [one.run for one in statuses], 0.0
         all_steps = sum(one.run.recipe.train.steps for one in statuses)
         left = {one.run.name: one.steps_left for one in statuses}
         self.steps = {run.name: run.recipe.train.steps - left[run.name] for run in self.runs}
         super().__init__(all_steps, sum(self.steps.values()), "study")
+        self.note(
+            f"study {study.protocol.name}: {counted(len(statuses), 'run')} of"
+            f" {study.protocol.steps:,} steps in {study.folder};"
+            f" {sum(one.done for one in statuses)} of them done; {how}"
+        )
 
     def note_run(self, run: StudyRun, text: str) -> None:
         """Print a line about a run."""
@@ -367,7 +354,7 @@ def find_data(workspace: Workspace, study: Study, stop: StopFlag) -> DataFile:
 
     Raises:
         SriError: for a file that does not fit the protocol or its recipes.
-        SriFailure: when it could not be prepared. Interrupted: after a signal.
+        SriFailure: when it could not be prepared.
     """
     section, path = study.protocol.data, data_path(workspace, study)
     if not path.is_file() and section.prepare is not None:
@@ -375,8 +362,6 @@ def find_data(workspace: Workspace, study: Study, stop: StopFlag) -> DataFile:
         words += [] if section.file is None else ["--out", str(path)]
         print(shlex.join(["sri", *words]), file=sys.stderr, flush=True)
         code = run_sri(words, stop)
-        if stop.received:
-            raise Interrupted("Stopped while preparing the data.", f"Resume with: {this_command()}")
         if code != 0:
             raise SriFailure("the data could not be prepared", shlex.join(["sri", *words]))
     data = DataFile(
@@ -404,17 +389,6 @@ def find_data(workspace: Workspace, study: Study, stop: StopFlag) -> DataFile:
     return data
 
 
-@contextmanager
-def locked(study: Study) -> Iterator[None]:
-    """Let one process at a time write to the study's folder; SriError for a second one."""
-    path = ensure_folder(study.folder) / f"study-{study.protocol.name}.lock"
-    descriptor = lock_file(path, "running", "wait for it, or use another --runs-root")
-    try:
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def plan_study(
     workspace: Workspace,
     name_or_file: str,
@@ -434,6 +408,10 @@ def plan_study(
     protocol = study.protocol
     statuses = [status_of(study, run) for run in study.runs(systems, seeds)]
     slots = choose_slots(jobs, threads)
+    most, how = slots.jobs, str(slots)
+    if queue is not None and queue.name == "slurm":  # as `run_study` submits them
+        most = jobs or len(statuses)
+        how = f"{most} at a time"
     check_unchanged(study)
     if measure and choose_device().type == "cpu":
         kernels()  # compiles them before other processes, such as a compiler, are counted
@@ -474,8 +452,8 @@ def plan_study(
         "seeds": protocol.seeds,
         "metrics": protocol.metrics,
         "claims": len(list(protocol.comparisons())),
-        "jobs": slots.jobs,
-        "slots": str(slots),
+        "jobs": most,
+        "slots": how,
         "busy_cores": others.in_use() if measure else None,
         "systems": rows,
         "hours": None if hours is None else max(hours / slots.jobs, longest),

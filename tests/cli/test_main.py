@@ -18,7 +18,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from sri_cli.atomic import PERMISSION, SPACE
+from sri_cli.atomic import SPACE
 from sri_cli.cli.main import VERBS, cli
 from sri_cli.errors import Diverged, Interrupted, SriError, SriFailure, Stopped
 from sri_cli.run import Workspace
@@ -135,11 +135,6 @@ def test_usage_errors_are_two_lines_and_exit_2(words: list[str], named: str) -> 
             OSError(errno.ENOSPC, "No space left on device", "x.h5"),
             1,
             ["Error: could not write or read x.h5: No space left on device", SPACE],
-        ),
-        (
-            PermissionError(errno.EACCES, "Permission denied", "out"),
-            1,
-            ["Error: could not write or read out: Permission denied", PERMISSION],
         ),
         (
             MemoryError(),

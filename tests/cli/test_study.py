@@ -155,8 +155,10 @@ def test_runs_that_diverge_or_fail_stop_no_other(work_dir: Path) -> None:
     obstacle = work_dir / "runs" / "study-small" / "scene-seed-0"
     obstacle.parent.mkdir(parents=True)
     obstacle.write_text("a file where the run's folder should be")
-    first = study("--seeds", "0")
+    first = study("--seeds", "0", "--out", "results")
     assert first.exit_code == 1, first.output
+    summary = json.loads((obstacle.parent / "summary.json").read_text())  # of what is done so far
+    assert [bool(run["diverged"]) for run in summary["runs"]] == [True, False, False, False]
     message, hint = first.stderr.splitlines()[-2:]
     assert "scene seed 0" in message and "runs/study-small/logs" in hint
     assert "wild seed 0" in first.stdout  # beside the table

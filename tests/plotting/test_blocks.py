@@ -10,6 +10,7 @@ import pytest
 from sri_cli.data.dataset import DataFile
 from sri_cli.generation.sample import Scenes
 from sri_cli.plotting.blocks import (
+    VOID_GREY,
     TrainingLog,
     contact_panel,
     contributions,
@@ -57,6 +58,14 @@ def test_true_labels_have_the_colours_of_the_slots_that_fit_them() -> None:
     colours = slot_colours(4)
     assert (image[1, 0] == colours[0]).all() and (image[1, 3] == colours[1]).all()
     assert image[0, 0].tolist() not in colours[:2].tolist()
+
+
+def test_void_counts_for_no_slot() -> None:
+    truth = np.array([[255, 255, 1, 2]] * 4, np.uint8)
+    masks = (np.array([0, 0, 1, 2]) == np.arange(3)[:, None, None]).repeat(4, axis=1)
+    image = label_colours(truth, masks.astype(np.float32), 255)
+    assert (image[0, 2:] == slot_colours(3)[1:]).all() and (image[:, :2] == VOID_GREY).all()
+    assert (label_colours(np.full_like(truth, 255), masks, 255) == VOID_GREY).all()
 
 
 def test_each_quantity_has_a_chart_and_each_run_its_line() -> None:

@@ -211,6 +211,11 @@ def test_more_images_than_a_page_holds_are_refused_before_they_are_drawn(
     for name in ("samples", "order", "slots", "temperature", "failures", "segmentation"):
         with pytest.raises(SriError, match="page"):
             figure_of_runs(workspace, name, BOTH, Options(num=3000))
+    runs = [open_run(workspace, "tiny") for _ in range(6)]
+    for i, run in enumerate(runs):
+        run.extra["source"] = {"caption": f"data {i}"}
+    with pytest.raises(SriError, match="36 x 3 images"):  # all data sets stand side by side
+        from_runs._image_figure("samples", runs, Options(num=18), [])
 
 
 @pytest.mark.parametrize("name", IMAGE_FIGURES)
@@ -381,7 +386,6 @@ figure
 figure samples --run [tinny]
 figure samples --out [x.jpg]
 figure samples --out [data]
-figure samples --num 100000 [page]
 figure samples --temp 0
 figure samples --seed -1
 figure samples [--split] val
@@ -389,13 +393,11 @@ figure samples --scale big
 figure samples --scale 0.05x
 figure samples --scale 1
 figure samples --scale 50x
-figure reconstructions --num 60 [page]
 figure reconstructions --split [tset]
 figure segmentation [--slots] 9
 figure matching --run [other]
 figure matching --split [tset]
 figure matching [--slots] 9
-figure order --slots 300 [page]
 figure curves --scale 64
 figure curves [--num] 9
 figure curves [log]

@@ -276,7 +276,7 @@ def test_runs_of_one_recipe_on_other_images_differ(
         assert saved is not None
         extra = {"data": {"name": name, "images": 24, "content": f"hash-of-{name}"}}
         path = workspace.runs_root / run
-        checkpoints.save(path, saved.step, saved.weights(), saved.recipe, None, extra)
+        checkpoints.save(path, saved.step, saved.weights(), saved.recipe, {}, extra)
     text = words(report_of_runs(workspace, ["tiny", "again"], tmp_path / "both.html"))
     assert "data demo-towers mypics" in text
     assert "data.content hash-of-demo-towers hash-of-mypics" in text
