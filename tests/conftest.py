@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from sri_cli.data import download
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.run import Workspace
 from tests import small_data
+from tests.small_browser import chromium
 
 # Other processes change the number of threads of `--threads auto`, and that changes last bits.
 # The processes of pytest-xdist share the cores.
@@ -48,6 +50,13 @@ def restored_threads() -> Iterator[None]:
 def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Downloads are tried again at once."""
     monkeypatch.setattr(download, "BACKOFF_SEC", 0.0)
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[Any]:
+    """A browser."""
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,7 @@ for (const element of document.querySelectorAll("body *")) {
 }
 return least;
 """
+ENOUGH = 4.5  # WCAG AA, of text of this size
 TOO_SMALL = """
 return [...document.querySelectorAll("button, summary, label, a")]
   .filter((element) => element.checkVisibility())

@@ -21,9 +21,11 @@ SEARCH_PATH = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
 ENVIRONMENT = {"PYTHONPATH": SEARCH_PATH, "OMP_NUM_THREADS": "1"}
 
 
-def sri(*words: str) -> Result:
-    """`sri WORDS`."""
-    return CliRunner().invoke(cli, list(words))
+def sri(*words: str, code: int | None = None) -> Result:
+    """`sri WORDS`, which must end with this exit code if one is given."""
+    result = CliRunner().invoke(cli, list(words))
+    assert code in (None, result.exit_code), result.output
+    return result
 
 
 def start(*words: str, code: str = "", **options: Any) -> subprocess.Popen[str]:

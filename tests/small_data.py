@@ -28,6 +28,16 @@ def save_image(path: str | Path, values: object, dtype: type = np.uint8, **optio
     return path
 
 
+def write_images(
+    folder: Path, count: int, size: int = 32, ending: str = "png", seed: int = 0
+) -> Path:
+    """Images of noise: 0.png, 1.png, ..."""
+    noise = np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), np.uint8)
+    for number, image in enumerate(noise):
+        save_image(folder / f"{number}.{ending}", image)
+    return folder
+
+
 def random_scenario(views: int, size: int, seed: int, index: int) -> Scenario:
     """A function of (seed, index) alone."""
     rng = np.random.default_rng((seed, index))

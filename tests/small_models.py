@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from sri_cli.config.load import load_recipe
+from sri_cli.config.load import load_recipe, recipe_from_dict
 from sri_cli.config.registry import recipe_names
+from sri_cli.config.schema import Recipe
 from sri_cli.models.base import Segregation
 from sri_cli.models.build import build_model
 from sri_cli.models.decoders import BroadcastDecoder
@@ -131,6 +132,16 @@ def small_encoder(recipe: str) -> list[str]:
     if recipe != "sri-timm":
         return []
     return [f"model.encoder=timm/test_vit@{_encoder_folder().name}/vit.safetensors"]
+
+
+TINY_MODEL = {"system": "sri", "image_size": 32, "slots": 3, "slot_size": 8, "scene_size": 8}
+
+
+def tiny_recipe(model: dict[str, Any] = TINY_MODEL, **train: Any) -> Recipe:
+    """Of a training of seconds that records every step."""
+    usual = {"geco_target": 0.5655, "steps": 6, "batch": 4, "lr": 1e-3, "log_every": 1}
+    usual |= {"checkpoint_every": 2, "precision": "fp32"} | train
+    return recipe_from_dict({"name": "small", "data": "towers", "model": model, "train": usual})
 
 
 def one_of_each_system() -> list[Any]:

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,12 @@ README = ROOT / "sri_cli" / "README.md"
 NOTEBOOK = README.with_name("example.ipynb")
 OTHER_CHUNKS = 5  # levels: of bf16, as in generation/test_edit.py
 pytestmark = pytest.mark.usefixtures("workspace", "here")
+sri = partial(small_cli.sri, code=0)
 
 
 @pytest.fixture
 def model() -> sri_cli.Model:
     return sri_cli.load("tiny")
-
-
-def sri(*words: str) -> None:
-    result = small_cli.sri(*words)
-    assert result.exit_code == 0, result.output
 
 
 def test_importing_loads_no_torch() -> None:

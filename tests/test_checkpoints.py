@@ -20,13 +20,9 @@ from sri_cli.models.build import build_model
 from sri_cli.run import Workspace, checkpoints_in
 from tests.damage import damage, largest_file
 from tests.small_cli import start
+from tests.small_models import tiny_recipe
 
-RECIPE = {
-    "name": "small",
-    "data": "towers",
-    "model": {"system": "sri", "image_size": 32, "slots": 3, "slot_size": 8, "scene_size": 8},
-    "train": {"geco_target": 0.5655},
-}
+RECIPE = tiny_recipe().model_dump(mode="json")
 
 
 def weights(step: int, numbers: int = 1000) -> dict[str, torch.Tensor]:
@@ -51,7 +47,6 @@ def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
     )
     assert path == tmp_path / "checkpoints" / "step-000025000"
     saved = checkpoints.newest_good(tmp_path)
-    assert saved is not None
     assert (saved.step, saved.recipe, saved.extra) == (25000, RECIPE, {"data": {"name": "towers"}})
     assert torch.equal(saved.weights()["w"], tensor)
     assert saved.state() == {"x": 3}
@@ -85,7 +80,6 @@ def test_meta_of_another_format_is_not_read(tmp_path: Path) -> None:
 def test_pickled_classes_are_refused(tmp_path: Path) -> None:
     checkpoints.save(tmp_path, 1, weights(1), RECIPE, {"path": Path("x")})
     saved = checkpoints.newest_good(tmp_path)
-    assert saved is not None
     with pytest.raises(Exception, match="[Ww]eights"):
         saved.state()
 
@@ -123,7 +117,6 @@ for line in sys.stdin:
 
 def test_kill_9_at_any_moment_leaves_a_loadable_checkpoint(tmp_path: Path) -> None:
     forker = start(str(tmp_path), code=SAVE_REPEATEDLY, stdin=subprocess.PIPE, stderr=None)
-    assert forker.stdin and forker.stdout
     rng = random.Random(0)
     step = 0
     save(tmp_path, step)
@@ -155,7 +148,7 @@ def test_a_checkpoint_of_the_same_step_is_replaced(tmp_path: Path) -> None:
 def test_a_run_loads_and_a_broken_checkpoint_is_skipped_for_an_older_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = build_model(**RECIPE["model"])  # type: ignore[arg-type]
+    model = build_model(**RECIPE["model"])
     for step in (10, 20, 30):
         checkpoints.save(tmp_path, step, model.state_dict(), RECIPE, {})
     workspace = Workspace(tmp_path / "data", tmp_path / "runs")

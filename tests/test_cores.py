@@ -55,7 +55,6 @@ def busy(two_cores: None) -> Iterator[Busy]:
         loop = f"import os\nos.nice({niceness})\nprint(flush=True)\nwhile True: pass"
         for _ in range(count):
             started.append(start(code=loop))
-            assert started[-1].stdout is not None
             started[-1].stdout.readline()
         return {process.pid for process in started[-count:]}
 
@@ -116,7 +115,6 @@ def test_processes_that_yield_do_not_count(busy: Busy) -> None:
         pytest.skip("no process can be so much nicer than this one")
     nicer, equal = busy(2, niceness=19), busy(1)
     times = cores._cpu_times()
-    assert times is not None
     yielding = {int(pid) for pid, _ in times.yielding}
     assert yielding >= nicer and not yielding & equal
     assert {int(pid) for pid, _ in times.processes} >= nicer | equal

@@ -41,7 +41,6 @@ def runs(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     monkeypatch.chdir(workspace.runs_root.parent)
     run = workspace.runs_root / "tiny"
     found = checkpoints.newest_good(run)
-    assert found is not None
     data = workspace.data_path("demo-towers", 32)
     content = str(open_run(workspace, "tiny").open_data().attrs["sha256"])[:16]
     extra = {
@@ -62,8 +61,7 @@ def exported(runs: Workspace) -> Path:
 
 def images(run: str) -> np.ndarray:
     """Four samples of a run, and that the command succeeds."""
-    result = sri("sample", "--run", run, "--num", "4", "--out", f"samples-{abs(hash(run))}")
-    assert result.exit_code == 0, result.output
+    sri("sample", "--run", run, "--num", "4", "--out", f"samples-{abs(hash(run))}", code=0)
     paths = sorted(Path(f"samples-{abs(hash(run))}").glob("images/*.png"))
     return np.stack([np.asarray(Image.open(path)) for path in paths])
 
@@ -105,8 +103,7 @@ def test_the_card_is_one_of_the_hub_and_has_the_measurements(runs: Workspace) ->
     records = [record | {"subject": subject} for record in records]
     path = trained.run_dir / "metrics.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    result = sri("export", "--run", "tiny", "--license", "cc-by-4.0", "model")
-    assert result.exit_code == 0, result.output
+    sri("export", "--run", "tiny", "--license", "cc-by-4.0", "model", code=0)
     card = huggingface_hub.ModelCard.load("model/README.md")
     assert (card.data.license, card.data.library_name) == ("cc-by-4.0", "sri-cli")
     assert card.data.pipeline_tag == "unconditional-image-generation"
@@ -126,8 +123,7 @@ def test_what_is_measured_on_the_way_is_of_the_exported_weights(runs: Workspace)
     ari = ("eval", "--run", "tiny", "--metrics", "ari", "--num", "8")
     half = ("export", "--run", "tiny", "--half", "--metrics", "order", "model")
     for words in (ari, half):
-        result = sri(*words)
-        assert result.exit_code == 0, result.output
+        sri(*words, code=0)
     shown = json.loads(sri("eval", "--recorded", "--run", "model", "--json").stdout)["results"]
     assert {m["metric"] for m in shown} >= {"order_iou", "order_information"}
     assert "order MI" in (Path("model") / "README.md").read_text()
@@ -367,8 +363,7 @@ def test_a_model_of_the_hub(
     assert sorted(cache.rglob("*")) == before
     words = ["train", "sri-mog", "size=tiny", "model.slots=3", "model.slot_size=16"]
     words += ["model.scene_size=16", "--init-from", "hf:me/model", "--data", "demo-towers"]
-    result = sri(*words, "--run", "runs/started", "--steps", "1", "train.batch=4")
-    assert result.exit_code == 0, result.output
+    sri(*words, "--run", "runs/started", "--steps", "1", "train.batch=4", code=0)
     saved = checkpoints.newest_good(Path("runs/started"))
     assert saved.extra["started_from"]["opened_from"] == f"hf:me/model@{COMMIT}"
     # The folder of the snapshot is a local exported model, too; a link out of the cache is refused.

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from sri_cli import checkpoint as checkpoints
 from sri_cli.benchmarks.measure import MATRIX_SIDE, measure, report_text, timings
@@ -26,8 +25,7 @@ TINY = ("--recipe", "sri-mog", "--seconds", "0.05", "size=tiny", "model.slot_siz
 
 def bench(*args: str) -> dict[str, Any]:
     """The JSON object of `sri bench ARGS --json`, which prints nothing else."""
-    shown = sri("bench", *args, "--json")
-    assert shown.exit_code == 0, shown.output
+    shown = sri("bench", *args, "--json", code=0)
     result: dict[str, Any] = json.loads(shown.stdout)
     assert {"machine", "cores", "threads", "torch", "device"} <= result.keys()
     return result
@@ -96,8 +94,9 @@ def test_bench_data(tmp_path: Path) -> None:
 
 def test_bench_data_of_random_images_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sri_cli.benchmarks.data.NOISE_IMAGES", 40)
-    shown = sri("bench", "data", *TINY, "--gpus", "0", "train.batch=2", "train.precision=fp32")
-    assert shown.exit_code == 0, shown.output
+    shown = sri(
+        "bench", "data", *TINY, "--gpus", "0", "train.batch=2", "train.precision=fp32", code=0
+    )
     assert "cores" in shown.stdout and "fp32" in shown.stdout and "40 images" in shown.stdout
 
 
@@ -107,6 +106,7 @@ def test_bench_data_of_random_images_as_text(monkeypatch: pytest.MonkeyPatch) ->
         (("train", "--seconds", "0"), "--seconds"),
         (("train", *TINY, "train.bacth=2"), "train.batch"),
         (("train", *TINY, "--gpus", "two"), "two"),
+        (("train", *TINY, "--gpus", "640"), "--gpus 640"),  # more than there are
         (("train", *TINY, "--gpus", "1,64", "--backend", "gloo"), "64"),
         (("train", *TINY, "--gpus", "1,2", "--profile"), "--profile"),
         (("data", *TINY, "--data", "nothing.h5"), "nothing.h5"),
@@ -117,11 +117,6 @@ def test_bad_input(words: tuple[str, ...], named: str) -> None:
     shown = sri("bench", *words)
     assert shown.exit_code == 2 and named in shown.stderr
     assert len(shown.stderr.splitlines()) == 2 and shown.stdout == ""
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_gpus_that_do_not_exist() -> None:
-    assert sri("bench", "train", *TINY, "--gpus", "2").exit_code == 2
 
 
 def test_a_measurement_repeats_until_its_seconds_are_over() -> None:
@@ -145,8 +140,7 @@ def test_a_busy_machine_is_noted() -> None:
 
 def test_quality_of_a_run_whose_checkpoints_are_measured(here: Path) -> None:
     command = ("bench", "quality", "--run", "pretrained", "--sacc", "50", "--stack-fd", "1")
-    shown = sri(*command, "--json")
-    assert shown.exit_code == 0, shown.output
+    shown = sri(*command, "--json", code=0)
     result = json.loads(shown.stdout)
     assert result["started_from"]["step"] == 6000
     (row,) = result["checkpoints"]  # with metrics, so that nothing is measured

@@ -36,11 +36,10 @@ def shipped_row() -> str:
 
 
 def demo(folder: Path) -> Result:
-    return small_cli.sri("demo", "--out", str(folder / "out"), *SHORT)
+    return small_cli.sri("demo", "--out", str(folder / "out"), *SHORT, code=0)
 
 
 def test_demo_leaves_data_run_and_report(folder: Path, first: Result) -> None:
-    assert first.exit_code == 0, first.output
     assert sorted(p.name for p in (folder / "out").iterdir()) == ["data", "report.html", "runs"]
     assert all(f"[{n}/6]" in first.stderr for n in range(1, 7))
     header, *rows = (line.split("  ") for line in first.stdout.splitlines()[:4])
@@ -72,7 +71,6 @@ def test_again_it_resumes(folder: Path, first: Result) -> None:
     log = next((folder / "out" / "runs").glob("demo/log.jsonl"))
     before = log.read_text()
     again = demo(folder)
-    assert again.exit_code == 0, again.output
     assert "up to date" in again.stderr and log.read_text() == before
 
 

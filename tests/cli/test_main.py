@@ -47,7 +47,6 @@ def commands(command: click.Command, path: str = "sri") -> Iterator[tuple[str, c
         context = click.Context(command, info_name=path)
         for name in command.list_commands(context):
             below = command.get_command(context, name)
-            assert below is not None
             yield from commands(below, f"{path} {name}")
 
 
@@ -226,40 +225,26 @@ def test_only_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None
     assert shown.stderr.endswith("Error: ValueError: oh\n")
 
 
-def test_the_home_folder_in_the_value_of_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[str] = []
+def test_roots_and_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Workspace, str, str]] = []
 
     @click.command()
     @click.option("--out")
     @click.argument("more")
-    def show_words(out: str, more: str) -> None:
-        seen.extend([out, more])
-
-    monkeypatch.setattr("sri_cli.cli.recipes.command", show_words)
-    monkeypatch.setenv("HOME", "/home/me")
-    assert sri("recipes", "--out=~/x", "a=~/x").exit_code == 0
-    assert seen == ["/home/me/x", "a=~/x"]
-
-
-def test_workspace_from_flags_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Workspace] = []
-
-    @click.command()
     @click.pass_obj
-    def show_roots(workspace: Workspace) -> None:
-        seen.append(workspace)
+    def show(workspace: Workspace, out: str, more: str) -> None:
+        seen.append((workspace, out, more))
 
-    monkeypatch.setattr("sri_cli.cli.recipes.command", show_roots)
-    monkeypatch.setenv("SRI_DATA", "/from/environment")
-    assert sri("--runs-root", "elsewhere", "recipes").exit_code == 0
-    assert [str(path) for path in (seen[0].data_root, seen[0].runs_root)] == [
-        "/from/environment",
-        "elsewhere",
-    ]
+    monkeypatch.setattr("sri_cli.cli.recipes.command", show)
     monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("SRI_DATA", "/from/environment")
+    assert sri("--runs-root", "elsewhere", "recipes", "--out=~/x", "a=~/x").exit_code == 0
     monkeypatch.setenv("SRI_DATA", "~/data")
-    assert sri("--runs-root=~/runs", "recipes").exit_code == 0
-    assert seen[1] == Workspace(Path("/home/me/data"), Path("/home/me/runs"))
+    assert sri("--runs-root=~/runs", "recipes", "x").exit_code == 0
+    (roots, *words), (at_home, *_) = seen
+    assert roots == Workspace(Path("/from/environment"), Path("elsewhere"))
+    assert words == ["/home/me/x", "a=~/x"]
+    assert at_home == Workspace(Path("/home/me/data"), Path("/home/me/runs"))
 
 
 if __name__ == "__main__":

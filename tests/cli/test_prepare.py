@@ -5,19 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
-from click.testing import Result
 
 from sri_cli.data.dataset import DataFile
 from tests.small_cli import sri, start
 
 SMALL = ("--scenes", "3", "--views", "2", "--size", "16", "--workers", "1")
-
-
-def towers(*more: str) -> Result:
-    return sri("prepare", "shapestacks", *SMALL, *more)
+towers = partial(sri, "prepare", "shapestacks", *SMALL)
 
 
 @pytest.mark.parametrize(
@@ -31,8 +28,7 @@ def towers(*more: str) -> Result:
 )
 def test_simulate_list_and_show(here: Path, name: str, words: list[str]) -> None:
     assert "no data files" in sri("prepare", "--list").stdout
-    made = sri("prepare", *words, *SMALL, "--seed", "5")
-    assert made.exit_code == 0, made.output
+    sri("prepare", *words, *SMALL, "--seed", "5", code=0)
     data = DataFile(here / "data" / f"{name}-16.h5")
     assert (data.name, data.source, data.size) == (name, "simulated", 16)
     assert data.counts == {"train": 6, "val": 4, "test": 4}
@@ -122,7 +118,6 @@ def test_ctrl_c_saves_what_was_made_and_the_same_command_resumes(here: Path) -> 
     """Ctrl-C reaches the workers too: only the parent may handle it."""
     words = ["prepare", "shapestacks", "--scenes", "400", "--size", "32", "--workers", "2"]
     running = start(*words, start_new_session=True)
-    assert running.stderr is not None
     running.stderr.readline()  # the workers start after this line
     time.sleep(1.5)
     os.killpg(running.pid, signal.SIGINT)

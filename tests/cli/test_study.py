@@ -52,8 +52,8 @@ def write(folder: Path, **changes: Any) -> None:
     (folder / "small.yaml").write_text(yaml.safe_dump(STUDY | changes, sort_keys=False))
 
 
-def study(*more: str, root: str = "runs") -> Result:
-    return sri("--runs-root", root, "study", "small.yaml", *more)
+def study(*more: str, root: str = "runs", **how: Any) -> Result:
+    return sri("--runs-root", root, "study", "small.yaml", *more, **how)
 
 
 def start(*more: str) -> subprocess.Popen[str]:
@@ -80,8 +80,7 @@ def test_a_study_stopped_and_resumed_gives_the_same_table(work_dir: Path) -> Non
     assert set(before) == set(RUNS[:2])
     measured = (folder / RUNS[0] / "metrics.jsonl").read_text()
 
-    resumed = study("--jobs", "2")
-    assert resumed.exit_code == 0, resumed.output
+    resumed = study("--jobs", "2", code=0)
     after = logs(folder)
     assert set(after) == set(RUNS)
     for name, records in before.items():
@@ -94,8 +93,7 @@ def test_a_study_stopped_and_resumed_gives_the_same_table(work_dir: Path) -> Non
     check_again(work_dir)
 
     # The run that was cut above, in one piece.
-    whole = study("--jobs", "1", "--seeds", "0", "--only", "scene", "--json", root="whole")
-    assert whole.exit_code == 0, whole.output
+    whole = study("--jobs", "1", "--seeds", "0", "--only", "scene", "--json", root="whole", code=0)
     values = json.loads(whole.stdout)["values"]
     same = json.loads((folder / "summary.json").read_text())["values"]
     assert values.keys() == same.keys() == {"order-iou", "order-mi", "elbo"}
@@ -213,8 +211,7 @@ def test_missing_data_are_prepared_and_compared_with_the_protocol(work_dir: Path
     data = {"name": "demo-towers", "size": 32, "prepare": made, "sha256": "0" * 64}
     data |= {"file": "own.h5"}
     write(work_dir, data=data, steps=1, systems={"sri-mog": {}}, claims=[])
-    result = study("--seeds", "1", "--json")
-    assert result.exit_code == 0, result.output
+    result = study("--seeds", "1", "--json", code=0)
     assert f"prepare {made} --out data/own.h5" in result.stderr
     assert "Note: " in result.stderr and "000000000000" in result.stderr
     summary = json.loads(result.stdout)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sri_cli.cli.train import new_folder
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace
 from sri_cli.training.importing import describe_source
@@ -41,8 +40,7 @@ def words(*more: str) -> list[str]:
 
 
 def test_train_then_train_further(folder: Path) -> None:
-    first = sri(*words("--steps", "2"))
-    assert first.exit_code == 0, first.output
+    first = sri(*words("--steps", "2"), code=0)
     run = Path("runs/sri-mog-shapestacks-tiny")
     assert first.stdout.splitlines() == [
         f"step 2: {run}/checkpoints/step-000000002",
@@ -56,34 +54,23 @@ def test_train_then_train_further(folder: Path) -> None:
     assert yaml.safe_load((run / "recipe.yaml").read_text())["train"]["steps"] == 3
 
 
-def test_the_recipe_is_an_argument_and_new_starts_another_run(folder: Path) -> None:
+def test_the_recipe_is_an_argument_and_new_starts_another_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = ("train", *SMALL, "sri-mog", "--steps", "1")
     for _ in range(3):
         assert sri(*recipe, "--new").exit_code == 0
     runs = [f"sri-mog-shapestacks-tiny{end}" for end in ("", "-2", "-3")]
     assert sorted(path.name for path in (folder / "runs").iterdir()) == runs
     assert json.loads(sri(*recipe, "--json").stdout)["run"] == f"runs/{runs[0]}"
-    assert sri(*recipe, "--new", "--run", "mine").exit_code == 0
-    refused = sri(*recipe, "--new", "--run", "mine")
-    assert refused.exit_code == 2 and "mine-2" in refused.stderr
+    assert sri(*recipe, "--new", "--run", "./mine").exit_code == 0
+    refused = sri(*recipe, "--new", "--run", "./mine")
+    assert refused.exit_code == 2 and refused.stderr.strip().endswith("--run ./mine-2")
     assert not (folder / "mine-2").exists()
-
-
-def test_a_new_run_needs_an_unused_folder_and_one_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    run = Path("mine")
-    assert new_folder(run, "./mine") == run
-    run.mkdir()
-    (run / "log.jsonl").touch()
-    with pytest.raises(SriError) as refused:
-        new_folder(run, "./mine")
-    assert refused.value.hint is not None and refused.value.hint.endswith("--run ./mine-2")
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "1")
-    with pytest.raises(SriError, match="torchrun"):
-        new_folder(Path("unused"), "unused")
+    launched = sri(*recipe, "--new", "--run", "unused")
+    assert launched.exit_code == 2 and "torchrun" in launched.stderr
 
 
 def test_any_prepared_file_by_name_at_its_own_size(folder: Path) -> None:
@@ -91,8 +78,7 @@ def test_any_prepared_file_by_name_at_its_own_size(folder: Path) -> None:
 
     def trained_on(*more: str) -> tuple[dict[str, object], str]:
         small = [word for word in SMALL if word != "size=tiny"]  # which sets an image size
-        shown = sri("train", "sri-sa", "--steps", "1", *small, *more)
-        assert shown.exit_code == 0, shown.output
+        shown = sri("train", "sri-sa", "--steps", "1", *small, *more, code=0)
         run = Path(shown.stdout.split()[2]).parent.parent
         recipe = yaml.safe_load((run / "recipe.yaml").read_text())
         assert recipe["data"] == recipe["trained_on"]["name"]
@@ -163,8 +149,7 @@ def test_a_file_of_another_name_has_the_settings_of_its_data_set(folder: Path) -
 def test_run_seed_and_data_file(folder: Path) -> None:
     other = write_small_data(folder / "mine.h5")
     more = ("--seed", "7", "--threads", "2", "--data", str(other), "--run", "here/x")
-    shown = sri(*words("--steps", "1", *more))
-    assert shown.exit_code == 0, shown.output
+    sri(*words("--steps", "1", *more), code=0)
     assert read_log(folder / "here/x")[-1]["threads"] == 2
     assert yaml.safe_load((folder / "here/x/recipe.yaml").read_text())["train"]["seed"] == 7
     assert sri(*words("--steps", "1", "--data", str(other))).exit_code == 0
@@ -172,8 +157,7 @@ def test_run_seed_and_data_file(folder: Path) -> None:
 
 
 def test_dry_run_measures_and_writes_nothing(folder: Path) -> None:
-    shown = sri(*words("--dry-run"))
-    assert shown.exit_code == 0, shown.output
+    shown = sri(*words("--dry-run"), code=0)
     for part in ("slot_size: 8", "parameters ", "time per step ", "expected total "):
         assert part in shown.stdout
     assert not (folder / "runs").exists()

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
-import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
-from click.testing import Result
 from PIL import Image
 
 from sri_cli.data import prepare as preparing
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.prepare import Prepared, prepare
-from sri_cli.data.source import Scenario
-from sri_cli.data.sources.folder import FolderOptions, FolderSource, near_identical
-from sri_cli.data.sources.listing import Entry, MaskNames
+from sri_cli.data.sources.folder import FolderOptions, FolderSource
+from sri_cli.data.sources.listing import MaskNames
 from sri_cli.data.summary import mask_facts
 from sri_cli.errors import Interrupted, SriError
 from tests import small_cli
+from tests.foreign_hdf5 import stopped_at
 from tests.small_data import save_image as save
 from tests.small_data import write_small_data
 
 pytestmark = pytest.mark.usefixtures("here")
+sri = partial(small_cli.sri, "prepare", "folder")
 
 
 def greys(count: int, masks: bool = False, folder: str = "mine") -> None:
@@ -46,10 +45,6 @@ def made(folder: str = "mine", workers: int = 1, **options: Any) -> DataFile:
 
 def contents(data: DataFile) -> dict[str, list[int]]:
     return {name: data.split(name).images[:, 0, 0, 0].tolist() for name in data.counts}
-
-
-def sri(*words: str) -> Result:
-    return small_cli.sri("prepare", "folder", *words)
 
 
 def test_every_image_is_in_one_split(tmp_path: Path) -> None:
@@ -385,10 +380,10 @@ def test_a_group_stays_in_one_split() -> None:
     rng = np.random.default_rng(0)
     for clip in range(6):
         image = rng.integers(0, 200, (8, 8))
-        for frame in range(4):
-            save(f"mine/clip{clip}_{frame}.png", image + frame)
+        for frame, level in enumerate((0, 3, 6, 10)):  # the last is 4 levels from the nearest
+            save(f"mine/clip{clip}_{frame}.png", image + level)
     (near,) = json.loads(made().attrs["notes"])
-    assert near.startswith("24 of 24 images near-identical") and "--group-by" in near
+    assert near.startswith("18 of 24 images near-identical") and "--group-by" in near
     data = made(group_by="(.+)_")
     groups = [set(data.split(name).factors["scenario"]) for name in data.splits]
     assert [len(group) for group in groups] == [4, 1, 1] and len(set.union(*groups)) == 6
@@ -417,15 +412,6 @@ def test_frames_without_a_mask_in_a_group_with_one_are_left_out_aloud() -> None:
     with pytest.raises(SriError) as caught:
         made(group_by="(.+)_")
     assert "--group-by" in str(caught.value.hint)
-
-
-def test_near_identical_images_of_another_part() -> None:
-    means = np.array([[10, 200], [90, 90], [12, 199], [93, 87], [90, 94]], np.uint8)
-    part = np.array([0, 0, 1, 1, 2])
-    found = near_identical(means, np.arange(5), part)
-    assert found.tolist() == [2, 3, 0, 1, -1]  # 94 is more than 3 levels from 90 and from 87
-    same = near_identical(np.zeros((1500, 4), np.uint8), np.arange(3), np.arange(1500))
-    assert same.tolist() == [1, 0, 0]
 
 
 def spoil(kind: str) -> None:
@@ -509,17 +495,8 @@ def test_a_changed_folder_or_other_options_are_noticed() -> None:
 def stopped_and_resumed(image: int) -> Prepared:
     """A preparation that a signal stops while it makes this image, counted from 1, and the rest."""
     source = FolderSource(Path("mine"), FolderOptions(size_px=8))
-    calls, make = itertools.count(1), source.make
-
-    def stopping(entry: Entry) -> Scenario:
-        if next(calls) == image:
-            signal.raise_signal(signal.SIGTERM)
-        return make(entry)
-
-    source.make = stopping  # type: ignore[method-assign]
     with pytest.raises(Interrupted):
-        prepare(source, Path("a-8.h5"), workers=1)
-    source.make = make  # type: ignore[method-assign]
+        prepare(stopped_at(source, image), Path("a-8.h5"), workers=1)
     return prepare(source, Path("a-8.h5"), workers=1)
 
 

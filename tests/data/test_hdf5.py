@@ -232,7 +232,6 @@ def test_efficient_morls_clevr6_is_filtered_cropped_and_resized(
         image = file["train"]["imgs"][2]
     assert np.array_equal(data.split("train").images[1], resizing.image(image))
     masks = data.split("train").masks
-    assert masks is not None
     assert [set(np.unique(mask)) for mask in masks] == [
         set(range(SHOWN["train"][k])) for k in KEPT["train"]
     ]

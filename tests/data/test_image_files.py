@@ -284,21 +284,11 @@ def test_bilinear_averages_over_what_it_shrinks() -> None:
     assert (shrunk == shrunk[0]).all()
 
 
-def test_masks_take_the_nearest_and_stay_labels() -> None:
-    mask = np.array([[0, 9, 0, 2], [3, 5, 0, 7], [0, 0, 0, 0], [1, 4, 0, 6]], np.uint8)
-    assert Resizing(2).labels(mask).tolist() == [[5, 7], [4, 6]]
-
-
 def test_centre_crop_drops_as_much_on_every_side() -> None:
     mask = np.arange(25, dtype=np.uint8).reshape(5, 5)
     assert Resizing(3, centre=3).labels(mask).tolist() == [[6, 7, 8], [11, 12, 13], [16, 17, 18]]
     wide = np.arange(8, dtype=np.uint8).reshape(2, 4)
     assert Resizing(2).labels(wide).tolist() == [[1, 2], [5, 6]]
-
-
-def test_box_is_rows_then_columns() -> None:
-    mask = np.arange(20, dtype=np.uint8).reshape(4, 5)
-    assert Resizing(2, box=(1, 3, 2, 2)).labels(mask).tolist() == [[8, 9], [13, 14]]
 
 
 @pytest.mark.parametrize("how", [Resizing(2, centre=6), Resizing(2, box=(3, 0, 3, 3))])

@@ -174,7 +174,6 @@ def test_a_killed_preparation_resumes(path: Path) -> None:
         "p.prepare(changed(small_source(), make=slow), Path(sys.argv[1]), workers=1)\n"
     )
     victim = start(str(path), code=code, stderr=None)
-    assert victim.stdout is not None
     while victim.stdout.readline() != "18\n":
         assert victim.poll() is None
     victim.kill()

@@ -138,7 +138,6 @@ def test_images_masks_and_factors(tmp_path: Path, out: Path, maps: str, mode: st
     assert data.counts == {"train": 9, "val": 3, "test": 6} and data.background_labels == 1
     assert data.attrs["preprocessing"].startswith("centre crop 196; resize to 64 (Pillow bilinear)")
     train = data.split("train")
-    assert train.masks is not None
     for row, camera in enumerate(CAMERAS * 3):
         image, mask = np.asarray(train.images[row]), train.masks[row]
         # 196 px become 64: beyond 3 px from an edge nothing of the other side is left.
@@ -385,13 +384,11 @@ def test_read_back_they_are_the_towers_simulated(
     assert data.caption == "shapestacks, simulated"
     assert data.attrs["seed"] == 5 and data.attrs["parameters"]["preset"] == "original"
     train = data.split("train")
-    assert train.masks is not None
     names = [name.decode() for name in train.factors["scenario"]]
     for index in range(TOWERS.scenes["train"]):
         direct = simulate_tower(index, size_px=size_px, views=2, preset="original", seed=5)
         at = names.index(direct.name)
         images, masks = np.asarray(train.images[at : at + 2]), train.masks[at : at + 2]
-        assert direct.masks is not None
         both, either = (masks > 0) & (direct.masks > 0), (masks > 0) | (direct.masks > 0)
         assert (masks == direct.masks).mean() > least_same
         assert both.sum() / either.sum() > least_iou

@@ -8,11 +8,11 @@ import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import Result
 
 from sri_cli.data import prepare as preparing
 from sri_cli.data.dataset import SPLITS, DataFile
@@ -23,7 +23,6 @@ from sri_cli.data.sources.tfrecord import (
     BadRecord,
     RecordSource,
     bytes_of,
-    floats_of,
     num_bytes_of,
     parse_example,
     read_records,
@@ -46,6 +45,7 @@ from tests.small_server import serving
 
 RECORDS = [b"first", b"", b"third record" * 1000]
 WHOLE = b"".join(map(framed, RECORDS))
+sri = partial(small_cli.sri, "prepare")
 
 
 @pytest.fixture
@@ -141,13 +141,6 @@ def test_bytes_in_both_forms() -> None:
     assert bytes_of(tricky, "image").tolist() == [10, 1, 9, 10, 1, 9, 10]
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_floats_in_both_forms(packed: bool) -> None:
-    features = parse_example(example({"x": floats([0.5, -2, 1e9], packed)}))
-    assert floats_of(features, "x").tolist() == [0.5, -2, 1e9]
-    assert floats_of(parse_example(example({"x": field(2, b"")})), "x").tolist() == []
-
-
 @pytest.mark.parametrize(
     "data",
     [
@@ -225,17 +218,12 @@ def made(
     return prepare(source, out, workers=workers, force=True).data
 
 
-def sri(*words: str) -> Result:
-    return small_cli.sri("prepare", *words)
-
-
 def test_a_room_keeps_every_pixel_and_entity(path: Path) -> None:
     data = made(ROOM, write(path, map(room, range(8))))
     assert numbers(data) == {"test": [0, 1, 2], "val": [3, 4], "train": [5, 6, 7]}
     split = data.split("train")
     expected = np.random.default_rng(6).integers(0, 256, (64, 64, 3))
     assert (split.images[1, 1:] == expected[1:]).all()
-    assert split.masks is not None
     rows = split.masks[1, :, 63].tolist()
     assert rows == [0] * 10 + [1] * 10 + [2] * 10 + [3] * 10 + [4] * 10 + [0] * 14
     assert split.masks[1, 45, 0] == 6 and split.masks[1, 44, 0] == 0
@@ -261,7 +249,6 @@ def test_a_real_clevr_record_is_cropped_and_halved(path: Path) -> None:
     assert split.images[0, 20, 20].tolist() == [40, 200, 200]
     crop = Resizing(96, "bicubic").image(image[29:221, 64:256])
     assert (split.images[0] == crop).all()
-    assert split.masks is not None
     assert split.masks[0].sum() == 5 and split.masks[0, 1, 1] == 5
     assert split.factors["rotation"].tolist() == [list(range(11))]
 
@@ -367,8 +354,7 @@ def test_from_the_bucket_then_offline(path: Path, monkeypatch: pytest.MonkeyPatc
     words = ("objects-room", "--from", "bucket", *FEW)
     with serving(grey_rooms(path).read_bytes()) as server:
         monkeypatch.setenv("SRI_BUCKET", server.url.rpartition("/")[0])
-        first = sri(*words)
-        assert first.exit_code == 0, first.output
+        sri(*words, code=0)
         assert numbers(DataFile("data/objects-room-64.h5")) == IN_ORDER
         assert os.listdir("data/downloads") == ["objects_room_train.tfrecords"]
         assert sri(*words, "--size", "32").exit_code == 0
@@ -453,6 +439,4 @@ def test_wrong_sources(path: Path) -> None:
     ):
         result = sri(name, "--from", source, *FEW)
         assert result.exit_code == 2 and reported in result.stderr, result.output
-    for option in ("--seed", "--views"):  # of published files nothing is random
-        assert sri("objects-room", "--from", "rooms.tfrecords", *FEW, option, "3").exit_code == 2
     assert not Path("data").exists()

@@ -80,8 +80,7 @@ def test_a_file_moves_with_the_data_folder(
 
 
 def test_the_first_command_of_all_samples_towers(empty: Workspace) -> None:
-    result = sri("sample", "--run", "pretrained", "--num", "4", "--slots", "7", "--temp", "0.7")
-    assert result.exit_code == 0, result.output
+    sri("sample", "--run", "pretrained", "--num", "4", "--slots", "7", "--temp", "0.7", code=0)
     assert len(list(Path("runs/pretrained/samples").glob("[0-9]*/grid.png"))) == 1
     trained = open_run(empty, "pretrained")
     s = trained.model.image_size
@@ -94,8 +93,7 @@ def test_the_first_command_of_all_samples_towers(empty: Workspace) -> None:
 
 
 def test_its_measurements_are_of_this_very_model(empty: Workspace) -> None:
-    shown = sri("eval", "--recorded", "--run", "pretrained", "--json")
-    assert shown.exit_code == 0, shown.output
+    sri("eval", "--recorded", "--run", "pretrained", "--json", code=0)
     records = (SHIPPED["pretrained"] / "metrics.jsonl").read_text().splitlines()
     measured = {m["metric"]: m for m in map(json.loads, records)}
     assert set(measured) >= MEASURED

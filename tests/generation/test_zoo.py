@@ -30,7 +30,7 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def sri(folder: Path, *words: str) -> Result:
     roots = ["--data-root", str(folder / "data"), "--runs-root", str(folder / "runs")]
-    return small_cli.sri(*roots, *words)
+    return small_cli.sri(*roots, *words, code=0)
 
 
 def through_every_verb(folder: Path, name: str, data: str) -> None:
@@ -38,12 +38,10 @@ def through_every_verb(folder: Path, name: str, data: str) -> None:
     run = f"{name}-{data}"
     if not (folder / "data" / f"{data}-32.h5").exists():
         numbers = ["--scenes", "20", "--views", "1", "--size", "32", "--workers", "1"]
-        made = sri(folder, "prepare", data, *numbers)
-        assert made.exit_code == 0, made.output
+        sri(folder, "prepare", data, *numbers)
     words = ["train", "--recipe", name, "--data", data, "--run", run, *SMALL]
     words += small_encoder(name)
-    trained = sri(folder, *words, "--steps", "6")
-    assert trained.exit_code == 0, trained.output
+    sri(folder, *words, "--steps", "6")
     log = (folder / "runs" / run / "log.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in log]
     errors = [
@@ -53,15 +51,11 @@ def through_every_verb(folder: Path, name: str, data: str) -> None:
     ]
     assert errors[-1] < errors[0], errors
     assert all(record.get("skipped", 0) == 0 for record in records)
-    drawn = sri(folder, "sample", "--run", run, "--num", "2", "--slots", "9")
-    assert drawn.exit_code == 0, drawn.output
-    seen = sri(folder, "figure", "reconstructions", "--run", run, "--num", "2")
-    assert seen.exit_code == 0, seen.output
+    sri(folder, "sample", "--run", run, "--num", "2", "--slots", "9")
+    sri(folder, "figure", "reconstructions", "--run", run, "--num", "2")
     words = ["segment", "--run", run, "--images", str(folder / "photos")]
-    segmented = sri(folder, *words, "--out", str(folder / "segments" / run))
-    assert segmented.exit_code == 0, segmented.output
+    sri(folder, *words, "--out", str(folder / "segments" / run))
     measured = sri(folder, "eval", "--run", run, "--metrics", "ari,elbo", "--num", "4", "--json")
-    assert measured.exit_code == 0, measured.output
     found = json.loads(measured.stdout)
     assert "nan" not in json.dumps(found).lower(), found
 

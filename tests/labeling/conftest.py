@@ -141,7 +141,6 @@ class Process:
             env=os.environ | ENVIRONMENT | over_ssh,
             stdout=None,  # with one pipe alone communicate() returns what readline() has buffered
         )
-        assert self.process.stderr
         self.lines = [self.process.stderr.readline() for _ in range(4)]
         self.url = self.lines[1].removeprefix("open ").strip()
         self.port = int(urlsplit(self.url).port or 0)

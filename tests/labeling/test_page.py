@@ -8,26 +8,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from sri_cli.labeling.session import open_session
 from tests.labeling.conftest import Client, Process, answers_on_disk, serving, small_session
-from tests.small_browser import CONTRAST, DESKTOP, PHONE, TOO_SMALL, Page, chromium
+from tests.small_browser import CONTRAST, DESKTOP, ENOUGH, PHONE, TOO_SMALL, Page
 from tests.small_cli import start
+from tests.small_data import write_images
 
 LEFT, RIGHT, DOWN, BACKSPACE = "\ue012", "\ue014", "\ue015", "\ue003"
 ENTER, ESCAPE, SPACE, TAB = "\ue007", "\ue00c", "\ue00d", "\ue004"
 SIDEWAYS = (740, 375)
-ENOUGH = 4.5  # WCAG AA, of text of this size
 VIEWS = ("single", "answered", "grid", "decided", "zoom", "help", "alert", "end")
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture
@@ -390,13 +382,9 @@ def test_names_for_screen_readers(page: Page) -> None:
 
 
 def test_from_the_command_to_the_result(tab: Page, tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
-    (tmp_path / "images").mkdir()
-    for number, image in enumerate(pixels):
-        Image.fromarray(image).save(tmp_path / "images" / f"{number}.png")
+    write_images(tmp_path / "images", 4)
     command = "label-sacc --images images --num 4 --catch 2 --rater ada --port 0 --no-browser"
     with start(*command.split(), cwd=tmp_path) as process:
-        assert process.stderr
         line = next(line for line in process.stderr if line.startswith("open "))
         at(tab.open(line.removeprefix("open ").strip()), 0)
         tab.press("n", "g", "r", ENTER)

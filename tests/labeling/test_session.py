@@ -32,7 +32,7 @@ from sri_cli.run import Workspace
 from tests.damage import damage
 from tests.labeling.conftest import small_session
 from tests.small_cli import sri, start
-from tests.small_data import write_small_data
+from tests.small_data import write_images, write_small_data
 
 # Answers one position after the other, for ever, and prints each answer once it is saved.
 ANSWERING = """
@@ -109,7 +109,6 @@ def test_a_process_killed_at_any_moment_has_saved_what_it_acknowledged(folder: P
         count = len(acknowledged)
         # With one pipe alone communicate() returns what readline() has buffered, too.
         process = start(str(folder), str(count), code=ANSWERING, stderr=None)
-        assert process.stdout is not None
         first = process.stdout.readline()
         assert first, "it ended before its first answer"
         time.sleep(moments.uniform(0, 0.03))
@@ -260,15 +259,6 @@ def begin(workspace: Workspace, *runs: str, folders: tuple[Path, ...] = (), **ho
 def drawn(workspace: Workspace, *runs: str, **how) -> tuple[Deck, np.ndarray]:
     deck = read_session(begin(workspace, *runs, **how))
     return deck, deck.load_images()
-
-
-def write_images(folder: Path, count: int, size: int = 32, seed: int = 0) -> Path:
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(seed)
-    for i in range(count):
-        image = random.integers(0, 256, (size, size, 3), dtype=np.uint8)
-        Image.fromarray(image).save(folder / f"{i}.png")
-    return folder
 
 
 def test_scenes_are_those_of_sri_sample(workspace: Workspace, trained: TrainedRun) -> None:

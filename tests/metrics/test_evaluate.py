@@ -52,7 +52,7 @@ from sri_cli.plotting.samples import write_samples
 from sri_cli.run import Workspace
 from tests import small_cli
 from tests.small_cli import start, wait_until
-from tests.small_data import COUNTS, header, towers, write_data, write_small_data
+from tests.small_data import COUNTS, header, towers, write_data, write_images, write_small_data
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,9 +65,9 @@ def value(records: list[Measurement], metric: str, run: str = "") -> Any:
     return found
 
 
-def sri_eval(workspace: Workspace, *words: str) -> Result:
+def sri_eval(workspace: Workspace, *words: str, **how: Any) -> Result:
     roots = ["--data-root", str(workspace.data_root), "--runs-root", str(workspace.runs_root)]
-    return small_cli.sri(*roots, "eval", *words)
+    return small_cli.sri(*roots, "eval", *words, **how)
 
 
 # Runs ---------------------------------------------------------------------------------------
@@ -296,11 +296,9 @@ def test_split_and_seed_reach_the_measurement(workspace: Workspace) -> None:
 
 def test_several_runs_are_one_table(workspace: Workspace) -> None:
     words = ("--run", "tiny", "--run", "other")
-    result = sri_eval(workspace, *words, "--num", "4")
-    assert result.exit_code == 0, result.output
+    result = sri_eval(workspace, *words, "--num", "4", code=0)
     assert result.stdout.splitlines()[0].split() == ["tiny,", "step", "10", "other,", "step", "10"]
-    result = sri_eval(workspace, *words, "--recorded", "--table", "markdown")
-    assert result.exit_code == 0, result.output
+    result = sri_eval(workspace, *words, "--recorded", "--table", "markdown", code=0)
     rows = [line for line in result.stdout.splitlines() if line.startswith("|")]
     names = [row.split("|")[1].split(", ")[-1].strip() for row in rows[2:]]
     assert sorted(names) == ["other", "tiny"]
@@ -391,11 +389,8 @@ def test_a_warning_stands_beside_values_of_lossy_files(
     workspace: Workspace, tmp_path: Path
 ) -> None:
     """In JSON, the table for reading and the paper's; not beside those of PNG files."""
-    noise = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     for ending in ("png", "jpg"):
-        (tmp_path / ending).mkdir()
-        for i, image in enumerate(noise):
-            Image.fromarray(image).save(tmp_path / ending / f"{i}.{ending}")
+        write_images(tmp_path / ending, 4, ending=ending)
     words = ["--images", str(tmp_path / "jpg"), "--images", str(tmp_path / "png")]
     words += ["--data", "demo-towers", "--metrics", "sacc-estimate"]
     records = json.loads(sri_eval(workspace, *words, "--json").stdout)["results"]

@@ -169,7 +169,6 @@ def test_value_and_interval_are_those_of_the_definition(
     without_x = [plain(np.delete(x, i, 0), y) for i in range(m)]
     without_y = [plain(x, np.delete(y, j, 0)) for j in range(n)]
     error = ((m - 1) * np.var(without_x) + (n - 1) * np.var(without_y)) ** 0.5
-    assert low is not None and high is not None
     quantile = {12: 2.200985, 7: 2.446912, 3: 4.302653}[min(m, n)]  # of t with one less
     assert [low, high] == pytest.approx([value - quantile * error, value + quantile * error])
 

@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sri_cli.models.base import EMPTY_LOG_MASK
 from sri_cli.models.distributions import Gaussian
-from sri_cli.models.genesis_v2 import FEWEST_PIXELS, stop_early
+from sri_cli.models.genesis_v2 import FEWEST_PIXELS
 from sri_cli.models.scene_encoder import SceneEncoder
 from sri_cli.training.step_timing import CallCounter
 from tests.small_models import SIDE, VARIANTS, images, noise_for
@@ -29,24 +28,6 @@ def dynamic(name: str, most: int = MOST) -> Any:
     model.segregate.dynamic_slots = True
     assert model.dynamic_slots
     return model
-
-
-def by_hand(masks: list[float], pixels: int = 100) -> tuple[Tensor, Tensor]:
-    """Log-masks that cover so many pixels each, spread evenly, and their scopes."""
-    shares = torch.tensor([*masks, pixels - sum(masks)]) / pixels
-    scopes = 1 - torch.cat([torch.zeros(1), shares.cumsum(0)[:-1]])
-    return shares.log()[:, None].expand(-1, pixels), scopes.log()[:, None].expand(-1, pixels)
-
-
-def test_the_first_mask_that_is_too_small_takes_the_rest() -> None:
-    cases = [by_hand([50, 30, 15]), by_hand([50, 15, 30]), by_hand([10, 40, 40]), by_hand([30] * 3)]
-    log_masks, log_scopes = (torch.stack(part) for part in zip(*cases, strict=True))
-    stopped, empty = stop_early(log_masks, log_scopes)
-    mass = stopped.exp().sum(dim=-1)
-    expected = [[50, 30, 20, 0], [50, 50, 0, 0], [100, 0, 0, 0], [30, 30, 30, 10]]
-    torch.testing.assert_close(mass, torch.tensor(expected, dtype=torch.float32))
-    assert empty.tolist() == [[m == 0 for m in row] for row in expected]
-    assert (stopped[empty] == EMPTY_LOG_MASK).all()
 
 
 def slow_masks(colouring: Any, features: Tensor, rand_pixel: Tensor, most: int) -> list[Tensor]:

@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
+from functools import partial
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -31,11 +31,11 @@ from sri_cli.plotting.report_commands import eval_words
 from sri_cli.run import Workspace
 from tests import small_cli
 from tests.damage import damage, largest_file
-from tests.small_browser import CONTRAST, DESKTOP, PHONE, Page, chromium
+from tests.small_browser import CONTRAST, DESKTOP, ENOUGH, PHONE, Page
 from tests.small_data import write_run
 
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror='alert(2)'>{{ 7 * 7 }}"
-ENOUGH = 4.5  # WCAG AA, of text of this size
+sri = partial(small_cli.sri, "report")
 
 
 class Tags(HTMLParser):
@@ -98,10 +98,6 @@ def words(path: Path) -> str:
 
 def images(path: Path) -> list[dict[str, Any]]:
     return [a for tag, a in Tags(path.read_text("utf-8")).seen if tag == "img"]
-
-
-def sri(*args: str) -> Any:
-    return small_cli.sri("report", *args)
 
 
 @pytest.fixture(autouse=True)
@@ -273,7 +269,6 @@ def test_runs_of_one_recipe_on_other_images_differ(
     shutil.copytree(tiny, workspace.runs_root / "again")
     for run, name in (("tiny", "demo-towers"), ("again", "mypics")):
         saved = checkpoints.newest_good(workspace.runs_root / run)
-        assert saved is not None
         extra = {"data": {"name": name, "images": 24, "content": f"hash-of-{name}"}}
         path = workspace.runs_root / run
         checkpoints.save(path, saved.step, saved.weights(), saved.recipe, {}, extra)
@@ -358,12 +353,6 @@ def test_failures_leave_the_report_before_as_it_was(workspace: Workspace) -> Non
     with pytest.raises(SriError, match="tiny"):
         report_of_runs(workspace, ["tiny"])
     assert path.read_bytes() == before and sorted(path.parent.iterdir()) == around
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
 
 
 def test_the_page_in_a_browser(driver: Any, workspace: Workspace, tiny: Path) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from click.testing import Result
 from PIL import Image, ImageSequence
 
 from sri_cli.plotting.video import Film, gif_bytes, mp4_bytes
@@ -17,6 +17,7 @@ from tests import small_cli
 from tests.damage import largest_file
 
 SHORT = ["--frames", "6", "--num", "2"]
+sri = partial(small_cli.sri, "walk")
 
 
 def walks(frames: int = 12, count: int = 3, size: int = 32) -> np.ndarray:
@@ -90,15 +91,10 @@ def here(here: Path, workspace: Workspace) -> Path:
     return here
 
 
-def sri(*words: str) -> Result:
-    return small_cli.sri("walk", *words)
-
-
 def test_both_files_hold_the_walks(here: Path) -> None:
     # GENESIS-v2: the scene variable of an untrained SRI moves nothing yet, and GIFs join what is
     # the same.
-    result = sri("--run", "other", *SHORT, "--fps", "10", "--masks")
-    assert result.exit_code == 0, result.output
+    result = sri("--run", "other", *SHORT, "--fps", "10", "--masks", code=0)
     files = [f"runs/other/figures/walk-001.{kind}" for kind in ("mp4", "gif")]
     assert result.stdout.splitlines()[-2:] == files
     shown = iio.imread(files[0], plugin="FFMPEG")
@@ -138,7 +134,6 @@ def test_an_encoder_that_fails_or_is_missing_is_one_error(
     ],
 )
 def test_out_names_the_files(here: Path, words: list[str], files: list[str]) -> None:
-    result = sri("--frames", "2", "--num", "1", *words)
-    assert result.exit_code == 0, result.output
+    result = sri("--frames", "2", "--num", "1", *words, code=0)
     assert result.stdout.splitlines()[-len(files) :] == files
     assert all(Path(file).is_file() for file in files)

@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from click.testing import Result
 
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
@@ -42,6 +42,7 @@ STUDY: dict[str, Any] = {
     "metrics": {"elbo": 4},
 }
 RUNS = ["genesis-v2-mog-seed-0", "genesis-v2-mog-seed-1"]
+study = partial(sri, "study", "jobs.yaml")
 
 
 @pytest.fixture
@@ -55,10 +56,6 @@ def folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def write(folder: Path, **changes: Any) -> list[StudyRun]:
     (folder / "jobs.yaml").write_text(yaml.safe_dump(STUDY | changes, sort_keys=False))
     return read_study(Workspace(Path("data"), Path("runs")), "jobs.yaml").runs()
-
-
-def study(*more: str) -> Result:
-    return sri("study", "jobs.yaml", *more)
 
 
 def start(environment: Mapping[str, str], *more: str) -> subprocess.Popen[str]:
@@ -168,8 +165,7 @@ def test_local_jobs_outlive_the_command_and_one_that_dies_stops_no_other(folder:
     errors = end(second, 1)
     assert errors.count("SIGKILL; see ") > 1 and f"{RUNS[1]}/job/" in errors.splitlines()[-2]
     assert "Requeued job" in output_of(RUNS[0])  # its time limit struck
-    third = study(*local)
-    assert third.exit_code == 0, third.output
+    third = study(*local, code=0)
     for name in RUNS:
         records = read_log(Path("runs/study-jobs", name))
         assert [record["step"] for record in records] == list(range(1, 901))
@@ -211,7 +207,6 @@ def test_slurm_jobs_are_requeued_at_their_limit_and_give_the_same_weights(
         assert "Requeued job" in output_of(name) and "resuming" in output_of(name)
         records = read_log(Path("runs/study-jobs", name))
         assert [record["step"] for record in records] == list(range(1, steps + 1))
-    whole = small_cli.sri("--runs-root", "whole", "study", "jobs.yaml", "--jobs", "2")
-    assert whole.exit_code == 0, whole.output
+    small_cli.sri("--runs-root", "whole", "study", "jobs.yaml", "--jobs", "2", code=0)
     for name in RUNS:
         assert weights("runs", name) == weights("whole", name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import pickle
 import shlex
@@ -151,9 +150,7 @@ def opened(result: Imported) -> TrainedRun:
 
 
 def state_of(result: Imported) -> dict[str, Any]:
-    saved = checkpoints.newest_good(result.run)
-    assert saved is not None
-    return saved.state()["step"]
+    return checkpoints.newest_good(result.run).state()["step"]
 
 
 @pytest.fixture(scope="module", params=list(TABLES))
@@ -195,7 +192,6 @@ def test_the_run_folder_is_as_training_writes_it(run: tuple) -> None:
 def test_every_moment_of_adam_belongs_to_its_parameter(tmp_path: Path, system: str) -> None:
     result = imported(tmp_path, system)
     saved = checkpoints.newest_good(result.run)
-    assert saved is not None
     recipe = opened(result).recipe
     step = new_step(recipe, torch.device("cpu"))
     step.load_state(saved.state()["step"])
@@ -321,8 +317,7 @@ def refusal(*args: str) -> tuple[str, str]:
 def test_every_verb_takes_the_run(here: Path) -> None:
     write_official(here / "official.pth", "sri")
     data = str(write_small_data(here / "mine.h5"))
-    shown = sri("import", "official.pth", *SMALL)
-    assert shown.exit_code == 0, shown.output
+    shown = sri("import", "official.pth", *SMALL, code=0)
     assert shown.stdout.splitlines() == [
         f"sri, 338,130 parameters, step 7: {RUN}/checkpoints/step-000000007",
         f"next: sri sample --run {RUN}",
@@ -330,8 +325,7 @@ def test_every_verb_takes_the_run(here: Path) -> None:
     ]
     assert "sri-mog" in shown.stderr and "144 moments" in shown.stderr
 
-    drawn = sri("sample", "--num", "2", "--slots", "6")
-    assert drawn.exit_code == 0, drawn.output
+    drawn = sri("sample", "--num", "2", "--slots", "6", code=0)
     assert "step 7, shapestacks, imported weights" in drawn.stdout
     assert sri("eval", "--num", "2", "--metrics", "elbo", "--data", data).exit_code == 0
 
@@ -362,8 +356,7 @@ def test_training_goes_on_from_it(here: Path) -> None:
     data = str(write_small_data(here / "mine.h5"))
     assert sri("import", "official.pth", *SMALL).exit_code == 0
     words = ("train", "--recipe", "sri-mog", "--run", str(RUN), "--data", data, *SMALL)
-    trained = sri(*words, "--steps", "9", "--json")
-    assert trained.exit_code == 0, trained.output
+    trained = sri(*words, "--steps", "9", "--json", code=0)
     result = json.loads(trained.stdout)
     assert (result["resumed_from"], result["step"]) == (7, 9)
     assert result["record"]["skipped"] == 0
@@ -393,8 +386,7 @@ def test_the_size_is_that_of_the_recipe_whatever_file_is_prepared(here: Path) ->
     size = load_recipe("emorl").model.image_size
     write_official(here / "official.pth", "emorl")
     words = [word for word in SIZES["emorl"] if not word.startswith("model.image_size")]
-    shown = sri("import", "official.pth", *words)
-    assert shown.exit_code == 0, shown.output
+    shown = sri("import", "official.pth", *words, code=0)
     (recipe,) = Path("runs").glob("*/recipe.yaml")
     assert yaml.safe_load(recipe.read_text())["model"]["image_size"] == size == 64
     assert "model.image_size=64" in shown.stdout.splitlines()[-1]  # the command to train further
@@ -403,8 +395,7 @@ def test_the_size_is_that_of_the_recipe_whatever_file_is_prepared(here: Path) ->
 def test_the_command_to_train_further_names_the_folder_of_the_run(here: Path) -> None:
     """Without a slash it would be another one, in the runs folder."""
     write_official(here / "official.pth", "sri")
-    shown = sri("import", "official.pth", "--run", "./mine", *SMALL)
-    assert shown.exit_code == 0, shown.output
+    shown = sri("import", "official.pth", "--run", "./mine", *SMALL, code=0)
     *_, sample, train = (shlex.split(line) for line in shown.stdout.splitlines())
     assert sample[-1] == train[train.index("--run") + 1] == "./mine"
 
@@ -449,17 +440,6 @@ def test_a_flipped_bit_of_a_weight_is_noticed(here: Path) -> None:
     assert "official.pth is damaged" in refusal("official.pth", *SMALL)[0]
 
 
-@pytest.mark.parametrize("value", [math.nan, -math.inf, 3e38, -1e7])
-def test_weights_out_of_range_are_refused(here: Path, value: float) -> None:
-    tensors = official_tensors("sri")
-    name = next(iter(tensors))
-    tensors[name] = tensors[name].clone()
-    tensors[name].view(-1)[3] = value
-    torch.save(tensors, here / "official.pth", _use_new_zipfile_serialization=False)  # no CRCs
-    first, _ = refusal("official.pth", *SMALL)
-    assert f"1 not finite or beyond 1e+06: {name}" in first
-
-
 @pytest.mark.parametrize("how", ["cut", "empty", "gone"])
 def test_damaged_files(here: Path, how: str) -> None:
     damage(write_official(here / "official.pth", "sri"), how)
@@ -488,13 +468,14 @@ def test_all_faults_at_once(here: Path) -> None:
     del tensors["prior_lstm.mu.bias"], tensors["decoder.13.weight"]
     tensors["posterior_lstm.sp.bias"] = torch.zeros(17)
     tensors["scene_encoder.mu_s.bias"][3] = torch.nan
+    tensors["scene_encoder.sp_s.bias"][0] = -1e7
     tensors |= {f"genesisv2.extra.{i}.weight": torch.zeros(1) for i in range(12)}
     write_official(here / "official.pth", "sri", model_state_dict=tensors)
     first, _ = refusal("official.pth", *SMALL)
     assert "2 missing: " in first and "prior_lstm.mu.bias" in first
     assert "decoder.13.weight" in first
     assert "1 of another shape: posterior_lstm.sp.bias [17]" in first and "[16]" in first
-    assert "1 not finite or beyond 1e+06: scene_encoder.mu_s.bias" in first
+    assert "2 not finite or beyond 1e+06: scene_encoder.mu_s.bias, scene_encoder.sp_s.bias" in first
     assert "12 unexpected: genesisv2.extra.0.weight" in first and "2 more" in first
 
 
@@ -506,8 +487,7 @@ def test_unexpected_tensors_can_be_left_out(here: Path) -> None:
     first, hint = refusal("official.pth", *SMALL)
     assert "1 unexpected: genesisv2.prior_lstm.weight_ih_l0" in first
     assert "--ignore-unexpected" in hint
-    shown = sri("import", "official.pth", "--ignore-unexpected", *SMALL)
-    assert shown.exit_code == 0, shown.output
+    shown = sri("import", "official.pth", "--ignore-unexpected", *SMALL, code=0)
     assert "genesisv2.prior_lstm.weight_ih_l0" in shown.stderr
     assert "144 moments" in shown.stderr
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from sri_cli import checkpoint as checkpoints
-from sri_cli.config.load import recipe_from_dict
 from sri_cli.config.schema import Recipe
 from sri_cli.config.strict_yaml import read_yaml
 from sri_cli.data.dataset import DataFile
@@ -21,17 +20,15 @@ from sri_cli.run import Workspace
 from sri_cli.training.initial_weights import begin_run
 from sri_cli.training.trainer import new_step, train
 from tests.small_data import write_small_data
+from tests.small_models import TINY_MODEL, tiny_recipe
 
-MODEL = {"system": "sri", "image_size": 32, "slots": 3, "slot_size": 8, "scene_size": 8}
-TRAIN = {"geco_target": 0.5, "steps": 2, "batch": 4, "precision": "fp32", "log_every": 1}
+newest = checkpoints.newest_good
 
 
 def small(**changes: Any) -> Recipe:
     """Keys of the model section go there, others to the training."""
-    model = {key: changes.pop(key) for key in list(changes) if key not in TRAIN and key != "lr"}
-    return recipe_from_dict(
-        {"name": "small", "data": "x", "model": MODEL | model, "train": TRAIN | changes}
-    )
+    train = {key: changes.pop(key) for key in ("steps", "batch", "lr") if key in changes}
+    return tiny_recipe(TINY_MODEL | changes, **{"steps": 2} | train)
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +48,6 @@ def first(tmp_path_factory: pytest.TempPathFactory, data: DataFile) -> Path:
 def workspace(tmp_path: Path, first: Path) -> Workspace:
     shutil.copytree(first, tmp_path / "runs" / "first")
     return Workspace(tmp_path / "data", tmp_path / "runs")
-
-
-def newest(run: Path) -> checkpoints.Checkpoint:
-    saved = checkpoints.newest_good(run)
-    assert saved is not None
-    return saved
 
 
 def test_weights_alone_are_taken_and_only_once(workspace: Workspace) -> None:

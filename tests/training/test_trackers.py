@@ -14,8 +14,6 @@ from typing import Any
 import pytest
 from tensorboard.summary.writer import event_file_writer
 
-from sri_cli.config.load import recipe_from_dict
-from sri_cli.config.schema import Recipe
 from sri_cli.errors import SriError, SriFailure, pip_install
 from sri_cli.strict_json import from_json
 from sri_cli.training import log as training_log
@@ -30,6 +28,7 @@ from sri_cli.training.trackers import (
     read_state,
 )
 from tests.small_data import save_image
+from tests.small_models import tiny_recipe as small
 from tests.tracker_readers import READERS, mlflow_run, wandb_records
 
 NOW = datetime.now(UTC).isoformat(timespec="seconds")
@@ -55,12 +54,6 @@ def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     # It numbers the event files of a process, and of those of one second reads .10 before .9.
     monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
-
-
-def small(**train: Any) -> Recipe:
-    model = {"system": "sri", "image_size": 32}
-    tree = {"name": "small", "data": "towers", "model": model}
-    return recipe_from_dict(tree | {"train": {"geco_target": 0.5655, "steps": 6} | train})
 
 
 def record(step: int, part: int, **more: Any) -> dict[str, Any]:

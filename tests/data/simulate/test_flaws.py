@@ -15,7 +15,6 @@ from sri_cli.data.simulate.flaws import (
     Sketch,
     flaw_is_visible,
     flaw_of,
-    is_inside_image,
     move_upper,
     simulate_labelled_tower,
 )
@@ -132,13 +131,6 @@ def test_a_block_sunk_completely_looks_sound(aside: tuple[float, float], seen: b
     sound = cubes(0.7, aside)
     sunk = FlawedTower(move_upper(sound, 1, 0, 0, -0.35), 1)
     assert visible("interpenetrating", sound, sunk) == seen
-
-
-def test_blocks_outside_the_image_are_detected() -> None:
-    camera, tower = original_camera(0), cubes(1.0)
-    assert is_inside_image(tower, camera)
-    assert not is_inside_image(move_upper(tower, 1, 0, 0, 8), camera)
-    assert not is_inside_image(move_upper(tower, 0, 9, -9, 0), camera)
 
 
 def test_connected_by_hand() -> None:

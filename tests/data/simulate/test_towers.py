@@ -61,7 +61,6 @@ def test_names_are_the_originals_and_agree_with_the_factors(
     for scenarios in (towers, demos):
         for index, scenario in enumerate(scenarios):
             parts = NAME.fullmatch(scenario.name)
-            assert parts is not None
             height, vcom, vpsf, v = (int(p) for p in parts.groups()[1:])
             f = scenario.factors
             assert (f["height"] == height).all() and v == index
