@@ -202,8 +202,25 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
+CACHED_SEC = 1e-4  # per image; faster ones come from a cache
+
+
 @contextmanager
 def counting(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """Progress over `total` images: yields advance(number of further images)."""
     with Progress(total, 0, label, "image") as progress:
-        yield lambda more: progress.update(progress.done + more)
+        last = time.monotonic()
+
+        def advance(more: int) -> None:
+            nonlocal last
+            before, last = last, time.monotonic()
+            done = progress.done + more
+            # Images from a cache would spoil rate and ETA. (Single images come in bursts from
+            # worker processes.)
+            if more > 1 and last - before < more * CACHED_SEC:
+                progress.start_at(done)
+            else:
+                progress.advance(done)
+            progress.show()
+
+        yield advance

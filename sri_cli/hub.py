@@ -45,7 +45,8 @@ TEXTS = (RECIPE_NAME, COMMANDS, LOG_NAME, MEASUREMENTS)
 OPENED_FROM = "opened-from.txt"  # in a run folder: the exported model that it is a copy of
 # Control characters, also escaped as in JSON and YAML: they could rewrite what a terminal shows.
 CONTROL = re.compile(
-    rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]|\\((u00|U000000|x)([0189]|7[fF])|e)"
+    rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]"
+    rb"|(?<!\\)(?:\\\\)*\\((u00|U000000|x)([0189]|7[fF])|[abefrvN0])"
 )
 EXPORTED = "name a folder or repository that `sri export` wrote"
 

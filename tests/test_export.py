@@ -209,6 +209,7 @@ HOSTILE: dict[str, Callable[[Path], object]] = {
     "escapes": escapes,
     "long escapes": lambda folder: (folder / "recipe.yaml").write_text('file: "\\U0000001b[2J"\n'),
     "C1 controls": lambda folder: (folder / "command.txt").write_bytes(b"sri train \xc2\x9b2J\n"),
+    "a return in JSON": lambda folder: rewrite(folder, extra={"source": {"caption": "x\ry"}}),
     "a bare return": lambda folder: (folder / "command.txt").write_bytes(b"sri train\rx\n"),
     "a link out": link_out,
     "a link to nothing": lambda folder: (folder / "metrics.jsonl").symlink_to("nothing"),

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from sri_cli.console import Progress, counted
+from sri_cli.console import Progress, counted, counting
 
 
 class Terminal(io.StringIO):
@@ -51,6 +51,18 @@ def test_training_shows_its_own_rate_only(
         shown.advance(5)
         shown.show("80.0 images/s")
     assert capsys.readouterr().err == "tiny: step 5/10  80.0 images/s  20 s left\n"
+
+
+def test_images_of_a_cache_do_not_count_in_the_rate(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with counting("features", 1100) as advance:
+        advance(1000)  # in no time
+        for _ in range(2):
+            clock[0] += 20
+            advance(50)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("  ")[1] for line in lines] == ["2.5 image/s", "2.5 image/s"]
 
 
 def test_the_bar_shows_the_rate_and_names_as_they_are(

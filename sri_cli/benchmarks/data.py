@@ -72,9 +72,9 @@ def noise_images(size: int, batch: int) -> NDArray[np.uint8]:
     """Random images [N,H,W,3], at least a batch, mapped from a temporary file without a name."""
     shape = (max(NOISE_IMAGES, batch), size, size, 3)
     with tempfile.TemporaryFile() as file:
-        images = np.memmap(file, np.uint8, "w+", shape=shape)
-    images[:] = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    return images
+        file.write(np.random.default_rng(0).integers(0, 256, shape, np.uint8).data)
+        file.flush()  # through a mapping a full disk would kill the process
+        return np.memmap(file, np.uint8, "r", shape=shape)
 
 
 def data_text(result: dict[str, Any]) -> str:

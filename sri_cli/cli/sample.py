@@ -49,9 +49,12 @@ def command(workspace: Workspace, run: str | None, threads: Threads, **options: 
     Writes single images and a grid of them.
     """
     from sri_cli.console import counted
+    from sri_cli.generation.sample import check_request
     from sri_cli.generation.trained_run import open_run, slots_notes
     from sri_cli.plotting.samples import write_samples
 
+    slots = 1 if options["slots"] is None else options["slots"]
+    check_request(options["num"], slots, options["temperature"], options["seed"])
     trained = open_run(workspace, run)
     start_threads(threads)
     folder = write_samples(trained, **options)

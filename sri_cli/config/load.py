@@ -298,13 +298,14 @@ def _resolve(
         return None, [f"{fault}; name the one that it came from"]
     # Only the command line shrinks, and only once: `size: tiny` in a run's own recipe says that
     # its values are shrunk already, and perhaps changed since.
-    shrinks = size in SIZES and size_before == "paper"
-    if shrinks:  # they are checked, `shrink` reads them, and they overrule it below
-        _merge(merged, of_sizes[size])
     _assign_all(merged, assignments)
-    if shrinks:
-        try:  # `shrink` computes with values, which may not fit together before it
-            Recipe.model_validate(merged, context=TRAINED)
+    if size in SIZES and size_before == "paper":
+        overruled = deepcopy(merged)
+        _merge(overruled, of_sizes[size])
+        _assign_all(overruled, assignments)
+        try:  # values are computed with below, and may not fit together before
+            for values in (merged, overruled):
+                Recipe.model_validate(values, context=TRAINED)
         except ValidationError as error:
             if any(fault["type"] != "value_error" for fault in error.errors()):
                 return None, faults_of(error)

@@ -154,7 +154,9 @@ class Options:
         """SriError for a given number above `count`; `there`: where there are so many."""
         given, flag = self.given[split], FLAGS[split]
         if given is not None and given > count:
-            hint = f"{flag} {count}, or leave it out for all of them"
+            is_all = split == "train" or self.scenes is None
+            rest = "all of them" if is_all else "a sixth of --scenes"
+            hint = f"{flag} {count}, or leave it out for {rest}"
             raise SriError(f"{flag} {given}: {there}", hint)
 
     def divide(self, count: int, share: int, noun: str) -> dict[str, int]:

@@ -32,7 +32,7 @@ from sri_cli.generation.trained_run import open_run
 from sri_cli.metrics.evaluate import evaluate_run
 from sri_cli.plotting.previews import draw_preview
 from sri_cli.run import Workspace
-from sri_cli.signals import StopFlag
+from sri_cli.signals import StopFlag, StopSignal
 from sri_cli.strict_json import to_json
 from sri_cli.studies.job import end_of, error_in, start_python
 from sri_cli.studies.protocol import StudyRun, check_unchanged, read_study
@@ -132,13 +132,18 @@ class RunProcess:
 def run_sri(words: Sequence[str], stop: StopFlag) -> int:
     """Run `sri WORDS` with all output on stderr; the exit code. A signal stops both."""
     process = start_python(["sri_cli", *words], 2, {}, subprocess.DEVNULL)
-    stop.at_once = True  # the process saves what it has made
     try:
+        stop.at_once = True
+        if stop.received:  # while it was started
+            raise StopSignal
         return process.wait()
     finally:
         stop.at_once = False
-        process.terminate()  # nothing, if it has ended
-        process.wait()
+        process.terminate()  # nothing if it has ended; else it saves what it has made
+        try:
+            process.wait()
+        finally:
+            process.kill()  # at a second signal
 
 
 def work(

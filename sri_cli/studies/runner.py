@@ -355,6 +355,7 @@ def find_data(workspace: Workspace, study: Study, stop: StopFlag) -> DataFile:
     Raises:
         SriError: for a file that does not fit the protocol or its recipes.
         SriFailure: when it could not be prepared.
+        Interrupted: after a signal that the preparation received, too.
     """
     section, path = study.protocol.data, data_path(workspace, study)
     if not path.is_file() and section.prepare is not None:
@@ -362,6 +363,8 @@ def find_data(workspace: Workspace, study: Study, stop: StopFlag) -> DataFile:
         words += [] if section.file is None else ["--out", str(path)]
         print(shlex.join(["sri", *words]), file=sys.stderr, flush=True)
         code = run_sri(words, stop)
+        if stop.received:
+            raise Interrupted("Stopped while preparing the data.", f"Resume with: {this_command()}")
         if code != 0:
             raise SriFailure("the data could not be prepared", shlex.join(["sri", *words]))
     data = DataFile(
@@ -412,6 +415,8 @@ def plan_study(
     if queue is not None and queue.name == "slurm":  # as `run_study` submits them
         most = jobs or len(statuses)
         how = f"{most} at a time"
+        if slots.fixed_threads:
+            how += f", {counted(slots.threads, 'thread')} each"
     check_unchanged(study)
     if measure and choose_device().type == "cpu":
         kernels()  # compiles them before other processes, such as a compiler, are counted

@@ -133,8 +133,12 @@ def test_parameters_and_the_plan_of_jobs(folder: Path, monkeypatch: pytest.Monke
     )
     assert list(plan["queue"]["runs"]) == RUNS
     cluster = type("Cluster", (Local,), {"name": "slurm"})({})  # all at once: not on this machine
-    plan = plan_study(Workspace(Path("data"), Path("runs")), "jobs.yaml", queue=cluster)
-    assert (plan["jobs"], plan["slots"]) == (2, "2 at a time")
+    for threads, how in {None: "2 at a time", "3": "2 at a time, 3 threads each"}.items():
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        if threads is not None:
+            monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        plan = plan_study(Workspace(Path("data"), Path("runs")), "jobs.yaml", queue=cluster)
+        assert (plan["jobs"], plan["slots"]) == (2, how)
     assert not Path("runs").exists()
     names = {job_name(run) for run in runs}
     os.chdir("..")  # other runs of the same name

@@ -262,9 +262,12 @@ def group_scenes(
     low, high = IMAGES_PER_SCENE
     if known and low <= num_images / len(known) <= high:
         return scenes, f"images of equal {', '.join(names)}"
+    reason = f"it has none of the factors {', '.join(SCENE_FACTORS)}"
+    if names:
+        shown = counted(len(known), "scene")
+        reason = f"by {', '.join(names)} they show {shown}, not {VIEWS} images each"
     raise SriError(
-        f"{file.filename}: its images cannot be grouped by scene: by {', '.join(SCENE_FACTORS)}"
-        f" they show {counted(len(known), 'scene')}, not {VIEWS} images each",
+        f"{file.filename}: its images cannot be grouped by scene: {reason}",
         "choose the mirror's file of ShapeStacks, or simulate: sri prepare shapestacks",
     )
 

@@ -19,6 +19,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -367,6 +368,8 @@ def write_raw(towers: Simulation, folder: Path, workers: int) -> None:
     lock = lock_file(root / "towers.lock", "writing", "wait for it, or choose another --raw DIR")
     try:
         write_atomic(root / SIMULATED, record.encode())
+        for unfinished in recordings.glob(".env_*.tmp"):  # of a killed process
+            shutil.rmtree(unfinished, ignore_errors=True)
         names, existing = scenario_names(towers), {path.name for path in recordings.iterdir()}
         every = {index: name for split in SPLITS for index, name in names[split].items()}
         missing = [index for index, name in every.items() if name not in existing]

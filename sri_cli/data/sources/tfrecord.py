@@ -46,7 +46,10 @@ class BadRecord(Exception):
         """The error of record `number` of a file."""
         hint = f"{number - 1:,} records before it are good; get the file again"
         if number == 1:
-            hint = "choose a TFRecord file of this data set, or another --variant: --from FILE"
+            hint = (
+                "get the file again, or choose a TFRecord file of this data set (where it has"
+                " variants, of this --variant): --from FILE"
+            )
         return SriError(f"{path}: record {number:,}: {self}", hint)
 
 
