@@ -49,6 +49,11 @@ def kl_to_standard(q: Gaussian) -> Tensor:
     return 0.5 * (variance + q.mean.square() - 1 - variance.log()).sum(dim=-1)
 
 
+def log_prob_standard(value: Tensor) -> Tensor:
+    """log N(value; 0, I), summed over D."""
+    return -(0.5 * value.square() + HALF_LOG_2PI).sum(dim=-1)
+
+
 def sqrt_softplus(u: Tensor) -> Tensor:
     """std = sqrt(softplus(min(u, 80)) + 1e-5): SRI's scene posterior, slot prior and posterior."""
     return (F.softplus(u.float().clamp(max=80.0)) + 1e-5).sqrt()

@@ -34,8 +34,8 @@ from sri_cli.models.decoders import BroadcastDecoder
 from sri_cli.models.distributions import (
     Gaussian,
     kl_to_standard,
+    log_prob_standard,
     shifted_softplus,
-    standard_like,
 )
 from sri_cli.models.layers import conv_norm_relu, coordinate_grid, full_precision
 from sri_cli.models.likelihood import ImageLikelihood
@@ -271,7 +271,7 @@ class GenesisV2Segregation(Segregation):
         scene = self.decoder(slots).without(empty)
         # Inside SRI the slots have independent N(0, I) priors:
         # kl = sum_k log q(z_k | x) - log N(z_k; 0, I), of one sample.
-        kl = sum_slots(posterior.log_prob(slots) - standard_like(slots).log_prob(slots), empty)
+        kl = sum_slots(posterior.log_prob(slots) - log_prob_standard(slots), empty)
         nll = self.likelihood.nll(images, scene, gaussian_likelihood)
         return replace(inferred, scene=scene, nll=nll, kl=kl)
 
