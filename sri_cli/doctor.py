@@ -173,10 +173,13 @@ def check_folder(topic: str, option: str, path: Path) -> Iterator[Finding]:
     fix = f"choose another folder: sri {option} DIR ..."
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         fault = "is not writable" if existing.is_dir() else "is not a folder"
-        yield Finding("problem", topic, f"{existing} {fault}", fix, essential=True)
+        # Data that others have prepared are only read.
+        shared = option == "--data-root" and any(path.glob("*.h5"))
+        level: Level = "note" if shared else "problem"
+        yield Finding(level, topic, f"{existing} {fault}", fix, essential=not shared)
         return
     free = shutil.disk_usage(existing).free
-    level: Level = "problem" if free < NO_DISK else "note" if free < LITTLE_DISK else "ok"
+    level = "problem" if free < NO_DISK else "note" if free < LITTLE_DISK else "ok"
     state = "writable" if existing == path else "will be created"
     text = f"{path}: {state}, {free / 1e9:,.1f} GB free"
     yield Finding(level, topic, text, "" if level == "ok" else fix)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from pathlib import Path
 from typing import Any
@@ -54,8 +53,8 @@ def header(name: str, size: int, counts: dict[str, int], **parameters: Any) -> H
 
 def changed(source: Source, **attributes: Any) -> Any:
     """A copy of a source with other attributes or methods."""
-    other = copy.copy(source)
-    vars(other).update(attributes)
+    other = object.__new__(type(source))
+    vars(other).update(vars(source) | attributes)
     return other
 
 

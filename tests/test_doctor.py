@@ -211,7 +211,9 @@ def test_a_read_only_and_a_tiny_disk(tmp_path: Path, options: str, essential: bo
     assert "--data-root" in finding.fix
 
 
-def test_folders_that_do_not_exist_or_are_files(tmp_path: Path) -> None:
+def test_folders_that_do_not_exist_or_are_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "a" / "b"
     assert only(doctor.check_folder("data folder", "--data-root", folder)).level != "problem"
     assert not (tmp_path / "a").exists()
@@ -219,6 +221,11 @@ def test_folders_that_do_not_exist_or_are_files(tmp_path: Path) -> None:
     assert only(doctor.check_folder("data folder", "--data-root", folder)).essential
     (tmp_path / "lost").symlink_to(tmp_path / "nowhere")
     assert only(doctor.check_folder("runs folder", "--runs-root", tmp_path / "lost")).essential
+    (tmp_path / "x.h5").touch()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    data = only(doctor.check_folder("data folder", "--data-root", tmp_path))
+    assert (data.level, data.essential) == ("note", False)  # of others, and only read
+    assert only(doctor.check_folder("runs folder", "--runs-root", tmp_path)).essential
 
 
 @pytest.mark.parametrize(

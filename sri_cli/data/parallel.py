@@ -7,8 +7,9 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -40,7 +41,8 @@ def parallel_map(
         return
     # Spawned, not forked: a forked process could inherit a lock that a thread holds.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(make,))
+    with _signals_blocked():  # it starts a process that keeps track of semaphores
+        pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(make,))
     waiting: deque[tuple[list[Key], Future[list[Result]]]] = deque()
     try:
         while True:
@@ -48,7 +50,8 @@ def parallel_map(
                 task = list(islice(source, items_per_task))
                 if not task:
                     break
-                work = _submit(pool, [item for _, item in task])
+                with _signals_blocked():
+                    work = pool.submit(_make_all, [item for _, item in task])
                 waiting.append(([key for key, _ in task], work))
             if not waiting:
                 return
@@ -66,11 +69,13 @@ def worker_killed(command: str) -> SriFailure:
     )
 
 
-def _submit(pool: ProcessPoolExecutor, items: Sequence[Any]) -> Future[list[Any]]:
-    """Workers started here ignore Ctrl-C (they inherit the signal mask): the parent handles it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Processes started here inherit the mask: they ignore Ctrl-C and a closed terminal, which the
+    parent handles."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
-        return pool.submit(_make_all, items)
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -62,7 +62,8 @@ def prepare(
         OtherSettings: Another file is at `path`, and not `force`.
         SriError: The source is faulty.
         Interrupted: A signal came; the rows so far are saved.
-        SriFailure: The file cannot be written.
+        SriFailure: The file cannot be written; or the disk of the source failed, and the rows so
+            far are saved.
     """
     if path.suffix != ".h5":
         raise SriError(f"{path} is not the name of a data file", f"name it {path}.h5")
@@ -182,9 +183,10 @@ def write_missing(
             if block and not unknown:
                 append(writer, split, block)
         if stop.received:
+            done = sum(writer.rows.values())
+            saved = f", saved in {writer.partial}" if done else ""  # else there is no such file
             raise Interrupted(
-                f"Stopped after {sum(writer.rows.values())} of {progress.total} images, saved in"
-                f" {writer.partial}.",
+                f"Stopped after {done} of {progress.total} images{saved}.",
                 f"Resume with: {command}",
             )
         if killed:
@@ -235,5 +237,6 @@ def opening(source: Source, writer: DataFileWriter, workers: int) -> str:
         f" -> {writer.path} ({counted(workers, 'worker')})"
     )
     if writer.replaces_other:
-        return f"{what}\nNote: {writer.partial} was made with other settings; starting over"
+        other = "was made with other settings or by another version; starting over"
+        return f"{what}\nNote: {writer.partial} {other}"
     return f"{what}\nresuming after {done} of {total} images" if done else what

@@ -114,13 +114,21 @@ def test_a_folder_instead_of_a_data_set(here: Path) -> None:
     assert refused.stderr.splitlines()[-1] == "sri prepare folder mypics"
 
 
-def test_ctrl_c_saves_what_was_made_and_the_same_command_resumes(here: Path) -> None:
-    """Ctrl-C reaches the workers too: only the parent may handle it."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_saves_what_was_made_and_the_same_command_resumes(
+    here: Path, number: signal.Signals
+) -> None:
+    """Ctrl-C and a closed terminal reach the workers too: only the parent may handle them."""
     words = ["prepare", "shapestacks", "--scenes", "400", "--size", "32", "--workers", "2"]
-    running = start(*words, start_new_session=True)
+    code = (
+        "import signal; from sri_cli.cli.main import main\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has the tests ignore it\n"
+        "main()\n"
+    )
+    running = start(*words, code=code, start_new_session=True)
     running.stderr.readline()  # the workers start after this line
     time.sleep(1.5)
-    os.killpg(running.pid, signal.SIGINT)
+    os.killpg(running.pid, number)
     message = running.communicate(timeout=60)[1].strip()
     assert running.returncode == 75 and "Error" not in message
     assert message.endswith(f": sri {' '.join(words)}")

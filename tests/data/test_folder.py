@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,11 @@ from sri_cli.data.prepare import Prepared, prepare
 from sri_cli.data.sources.folder import FolderOptions, FolderSource
 from sri_cli.data.sources.listing import MaskNames
 from sri_cli.data.summary import mask_facts
-from sri_cli.errors import Interrupted, SriError
+from sri_cli.errors import Interrupted, SriError, SriFailure
 from tests import small_cli
 from tests.foreign_hdf5 import stopped_at
+from tests.small_data import changed, write_small_data
 from tests.small_data import save_image as save
-from tests.small_data import write_small_data
 
 pytestmark = pytest.mark.usefixtures("here")
 sri = partial(small_cli.sri, "prepare", "folder")
@@ -112,6 +114,12 @@ def test_own_splits_are_never_mixed() -> None:
     with pytest.raises(SriError, match="train/"):
         made("other")
     assert made("other", test_only=True).counts["test"] == 10
+    for tens, part in enumerate(("a/train", "a/val", "b/train", "b/test")):
+        for number in range(3):
+            save(f"parts/{part}/{number}.png", np.full((8, 8), 10 * tens + number))
+    save("parts/cover.png", np.zeros((8, 8)))
+    own = {"train": [0, 1, 2, 20, 21, 22], "val": [10, 11, 12], "test": [30, 31, 32]}
+    assert contents(made("parts")) == own
 
 
 def test_images_beside_masks_with_a_crop() -> None:
@@ -459,6 +467,7 @@ def test_unusable_files_are_left_out_or_refused(kind: str) -> None:
         (["few"], "too few images (2)"),
         (["three"], "1 of 3 images cannot be used: 02: "),
         (["mine", "--scenes", "4"], "4 train"),
+        (["mine", "--crop", "9"], "a smaller --crop"),
     ],
 )
 def test_errors_leave_nothing(words: list[str], reported: str) -> None:
@@ -515,6 +524,21 @@ def test_a_stopped_preparation_resumes_at_any_number_of_workers(
             assert np.array_equal(*(part.images for part in parts))
             assert np.array_equal(*(part.masks for part in parts))
             assert np.array_equal(*(part.factors["scenario"] for part in parts))
+    assert b"00.png" not in pickle.dumps(FolderSource(Path("mine"), FolderOptions()))
+
+
+def test_a_disk_that_fails_once_costs_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparing, "ROWS_PER_FLUSH", 1)
+    greys(12)
+    source = FolderSource(Path("mine"), FolderOptions(size_px=8))
+    left = iter(range(6, -1, -1))
+
+    def make(item: Any) -> Any:
+        return source.make(item if next(left) else replace(item, image=Path("gone.png")))
+
+    with pytest.raises(SriFailure):
+        prepare(changed(source, make=make), Path("a-8.h5"), workers=1)
+    assert prepare(source, Path("a-8.h5"), workers=1).resumed_from == 6
 
 
 @pytest.mark.parametrize("stopped_in", [9, 10])

@@ -360,8 +360,20 @@ def test_a_damaged_chunk(tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyP
     data = bytearray(path.read_bytes())
     data[chunk.byte_offset + 20 : chunk.byte_offset + 40] = bytes(20)
     path.write_bytes(data)
-    with pytest.raises(SriError, match=path.name):
+    with pytest.raises(SriError, match=path.name) as caught:
         made(Hdf5Source(ROOMS, path, FEW), tmp_path)
+    assert caught.value.exit_code == 2
+
+
+def test_a_disk_that_fails_is_no_damaged_file(path: Path) -> None:
+    """Or the rows so far would be given up."""
+    write_flat(path, 48, 64, 64, "gzip")
+    with pytest.raises(SriFailure, match="Is a directory"), hdf5.open_hdf5(path) as file:
+        images = file["image"]
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.dup2(folder, file.id.get_vfd_handle())  # reading it fails
+        os.close(folder)
+        images[40]
 
 
 def test_the_mirrors_file_is_fetched_and_verified_once(

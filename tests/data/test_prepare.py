@@ -208,6 +208,20 @@ def test_a_killed_worker_costs_no_row(path: Path) -> None:
         prepare(changed(source, survey=survey_by_workers, writes_files=True), path, workers=2)
 
 
+def test_a_stop_before_the_first_row_names_no_file(path: Path) -> None:
+    """Scenes without objects alone are not saved, see `write_missing`."""
+
+    def make(index: int) -> Scenario:
+        os.kill(os.getpid(), signal.SIGTERM)
+        scene = random_scenario(4, 16, 0, index)
+        return replace(scene, masks=np.zeros_like(scene.masks))
+
+    with pytest.raises(Interrupted, match="0 of 168 images") as caught:
+        prepare(changed(small_source(), make=make), path, workers=1)
+    assert "partial" not in caught.value.message
+    assert list(path.parent.iterdir()) == []
+
+
 def test_masks_that_mark_nothing_leave_no_row_behind(path: Path) -> None:
     def make(index: int) -> Scenario:
         scene = random_scenario(4, 16, 0, index)

@@ -24,13 +24,14 @@ import pytest
 from PIL import Image, ImageDraw
 
 from sri_cli.atomic import temporary_beside
+from sri_cli.data import prepare as preparing
 from sri_cli.data.prepare import Prepared, prepare
 from sri_cli.data.simulate.towers import simulate_tower
 from sri_cli.data.source import Options
 from sri_cli.data.sources import shapestacks
 from sri_cli.data.sources.choose import choose_source, simulated
 from sri_cli.data.sources.shapestacks import RawTowers, write_raw
-from sri_cli.errors import Interrupted, SriError
+from sri_cli.errors import Interrupted, SriError, SriFailure
 
 FRAME = (255, 0, 255)
 LEFT, RIGHT = (200, 40, 0), (0, 80, 120)
@@ -249,6 +250,7 @@ def cut_image(root: Path) -> None:
         (edit("eval.txt", A), rf"{A} .*train\.txt.*eval\.txt"),
         (remove("splits/default/eval.txt"), r"eval\.txt"),
         (remove("splits/default"), r"train\.txt"),
+        (remove("splits"), r"train\.txt"),
         (remove(f"recordings/{B}"), rf"1 of 6 .* {B}"),
         (remove(f"recordings/{A}/*cam_2*.png"), A),
         (remove(f"iseg/{C}"), rf"1 of 6 .* {C}"),
@@ -267,6 +269,20 @@ def test_faults_name_the_file_and_leave_nothing(
         prepare_from(root, out, workers=2)
     assert caught.value.exit_code == 2 and caught.value.hint
     assert "\n" not in caught.value.message and not list(tmp_path.glob("out*"))
+
+
+def test_a_disk_that_fails_once_costs_no_rows(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparing, "ROWS_PER_FLUSH", 1)
+    path = write_files(tmp_path) / "recordings" / B / IMAGE_2
+    path.rename(tmp_path / "away")
+    path.symlink_to("nothing")
+    with pytest.raises(SriFailure, match=IMAGE_2):
+        prepare_from(tmp_path, out)
+    path.unlink()
+    (tmp_path / "away").rename(path)
+    assert prepare_from(tmp_path, out).resumed_from == len(CAMERAS)
 
 
 @pytest.mark.parametrize(
@@ -428,7 +444,6 @@ def test_interrupted_writing_resumes(
     monkeypatch.setattr(shapestacks, "write_scenario", stopping)
     with pytest.raises(Interrupted):
         from_raw(tmp_path, tmp_path / "a-64.h5", workers=1)
-    (tmp_path / "shapestacks" / "splits").mkdir()
     with pytest.raises(SriError, match="no split list") as cut:
         prepare_from(tmp_path, tmp_path / "x-64.h5")
     assert "--raw" in (cut.value.hint or "")

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ from sri_cli.data.source import Options, Scenario, Source, sixth
 from sri_cli.data.sources.listing import Entry, MaskNames, list_images
 from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header
-from sri_cli.errors import SriError
+from sri_cli.errors import SriError, SriFailure
 from sri_cli.rng import stream
 from sri_cli.run import PREPARED_AS
 
@@ -176,6 +176,9 @@ class FolderSource(Source):
             preprocessing=f"upright by EXIF; transparency over black; {self.resizing.describe()}",
             void_label=options.stored_void,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"entries": []}  # a worker is sent those that it makes
 
     def _parameters(self) -> dict[str, object]:
         """The files by path and size in bytes, and the options.
@@ -344,6 +347,8 @@ class FolderSource(Source):
         lines += [f"and {len(problems) - most:,} more"] * (len(problems) > most)
         if refuse:
             hint = "repair them"
+            if self.options.crop is not None:
+                hint += ", or choose a smaller --crop"
             if any(entry.mask is not None for entry, _ in problems):
                 hint += ", or take the masks out of the folder (training needs none)"
             if self.options.strict:
@@ -379,7 +384,7 @@ class FolderSource(Source):
         try:
             image, mask, _ = item.read(self.resizing, self.options.reserved)
         except Unreadable as error:
-            raise SriError(
+            raise SriFailure(  # it was readable: the rows so far stay
                 f"{item.image} has changed since the survey: {error}", "run the same command again"
             ) from error
         label = self.options.background_label

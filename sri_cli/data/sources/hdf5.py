@@ -28,7 +28,7 @@ from sri_cli.data.source import Options, Rows, Scenario
 from sri_cli.data.sources.published import ImageSource, scene_of
 from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header
-from sri_cli.errors import SriError
+from sri_cli.errors import SriError, SriFailure
 from sri_cli.rng import stream
 
 MIRROR = "https://data-download.compute.dtu.dk/multi_object_datasets/"
@@ -298,7 +298,8 @@ def has_images(path: Path) -> bool:
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[h5py.File]:
-    """The file; SriError if it does not exist, is not HDF5, or is damaged where it is read."""
+    """The file; SriError if it does not exist, is not HDF5, or is damaged where it is read,
+    SriFailure if the disk fails."""
     if not path.is_file():
         problem = "is not a file" if path.exists() else "does not exist"
         raise SriError(f"{path} {problem}", "choose an existing file: --from FILE")
@@ -309,9 +310,10 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         with h5py.File(path, "r", locking=False, **cache) as file:
             yield file
     except (OSError, RuntimeError) as error:  # of h5py, for damaged files
-        raise SriError(
-            f"{path} cannot be read: {reason_of(error)}", "download or copy the file again"
-        ) from error
+        kind, hint = SriError, "download or copy the file again"
+        if getattr(error, "errno", None):  # of the disk: the rows so far stay
+            kind, hint = SriFailure, f"run the same command again, or {hint}"
+        raise kind(f"{path} cannot be read: {reason_of(error)}", hint) from error
 
 
 def read_rows(

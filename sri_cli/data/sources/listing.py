@@ -312,23 +312,21 @@ def _entries(
                 f"{folder} has two images of the same name: {named[key]} and {path}", "rename one"
             )
         named[key] = path
-    shared = os.path.commonprefix([key[:-1] for key in named])  # as the folder of an archive
-    own = next((i for i, part in enumerate(shared) if part.lower() in SPLIT_FOLDERS), len(shared))
     return [
         Entry(
             "/".join(key),
             path,
             masks[path][1] if path in masks else None,
-            _split_of(key[own:]),
+            _split_of(key),
         )
         for key, path in sorted(named.items())
     ]
 
 
 def _split_of(key: Key) -> str | None:
-    """The split that the first folder names, but for those of images as rgb/."""
-    folders = [part.lower() for part in key[:-1] if part.lower() not in IMAGE_FOLDERS]
-    return SPLIT_FOLDERS.get(folders[0]) if folders else None
+    """The split that a folder names, the uppermost if several do."""
+    folders = (part.lower() for part in key[:-1])
+    return next((SPLIT_FOLDERS[part] for part in folders if part in SPLIT_FOLDERS), None)
 
 
 def _notes(

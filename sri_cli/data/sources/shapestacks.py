@@ -38,7 +38,7 @@ from sri_cli.data.parallel import parallel_map
 from sri_cli.data.source import Options, Scenario, Simulation, Source
 from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header, check_space
-from sri_cli.errors import SriError, did_you_mean
+from sri_cli.errors import SriError, SriFailure, did_you_mean
 
 NAME = "shapestacks"
 LIST_FILES = {"train": "train.txt", "val": "eval.txt", "test": "test.txt"}
@@ -118,14 +118,16 @@ class OriginalFiles(Source):
         everyone = [name for split in SPLITS for name in self.scenarios[split]]
         numbers: dict[str, int] = {}
         first_maps: dict[str, Path | None] = {}
-        for name in everyone:
-            images, maps = self.files_of(name)
-            numbers[name], first_maps[name] = len(images), next(iter(maps.values()), None)
-            missing = images.keys() - maps.keys()
-            if maps and missing:
-                raise SriError(
-                    f"{name} has no instance map of camera {min(missing)}", self.again("iseg")
-                )
+        with Progress(len(everyone), 0, f"check {self.root}", "scenario") as progress:
+            for done, name in enumerate(everyone, start=1):
+                images, maps = self.files_of(name)
+                numbers[name], first_maps[name] = len(images), next(iter(maps.values()), None)
+                missing = images.keys() - maps.keys()
+                if maps and missing:
+                    raise SriError(
+                        f"{name} has no instance map of camera {min(missing)}", self.again("iseg")
+                    )
+                progress.update(done)
         check_cameras(numbers, self.options.views, self.again("rgb"))
         self.check_maps(first_maps)
         counts = {split: len(self.scenarios[split]) * self.views for split in SPLITS}
@@ -184,12 +186,12 @@ class OriginalFiles(Source):
 
 
 def find_root(folder: Path) -> Path:
-    """The folder with splits/ and recordings/: `folder`, or shapestacks/ in it.
+    """The folder with recordings/, beside which splits/ should be: `folder`, or shapestacks/ in it.
 
     SriError with the commands that unpack the archives, where those are not unpacked.
     """
     for root in (folder / "shapestacks", folder):
-        if (root / "splits").is_dir() and (root / "recordings").is_dir():
+        if (root / "recordings").is_dir():  # missing split lists are reported by name
             return root
     archives = [folder / f"shapestacks-{kind}.tar.gz" for kind in ("meta", "rgb", "iseg")]
     existing = [path for path in archives if path.exists()]
@@ -220,7 +222,7 @@ def read_list(path: Path) -> list[str]:
         near, hint, lists = "", again, path.parent.parent
         if (lists.parent / SIMULATED).exists() and path.parent.name == "default":
             hint = "writing these files was interrupted: run the same --raw command again"
-        elif not path.parent.is_dir():
+        elif lists.is_dir() and not path.parent.is_dir():
             known = sorted(path.name for path in lists.iterdir() if path.is_dir())
             near = did_you_mean(path.parent.name, known)
             hint = f"available: {', '.join(known) or 'none'}"
@@ -308,12 +310,16 @@ def name_factors(name: str, cameras: Sequence[int]) -> dict[str, NDArray[np.int1
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """A PNG, uint8 [224,224,3]; SriError when it cannot be read or has another size."""
+    """A PNG, uint8 [224,224,3]; SriError when it is damaged or has another size,
+    SriFailure when the disk fails."""
     try:
         pixels = np.asarray(Image.open(path, formats=("PNG",)).convert("RGB"))
     except Exception as error:  # Pillow's decoder raises all kinds
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise SriError(f"{path} cannot be read: {reason}", "unpack its archive again") from error
+        again = "unpack its archive again"
+        if reason := getattr(error, "strerror", None):  # of the disk: the rows so far stay
+            text = f"{path} cannot be read: {reason}"
+            raise SriFailure(text, f"run the same command again, or {again}") from error
+        raise SriError(f"{path} cannot be read: {type(error).__name__}", again) from error
     height, width, _ = pixels.shape
     if (height, width) != (IMAGE_PX, IMAGE_PX):
         raise SriError(

@@ -28,7 +28,7 @@ from sri_cli.data.dataset import SPLITS
 from sri_cli.data.source import Rows, Scenario
 from sri_cli.data.sources.published import ImageSource, scene_of
 from sri_cli.data.writer import Header
-from sri_cli.errors import SriError
+from sri_cli.errors import SriError, SriFailure
 
 BUCKET = "https://storage.googleapis.com/multi-object-datasets/"
 GZIP_MAGIC = b"\x1f\x8b"
@@ -60,7 +60,7 @@ def read_records(
 
     `progress` is called with the bytes of the file that are read, after each record; `total` is
     the number of records, where it is known. SriError if the file is truncated, damaged or not a
-    TFRecord file.
+    TFRecord file, SriFailure if the disk fails.
     """
     number = 1
     try:
@@ -80,7 +80,10 @@ def read_records(
     except BadRecord as error:
         raise error.located(path, number) from error
     except OSError as error:
-        raise SriError(f"{path} cannot be read: {error.strerror}", "name another file") from error
+        raise SriFailure(  # the disk: the rows so far stay
+            f"{path} cannot be read: {error.strerror}",
+            "run the same command again, or name another file",
+        ) from error
     if number == 1:
         raise SriError(f"{path} is empty", "get the file again, or name another one")
 
