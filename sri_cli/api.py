@@ -459,14 +459,15 @@ def as_images(images: Images, size: int) -> Tensor:
         )
     if given.dtype == torch.uint8:
         return given.float().div_(255)
-    low, high = given.amin(), given.amax()
+    values = given.float()  # torch has no minimum of uint16
+    low, high = values.aminmax()
     if not given.is_floating_point() or not (low >= -ROUNDING and high <= 1 + ROUNDING):
         kind = str(given.dtype).removeprefix("torch.")
         raise SriError(
             f"images of {kind} from {low:g} to {high:g}",
             "pass uint8 values, or float values in [0,1]",
         )
-    return given.float().clamp(0, 1)
+    return values.clamp(0, 1)
 
 
 def _word(key: str, value: Any) -> str:

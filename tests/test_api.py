@@ -149,6 +149,7 @@ WRONG = [
     lambda m, s: m.sample(1, seed=-1),
     lambda m, s: m.encode(torch.rand(1, 3, 64, 64)),
     lambda m, s: m.encode(torch.rand(1, 3, 32, 32) * 255),
+    lambda m, s: m.encode(np.ones((1, 32, 32, 3), np.uint16)),
     lambda m, s: m.encode(torch.rand(2, 3, 32, 32), indices=[1]),
     lambda m, s: m.encode(torch.rand(1, 3, 32, 32), indices=[-1]),
     lambda m, s: m.encode(torch.rand(1, 3, 32, 32), seed=-1),

@@ -38,7 +38,7 @@ class Encoding:
         order: The segregated slot at each position [N,K]; None where slots are not matched.
         image: The reconstruction [N,3,H,W] in [0,1].
         masks: Of the reconstruction [N,K,H,W], summing to 1 over K.
-        rgb: What each slot shows [N,K,3,H,W] in [0,1].
+        rgb: What each slot shows [N,K,3,H,W] in [0,1]; Slot-VAE's may leave it, as may `image`.
         attention: The masks of the segregation [N,K,H,W].
         rollout: The slot prior's own scene from `latent` [N,3,H,W]; None for a model without one,
             and where it was not decoded.

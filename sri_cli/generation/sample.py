@@ -1,8 +1,8 @@
 """Seeds to scenes: what sampling, the order figure and evaluation draw from a model.
 
 Axis legend: N images of a request, B images of a chunk, K slots, H W pixels.
-Image i depends on (seed, i) only, never on chunk size, device or process state; with fewer
-slots it uses a prefix of the noise of more.
+But for rounding, image i depends on (seed, i) only, never on chunk size, device or process state;
+with fewer slots it uses a prefix of the noise of more.
 """
 
 from __future__ import annotations

@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 
 from sri_cli import __version__
 from sri_cli.atomic import list_folder, write_atomic
+from sri_cli.console import warn
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.image_files import Unreadable, image_files, is_lossy, read_upright, unreadable
 from sri_cli.data.sources.listing import MASK_FOLDERS, MASK_SUFFIX
 from sri_cli.device import choose_precision
-from sri_cli.errors import SriError
+from sri_cli.errors import SriError, SriFailure
 from sri_cli.generation.sample import check_request, quantise, sample_scenes
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics.features import Advance, FeatureExtractor, Features, Images
@@ -91,7 +92,7 @@ class ImageSource:
         folder, key = self.cache
         folder = folder.with_name(f"{folder.name}_{extractor.digest[:16]}")
         full = {"format": FORMAT, "features": extractor.digest, **key}
-        blocks = []
+        blocks, writable = [], True
         for start in range(0, self.count, BLOCK):
             stop = min(start + BLOCK, self.count)
             path, own = folder / f"{start:06d}.npz", json.dumps({**full, "start": start})
@@ -100,7 +101,12 @@ class ImageSource:
                 block = extractor(self.read(start, stop), advance)
                 file = io.BytesIO()
                 np.savez(file, features=block, key=np.array(own))
-                write_atomic(path, file.getvalue())
+                try:
+                    write_atomic(path, file.getvalue())
+                except SriFailure as error:  # as of a data folder that is shared read-only
+                    if writable:
+                        warn(f"Note: {error.message}; features are not cached")
+                    writable = False
             else:
                 advance(stop - start)
             blocks.append(block[: stop - start])

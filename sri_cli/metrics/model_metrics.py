@@ -1,7 +1,8 @@
 """Metrics that need the model: segmentation, -ELBO and order consistency.
 
 Axis legend: N images of the split, B images of a chunk, K slots, H W pixels. The noise of an image
-depends on (seed, its index in the split): neither chunks nor devices change a number.
+depends on (seed, its index in the split): but for rounding neither chunks nor devices change a
+number.
 """
 
 from __future__ import annotations

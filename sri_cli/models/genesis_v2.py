@@ -90,6 +90,8 @@ class UNet(nn.Module):
             x = block(x if i == 0 else x[..., ::2, ::2])
             skips.append(x)
         x = self.mlp(x.reshape(len(x), -1)).unflatten(1, self.bottom)
+        # Or all that follows would be laid out as this is, and not as kernels take it.
+        x = x.contiguous(memory_format=torch.channels_last)
         for i, block in enumerate(self.up):
             x = block(torch.cat([x, skips.pop()], dim=1))
             if i < len(self.up) - 1:

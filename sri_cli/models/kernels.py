@@ -363,7 +363,7 @@ def update_average(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None
 
 def _gate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     n, c, h, w = x.shape
-    y = x.new_empty((n, c // 2, h, w)).contiguous(memory_format=torch.channels_last)
+    y = x.new_empty(n, h, w, c // 2).permute(0, 3, 1, 2)
     call("gate_forward", x, n * h * w, c // 2, x, scale, shift, y)
     return y
 

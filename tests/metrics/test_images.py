@@ -303,6 +303,17 @@ def test_damaged_blocks_are_computed_again(how: str, data: DataFile, tmp_path: P
     assert colours.count == 5
 
 
+def test_a_cache_that_cannot_be_written_costs_no_value(
+    data: DataFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")  # root may write to any folder
+    result = real_features(data, "test", 12, colours := Colours(), tmp_path / "file" / "c")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("Note: ") and "not cached" in line
+    assert np.array_equal(result, real_features(data, "test", 12, Colours(), tmp_path / "d"))
+    assert colours.count == 12
+
+
 def test_pickles_in_a_cache_are_not_opened(tmp_path: Path) -> None:
     np.savez(tmp_path / "000000.npz", features=np.array([{}], dtype=object), key=np.array("{}"))
     assert images._load(tmp_path / "000000.npz", "{}") is None

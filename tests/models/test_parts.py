@@ -89,6 +89,12 @@ def test_unet_keeps_the_size_at_every_image_size(size: int, blocks: int) -> None
     assert net(torch.rand(1, 3, size, size)).shape == (1, 8, size, size)
 
 
+def test_features_are_laid_out_as_kernels_take_them() -> None:
+    """Also with weights that are not, as of a run that is opened."""
+    images = torch.rand(2, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    assert UNet(32, 8)(images).is_contiguous(memory_format=torch.channels_last)
+
+
 def gradients(layer: nn.Module, x: torch.Tensor, grad: torch.Tensor) -> list[torch.Tensor]:
     """The output of a layer, and its gradients of the input and all parameters."""
     x = x.clone().requires_grad_()
