@@ -13,6 +13,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -454,7 +455,9 @@ def check_unchanged(study: Study) -> None:
     before = replace(study, protocol=protocol, recipes=recipes)
     old, new = flatten(before.content()), flatten(study.content())
     changes = []
-    for key in sorted(old.keys() | new.keys()):
+    # `record_content` compares the images themselves.
+    of_images = {"protocol.data.prepare", "protocol.data.sha256"}
+    for key in sorted((old.keys() | new.keys()) - of_images):
         if old.get(key) != new.get(key):
             values = f"{old.get(key)} -> {new.get(key)}"
             changes.append(f"{key} {values}" if len(values) <= LONGEST_VALUE else key)
@@ -482,13 +485,19 @@ def _stored(path: Path) -> dict[str, Any]:
 
 def record_content(study: Study, data: DataFile) -> None:
     """Record protocol and data before the first run; SriError when the data changed since."""
-    path = study.folder / STUDY_FILE
+    path, sha256 = study.folder / STUDY_FILE, str(data.attrs["sha256"])
+    known = sha256
     if path.is_file():
-        if _stored(path)["data"].get("sha256") != data.attrs["sha256"]:
-            raise SriError(
-                f"the runs in {study.folder} were made with other images than those of {data.path}",
-                f"restore that file, or move the runs away: mv {study.folder} ELSEWHERE",
-            )
+        known = _stored(path)["data"].get("sha256")
+    else:  # a summary of another machine would be overwritten
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            known = from_json((study.folder / SUMMARY_FILE).read_bytes())["data"]["sha256"]
+    if known != sha256:
+        raise SriError(
+            f"the runs in {study.folder} were made with other images than those of {data.path}",
+            f"restore that file, or move the runs away: mv {study.folder} ELSEWHERE",
+        )
+    if path.is_file():
         return
     stored = {
         "sha256": study.digest(),

@@ -10,6 +10,7 @@ from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.metrics.records import (
     COUNTS,
+    HALF,
     Measurement,
     labels_of,
     metric_of,
@@ -103,7 +104,8 @@ def _measured(
 ) -> dict[str, Measurement]:
     """key -> the newest measurement by the protocol, of the weights of the last step.
 
-    What was measured by hand in other features, or with dynamic slots, is of another protocol.
+    What was measured by hand in other features, or with dynamic slots, is of another protocol, and
+    half precision (`sri export --half`) of other weights.
     """
     split, recipe = study.protocol.split, run.recipe
     of = (recipe.train.steps, recipe.model.slots, str(data.attrs["sha256"]), split)
@@ -111,7 +113,7 @@ def _measured(
     def fits(m: Measurement) -> bool:
         source = m["data"] or {}
         own = (m["subject"].get("step"), m["slots"], source.get("sha256"), source.get("split"))
-        if own != of or m["seed"] != EVALUATION_SEED or other_features(m):
+        if own != of or m["seed"] != EVALUATION_SEED or other_features(m) or HALF in m["subject"]:
             return False
         labels = labels_of(m)  # compared only where known: the digest reads all masks
         return labels is None or labels == data.split(split).labels_digest

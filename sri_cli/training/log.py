@@ -73,15 +73,20 @@ class RunLog:
         """Close the trackers, with the newest checkpoint and whether the training is complete."""
         while self.trackers:
             tracker = self.trackers.pop()
-            if finished and tracker.retry_at:  # what it missed; nobody runs the command again
+            failed = False
+            if finished and tracker.retry_at:  # what it missed
                 tracker.retry_at = 0.0
-                with suppress(SriError):
-                    self._update(tracker, None)
+                try:
+                    self._update(tracker, None, may_fail=False)
+                except SriError as error:
+                    warn(f"Note: {error.message}; the same `sri train` command sends the rest")
+                    failed = True
             if tracker.is_open:
                 try:
                     tracker.close("FINISHED" if finished else "KILLED", checkpoint)
                 except Exception as error:  # the run itself is complete
-                    warn(f"Note: {tracker.name}: {one_line(error)}")
+                    if not failed:
+                        warn(f"Note: {tracker.name}: {one_line(error)}")
 
     def _update(self, tracker: Tracker, record: Record | None, may_fail: bool = True) -> None:
         """Send `record`, or all that is missing where some may be (None, or after a failure)."""

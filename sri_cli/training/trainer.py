@@ -44,7 +44,7 @@ from sri_cli.training.schedule import learning_rate
 from sri_cli.training.step import TrainStep
 from sri_cli.training.trackers import choose_trackers, drop_previews_after, preview_path
 
-MAX_ROLLBACKS = 3  # in a row; the same command again has as many anew
+MAX_ROLLBACKS = 3  # in a row; the same command again makes the same ones
 STORAGE_NOTE = {"device": "", "memory": " in host memory", "file": " streamed from their file"}
 # Steps between two exchanges of stop signals among ranks. GPU steps are short and the host runs
 # ahead of them; a launcher waits 30 s.

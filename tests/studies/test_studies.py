@@ -16,10 +16,10 @@ from sri_cli.config.registry import copy_recipe, study_names
 from sri_cli.cores import Threads
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
-from sri_cli.metrics.records import Context, Estimate, append_records, data_facts
+from sri_cli.metrics.records import HALF, Context, Estimate, append_records, data_facts
 from sri_cli.run import Workspace
 from sri_cli.studies.processes import Slots, choose_slots
-from sri_cli.studies.protocol import Study, read_study
+from sri_cli.studies.protocol import Study, check_unchanged, read_study, record_content
 from sri_cli.studies.reuse import with_reused_runs
 from sri_cli.studies.runner import plan_study, plan_text
 from sri_cli.studies.status import status_of
@@ -202,6 +202,17 @@ def test_what_older_protocols_do_not_have_leaves_their_digest_as_it_is(tmp_path:
     assert read(tmp_path, test="separation").digest() == study.digest() != later.digest()
 
 
+def test_how_the_images_are_named_and_made_may_be_added_later(tmp_path: Path) -> None:
+    data = DataFile(write_small_data(tmp_path / "demo-towers-32.h5"))
+    study = read(tmp_path)
+    study.folder.mkdir(parents=True)
+    record_content(study, data)
+    named = SMALL["data"] | {"sha256": str(data.attrs["sha256"]), "prepare": "shapestacks"}
+    check_unchanged(read(tmp_path, data=named))
+    with pytest.raises(SriError, match=r"protocol\.batch"):
+        check_unchanged(read(tmp_path, batch=8))
+
+
 def test_equal_finished_runs_of_an_earlier_study_are_reused(tmp_path: Path) -> None:
     data = DataFile(write_small_data(tmp_path / "demo-towers-32.h5"))
     workspace = Workspace(tmp_path, tmp_path / "runs")
@@ -298,6 +309,9 @@ def test_values_that_an_earlier_study_recorded_count_where_its_runs_are_gone(
     summary["data"]["sha256"] = "0" * 64
     (folder / "summary.json").write_text(json.dumps(summary))
     assert not recorded().recorded
+    with pytest.raises(SriError, match="other images"):
+        record_content(own, data)
+    assert not (folder / "study.json").exists()
 
 
 def test_what_was_measured_by_hand_in_another_way_is_not_the_studys(tmp_path: Path) -> None:
@@ -329,6 +343,11 @@ def test_what_was_measured_by_hand_in_another_way_is_not_the_studys(tmp_path: Pa
     measure(4.0, slots, "KD-random-inception")
     values = {key: m["value"] for key, m in status_of(study, run, data).measured.items()}
     assert values == {"negative_elbo": 4.0, "kid": 1.0}
+    half = Context(subject | {"model": "cd", HALF: True}, context.data, 0).measurement(
+        "kid", "KID", Estimate(9.0), counts={"generated": 4}, protocol="", slots=slots
+    )
+    append_records(run.run_dir, [half])
+    assert {key: m["value"] for key, m in status_of(study, run, data).measured.items()} == values
     study = read(tmp_path, metrics={"ari": 8}, claims=[])
     for labels, done in (("of an older file", False), (None, True)):
         facts = context.data | {"labels": labels}
@@ -456,7 +475,7 @@ def test_each_run_sees_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert slots.environment(1) == {"CUDA_VISIBLE_DEVICES": "7"}
 
 
-def test_runs_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -467,5 +486,9 @@ def test_runs_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert slots[2].environment(0) == {}  # the run follows the free cores, up to its share
     fixed = choose_slots(2, Threads(3))
     assert fixed.environment(0) == {"OMP_NUM_THREADS": "3"}
+    monkeypatch.setattr("sri_cli.studies.runner._seconds_per_step", lambda *_: (600.0, 1))
+    read(tmp_path)
+    plan = plan_study(Workspace(tmp_path, tmp_path), str(tmp_path / "small.yaml"))
+    assert plan["core_hours"] == pytest.approx(4) == plan["hours"]  # 4 runs of 6 steps, one thread
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert choose_slots(8).environment(0) == {"OMP_NUM_THREADS": "2"}

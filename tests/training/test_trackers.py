@@ -228,7 +228,9 @@ def test_a_run_that_began_trains_on_and_its_tracker_gets_the_records_later(
     assert READERS["mlflow"](tmp_path)[0] == [(step, step) for step in range(1, 6)]
 
 
-def test_slow_failures_are_rare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_failures_are_rare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     now, attempts = 0.0, []
 
     class Slow(Tracker):
@@ -247,6 +249,13 @@ def test_slow_failures_are_rare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         now = max(now, 60.0 * step)
         log.append(record(step, 0))
     assert len(attempts) == 4  # 90 s of 7,200 s each
+    log.trackers[0].is_open = True  # it was reached before
+    monkeypatch.setattr(Slow, "write", lambda *_: 1 / 0)
+    monkeypatch.setattr(Slow, "close", lambda *_: 1 / 0)
+    capsys.readouterr()
+    log.close(finished=True)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("Note: slow") and "goes on" not in line
 
 
 def test_a_roll_back_while_a_server_is_down_sends_nothing_twice(
