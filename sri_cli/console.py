@@ -6,6 +6,7 @@ Inside `quiet()`, as in the Python API, progress prints nothing and warnings are
 from __future__ import annotations
 
 import io
+import os
 import sys
 import time
 import warnings
@@ -35,7 +36,20 @@ def warn(message: str) -> None:
     if _quiet.get():
         warnings.warn(message, stacklevel=2)
     else:
+        print_line(message)
+
+
+def print_line(message: str = "") -> None:
+    """Print a line on stderr; nowhere from then on if what reads it has ended.
+
+    A `tee` ends by the same Ctrl-C that lets a training save, which must not end the training.
+    """
+    try:
         print(message, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stderr.fileno())
+        os.close(nowhere)
 
 
 class Progress:
@@ -118,7 +132,7 @@ class Progress:
         if self.bar is not None:
             self.bar.console.print(message, markup=False, highlight=False)
         elif not self.quiet:
-            print(message, file=sys.stderr, flush=True)
+            print_line(message)
 
     def _end_is_new(self) -> bool:
         """Whether all is done and no line has shown it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sri_cli.config.load import load_recipe
+from sri_cli.console import print_line
 from sri_cli.cores import Threads
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.prepare import OtherSettings, prepare
@@ -175,4 +175,4 @@ def measure_real(data: DataFile, networks: ImageMetrics, num: int | None) -> dic
 
 def announce(part: int, text: str) -> None:
     """Print the heading of a part to stderr."""
-    print(f"[{part}/{PARTS}] {text}", file=sys.stderr, flush=True)
+    print_line(f"[{part}/{PARTS}] {text}")

@@ -267,7 +267,7 @@ def removable(workspace: Workspace, names: Sequence[str]) -> list[Path]:
 
 
 def remove(folder: Path, old_checkpoints: bool = False) -> int:
-    """Delete a run, or all runs of a study; returns the bytes that were freed.
+    """Delete a run, or a study with its runs and results; returns the bytes that were freed.
 
     Links are deleted, what they point to is not. A removal that was stopped is finished by another
     one.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 
 import pytest
 
 from sri_cli.console import Progress, counted, counting
+from tests.small_cli import start
 
 
 class Terminal(io.StringIO):
@@ -91,3 +93,16 @@ def test_a_total_known_only_later(clock: list[float], capsys: pytest.CaptureFixt
         "towers.tar.gz: MB 100  5.0 MB/s",
         "towers.tar.gz: MB 400/1000  10 MB/s  60 s left",
     ]
+
+
+def test_lines_that_nobody_reads_end_no_work() -> None:
+    code = (
+        "import sys; from sri_cli.console import Progress, warn\n"
+        "with Progress(2, 0, 'x') as shown: shown.note('a'); shown.note('b')\n"
+        "warn('c'); sys.exit(75)"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    unread = start(code=code, stderr=writer)
+    os.close(writer)
+    assert unread.wait(60) == 75

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from sri_cli.cli.options import COUNT, THREADS
+from sri_cli.console import duration, format_table
 from sri_cli.cores import Threads
 
 
@@ -29,7 +30,6 @@ def command(out: Path, steps: int, scenes: int | None, threads: Threads) -> None
 
     Run the same command again to resume.
     """
-    from sri_cli.console import duration, format_table
     from sri_cli.demo import run_demo
     from sri_cli.run import run_argument
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from sri_cli.cli.options import COUNT, FIGURE_FILE, RUN, SLOTS, TEMPERATURE, reject, seed_option
+from sri_cli.console import warn
 
 
 @click.command()
@@ -70,5 +71,5 @@ def command(ctx: click.Context, action: str, run: str | None, **options: Any) ->
         reject(ctx, without_effect, f"when {action} edits an image")
     path, notes = edit_run(ctx.obj, run, action, **options)
     for note in notes:
-        click.echo(note, err=True)
+        warn(note)
     click.echo(path)

@@ -19,6 +19,7 @@ from sri_cli.cli.options import (
     reject,
     seed_option,
 )
+from sri_cli.console import warn
 
 NAMES = (
     "samples",
@@ -74,7 +75,7 @@ def command(
     NAME is one of:
 
     \b
-    samples          random scenes; systems below, data sets beside each other
+    samples          random scenes: a row for each system, a column for each data set
     order            random scenes and their slots in generation order (Figure 4)
     slots            the same scene latents with fewer and more slots
     temperature      the same noise at several temperatures
@@ -96,5 +97,5 @@ def command(
     chosen = Options(**options | {"num": options["num"] or 0})
     path, notes = figure_of_runs(ctx.obj, name, runs, chosen, out, scale, captions)
     for note in notes:
-        click.echo(note, err=True)
+        warn(note)
     click.echo(path)

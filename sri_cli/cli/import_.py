@@ -10,6 +10,7 @@ import click
 
 from sri_cli.cli import completion
 from sri_cli.cli.options import JSON, OVERRIDES, RECIPE_DATA
+from sri_cli.console import warn
 from sri_cli.run import Workspace, run_argument
 from sri_cli.signals import this_command
 from sri_cli.strict_json import to_json
@@ -60,7 +61,7 @@ def command(
         command=this_command(),
     )
     for note in imported.notes:
-        click.echo(f"Note: {note}", err=True)
+        warn(f"Note: {note}")
     if as_json:
         click.echo(to_json(asdict(imported)))
         return

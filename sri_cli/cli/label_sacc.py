@@ -15,6 +15,7 @@ from sri_cli.cli.options import (
     reject,
     seed_option,
 )
+from sri_cli.console import print_line
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace
 from sri_cli.strict_json import to_json
@@ -80,7 +81,7 @@ def command(
 
         rater = check_rater(rater or login_name())
         folder = prepare_session(workspace, runs, folders, num, seed, catch, data)
-        click.echo(f"rater {rater}, session {folder}", err=True)
+        print_line(f"rater {rater}, session {folder}")
         serve(open_session(folder, rater), port, not no_browser)
         models, folders = {one.weights: one.name for one in read_session(folder).models}, ()
     facts = summarise(workspace, models, folders)

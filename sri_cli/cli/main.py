@@ -17,6 +17,7 @@ from click.shell_completion import CompletionItem
 
 from sri_cli import __version__
 from sri_cli.atomic import DISK_HINTS, disk_hint
+from sri_cli.console import print_line
 from sri_cli.errors import Interrupted, SriError, Stopped, did_you_mean
 from sri_cli.run import Workspace
 from sri_cli.signals import is_ignored, stop_at_once, this_command
@@ -86,7 +87,7 @@ class VerbGroup(click.Group):
         except EOFError as error:
             raise RuntimeError(f"a file ends too early ({error})") from error
         except KeyboardInterrupt as stop:  # by Ctrl-C or a signal, outside of `stop_on_signal`
-            click.echo(err=True)  # the terminal has written ^C
+            print_line()  # the terminal has written ^C
             if ctx.invoked_subcommand in RESUMED:
                 raise Interrupted("Stopped.", f"Resume with: {this_command()}") from stop
             raise Stopped(
@@ -126,7 +127,7 @@ def print_error(error: Exception, words: Sequence[str]) -> int:
         error.show()
         return error.exit_code
     if isinstance(error, click.exceptions.Abort):  # Ctrl-C or Ctrl-D at a prompt
-        click.echo(err=True)  # ends its line
+        print_line()  # ends its line
         error = Stopped("Stopped.")
     if "--debug" in words:
         traceback.print_exception(error)
@@ -135,11 +136,11 @@ def print_error(error: Exception, words: Sequence[str]) -> int:
         return code  # only the first rank of a machine prints what all ranks raise
     message = " ".join(message.split())
     if isinstance(error, Stopped):
-        click.echo(" ".join(filter(None, [message, hint])), err=True)
+        print_line(" ".join(filter(None, [message, hint])))
         return code
-    click.echo(f"Error: {message}", err=True)
+    print_line(f"Error: {message}")
     if hint:
-        click.echo(hint, err=True)
+        print_line(hint)
     return code
 
 
@@ -147,6 +148,10 @@ def describe(error: Exception, words: Sequence[str]) -> tuple[str, str | None, i
     """The message of an error, how to fix it, and the exit code."""
     if isinstance(error, SriError):
         return error.message, error.hint, error.exit_code
+    of_sri = {name for option in cli.params for name in option.opts}
+    if isinstance(error, click.NoSuchOption) and error.option_name in of_sri:
+        name = error.option_name
+        return f"{name} comes before the command", f"sri {name} ...; see `sri --help`", 2
     if isinstance(error, click.ClickException):
         ctx = getattr(error, "ctx", None)
         return error.format_message(), f"see `{ctx.command_path if ctx else 'sri'} --help`", 2
@@ -198,6 +203,8 @@ def main() -> NoReturn:
 
     SIGTERM and a closed terminal act as Ctrl-C, so that unfinished output is removed.
     """
+    if sys.stderr is None:  # closed, as by 2>&-
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (open to the end)
     signal.signal(signal.SIGTERM, stop_at_once)
     if not is_ignored(signal.SIGHUP):
         signal.signal(signal.SIGHUP, stop_at_once)

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from sri_cli.cli import completion
+from sri_cli.console import warn
 from sri_cli.cores import Threads
 from sri_cli.errors import SriError
 
@@ -73,7 +74,7 @@ def start_threads(threads: Threads) -> None:
     """Let PyTorch use these threads, with a note if other processes use the cores."""
     note = threads.start()
     if note is not None:
-        click.echo(note, err=True)
+        warn(note)
 
 
 def mask_names(options: dict[str, Any]) -> MaskNames:

@@ -18,6 +18,7 @@ from sri_cli.cli.options import (
     seed_option,
     together,
 )
+from sri_cli.console import counted
 from sri_cli.errors import SriError, SriFailure, did_you_mean
 from sri_cli.run import Workspace
 from sri_cli.signals import this_command
@@ -102,7 +103,12 @@ SHARED_OPTIONS = together(
 TEST_ONLY = click.option(
     "--test-only", is_flag=True, help="A test set alone: no images for training and validation."
 )
-VIEWS = click.option("--views", type=COUNT, metavar="V", help="Views of each scene.")
+
+
+def views_option(default: str) -> Decorator:
+    """Images of each scene; `default` is what the source chooses without it."""
+    text = "Views of each scene, at most 16."
+    return click.option("--views", type=COUNT, metavar="V", show_default=default, help=text)
 
 
 def variant_option(*names: str, what: str = "") -> Decorator:
@@ -144,7 +150,7 @@ data_set(
     "shapestacks",
     "simulate|mirror|DIR|FILE",
     "Towers of blocks.\n\n",
-    VIEWS,
+    views_option("16; demo 4"),
     click.option(
         "--preset",
         type=click.Choice(["original", "demo"]),
@@ -169,7 +175,7 @@ data_set(
     "simulate|mirror|bucket|FILE",
     "Rooms with one to three objects.\n\nThe published test sets become data sets of their own,"
     " such as objects-room-six-objects. ",
-    VIEWS,
+    views_option("1"),
     TEST_ONLY,
     click.option(
         "--test-set",
@@ -181,14 +187,14 @@ data_set(
     "clevr6",
     "simulate|mirror|bucket|FILE",
     "Tables with three to six objects.\n\n",
-    VIEWS,
+    views_option("1"),
     TEST_ONLY,
 )
 data_set(
     "clevr10",
     "simulate|mirror|bucket|FILE",
     "Tables with three to ten objects: CLEVR6 without its limit, from the same files.\n\n",
-    VIEWS,
+    views_option("1"),
     TEST_ONLY,
 )
 data_set(
@@ -294,7 +300,6 @@ def make(
     workspace: Workspace, source: Source, workers: int | None, out: Path | None, force: bool
 ) -> None:
     """Make the data file and print what it holds and how fast it was made."""
-    from sri_cli.console import counted
     from sri_cli.data.prepare import prepare
     from sri_cli.data.summary import counts_text, discarded_text, skipped_text
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
 
 from sri_cli.cli import completion
+from sri_cli.console import format_table
 
 
 @click.group()
@@ -19,7 +21,6 @@ def ls() -> None:
     """List the shipped recipes with their system, data sets and steps."""
     from sri_cli.config.load import data_sets, load_recipe
     from sri_cli.config.registry import recipe_names
-    from sri_cli.console import format_table
 
     rows = []
     for name in recipe_names():
@@ -43,7 +44,6 @@ def show(name: str) -> None:
 def keys() -> None:
     """List every key of a recipe with its type, default and meaning."""
     from sri_cli.config.schema import describe_keys
-    from sri_cli.console import format_table
 
     click.echo(format_table(("KEY", "TYPE", "DEFAULT", "MEANING"), list(describe_keys()), left=4))
 
@@ -55,7 +55,8 @@ def cp(name: str, dest: Path) -> None:
     """Copy a recipe to the folder or new file DEST, to edit it there."""
     from sri_cli.config.registry import copy_recipe
 
-    click.echo(f"{copy_recipe(name, dest)}: edit it, then `sri train --recipe FILE`")
+    file = copy_recipe(name, dest)
+    click.echo(f"{file}: edit it, then: sri train --recipe {shlex.quote(str(file))}")
 
 
 @command.command()

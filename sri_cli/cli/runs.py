@@ -11,6 +11,7 @@ import click
 
 from sri_cli.cli import completion
 from sri_cli.cli.options import JSON
+from sri_cli.console import duration, format_table, print_line, size_text
 from sri_cli.errors import SriError, Stopped
 from sri_cli.run import Workspace
 from sri_cli.strict_json import to_json
@@ -53,12 +54,11 @@ def ls(workspace: Workspace, sort: str, as_json: bool) -> None:
         click.echo(list_text(runs))
     else:
         example = "to train one in minutes: sri train sri-g --data demo-towers size=tiny"
-        click.echo(f"no runs in {workspace.runs_root}; {example}", err=True)
+        print_line(f"no runs in {workspace.runs_root}; {example}")
 
 
 def list_text(runs: list[Summary]) -> str:
     """A line for each run."""
-    from sri_cli.console import duration, format_table, size_text
     from sri_cli.metrics.records import sample_size
     from sri_cli.metrics.tables import COLUMNS, rounded
 
@@ -104,7 +104,6 @@ def diff(workspace: Workspace, runs: tuple[str, str], as_json: bool) -> None:
 
 def difference_text(found: Difference) -> str:
     """The differences as tables below each other."""
-    from sri_cli.console import format_table
     from sri_cli.metrics.tables import evaluation_text
 
     titles = [f"{run}, step {step:,}" for run, step in zip(found.runs, found.steps, strict=True)]
@@ -139,11 +138,10 @@ def difference_text(found: Difference) -> str:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def rm(workspace: Workspace, runs: tuple[str, ...], old_checkpoints: bool, yes: bool) -> None:
-    """Remove runs, or all runs of a study.
+    """Remove runs, or studies with all runs and results.
 
     Only folders in the runs folder are removed, and no run that is being trained.
     """
-    from sri_cli.console import size_text
     from sri_cli.runs import bytes_in, removable, remove
 
     folders = removable(workspace, runs)
@@ -151,10 +149,10 @@ def rm(workspace: Workspace, runs: tuple[str, ...], old_checkpoints: bool, yes: 
         if not sys.stdin.isatty():
             raise SriError("without a terminal nobody can confirm", "add --yes")
         for folder in folders:
-            click.echo(f"{folder}  {size_text(bytes_in(folder))}", err=True)
+            print_line(f"{folder}  {size_text(bytes_in(folder))}")
         what = "all but the newest checkpoint of each" if old_checkpoints else "all of this"
         if not click.confirm(f"Remove {what}?", err=True):
-            click.echo("Nothing was removed.", err=True)
+            print_line("Nothing was removed.")
             return
     for folder in folders:
         try:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from sri_cli.cli.options import COUNT, RUN, SLOTS, TEMPERATURE, THREADS, seed_option, start_threads
+from sri_cli.console import counted, warn
 from sri_cli.cores import Threads
 from sri_cli.run import Workspace
 
@@ -48,7 +49,6 @@ def command(workspace: Workspace, run: str | None, threads: Threads, **options: 
 
     Writes single images and a grid of them.
     """
-    from sri_cli.console import counted
     from sri_cli.generation.sample import check_request
     from sri_cli.generation.trained_run import open_run, slots_notes
     from sri_cli.plotting.samples import write_samples
@@ -59,6 +59,6 @@ def command(workspace: Workspace, run: str | None, threads: Threads, **options: 
     start_threads(threads)
     folder = write_samples(trained, **options)
     for note in slots_notes([trained], options["slots"]):
-        click.echo(note, err=True)
+        warn(note)
     click.echo(f"{counted(options['num'], 'scene')} ({trained.title}): {folder}")
     click.echo(folder / "grid.png")

@@ -19,6 +19,7 @@ from sri_cli.cli.options import (
     seed_option,
     start_threads,
 )
+from sri_cli.console import counted, warn
 from sri_cli.cores import Threads
 from sri_cli.run import Workspace
 from sri_cli.strict_json import to_json
@@ -66,7 +67,6 @@ def command(
     crop), its slots as RGBA layers and their latents, and a sheet of the first images. Where true
     masks lie beside the images, as for `sri prepare folder`, ARI-FG, mBO and mIoU are measured.
     """
-    from sri_cli.console import counted
     from sri_cli.generation.trained_run import open_run
     from sri_cli.metrics.tabular import estimate_words
     from sri_cli.plotting.segments import segment_folder
@@ -76,7 +76,7 @@ def command(
     start_threads(threads)
     folder, record, notes = segment_folder(trained, **options)
     for note in notes:
-        click.echo(note, err=True)
+        warn(note)
     if as_json:
         click.echo(to_json(record | {"folder": str(folder)}))
         return

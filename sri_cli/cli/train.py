@@ -13,6 +13,7 @@ import click
 
 from sri_cli.cli import completion
 from sri_cli.cli.options import JSON, RECIPE_DATA, THREADS
+from sri_cli.console import counted, duration, warn
 from sri_cli.cores import Threads
 from sri_cli.errors import Interrupted, SriError
 from sri_cli.run import Workspace, run_argument
@@ -46,7 +47,12 @@ if TYPE_CHECKING:
     help="Last step; a larger number trains a run further (not one of size=small, whose learning"
     " rate falls to its last step).",
 )
-@click.option("--gpus", default="auto", metavar="N|auto", help="GPUs to use.")
+@click.option(
+    "--gpus",
+    default="auto",
+    metavar="N|auto",
+    help="GPUs to use; auto is one, or the CPU where there is none; 0 is the CPU.",
+)
 @THREADS
 @click.option(
     "--seed", type=int, metavar="S", help="Seed for initialisation, data order and noise."
@@ -154,7 +160,7 @@ def command(
         started = begin_run(workspace, init_from, resolved, run_dir)
         notes += [started] if started else []
     for text in notes:
-        click.echo(f"Note: {text}", err=True)
+        warn(f"Note: {text}")
     options: dict[str, Any] = {
         "device": device,
         "command": shlex.join(["sri", *typed]),
@@ -217,7 +223,6 @@ def show_outcome(outcome: Outcome, as_json: bool) -> None:
 def show_dry_run(result: dict[str, Any], recipe: Recipe, note: str | None, as_json: bool) -> None:
     """Print what would be trained, and how long it would take."""
     from sri_cli.config.load import recipe_to_yaml
-    from sri_cli.console import counted, duration
     from sri_cli.cores import shared_note
 
     shared = shared_note(result["busy_cores"])
@@ -230,7 +235,7 @@ def show_dry_run(result: dict[str, Any], recipe: Recipe, note: str | None, as_js
             shared and f"{shared}; alone it may be faster",
         ),
     ):
-        click.echo(f"Note: {text}", err=True)
+        warn(f"Note: {text}")
     if as_json:
         click.echo(to_json(result))
         return

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from sri_cli.cli.options import RUNS, SLOTS, TEMPERATURE, out_option, reject, seed_option
+from sri_cli.console import warn
 
 
 @click.command()
@@ -46,5 +47,5 @@ def command(ctx: click.Context, runs: tuple[str, ...], **options: Any) -> None:
         reject(ctx, {"seed"}, "with --between")
     files, notes = walk_runs(ctx.obj, runs, **options)
     for note in notes:
-        click.echo(note, err=True)
+        warn(note)
     click.echo("\n".join(map(str, files)))

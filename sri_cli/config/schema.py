@@ -45,7 +45,7 @@ class ModelSection(Section):
     )
     slot_size: Width = Field(64, description="D, width of a slot latent")
     scene: bool | None = Field(
-        None, description="scene variable; null: only for sri (Tables 3 and 4)"
+        None, description="scene variable (Tables 3 and 4); null: sri has one, the others have none"
     )
     scene_size: Count = Field(128, description="S, width of the scene latent")
     likelihood: Literal["mog", "gaussian"] = Field(

@@ -34,6 +34,7 @@ from PIL import Image
 from werkzeug.exceptions import HTTPException
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
+from sri_cli.console import print_line
 from sri_cli.errors import Interrupted, SriError
 from sri_cli.labeling.session import Session
 from sri_cli.signals import stop_on_signal, this_command
@@ -136,7 +137,7 @@ def announce(server: LabelServer, open_browser: bool) -> None:
         when = "first, on your own computer" if "SSH_CONNECTION" in os.environ else when
         lines.append(f"{when}: ssh -N -L {forward} {host}")
     lines.append("each answer is saved at once; Ctrl-C stops, the same command continues")
-    print("\n".join(lines), file=sys.stderr, flush=True)
+    print_line("\n".join(lines))
     if open_browser and not remote:
         args = (server.url(server.token_once),)
         threading.Thread(target=webbrowser.open, args=args, daemon=True).start()
@@ -213,7 +214,7 @@ def _add_guards(app: Flask, server: LabelServer) -> None:
 
     @app.errorhandler(SriError)
     def fail(error: SriError) -> tuple[Response, int]:
-        print(error.message, file=sys.stderr, flush=True)
+        print_line(error.message)
         return jsonify(error=error.message), 500
 
 

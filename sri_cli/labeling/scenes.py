@@ -5,7 +5,6 @@ Axis legend: N images, S side in pixels.
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from sri_cli.console import warn
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.generation.encode import encode_images
@@ -140,7 +140,7 @@ def run_source(trained: TrainedRun, num: int, seed: int, data: str | None) -> So
     facts = recorded_facts(trained) if file is None else data_facts(file, SPLIT)
     question = question_of(trained.data_name if file is None else file.name)
     if file is not None and question == STACKS and (warning := no_towers_warning("S-Acc", file)):
-        print(f"Warning: {warning}", file=sys.stderr)
+        warn(f"Warning: {warning}")
     name = f"{trained.run_dir.resolve().name}, step {trained.step:,}"
     model = Model(
         name=name,
@@ -180,7 +180,7 @@ def folder_source(
     folder = open_folder(path)
     count = min(num, folder.count)
     if count < num:
-        print(f"Note: --images {path} holds only {count} images; using all", file=sys.stderr)
+        warn(f"Note: --images {path} holds only {count} images; using all")
     chosen = np.sort(np.random.default_rng(seed).choice(folder.count, count, replace=False))
     images = np.concatenate([folder.read(int(i), int(i) + 1) for i in chosen])
     weights, path = image_hash(images), path.resolve()
@@ -188,7 +188,7 @@ def folder_source(
     subject["sha256"] = weights
     if lossy := sum(folder.lossy[int(i)] for i in chosen if folder.lossy):
         subject["lossy"] = lossy
-        print(f"Warning: {path}: {lossy_warning('images', lossy)}", file=sys.stderr)
+        warn(f"Warning: {path}: {lossy_warning('images', lossy)}")
     model = Model(name=path.name, weights=weights, subject=subject)
     file = None if data is None else DataFile(workspace.find_data(data, folder.size))
     question = None if file is None else question_of(file.name)

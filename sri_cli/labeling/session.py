@@ -17,7 +17,6 @@ import hashlib
 import json
 import os
 import re
-import sys
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -32,6 +31,7 @@ from pydantic import BaseModel, Field
 
 from sri_cli import __version__
 from sri_cli.atomic import cannot_write, ensure_folder, list_folder, sync_folder, write_atomic
+from sri_cli.console import warn
 from sri_cli.errors import SriError, pip_install
 from sri_cli.rng import stream
 from sri_cli.strict_json import Record, from_json, parse_lines, to_json
@@ -236,7 +236,7 @@ def read_sessions(labels: Path) -> list[Deck]:
         try:
             decks.append(read_session(path))
         except SriError as error:
-            print(f"Note: {error.message}; it is skipped", file=sys.stderr)
+            warn(f"Note: {error.message}; it is skipped")
     return sorted(decks, key=lambda deck: deck.time)
 
 

@@ -6,7 +6,6 @@ Shares and intervals lie in [0,1]. The tests and intervals themselves are in met
 from __future__ import annotations
 
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from statistics import fmean, mean
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sri_cli.console import format_table
+from sri_cli.console import format_table, warn
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import open_run
 from sri_cli.labeling.session import (
@@ -379,10 +378,7 @@ def record(workspace: Workspace, ratings: Ratings, together: Facts | None) -> Pa
         return None
     run_dir = find_run_dir(workspace, subject)
     if run_dir is None:
-        print(
-            f"Note: no run {subject['run']} with the judged weights, so the share is not recorded",
-            file=sys.stderr,
-        )
+        warn(f"Note: no run {subject['run']} with the judged weights, so the share is not recorded")
         return None
     new = measurement(ratings, {**subject, "run": str(run_dir)}, together)
     keys = ("metric", "name", "value", "low", "high", "counts", "data", "warning")

@@ -23,7 +23,7 @@ import torch
 
 from sri_cli import __version__
 from sri_cli.atomic import cannot_write, write_atomic
-from sri_cli.console import counted
+from sri_cli.console import counted, print_line
 from sri_cli.cores import Threads
 from sri_cli.data.dataset import DataFile
 from sri_cli.device import choose_device
@@ -187,7 +187,7 @@ def main() -> int:
         work(Workspace(Path(data_root), Path(runs_root)), *arguments)
     except SriError as error:
         prefix = "" if isinstance(error, Interrupted) else "Error: "
-        print(f"{prefix}{error.message}\n{error.hint or ''}", file=sys.stderr, flush=True)
+        print_line(f"{prefix}{error.message}\n{error.hint or ''}")
         return error.exit_code
     except KeyboardInterrupt:
         return Interrupted.exit_code

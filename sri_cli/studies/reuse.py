@@ -6,7 +6,6 @@ in the summary of this study likewise, so that it goes on after its folders were
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from sri_cli.atomic import list_folder
 from sri_cli.checkpoint import read_meta
 from sri_cli.config.load import recipe_from_dict
 from sri_cli.config.schema import Recipe, flatten
+from sri_cli.console import warn
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace, checkpoints_in
@@ -43,11 +43,9 @@ def with_reused_runs(workspace: Workspace, study: Study, data: DataFile) -> Stud
         folder = workspace.runs_root / f"study-{name}"
         runs, summary = list(_finished(folder, data)), _recorded(folder, study, data)
         if not runs and not summary:
-            print(f"Note: {folder} has no finished run of these images", file=sys.stderr)
+            warn(f"Note: {folder} has no finished run of these images")
         earlier += runs
         values = summary | values
-    if not (earlier or values or own):
-        return study
     reused, recorded = {}, {}
     for run in study.runs():
         if checkpoints_in(run.run_dir):  # it has weights of its own

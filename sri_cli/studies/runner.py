@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shlex
 import statistics
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sri_cli.atomic import ensure_folder, lock_file
+from sri_cli.atomic import check_writable, ensure_folder, lock_file
 from sri_cli.config.schema import Recipe, flatten
-from sri_cli.console import Progress, counted, duration, format_table
+from sri_cli.console import Progress, counted, duration, format_table, print_line, warn
 from sri_cli.cores import OtherProcesses, Threads, shared_note
 from sri_cli.data.dataset import DataFile
 from sri_cli.device import choose_device
@@ -70,10 +69,13 @@ def run_study(
 
     Raises:
         SriError: for a bad file, other data or a changed protocol.
+        SriFailure: `out` cannot be written to.
         Interrupted: after a signal, with all runs saved.
     """
     study = read_study(workspace, name_or_file)
     study.runs(systems, seeds)  # before anything is written: do they exist?
+    if out is not None:
+        check_writable(out)  # which is written to at the very end
     slots = choose_slots(jobs, threads)
     check_unchanged(study)
     with stop_on_signal() as stop:
@@ -320,7 +322,8 @@ def failure(
         first = next(filter(None, ways), None)
         return Diverged(
             f"{counted(len(diverged), 'run')} diverged: {_reasons(diverged)}",
-            f"this is a result; to try a run again: {shlex.join(first)}"
+            "this is a result, which the same machine repeats; to try a run again:"
+            f" {shlex.join(first)}"
             if first
             else "this is a recorded result",
         )
@@ -361,7 +364,7 @@ def find_data(workspace: Workspace, study: Study, stop: StopFlag) -> DataFile:
     if not path.is_file() and section.prepare is not None:
         words = ["--data-root", str(workspace.data_root), "prepare", *shlex.split(section.prepare)]
         words += [] if section.file is None else ["--out", str(path)]
-        print(shlex.join(["sri", *words]), file=sys.stderr, flush=True)
+        print_line(shlex.join(["sri", *words]))
         code = run_sri(words, stop)
         if stop.received:
             raise Interrupted("Stopped while preparing the data.", f"Resume with: {this_command()}")
@@ -384,10 +387,9 @@ def find_data(workspace: Workspace, study: Study, stop: StopFlag) -> DataFile:
         raise SriError(f"{path} has no masks for {', '.join(masked)}", "remove these metrics")
     sha256 = str(data.attrs["sha256"])
     if section.sha256 not in (None, sha256):
-        print(
+        warn(
             f"Note: {path} holds other images ({sha256[:12]}) than the protocol names"
-            f" ({str(section.sha256)[:12]}); results may differ",
-            file=sys.stderr,
+            f" ({str(section.sha256)[:12]}); results may differ"
         )
     return data
 
@@ -422,16 +424,17 @@ def plan_study(
         kernels()  # compiles them before other processes, such as a compiler, are counted
     others = OtherProcesses()
     rows: dict[str, dict[str, Any]] = {}
-    timed: dict[str, float] = {}
-    longest = 0.0  # hours; a run is not divided among processes
+    timed: dict[str, tuple[float, int]] = {}  # seconds of a step, and on how many threads
+    core_hours = longest = 0.0  # longest: hours; a run is not divided among processes
     for system in dict.fromkeys(one.run.system for one in statuses):
         left = [one.steps_left for one in statuses if one.run.system == system]
         kind, seconds = _kind_of_step(study.recipes[system]), None
         if measure and any(left):
             if kind not in timed:
                 timed[kind] = _seconds_per_step(study, system, slots)
-            seconds = timed[kind]
+            seconds, threads_used = timed[kind]
             longest = max(longest, max(left) * seconds / 3600)
+            core_hours += sum(left) * seconds * threads_used / 3600
         rows[system] = {
             "point": protocol.points()[system].values,
             "runs": len(left),
@@ -462,7 +465,7 @@ def plan_study(
         "busy_cores": others.in_use() if measure else None,
         "systems": rows,
         "hours": None if hours is None else max(hours / slots.jobs, longest),
-        "core_hours": None if hours is None or slots.gpus else hours * slots.threads,
+        "core_hours": None if hours is None or slots.gpus else core_hours,
         "order": [one.run.name for one in statuses],
         "queue": None if queue is None else _plan_of_jobs(queue, statuses),
     }
@@ -496,11 +499,14 @@ def _kind_of_step(recipe: Recipe) -> str:
     return to_json({key: value for key, value in values.items() if not isinstance(value, float)})
 
 
-def _seconds_per_step(study: Study, system: str, slots: Slots) -> float:
-    Threads(slots.threads if slots.fixed_threads else None, sharers=slots.jobs).start()
+def _seconds_per_step(study: Study, system: str, slots: Slots) -> tuple[float, int]:
+    """The time of a step, and the number of threads in use."""
+    threads = Threads(slots.threads if slots.fixed_threads else None, sharers=slots.jobs)
+    threads.start()
     with closing(StepBench(study.recipes[system])) as bench:
         bench.warm_up()
-        return statistics.median(bench.timed() for _ in range(DRY_RUN_STEPS))
+        seconds = statistics.median(bench.timed() for _ in range(DRY_RUN_STEPS))
+    return seconds, threads.number
 
 
 def plan_text(plan: Mapping[str, Any]) -> str:

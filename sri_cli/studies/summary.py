@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import platform
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from typing import Any
 
 from sri_cli import __version__
 from sri_cli.atomic import write_atomic
-from sri_cli.console import counted
+from sri_cli.console import counted, print_line, warn
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.metrics.tables import DOUBTFUL, NAMED, estimate, mark, rounded, value_name
@@ -177,7 +176,7 @@ def write_results(
     figures = draw_figures(workspace, study, statuses, folder)
     files = "\n".join([*(f"figure: {figure}" for figure in figures), f"summary: {path}"])
     if style != "text":
-        print(files, file=sys.stderr)
+        print_line(files)
         return text, summary
     return f"{text}\n\n{files}", summary
 
@@ -267,7 +266,7 @@ def draw_figures(
             out = folder / f"{name}.png"
             paths.append(figure_of_runs(workspace, name, runs, Options(num, seed=0), out)[0])
         except SriError as error:
-            print(f"Note: no figure of {name}: {error.message}", file=sys.stderr)
+            warn(f"Note: no figure of {name}: {error.message}")
     return paths
 
 

@@ -22,7 +22,7 @@ from sri_cli.atomic import SPACE
 from sri_cli.cli.main import VERBS, cli
 from sri_cli.errors import Diverged, Interrupted, SriError, SriFailure, Stopped
 from sri_cli.run import Workspace
-from tests.small_cli import sri
+from tests.small_cli import sri, start
 
 HELP = Path(__file__).parent / "help.txt"
 ROOT = HELP.parents[2]
@@ -113,6 +113,8 @@ def test_version() -> None:
         (["--dat-root", "x", "recipes"], "'--dat-root'"),
         (["recipes", "shw"], "'shw'"),
         (["recipes", "show"], "'NAME'"),
+        (["recipes", "ls", "--runs-root", "x"], "--runs-root comes before the command"),
+        (["recipes", "--debug=1"], "--debug comes before"),
     ],
 )
 def test_usage_errors_are_two_lines_and_exit_2(words: list[str], named: str) -> None:
@@ -188,6 +190,15 @@ def test_a_wanted_stop_is_one_line_and_no_error(
     shown = sri("recipes")
     (line,) = shown.stderr.strip().splitlines()
     assert (shown.exit_code, line[:7]) == (code, "Stopped") and shown.stdout == ""
+
+
+def test_an_error_that_nobody_reads_keeps_its_code() -> None:
+    """As in `sri ... 2>&1 | tee log`, after the Ctrl-C that ends tee, too."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    unread = start("trian", stdout=writer, stderr=writer)
+    os.close(writer)
+    assert unread.wait(60) == 2
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])

@@ -240,6 +240,13 @@ def test_wrong_options_leave_nothing(work_dir: Path, words: list[str], named: st
     assert not (work_dir / "runs").exists()
 
 
+def test_results_that_cannot_be_written_leave_nothing(work_dir: Path) -> None:
+    """Found before the training, not after it."""
+    shown = study("--out", "small.yaml/results")
+    assert shown.exit_code == 1 and "small.yaml/results" in shown.stderr
+    assert not (work_dir / "runs").exists()
+
+
 def test_no_study_named_and_no_data(work_dir: Path) -> None:
     shown = small_cli.sri("study")
     assert shown.exit_code == 2 and "order-and-scene" in shown.stderr.splitlines()[-1]
