@@ -191,8 +191,7 @@ def newest_good(
         except BrokenCheckpoint as error:
             skipped.append(error)
             if not quiet:
-                note = f"Note: {error.message}; using the checkpoint before it"
-                warn(note)
+                warn(f"Note: {error.message}; using the checkpoint before it")
     if paths:
         raise SriError(
             f"none of the {len(paths)} checkpoints of {run_dir} is intact",

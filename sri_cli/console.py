@@ -5,7 +5,6 @@ Inside `quiet()`, as in the Python API, progress prints nothing and warnings are
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 import time
@@ -13,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import starmap, zip_longest
 from typing import Any, Self
 
 PLAIN_EVERY_SEC = 15.0
@@ -175,21 +175,17 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int
 
     The first `left` columns are aligned left, the others right. An empty `header` prints none.
     """
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from rich.cells import cell_len
 
-    lines = [list(row) for row in rows]
-    columns = max((len(line) for line in [list(header), *lines]), default=0)
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=bool(header))
-    for i in range(columns):
-        title = Text(header[i]) if i < len(header) else ""
-        table.add_column(title, justify="left" if i < left else "right", no_wrap=True)
-    for line in lines:
-        table.add_row(*(Text(cell) for cell in line))
-    output = io.StringIO()
-    Console(file=output, width=100_000, color_system=None).print(table)
-    return "\n".join(line.rstrip() for line in output.getvalue().splitlines())
+    lines = [*([header] if header else []), *rows]
+    columns = zip_longest(*lines, fillvalue="")
+    widths = [max(map(cell_len, column)) for column in columns]
+
+    def padded(column: int, cell: str) -> str:
+        room = " " * (widths[column] - cell_len(cell))
+        return cell + room if column < left else room + cell
+
+    return "\n".join("  ".join(starmap(padded, enumerate(line))).rstrip() for line in lines)
 
 
 def counted(number: int, noun: str) -> str:

@@ -62,8 +62,7 @@ class VerbGroup(click.Group):
             near = did_you_mean(cmd_name, VERBS)
             raise SriError(f"no command {cmd_name}{near}", "`sri --help` lists the commands")
         module = "import_" if cmd_name == "import" else cmd_name.replace("-", "_")
-        command: click.Command = importlib.import_module(f"sri_cli.cli.{module}").command
-        return command
+        return importlib.import_module(f"sri_cli.cli.{module}").command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         verbs = [

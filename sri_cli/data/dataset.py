@@ -270,8 +270,7 @@ class Split:
             masks = group["masks"]  # opened once: HDF5 drops the cache of a closed one
             return np.stack([masks[int(index)] for index in indices])
 
-        masks: Masks = self._read(rows)
-        return masks
+        return self._read(rows)
 
     @cached_property
     def factors(self) -> Factors:
@@ -280,13 +279,11 @@ class Split:
 
     def factor_names(self) -> list[str]:
         """The names of the factors, sorted; no values are read."""
-        names: list[str] = self._read(lambda group: sorted(group.get("factors", {})))
-        return names
+        return self._read(lambda group: sorted(group.get("factors", {})))
 
     def factor(self, name: str) -> NDArray[Any]:
         """One factor, [N,...]."""
-        values: NDArray[Any] = self._read(lambda group: group["factors"][name][()])
-        return values
+        return self._read(lambda group: group["factors"][name][()])
 
     def pick(self, count: int) -> NDArray[np.intp]:
         """Sorted indices of `count` random images, always the same, or of all if they are fewer."""

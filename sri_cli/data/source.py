@@ -186,16 +186,10 @@ class Options:
             )
         return {"train": train, "val": val, "test": test}
 
-    def numbers(self, train: int, val: int, test: int) -> dict[str, int]:
-        """Scenes in each split: those given, else these defaults.
-
-        With `scenes` alone, validation and test get a sixth as many, at least 2.
-        """
-        if self.scenes is not None:
-            train, val, test = self.scenes, sixth(self.scenes), sixth(self.scenes)
-        val = val if self.val_scenes is None else self.val_scenes
-        test = test if self.test_scenes is None else self.test_scenes
-        return dict(zip(SPLITS, (train, val, test), strict=True))
+    def numbers(self, *defaults: int) -> dict[str, int]:
+        """Scenes in each split: as `number` says, else these defaults."""
+        splits = zip(SPLITS, defaults, strict=True)
+        return {split: self.number(split) or default for split, default in splits}
 
 
 def sixth(scenes: int) -> int:

@@ -224,8 +224,7 @@ def joined(chunks: Sequence[Result]) -> Result:
         name: torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0]
         for name, parts in columns.items()
     }
-    result: Result = type(first)(**cat)
-    return result
+    return type(first)(**cat)
 
 
 def chunk_size(slots: int, image_size: int, device: torch.device) -> int:

@@ -203,8 +203,7 @@ def largest_error(images: Images, made: Images) -> NDArray[np.float64]:
     patch = max(3, round(GAP * images.shape[1]))
     differences = (made.astype(float) - images) / 255
     means = ndimage.uniform_filter(differences, (0, patch, patch, 0))
-    largest: NDArray[np.float64] = np.abs(means).max((1, 2, 3))
-    return largest
+    return np.abs(means).max((1, 2, 3))
 
 
 def break_stack(

@@ -47,8 +47,7 @@ def in_batches(
     """
 
     def compute(start: int, count: int) -> Features:
-        outputs: Features = network(to_tensor(images[start : start + count], device)).cpu().numpy()
-        return outputs
+        return network(to_tensor(images[start : start + count], device)).cpu().numpy()
 
     parts = []
     with full_float32():

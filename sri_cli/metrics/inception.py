@@ -126,8 +126,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path} is damaged or has other weights: SHA-256 {digest}, not {REMOTE.sha256}",
             f"move it away, then {_hint(path)}",
         )
-    state: dict[str, Tensor] = torch.load(io.BytesIO(data), "cpu", weights_only=True)
-    return state
+    return torch.load(io.BytesIO(data), "cpu", weights_only=True)
 
 
 def _hint(path: Path) -> str:

@@ -274,8 +274,7 @@ def titles_of(runs: Sequence[TrainedRun]) -> tuple[list[str], list[str]]:
 @cache
 def _published() -> dict[str, Any]:
     text = resources.files("sri_cli.metrics").joinpath("published.yaml").read_text("utf-8")
-    loaded: dict[str, Any] = yaml.safe_load(text)
-    return loaded
+    return yaml.safe_load(text)
 
 
 @dataclass(frozen=True)
@@ -287,8 +286,7 @@ class Group:
     @property
     def subject(self) -> dict[str, Any]:
         """Of the first run, or the folder."""
-        subject: dict[str, Any] = self.measurements[0]["subject"]
-        return subject
+        return self.measurements[0]["subject"]
 
     @property
     def data(self) -> dict[str, Any]:

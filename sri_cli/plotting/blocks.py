@@ -130,8 +130,7 @@ def label_colours(truth: NDArray[np.uint8], masks: Masks, void_label: int | None
     index[labels] = matched
     colours = np.full((256, 3), VOID_GREY, np.uint8)
     colours[present] = slot_colours(len(masks) + len(present))[index]
-    shown: Pixels = colours[truth]
-    return shown
+    return colours[truth]
 
 
 # Contact sheets of data sets
@@ -165,8 +164,7 @@ def flat_labels(
     colours[background_labels:] = slot_colours(256 - background_labels)
     if void_label is not None:
         colours[void_label] = VOID_GREY
-    flat: Pixels = colours[masks]
-    return flat
+    return colours[masks]
 
 
 # Training curves

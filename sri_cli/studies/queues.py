@@ -123,8 +123,7 @@ class Slurm(Queue):
 
     def script(self, run: StudyRun) -> str | None:
         executor = self.executor(run)
-        text: str = executor._make_submission_file_text(executor._submitit_command_str, "")
-        return text
+        return executor._make_submission_file_text(executor._submitit_command_str, "")
 
     def jobs(self, runs: Sequence[StudyRun]) -> dict[str, Job]:
         names = {job_name(run): run.name for run in runs}

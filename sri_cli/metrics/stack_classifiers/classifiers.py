@@ -70,8 +70,7 @@ class StackNet(nn.Module):
         """[B,F]. Mean and maximum are both pooled: a single gap is a flaw."""
         hidden = self.body((resize(images) - 0.5).contiguous(memory_format=torch.channels_last))
         pooled = torch.cat([hidden.mean((2, 3)), hidden.amax((2, 3))], dim=1)
-        projected: Tensor = self.project(pooled.float())
-        return projected
+        return self.project(pooled.float())
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         hidden = F.relu(self.features(images))
@@ -178,8 +177,7 @@ class Judge:
         """Probability [N] that all blocks of the stack touch."""
 
         def probability(some: Tensor) -> Tensor:
-            share: Tensor = self.network(some)["plausible"].float().softmax(1)[:, 1]
-            return share
+            return self.network(some)["plausible"].float().softmax(1)[:, 1]
 
         return in_batches(probability, images, BATCH, self.device, advance)
 
