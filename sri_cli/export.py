@@ -31,7 +31,7 @@ from sri_cli.plotting.images import make_grid, png_bytes
 from sri_cli.run import Workspace, recipe_file
 from sri_cli.strict_json import to_json
 from sri_cli.training.log import read_log
-from sri_cli.training.run_folder import read_commands, trained_on
+from sri_cli.training.run_folder import commands_until, trained_on
 
 LIBRARY = "sri-cli"
 TASK = "unconditional-image-generation"  # of the hub's list
@@ -139,10 +139,10 @@ def commands_of(trained: TrainedRun, data: DataFile | None) -> list[str]:
         return list(known)
     arguments = prepare_arguments(data.attrs) if data else None
     if data is None or arguments is None:
-        return read_commands(trained.run_dir)
+        return commands_until(trained.run_dir, trained.step)
     usual = data.path.name == f"{data.name}-{data.size}.h5"
     out = "" if usual else f" --out {shlex.quote(f'data/{data.path.name}')}"
-    lines = [f"sri prepare {arguments}{out}", *read_commands(trained.run_dir)]
+    lines = [f"sri prepare {arguments}{out}", *commands_until(trained.run_dir, trained.step)]
     return list(dict.fromkeys(lines))  # a run that began with an exported model has it already
 
 

@@ -280,7 +280,7 @@ def remove(folder: Path, old_checkpoints: bool = False) -> int:
         SriError: a run is trained now, or no checkpoint is intact; nothing has been deleted then.
         SriFailure: the disk refuses.
     """
-    runs = runs_of(folder)
+    runs = [run for run in runs_of(folder) if run.resolve() == run]  # none behind a link
     with ExitStack() as stack:
         for run in runs:
             stack.enter_context(lock_run(run, WAIT))

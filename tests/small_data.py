@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +67,22 @@ def small_source(scenarios: int = 30, views: int = 4, size: int = 16, seed: int 
     return Simulation(head, numbers, views, make)
 
 
-def write_small_data(path: Path, images: int = 16, size: int = 32, seed: int = 0) -> Path:
-    """`images` random ones in each split; the data set's name is the file's."""
-    name = path.stem.removesuffix(f"-{size}")
-    with DataFileWriter(path, header(name, size, dict.fromkeys(SPLITS, images))) as writer:
-        for number, split in enumerate(SPLITS):
-            scene = random_scenario(images, size, seed, number)
-            writer.append(split, scene.images, scene.masks, scene.factors)
+def write_splits(path: Path, name: str, splits: dict[str, tuple[Any, ...]], **more: Any) -> Path:
+    """A data file of images, masks and factors by split; `more` fields of its header."""
+    counts = {split: len(splits[split][0]) if split in splits else 0 for split in SPLITS}
+    size = next(iter(splits.values()))[0].shape[1]
+    with DataFileWriter(path, replace(header(name, size, counts), **more)) as writer:
+        for split, parts in splits.items():
+            writer.append(split, *parts)
         writer.finish()
     return path
+
+
+def write_small_data(path: Path, images: int = 16, size: int = 32, seed: int = 0) -> Path:
+    """`images` random ones in each split; the data set's name is the file's."""
+    scenes = {s: random_scenario(images, size, seed, number) for number, s in enumerate(SPLITS)}
+    parts = {split: (one.images, one.masks, one.factors) for split, one in scenes.items()}
+    return write_splits(path, path.stem.removesuffix(f"-{size}"), parts)
 
 
 def towers(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -95,14 +103,11 @@ def towers(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return images, masks
 
 
-def write_data(path: Path, with_masks: bool = True, name: str = "demo-towers") -> Path:
-    """A data file of such towers."""
-    with DataFileWriter(path, header(name, 32, COUNTS)) as writer:
-        for seed, (split, count) in enumerate(COUNTS.items()):
-            images, masks = towers(count, seed)
-            writer.append(split, images, masks if with_masks else None, {})
-        writer.finish()
-    return path
+def write_data(path: Path, with_masks: bool = True, name: str = "demo-towers", **more: Any) -> Path:
+    """A data file of such towers; `more` fields of its header."""
+    made = {s: towers(count, seed) for seed, (s, count) in enumerate(COUNTS.items())}
+    splits = {s: (images, masks if with_masks else None, {}) for s, (images, masks) in made.items()}
+    return write_splits(path, name, splits, **more)
 
 
 def write_run(run_dir: Path, system: str = "sri", step: int = 10) -> None:

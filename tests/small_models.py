@@ -36,12 +36,17 @@ def lively(model: Module) -> Module:
     return model
 
 
-def small_genesis_v2(scene_size: int | None = None, slots: int = SLOTS) -> Any:
-    """With a gate that lets colours through, as after some training."""
-    scene = {} if scene_size is None else {"scene": True, "scene_size": scene_size}
-    model = build_model("genesis-v2", **SIZES | {"slots": slots}, **scene)
-    model.segregate.colouring.gate.data.fill_(1.0)
+def open_gate(model: Module) -> Module:
+    """Colours pass, as after some training: closed, rounding decides which slot is which."""
+    for name, parameter in model.named_parameters():
+        if name.endswith("colouring.gate"):
+            parameter.data.fill_(1.0)
     return model
+
+
+def small_genesis_v2(scene_size: int | None = None, slots: int = SLOTS) -> Any:
+    scene = {} if scene_size is None else {"scene": True, "scene_size": scene_size}
+    return open_gate(build_model("genesis-v2", **SIZES | {"slots": slots}, **scene))
 
 
 def genesis_v2_stage(slots: int = SLOTS) -> Segregation:

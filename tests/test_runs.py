@@ -178,6 +178,19 @@ def test_a_study_is_removed_with_its_runs(workspace: Workspace) -> None:
     assert not study.exists()
 
 
+def test_runs_that_a_study_links_to_stay(workspace: Workspace, tmp_path: Path) -> None:
+    study, outside = workspace.runs_root / "study-x", tmp_path / "elsewhere"
+    write_run(study / "a")
+    write_run(outside / "b")
+    add_checkpoint(outside / "b", 20)
+    (study / "folder").symlink_to(outside)
+    (study / "run").symlink_to(outside / "b")
+    for words in (["--old-checkpoints"], []):
+        assert sri("runs", "rm", "study-x", "--yes", *words).exit_code == 0
+        assert len(checkpoints_in(outside / "b")) == 2
+    assert not study.exists()
+
+
 def test_a_stopped_removal_says_what_may_be_left(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

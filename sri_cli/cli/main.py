@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -204,6 +205,8 @@ def main() -> NoReturn:
     """
     if sys.stderr is None:  # closed, as by 2>&-
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (open to the end)
+    if "--debug" not in sys.argv:  # what fails in a thread is raised where it is waited for, too
+        threading.excepthook = lambda _: None
     signal.signal(signal.SIGTERM, stop_at_once)
     if not is_ignored(signal.SIGHUP):
         signal.signal(signal.SIGHUP, stop_at_once)

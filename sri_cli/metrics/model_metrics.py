@@ -43,6 +43,7 @@ from sri_cli.metrics.segmentation import (
     msc_fg,
 )
 from sri_cli.models.base import Losses
+from sri_cli.models.distributions import HALF_LOG_2PI
 from sri_cli.models.matching import MATCHINGS
 from sri_cli.rng import NoiseSpec, indexed_noise
 
@@ -58,7 +59,6 @@ SEGMENTATION = {
     "slots_difference": "slot count off by",
 }
 USED = f"used: strongest in {MIN_SHARE:.1%} of the pixels or more"
-HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 # Key of a measurement -> key in `order.report`, name.
 ORDER = {
     "order_iou": ("iou_over_chance", "order IoU"),

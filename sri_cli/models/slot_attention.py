@@ -63,11 +63,11 @@ class SlotCompetition(nn.Module):
 class SlotAttention(SlotCompetition):
     """From learned initial Gaussians; what each slot gathers becomes its posterior."""
 
-    def __init__(self, starts: int, slot_size: int, features: int = FEATURES) -> None:
+    def __init__(self, starts: int, slot_size: int) -> None:
         """`starts`: number of learned initial Gaussians: one per slot, or 1 for all of them."""
         # Far enough apart that slots with a start of their own differ from the first step.
         mean = torch.randn(starts, slot_size)
-        super().__init__(slot_size, features)
+        super().__init__(slot_size, FEATURES)
         self.initial_mean = nn.Parameter(mean)
         self.initial_u = nn.Parameter(torch.ones(starts, slot_size))
         self.head = nn.Linear(slot_size, 2 * slot_size)

@@ -157,7 +157,7 @@ def from_official(
 
 def check_started_from(workspace: Workspace, source: str, run_dir: Path) -> None:
     """SriError unless the run began with the weights of `source`, which may have changed since."""
-    saved = checkpoints.newest_good(run_dir)
+    saved = checkpoints.newest_good(run_dir, quiet=True)  # training notes a broken one
     origin = saved.extra.get("started_from", {}) if saved else {}
     name = Path(source).name
     if not is_official(source):

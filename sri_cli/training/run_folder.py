@@ -259,12 +259,23 @@ def end_command(run_dir: Path, step: int) -> None:
 
 def copy_commands(source: Path, step: int, run_dir: Path) -> None:
     """Let command.txt begin with the commands of `source`, whose weights of `step` a run takes."""
-    lines = read_commands(source)
-    last = HISTORY.fullmatch(lines[-1]) if lines else None
-    if last is not None and last["last"] is None:  # in training now, or killed
-        lines[-1] = history_line(**last.groupdict(str(step)))
+    lines = commands_until(source, step)
     if lines:
         write_commands(run_dir, lines)
+
+
+def commands_until(run_dir: Path, step: int) -> list[str]:
+    """The lines of command.txt that made the weights of `step`, the last one up to that step."""
+    lines = read_commands(run_dir)
+    if not (run_dir / RECIPE_NAME).exists():  # not trained yet: those of the weights it begins with
+        return lines
+    while lines and (last := HISTORY.fullmatch(lines[-1])) is not None:
+        if int(last["first"]) <= step:
+            end = min(step, int(last["last"] or step))  # none: in training now, or killed
+            lines[-1] = history_line(**(last.groupdict() | {"last": str(end)}))
+            break
+        lines.pop()
+    return lines
 
 
 def history_line(command: str, begun: str, first: str, last: str) -> str:

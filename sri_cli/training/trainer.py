@@ -105,7 +105,11 @@ def train(
         trainer.resume(tracker_names)
         stack.callback(trainer.close)
         stack.callback(trainer.end_command)
-        return trainer.run(stop, on_record)
+        try:
+            return trainer.run(stop, on_record)
+        except Interrupted:  # a process that ends before the first one counts as lost
+            ranks.from_first(trainer.end_command)
+            raise
 
 
 def check_data(recipe: Recipe, data: DataFile) -> None:
@@ -187,13 +191,14 @@ class Trainer:
         self.ranks.from_first(self._describe)
 
     def _describe(self) -> None:
-        """Write recipe.yaml, and begin this command's line in command.txt."""
+        """Write recipe.yaml, and begin this command's line in command.txt, if it trains."""
+        if self.done >= self.settings.steps:
+            return
         recorded: dict[str, Any] = {"trained_on": trained_on(self.data_file)}
         if self.origin:
             (recorded["started_from"],) = self.origin.values()
         describe_run(self.run_dir, self.recipe, recorded)
-        if self.done < self.settings.steps:
-            begin_command(self.run_dir, self.command, self.done)
+        begin_command(self.run_dir, self.command, self.done)
 
     def end_command(self) -> None:
         """Record the last saved step of this command, also in the trackers."""
@@ -306,11 +311,15 @@ class Trainer:
     def _stopped_diverging(self, problem: str) -> Interrupted:
         if self.ranks.first:  # a launcher does not fetch the result of a job that it stopped
             warn(f"Note: diverged at step {self.done}, which is not saved: {problem}")
-        rest = f"the checkpoint of step {self.saved} remains" if self.saved else "nothing is saved"
         return Interrupted(
-            f"Stopped at step {self.done}, which is not saved: it diverged; {rest}.",
+            f"Stopped at step {self.done}, which is not saved: it diverged; {self._saved_text()}.",
             f"Go on from there with: {self.command}",
         )
+
+    def _saved_text(self) -> str:
+        """What a diverged training leaves; the weights that it began with are a checkpoint, too."""
+        there = self.saved or self.origin
+        return f"the checkpoint of step {self.saved} remains" if there else "nothing is saved"
 
     def _values(self, metrics: dict[str, float]) -> dict[str, Any]:
         """Metrics since the last record, with errors per element and the rate."""
@@ -368,13 +377,12 @@ class Trainer:
         """Return to the last checkpoint with new noise, or raise Diverged."""
         self.diverged_at = self.done
         if self.rollbacks == MAX_ROLLBACKS:
-            rest = f"the checkpoint of step {self.saved} remains" if self.saved else "nothing saved"
             geco = "" if self.settings.geco_target is None else ", or another train.geco_target"
             raise Diverged(
                 f"training diverged at step {self.diverged_at}: {problem}; {MAX_ROLLBACKS}"
                 " roll-backs with new noise did not help",
-                f"{rest}; try another run, --run DIR train.lr={self.settings.lr / 2:g}, a larger"
-                f" model.std{geco}",
+                f"{self._saved_text()}; try another run, --run DIR"
+                f" train.lr={self.settings.lr / 2:g}, a larger model.std{geco}",
             )
         self.rollbacks += 1
         self.close()

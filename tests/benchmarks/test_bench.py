@@ -100,25 +100,6 @@ def test_bench_data_of_random_images_as_text(monkeypatch: pytest.MonkeyPatch) ->
     assert "cores" in shown.stdout and "fp32" in shown.stdout and "40 images" in shown.stdout
 
 
-@pytest.mark.parametrize(
-    ("words", "named"),
-    [
-        (("train", "--seconds", "0"), "--seconds"),
-        (("train", *TINY, "train.bacth=2"), "train.batch"),
-        (("train", *TINY, "--gpus", "two"), "two"),
-        (("train", *TINY, "--gpus", "640"), "--gpus 640"),  # more than there are
-        (("train", *TINY, "--gpus", "1,64", "--backend", "gloo"), "64"),
-        (("train", *TINY, "--gpus", "1,2", "--profile"), "--profile"),
-        (("data", *TINY, "--data", "nothing.h5"), "nothing.h5"),
-        (("sample", *TINY, "--gpus", "2"), "--gpus"),
-    ],
-)
-def test_bad_input(words: tuple[str, ...], named: str) -> None:
-    shown = sri("bench", *words)
-    assert shown.exit_code == 2 and named in shown.stderr
-    assert len(shown.stderr.splitlines()) == 2 and shown.stdout == ""
-
-
 def test_a_measurement_repeats_until_its_seconds_are_over() -> None:
     runs: list[float] = []
 

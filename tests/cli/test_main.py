@@ -107,26 +107,6 @@ def test_version() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "named"),
-    [
-        (["trian"], "trian (did you mean train?)"),
-        (["--dat-root", "x", "recipes"], "'--dat-root'"),
-        (["recipes", "shw"], "'shw'"),
-        (["recipes", "show"], "'NAME'"),
-        (["recipes", "ls", "--runs-root", "x"], "--runs-root comes before the command"),
-        (["recipes", "--debug=1"], "--debug comes before"),
-    ],
-)
-def test_usage_errors_are_two_lines_and_exit_2(words: list[str], named: str) -> None:
-    shown = sri(*words)
-    assert shown.exit_code == 2
-    assert shown.stdout == ""
-    first, hint = shown.stderr.splitlines()
-    assert first.startswith("Error: ") and named in first
-    assert "--help" in hint
-
-
-@pytest.mark.parametrize(
     ("error", "code", "lines"),
     [
         (SriError("bad\n input", "fix it"), 2, ["Error: bad input", "fix it"]),

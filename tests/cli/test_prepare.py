@@ -49,50 +49,6 @@ def test_another_folder_and_another_file(here: Path) -> None:
     assert "up to date" in towers("--out", "mine.h5").stderr
 
 
-@pytest.mark.parametrize(
-    ("words", "named"),
-    [
-        ("", "data set"),
-        ("--list shapestacks", "--list"),
-        ("show data/a-8.h5 --size 8", "data/a-8.h5"),
-        ("show shapestacks", "shapestacks"),
-        ("shapestack", "did you mean shapestacks?"),
-        ("demo-towers", "--preset demo"),
-        ("shapestacks --from bucket", "bucket"),
-        ("shapestacks --from /no/such", "/no/such"),
-        ("shapestacks --from mirorr", "did you mean mirror?"),
-        ("shapestacks --from mirror --offline", "shapestacks-full.hdf5"),
-        ("shapestacks --from . --split default", "splits/"),
-        ("objects-room --from bucket --offline", "objects_room_train.tfrecords"),
-        ("objects-room --from bucket --views 2", "--views"),
-        ("objects-room --from bucket --seed 2", "--seed"),
-        ("clevr6 --from mirror --offline", "clevr_10-full.hdf5"),
-        ("clevr6 --size 5", "--size 5"),
-        ("clevr10 --from mirror --offline", "clevr_10-full.hdf5"),
-        ("multi-dsprites --from bucket --offline", "grayscale.tfrecords"),
-        ("multi-dsprites --from bucket --variant binarized --offline", "binarized.tfrecords"),
-        ("tetrominoes --from bucket --offline", "tetrominoes_train.tfrecords"),
-        ("tetrominoes --from mirror", "mirror"),
-        ("clevrtex", "--from"),
-        ("clevrtex --from simulate", "simulate"),
-        ("folder", "DIR"),
-        ("folder /no/such", "/no/such"),
-        ("shapestacks --scenes 0", "--scenes"),
-        ("shapestacks --views 17", "--views 17"),
-        ("shapestacks --seed -1", "--seed"),
-        ("shapestacks --preset demos", "--preset"),
-        ("shapestacks --from mirror --preset demo", "--preset"),
-        ("shapestacks --split ccs_all", "--split ccs_all"),
-        ("shapestacks --out towers.txt", "towers.txt"),
-    ],
-)
-def test_mistakes_name_the_value_and_leave_nothing(here: Path, words: str, named: str) -> None:
-    result = sri("prepare", *words.split())
-    assert result.exit_code == 2 and named in result.stderr, result.output
-    assert "Traceback" not in result.output and result.stdout == ""
-    assert list(here.iterdir()) == []
-
-
 def test_a_data_file_is_no_published_one(here: Path) -> None:
     assert towers().exit_code == 0
     refused = sri("prepare", "shapestacks", "--from", "data/shapestacks-16.h5", "--size", "32")

@@ -224,22 +224,6 @@ def test_missing_data_are_prepared_and_compared_with_the_protocol(work_dir: Path
     assert "data/own.h5" in refused.stderr
 
 
-@pytest.mark.parametrize(
-    ("words", "named"),
-    [
-        (["--only", "sri-mgo"], "sri-mgo (did you mean sri-mog?)"),
-        (["--seeds", "0,4"], "4"),
-        (["--seeds", "0,x"], "x"),
-        (["--only", ""], "--only"),
-        (["--jobs", "0"], "--jobs 0"),
-    ],
-)
-def test_wrong_options_leave_nothing(work_dir: Path, words: list[str], named: str) -> None:
-    shown = study(*words)
-    assert shown.exit_code == 2 and named in shown.stderr
-    assert not (work_dir / "runs").exists()
-
-
 def test_results_that_cannot_be_written_leave_nothing(work_dir: Path) -> None:
     """Found before the training, not after it."""
     shown = study("--out", "small.yaml/results")
@@ -247,9 +231,7 @@ def test_results_that_cannot_be_written_leave_nothing(work_dir: Path) -> None:
     assert not (work_dir / "runs").exists()
 
 
-def test_no_study_named_and_no_data(work_dir: Path) -> None:
-    shown = small_cli.sri("study")
-    assert shown.exit_code == 2 and "order-and-scene" in shown.stderr.splitlines()[-1]
+def test_no_data(work_dir: Path) -> None:
     (work_dir / "data" / "demo-towers-32.h5").unlink()
     shown = study()
     assert shown.exit_code == 2 and "data/demo-towers-32.h5" in shown.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shlex
@@ -12,18 +13,23 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 from click.testing import Result
 from PIL import Image
 
+from sri_cli.config.load import load_recipe
+from sri_cli.config.schema import MOST_SLOTS
 from sri_cli.data import summary
 from sri_cli.data.dataset import SPLITS, DataFile, prepare_arguments
-from sri_cli.data.summary import describe, list_files, mask_facts, mask_parts
-from sri_cli.data.writer import DataFileWriter, Header
+from sri_cli.data.summary import describe, list_files, mask_facts, mask_parts, suggest_slots
+from sri_cli.data.writer import DataFileWriter
 from sri_cli.errors import SriError
+from sri_cli.models.base import Scene
+from sri_cli.models.likelihood import ImageLikelihood
 from sri_cli.run import Workspace
 from tests import small_cli
 from tests.foreign_hdf5 import write_flat, write_groups
-from tests.small_data import header, random_scenario, write_small_data
+from tests.small_data import header, random_scenario, write_data, write_small_data, write_splits
 
 
 @pytest.fixture
@@ -136,14 +142,14 @@ def test_other_schemas_and_empty_groups(path: Path, how: Callable, named: str) -
 
 
 def test_a_file_may_hold_a_test_split_alone(tmp_path: Path) -> None:
-    path = tmp_path / "six-16.h5"
-    counts = {"train": 0, "val": 0, "test": 5}
-    with DataFileWriter(path, header("six", 16, counts)) as writer:
-        scene = random_scenario(5, 16, 0, 0)
-        writer.append("test", scene.images, scene.masks, scene.factors)
-        writer.finish()
-    data = DataFile(path)
-    assert data.counts == counts and data.splits == ["test"] and data.is_intact()
+    scene = random_scenario(5, 16, 0, 0)
+    splits = {"test": (scene.images, scene.masks, scene.factors)}
+    data = DataFile(path := write_splits(tmp_path / "six-16.h5", "six", splits))
+    assert (
+        data.counts == {"train": 0, "val": 0, "test": 5}
+        and data.splits == ["test"]
+        and data.is_intact()
+    )
     assert np.array_equal(data.split("test").images, scene.images)
     for split in ("train", "val"):
         with pytest.raises(SriError, match="5 test"):
@@ -240,19 +246,14 @@ def masks_with(*objects: int) -> np.ndarray:
 
 
 def write_rooms(
-    path: Path, masks: np.ndarray | None, source: str = "original", **header: object
+    path: Path, masks: np.ndarray | None, source: str = "original", **more: object
 ) -> Path:
     """A file whose three splits are the same."""
     number = 4 if masks is None else len(masks)
     images = np.random.default_rng(0).integers(0, 256, (number, SIZE, SIZE, 3)).astype(np.uint8)
-    counts = dict.fromkeys(SPLITS, number)
-    head = Header("rooms", SIZE, source, 2, {"seed": 3}, "none", counts, **header)  # type: ignore[arg-type]
-    names = np.array([b"a", b"a", b"b", b"c"][:number])
-    with DataFileWriter(path, head) as writer:
-        for split in SPLITS:
-            writer.append(split, images, masks, {"scenario": names} if number == 4 else {})
-        writer.finish()
-    return path
+    names = {"scenario": np.array([b"a", b"a", b"b", b"c"])} if number == 4 else {}
+    more |= {"source": source, "background_labels": 2, "parameters": {"seed": 3}}
+    return write_splits(path, "rooms", dict.fromkeys(SPLITS, (images, masks, names)), **more)
 
 
 def zero_chunk(path: Path, name: str) -> None:
@@ -265,7 +266,7 @@ def zero_chunk(path: Path, name: str) -> None:
 
 
 def text_of(path: Path) -> str:
-    """Without the suggestions for a training, which test_suggest.py checks."""
+    """Without the suggestions for a training, which have tests of their own."""
     return describe(DataFile(path)).partition("\nsuggested ")[0]
 
 
@@ -341,3 +342,63 @@ def test_damaged_masks_are_refused(tmp_path: Path) -> None:
     zero_chunk(path, "val/masks")
     with pytest.raises(SriError, match="val"):
         text_of(path)
+
+
+def suggested(text: str) -> list[list[str]]:
+    """The overrides that `sri prepare show` suggests, as words to copy."""
+    lines = [line[12:].partition("  ")[0].split() for line in text.splitlines()]
+    return [words for words in lines if words and all("=" in word for word in words)]
+
+
+def test_suggestions_are_overrides_measured_on_the_images(tmp_path: Path) -> None:
+    write_data(path := tmp_path / "mine-32.h5")  # one to three squares in an image
+    (slots,), *targets = suggested(describe(data := DataFile(path)))
+    assert slots == "model.slots=5"
+    assert load_recipe("sri-mog", "mine", [slots]).model.slots == 5
+    images = torch.tensor(data.split("train").images / 255.0).permute(0, 3, 1, 2)
+    mean = images.mean(dim=0).expand(1, len(images), -1, -1, -1).transpose(0, 1)
+    scene = Scene(mean, torch.zeros_like(mean[:, :, :1]))
+    perfect = dataclasses.replace(scene, rgb=images[:, None])
+    for name in ("sri-mog", "sri-g", "emorl"):
+        model = load_recipe(name).model
+        likelihood = ImageLikelihood(model.likelihood, model.std, model.normalised)
+        worst, best = (
+            likelihood.nll(images, one).mean().item() / images[0].numel()
+            for one in (scene, perfect)
+        )
+        for share, size in ((0.07, []), (0.2, ["size=tiny"])):
+            target = f"train.geco_target={best + share * (worst - best):.5g}"
+            assert [*size, target] in targets
+            assert load_recipe(name, "mine", [*size, target]).train.geco_target > best
+
+
+def test_targets_are_of_the_likelihood_that_the_data_set_has(tmp_path: Path) -> None:
+    path = write_small_data(tmp_path / "clevr6-32.h5")
+    text = describe(DataFile(path))
+    model = load_recipe("sri-mog", "clevr6").model
+    assert (model.std, model.normalised) == (0.1, False)
+    (line,) = (one for one in text.splitlines() if "sri-mog" in one)
+    assert "std 0.1, not normalised" in line
+    assert f"--data {path}" in text  # it is not in data/
+
+
+def test_without_masks_no_number_of_slots_is_suggested(tmp_path: Path) -> None:
+    write_data(path := tmp_path / "mine-32.h5", with_masks=False)
+    words = suggested(describe(DataFile(path)))
+    assert words and not [word for line in words for word in line if word.startswith("model")]
+
+
+@pytest.mark.parametrize(
+    ("objects", "background_labels", "slots"),
+    [
+        ({2: 50, 3: 50}, 1, 5),  # demo-towers
+        ({1: 3, 2: 4, 3: 3}, 4, 7),  # Objects Room, whose background has four parts
+        ({3: 99, 30: 1}, 1, 5),  # one odd image in a hundred does not count
+        ({3: 98, 30: 2}, 1, 32),
+        ({0: 5}, 1, 2),
+        ({70: 5}, 1, MOST_SLOTS),
+    ],
+)
+def test_slots_for_the_objects(objects: dict[int, int], background_labels: int, slots: int) -> None:
+    assert suggest_slots(objects, background_labels)[0] == slots
+    assert load_recipe("sri-mog", "mine", [f"model.slots={slots}"]).model.slots == slots

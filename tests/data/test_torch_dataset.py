@@ -14,10 +14,9 @@ from torch.utils.data import DataLoader
 import sri_cli
 from sri_cli.data.dataset import SPLITS, DataFile
 from sri_cli.data.torch_dataset import ImageDataset, OpenedData
-from sri_cli.data.writer import DataFileWriter
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace
-from tests.small_data import header, write_data, write_small_data
+from tests.small_data import write_data, write_small_data, write_splits
 
 
 @pytest.fixture
@@ -88,13 +87,10 @@ def test_what_is_unknown_is_left_out(tmp_path: Path) -> None:
 
 
 def test_text_and_numbers_are_factors(tmp_path: Path) -> None:
-    path, counts = tmp_path / "text-32.h5", dict.fromkeys(SPLITS, 2)
     factors = {"shape": np.array(["cube", "ball"]), "flag": np.array([True, False])}
     factors["parts"] = np.array([["lid", "base"], ["rim", ""]])
-    with DataFileWriter(path, header("text", 32, counts)) as writer:
-        for split in SPLITS:
-            writer.append(split, np.zeros((2, 32, 32, 3), np.uint8), None, factors)
-        writer.finish()
+    split = np.zeros((2, 32, 32, 3), np.uint8), None, factors
+    path = write_splits(tmp_path / "text-32.h5", "text", dict.fromkeys(SPLITS, split))
     (batch,) = DataLoader(OpenedData(DataFile(path))["val"], batch_size=2)
     assert batch["factors"]["shape"] == ["cube", "ball"]
     assert batch["factors"]["flag"].tolist() == [True, False]

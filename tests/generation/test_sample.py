@@ -85,23 +85,19 @@ def test_chunks_shrink_until_they_fit() -> None:
     assert max(seen) <= 3
 
 
-def test_too_large_even_alone_is_a_failure() -> None:
-    def compute(start: int, count: int) -> None:
-        raise MemoryError
-
-    with pytest.raises(SriFailure, match="memory"):
-        list(in_chunks(compute, 4, 4, CPU))
-
-
-def test_other_errors_are_not_hidden() -> None:
-    """They come from a single image, after the larger chunks have failed as well."""
+@pytest.mark.parametrize(
+    ("error", "raised", "words"),
+    [(MemoryError(), SriFailure, "memory"), (RuntimeError("a bug"), RuntimeError, "a bug")],
+)
+def test_an_error_of_a_single_image_is_not_hidden(error, raised, words) -> None:
+    """It comes after larger chunks have failed as well."""
     tried = []
 
     def compute(start: int, count: int) -> None:
         tried.append(count)
-        raise RuntimeError("a real bug")
+        raise error
 
-    with pytest.raises(RuntimeError, match="real bug"):
+    with pytest.raises(raised, match=words):
         list(in_chunks(compute, 4, 4, CPU))
     assert tried == [4, 2, 1]
 

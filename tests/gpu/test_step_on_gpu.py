@@ -23,6 +23,7 @@ from sri_cli.training.execution import WARM_UP_STEPS, ExecutionMode
 from sri_cli.training.step import TrainStep
 from sri_cli.training.step_timing import random_images
 from tests.ranks import on_ranks
+from tests.small_models import open_gate
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -61,10 +62,7 @@ def new_step(system: str, mode: ExecutionMode, **changes: Any) -> TrainStep:
     base = {"geco_target": 0.5, "batch": BATCH, "steps": 100, "lr": 1e-3}
     torch.manual_seed(0)
     model = build_model(system, image_size=32, slots=4, slot_size=16, **SYSTEMS[system])
-    for name, parameter in model.named_parameters():
-        if name.endswith("colouring.gate"):
-            parameter.data.fill_(1.0)  # closed, rounding decides which of the slots is which
-    return TrainStep(model, TrainSection.model_validate(base | changes), GPU, mode)
+    return TrainStep(open_gate(model), TrainSection.model_validate(base | changes), GPU, mode)
 
 
 def go(step: TrainStep, numbers: range) -> None:

@@ -31,7 +31,7 @@ from sri_cli.labeling.session import (
 from sri_cli.run import Workspace
 from tests.damage import damage
 from tests.labeling.conftest import small_session
-from tests.small_cli import sri, start
+from tests.small_cli import start
 from tests.small_data import write_images, write_small_data
 
 # Answers one position after the other, for ever, and prints each answer once it is saved.
@@ -331,40 +331,6 @@ def test_other_data_than_stacks_gives_a_warning(
     sprites = write_small_data(workspace.data_root / "multi-dsprites-32.h5")
     prepare_session(workspace, ["tiny"], (), num=2, catch=2, data=str(sprites))
     assert "Warning" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("words", "named"),
-    [
-        (["--num", "0"], "--num 0"),
-        (["--rater", "a/b"], "a/b"),
-        (["--run", "tinny"], "tinny"),
-        (["--images", "nowhere"], "nowhere"),
-        (["--images", "empty"], "empty"),
-        (["--images", "mixed"], "mixed"),
-        (["--run", "tiny", "--run", "tiny"], "tiny"),
-        (["--run", "tiny", "--images", "large"], "48 px"),
-        (["--data", "nowhere.h5"], "nowhere.h5"),
-        (["--run", "young"], "young"),
-        (["--summary"], "labels"),
-        (["--summary", "--port", "0"], "--port"),
-        (["--summary", "--num", "100"], "--num"),
-        (["--summary", "--run", "tiny"], "no scenes of tiny "),
-        (["--summary", "--images", "empty"], "empty"),
-    ],
-)
-def test_user_errors_write_nothing(
-    workspace: Workspace, here: Path, words: list[str], named: str
-) -> None:
-    (here / "empty").mkdir()
-    (workspace.runs_root / "young").mkdir()
-    write_images(here / "large", 3, size=48)
-    Image.new("RGB", (16, 16)).save(write_images(here / "mixed", 3) / "small.png")
-    shown = sri("label-sacc", *words)
-    assert shown.exit_code == 2 and shown.stdout == "", shown.output
-    error, hint = shown.stderr.splitlines()[-2:]
-    assert error.startswith("Error: ") and named in error and hint
-    assert not (workspace.runs_root / "labels").exists()
 
 
 def test_a_run_is_needed(empty: Workspace) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import signal
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from sri_cli.config.load import load_recipe
 from sri_cli.data.dataset import DataFile
 from sri_cli.data.prepare import prepare
 from sri_cli.data.sources.folder import FolderOptions, FolderSource
-from sri_cli.data.writer import DataFileWriter
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.metrics.evaluate import (
@@ -52,7 +50,7 @@ from sri_cli.plotting.samples import write_samples
 from sri_cli.run import Workspace
 from tests import small_cli
 from tests.small_cli import start, wait_until
-from tests.small_data import COUNTS, header, towers, write_data, write_images, write_small_data
+from tests.small_data import towers, write_data, write_images, write_small_data, write_splits
 
 ROOT = Path(__file__).parents[2]
 
@@ -217,15 +215,11 @@ def test_images_without_foreground_are_counted(trained: TrainedRun) -> None:
 
 
 def test_a_void_label_is_left_out(trained: TrainedRun, tmp_path: Path) -> None:
-    for name, void in (("all", None), ("void", 3)):
-        file = tmp_path / f"{name}-32.h5"
-        with DataFileWriter(file, replace(header(name, 32, COUNTS), void_label=void)) as writer:
-            for seed, (split, count) in enumerate(COUNTS.items()):
-                writer.append(split, *towers(count, seed), {})
-            writer.finish()
+    whole = write_data(tmp_path / "all-32.h5", name="all")
+    file = write_data(tmp_path / "void-32.h5", name="void", void_label=3)
     objects = [len({*np.unique(m).tolist()} - {0, 3}) for m in towers(16, 2)[1]]
     (first, *_) = evaluate_run(trained, ["ari"], str(file), num=16)
-    plain, data = DataFile(tmp_path / "all-32.h5"), DataFile(file)
+    plain, data = DataFile(whole), DataFile(file)
     assert first["data"]["labels"] == data.split("test").labels_digest
     assert data.attrs["sha256"] == plain.attrs["sha256"]  # of the images
     assert data.split("test").labels_digest != plain.split("test").labels_digest
@@ -360,12 +354,8 @@ def test_all_images_of_a_folder_are_counted(
 def test_real_images_have_the_shapes_of_real_images(workspace: Workspace, tmp_path: Path) -> None:
     images, masks = towers(16, seed=0)
     blocks = masks.max((1, 2))[:, None] > np.arange(6)
-    file = tmp_path / "squares.h5"
-    with DataFileWriter(
-        file, header("demo-towers", 32, {"train": 0, "val": 0, "test": 16})
-    ) as writer:
-        writer.append("test", images, masks, {"shapes": np.where(blocks, 0, -1).astype(np.int16)})
-        writer.finish()
+    test = images, masks, {"shapes": np.where(blocks, 0, -1).astype(np.int16)}
+    file = write_splits(tmp_path / "squares.h5", "demo-towers", {"test": test})
     (tmp_path / "same").mkdir()
     np.save(tmp_path / "same" / "all.npy", images)
     records, _ = evaluate_all(workspace, (), [tmp_path / "same"], ["shapes"], data=str(file))
@@ -377,10 +367,9 @@ def test_real_images_have_the_shapes_of_real_images(workspace: Workspace, tmp_pa
     assert all(m["low"] <= m["value"] <= m["high"] for m in records)
     assert records[0]["counts"].items() >= {"real": 16, "generated": 16}.items()
     assert records[-1]["counts"]["blocks"] == blocks.sum()
-    other = tmp_path / "tables.h5"  # its codes are of other shapes, and it has more objects
-    with DataFileWriter(other, header("clevr10", 32, {"train": 0, "val": 0, "test": 16})) as writer:
-        writer.append("test", images, masks, {"shapes": np.zeros((16, 10), np.int16)})
-        writer.finish()
+    test = images, masks, {"shapes": np.zeros((16, 10), np.int16)}
+    # Its codes are of other shapes, and it has more objects.
+    other = write_splits(tmp_path / "tables.h5", "clevr10", {"test": test})
     records, _ = evaluate_all(workspace, (), [tmp_path / "same"], ["shapes"], data=str(other))
     assert "shapes_correct_real" not in {m["metric"] for m in records}
 
@@ -470,38 +459,6 @@ def test_errors_come_before_the_first_measurement(workspace: Workspace, tmp_path
     with pytest.raises(SriError, match="1 test image"):
         open_images(workspace, large, ["stack-fd"], single, "test", None, 0)
     assert not read_records(workspace.runs_root / "tiny")
-
-
-@pytest.mark.parametrize(
-    ("words", "named"),
-    [
-        (["--num", "0"], "--num 0"),
-        (["--num", "-5"], "--num -5"),
-        (["--metrics", "stack-fd", "--num", "1"], "1 generated"),
-        (["--metrics", "ari,shapes", "--num", "1"], "1 generated"),
-        (["--metrics", "fdi"], "fid"),
-        (["--metrics", " ,"], "metric"),
-        (["--metrics", "ari", "--features", "random"], "--features"),
-        (["--offline"], "--offline"),
-        (["--recorded", "--num", "5"], "--num"),
-        (["--recorded", "--seed", "0"], "--seed"),
-        (["--recorded", "--metrics", "ari"], "with --recorded"),
-        (["--split", "tset"], "tset"),
-        (["--run", "nowhere"], "nowhere"),
-        (["--run", "tiny", "--run", "tinny"], "tinny"),
-        (["--data", "missing.h5"], "missing.h5"),
-        (["--metrics", "fid", "--offline"], "--offline"),
-        (["--metrics", "fid", "--inception-weights", "data/demo-towers-32.h5"], "towers-32.h5"),
-        (["--images", "nowhere"], "nowhere"),
-        (["--images", "data", "--data", "demo-towers"], "no `images`"),
-        (["--images", "data", "--recorded"], "--images"),
-    ],
-)
-def test_wrong_options(workspace: Workspace, here: Path, words: list[str], named: str) -> None:
-    before = sorted(here.rglob("*"))
-    result = sri_eval(workspace, *words)
-    assert result.exit_code == 2 and named in result.stderr and result.stdout == ""
-    assert len(result.stderr.splitlines()) == 2 and sorted(here.rglob("*")) == before
 
 
 def test_metric_names() -> None:

@@ -101,49 +101,35 @@ def test_no_foreground_has_no_score() -> None:
 
 
 @pytest.mark.parametrize(
-    ("true", "predicted", "background", "mean", "scaled"),
+    ("true", "predicted", "background", "mean", "scaled", "matched"),
     [
         # Instance 1: segment 8 covers 3 of its 4 px and 1 px of background. Instance 2: exact.
-        ([0, 0, 1, 1, 1, 1, 2, 2], [7, 8, 8, 8, 8, 6, 9, 9], 1, F(4, 5), F(22, 30)),
-        ([0, 1, 1, 1, 2, 2], [3, 3, 3, 3, 3, 3], 1, F(5, 12), F(13, 30)),  # all in one: 3/6 and 2/6
-        ([0, 1, 1, 1], [0, 1, 2, 3], 1, F(1, 3), F(1, 3)),  # every pixel alone
-        ([1, 1, 1, 2], [0, 0, 1, 1], 1, F(7, 12), F(5, 8)),  # 2/3 and 1/2
-        ([0, 3, 3, 3], [5, 1, 1, 1], 1, F(1), F(1)),  # labels 1 and 2 nowhere
-        ([0, 1, 2, 3, 4, 4, 5], [0, 0, 0, 1, 1, 1, 2], 4, F(5, 6), F(7, 9)),  # 2/3 and 1
+        ([0, 0, 1, 1, 1, 1, 2, 2], [7, 8, 8, 8, 8, 6, 9, 9], 1, F(4, 5), F(22, 30), F(4, 5)),
+        # All in one: 3/6 and 2/6, and one match.
+        ([0, 1, 1, 1, 2, 2], [3, 3, 3, 3, 3, 3], 1, F(5, 12), F(13, 30), F(1, 4)),
+        ([0, 1, 1, 1], [0, 1, 2, 3], 1, F(1, 3), F(1, 3), F(1, 3)),  # every pixel alone
+        ([1, 1, 1, 2], [0, 0, 1, 1], 1, F(7, 12), F(5, 8), F(7, 12)),  # 2/3 and 1/2
+        ([1, 1, 1, 1, 2, 2], [0, 0, 0, 0, 0, 1], 1, F(13, 20), F(7, 10), F(13, 20)),  # 4/5, 1/2
+        # Both overlap segment 0 most, 1/2 and 2/5; with segment 1 for the first: 1/4 and 2/5.
+        ([1, 1, 1, 1, 2, 2, 0], [0, 0, 0, 1, 0, 0, 9], 1, F(9, 20), F(7, 15), F(13, 40)),
+        ([0, 3, 3, 3], [5, 1, 1, 1], 1, F(1), F(1), F(1)),  # labels 1 and 2 nowhere
+        ([0, 1, 2, 3, 4, 4, 5], [0, 0, 0, 1, 1, 1, 2], 4, F(5, 6), F(7, 9), F(5, 6)),  # 2/3 and 1
     ],
 )
-def test_covering_by_hand(
+def test_overlaps_by_hand(
     device: torch.device,
     true: list[int],
     predicted: list[int],
     background: int,
     mean: F,
     scaled: F,
+    matched: F,
 ) -> None:
+    """Both coverings, and the IoU of the best one-to-one matching."""
     one, other = (maps(labels).to(device) for labels in (true, predicted))
-    covering = msc_fg(one, other, background)
-    assert covering.mean.item() == pytest.approx(float(mean), abs=1e-15)
-    assert covering.scaled.item() == pytest.approx(float(scaled), abs=1e-15)
-
-
-@pytest.mark.parametrize(
-    ("true", "predicted", "background", "expected"),
-    [
-        ([0, 0, 1, 1, 1, 1, 2, 2], [7, 8, 8, 8, 8, 6, 9, 9], 1, F(4, 5)),  # 3/5 and 1
-        ([0, 1, 1, 1, 2, 2], [3, 3, 3, 3, 3, 3], 1, F(1, 4)),  # one segment: 3/6, and nothing
-        ([1, 1, 1, 1, 2, 2], [0, 0, 0, 0, 0, 1], 1, F(13, 20)),  # 4/5 and 1/2
-        # Both overlap segment 0 most, 3/5 and 2/5; with 1 for the first: 1/4 and 2/5.
-        ([1, 1, 1, 1, 2, 2, 0], [0, 0, 0, 1, 0, 0, 9], 1, F(13, 40)),
-        ([0, 1, 1, 1], [0, 1, 2, 3], 1, F(1, 3)),  # an instance has one segment alone
-        ([0, 3, 3, 3], [5, 1, 1, 1], 1, F(1)),  # labels 1 and 2 nowhere
-        ([0, 1, 2, 3, 4, 4, 5], [0, 0, 0, 1, 1, 1, 2], 4, F(5, 6)),  # 2/3 and 1
-    ],
-)
-def test_iou_of_the_matching_by_hand(
-    device: torch.device, true: list[int], predicted: list[int], background: int, expected: F
-) -> None:
-    one, other = (maps(labels).to(device) for labels in (true, predicted))
-    assert mean_iou(one, other, background).item() == pytest.approx(float(expected), abs=1e-15)
+    scores = [*msc_fg(one, other, background), mean_iou(one, other, background)]
+    expected = [float(mean), float(scaled), float(matched)]
+    assert [score.item() for score in scores] == pytest.approx(expected, abs=1e-15)
 
 
 @pytest.mark.parametrize(("instances", "slots"), [(4, 3), (3, 4), (4, 4)])

@@ -23,14 +23,12 @@ ONES = torch.ones(2, 1, SIDE, SIDE)
 
 @pytest.fixture(params=VARIANTS)
 def model(request: pytest.FixtureRequest) -> Any:
-    torch.manual_seed(3)
     return VARIANTS[request.param]()
 
 
 @pytest.fixture(params=[name for name in VARIANTS if name != "slot-vae"])
 def one_after_another(request: pytest.FixtureRequest) -> Any:
     """A model whose slots do not depend on those after them."""
-    torch.manual_seed(3)
     return VARIANTS[request.param]().eval()
 
 
@@ -206,7 +204,7 @@ def test_an_image_is_seen_beside_its_position_under_bf16(encoder: torch.nn.Modul
 
 @pytest.mark.parametrize("name", ["sri", "genesis-v2-scene", "genesis-scene", "slot-vae"])
 def test_it_compiles_as_one_graph_without_reading_back(name: str) -> None:
-    """EMORL: test_emorl.py; Slot Attention: test_pretrained_encoder.py."""
+    """EMORL: test_systems.py; Slot Attention: test_pretrained_encoder.py."""
     model = VARIANTS[name]()
     noise = noise_for(model)
     with CallCounter() as counter:

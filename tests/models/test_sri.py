@@ -35,11 +35,6 @@ from tests.small_models import (
 )
 
 
-@pytest.fixture(autouse=True)
-def seeded() -> None:
-    torch.manual_seed(3)
-
-
 @pytest.mark.parametrize(
     ("name", "terms", "bound"),
     [

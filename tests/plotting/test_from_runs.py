@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -374,83 +373,6 @@ def test_a_note_says_where_an_edit_means_less(
 ) -> None:
     write_run(workspace.runs_root / "pair", "genesis")
     assert bool(edit_note(open_run(workspace, run), action)) == has_note
-
-
-# Errors
-
-# The message names what is in [], by default the last word; a note after the command is no word.
-MISTAKES = """
-figure [sampels]
-figure
-figure samples --run [tinny]
-figure samples --out [x.jpg]
-figure samples --out [data]
-figure samples --temp 0
-figure samples --seed -1
-figure samples [--split] val
-figure samples --scale big
-figure samples --scale 0.05x
-figure samples --scale 1
-figure samples --scale 50x
-figure reconstructions --split [tset]
-figure segmentation [--slots] 9
-figure matching --run [other]
-figure matching --split [tset]
-figure matching [--slots] 9
-figure curves --scale 64
-figure curves [--num] 9
-figure curves [log]
-figure table [measured]
-order --num 1
-order --out [x.jpg]
-edit [delete]
-edit remove --slot 4
-edit remove [--slots] 1
-edit remove [--slot] 1 --slot 2 --slot 3
-edit remove --slots 40 [page]
-edit remove --num 17 [page]
-edit remove --slots 0
-edit remove --image [nowhere.png]
-edit remove --image [data/demo-towers-32.h5]
-edit remove --index [17]
-edit remove --index [0]
-edit remove --index 1 [--num] 3
-edit remove --index 1 [--slots] 4
-edit remove --index 1 [--temp] 0.5
-edit remove --index 1 [--image] a.png
-edit remove [--variants] 3
-edit remove --out [a.jpg]
-edit reimagine --variants 0
-edit exchange --num 3
-walk --num 37
-walk --fps 100
-walk --slot 6 --slots 5
-walk --between 0 0
-walk --between -1 0
-walk --between 0 1 [--slot] 1
-walk --between 0 1 [--seed] 5
-walk --slots 0
-walk --run other [--between] 0 1
-walk --out [a.avi]
-sample --slots 0
-sample --temp 0
-sample --num -3
-sample --seed -1
-sample --run [tinny]
-"""
-
-
-@pytest.mark.parametrize("line", MISTAKES.strip().splitlines())
-def test_mistakes_exit_with_2_and_write_nothing(
-    workspace: Workspace, line: str, tmp_path: Path
-) -> None:
-    named = re.search(r"\[(.*?)\]", line)
-    words = re.sub(r"\[(page|log|measured)\]|[\[\]]", "", line).split()
-    result = sri(*words)
-    assert result.exit_code == 2 and result.stdout == "", result.output
-    assert (named[1] if named else words[-1]) in result.stderr.lower()
-    for made in ("runs/*/figures", "runs/*/samples", "x*"):
-        assert not list(tmp_path.glob(made))
 
 
 @pytest.mark.parametrize("words", ["figure samples --num 1", "edit remove", "walk --frames 6"])

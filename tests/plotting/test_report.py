@@ -325,25 +325,6 @@ def test_the_command_prints_the_path(workspace: Workspace, here: Path) -> None:
     assert [path.name for path in Path("new").iterdir()] == ["a.html"]
 
 
-@pytest.mark.parametrize(
-    ("args", "named"),
-    [
-        (["--run", "tinny"], "tiny"),
-        (["--run", "tiny", "--run", "otter"], "other"),
-        (["--out", "runs"], "runs"),
-        (["--out", "runs/tiny/log.jsonl"], "log.jsonl"),
-    ],
-)
-def test_user_errors_write_nothing(
-    workspace: Workspace, here: Path, args: list[str], named: str
-) -> None:
-    before = sorted(Path().rglob("*"))
-    result = sri(*args)
-    assert result.exit_code == 2 and result.stdout == ""
-    assert len(result.stderr.splitlines()) == 2 and named in result.stderr
-    assert sorted(Path().rglob("*")) == before
-
-
 def test_failures_leave_the_report_before_as_it_was(workspace: Workspace) -> None:
     path = report_of_runs(workspace, ["tiny"])
     before, around = path.read_bytes(), sorted(path.parent.iterdir())

@@ -89,30 +89,14 @@ def test_time_limits_are_those_of_sbatch(text: str, minutes: float) -> None:
     assert minutes_of(text) == minutes
 
 
-@pytest.mark.parametrize(
-    ("words", "named"),
-    [
-        (["--executor", "local", "--slurm", "tme=3"], "did you mean time?"),
-        (["--executor", "local", "--slurm", "time=0"], "time=0"),
-        (["--executor", "local", "--slurm", "time"], "time"),
-        (["--slurm", "time=3"], "--slurm"),
-        (["--cancel"], "--cancel"),
-        (["--executor", "local", "--cancel", "--dry-run"], "--cancel"),
-        (["--executor", "local", "--cancel", "--only", "sri"], "sri"),
-        (["--executor", "slurm"], "sbatch"),
-        (["--executor", "slurm", "--usual", "partition='gpu"], "SRI_SLURM"),
-    ],
-)
-def test_wrong_options_of_jobs_leave_nothing(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], named: str
+def test_without_slurm_or_with_unbalanced_parameters(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(folder)
-    if "--usual" in words:
-        *words, _, usual = words
-        monkeypatch.setenv("SRI_SLURM", usual)
-    monkeypatch.setenv("PATH", str(folder))  # no SLURM
-    shown = study(*words)
-    assert shown.exit_code == 2 and named in shown.stderr
+    monkeypatch.setenv("PATH", str(folder))
+    for parameters, named in (("", "sbatch"), ("partition='gpu", "SRI_SLURM")):
+        monkeypatch.setenv("SRI_SLURM", parameters)
+        assert named in study("--executor", "slurm", code=2).stderr
     assert not Path("runs").exists()
 
 

@@ -15,6 +15,7 @@ from sri_cli.training.distributed import Ranks
 from sri_cli.training.step import TrainStep
 from sri_cli.training.step_timing import random_images
 from tests.ranks import on_ranks
+from tests.small_models import open_gate
 
 BATCH = 7
 SIZES = {"image_size": 32, "slots": 3, "slot_size": 8}
@@ -36,11 +37,7 @@ def two_steps(ranks: Ranks, name: str) -> dict[str, Any]:
         {"geco_target": 0.5, "batch": BATCH, "steps": 10, "lr": 1e-3, "clip_grad": 1e6}
     )
     torch.manual_seed(0)
-    model = build_model(**SIZES | MODELS[name])
-    for key, value in model.named_parameters():
-        if key.endswith("colouring.gate"):
-            # Closed, as it begins, all slots are alike, and rounding decides which is the nearer.
-            value.data.fill_(1.0)
+    model = open_gate(build_model(**SIZES | MODELS[name]))
     step = TrainStep(model, settings, ranks=ranks)
     rows = ranks.rows(BATCH)
     result: dict[str, Any] = {}

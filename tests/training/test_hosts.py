@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -15,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from sri_cli.config.load import recipe_from_dict
 from sri_cli.data.dataset import DataFile
 from sri_cli.training.log import read_log
 from sri_cli.training.trainer import train
@@ -95,9 +93,9 @@ def start_on(host: str, name: str, words: list[str], log: Path) -> subprocess.Po
 def test_two_hosts_train_as_one_process_and_survive_the_loss_of_one(
     tmp_path: Path, data: Path, hosts: list[str]
 ) -> None:
-    train(recipe_from_dict(RECIPE), DataFile(data), tmp_path / "one")
+    train(RECIPE, DataFile(data), tmp_path / "one")
     run, recipe = tmp_path / "two", tmp_path / "small.yaml"
-    recipe.write_text(json.dumps(RECIPE))
+    recipe.write_text(RECIPE.model_dump_json())
     words = ["sri_cli", "train", "--gpus", "0", "--recipe", str(recipe), "--data", str(data)]
     words += ["--run", str(run)]
     logs = [tmp_path / "a.txt", tmp_path / "b.txt"]
@@ -133,13 +131,12 @@ def test_a_slurm_job_is_stopped_by_its_time_limit_requeued_and_finished(
     tmp_path: Path, data: Path, slurm: dict[str, str]
 ) -> None:
     """The script of training/README.md, with CPU processes and a limit of one minute."""
-    tree = {**RECIPE, "train": RECIPE["train"] | {"steps": 6, "checkpoint_every": 100}}
-    record = train(recipe_from_dict(tree), DataFile(data), tmp_path / "timed").record
+    short = small_recipe(steps=6, checkpoint_every=100)
+    record = train(short, DataFile(data), tmp_path / "timed").record
     # So many that they do not fit into one time limit, which leaves at most 30 s.
-    steps = round(40 * record["images_per_second"] / tree["train"]["batch"])
-    tree["train"]["steps"] = steps
+    steps = round(40 * record["images_per_second"] / short.train.batch)
     recipe, run = tmp_path / "small.yaml", tmp_path / "run"
-    recipe.write_text(json.dumps(tree))
+    recipe.write_text(small_recipe(steps=steps, checkpoint_every=100).model_dump_json())
     readme = (small_cli.ROOT / "sri_cli" / "training" / "README.md").read_text()
     script = re.findall(r"```\n(#!/bin/bash\n#SBATCH.*?)```", readme, re.DOTALL)[0]
     words = f"train --gpus 0 --recipe {recipe} --data {data} --run {run}"

@@ -79,18 +79,30 @@ def test_the_commands_of_the_weights_come_first(workspace: Workspace, data: Data
     for source, name in (("first", "second"), ("second", "third")):
         begin_run(workspace, source, small(), workspace.runs_root / name)
         train(small(), data, workspace.runs_root / name, command=f"sri train {name}")
-    commands = workspace.runs_root / "third" / "command.txt"
-    lines = [line.split("#") for line in commands.read_text().splitlines()]
+    lines = [line.split("#") for line in commands_in(workspace, "third")]
     assert [line[0].strip() for line in lines] == [
         "sri train first",
         "sri train second",
         "sri train third",
     ]
+    # Of an earlier checkpoint: none that began later, and the last one ends there.
+    train(small(steps=4), data, workspace.runs_root / "third", command="sri train more")
+    earlier = workspace.runs_root / "third" / "checkpoints" / "step-000000000"
+    begin_run(workspace, str(earlier), small(), workspace.runs_root / "fifth")
+    ends = [line.rpartition(" UTC, ")[2] for line in commands_in(workspace, "fifth")]
+    assert ends == ["steps 0 to 2", "steps 0 to 2", "step 0"]
     # Of a source that was killed, the checkpoint's step is the last.
     second = workspace.runs_root / "second" / "command.txt"
     second.write_text("sri train second  # 2026-01-01 00:00 UTC, from step 0\n")
     begin_run(workspace, "second", small(), workspace.runs_root / "fourth")
-    assert "steps 0 to 2" in (workspace.runs_root / "fourth" / "command.txt").read_text()
+    assert "steps 0 to 2" in commands_in(workspace, "fourth")[0]
+    # Of a source that has not trained: those of the weights that it holds.
+    begin_run(workspace, "fourth", small(), workspace.runs_root / "sixth")
+    assert commands_in(workspace, "sixth") == commands_in(workspace, "fourth")
+
+
+def commands_in(workspace: Workspace, run: str) -> list[str]:
+    return (workspace.runs_root / run / "command.txt").read_text().splitlines()
 
 
 def recipe_changes(recipe: Recipe) -> dict[str, Any]:

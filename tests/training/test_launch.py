@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import pytest
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from sri_cli.checkpoint import checkpoints_in
-from sri_cli.config.load import recipe_from_dict
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.signals import StopSignal, handled, stop_on_signal
@@ -22,37 +22,38 @@ from sri_cli.training.log import read_log
 from sri_cli.training.trainer import train
 from tests.small_cli import finish, start, wait_until
 from tests.small_data import write_small_data
+from tests.small_models import tiny_recipe
 from tests.tracker_readers import READERS
 
-RECIPE: dict[str, Any] = {
-    "name": "small",
-    "data": "towers",
-    "model": {"system": "genesis-v2", "image_size": 32, "slots": 3, "slot_size": 8},
-    "train": {
-        "geco_target": 0.5655,
-        "steps": 6,
-        "batch": 4,
-        "log_every": 1,
-        "checkpoint_every": 2,
-        "precision": "fp32",
-    },
-}
+MODEL = {"system": "genesis-v2", "image_size": 32, "slots": 3, "slot_size": 8}
+small_recipe = partial(tiny_recipe, MODEL, lr=1e-4)
 TORCHRUN = "from torch.distributed.run import main; main()"
 LONG = 2000  # steps; more than anyone waits for
-# A training by the launcher, in two processes on the CPU: RUN DATA RECIPE.
+# A training by the launcher, in two processes on the CPU: RUN DATA RECIPE, and a module with options.
 LAUNCHED = """
-import json, sys
+import importlib, json, sys
 from pathlib import Path
 from sri_cli.config.load import recipe_from_dict
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.training.launch import launch
 run, data, tree = Path(sys.argv[1]), DataFile(Path(sys.argv[2])), json.loads(sys.argv[3])
+options = {"device": "cpu", "command": "sri train --gpus 2"}
+for name in sys.argv[4:]:
+    options |= importlib.import_module(name).OPTIONS
 try:
-    launch(2, recipe_from_dict(tree), data, run, device="cpu", command="sri train --gpus 2")
+    launch(2, recipe_from_dict(tree), data, run, **options)
 except SriError as error:
     print(error.message, error.hint, sep=chr(10), file=sys.stderr)
     sys.exit(error.exit_code)
+"""
+# Such a module, which the processes import for its function: its tracker closes slowly.
+SLOW = """
+import time
+from sri_cli.training import trackers
+def draw(run, data): ...
+trackers.Csv.close = lambda *_: time.sleep(6)
+OPTIONS = {"trackers": ["csv"], "preview": draw}
 """
 # Work with progress in a terminal of its own, which a signal stops: FILE.
 IN_TERMINAL = """
@@ -75,10 +76,6 @@ with stop_on_signal() as stop, Progress(9, 0, "work") as progress:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_small_data(tmp_path_factory.mktemp("data") / "towers-32.h5")
-
-
-def small_recipe(**changes: Any) -> dict[str, Any]:
-    return {**RECIPE, "train": RECIPE["train"] | changes}
 
 
 def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
@@ -108,9 +105,9 @@ def losses(run: Path) -> list[tuple[int, float]]:
 def test_two_processes_of_torchrun_end_where_one_does_and_one_resumes_their_run(
     tmp_path: Path, data: Path
 ) -> None:
-    train(recipe_from_dict(RECIPE), DataFile(data), tmp_path / "one")
+    train(small_recipe(), DataFile(data), tmp_path / "one")
     file, run = tmp_path / "small.yaml", tmp_path / "two"
-    file.write_text(json.dumps(RECIPE))
+    file.write_text(small_recipe().model_dump_json())
     words = ["--nproc-per-node", "2", "--standalone"]
     # Behind --, or torchrun would take --run for an option of its own.
     words += ["-m", "--", "sri_cli", "train", "--gpus", "0", "--steps", "4", "--json"]
@@ -124,7 +121,7 @@ def test_two_processes_of_torchrun_end_where_one_does_and_one_resumes_their_run(
     assert [step for step, _ in READERS["csv"](run)[0]] == [1, 2, 3, 4]
     names = {f"{name}-{step:09d}.png" for name in ("samples", "order") for step in (2, 4)}
     assert {path.name for path in (run / "previews").iterdir()} == names
-    train(recipe_from_dict(RECIPE), DataFile(data), run)
+    train(small_recipe(), DataFile(data), run)
     alone, together = losses(tmp_path / "one"), losses(run)
     assert [step for step, _ in together] == [1, 2, 3, 4, 5, 6]
     for (_, one), (_, two) in zip(alone, together, strict=True):
@@ -182,7 +179,7 @@ def test_lost_processes_are_counted_from_one_checkpoint_to_the_next(
 
     monkeypatch.setattr("sri_cli.training.launch.start_together", lose)
     with pytest.raises(SriFailure, match="SIGKILL"):
-        launch(2, recipe_from_dict(RECIPE), DataFile(data), tmp_path, device="cpu")
+        launch(2, small_recipe(), DataFile(data), tmp_path, device="cpu")
     assert calls == 6 + 3
 
 
@@ -192,7 +189,7 @@ def test_a_job_survives_a_killed_process_and_a_signal(
     tmp_path: Path, data: Path, name: str
 ) -> None:
     run = tmp_path / "run"
-    recipe = json.dumps(small_recipe(steps=LONG))
+    recipe = small_recipe(steps=LONG).model_dump_json()
     process = start(str(run), str(data), recipe, code=LAUNCHED)
     wait_for_step(run, 2, process)
     workers = workers_of(process.pid)
@@ -211,12 +208,22 @@ def test_a_job_survives_a_killed_process_and_a_signal(
     assert [step for step, _ in losses(run)] == list(range(1, step + 1))  # no step is lost
 
 
+@pytest.mark.slow
+def test_a_stop_waits_for_trackers_that_close_slowly(tmp_path: Path, data: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    run, recipe = tmp_path / "run", small_recipe(steps=LONG, preview_every=0).model_dump_json()
+    process = start(str(run), str(data), recipe, "slow", code=LAUNCHED, cwd=tmp_path)
+    wait_for_step(run, 2, process)
+    os.kill(workers_of(process.pid)[1], signal.SIGTERM)  # not the launcher, which would restart
+    output = "".join(finish(process, code=75))
+    assert "Stopped at step" in output and "resuming" not in output
+
+
 def test_another_recipe_is_refused_and_not_retried(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    train(recipe_from_dict(small_recipe(steps=1)), DataFile(data), tmp_path / "run")
-    changed = recipe_from_dict(small_recipe(lr=0.5))
+    train(small_recipe(steps=1), DataFile(data), tmp_path / "run")
     with pytest.raises(SriError, match=r"was trained otherwise: train\.lr") as caught:
-        launch(2, changed, DataFile(data), tmp_path / "run", device="cpu")
+        launch(2, small_recipe(lr=0.5), DataFile(data), tmp_path / "run", device="cpu")
     assert caught.value.exit_code == 2 and "resuming" not in capfd.readouterr().err

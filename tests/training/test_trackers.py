@@ -6,6 +6,7 @@ import math
 import shutil
 import sys
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,6 +59,16 @@ def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def record(step: int, part: int, **more: Any) -> dict[str, Any]:
     return {"step": step, "time": NOW, "loss": step + part / 10, **more}
+
+
+def train(run: Path, names: list[str], steps: Iterable[int]) -> None:
+    """A training of these steps that ends as it should, or is stopped."""
+    first, *_ = steps
+    log = RunLog(run)
+    log.follow(names, small(steps=9), first - 1)
+    for step in steps:
+        log.append(record(step, 0))
+    log.close()
 
 
 def train_in_three_parts(run: Path, name: str) -> None:
@@ -148,10 +159,7 @@ def test_a_copied_run_is_a_run_of_its_own_and_a_moved_one_is_not(tmp_path: Path)
     for step, run in ((7, moved), (8, copy), (8, moved)):
         if run == copy:
             shutil.copytree(moved, copy)
-        log = RunLog(run)
-        log.follow(["mlflow"], small(steps=9), step - 1)
-        log.append(record(step, 1))
-        log.close()
+        train(run, ["mlflow"], [step])
     assert read_state(moved)["mlflow"]["id"] == known["id"] != read_state(copy)["mlflow"]["id"]
     for run in (moved, copy):
         history = MlflowClient().get_metric_history(read_state(run)["mlflow"]["id"], "loss")
@@ -170,12 +178,8 @@ def test_a_tracker_chosen_late_gets_the_records_from_the_first_on(tmp_path: Path
 
 
 def test_records_made_without_tensorboard_are_not_missing_there(tmp_path: Path) -> None:
-    for part, names in enumerate((["tensorboard"], ["csv"], ["tensorboard"])):
-        log = RunLog(tmp_path)
-        log.follow(names, small(), 2 * part)
-        for step in (2 * part + 1, 2 * part + 2):
-            log.append(record(step, 0))
-        log.close()
+    for first, name in ((1, "tensorboard"), (3, "csv"), (5, "tensorboard")):
+        train(tmp_path, [name], (first, first + 1))
     assert READERS["tensorboard"](tmp_path)[0] == [(step, step) for step in range(1, 7)]
 
 
@@ -188,11 +192,8 @@ def test_what_tensorboard_holds_is_known_after_a_kill(
     for step in (1, 2):
         killed.append(record(step, 0))
     assert read_state(tmp_path)["tensorboard"]["step"] == 2
-    log = RunLog(tmp_path)
-    log.drop_after(2)
-    log.follow(["tensorboard"], small(), 2)
-    log.append(record(3, 0))
-    log.close()
+    RunLog(tmp_path).drop_after(2)
+    train(tmp_path, ["tensorboard"], [3])
     assert READERS["tensorboard"](tmp_path)[0] == [(1, 1), (2, 2), (3, 3)]
 
 
@@ -209,9 +210,7 @@ def test_a_run_that_began_trains_on_and_its_tracker_gets_the_records_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log, store = RunLog(tmp_path), f"file:{tmp_path}/mlruns"
-    log.follow(["mlflow"], small(), 0)
-    log.append(record(1, 0))
-    log.close()
+    train(tmp_path, ["mlflow"], [1])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", NOBODY)
     log.follow(["mlflow"], small(), 1)
     log.append(record(2, 0))
@@ -262,10 +261,7 @@ def test_a_roll_back_while_a_server_is_down_sends_nothing_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log, store = RunLog(tmp_path), f"file:{tmp_path}/mlruns"
-    log.follow(["mlflow"], small(), 0)
-    for step in (1, 2):
-        log.append(record(step, 0))
-    log.close()
+    train(tmp_path, ["mlflow"], [1, 2])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", NOBODY)
     log.follow(["mlflow"], small(), 2)
     log.drop_after(1)
@@ -281,10 +277,7 @@ def test_a_roll_back_while_a_server_is_down_sends_nothing_twice(
 def test_a_roll_back_while_a_tracker_cannot_be_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = RunLog(tmp_path)
-    first.follow(["tensorboard"], small(), 0)
-    first.append(record(1, 0))
-    first.close()
+    train(tmp_path, ["tensorboard"], [1])
 
     def refuse(_: TensorBoard) -> None:
         raise TypeError("Descriptors cannot be created directly")

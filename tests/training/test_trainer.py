@@ -28,7 +28,7 @@ from sri_cli.run import Workspace
 from sri_cli.signals import is_ignored
 from sri_cli.training import run_folder
 from sri_cli.training.log import read_log
-from sri_cli.training.trainer import train
+from sri_cli.training.trainer import new_step, train
 from tests.damage import damage, largest_file
 from tests.small_data import write_small_data
 from tests.small_models import TINY_MODEL, one_of_each_system, small_encoder
@@ -262,9 +262,10 @@ def test_a_finished_run_stays_as_it_is(
     tmp_path: Path, data: DataFile, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(small(steps=2), data, tmp_path)
-    before = records(tmp_path)
-    assert train(small(steps=2), data, tmp_path).step == 2
+    before, recipe = records(tmp_path), (tmp_path / "recipe.yaml").read_text()
+    assert train(small(steps=1, precision="bf16"), data, tmp_path).step == 2
     assert records(tmp_path) == before
+    assert (tmp_path / "recipe.yaml").read_text() == recipe
     assert "at step 2" in capsys.readouterr().err
 
 
@@ -389,9 +390,23 @@ def test_divergence_before_the_first_checkpoint_starts_over(
     tmp_path: Path, data: DataFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison(monkeypatch, lambda seed, step: True)
-    with pytest.raises(Diverged, match="step 3"):
-        train(small(steps=3, checkpoint_every=9), data, tmp_path)
-    assert steps(tmp_path) == []
+    recipe = small(steps=3, checkpoint_every=9)
+    with pytest.raises(Diverged, match="step 3") as caught:
+        train(recipe, data, tmp_path / "new")
+    assert steps(tmp_path / "new") == [] and "nothing is saved" in (caught.value.hint or "")
+    # The weights that a run began with are a checkpoint.
+    start = new_step(recipe, torch.device("cpu"))
+    checkpoints.save(
+        tmp_path / "started",
+        0,
+        start.model.state_dict(),
+        recipe.model_dump(mode="json"),
+        {"step": start.state(), "attempt": 0},
+        {"started_from": {"run": "x", "step": 1}},
+    )
+    with pytest.raises(Diverged, match="step 3") as caught:
+        train(recipe, data, tmp_path / "started")
+    assert "the checkpoint of step 0 remains" in (caught.value.hint or "")
 
 
 SHORT = [

@@ -100,18 +100,17 @@ def train_network(
     steps: int,
     seed: int = 0,
     batch: int = BATCH,
-    lr: float = LR,
     report: Callable[[int, float], None] = lambda step, loss: None,
 ) -> StackNet:
     """Train `factors` or `touching`; `report` gets the step and its loss now and then."""
     keep_freed_memory()
     torch.manual_seed(seed)  # of the initial weights
     network = StackNet(HEADS[which]).to(memory_format=torch.channels_last).train()
-    optimiser = torch.optim.AdamW(network.parameters(), lr, weight_decay=WEIGHT_DECAY, fused=True)
+    optimiser = torch.optim.AdamW(network.parameters(), LR, weight_decay=WEIGHT_DECAY, fused=True)
     bf16 = choose_precision("auto", torch.device("cpu")) == "bf16"
     for step in range(steps):
         for group in optimiser.param_groups:
-            group["lr"] = lr * _schedule(step, steps)
+            group["lr"] = LR * _schedule(step, steps)
         random = torch.Generator().manual_seed(seed * 1_000_003 + step)
         chosen = torch.randint(len(train_set.images), (batch,), generator=random).numpy()
         images, targets = batch_of(which, train_set, chosen, random)
