@@ -143,10 +143,13 @@ def compare(run: TrainedRun, data: DataFile) -> list[list[str]]:
         "real images": measure_real(data, networks, num),
     }
     header = [COLUMNS[key][0] for key in COMPARED]
-    rows = [
-        [name, *(estimate([m[k]] if k in m else [], k) for k in COMPARED)]
-        for name, m in subjects.items()
-    ]
+
+    def cell(m: dict[str, Measurement], key: str) -> str:
+        value = estimate([m[key]] if key in m else [], key)
+        # Of fewer images than the shipped model's: stack-FD is named with its counts.
+        return f"{value} ({m[key]['name']})" if few and key == "stack_fd" and key in m else value
+
+    rows = [[name, *(cell(m, key) for key in COMPARED)] for name, m in subjects.items()]
     return [["", *header], *rows]
 
 

@@ -179,15 +179,16 @@ def test_a_study_is_removed_with_its_runs(workspace: Workspace) -> None:
 
 
 def test_runs_that_a_study_links_to_stay(workspace: Workspace, tmp_path: Path) -> None:
-    study, outside = workspace.runs_root / "study-x", tmp_path / "elsewhere"
+    study, others = workspace.runs_root / "study-x", [tmp_path / "b", tmp_path / "folder" / "c"]
     write_run(study / "a")
-    write_run(outside / "b")
-    add_checkpoint(outside / "b", 20)
-    (study / "folder").symlink_to(outside)
-    (study / "run").symlink_to(outside / "b")
+    for run in others:
+        write_run(run)
+        add_checkpoint(run, 20)
+    for name in ("b", "folder"):
+        (study / name).symlink_to(tmp_path / name)
     for words in (["--old-checkpoints"], []):
         assert sri("runs", "rm", "study-x", "--yes", *words).exit_code == 0
-        assert len(checkpoints_in(outside / "b")) == 2
+        assert [len(checkpoints_in(run)) for run in others] == [2, 2]
     assert not study.exists()
 
 

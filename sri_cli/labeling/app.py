@@ -19,9 +19,9 @@ import io
 import os
 import secrets
 import socket
+import subprocess
 import sys
 import threading
-import webbrowser
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -139,8 +139,9 @@ def announce(server: LabelServer, open_browser: bool) -> None:
     lines.append("each answer is saved at once; Ctrl-C stops, the same command continues")
     print_line("\n".join(lines))
     if open_browser and not remote:
-        args = (server.url(server.token_once),)
-        threading.Thread(target=webbrowser.open, args=args, daemon=True).start()
+        # In a process of its own: browsers print to stdout, where the result goes.
+        command = [sys.executable, "-P", "-m", "webbrowser", server.url(server.token_once)]
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def listen(port: int) -> socket.socket:

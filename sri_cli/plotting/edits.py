@@ -110,7 +110,9 @@ def edit_run(
         columns, bars = [f"variant {i + 1}" for i in range(variants)], [()] * variants
 
     panel = _panel(opened, rows, columns, bars, total)
-    title = f"{TITLES[action]}, temperature {temperature:g}, seed {seed}"
+    # Nothing is drawn from the prior where slots of an image are removed.
+    heat = "" if given and action == "remove" else f", temperature {temperature:g}"
+    title = f"{TITLES[action]}{heat}, seed {seed}"
     figure = draw([[panel]], title)
     record = record_of([opened], f"edit {action}", **settings)
     with output_path(out, folder, f"edit-{action}", ".png", record) as path:

@@ -280,9 +280,12 @@ def _headings(
     return max((len(own) for own in lines), default=0) * LABEL * LEADING + 2 * bool(lines)
 
 
-def _caption(axes: Axes, text: str, above: float, left: float = 0.0) -> None:
-    """A bold heading above the axes, `left` right of their left side."""
-    width = max(axes.get_position().width * 72, LONGEST_CAPTION)
+def _caption(
+    axes: Axes, text: str, above: float, left: float = 0.0, least: float = LONGEST_CAPTION
+) -> None:
+    """A bold heading above the axes, `left` right of their left side. It has the width of the axes,
+    or `least` points."""
+    width = max(axes.get_position().width * 72, least)
     lines = "\n".join(_wrapped(text, CAPTION, width, "bold"))
     _note(axes, lines, (0, 1), (left, above), "axes fraction", size=CAPTION, weight="bold")
 
@@ -329,7 +332,7 @@ def _chart(chart: Chart, figure: Figure) -> Axes:
         axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=6))
         axes.yaxis.set_minor_locator(LogLocator(subs=()))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    _caption(axes, chart.caption, 6)
+    _caption(axes, chart.caption, 6, least=0)  # charts stand beside each other
     return axes
 
 

@@ -7,6 +7,7 @@ are uint8.
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -56,7 +57,7 @@ from sri_cli.plotting.figures import (
 )
 from sri_cli.plotting.images import Pixels, blend_masks, enlarge
 from sri_cli.plotting.outputs import FIGURES, check_place, output_path, record_of, slots_of
-from sri_cli.run import LOG_NAME, SHIPPED, Workspace
+from sri_cli.run import LOG_NAME, SHIPPED, Workspace, run_argument
 
 Rows = Sequence[Sequence[Block | None]]
 T = TypeVar("T")
@@ -367,7 +368,7 @@ def _image_figure(
     columns, rows = _shape(name, options.num, slots)
     beside = max(1, images_that_fit(side)[0] // columns)
     sets = len({run.caption for run in runs}) if name == "samples" else 1
-    down = len(_by_data(runs, runs)) if sets > 1 else math.ceil(len(runs) / beside)
+    down = len(_by_data(runs, runs)) if sets > 1 else len(flowed([[]] * len(runs), beside))
     check_page(side, columns * sets, rows * down)
 
     titles, shared = titles_of(runs)
@@ -486,7 +487,8 @@ def _table(runs: Sequence[TrainedRun]) -> tuple[Rows, str]:
     known = [measurement for run in runs for measurement in recorded(run)]
     if not known:
         name = runs[0].run_dir
-        raise SriError(f"nothing has been measured of {name}", f"sri eval --run {name}")
+        command = shlex.join(["sri", "eval", "--run", run_argument(name)])
+        raise SriError(f"nothing has been measured of {name}", command)
     rows = []
     for table in paper_tables(known):
         ours = (i for i, row in enumerate(table.rows) if i and row[1].startswith("measured"))

@@ -54,7 +54,7 @@ from sri_cli.plotting.blocks import (
 from sri_cli.plotting.figures import Block, Chart, check_file, draw, figure_bytes
 from sri_cli.plotting.outputs import FIGURES, check_place, output_path, record_of
 from sri_cli.plotting.report_commands import is_newest, repeat_commands
-from sri_cli.run import Workspace
+from sri_cli.run import Workspace, run_argument
 from sri_cli.runs import differing, settings_of
 from sri_cli.strict_json import from_json
 
@@ -290,7 +290,7 @@ def measurements(subjects: Sequence[Subject]) -> Section:
             others = f" ({earlier} of other checkpoints)" if earlier else ""
             newest = is_newest(one.trained)
             run = one.trained.run_dir if newest else one.trained.checkpoint
-            command = shlex.join(["sri", "eval", "--run", str(run)])
+            command = shlex.join(["sri", "eval", "--run", run_argument(run)])
             section["notes"].append(
                 f"{one.name}: no measurements of this checkpoint{others}; run {command}"
             )
@@ -411,7 +411,7 @@ def walks(one: Subject, _: bool) -> Section:
     folder = one.trained.run_dir / FIGURES
     films = [path for path in list_folder(folder) if path.match("walk*.gif")]
     films.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    command = shlex.join(["sri", "walk", "--run", str(one.trained.run_dir)])
+    command = shlex.join(["sri", "walk", "--run", run_argument(one.trained.run_dir)])
     if not films:
         return {"text": f"There is no GIF of a walk in {folder}; to make one: {command}"}
     figures, notes = [], [f"{path} is not shown." for path in films[FILMS:]]

@@ -11,7 +11,7 @@ from sri_cli.data.dataset import DataFile, prepare_arguments
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics.records import ALL, SEGMENTATION, Measurement, metric_of
-from sri_cli.run import COMMANDS, Workspace
+from sri_cli.run import COMMANDS, Workspace, run_argument
 from sri_cli.training.run_folder import read_commands
 
 NUM_COUNTS = ("images", "scenes", "generated")  # counts that --num sets
@@ -112,4 +112,4 @@ def _run_option(workspace: Workspace, trained: TrainedRun) -> str:
     if not is_newest(trained):
         return f"--run {shlex.quote(str(trained.checkpoint))}"
     same = path.name and (workspace.runs_root / path.name).resolve() == path.resolve()
-    return f"--run {shlex.quote(path.name if same else str(path))}"
+    return f"--run {shlex.quote(path.name if same else run_argument(path))}"

@@ -127,12 +127,12 @@ def _files(out: Path | None) -> tuple[Path | None, Sequence[str]]:
     if out is None:
         return None, ("mp4", "gif")
     check_file(out, (".mp4", ".gif", ""))
-    kind = out.suffix.lower()[1:]
+    kind = out.suffix[1:]
     return out.with_suffix(""), (kind,) if kind else ("mp4", "gif")
 
 
 def _write(film: Film, fps: int, path: Path) -> Path:
-    if path.suffix == ".gif":
+    if path.suffix.lower() == ".gif":
         content = gif_bytes(film, fps)
     else:
         try:
@@ -175,7 +175,8 @@ class Film(Sequence[Pixels]):
         whole = np.full((height + height % 2, width + width % 2, 3), 255, np.uint8)
         left = 0
         for sheet in sheets:
-            whole[: len(sheet), left : left + sheet.shape[1]] = sheet
+            # Captions may differ in their number of lines: the images stand at one height.
+            whole[height - len(sheet) : height, left : left + sheet.shape[1]] = sheet
             left += sheet.shape[1] + BLOCK_GAP
         return whole
 

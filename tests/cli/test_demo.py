@@ -45,6 +45,7 @@ def test_demo_leaves_data_run_and_report(folder: Path, first: Result) -> None:
     header, *rows = (line.split("  ") for line in first.stdout.splitlines()[:4])
     assert [name.strip() for name in header if name] == ["stack-FD", "S-Acc estimate %", "order MI"]
     assert [row[0] for row in rows] == ["demo, step 2", shipped_row(), "real images"]
+    assert ["(8/8)" in " ".join(row) for row in rows] == [True, False, True]
     next_words = shlex.split(first.stdout.splitlines()[-1])
     assert next_words == ["next:", "sri", "sample", "--run", str(folder / "out" / "runs" / "demo")]
 

@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -332,3 +333,21 @@ def test_a_browser_needs_a_screen() -> None:
     assert far_from_browser({"SSH_CONNECTION": "a b c d", "DISPLAY": "localhost:10.0"})
     assert not far_from_browser({"DISPLAY": ":0"})
     assert not far_from_browser({"WAYLAND_DISPLAY": "wayland-0"})
+
+
+def test_what_a_browser_prints_stays_out_of_the_result(
+    stranger: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    browser, called = tmp_path / "browser", tmp_path / "called"
+    browser.write_text(f"#!/bin/sh\necho opened\ntouch {called}\n")
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", str(browser))
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.delenv("SSH_CONNECTION", raising=False)
+    announce(stranger.server, True)
+    while not called.exists():
+        time.sleep(0.02)
+    assert capfd.readouterr().out == ""

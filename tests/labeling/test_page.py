@@ -299,6 +299,21 @@ def test_by_buttons_alone(page: Page, verdicts: Callable[[], list[str | None]]) 
     assert verdicts()[:2] == ["implausible", None]
 
 
+def test_nothing_is_judged_unseen(page: Page, verdicts: Callable[[], list[str | None]]) -> None:
+    """By the second click of a double click, or by a key that is held on a button."""
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    button = page.driver.find_element("css selector", "[data-action=plausible]")
+    ActionChains(page.driver).move_to_element(button).click().pause(0.1).click().perform()
+    at(page, 1)
+    for repeat in (False, True, True, True):
+        key = {"type": "keyDown", "key": "Enter", "text": "\r", "autoRepeat": repeat}
+        page.driver.execute_cdp_cmd("Input.dispatchKeyEvent", {**key, "windowsVirtualKeyCode": 13})
+        page.until(lambda: True)
+    at(page, 2)
+    assert verdicts().count("plausible") == 2
+
+
 def test_the_address_works_as_a_link_in_another_page(
     tab: Page, stranger: Client, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,8 @@ def test_more_images_than_a_page_holds_are_refused_before_they_are_drawn(
         run.extra["source"] = {"caption": f"data {i}"}
     with pytest.raises(SriError, match="36 x 3 images"):  # all data sets stand side by side
         from_runs._image_figure("samples", runs, Options(num=18), [])
+    with pytest.raises(SriError, match="11 x 50 images"):  # five runs stand in one column
+        from_runs._image_figure("order", runs[:1] * 5, Options(num=10, slots=9), [])
 
 
 @pytest.mark.parametrize("name", IMAGE_FIGURES)
@@ -223,6 +226,12 @@ def test_more_images_than_a_page_holds_are_refused_before_they_are_drawn(
 def test_every_figure_of_a_large_model_fits_on_a_page(name: str, side: int) -> None:
     """Of 11 slots, as the recipes for CLEVR and ClevrTex have, with its default number."""
     check_page(side, *from_runs._shape(name, IMAGE_FIGURES[name].num, 11))
+
+
+def test_what_to_measure_is_a_command_that_runs(here: Path, workspace: Workspace) -> None:
+    shutil.copytree(workspace.runs_root / "tiny", here / "my run")
+    (hint,) = sri("figure", "table", "--run", "./my run", code=2).stderr.splitlines()[1:]
+    assert shlex.split(hint)[-4:] == ["sri", "eval", "--run", "./my run"]
 
 
 def test_systems_have_the_names_of_the_paper() -> None:

@@ -291,6 +291,18 @@ def test_many_runs_have_unique_names(workspace: Workspace, tiny: Path, tmp_path:
     assert "1 more" in words(path)
 
 
+def test_commands_name_a_run_of_the_current_folder_by_its_path(
+    here: Path, workspace: Workspace, tiny: Path
+) -> None:
+    """Its name alone would be that of the run in the runs folder."""
+    shutil.copytree(tiny, here / "tiny")
+    for unknown in ("metrics.jsonl", "figures/walk.gif"):
+        (here / "tiny" / unknown).unlink()
+    text = words(report_of_runs(workspace, ["./tiny"], here / "x.html"))
+    for verb in ("sample", "eval", "walk"):
+        assert f"{verb} --run ./tiny" in text and f"{verb} --run tiny" not in text
+
+
 def test_eval_commands_repeat_the_options() -> None:
     def one(metric: str, count: dict[str, int], split: str = "test", seed: int = 0) -> dict:
         name = "FD-random-inception" if metric == "fid" else metric

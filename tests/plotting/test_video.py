@@ -50,6 +50,8 @@ def test_one_walk_is_shown_larger_and_models_stand_side_by_side() -> None:
     both = Film(blocks, ["one", "the other"])[0]
     assert both.shape[0] % 2 == 0 and both.shape[1] % 2 == 0
     assert both.shape[1] > 2 * 260 and (both[:30] < 100).any()
+    both = Film([(walks(), None)] * 2, ["one", "the other model, " * 6])[0]
+    assert np.array_equal(both[-280:, :670], both[-280:, 682:])
 
 
 def test_an_mp4_has_the_frames_rate_and_size_of_the_film() -> None:
@@ -123,7 +125,7 @@ def test_an_encoder_that_fails_or_is_missing_is_one_error(
 @pytest.mark.parametrize(
     ("words", "files"),
     [
-        (["--out", "a.gif"], ["a.gif"]),
+        (["--out", "a.GIF"], ["a.GIF"]),
         (["--out", "new/a", "--slot", "2"], ["new/a.mp4", "new/a.gif"]),
         (["--out", "a.b.mp4", "--run", "tiny", "--run", "other"], ["a.b.mp4"]),
         (["--slot", "2"], [f"runs/tiny/figures/walk-slot-2-001.{kind}" for kind in ("mp4", "gif")]),

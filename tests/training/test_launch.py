@@ -29,7 +29,7 @@ MODEL = {"system": "genesis-v2", "image_size": 32, "slots": 3, "slot_size": 8}
 small_recipe = partial(tiny_recipe, MODEL, lr=1e-4)
 TORCHRUN = "from torch.distributed.run import main; main()"
 LONG = 2000  # steps; more than anyone waits for
-# A training by the launcher, in two processes on the CPU: RUN DATA RECIPE, and a module with options.
+# A training by the launcher, in two processes on the CPU: RUN DATA RECIPE, modules with OPTIONS.
 LAUNCHED = """
 import importlib, json, sys
 from pathlib import Path

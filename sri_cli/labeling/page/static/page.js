@@ -318,6 +318,7 @@ function onKey(event) {
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const modal = document.querySelector("dialog:modal");
   if (!modal && onArrow(key)) return event.preventDefault();
+  if (event.repeat && key === "Enter") event.preventDefault(); // else a button answers each time
   if (event.repeat || (key.length === 1 && !byId("letters").checked)) return;
   const tile = document.activeElement.closest(".tile");
   const action = key === "Enter" && tile && !modal ? "save" : KEYS[key];
@@ -341,7 +342,10 @@ byId("tiles").addEventListener("click", ({ target }) => {
   if (tile) decide(tile, TURN[tile.dataset.verdict]);
 });
 for (const button of document.querySelectorAll("[data-action]"))
-  button.addEventListener("click", () => actions[button.dataset.action]());
+  button.addEventListener("click", ({ detail }) => {
+    // The second click of a double click would judge the next image before it is seen.
+    if (detail < 2 || !(button.dataset.action in NAMES)) actions[button.dataset.action]();
+  });
 for (const button of document.querySelectorAll("[data-close]"))
   button.addEventListener("click", () => button.closest("dialog").close());
 new ResizeObserver(fitSingle).observe(byId("stage"));
