@@ -67,10 +67,7 @@ class Demo:
 
 
 def run_demo(
-    out: Path,
-    steps: int = STEPS,
-    scenes: int | None = None,
-    threads: Threads | None = None,
+    out: Path, steps: int = STEPS, scenes: int | None = None, threads: Threads | None = None
 ) -> Demo:
     """Run the whole demo in the folder `out`, or resume it there.
 

@@ -49,11 +49,7 @@ def retry_seed(seed: int, attempt: int) -> int:
 
 
 def draw_noise(
-    specs: Mapping[str, NoiseSpec],
-    batch: int,
-    seed: int,
-    step: int,
-    rows: slice | None = None,
+    specs: Mapping[str, NoiseSpec], batch: int, seed: int, step: int, rows: slice | None = None
 ) -> dict[str, Tensor]:
     """Noise of a training step: one tensor [rows, *shape] per name, on the CPU.
 

@@ -184,11 +184,7 @@ FP32 = pytest.param("fp32", marks=pytest.mark.slow)  # the same operations, with
 )
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_models_stay_on_the_device(
-    fake: HostTensors,
-    name: str,
-    slots: int,
-    precision: str,
-    monkeypatch: pytest.MonkeyPatch,
+    fake: HostTensors, name: str, slots: int, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sri_cli.generation.sample.choose_precision", lambda *_: precision)
     model = build_model(**SIZES, **SYSTEMS[name], slots=slots).to(CUDA)

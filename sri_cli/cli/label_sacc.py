@@ -7,14 +7,7 @@ from pathlib import Path
 
 import click
 
-from sri_cli.cli.options import (
-    IMAGE_FOLDERS,
-    JSON,
-    RUNS,
-    data_option,
-    reject,
-    seed_option,
-)
+from sri_cli.cli.options import IMAGE_FOLDERS, JSON, RUNS, data_option, reject, seed_option
 from sri_cli.console import print_line
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace

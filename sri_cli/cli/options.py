@@ -148,12 +148,7 @@ DYNAMIC_SLOTS = click.option(
     "--dynamic-slots", is_flag=True, help="Let the attention choose the number of slots."
 )
 TEMPERATURE = click.option(
-    "--temp",
-    "temperature",
-    type=float,
-    default=1.0,
-    metavar="T",
-    help="Temperature, above 0.",
+    "--temp", "temperature", type=float, default=1.0, metavar="T", help="Temperature, above 0."
 )
 FIGURE_FILE = out_option("FILE", "in the figures/ of the run", "Figure to write.", dir_okay=False)
 JSON = click.option(

@@ -76,10 +76,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Show recipe, size and time per step; train nothing.")
 @JSON
 @click.argument(
-    "arguments",
-    nargs=-1,
-    metavar="[RECIPE] [KEY=VALUE]...",
-    shell_complete=completion.train_words,
+    "arguments", nargs=-1, metavar="[RECIPE] [KEY=VALUE]...", shell_complete=completion.train_words
 )
 @click.pass_obj
 def command(

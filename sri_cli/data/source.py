@@ -136,8 +136,7 @@ class Options:
         """SriError for a seed where nothing is random."""
         if self.seed:
             raise SriError(
-                f"--seed {self.seed} has no effect: these files have a fixed split",
-                "leave it out",
+                f"--seed {self.seed} has no effect: these files have a fixed split", "leave it out"
             )
 
     @property

@@ -124,10 +124,7 @@ def slots_notes(runs: Sequence[TrainedRun], slots: int | None) -> list[str]:
 
 
 def open_run(
-    workspace: Workspace,
-    run: str | None = None,
-    dynamic_slots: bool = False,
-    device: str = "auto",
+    workspace: Workspace, run: str | None = None, dynamic_slots: bool = False, device: str = "auto"
 ) -> TrainedRun:
     """The run's newest intact checkpoint, by default on a GPU where there is one.
 

@@ -324,10 +324,7 @@ def bits_per_dimension(nats: float, image_size: int, normalised: bool) -> float:
 
 
 def order_scores(
-    trained: TrainedRun,
-    context: Context,
-    num: int,
-    advance: Advance = lambda done: None,
+    trained: TrainedRun, context: Context, num: int, advance: Advance = lambda done: None
 ) -> list[Measurement]:
     """Order consistency of new scenes at temperature 1 with the number of slots of training."""
     masks = []

@@ -32,12 +32,7 @@ from sri_cli.models.base import (
     SlotVAE,
 )
 from sri_cli.models.decoders import DECODERS
-from sri_cli.models.distributions import (
-    Gaussian,
-    kl_divergence,
-    kl_to_standard,
-    sqrt_softplus,
-)
+from sri_cli.models.distributions import Gaussian, kl_divergence, kl_to_standard, sqrt_softplus
 from sri_cli.models.layers import (
     FEATURES,
     ConvEncoder,
@@ -344,11 +339,7 @@ class EmorlSegregation(Segregation):
         )
 
     def infer(
-        self,
-        images: Tensor,
-        noise: Noise,
-        gaussian_likelihood: bool = False,
-        scored: bool = True,
+        self, images: Tensor, noise: Noise, gaussian_likelihood: bool = False, scored: bool = True
     ) -> Inference:
         """images [B,3,H,W] in [0,1]; `scored`: with the last pass.
 

@@ -17,20 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sri_cli.models.base import (
-    Losses,
-    Noise,
-    Objective,
-    Reconstruction,
-    Scene,
-    SlotVAE,
-)
-from sri_cli.models.distributions import (
-    Gaussian,
-    kl_to_standard,
-    shifted_softplus,
-    squashed_prior,
-)
+from sri_cli.models.base import Losses, Noise, Objective, Reconstruction, Scene, SlotVAE
+from sri_cli.models.distributions import Gaussian, kl_to_standard, shifted_softplus, squashed_prior
 from sri_cli.models.kernels import ConvTranspose2d, Elu, broadcast_elu, gated_batch_norms
 from sri_cli.models.layers import BatchNorm2d, Lstm, coordinate_grid, full_precision
 from sri_cli.models.likelihood import ImageLikelihood

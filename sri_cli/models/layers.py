@@ -61,8 +61,7 @@ def init_default(module: nn.Module) -> None:
 def conv_norm_relu(inputs: int, outputs: int) -> nn.Sequential:
     """Conv3x3 without bias, GroupNorm(8), ReLU."""
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
-        GroupNormRelu(8, outputs),
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), GroupNormRelu(8, outputs)
     )
 
 

@@ -13,12 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sri_cli.models.distributions import (
-    Gaussian,
-    sqrt_softplus,
-    squashed_prior,
-    standard_like,
-)
+from sri_cli.models.distributions import Gaussian, sqrt_softplus, squashed_prior, standard_like
 from sri_cli.models.layers import Lstm, full_precision, init_small
 
 HIDDEN_PER_SLOT_SIZE = 4

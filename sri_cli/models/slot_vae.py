@@ -21,14 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sri_cli.models.base import (
-    Losses,
-    Noise,
-    Objective,
-    Reconstruction,
-    Scene,
-    SlotVAE,
-)
+from sri_cli.models.base import Losses, Noise, Objective, Reconstruction, Scene, SlotVAE
 from sri_cli.models.decoders import BigDecoder, doubling
 from sri_cli.models.distributions import Gaussian, kl_divergence, kl_to_standard
 from sri_cli.models.layers import full_precision, position_code

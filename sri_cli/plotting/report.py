@@ -128,10 +128,7 @@ def make_subjects(runs: Sequence[TrainedRun]) -> list[Subject]:
 
 
 def write_report(
-    workspace: Workspace,
-    subjects: Sequence[Subject],
-    path: Path,
-    comparison: Section | None = None,
+    workspace: Workspace, subjects: Sequence[Subject], path: Path, comparison: Section | None = None
 ) -> Path:
     """Write the page to `path`, completely or not at all.
 

@@ -19,13 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sri_cli.console import counting
-from sri_cli.generation.sample import (
-    DrawnScene,
-    check_request,
-    layers_of,
-    quantise,
-    sample_scenes,
-)
+from sri_cli.generation.sample import DrawnScene, check_request, layers_of, quantise, sample_scenes
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics.images import SAMPLE_RECORD
 from sri_cli.metrics.tables import title_of

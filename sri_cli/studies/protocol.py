@@ -499,11 +499,7 @@ def record_content(study: Study, data: DataFile) -> None:
         )
     if path.is_file():
         return
-    stored = {
-        "sha256": study.digest(),
-        "data": data_facts(study, data),
-        "asked": study.content(),
-    }
+    stored = {"sha256": study.digest(), "data": data_facts(study, data), "asked": study.content()}
     write_atomic(path, f"{to_json(stored, indent=1)}\n".encode())
     write_atomic(study.folder / "protocol.yaml", study.path.read_bytes())
 

@@ -27,12 +27,7 @@ from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.models.official import TABLES, official_name, our_name
 from sri_cli.run import Workspace, is_path
-from sri_cli.training.run_folder import (
-    begin_command,
-    describe_run,
-    end_command,
-    resolve_run,
-)
+from sri_cli.training.run_folder import begin_command, describe_run, end_command, resolve_run
 from sri_cli.training.step import TrainStep
 from sri_cli.training.trainer import new_step
 

@@ -26,12 +26,7 @@ from sri_cli.training.execution import (
     forget_compiled,
 )
 from sri_cli.training.geco import EmorlGeco, Geco, make_gecos
-from sri_cli.training.schedule import (
-    Phase,
-    learning_rate,
-    phase_at,
-    sinkhorn_temperature,
-)
+from sri_cli.training.schedule import Phase, learning_rate, phase_at, sinkhorn_temperature
 
 if TYPE_CHECKING:
     from sri_cli.config.schema import TrainSection

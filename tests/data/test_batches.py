@@ -8,12 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sri_cli.data.loader import (
-    Batches,
-    batch_indices,
-    choose_storage,
-    free_memory,
-)
+from sri_cli.data.loader import Batches, batch_indices, choose_storage, free_memory
 
 
 def epoch(seed: int, number: int, batch: int = 3, n: int = 10) -> np.ndarray:

@@ -389,12 +389,7 @@ def test_the_layout_of_the_original(raw: Path) -> None:
     [(196, 0.9999, 0.999, 6), (64, 0.99, 0.9, 5)],
 )
 def test_read_back_they_are_the_towers_simulated(
-    raw: Path,
-    tmp_path: Path,
-    size_px: int,
-    least_same: float,
-    least_iou: float,
-    most_apart: float,
+    raw: Path, tmp_path: Path, size_px: int, least_same: float, least_iou: float, most_apart: float
 ) -> None:
     data = prepare_from(raw, tmp_path / "back.h5", Options(size_px=size_px)).data
     assert data.caption == "shapestacks, simulated"

@@ -17,14 +17,7 @@ from sri_cli.rng import draw_noise
 from sri_cli.training.execution import ExecutionMode
 from sri_cli.training.step import TrainStep
 from tests import small_cli
-from tests.small_models import (
-    SIDE,
-    SIZES,
-    encoder_weights,
-    images,
-    noise_for,
-    small_sri,
-)
+from tests.small_models import SIDE, SIZES, encoder_weights, images, noise_for, small_sri
 
 timm = pytest.importorskip("timm")
 

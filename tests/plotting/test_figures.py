@@ -56,12 +56,7 @@ def every_block() -> list[list[Block | None]]:
         ["a note " * 30],
         marked=frozenset({2}),
     )
-    return [
-        [panel, named],
-        [Legend(keys)],
-        charts,
-        [table],
-    ]
+    return [[panel, named], [Legend(keys)], charts, [table]]
 
 
 @pytest.mark.parametrize("scale", [0.4, 1.5, 2])

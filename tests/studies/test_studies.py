@@ -23,12 +23,7 @@ from sri_cli.studies.protocol import Study, check_unchanged, read_study, record_
 from sri_cli.studies.reuse import with_reused_runs
 from sri_cli.studies.runner import plan_study, plan_text
 from sri_cli.studies.status import status_of
-from sri_cli.studies.summary import (
-    judge,
-    paired_differences,
-    values_of,
-    write_summary,
-)
+from sri_cli.studies.summary import judge, paired_differences, values_of, write_summary
 from sri_cli.training.run_folder import resolve_run
 from tests.small_data import write_small_data
 

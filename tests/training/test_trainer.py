@@ -287,10 +287,7 @@ def test_the_first_line_does_not_wait_for_the_first_record(
 
 
 def test_two_trainings_never_share_a_folder(tmp_path: Path, data: DataFile) -> None:
-    with (
-        run_folder.open_run(tmp_path),
-        pytest.raises(SriError, match="another sri train"),
-    ):
+    with run_folder.open_run(tmp_path), pytest.raises(SriError, match="another sri train"):
         train(small(), data, tmp_path)
 
 

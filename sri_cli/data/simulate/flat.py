@@ -208,9 +208,5 @@ def flat_scene(
         known[key] = np.full((1, most, *array.shape[1:]), empty, dtype)
         known[key][0, : len(array)] = array
     return Scenario(
-        name,
-        resizing.image(colours[labels])[None],
-        resizing.labels(labels)[None],
-        known,
-        discarded,
+        name, resizing.image(colours[labels])[None], resizing.labels(labels)[None], known, discarded
     )

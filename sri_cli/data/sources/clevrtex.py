@@ -65,11 +65,7 @@ class ClevrTex(Source):
             size=self.resizing.size,
             source="original",
             background_labels=1,
-            parameters={
-                "set": base,
-                "images": len(self.images),
-                **self.split.parameters(),
-            },
+            parameters={"set": base, "images": len(self.images), **self.split.parameters()},
             preprocessing=self.resizing.describe(),
             notes=self.split.notes,
         )

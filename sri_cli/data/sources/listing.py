@@ -313,12 +313,7 @@ def _entries(
             )
         named[key] = path
     return [
-        Entry(
-            "/".join(key),
-            path,
-            masks[path][1] if path in masks else None,
-            _split_of(key),
-        )
+        Entry("/".join(key), path, masks[path][1] if path in masks else None, _split_of(key))
         for key, path in sorted(named.items())
     ]
 
