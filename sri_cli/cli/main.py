@@ -204,7 +204,7 @@ def main() -> NoReturn:
     SIGTERM and a closed terminal act as Ctrl-C, so that unfinished output is removed.
     """
     if sys.stderr is None:  # closed, as by 2>&-
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (open to the end)
+        sys.stderr = open(os.devnull, "w", errors="backslashreplace")  # noqa: SIM115 (open to the end)
     if "--debug" not in sys.argv:  # what fails in a thread is raised where it is waited for, too
         threading.excepthook = lambda _: None
     signal.signal(signal.SIGTERM, stop_at_once)

@@ -270,7 +270,8 @@ def commands_until(run_dir: Path, step: int) -> list[str]:
     if not (run_dir / RECIPE_NAME).exists():  # not trained yet: those of the weights it begins with
         return lines
     while lines and (last := HISTORY.fullmatch(lines[-1])) is not None:
-        if int(last["first"]) <= step:
+        first = int(last["first"])
+        if first < step or first == step == 0 or len(lines) == 1:  # else it began with these
             end = min(step, int(last["last"] or step))  # none: in training now, or killed
             lines[-1] = history_line(**(last.groupdict() | {"last": str(end)}))
             break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,11 @@ from sri_cli.run import Workspace
 from tests.small_cli import sri
 from tests.small_data import save_image, write_images
 
-# After -> is what the error names; by default it is what is in [], or the last word.
+# After -> is what the error names, after => what the hint does; by default it is what is in [], or
+# the last word, in the error.
 MISTAKES = """
 figure [sampels]
-figure
+figure -> 'NAME'
 figure samples --run [tinny]
 figure samples --out [x.jpg]
 figure samples --out [data]
@@ -128,7 +130,7 @@ train sri-mog size=tiny --data demo-towers train.batch=25 -> 25
 train sri-mog size=tiny --data nothing.h5
 train sri-mog size=tiny --data nonsense
 train sri-mog size=tiny model.image_size=64 -> data/shapestacks-64.h5
-study -> order-and-scene
+study => order-and-scene
 study order-and-scene --only sri-mgo -> sri-mgo (did you mean sri-mog?)
 study order-and-scene --seeds 0,44 -> 44
 study order-and-scene --seeds 0,x -> x
@@ -142,21 +144,24 @@ study order-and-scene [--cancel]
 study order-and-scene --executor local [--cancel] --dry-run
 study order-and-scene --executor local --cancel --only [nobody]
 trian -> trian (did you mean train?)
+trian => `sri --help` lists the commands
 [--dat-root] x recipes
 recipes [shw]
+recipes shw => see `sri recipes --help`
 recipes show -> 'NAME'
+recipes show => see `sri recipes show --help`
 recipes ls --runs-root x -> --runs-root comes before the command
 recipes --debug=1 -> --debug comes before
 demo --out new [--steps] 0
 demo --out new [--scenes] 0
-demo --out new --scenes 1 -> --scenes 4
-demo --out new --scenes 3 -> --scenes 4
+demo --out new --scenes 1 => --scenes 4
+demo --out new --scenes 3 => --scenes 4
 prepare -> data set
 prepare [--list] shapestacks
 prepare show [data/a-8.h5] --size 8
 prepare show shapestacks
 prepare shapestack -> did you mean shapestacks?
-prepare demo-towers -> --preset demo
+prepare demo-towers => --preset demo
 prepare shapestacks --from bucket
 prepare shapestacks --from /no/such
 prepare shapestacks --from mirorr -> did you mean mirror?
@@ -198,13 +203,17 @@ def folders(workspace: Workspace, here: Path) -> None:
 @pytest.mark.parametrize("line", MISTAKES.strip().splitlines())
 @pytest.mark.usefixtures("folders")
 def test_mistakes_exit_with_2_and_write_nothing(here: Path, line: str) -> None:
-    words, _, named = line.partition(" -> ")
+    words, arrow, named = re.fullmatch(r"(.*?)(?: ([-=]>) (.*))?", line).groups(default="")
     marked = re.search(r"\[(.*?)\]", words)
+    absent = {"prepare": ("data", "runs"), "train": ("runs",), "study": ("runs",)}
+    for folder in absent.get(words.split()[0], ()):  # nor are these made
+        shutil.rmtree(here / folder)
     before = sorted(here.rglob("*"))
     result = sri(*shlex.split(re.sub(r"[\[\]]", "", words)))
     assert (result.exit_code, result.stdout) == (2, ""), result.output
     *notes, error, hint = result.stderr.splitlines()
     assert error.startswith("Error: ") and hint
     assert all(note.startswith("Note: ") for note in notes)
-    assert (named or (marked[1] if marked else words.split()[-1])) in result.stderr
+    named = named or (marked[1] if marked else words.split()[-1])
+    assert named in (hint if arrow == "=>" else error)
     assert sorted(here.rglob("*")) == before

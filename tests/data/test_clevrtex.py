@@ -12,6 +12,9 @@ import pytest
 from PIL import Image
 
 from sri_cli.data.dataset import DataFile, prepare_arguments
+from sri_cli.data.source import Options
+from sri_cli.data.sources.clevrtex import ClevrTex
+from sri_cli.errors import SriFailure
 from tests import small_cli
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -120,6 +123,15 @@ def test_gaps_and_damage_are_named(damage: Callable[[], object], named: str) -> 
     result = sri("--from", "textures", "--workers", "1")
     assert result.exit_code == 2 and named in result.stderr, result.output
     assert not list(Path().glob("data/*"))
+
+
+def test_a_disk_that_fails_is_no_damaged_file() -> None:
+    write_scenes(range(10))
+    source = ClevrTex(Path("textures"), Options())
+    for path in (MASK, path_of(4)):
+        path.unlink()
+        with pytest.raises(SriFailure, match=path_of(4).name):
+            source.make(path_of(4))
 
 
 def test_wrong_folders() -> None:

@@ -348,6 +348,8 @@ def test_what_a_browser_prints_stays_out_of_the_result(
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.delenv("SSH_CONNECTION", raising=False)
     announce(stranger.server, True)
+    until = time.monotonic() + 60
     while not called.exists():
+        assert time.monotonic() < until
         time.sleep(0.02)
     assert capfd.readouterr().out == ""

@@ -14,6 +14,7 @@ from sri_cli.config.schema import Recipe
 from sri_cli.config.strict_yaml import read_yaml
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
+from sri_cli.export import commands_of
 from sri_cli.generation.trained_run import open_run
 from sri_cli.metrics.records import run_subject
 from sri_cli.run import Workspace
@@ -91,6 +92,7 @@ def test_the_commands_of_the_weights_come_first(workspace: Workspace, data: Data
     begin_run(workspace, str(earlier), small(), workspace.runs_root / "fifth")
     ends = [line.rpartition(" UTC, ")[2] for line in commands_in(workspace, "fifth")]
     assert ends == ["steps 0 to 2", "steps 0 to 2", "step 0"]
+    assert commands_of(open_run(workspace, str(earlier)), None) == commands_in(workspace, "fifth")
     # Of a source that was killed, the checkpoint's step is the last.
     second = workspace.runs_root / "second" / "command.txt"
     second.write_text("sri train second  # 2026-01-01 00:00 UTC, from step 0\n")

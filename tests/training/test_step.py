@@ -47,7 +47,7 @@ def settings(**changes: Any) -> TrainSection:
 
 def new_model(name: str) -> Any:
     torch.manual_seed(0)
-    model = open_gate(build_model(**SIZES | MODELS[name]))
+    model = build_model(**SIZES | MODELS[name])
     # With EMORL's small initial weights some gradients are lost in rounding.
     return lively(model) if "emorl" in name else model
 
@@ -55,8 +55,10 @@ def new_model(name: str) -> Any:
 def new_step(
     name: str = "sri", precision: str = "fp32", mode: ExecutionMode | None = None, **changes: Any
 ) -> TrainStep:
-    mode = mode or ExecutionMode(precision)
-    return TrainStep(new_model(name), settings(**changes), mode=mode)
+    model = new_model(name)
+    if mode is not None:  # compiled, and compared with eager
+        open_gate(model)
+    return TrainStep(model, settings(**changes), mode=mode or ExecutionMode(precision))
 
 
 def images_for(step: TrainStep) -> torch.Tensor:

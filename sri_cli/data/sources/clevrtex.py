@@ -27,7 +27,7 @@ from sri_cli.data.source import Options, Scenario, Source
 from sri_cli.data.sources.published import VARIANTS, PositionSplit
 from sri_cli.data.transforms import Resizing
 from sri_cli.data.writer import Header
-from sri_cli.errors import SriError
+from sri_cli.errors import SriError, SriFailure
 
 NAME = "clevrtex"
 WIDTH, HEIGHT = 320, 240
@@ -92,6 +92,12 @@ class ClevrTex(Source):
             pixels = np.asarray(image.convert("RGB"))  # transparency means nothing
             labels, _ = decode_labels(mask_of(item), frame, self.resizing)
         except Unreadable as error:
+            cause: BaseException | None = error
+            while isinstance(cause, Unreadable):  # the reason of a mask has a reason
+                cause = cause.__cause__
+            if getattr(cause, "strerror", None):  # of the disk: the rows so far stay
+                hint = f"run the same command again, or {AGAIN}"
+                raise SriFailure(f"{item}: {error}", hint) from error
             raise SriError(f"{item}: {error}", AGAIN) from error
         return Scenario(
             item.stem,

@@ -423,8 +423,9 @@ def has_splits(folder: Path, entries: Sequence[Entry], test_only: bool) -> bool:
         return True
     missing = [split for split in SPLITS if split not in existing]
     if missing and ("train" in existing and len(existing) == 2 or "test" in existing):
+        example = next(entry.name for entry in entries if entry.split)
         raise SriError(
-            f"{folder} has {' and '.join(sorted(existing))} images but no folder"
+            f"{folder} has {' and '.join(sorted(existing))} images (as {example}) but no folder"
             f" {' and '.join(f'{split}/' for split in missing)}",
             f"add images to {missing[0]}/, or rename the folders for a new split",
         )

@@ -4,6 +4,8 @@
     DIR/images/**/NAME.jpg            DIR/labels/**/NAME.npy
     DIR/{train,val,test}/**/NAME.jpg  DIR/masks/{train,val,test}/**, DIR/{train,val,test}/masks/**
 
+Folders of splits may lie deeper; of several in one path the uppermost counts.
+
 Images and masks belong together if their paths are equal without the folders called images or masks
 (or like one of these), whatever their endings; failing that, without one more folder, if a single
 image fits. Where no mask is found but files look like masks of others, they are refused: they would

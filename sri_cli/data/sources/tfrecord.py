@@ -250,7 +250,7 @@ class RecordSource(ImageSource):
                     if split is not None:
                         counts[split] += 1
         except SriError as error:
-            if not self.remote:
+            if not self.remote or isinstance(error, SriFailure):  # the disk, not the file
                 raise
             hint = f"remove {self.path} and run the same command again to download it"
             raise SriError(error.message, hint) from error
