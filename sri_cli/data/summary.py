@@ -309,7 +309,7 @@ def suggestions(data: DataFile, objects: Mapping[int, int] | None) -> list[tuple
     """
     if "train" not in data.splits:
         return []
-    error, number = mean_image_error(data.split("train"))
+    error, in_objects, number = mean_image_error(data)
     slots, reason = suggest_slots(objects, data.background_labels)
     shares = {"": ERROR_LEFT}
     if data.size == TINY["model"]["image_size"]:
@@ -332,6 +332,12 @@ def suggestions(data: DataFile, objects: Mapping[int, int] | None) -> list[tuple
         f"channel; e = {error:.4g} is the squared error of the mean image, f the share of it that a"
         " model is to leave",
     ]
+    if in_objects is not None and in_objects < max(shares.values()):
+        lines += [
+            f"objects hold {in_objects:.0%} of e: a model that may leave more can reach its target"
+            " without drawing",
+            "them; choose a smaller f, or crop closer to the objects",
+        ]
     return [("suggested" if line is lines[0] else "", line) for line in lines]
 
 
@@ -352,18 +358,26 @@ def suggest_slots(
     return min(most + background, MOST_SLOTS), reason
 
 
-def mean_image_error(split: Split) -> tuple[float, int]:
-    """The mean squared difference of images from their mean image, and the number of images.
+def mean_image_error(data: DataFile) -> tuple[float, float | None, int]:
+    """The mean squared difference of training images from their mean image, the share of it that
+    the pixels of objects hold (None without masks), and the number of images.
 
-    Values are in [0,1]; it is the mean over images, pixels and channels.
+    Values are in [0,1]; the mean is over images, pixels and channels.
     """
+    split = data.split("train")
     picked = split.pick(ERROR_IMAGES)
-    total = squares = np.zeros(())
-    for i in picked:
-        image = split.images[i] / 255.0
-        total, squares = total + image, squares + image**2
-    mean = total / len(picked)
-    return float((squares / len(picked) - mean**2).mean()), len(picked)
+    masks = split.masks_of(picked)
+    mean = sum(split.images[i] / 255.0 for i in picked) / len(picked)
+    total = in_objects = 0.0
+    for number, i in enumerate(picked):
+        errors = ((split.images[i] / 255.0 - mean) ** 2).mean(axis=2)
+        total += errors.mean()
+        if masks is not None:
+            labels = masks[number]
+            objects = (labels >= data.background_labels) & (labels != data.void_label)
+            in_objects += (errors * objects).mean()
+    share = None if masks is None or total == 0 else in_objects / total
+    return total / len(picked), share, len(picked)
 
 
 def likelihoods(data: str) -> dict[tuple[float, bool], list[str]]:

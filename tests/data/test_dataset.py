@@ -21,7 +21,15 @@ from sri_cli.config.load import load_recipe
 from sri_cli.config.schema import MOST_SLOTS
 from sri_cli.data import summary
 from sri_cli.data.dataset import SPLITS, DataFile, prepare_arguments
-from sri_cli.data.summary import describe, list_files, mask_facts, mask_parts, suggest_slots
+from sri_cli.data.summary import (
+    describe,
+    list_files,
+    mask_facts,
+    mask_parts,
+    mean_image_error,
+    suggest_slots,
+    suggestions,
+)
 from sri_cli.data.writer import DataFileWriter
 from sri_cli.errors import SriError
 from sri_cli.models.base import Scene
@@ -370,6 +378,24 @@ def test_suggestions_are_overrides_measured_on_the_images(tmp_path: Path) -> Non
             target = f"train.geco_target={best + share * (worst - best):.5g}"
             assert [*size, target] in targets
             assert load_recipe(name, "mine", [*size, target]).train.geco_target > best
+
+
+def test_targets_that_can_be_reached_without_objects_are_named(tmp_path: Path) -> None:
+    masks = np.zeros((4, 32, 32), np.uint8)
+    masks[:, :16] = 1  # a half of the image
+    masks[:, :2] = 255  # void
+    varying = np.array([0, 20, 40, 60], np.uint8)[:, None, None]
+    found = []
+    for number, (objects, background) in enumerate([(1, 1), (1, 0), (0, 1), (1, 4)]):
+        grey = np.where(masks == 1, objects * varying, background * varying)
+        images = np.repeat(grey[..., None], 3, axis=3).astype(np.uint8)
+        path = tmp_path / f"{number}-32.h5"
+        splits = {split: (images, masks, {}) for split in SPLITS}
+        data = DataFile(write_splits(path, str(number), splits, void_label=255))
+        found.append((mean_image_error(data)[1], len(suggestions(data, {1: 4}))))
+    shares, lines = zip(*found, strict=True)
+    assert shares == pytest.approx([14 / 32, 1, 0, 14 / (14 + 18 * 16)])
+    assert [more - lines[0] for more in lines] == [0, 0, 2, 2]
 
 
 def test_targets_are_of_the_likelihood_that_the_data_set_has(tmp_path: Path) -> None:
