@@ -37,7 +37,8 @@ def through_every_verb(folder: Path, name: str, data: str) -> None:
     """Six steps, then each verb that uses a run."""
     run = f"{name}-{data}"
     if not (folder / "data" / f"{data}-32.h5").exists():
-        numbers = ["--scenes", "20", "--views", "1", "--size", "32", "--workers", "1"]
+        numbers = ["--scenes", "20", "--size", "32", "--workers", "1"]
+        numbers += ["--views", "1"] * (data == "shapestacks")
         sri(folder, "prepare", data, *numbers)
     words = ["train", "--recipe", name, "--data", data, "--run", run, *SMALL]
     words += small_encoder(name)
