@@ -20,7 +20,7 @@ from sri_cli.cli.options import (
 )
 from sri_cli.console import counted
 from sri_cli.errors import SriError, SriFailure, did_you_mean
-from sri_cli.run import Workspace
+from sri_cli.run import PREPARED_AS, Workspace
 from sri_cli.signals import this_command
 
 if TYPE_CHECKING:
@@ -37,11 +37,11 @@ class DataSets(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if ctx.resilient_parsing:  # the shell completes a line with a misspelt data set
             return self.commands.get(cmd_name)
-        if cmd_name == "demo-towers":
-            raise SriError(
-                f"{cmd_name} is a preset of shapestacks", "sri prepare shapestacks --preset demo"
-            )
         if cmd_name not in self.commands:
+            if cmd_name in PREPARED_AS:
+                made_as = PREPARED_AS[cmd_name]
+                base = made_as.split()[0]
+                raise SriError(f"{cmd_name} is a variant of {base}", f"sri prepare {made_as}")
             if Path(cmd_name).is_dir():
                 hint = f"sri prepare folder {shlex.quote(cmd_name)}"
                 raise SriError(f"{cmd_name} is a folder, no data set", hint)

@@ -162,6 +162,7 @@ prepare show [data/a-8.h5] --size 8
 prepare show shapestacks
 prepare shapestack -> did you mean shapestacks?
 prepare demo-towers => --preset demo
+prepare multi-dsprites-binarized => --variant binarized
 prepare shapestacks --from bucket
 prepare shapestacks --from /no/such
 prepare shapestacks --from mirorr -> did you mean mirror?
