@@ -78,7 +78,7 @@ class Model:
     @property
     def device(self) -> torch.device:
         """Where it computes."""
-        return self.run.device
+        return next(self.module.parameters()).device
 
     def __repr__(self) -> str:
         return f"Model({self.run.title}; {self.recipe.name}, {self.num_slots} slots, {self.device})"

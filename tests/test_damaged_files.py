@@ -21,7 +21,7 @@ from sri_cli.data.dataset import SPLITS, DataFile
 from sri_cli.data.image_files import Frame, Unreadable, decode_image, decode_labels, is_lossy
 from sri_cli.data.transforms import Resizing
 from sri_cli.errors import SriError
-from sri_cli.labeling.session import open_session
+from sri_cli.labeling.session import Session
 from sri_cli.metrics.images import open_folder
 from sri_cli.metrics.records import read_records
 from sri_cli.metrics.tables import evaluation_text, paper_tables
@@ -112,11 +112,11 @@ def write_log(path: Path) -> Callable[[], Any]:
 
 def write_answers(path: Path) -> Callable[[], Any]:
     folder = small_session(path.parent / "labels", num=4, models=1, catch=0)
-    session = open_session(folder, "Ann")
+    session = Session(folder, "Ann")
     session.answer({0: "plausible", 2: "unsure"}, seconds=1.5)
     session.undo()
     shutil.move(folder, path.parent / "session")
-    return lambda: open_session(path.parent / "session", "Ann").state()
+    return lambda: Session(path.parent / "session", "Ann").state()
 
 
 def write_pth(path: Path, zipped: bool = True) -> Callable[[], Any]:

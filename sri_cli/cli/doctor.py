@@ -8,7 +8,6 @@ from dataclasses import asdict
 import click
 
 from sri_cli.cli.options import JSON
-from sri_cli.run import Workspace
 from sri_cli.strict_json import to_json
 
 
@@ -23,7 +22,6 @@ def command(ctx: click.Context, as_json: bool) -> None:
     """
     from sri_cli.doctor import examine
 
-    assert isinstance(ctx.obj, Workspace)
     findings = examine(ctx.obj)
     exit_code = 2 if any(finding.essential for finding in findings) else 0
     if as_json:

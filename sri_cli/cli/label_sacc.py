@@ -61,7 +61,7 @@ def command(
     page shows the scenes of all models in one shuffled order and does not say which model a scene
     is from. Each answer is saved at once; run the same command again to continue.
     """
-    from sri_cli.labeling.session import check_rater, open_session, read_session
+    from sri_cli.labeling.session import Session, check_rater, read_session
     from sri_cli.labeling.statistics import run_weights, summarise, summary_text
 
     workspace: Workspace = ctx.obj
@@ -75,7 +75,7 @@ def command(
         rater = check_rater(rater or login_name())
         folder = prepare_session(workspace, runs, folders, num, seed, catch, data)
         print_line(f"rater {rater}, session {folder}")
-        serve(open_session(folder, rater), port, not no_browser)
+        serve(Session(folder, rater), port, not no_browser)
         models, folders = {one.weights: one.name for one in read_session(folder).models}, ()
     facts = summarise(workspace, models, folders)
     click.echo(to_json(facts) if as_json else summary_text(facts))

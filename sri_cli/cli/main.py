@@ -94,17 +94,10 @@ class VerbGroup(click.Group):
                 "Stopped; no unfinished file is left.", f"Begin again with: {this_command()}"
             ) from stop
 
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        **extra: Any,
-    ) -> NoReturn:
+    def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> NoReturn:
         words = [expand_home(word) for word in (sys.argv[1:] if args is None else args)]
         try:
-            code = super().main(words, "sri", complete_var, standalone_mode=False, **extra)
+            code = super().main(words, **extra | {"prog_name": "sri", "standalone_mode": False})
         except Exception as error:
             code = print_error(error, words)
         sys.exit(code if isinstance(code, int) else 0)
@@ -137,10 +130,8 @@ def print_error(error: Exception, words: Sequence[str]) -> int:
     message = " ".join(message.split())
     if isinstance(error, Stopped):
         print_line(" ".join(filter(None, [message, hint])))
-        return code
-    print_line(f"Error: {message}")
-    if hint:
-        print_line(hint)
+    else:
+        print_line("\n".join(filter(None, [f"Error: {message}", hint])))
     return code
 
 

@@ -24,8 +24,6 @@ from sri_cli.cores import Threads
 from sri_cli.run import Workspace
 from sri_cli.strict_json import to_json
 
-SCORES = {"ari_fg": "ARI-FG", "mbo": "mBO", "miou": "mIoU"}
-
 
 @click.command()
 @RUN
@@ -68,6 +66,7 @@ def command(
     masks lie beside the images, as for `sri prepare folder`, ARI-FG, mBO and mIoU are measured.
     """
     from sri_cli.generation.trained_run import open_run
+    from sri_cli.metrics.model_metrics import SEGMENTATION as NAMES
     from sri_cli.metrics.tabular import estimate_words
     from sri_cli.plotting.segments import segment_folder
 
@@ -83,5 +82,5 @@ def command(
     click.echo(f"{counted(record['segmented'], 'image')} ({trained.title}): {folder}")
     for key, score in record["scores"].items():
         estimate = estimate_words(score["value"], score["low"], score["high"])
-        click.echo(f"{SCORES[key]:<8}{estimate}  ({counted(score['images'], 'image')} with masks)")
+        click.echo(f"{NAMES[key]:<8}{estimate}  ({counted(score['images'], 'image')} with masks)")
     click.echo(folder / "sheet.png")

@@ -21,7 +21,6 @@ from sri_cli.strict_json import to_json
 
 if TYPE_CHECKING:
     from sri_cli.config.schema import Recipe
-    from sri_cli.training.trainer import Outcome
 
 
 @click.command()
@@ -173,7 +172,9 @@ def command(
     except KeyboardInterrupt as stop:  # the second one; with --new the typed command is another
         raise Interrupted("Stopped.", f"Resume with: {options['command']}") from stop
     if is_first():
-        show_outcome(outcome, as_json)
+        folder = shlex.quote(run_argument(outcome.run))
+        text = f"step {outcome.step}: {outcome.checkpoint}\nnext: sri sample --run {folder}"
+        click.echo(to_json(asdict(outcome)) if as_json else text)
 
 
 def recipe_and_overrides(recipe: str | None, arguments: Sequence[str]) -> tuple[str, list[str]]:
@@ -208,30 +209,14 @@ def new_folder(run_dir: Path, run: str | None) -> Path:
     return unused
 
 
-def show_outcome(outcome: Outcome, as_json: bool) -> None:
-    """Print the last step and its checkpoint; as JSON with the last record."""
-    if as_json:
-        click.echo(to_json(asdict(outcome)))
-        return
-    click.echo(f"step {outcome.step}: {outcome.checkpoint}")
-    click.echo(f"next: sri sample --run {shlex.quote(run_argument(outcome.run))}")
-
-
 def show_dry_run(result: dict[str, Any], recipe: Recipe, note: str | None, as_json: bool) -> None:
     """Print what would be trained, and how long it would take."""
     from sri_cli.config.load import recipe_to_yaml
     from sri_cli.cores import shared_note
 
     shared = shared_note(result["busy_cores"])
-    for text in filter(
-        None,
-        (
-            note,
-            result["missing"],
-            result["download"],
-            shared and f"{shared}; alone it may be faster",
-        ),
-    ):
+    shared = shared and f"{shared}; alone it may be faster"
+    for text in filter(None, (note, result["missing"], result["download"], shared)):
         warn(f"Note: {text}")
     if as_json:
         click.echo(to_json(result))

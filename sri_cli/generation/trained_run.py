@@ -9,8 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sri_cli.checkpoint import checkpoint_path, newest_good
 from sri_cli.config.load import recipe_from_dict
 from sri_cli.config.schema import Recipe
@@ -44,11 +42,6 @@ class TrainedRun:
     def checkpoint(self) -> Path:
         """The checkpoint folder."""
         return checkpoint_path(self.run_dir, self.step)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return next(self.model.parameters()).device
 
     @property
     def data_name(self) -> str:

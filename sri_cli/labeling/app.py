@@ -21,22 +21,19 @@ import secrets
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import numpy as np
 from flask import Flask, Response, abort, jsonify, redirect, render_template, request
 from flask import session as cookie
-from numpy.typing import NDArray
 from PIL import Image
 from werkzeug.exceptions import HTTPException
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 from sri_cli.console import print_line
 from sri_cli.errors import Interrupted, SriError
-from sri_cli.labeling.session import Session
+from sri_cli.labeling.session import Images, Session
 from sri_cli.signals import stop_on_signal, this_command
 
 ADDRESS = "127.0.0.1"
@@ -84,10 +81,6 @@ class LabelServer(ThreadedWSGIServer):
         if is_once:
             self.token_once = secrets.token_urlsafe(32)
         return is_once or hmac.compare_digest(given, self.token.encode())
-
-    def finish(self) -> None:
-        """Stop serving; returns at once."""
-        threading.Thread(target=self.shutdown, daemon=True).start()
 
 
 class _Handler(WSGIRequestHandler):
@@ -231,9 +224,7 @@ def _add_page(app: Flask, server: LabelServer) -> None:
             return redirect("/", 303)  # takes the token out of the address
         if "rater" not in cookie:
             abort(403, NOT_VALID)
-        about = {"rater": session.rater, "total": session.total, "grid_images": GRID_IMAGES}
-        about["session"] = session.id
-        return render_template("index.html", **about, **session.question._asdict())
+        return render_template("index.html", session=session, grid_images=GRID_IMAGES)
 
     @app.get("/images/<int:position>.png")
     def image(position: int) -> Response:
@@ -242,10 +233,10 @@ def _add_page(app: Flask, server: LabelServer) -> None:
         return Response(png_bytes(session.image(position)), mimetype="image/png")
 
 
-def png_bytes(image: NDArray[np.uint8]) -> bytes:
+def png_bytes(image: Images) -> bytes:
     """Image [S,S,3] as PNG without metadata or compression: all files have the same length."""
     file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image)).save(file, "PNG", compress_level=0)
+    Image.fromarray(image).save(file, "PNG", compress_level=0)
     return file.getvalue()
 
 
@@ -283,7 +274,7 @@ def _add_api(app: Flask, server: LabelServer) -> None:
         response = jsonify(state)
         if None in state["verdicts"]:
             return response, 409
-        response.call_on_close(server.finish)  # after the response is sent
+        response.call_on_close(server.shutdown)  # after the response is sent
         return response, 200
 
 

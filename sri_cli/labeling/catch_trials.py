@@ -82,30 +82,23 @@ def catch_trials(
     object torn in two. Every random number is a function of the seed and of the images' indices.
 
     Raises:
-        SriError: without a look, for data that are not here or have too few objects.
+        SriError: without a look, for data that have too few objects.
     """
-    if look is None and count and (data is None or not data.split(SPLIT).has_masks):
-        raise SriError(
-            "catch trials of rooms and tables are made of test images with masks",
-            "name such data with --data, or use --catch 0",
-        )
     items, images = [], []
     tests = [] if data is None else list(stream(seed, CATCH_STREAM).permutation(data.counts[SPLIT]))
     for number, style in enumerate(styles):
         own = range(number, count, len(styles))
         flawed = sum(i < count // 2 for i in own)
         chosen = tests[number :: len(styles)]
-        real = sum(i >= count - (count - count // 2) * 4 // 5 for i in own)
-        first = 2 * number * STACKS
         if look is None:
             real = len(own) - flawed
             trials = _flawed(flawed, partial(_torn, data, chosen[::-1]), 0, seed, style)
         else:
+            real = sum(i >= count - (count - count // 2) * 4 // 5 for i in own)
+            real = min(real, len(chosen))
+            sound, first = len(own) - flawed - real, 2 * number * STACKS
             make = partial(_simulated, seed, size, look)
             trials = _flawed(flawed, make, first, seed, style)
-        real = min(real, len(chosen))
-        sound = len(own) - flawed - real
-        if look is not None:
             towers = range(first + STACKS, first + STACKS + CANDIDATES * sound)
             trials += _shown([make(i) for i in towers], sound, style)
         if data is not None and real:

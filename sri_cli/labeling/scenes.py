@@ -113,6 +113,11 @@ def draw_session(labels: Path, settings: dict[str, Any], sources: Sequence[Sourc
     # Without the data file a run still knows what it was trained on.
     names_of_data = [data.name] if data else [(m.data or {}).get("name") for m in models]
     look: Look = "demo" if DEMO in names_of_data else "original"
+    if settings["catch"] and not is_stack and (data is None or not data.split(SPLIT).has_masks):
+        raise SriError(
+            "catch trials of rooms and tables are made of test images with masks",
+            "name such data with --data, or use --catch 0",
+        )
     drawn = [source.draw() for source in sources]
     items = [
         Item(id=f"m{number}-{index}", sha256=image_hash(image), index=int(index), model=number)

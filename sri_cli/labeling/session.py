@@ -3,7 +3,7 @@
 A session may hold scenes of several models, so it belongs to no run. It is a folder
 `runs/labels/<id>/` (file names and keys are those of version 0.1):
 
-  session.json    settings, models, and the hash, seed and index of every image
+  session.json    settings, models with their seed, and the hash and index of every image
   pictures.npz    `pictures` uint8 [N,S,S,3]
   answers.jsonl   one line per answer or undo, of all raters; lines are only ever added
 
@@ -280,29 +280,29 @@ class Session:
     session open; the state is on disk.
     """
 
-    def __init__(self, deck: Deck, rater: str) -> None:
+    def __init__(self, folder: Path, rater: str) -> None:
+        """Raises SriError for a damaged folder, or one of a newer version."""
+        self._deck = deck = read_session(folder)
         self.rater, self.total = rater, len(deck.items)
         self.question = QUESTIONS[deck.question]
-        self._deck = deck
         # A page of another session may still be open in a tab, at the same address.
         self.id = hashlib.sha256(f"{deck.folder.resolve()}/{rater}".encode()).hexdigest()[:16]
-        self._images = deck.load_images()
-        self._order = shuffled(self.total, deck.settings["seed"], rater)
-        self._position = {deck.items[item].id: i for i, item in enumerate(self._order)}
+        order = shuffled(self.total, deck.settings["seed"], rater)
+        self._items, self._images = [deck.items[i] for i in order], deck.load_images()[order]
+        self._position = {item.id: i for i, item in enumerate(self._items)}
 
     def image(self, position: int) -> Images:
         """[S,S,3]."""
-        return self._images[self._order[position]]
+        return self._images[position]
 
     def verdicts(self) -> list[str | None]:
         """The verdict at each position, None where there is none; read from disk."""
-        return self._verdicts(standing_answers(self._deck.answers(), self.rater))
+        return self._verdicts(self._deck.answers())
 
     def state(self) -> dict[str, Any]:
         """`verdicts`, and `version`, which changes with every answer and undo."""
         records = self._deck.answers()
-        verdicts = self._verdicts(standing_answers(records, self.rater))
-        return {"verdicts": verdicts, "version": self._version(records)}
+        return {"verdicts": self._verdicts(records), "version": self._version(records)}
 
     def answer(
         self,
@@ -333,7 +333,7 @@ class Session:
         if seconds is not None and not 0 <= seconds <= LONGEST_SEC:
             raise ValueError(f"seconds are 0 .. {LONGEST_SEC}")
         with self._deck.adding() as (records, new):
-            standing = self._verdicts(standing_answers(records, self.rater))
+            standing = self._verdicts(records)
             changed = {at: verdict for at, verdict in verdicts.items() if standing[at] != verdict}
             if changed and version not in (None, self._version(records)):
                 return False
@@ -358,9 +358,9 @@ class Session:
                 new.append(self._record("undo", position, one["verdict"]))
         return positions
 
-    def _verdicts(self, answers: Sequence[Record]) -> list[str | None]:
+    def _verdicts(self, records: Sequence[Record]) -> list[str | None]:
         verdicts: list[str | None] = [None] * self.total
-        for answer in answers:
+        for answer in standing_answers(records, self.rater):
             verdicts[self._position[answer["picture"]]] = answer["verdict"]
         return verdicts
 
@@ -368,24 +368,10 @@ class Session:
         return sum(record.get("rater") == self.rater for record in records)
 
     def _record(self, kind: str, position: int, verdict: str, **more: Any) -> Record:
-        item = self._item(position)
+        item = self._items[position]
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
         about = {"rater": self.rater, "picture": item.id, "sha256": item.sha256}
         return {"kind": kind, **about, "verdict": verdict, **more, "time": time}
-
-    def _item(self, position: int) -> Item:
-        return self._deck.items[self._order[position]]
-
-
-def open_session(folder: Path, rater: str) -> Session:
-    """The session in `folder` for `rater`, with the answers so far.
-
-    Raises SriError for a damaged folder, one of a newer version, or a rater name that is not
-    allowed.
-    """
-    session = Session(read_session(folder), check_rater(rater))
-    session.verdicts()  # raises here if the answers cannot be read
-    return session
 
 
 def shuffled(total: int, seed: int, rater: str) -> list[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, mean
@@ -133,8 +134,7 @@ def collect_ratings(decks: Iterable[Deck]) -> dict[str, Ratings]:
                 judged = [item for item in items if item.id in answers]
                 scenes = {item.id: (model.seed, item.index, item.sha256) for item in judged}
                 if len(judged) == len(items):
-                    completed = max(len(items), ratings.completed.get(rater, 0))
-                    ratings.completed[rater] = completed
+                    ratings.completed[rater] = max(len(items), ratings.completed.get(rater, 0))
                     ratings.whole.setdefault(rater, set()).update(scenes.values())
                 for item in judged:
                     scene, new = scenes[item.id], answers[item.id]
@@ -205,7 +205,7 @@ def summarise(
         record(workspace, one, model["together"]) for one, model in zip(ratings, facts, strict=True)
     ]
     comparison = None
-    if len(ratings) == 2:
+    if len(ratings) == 2 and ratings[0].question == ratings[1].question:
         comparison = comparison_facts(ratings[0], ratings[1], doubts)
     return {
         "definition": " ".join(
@@ -399,18 +399,12 @@ def find_run_dir(workspace: Workspace, subject: Facts) -> Path | None:
         checkpoint = path / "checkpoints" / subject.get("checkpoint", "-")
         if not checkpoint.is_dir():
             without.append(path)
-        elif _weights(workspace, checkpoint) == subject["model"]:
-            return path
+            continue
+        with suppress(SriError):  # damaged
+            if subject["model"] in run_weights(workspace, [run_argument(checkpoint)]):
+                return path
     usual = [path for path in (run, root / run.name) if path in without]  # not another of a study
     return next((path for path in usual if (path / "checkpoints").is_dir()), None)
-
-
-def _weights(workspace: Workspace, checkpoint: Path) -> str | None:
-    """The weights of a checkpoint; None where it is damaged."""
-    try:
-        return model_digest(open_run(workspace, run_argument(checkpoint)))
-    except SriError:
-        return None
 
 
 def measurement(ratings: Ratings, subject: Facts, together: Facts) -> Measurement:

@@ -30,7 +30,7 @@ from sri_cli.data.image_files import Unreadable, image_files, is_lossy, read_upr
 from sri_cli.data.sources.listing import MASK_FOLDERS, MASK_SUFFIX
 from sri_cli.device import choose_precision
 from sri_cli.errors import SriError, SriFailure
-from sri_cli.generation.sample import check_request, quantise, sample_scenes
+from sri_cli.generation.sample import check_request, device_of, quantise, sample_scenes
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics.features import Advance, FeatureExtractor, Features, Images
 from sri_cli.metrics.fid import deviations
@@ -128,7 +128,7 @@ def images_of_run(trained: TrainedRun, count: int, seed: int = 0) -> ImageSource
     """
     model, slots, temperature = trained.model, trained.model.num_slots, 1.0
     check_request(count, slots, temperature, seed)
-    precision = choose_precision("auto", trained.device)
+    precision = choose_precision("auto", device_of(model))
 
     @functools.lru_cache(maxsize=4)  # the first 2,000, which several metrics take
     def read(start: int, stop: int) -> Images:

@@ -22,6 +22,7 @@ from sri_cli.data.dataset import DataFile
 from sri_cli.generation.sample import (
     check_finite,
     chunk_size,
+    device_of,
     evaluation_noise,
     in_chunks,
     is_finite,
@@ -82,7 +83,7 @@ class SplitTask:
         advance: Advance = lambda done: None,
         precision: str = "auto",
     ) -> None:
-        self.trained, self.model, self.device = trained, trained.model, trained.device
+        self.trained, self.model, self.device = trained, trained.model, device_of(trained.model)
         self.split = data.split(split)
         self.background_labels, self.void_label = data.background_labels, data.void_label
         self.chosen = self.split.pick(num)

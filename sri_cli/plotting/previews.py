@@ -56,7 +56,7 @@ def validation_terms(run: TrainedRun, data: DataFile) -> dict[str, float]:
         scores["negative_elbo"] = scores.pop("")
         if true is not None:
             shown = run.model.reconstruct(images, noise).scene.masks[:, :, 0]
-            own = torch.from_numpy(true[task.chosen.searchsorted(indices)]).to(run.device)
+            own = torch.from_numpy(true[task.chosen.searchsorted(indices)]).to(task.device)
             scores["ari_fg"] = ari_fg(own, labels_of(shown), *labels)
         return scores
 

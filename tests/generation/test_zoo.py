@@ -18,7 +18,13 @@ from tests.small_models import one_of_each_system, small_encoder
 
 PRODUCT = [(name, data) for name in recipe_names() for data in data_sets(name)]
 SCENES = "2"
-SMALL = ("size=tiny", "model.slots=3", f"train.batch={SCENES}", "train.log_every=2", "train.precision=fp32")
+SMALL = (
+    "size=tiny",
+    "model.slots=3",
+    f"train.batch={SCENES}",
+    "train.log_every=2",
+    "train.precision=fp32",
+)
 
 
 @pytest.fixture(scope="module")

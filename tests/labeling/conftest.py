@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from sri_cli.labeling.app import LabelServer
-from sri_cli.labeling.session import Item, Model, Session, image_hash, open_session, write_session
+from sri_cli.labeling.session import Item, Model, Session, image_hash, write_session
 from tests.small_cli import ENVIRONMENT, start
 
 SIDE = 16
@@ -122,9 +122,9 @@ import sys
 from pathlib import Path
 from sri_cli.errors import Interrupted
 from sri_cli.labeling.app import serve
-from sri_cli.labeling.session import open_session
+from sri_cli.labeling.session import Session
 try:
-    serve(open_session(Path(sys.argv[1]), "ada"), int(sys.argv[2]), False)
+    serve(Session(Path(sys.argv[1]), "ada"), int(sys.argv[2]), False)
 except Interrupted as stop:
     sys.exit(stop.exit_code)
 """
@@ -197,8 +197,8 @@ def secret_model(number: int, seed: int) -> Model:
 
 def judge(folder: Path, rater: str, verdict: Callable[[Item], str]) -> Session:
     """Answer every image; those that `verdict` returns "" for are left."""
-    session = open_session(folder, rater)
-    given = {at: verdict(session._item(at)) for at in range(session.total)}
+    session = Session(folder, rater)
+    given = {at: verdict(session._items[at]) for at in range(session.total)}
     session.answer({at: one for at, one in given.items() if one}, 1.0)
     return session
 
@@ -212,7 +212,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def stranger(folder: Path) -> Iterator[Client]:
     """A client of a running server of that session, without the token."""
-    with serving(open_session(folder, "ada")) as client:
+    with serving(Session(folder, "ada")) as client:
         yield client
 
 

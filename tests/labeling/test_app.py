@@ -20,7 +20,7 @@ from PIL import Image
 
 from sri_cli.errors import Interrupted
 from sri_cli.labeling.app import HEADERS, LabelServer, announce, far_from_browser, png_bytes, serve
-from sri_cli.labeling.session import VERDICTS, open_session
+from sri_cli.labeling.session import VERDICTS, Session
 from tests.damage import largest_file
 from tests.labeling.conftest import Client, Process, answers_on_disk, serving
 
@@ -59,7 +59,7 @@ def test_the_address_for_the_browser_is_valid_for_one_visit(stranger: Client) ->
     + ["/api/answers", "/api/undo", "/api/finish"],
 )
 def test_nothing_without_the_cookie(stranger: Client, folder: Path, path: str) -> None:
-    with serving(open_session(folder, "ada")) as other:
+    with serving(Session(folder, "ada")) as other:
         other.enter()
     name = f"sri-label-{stranger.server.port}"
     for cookie in ("", f"{name}=", f"{name}=x", f"{name}={other.cookie.partition('=')[2]}"):
@@ -235,7 +235,7 @@ def test_the_page_has_no_inline_code_and_loads_nothing_from_elsewhere(client: Cl
 
 
 def test_images_differ_in_nothing_but_their_pixels(client: Client, folder: Path) -> None:
-    session = open_session(folder, "ada")
+    session = Session(folder, "ada")
     replies = [client.get(f"/images/{position}.png") for position in range(session.total)]
     for position, reply in enumerate(replies):
         shown = np.asarray(Image.open(io.BytesIO(reply.body)))
@@ -259,7 +259,7 @@ def test_answers_are_on_disk_when_they_are_acknowledged(client: Client, folder: 
     for position, verdict in enumerate(VERDICTS):
         reply = client.answer(position, verdict)
         assert reply.status == 200
-        assert open_session(folder, "ada").verdicts()[position] == verdict
+        assert Session(folder, "ada").verdicts()[position] == verdict
     assert reply.json["verdicts"] == [*VERDICTS, *[None] * 12]
     undo = client.post("/api/undo", {"count": 2, "version": reply.json["version"]})
     assert undo.json["undone"] == [2, 1] and undo.json["verdicts"][:2] == [VERDICTS[0], None]
@@ -285,7 +285,7 @@ def test_only_this_machine_reaches_it(stranger: Client) -> None:
 
 
 def test_a_port_in_use_gives_the_next(folder: Path, stranger: Client) -> None:
-    server = LabelServer(open_session(folder, "ada"), stranger.server.port)
+    server = LabelServer(Session(folder, "ada"), stranger.server.port)
     server.server_close()
     assert 0 < server.port - stranger.server.port <= 100
 
@@ -295,7 +295,7 @@ def test_finish_stops_the_server_once_all_is_judged(
 ) -> None:
     servers: list[LabelServer] = []
     monkeypatch.setattr("sri_cli.labeling.app.announce", lambda server, _: servers.append(server))
-    session = open_session(folder, "ada")
+    session = Session(folder, "ada")
     thread = threading.Thread(target=serve, args=(session, 0, False), daemon=True)
     thread.start()
     while not servers:

@@ -23,6 +23,8 @@ from sri_cli.labeling.catch_trials import (
     match_sharpness,
     sharpness,
 )
+from sri_cli.labeling.scenes import Source, draw_session
+from sri_cli.labeling.session import SCENES, Model
 from sri_cli.metrics.stack_classifiers.classifiers import Judge
 from sri_cli.rng import stream
 from sri_cli.run import Workspace
@@ -91,8 +93,10 @@ def test_of_rooms_and_tables_they_are_real_images_and_others_torn(tmp_path: Path
     assert [item.plausible for item in items].count(False) == 5 and len(images) == 10
     assert {item.catch for item in items} == {"real", *FLAWED}
     assert len({item.index for item in items}) == 10  # no image is shown whole and torn
-    with pytest.raises(SriError, match="--catch|masks"):
-        catch_trials(1, 0, 32, None, None, [style])
+    model = Model(name="", weights="", subject={})
+    source = Source(model, 32, [], lambda: pytest.fail("drawn first"), question=SCENES)
+    with pytest.raises(SriError, match="masks"):
+        draw_session(tmp_path, {"question": SCENES, "catch": 1}, [source])
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 40])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sri_cli.labeling.session import open_session
+from sri_cli.labeling.session import Session
 from tests.labeling.conftest import Client, Process, answers_on_disk, serving, small_session
 from tests.small_browser import CONTRAST, DESKTOP, ENOUGH, PHONE, TOO_SMALL, Page
 from tests.small_cli import start
@@ -47,7 +47,7 @@ def page(tab: Page, stranger: Client) -> Page:
 @pytest.fixture
 def verdicts(folder: Path) -> Callable[[], list[str | None]]:
     """What is on disk."""
-    return lambda: open_session(folder, "ada").verdicts()
+    return lambda: Session(folder, "ada").verdicts()
 
 
 def at(page: Page, position: int) -> None:
@@ -86,7 +86,7 @@ def test_the_whole_image_is_shown_in_whole_multiples(tab: Page, tmp_path: Path, 
               own.height * devicePixelRatio / image.naturalHeight,
               getComputedStyle(image).imageRendering]"""
     folder = small_session(tmp_path / "sides", num=1, models=1, catch=0, side=side)
-    with serving(open_session(folder, "ada")) as client:
+    with serving(Session(folder, "ada")) as client:
         at(tab.open(client.url), 0)
         scales = {}
         for place, key in (("#stage", ""), (".tile", "g"), ("#zoomed", "z")):
@@ -211,7 +211,7 @@ def test_the_grid_by_keyboard(
 
 def test_the_grid_by_clicks_and_its_undo(tab: Page, tmp_path: Path) -> None:
     folder = small_session(tmp_path / "large", num=18)  # 39 images
-    with serving(open_session(folder, "ada")) as client:
+    with serving(Session(folder, "ada")) as client:
         at(tab.open(client.url), 0)
         tab.press("y")
         tab.click("[data-action=grid]")
@@ -223,7 +223,7 @@ def test_the_grid_by_clicks_and_its_undo(tab: Page, tmp_path: Path) -> None:
         tab.click("#rest")
         tab.click("#save")
         tab.until(lambda: "21 of 39" in tab.text("#progress-words"))
-        verdicts = open_session(folder, "ada").verdicts()
+        verdicts = Session(folder, "ada").verdicts()
         assert verdicts[3] == "unsure" and verdicts[20] == "implausible"
         assert verdicts[1:21].count("plausible") == 18 and verdicts[21:] == [None] * 18
         tab.press("b")  # all twenty, and they are as they were
@@ -233,7 +233,7 @@ def test_the_grid_by_clicks_and_its_undo(tab: Page, tmp_path: Path) -> None:
         client.answer(1, "implausible")  # in another tab
         tab.click("#save")
         assert tab.shown("#alert p")
-        assert open_session(folder, "ada").verdicts()[:4] == [
+        assert Session(folder, "ada").verdicts()[:4] == [
             "plausible",
             "implausible",
             None,
@@ -242,14 +242,14 @@ def test_the_grid_by_clicks_and_its_undo(tab: Page, tmp_path: Path) -> None:
         tab.click("#rest")  # the image that came in its place
         tab.click("#save")
         tab.until(lambda: "22 of 39" in tab.text("#progress-words"))
-        assert open_session(folder, "ada").verdicts()[:4].count("unsure") == 1
+        assert Session(folder, "ada").verdicts()[:4].count("unsure") == 1
 
 
 def test_a_grid_whose_images_do_not_load_is_saved_and_shown_later(
     tab: Page, tmp_path: Path
 ) -> None:
     folder = small_session(tmp_path / "large", num=18)  # 39 images
-    with serving(open_session(folder, "ada")) as client:
+    with serving(Session(folder, "ada")) as client:
         at(tab.open(client.url), 0)
         blocked = {"urls": [f"*/images/{position}.png" for position in range(20, 39)]}
         tab.driver.execute_cdp_cmd("Network.enable", {})
@@ -263,7 +263,7 @@ def test_a_grid_whose_images_do_not_load_is_saved_and_shown_later(
         tab.click("#alert button")
         tab.until(lambda: len(tiles(tab)) == 19)
         assert tab.js("return document.querySelector('.tile').dataset.position") == "20"
-        verdicts = open_session(folder, "ada").verdicts()
+        verdicts = Session(folder, "ada").verdicts()
         assert verdicts == ["plausible"] * 20 + [None] * 19
         tab.click(".tile:nth-child(5)")
         tab.press(RIGHT)
@@ -338,7 +338,7 @@ def show(page: Page, view: str, folder: Path) -> None:
         page.js("window.fetch = () => Promise.reject()")
         page.press("y")
     elif view == "end":
-        open_session(folder, "ada").answer(dict.fromkeys(range(15), "plausible"))
+        Session(folder, "ada").answer(dict.fromkeys(range(15), "plausible"))
         page.js("location.reload()")
     shown = {"end": "#end", "alert": "#alert button", "decided": "#grid", "grid": "#grid"}
     shown["zoom"] = "#zoom"

@@ -24,7 +24,6 @@ from sri_cli.labeling.session import (
     Deck,
     Session,
     check_rater,
-    open_session,
     read_session,
     read_sessions,
 )
@@ -38,8 +37,8 @@ from tests.small_data import write_images, write_small_data
 ANSWERING = """
 import sys, itertools
 from pathlib import Path
-from sri_cli.labeling.session import VERDICTS, open_session
-session = open_session(Path(sys.argv[1]), "Ann")
+from sri_cli.labeling.session import VERDICTS, Session
+session = Session(Path(sys.argv[1]), "Ann")
 for n in itertools.count(int(sys.argv[2])):
     position, verdict = n % session.total, VERDICTS[n // session.total % 3]
     session.answer({position: verdict}, 1.0)
@@ -49,7 +48,7 @@ for n in itertools.count(int(sys.argv[2])):
 
 @pytest.fixture
 def session(folder: Path) -> Session:
-    return open_session(folder, "Ann")
+    return Session(folder, "Ann")
 
 
 def lines(folder: Path) -> list[dict]:
@@ -58,17 +57,17 @@ def lines(folder: Path) -> list[dict]:
 
 def test_raters_see_the_same_images_in_different_orders(folder: Path) -> None:
     shown = {
-        rater: [open_session(folder, rater).image(i).tobytes() for i in range(15)]
+        rater: [Session(folder, rater).image(i).tobytes() for i in range(15)]
         for rater in ("Ann", "Bert")
     }
     assert shown["Ann"] != shown["Bert"] and len(set(shown["Ann"])) == 15
     assert sorted(shown["Ann"]) == sorted(shown["Bert"])
-    assert [open_session(folder, "Ann").image(i).tobytes() for i in range(15)] == shown["Ann"]
+    assert [Session(folder, "Ann").image(i).tobytes() for i in range(15)] == shown["Ann"]
 
 
 def test_models_and_catch_trials_are_mixed(tmp_path: Path) -> None:
-    session = open_session(small_session(tmp_path, num=60), "Ann")
-    models = [session._item(i).model for i in range(session.total)]
+    session = Session(small_session(tmp_path, num=60), "Ann")
+    models = [item.model for item in session._items]
     for i in (0, 41, 82):  # no third holds nearly all or nearly none of one model
         part = models[i : i + 41]
         assert 8 < part.count(0) < 33 and 8 < part.count(1) < 33
@@ -88,7 +87,7 @@ def test_undo_restores_the_verdict_before(session: Session, folder: Path) -> Non
 
 
 def test_undo_reaches_other_tabs_but_no_other_rater(session: Session, folder: Path) -> None:
-    other_tab, other = open_session(folder, "Ann"), open_session(folder, "Bert")
+    other_tab, other = Session(folder, "Ann"), Session(folder, "Bert")
     session.answer({0: "plausible"})
     other_tab.answer({1: "plausible"})
     other.answer({2: "plausible"})
@@ -115,7 +114,7 @@ def test_a_process_killed_at_any_moment_has_saved_what_it_acknowledged(folder: P
         process.send_signal(signal.SIGKILL)
         printed = (first + process.communicate()[0]).splitlines()
         acknowledged += [line.split() for line in printed if line.count(" ") == 1]
-        session = open_session(folder, "Ann")
+        session = Session(folder, "Ann")
         found = [
             [str(session._position[one["picture"]]), one["verdict"]]
             for one in session._deck.answers()
@@ -161,7 +160,7 @@ def test_threads_and_raters_share_a_file(folder: Path) -> None:
     won: list[tuple[str, int, str]] = []
 
     def judge_all(rater: str, verdict: str) -> None:
-        session = open_session(folder, rater)
+        session = Session(folder, rater)
         while None in (state := session.state())["verdicts"]:
             position = state["verdicts"].index(None)
             if session.answer({position: verdict}, 0.1, state["version"]):
@@ -176,7 +175,7 @@ def test_threads_and_raters_share_a_file(folder: Path) -> None:
     assert len(lines(folder)) == 30
     for rater in ("Ann", "Bert"):
         mine = {position: verdict for who, position, verdict in won if who == rater}
-        assert open_session(folder, rater).verdicts() == [mine[i] for i in range(15)]
+        assert Session(folder, rater).verdicts() == [mine[i] for i in range(15)]
 
 
 def test_a_session_of_version_0_1_continues(folder: Path) -> None:
@@ -190,7 +189,7 @@ def test_a_session_of_version_0_1_continues(folder: Path) -> None:
     line |= {"weights": "weights-0", "seed": 0, "index": 0, "catch": None, "plausible": None}
     line |= {"verdict": "unsure", "seconds": 1.0, "time": "2026-11-01T10:00:00.000+00:00"}
     (folder / "answers.jsonl").write_text(json.dumps(line) + "\n")
-    session = open_session(folder, "Ann")
+    session = Session(folder, "Ann")
     position = session.verdicts().index("unsure")
     np.testing.assert_array_equal(session.image(position), images[0])
     assert session.undo() == [position]
@@ -200,7 +199,7 @@ def test_a_session_of_a_newer_version_is_refused(folder: Path) -> None:
     path = folder / "session.json"
     path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
     with pytest.raises(SriError, match=r"session\.json"):
-        open_session(folder, "Ann")
+        Session(folder, "Ann")
 
 
 @pytest.mark.parametrize("name", ["pictures.npz", "session.json"])
@@ -208,7 +207,7 @@ def test_a_session_of_a_newer_version_is_refused(folder: Path) -> None:
 def test_a_damaged_session_is_refused(folder: Path, name: str, how: str) -> None:
     damage(folder / name, how)
     with pytest.raises(SriError, match="damaged"):
-        open_session(folder, "Ann")
+        Session(folder, "Ann")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"schema": 9}', '{"schema": "x"}'])
@@ -222,11 +221,11 @@ def test_a_broken_session_does_not_block_the_others(
 
 
 def test_a_broken_session_is_written_again_and_keeps_its_answers(folder: Path) -> None:
-    open_session(folder, "Ann").answer({2: "unsure"})
+    Session(folder, "Ann").answer({2: "unsure"})
     for name in ("session.json", "pictures.npz"):
         (folder / name).write_bytes(b"")
     assert small_session(folder.parent) == folder
-    assert open_session(folder, "Ann").verdicts()[2] == "unsure"
+    assert Session(folder, "Ann").verdicts()[2] == "unsure"
 
 
 def test_changed_pixels_are_refused(folder: Path) -> None:
@@ -234,7 +233,7 @@ def test_changed_pixels_are_refused(folder: Path) -> None:
     images[4, 3, 2, 1] ^= 1
     np.savez(folder / "pictures.npz", pictures=images)
     with pytest.raises(SriError, match="does not match"):
-        open_session(folder, "Ann")
+        Session(folder, "Ann")
 
 
 @pytest.mark.parametrize("name", ["Béa", "o'neil@x.org", "Ann B. C", "x" * 64])

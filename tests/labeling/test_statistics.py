@@ -22,7 +22,7 @@ from sri_cli.labeling.session import (
     STACKS,
     Item,
     Model,
-    open_session,
+    Session,
     read_sessions,
 )
 from sri_cli.labeling.statistics import collect_ratings, rated_scenes, summarise, summary_text
@@ -210,9 +210,9 @@ def test_rated_scenes_for_figures(tmp_path: Path) -> None:
 def test_catch_trials_warn_of_a_careless_rater(workspace: Workspace, here: Path) -> None:
     folder = prepare_session(workspace, ["tiny", "other"], (), num=3, catch=10)
     for rater, is_right in (("Ann", True), ("Bert", False)):
-        session = open_session(folder, rater)
+        session = Session(folder, rater)
         for position in range(session.total):
-            plausible = session._item(position).plausible is not False
+            plausible = session._items[position].plausible is not False
             session.answer({position: "plausible" if plausible == is_right else "implausible"})
     result = small_cli.sri("label-sacc", "--summary", "--run", "tiny", "--json", code=0)
     facts = json.loads(result.stdout)
@@ -286,7 +286,7 @@ def test_three_of_four_catch_trials_are_enough(
 
 def test_answers_are_counted_by_mode(empty: Workspace) -> None:
     folder = session(empty, "a", num=20)
-    ann = open_session(folder, "Ann")
+    ann = Session(folder, "Ann")
     ann.answer(dict.fromkeys(range(5), "implausible"))
     ann.answer(dict.fromkeys(range(5, 17), "plausible"), mode="grid")
     path = folder / "answers.jsonl"

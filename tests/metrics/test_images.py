@@ -16,7 +16,7 @@ from sri_cli.data.dataset import DataFile
 from sri_cli.data.image_files import image_endings
 from sri_cli.device import choose_precision
 from sri_cli.errors import SriError
-from sri_cli.generation.sample import quantise, sample_scenes
+from sri_cli.generation.sample import device_of, quantise, sample_scenes
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics import images
 from sri_cli.metrics.fid import frechet_distance, statistics_of
@@ -346,7 +346,7 @@ def test_other_scenes_have_their_own_features(
     colours = Colours()
     first = generated(run, 5, colours)
     assert not np.array_equal(generated(run, 5, colours, seed=1), first)
-    usual = choose_precision("auto", run.device)
+    usual = choose_precision("auto", device_of(run.model))
     other = "bf16" if usual == "fp32" else "fp32"
     monkeypatch.setattr(images, "choose_precision", lambda *_: other)
     assert not np.array_equal(generated(run, 5, colours), first) and colours.count == 15
