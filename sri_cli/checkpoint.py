@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sri_cli import __version__
-from sri_cli.atomic import list_folder, new_folder, sync_folder
+from sri_cli.atomic import list_folder, new_folder, sync
 from sri_cli.console import warn
 from sri_cli.errors import SriError
 
@@ -135,11 +135,9 @@ def save(
         delete(target)
     with new_folder(target) as folder:
         for name, data in files.items():
-            with open(folder / name, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        sync_folder(folder)
+            (folder / name).write_bytes(data)
+            sync(folder / name)
+        sync(folder)
     return target
 
 
@@ -181,17 +179,18 @@ def newest_good(
     Raises:
         SriError: there are checkpoints, but none is intact.
     """
-    paths = checkpoints_in(run_dir)
+    last = None if upto is None else upto.resolve().name
+    paths = [path for path in checkpoints_in(run_dir) if last is None or path.name <= last]
     skipped: list[BrokenCheckpoint] = []
     for path in reversed(paths):
-        if upto is not None and path.name > upto.resolve().name:
-            continue
         try:
             return replace(verify(path), skipped=tuple(skipped))
         except BrokenCheckpoint as error:
             skipped.append(error)
             if not quiet:
                 warn(f"Note: {error.message}; using the checkpoint before it")
+    if last is not None and paths:
+        raise SriError(f"no checkpoint of {run_dir} up to {last} is intact", "name the run itself")
     if paths:
         raise SriError(
             f"none of the {len(paths)} checkpoints of {run_dir} is intact",

@@ -18,22 +18,22 @@ from typing import Any, Self
 PLAIN_EVERY_SEC = 15.0
 FIRST_SHOWN_SEC = 3.0
 
-_quiet = ContextVar("quiet", default=False)
+is_quiet = ContextVar("quiet", default=False)
 
 
 @contextmanager
 def quiet(on: bool = True) -> Iterator[None]:
     """Print no progress inside the block, unless `on` is False."""
-    before = _quiet.set(on)
+    before = is_quiet.set(on)
     try:
         yield
     finally:
-        _quiet.reset(before)
+        is_quiet.reset(before)
 
 
 def warn(message: str) -> None:
     """Print a line on stderr; inside `quiet()` it is a UserWarning."""
-    if _quiet.get():
+    if is_quiet.get():
         warnings.warn(message, stacklevel=2)
     else:
         print_line(message)
@@ -65,8 +65,7 @@ class Progress:
     def __init__(
         self, total: int, done: int, label: str, unit: str = "step", quiet: bool = False
     ) -> None:
-        self.total, self.label, self.unit, self.quiet = total, label, unit, quiet or _quiet.get()
-        self.shows_rate = unit != "step"
+        self.total, self.label, self.unit, self.quiet = total, label, unit, quiet or is_quiet.get()
         self.bar: Any = None
         self.start_at(done)
         # Show the first record immediately, and without one what there is after some seconds.
@@ -140,7 +139,7 @@ class Progress:
 
     def _rate(self) -> str:
         run, seconds = self.done - self.first, time.monotonic() - self.started
-        if not self.shows_rate or run <= 0 or seconds <= 0:
+        if self.unit == "step" or run <= 0 or seconds <= 0:
             return ""
         rate = run / seconds
         return f"{rate:.{0 if rate >= 10 else 1}f} {self.unit}/s"
@@ -191,14 +190,6 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int
 def counted(number: int, noun: str) -> str:
     """1 scene, 1,200 scenes."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def size_text(number: int) -> str:
-    """A readable number of bytes: 20 kB, 3.1 MB, 1.2 GB."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
-        if number >= scale:
-            return f"{number / scale:.1f} {unit}"
-    return f"{number / 1e3:.0f} kB"
 
 
 def duration(seconds: float) -> str:

@@ -65,7 +65,7 @@ class OtherProcesses:
 
     @property
     def age(self) -> float:
-        """Seconds since the last `demands` that was reset, or since the start."""
+        """Seconds since the last call of `demands`, or since the start; 0 where unknown."""
         return 0.0 if self.before is None else time.monotonic() - self.before.now
 
     def demands(self) -> list[float] | None:
@@ -177,15 +177,12 @@ class Threads:
 
     def _free(self) -> int:
         """How many threads have a core of their own, when cores are shared fairly."""
-        most = self.most
-        if self.fixed is not None:
-            return most
-        demands = self.others.demands()
+        demands = self.others.demands() if self.fixed is None else None
         if demands is None:
-            return most
+            return self.most
         self.busy = sum(demands)
         share = fair_share(len(_affinity()), demands)
-        return max(1, min(most, int(share + TOLERANCE)))
+        return max(1, min(self.most, int(share + TOLERANCE)))
 
     @property
     def most(self) -> int:

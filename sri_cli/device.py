@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, cast
 
@@ -93,18 +93,11 @@ TOP_PAD_BYTES = 2**28
 
 
 @functools.cache
-def keep_freed_memory() -> bool:
-    """Keep freed memory for the rest of this process; False where the C library is not glibc."""
-    if sys.platform != "linux":
-        return False
-    try:
+def keep_freed_memory() -> None:
+    """Keep freed memory for the rest of this process, where the C library is glibc."""
+    with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return False
-    settings = {
-        M_ARENA_MAX: 1,  # the backward pass runs in a thread of its own
-        M_MMAP_MAX: 0,
-        M_TRIM_THRESHOLD: LARGEST_INT,
-        M_TOP_PAD: TOP_PAD_BYTES,
-    }
-    return all([mallopt(name, value) for name, value in settings.items()])
+        mallopt(M_ARENA_MAX, 1)  # the backward pass runs in a thread of its own
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, LARGEST_INT)
+        mallopt(M_TOP_PAD, TOP_PAD_BYTES)

@@ -79,8 +79,7 @@ def guarded(topic: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Find
 
 def check_python() -> Iterator[Finding]:
     """The versions of sri and Python."""
-    version = platform.python_version()
-    text = f"sri {sri_cli.__version__}, Python {version} ({sys.executable})"
+    text = f"sri {sri_cli.__version__}, Python {platform.python_version()} ({sys.executable})"
     yield Finding("ok", "python", text)
 
 
@@ -142,10 +141,9 @@ def check_compiler(environment: Mapping[str, str] = os.environ) -> Iterator[Find
     mac = sys.platform == "darwin"
     if compiler is None:
         text = f"CXX={chosen} does not exist" if chosen else "no C++ compiler"
-        lost = "train.compile=on fails"
-        lost = lost if mac else f"training on a CPU is slower, {lost}"
+        slower = "" if mac else "training on a CPU is slower, "
         fix = "xcode-select --install" if mac else "apt install g++"
-        yield Finding("note", "compiler", f"{text}: {lost}", fix)
+        yield Finding("note", "compiler", f"{text}: {slower}train.compile=on fails", fix)
     elif not header.is_file():
         text = f"{header} is missing: train.compile=on fails"
         yield Finding("note", "compiler", text, "apt install python3-dev")
@@ -167,9 +165,7 @@ def check_browser() -> Iterator[Finding]:
 
 def check_folder(topic: str, option: str, path: Path) -> Iterator[Finding]:
     """Whether a folder exists or can be created, is writable, and how much space is left."""
-    existing = path
-    while not os.path.lexists(existing) and existing != existing.parent:
-        existing = existing.parent
+    existing = next(one for one in (path, *path.parents) if os.path.lexists(one))
     fix = f"choose another folder: sri {option} DIR ..."
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         fault = "is not writable" if existing.is_dir() else "is not a folder"

@@ -126,7 +126,7 @@ def export(
 def halved(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """float16 for every floating-point tensor; SriError for a value beyond its range."""
     half = {name: t.half() if t.is_floating_point() else t for name, t in weights.items()}
-    lost = [name for name, t in half.items() if t.is_floating_point() and not t.isfinite().all()]
+    lost = [name for name, t in half.items() if not t.isfinite().all()]
     if lost:
         raise SriError(f"beyond half precision: {', '.join(lost)}", "leave --half out")
     return half
@@ -201,8 +201,7 @@ def model_card(
             "\n".join(f"- {markdown_text(line.strip())}" for line in footnotes(measured)) + "\n",
         ]
     else:
-        command = shlex.join(["sri", "eval", "--run", "DIR"])
-        parts += [f"None are recorded of these weights; to measure: `{command}`.\n"]
+        parts += ["None are recorded of these weights; to measure: `sri eval --run DIR`.\n"]
     parts += [f"## Licence\n\n{licence}\n", f"## Citation\n\n```\n{CITATION}\n```"]
     return "\n".join(parts) + "\n"
 

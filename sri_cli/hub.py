@@ -32,6 +32,7 @@ from sri_cli.checkpoint import (
     checkpoints_in,
     verify,
 )
+from sri_cli.console import is_quiet
 from sri_cli.errors import SriError, SriFailure, pip_install
 
 PREFIX = "hf:"
@@ -59,8 +60,7 @@ def open_folder(folder: Path, runs_root: Path) -> RunRef:
     """
     name = folder.resolve().name
     digest = checkpoints.sha256(_read_text(folder, CONFIG))[:8]
-    run_dir = runs_root / f"{name}-{digest}"
-    return RunRef(run_dir, copy_to_run(folder, run_dir, f"{name} {digest}"))
+    return copy_to_run(folder, runs_root / f"{name}-{digest}", f"{name} {digest}")
 
 
 def open_repository(spec: str, runs_root: Path) -> RunRef:
@@ -77,7 +77,7 @@ def open_repository(spec: str, runs_root: Path) -> RunRef:
     snapshot = _download(spec, repository, revision or None)
     commit = snapshot.name
     run_dir = runs_root / f"{repository.replace('/', '--')}-{commit[:8]}"
-    return RunRef(run_dir, copy_to_run(snapshot, run_dir, f"{PREFIX}{repository}@{commit}"))
+    return copy_to_run(snapshot, run_dir, f"{PREFIX}{repository}@{commit}")
 
 
 def opened_from(run_dir: Path) -> str | None:
@@ -88,8 +88,8 @@ def opened_from(run_dir: Path) -> str | None:
         return None
 
 
-def copy_to_run(folder: Path, run_dir: Path, origin: str | None = None) -> Path:
-    """Copy an exported model to the run folder where it differs; returns the checkpoint.
+def copy_to_run(folder: Path, run_dir: Path, origin: str | None = None) -> RunRef:
+    """Copy an exported model to the run folder where it differs; returns the run.
 
     The model of an earlier version is deleted there; samples, figures and measurements stay, and
     those of this model are added. `origin` is recorded.
@@ -104,7 +104,7 @@ def copy_to_run(folder: Path, run_dir: Path, origin: str | None = None) -> Path:
             f"rename it: mv {shlex.quote(str(run_dir))} NAME",
         )
     config = _read_text(folder, CONFIG)
-    _read(folder, WEIGHTS)  # a link out of the folder is refused before anything is read
+    weights = _read(folder, WEIGHTS)  # refuses a link out of the folder, which `verify` follows
     try:
         saved = verify(folder, CONFIG)
     except BrokenCheckpoint as error:
@@ -115,7 +115,7 @@ def copy_to_run(folder: Path, run_dir: Path, origin: str | None = None) -> Path:
         if CONTROL.search(data):
             raise SriError(f"{folder}: {name} has control characters", EXPORTED)
     targets = {run_dir / name: data for name, data in files.items()}
-    targets |= {checkpoint / WEIGHTS: _read(folder, WEIGHTS), checkpoint / META: config}
+    targets |= {checkpoint / WEIGHTS: weights, checkpoint / META: config}
     if origin is not None:
         targets[run_dir / OPENED_FROM] = f"{origin}\n".encode()
     for target, data in targets.items():
@@ -129,7 +129,7 @@ def copy_to_run(folder: Path, run_dir: Path, origin: str | None = None) -> Path:
     for path in checkpoints_in(run_dir):
         if path != checkpoint:
             checkpoints.delete(path)
-    return checkpoint
+    return RunRef(run_dir, checkpoint)
 
 
 def _read_text(folder: Path, name: str) -> bytes:
@@ -161,7 +161,7 @@ def _download(spec: str, repository: str, revision: str | None) -> Path:
         raise SriError(
             f"{spec} needs the package huggingface_hub", pip_install("sri-cli[hub]")
         ) from error
-    if not sys.stderr.isatty():
+    if is_quiet.get() or not sys.stderr.isatty():
         disable_progress_bars()
     try:
         if repository.count("/") != 1:

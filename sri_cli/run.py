@@ -129,8 +129,7 @@ class Workspace:
             SriFailure: the hub cannot be reached.
         """
         if arg in SHIPPED:
-            run_dir = self.runs_root / arg
-            return RunRef(run_dir, hub.copy_to_run(SHIPPED[arg], run_dir))
+            return hub.copy_to_run(SHIPPED[arg], self.runs_root / arg)
         if arg is not None and arg.startswith(hub.PREFIX):
             return hub.open_repository(arg, self.runs_root)
         if arg is None:

@@ -21,7 +21,6 @@ from sri_cli.metrics.records import HALF, Measurement, largest, read_records
 from sri_cli.run import (
     LOCK_NAME,
     LOG_NAME,
-    RunRef,
     Workspace,
     checkpoints_in,
     is_run,
@@ -102,10 +101,8 @@ def summarise(runs_root: Path, run_dir: Path) -> Summary:
 def newest_meta(run_dir: Path, checkpoint: Path | None = None) -> dict[str, Any]:
     """The meta.json of `checkpoint`, by default of the newest that can be read; empty without."""
     for path in [checkpoint] if checkpoint else reversed(checkpoints_in(run_dir)):
-        try:
+        with suppress(BrokenCheckpoint):
             return read_meta(path)
-        except BrokenCheckpoint:
-            continue
     return {}
 
 
@@ -123,12 +120,10 @@ def measured(run_dir: Path, checkpoint: Path) -> list[Measurement]:
 def bytes_in(folder: Path) -> int:
     """The size of all files in a folder, in bytes; links count as nothing."""
     total = 0
-    with suppress(FileNotFoundError), os.scandir(folder) as entries:  # a training may delete some
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                total += bytes_in(Path(entry.path))
-            elif entry.is_file(follow_symlinks=False):
-                total += entry.stat().st_size
+    for parent, _, names in os.walk(folder):
+        for path in (os.path.join(parent, name) for name in names):
+            with suppress(FileNotFoundError):  # a training may delete some
+                total += 0 if os.path.islink(path) else os.path.getsize(path)
     return total
 
 
@@ -146,7 +141,7 @@ def settings_of(run_dir: Path, recipe: dict[str, Any], extra: dict[str, Any]) ->
     values = {
         key: "none" if value is None else str(value)
         for key, value in flatten(recipe).items()
-        if key.partition(".")[2] not in idle and key not in idle
+        if key.rpartition(".")[2] not in idle
     }
     data = dict(extra.get("data", {}))
     data.pop("crop", None)  # older runs lack it, and `content` tells images apart
@@ -192,10 +187,13 @@ def compare(workspace: Workspace, runs: Sequence[str]) -> Difference:
     from sri_cli.config.load import recipe_from_dict
     from sri_cli.training.run_folder import read_commands
 
-    found = [(ref, _meta_of(ref)) for ref in map(workspace.find_run, runs)]
-    refs, metas = [ref for ref, _ in found], [meta for _, meta in found]
-    settings = []
+    refs = [workspace.find_run(run) for run in runs]
+    found = [(ref, newest_meta(ref.run_dir, ref.checkpoint)) for ref in refs]
+    metas, settings = [meta for _, meta in found], []
     for ref, meta in found:
+        if not meta:
+            checked = ref.checkpoint or ref.run_dir
+            raise SriError(f"no checkpoint of {checked} can be read", "name another run")
         recipe = recipe_from_dict(meta["recipe"]).model_dump(mode="json")
         settings.append(settings_of(ref.run_dir, recipe, meta["extra"]))
     names = [ref.run_dir.name for ref in refs]
@@ -216,15 +214,6 @@ def compare(workspace: Workspace, runs: Sequence[str]) -> Difference:
         ],
         commands=[read_commands(ref.run_dir) for ref in refs],
     )
-
-
-def _meta_of(ref: RunRef) -> dict[str, Any]:
-    meta = newest_meta(ref.run_dir, ref.checkpoint)
-    if not meta:
-        raise SriError(
-            f"no checkpoint of {ref.checkpoint or ref.run_dir} can be read", "name another run"
-        )
-    return meta
 
 
 # Removal

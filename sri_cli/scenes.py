@@ -5,6 +5,7 @@ Axis legend: N scenes, K slots, D slot size, S scene size, H W pixels. Tensors a
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from sri_cli.errors import SriError
 from sri_cli.generation.sample import quantise
-from sri_cli.plotting.images import Pixels, blend_masks, make_grid, png_bytes
+from sri_cli.plotting.images import blend_masks, make_grid, png_bytes
 
 COLUMNS, SHOWN, SHOWN_IN_LAYERS = 8, 32, 8  # scenes
 CELL_PX = 96  # about, of an image that is shown
@@ -107,39 +108,22 @@ class Scenes(Latents):
             from sri_cli.plotting.blocks import contributions
 
             parts = contributions(quantise(shown.rgb), masks)
-            cells = np.concatenate([np.stack([images, coloured], axis=1), parts], axis=1)
-            columns, rows = cells.shape[1], cells.reshape(-1, *images.shape[1:])
+            rows = np.concatenate([np.stack([images, coloured], axis=1), parts], axis=1)
         else:
             columns = min(COLUMNS, len(shown))
-            rows = np.concatenate(
-                [
-                    _filled(part[i : i + columns], columns)
-                    for i in range(0, len(shown), columns)
-                    for part in (images, coloured)
-                ]
-            )
-        return Image.fromarray(make_grid(rows, columns, scale=scale))
+            missing = ((0, 0), (0, -len(shown) % columns), *[(0, 0)] * 3)  # white in the last row
+            both = np.pad(np.stack([images, coloured]), missing, constant_values=255)
+            rows = both.reshape(2, -1, columns, *images.shape[1:]).swapaxes(0, 1)
+        cells = rows.reshape(-1, *images.shape[1:])
+        return Image.fromarray(make_grid(cells, rows.shape[-4], scale=scale))
 
     def show(self, layers: bool = False) -> None:
         """Show `overview` in the notebook, or else in the viewer of the desktop."""
-        image = self.overview(layers)
-        try:
-            from IPython import get_ipython
-            from IPython.display import Image as Shown
-            from IPython.display import display
-        except ImportError:
-            image.show()
-            return
-        if get_ipython() is None:
+        image, ipython = self.overview(layers), sys.modules.get("IPython")
+        if ipython is None or ipython.get_ipython() is None:
             image.show()
         else:
-            display(Shown(png_bytes(np.asarray(image))))
+            ipython.display.display(ipython.display.Image(png_bytes(np.asarray(image))))
 
     def _repr_png_(self) -> bytes | None:
         return png_bytes(np.asarray(self.overview())) if len(self) else None
-
-
-def _filled(images: Pixels, count: int) -> Pixels:
-    """`images` [N,H,W,3] with white ones added up to `count`."""
-    missing = count - len(images)
-    return np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)), constant_values=255)

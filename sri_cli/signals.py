@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # SIGHUP: the terminal is closed
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 ECHO_SEC = 1.0  # in which a wrapper passes on a signal that all its processes have received
 
 
@@ -60,7 +60,7 @@ class StopFlag:
 
     def handle(self, number: int, _: FrameType | None) -> None:
         """Note the first signal, so that the step is finished and saved; raise at a second one."""
-        if number == getattr(signal, "SIGHUP", None):
+        if number == signal.SIGHUP:
             let_go_of_closed_terminal()
         now = time.monotonic()
         if self.received and (self.patient or now - self.since <= ECHO_SEC):
@@ -87,17 +87,14 @@ def is_ignored(number: int) -> bool:
 
 @contextmanager
 def handled(
-    names: Iterable[str], handler: Callable[[int, FrameType | None], None]
+    numbers: Iterable[int], handler: Callable[[int, FrameType | None], None]
 ) -> Iterator[None]:
     """Call `handler` for these signals inside the block; outside the main thread for none.
 
     Signals that are ignored stay ignored.
     """
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    numbers = [number for number in numbers if not is_ignored(number)]
-    if threading.current_thread() is not threading.main_thread():
-        numbers = []
-    before = {number: signal.signal(number, handler) for number in numbers}
+    in_main = threading.current_thread() is threading.main_thread()
+    before = {n: signal.signal(n, handler) for n in numbers if in_main and not is_ignored(n)}
     try:
         yield
     finally:

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
+from rich.filesize import decimal
 
 from sri_cli.cli import completion
 from sri_cli.cli.options import JSON
-from sri_cli.console import duration, format_table, print_line, size_text
+from sri_cli.console import duration, format_table, print_line
 from sri_cli.errors import SriError, Stopped
 from sri_cli.run import Workspace
 from sri_cli.strict_json import to_json
@@ -80,7 +81,7 @@ def list_text(runs: list[Summary]) -> str:
                 one.data or "?",
                 f"{one.step:,}/{one.steps:,}" if one.steps else f"{one.step:,}",
                 "training" if one.training else age,
-                size_text(one.bytes),
+                decimal(one.bytes),
                 "-" if one.error is None else f"{one.error:.4f}",
                 "-" if one.kl is None else f"{one.kl:.1f}",
                 ", ".join(values) or "-",
@@ -149,7 +150,7 @@ def rm(workspace: Workspace, runs: tuple[str, ...], old_checkpoints: bool, yes: 
         if not sys.stdin.isatty():
             raise SriError("without a terminal nobody can confirm", "add --yes")
         for folder in folders:
-            print_line(f"{folder}  {size_text(bytes_in(folder))}")
+            print_line(f"{folder}  {decimal(bytes_in(folder))}")
         what = "all but the newest checkpoint of each" if old_checkpoints else "all of this"
         if not click.confirm(f"Remove {what}?", err=True):
             print_line("Nothing was removed.")

@@ -61,7 +61,10 @@ class DataFile:
         self.attrs: dict[str, Any] = {}
         with self.open() as file:
             with self.reading("its attributes"):
-                self.attrs = {name: as_python(value) for name, value in file.attrs.items()}
+                self.attrs = {
+                    name: value.item() if isinstance(value, np.generic) else value
+                    for name, value in file.attrs.items()
+                }
                 if "parameters" in self.attrs:
                     self.attrs["parameters"] = json.loads(self.attrs["parameters"])
             self._check_attrs()
@@ -75,7 +78,7 @@ class DataFile:
             with self.reading("its images"):
                 self.counts = self._read_counts(file)
                 self._offsets = {name: self._check_split(file, name) for name in self.splits}
-                self._masked = {name for name in self.splits if "masks" in file[name]}
+                self.masked = [name for name in self.splits if "masks" in file[name]]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return DataFile, (self.path,)  # without the images, which another process maps itself
@@ -111,7 +114,7 @@ class DataFile:
         if name not in self._splits:
             shape = (self.counts[name], self.size, self.size, 3)
             images = np.memmap(self.path, np.uint8, "r", self._offsets[name], shape)
-            self._splits[name] = Split(self, name, images, name in self._masked)
+            self._splits[name] = Split(self, name, images)
         return self._splits[name]
 
     def check_size(self, size: int) -> None:
@@ -209,8 +212,8 @@ class DataFile:
         """The number of images of each split; 0 only where the file was made so."""
         counts, stored = {}, [int(n) for n in json.loads(self.attrs.get("counts", "[1, 1, 1]"))]
         for name, count in zip(SPLITS, stored, strict=True):
-            images = file[name]["images"] if name in file and "images" in file[name] else None
-            counts[name] = images.shape[0] if isinstance(images, h5py.Dataset) else 0
+            images = file.get(f"{name}/images")
+            counts[name] = len(images) if isinstance(images, h5py.Dataset) else 0
             if (not counts[name] and count) or not any(stored):
                 raise self.broken(f"has no {name} images")
         return counts
@@ -240,8 +243,8 @@ class Split:
     The images of one scene follow one another: use `pick` for a sample of the split.
     """
 
-    def __init__(self, data: DataFile, name: str, images: Images, has_masks: bool) -> None:
-        self.images, self.has_masks = images, has_masks
+    def __init__(self, data: DataFile, name: str, images: Images) -> None:
+        self.images, self.has_masks = images, name in data.masked
         self._data, self._name = data, name
 
     def __len__(self) -> int:
@@ -342,11 +345,6 @@ def is_data_file(path: Path) -> bool:
     with suppress(Exception), h5py.File(path, "r", locking=False) as file:  # damaged: any type
         return "schema" in file.attrs and "background_labels" in file.attrs
     return False
-
-
-def as_python(value: Any) -> Any:
-    """A stored attribute as int, float, bool or str."""
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def hash_of(arrays: list[Images], advance: Advance = lambda done: None) -> str:

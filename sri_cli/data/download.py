@@ -20,7 +20,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from sri_cli import __version__
-from sri_cli.atomic import cannot_write, ensure_folder, lock_file, sync_folder
+from sri_cli.atomic import cannot_write, ensure_folder, lock_file, sync
 from sri_cli.console import Progress
 from sri_cli.data.writer import check_space
 from sri_cli.errors import Interrupted, SriError, SriFailure
@@ -183,10 +183,9 @@ def complete(remote: Remote, part: Path, path: Path, instead: str) -> None:
         raise SriFailure(
             f"{remote.url} {problem}", f"run the same command again to start over; or {instead}"
         )
-    with open(part, "rb") as file:
-        os.fsync(file.fileno())
+    sync(part)
     os.replace(part, path)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def saved(part: Path) -> str:

@@ -1,6 +1,6 @@
 """Image and label files of any kind: which a folder holds, and decoded upright.
 
-`sri prepare folder`, `sri eval --images` and `sri edit --image` read images through this module.
+All commands that take images of yours read them through this module, and so does CLEVRTex.
 An image is turned as its EXIF orientation says, so that all of them see what a viewer shows.
 """
 
@@ -307,7 +307,7 @@ def unreadable(subject: str = "") -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Unreadable(f"{subject}has more than {Image.MAX_IMAGE_PIXELS:,} pixels") from error
     except (Unreadable, ValueError) as error:  # ValueError: smaller than the crop
-        raise Unreadable(f"{subject}{error}") from error
+        raise Unreadable(f"{subject}{error}") from error.__cause__ or error
     except Exception as error:  # Pillow's decoders raise all kinds
         reason = getattr(error, "strerror", None) or "damaged, or not an image"
         raise Unreadable(f"{subject}{reason}") from error

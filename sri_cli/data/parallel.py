@@ -15,18 +15,17 @@ from typing import Any, TypeVar
 
 from sri_cli.errors import SriFailure
 
-Key = TypeVar("Key")
 Result = TypeVar("Result")
 TASKS_AHEAD = 4  # queued for each worker
 
 
 def parallel_map(
     make: Callable[[Any], Result],
-    items: Iterable[tuple[Key, Any]],
+    items: Iterable[Any],
     workers: int,
     items_per_task: int = 1,
-) -> Generator[tuple[Key, Result]]:
-    """(key, make(item)) of each (key, item), in order, made by `workers` processes.
+) -> Generator[Result]:
+    """make(item) of each item, in order, made by `workers` processes.
 
     Only a few tasks are taken from `items` ahead of time. `make` must be picklable when there are
     several workers. Closing the generator ends the workers.
@@ -34,16 +33,15 @@ def parallel_map(
     Raises:
         BrokenProcessPool: a worker was killed; see `worker_killed`.
     """
-    source = iter(items)
     if workers == 1:
-        for key, item in source:
-            yield key, make(item)
+        yield from map(make, items)
         return
+    source = iter(items)
     # Spawned, not forked: a forked process could inherit a lock that a thread holds.
     context = multiprocessing.get_context("spawn")
     with _signals_blocked():  # it starts a process that keeps track of semaphores
         pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(make,))
-    waiting: deque[tuple[list[Key], Future[list[Result]]]] = deque()
+    waiting: deque[Future[list[Result]]] = deque()
     try:
         while True:
             while len(waiting) < TASKS_AHEAD * workers:
@@ -51,12 +49,10 @@ def parallel_map(
                 if not task:
                     break
                 with _signals_blocked():
-                    work = pool.submit(_make_all, [item for _, item in task])
-                waiting.append(([key for key, _ in task], work))
+                    waiting.append(pool.submit(_make_all, task))
             if not waiting:
                 return
-            keys, made = waiting.popleft()
-            yield from zip(keys, made.result(), strict=True)
+            yield from waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

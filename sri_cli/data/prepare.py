@@ -6,6 +6,7 @@ gives the same file.
 
 from __future__ import annotations
 
+import itertools
 import time
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -67,6 +68,7 @@ def prepare(
     """
     if path.suffix != ".h5":
         raise SriError(f"{path} is not the name of a data file", f"name it {path}.h5")
+    workers = workers or source.max_workers or available_cores()
     if not force and path.exists():
         data = DataFile(path)
         if changed := differences(data, source.header):
@@ -75,12 +77,11 @@ def prepare(
                 "write another file with --out FILE, or replace this one with --force",
             )
         if source.writes_files:  # in a folder of which the data file knows nothing
-            survey(source, workers or source.max_workers or available_cores(), command)
+            survey(source, workers, command)
         Progress(0, 0, source.header.name).note(f"{path} is up to date")
         return Prepared(data)
     check_writable(path.parent)
     began = time.monotonic()
-    workers = workers or source.max_workers or available_cores()
     header, plan = survey(source, workers, command)
     needed = ("test",) if source.test_only else SPLITS
     empty = [split for split in needed if not header.counts[split]]
@@ -150,18 +151,18 @@ def write_missing(
 ) -> None:
     """Make the scenes that are missing, and append many rows at once."""
     waiting: dict[str, list[Scenario]] = {split: [] for split in SPLITS}
-    items = source.items(plan, writer.rows)
+    keyed, items = itertools.tee(source.items(plan, writer.rows))
     task = source.items_per_task or max(1, TASK_ROWS // source.views)
     most = min(ROWS_PER_FLUSH, FLUSH_BYTES // (4 * source.header.size**2))
     with (
         stop_on_signal() as stop,
-        closing(parallel_map(source.make, items, workers, task)) as scenarios,
+        closing(parallel_map(source.make, (item for _, item in items), workers, task)) as scenarios,
     ):
         killed = None
         # Finding the first new scene may take minutes, and there is nothing to finish.
         stop.at_once = any(writer.rows.values())
         try:
-            for split, scenario in scenarios:
+            for (split, _), scenario in zip(keyed, scenarios, strict=True):
                 stop.at_once = False
                 block = waiting[split]
                 block.append(scenario)

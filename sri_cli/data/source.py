@@ -7,7 +7,7 @@ resuming, writing). A source never writes the data file itself.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,6 +42,16 @@ class Scenario:
     masks: NDArray[np.uint8] | None
     factors: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     discarded: int = 0
+
+
+def object_factor(
+    values: Sequence[Any], views: int, max_objects: int, empty: float, dtype: type
+) -> np.ndarray:
+    """One value per object as a factor [V, P, ...], the same in all views; `empty` where there is
+    no object."""
+    out = np.full((max_objects, *np.shape(values[0])), empty, dtype)
+    out[: len(values)] = values
+    return np.broadcast_to(out, (views, *out.shape)).copy()
 
 
 class Source(ABC):
@@ -184,11 +194,6 @@ class Options:
                 "choose smaller numbers: --scenes N --val-scenes V --test-scenes T",
             )
         return {"train": train, "val": val, "test": test}
-
-    def numbers(self, *defaults: int) -> dict[str, int]:
-        """Scenes in each split: as `number` says, else these defaults."""
-        splits = zip(SPLITS, defaults, strict=True)
-        return {split: self.number(split) or default for split, default in splits}
 
 
 def sixth(scenes: int) -> int:

@@ -23,7 +23,7 @@ from sri_cli.config.load import load_recipe
 from sri_cli.config.registry import recipe_names
 from sri_cli.config.schema import MOST_SLOTS, TINY, element_error
 from sri_cli.console import Progress, counted, format_table
-from sri_cli.data.dataset import SPLITS, DataFile, Split, as_python
+from sri_cli.data.dataset import SPLITS, DataFile, Split
 from sri_cli.data.writer import MASK_CHUNK_BYTES
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace, is_path
@@ -58,16 +58,7 @@ def list_files(workspace: Workspace) -> str:
 
 def masked_splits(data: DataFile) -> str:
     """yes or no, or the splits that have masks."""
-    names = [name for name in data.splits if data.split(name).has_masks]
-    return {0: "no", len(data.splits): "yes"}.get(len(names), "+".join(names))
-
-
-def split_to_show(data: DataFile) -> tuple[str, str]:
-    """The first split with masks, or the first that has images; and what to call its images."""
-    masked = [name for name in data.splits if data.split(name).has_masks]
-    name = (masked or data.splits)[0]
-    nouns = {"train": "training images", "val": "validation images", "test": "test images"}
-    return name, nouns[name]
+    return {0: "no", len(data.splits): "yes"}.get(len(data.masked), "+".join(data.masked))
 
 
 def progress_of(path: Path) -> str:
@@ -75,7 +66,7 @@ def progress_of(path: Path) -> str:
     try:
         with h5py.File(path, "r", locking=False) as file:
             done = sum(int(file[name].attrs["rows"]) for name in SPLITS)
-            total = sum(json.loads(str(as_python(file.attrs["counts"]))))
+            total = sum(json.loads(file.attrs["counts"]))
     except (OSError, LookupError, TypeError, ValueError, RuntimeError):
         return ""
     return f" ({done:,} of {total:,} images)"
@@ -94,19 +85,13 @@ def find_files(workspace: Workspace, name_or_file: str, size: int | None) -> lis
     return [workspace.find_data(name_or_file, size)]
 
 
-def check_intact(data: DataFile) -> None:
-    """Read all images; SriError when they are not those that were written."""
+def describe(data: DataFile) -> str:
+    """Check that the images of a data file are those that were written, and describe it."""
+    attrs, total = data.attrs, sum(data.counts.values())
     quiet = data.path.stat().st_size < QUIET_BYTES
-    total = sum(data.counts.values())
     with Progress(total, 0, f"check {data.path.name}", "image", quiet) as progress:
         if not data.is_intact(progress.update):
             raise data.broken("is damaged: its images have changed since they were written")
-
-
-def describe(data: DataFile) -> str:
-    """Check that a data file is intact, and describe it."""
-    check_intact(data)
-    attrs = data.attrs
     lines = [
         ("file", f"{data.path} ({data.path.stat().st_size / 1e6:,.1f} MB, intact)"),
         ("data set", data.caption),
@@ -168,10 +153,8 @@ def mask_lines(data: DataFile, facts: MaskFacts | None) -> list[tuple[str, str]]
     share = facts.foreground / max(1, facts.pixels)
     masked = masked_splits(data)
     some = "pixels" if masked == "yes" else f"pixels of {masked}"
-    if facts.images != sum(data.counts[name] for name in data.splits if data.split(name).has_masks):
-        read = f" ({facts.images:,} images read)"
-    else:
-        read = ""
+    every = facts.images == sum(data.counts[name] for name in data.masked)
+    read = "" if every else f" ({facts.images:,} images read)"
     void = "" if data.void_label is None else f"; {data.void_label} is void"
     mean = sum(count * images for count, images in facts.objects.items()) / facts.images
     lines = [
@@ -262,11 +245,10 @@ def mask_facts(data: DataFile) -> MaskFacts | None:
 def mask_parts(data: DataFile) -> Iterator[tuple[str, int, int]]:
     """(split, start, stop) of the masks to read: chunks from all over a split."""
     rows = max(1, MASK_CHUNK_BYTES // data.size**2)  # as the writer chunks them
-    for name in data.splits:
-        split = data.split(name)
-        step = -(-len(split) // MAX_MASKS)
-        for start in range(0, len(split), rows)[::step] if split.has_masks else ():
-            yield name, start, min(start + rows, len(split))
+    for name in data.masked:
+        count = data.counts[name]
+        for start in range(0, count, rows)[:: -(-count // MAX_MASKS)]:
+            yield name, start, min(start + rows, count)
 
 
 def label_pixels(masks: NDArray[np.uint8]) -> NDArray[np.intp]:

@@ -51,9 +51,6 @@ class ImageDataset(Dataset[dict[str, Any]]):
         return len(self._split)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"image {index} of {len(self)}")
-        index %= len(self)
         image = torch.from_numpy(np.array(self.images[index]))
         item: dict[str, Any] = {"image": image.permute(2, 0, 1).float().div_(255)}
         if self._split.has_masks:

@@ -15,7 +15,6 @@ from PIL import Image
 
 Box = tuple[int, int, int, int]  # first row, first column, rows, columns
 Filter = Literal["bilinear", "bicubic"]
-FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Resizing:
 
     def image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """uint8 [H,W,3] to [S,S,3]."""
-        return self._resize(self.crop(image), FILTERS[self.filter])
+        return self._resize(self.crop(image), Image.Resampling[self.filter.upper()])
 
     def labels(self, mask: NDArray[Any]) -> NDArray[Any]:
         """uint8 or int32 [H,W] to [S,S]; every value is one of the mask's."""

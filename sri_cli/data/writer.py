@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sri_cli import __version__
-from sri_cli.atomic import SPACE, cannot_write, ensure_folder, lock_file, sync_folder
-from sri_cli.data.dataset import SCHEMA, SPLITS, as_python, hash_of, reason_of
+from sri_cli.atomic import SPACE, cannot_write, ensure_folder, lock_file, sync
+from sri_cli.data.dataset import SCHEMA, SPLITS, hash_of, reason_of
 from sri_cli.errors import SriError, SriFailure
 
 MASK_CHUNK_BYTES = 2**17
@@ -49,16 +49,8 @@ class Header:
 
     def attrs(self) -> dict[str, Any]:
         """The root attributes of an unfinished file."""
-        optional: dict[str, Any] = {"scene_rule": self.scene_rule} if self.scene_rule else {}
-        if self.void_label is not None:
-            optional["void_label"] = self.void_label
-        if self.notes:
-            optional["notes"] = json.dumps(self.notes, ensure_ascii=False)
-        if any(self.lossy.values()):
-            optional["lossy_files"] = json.dumps([self.lossy[name] for name in SPLITS])
-        if "seed" in self.parameters:
-            optional["seed"] = self.parameters["seed"]
-        return {
+        lossy = [self.lossy.get(name, 0) for name in SPLITS]
+        attrs = {
             "schema": SCHEMA,
             "name": self.name,
             "size": self.size,
@@ -71,8 +63,13 @@ class Header:
             "skipped_files": json.dumps(self.skipped[:MAX_SKIPPED_NAMES], ensure_ascii=False),
             "tool_version": __version__,
             "complete": False,
-            **optional,
+            "scene_rule": self.scene_rule or None,
+            "void_label": self.void_label,
+            "notes": json.dumps(self.notes, ensure_ascii=False) if self.notes else None,
+            "lossy_files": json.dumps(lossy) if any(lossy) else None,
+            "seed": self.parameters.get("seed"),
         }
+        return {name: value for name, value in attrs.items() if value is not None}
 
 
 class DataFileWriter:
@@ -90,7 +87,7 @@ class DataFileWriter:
         self.rows = dict.fromkeys(SPLITS, 0)
         self.discarded = 0
         self.replaces_other = False
-        self._finished = self._refused = False
+        self._refused = False
         self._size_before = 0  # bytes of an unfinished file; 0 also once that is given up
 
     def __enter__(self) -> DataFileWriter:
@@ -120,9 +117,8 @@ class DataFileWriter:
                 self._close()
         finally:
             faulty = isinstance(error, SriError) and error.exit_code == 2
-            useless = self._refused or faulty or not any(self.rows.values())
-            if not self._finished and useless:
-                self.partial.unlink(missing_ok=True)
+            if self._refused or faulty or not any(self.rows.values()):
+                self.partial.unlink(missing_ok=True)  # none is left after `finish`
             os.close(self._lock)
 
     def append(
@@ -165,8 +161,7 @@ class DataFileWriter:
             self._close()
             os.fsync(self._lock)
             os.replace(self.partial, self.path)
-            sync_folder(self.path.parent)
-        self._finished = True
+            sync(self.path.parent)
 
     def _reserve(self) -> None:
         """Allocate the whole file on the disk now: HDF5 crashes after a write that failed.
@@ -202,7 +197,7 @@ class DataFileWriter:
             return False
         mine = {key: value for key, value in self.header.attrs().items() if key != "complete"}
         try:
-            attrs = {name: as_python(value) for name, value in file.attrs.items()}
+            attrs = dict(file.attrs)
             rows = {split: int(file[split].attrs["rows"]) for split in SPLITS}
             same = mine.items() <= attrs.items()
         except Exception:  # it is damaged, which h5py reports in many ways, or has not begun

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from sri_cli import __version__
-from sri_cli.atomic import cannot_write, ensure_folder, list_folder, sync_folder, write_atomic
+from sri_cli.atomic import cannot_write, ensure_folder, list_folder, sync, write_atomic
 from sri_cli.console import warn
 from sri_cli.errors import SriError, pip_install
 from sri_cli.rng import stream
@@ -161,7 +161,7 @@ class Deck(BaseModel):
             with open(descriptor, "r+b", buffering=0) as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 if is_new:
-                    sync_folder(self.folder)
+                    sync(self.folder)
                 data = file.read()
                 yield self._parse(data), new
                 if new:

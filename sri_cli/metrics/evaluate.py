@@ -192,8 +192,7 @@ def check_run(
         check_matches(trained)
     data.check_size(trained.recipe.model.image_size)
     if not data.split(split).has_masks and not set(SEGMENTATION).isdisjoint(metrics):
-        masked = [name for name in data.splits if data.split(name).has_masks]
-        other = f"; or --split {masked[-1]}, which has some" if masked else ""
+        other = f"; or --split {data.masked[-1]}, which has some" if data.masked else ""
         raise SriError(
             f"{data.name}: the {split} split has no masks to compare with",
             f"--metrics elbo,order{other}",

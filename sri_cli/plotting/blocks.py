@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from sri_cli.data.dataset import DataFile
-from sri_cli.data.summary import split_to_show
 from sri_cli.generation.encode import Encoding
 from sri_cli.generation.sample import Scenes, quantise
 from sri_cli.generation.trained_run import TrainedRun
@@ -141,7 +140,8 @@ def contact_panel(data: DataFile, num: int, columns: int = SHEET_COLUMNS) -> tup
 
     At most `columns` in a row, as far as a page is wide.
     """
-    name, noun = split_to_show(data)
+    name = (data.masked or data.splits)[0]
+    nouns = {"train": "training images", "val": "validation images", "test": "test images"}
     split = data.split(name)
     picked = split.pick(num)
     parts, masks = [split.images[picked]], split.masks_of(picked)
@@ -150,7 +150,7 @@ def contact_panel(data: DataFile, num: int, columns: int = SHEET_COLUMNS) -> tup
     columns = min(columns, images_that_fit(data.size)[0])
     starts = range(0, len(picked), columns)
     rows = [list(part[i : i + columns]) for i in starts for part in parts]
-    return Panel(rows, together=len(parts)), f"{len(picked)} {noun}"
+    return Panel(rows, together=len(parts)), f"{len(picked)} {nouns[name]}"
 
 
 def flat_labels(

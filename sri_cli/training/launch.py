@@ -11,7 +11,6 @@ import ctypes
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 import uuid
@@ -29,13 +28,13 @@ from sri_cli.config.schema import Recipe
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import Interrupted, SriError, SriFailure
 from sri_cli.run import checkpoints_in
-from sri_cli.signals import handled, is_ignored, let_go_of_closed_terminal
+from sri_cli.signals import STOP_SIGNALS, handled, is_ignored, let_go_of_closed_terminal
 from sri_cli.training.trainer import Outcome, check_data, train
 
 MAX_RESTARTS = 3  # without a new checkpoint
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 EXIT_AFTER_SEC = 3.0  # for a launcher that is not stopping to fetch the result
-STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")  # passed on to the processes
+PASSED_ON = (*STOP_SIGNALS, signal.SIGQUIT)  # to the processes
 
 
 def launch(
@@ -99,7 +98,7 @@ def start_until_done(
             checkpoint in `run_dir`.
     """
     failures, newest = 0, checkpoints_in(run_dir)[-1:]
-    with handled(STOP_SIGNALS, stop_launcher):  # also between two starts
+    with handled(PASSED_ON, stop_launcher):  # also between two starts
         while True:
             try:
                 return start_together(count, work, *args)
@@ -121,7 +120,7 @@ def start_together(count: int, work: Callable[..., Any], *args: Any) -> dict[int
     for name in list(logging.root.manager.loggerDict):
         if name.startswith(("torch.distributed", "torch.multiprocessing")):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-    with handled(STOP_SIGNALS, stop_launcher):  # the launcher never undoes its own
+    with handled(PASSED_ON, stop_launcher):  # the launcher never undoes its own
         return elastic_launch(launch_config(count), work)(*args)
 
 
@@ -134,7 +133,6 @@ def stop_launcher(number: int, _: FrameType | None) -> None:
 
 def launch_config(count: int) -> LaunchConfig:
     """One machine, any free port, no restart when a process is lost: `start_until_done` does so."""
-    names = [one for one in STOP_SIGNALS if not is_ignored(getattr(signal, one))]
     return LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -144,7 +142,7 @@ def launch_config(count: int) -> LaunchConfig:
         rdzv_endpoint="localhost:0",
         local_addr="localhost",
         max_restarts=0,
-        signals_to_handle=",".join(names),
+        signals_to_handle=",".join(one.name for one in PASSED_ON if not is_ignored(one)),
     )
 
 
@@ -171,9 +169,8 @@ def exit_soon(code: int) -> None:
 
 def stop_with_parent() -> None:
     """Receive SIGTERM when the launcher is killed (Linux only), so that no process trains on."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL("libc.so.6").prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def first_reason(lost: ChildFailedError) -> str:

@@ -192,7 +192,7 @@ def die_at_ten(index: int) -> Scenario:
 
 def survey_by_workers(_: int) -> None:
     """A survey that reads every scene, as a folder's does."""
-    list(parallel_map(die_at_ten, ((index, index) for index in range(12)), 2))
+    list(parallel_map(die_at_ten, range(12), 2))
 
 
 def test_a_killed_worker_costs_no_row(path: Path) -> None:

@@ -132,7 +132,7 @@ def test_signals_that_nohup_ignores_stay_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     received: list[int] = []
     try:
-        with handled(["SIGHUP", "SIGUSR1"], lambda number, _: received.append(number)):
+        with handled([signal.SIGHUP, signal.SIGUSR1], lambda number, _: received.append(number)):
             os.kill(os.getpid(), signal.SIGHUP)
             os.kill(os.getpid(), signal.SIGUSR1)
         config = launch_config(1)

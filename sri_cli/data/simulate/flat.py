@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sri_cli.data.source import Scenario
+from sri_cli.data.source import Scenario, object_factor
 from sri_cli.data.transforms import Resizing
 from sri_cli.errors import SriFailure
 from sri_cli.rng import stream
@@ -204,9 +204,7 @@ def flat_scene(
         "background": colours[:1],
     }
     for key, (values, empty, dtype) in factors.items():
-        array: NDArray[Any] = np.asarray(values, dtype)
-        known[key] = np.full((1, most, *array.shape[1:]), empty, dtype)
-        known[key][0, : len(array)] = array
+        known[key] = object_factor(values, 1, most, empty, dtype)
     return Scenario(
         name, resizing.image(colours[labels])[None], resizing.labels(labels)[None], known, discarded
     )

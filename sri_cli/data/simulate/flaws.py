@@ -23,7 +23,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import mujoco
 import numpy as np
 from scipy import ndimage
 
@@ -34,7 +33,7 @@ from sri_cli.data.simulate.stacking import (
     Block,
     Plan,
     Preset,
-    build_model,
+    build_tower,
     draw_blocks,
     draw_plan,
     is_connected,
@@ -94,9 +93,8 @@ def simulate_labelled_tower(index: int, *, size_px: int, preset: Preset, seed: i
         tower = _draw_flaw(flaw, sound, stage, rng)
         if tower is None:
             continue
-        model, data = _build(tower.blocks, stage)
-        colours = [block.colour for block in tower.blocks]
-        images, masks = stage.render(model, data, colours, size_px, soft=preset == "original")
+        data = build_tower(tower.blocks, stage.planes)
+        images, masks = stage.render(data, tower.blocks, size_px, soft=preset == "original")
         return Scenario(
             name=f"{flaw or 'plausible'}-v={index}",
             images=images,
@@ -152,13 +150,6 @@ def _draw_flaw(
         if not flaw_is_visible(flaw, before, after, tower, camera, stage.lights[0]):
             return None
     return tower
-
-
-def _build(blocks: list[Block], stage: Stage) -> tuple[mujoco.MjModel, mujoco.MjData]:
-    model = build_model(blocks, stage.planes)
-    data = mujoco.MjData(model)
-    mujoco.mj_kinematics(model, data)
-    return model, data
 
 
 class _Joint:
@@ -258,8 +249,8 @@ class Sketch:
     background, 1 .. the blocks) and `height_m` [64, 64] above the floor."""
 
     def __init__(self, blocks: list[Block], stage: Stage) -> None:
-        model, data = _build(blocks, stage)
-        hits = trace(model, data, stage.cameras[0], SKETCH_PX // SUPERSAMPLING)
+        data = build_tower(blocks, stage.planes)
+        hits = trace(data, stage.cameras[0], SKETCH_PX // SUPERSAMPLING)
         side = (SKETCH_PX, SKETCH_PX)
         self.labels = np.maximum(hits.geom - (stage.num_planes - 1), 0).reshape(side)
         self.height_m = hits.points[:, 2].reshape(side)

@@ -72,10 +72,10 @@ class Hits:
     normals: np.ndarray
 
 
-def trace(model: mujoco.MjModel, data: mujoco.MjData, camera: Camera, size_px: int) -> Hits:
+def trace(data: mujoco.MjData, camera: Camera, size_px: int) -> Hits:
     """Cast the rays of an image into the scene as `data` holds it."""
     rays = _screen(size_px, camera.half_width) @ camera.rotation
-    geom, distance, normals = _cast(model, data, camera.position, rays, normals=True)
+    geom, distance, normals = _cast(data, camera.position, rays, normals=True)
     return Hits(rays, geom, distance, camera.position + rays * distance[:, None], normals)
 
 
@@ -90,11 +90,7 @@ def _screen(size_px: int, half_width: float) -> np.ndarray:
 
 
 def _cast(
-    model: mujoco.MjModel,
-    data: mujoco.MjData,
-    origin: np.ndarray,
-    rays: np.ndarray,
-    normals: bool = False,
+    data: mujoco.MjData, origin: np.ndarray, rays: np.ndarray, normals: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Nearest hits of unit `rays` [R, 3]: geom ids [R], distances [R] (-1: none), and normals
     [R, 3] if `normals`, else [0, 3]."""
@@ -103,7 +99,7 @@ def _cast(
     normal = np.zeros(n * 3 if normals else 0)
     origin, rays = np.ascontiguousarray(origin), np.ascontiguousarray(rays)
     mujoco.mj_multiRay(
-        model,
+        data.model,
         data,
         origin.reshape(3, 1),
         rays.reshape(-1, 1),
@@ -119,16 +115,14 @@ def _cast(
     return geom, distance, normal.reshape(-1, 3)
 
 
-def _is_lit(
-    model: mujoco.MjModel, data: mujoco.MjData, origin: np.ndarray, points: np.ndarray
-) -> np.ndarray:
+def _is_lit(data: mujoco.MjData, origin: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Whether light at `origin` [3] reaches each of `points` [N, 3].
 
     Rays start at the light because MuJoCo casts all rays of a call from one point.
     """
     rays = points - origin
     length = np.sqrt(np.einsum("ij,ij->i", rays, rays))
-    _, distance, _ = _cast(model, data, origin, rays / length[:, None])
+    _, distance, _ = _cast(data, origin, rays / length[:, None])
     return (distance < 0) | (distance > length - SHADOW_MARGIN_M)
 
 
@@ -137,23 +131,21 @@ def _across(direction: np.ndarray) -> np.ndarray:
     return np.linalg.svd(direction[None])[2][1:]
 
 
-def sunlit(
-    model: mujoco.MjModel, data: mujoco.MjData, points: np.ndarray, towards: np.ndarray
-) -> np.ndarray:
+def sunlit(data: mujoco.MjData, points: np.ndarray, towards: np.ndarray) -> np.ndarray:
     """Whether parallel light from direction `towards` [3] reaches each of `points` [N, 3].
 
     Rays are cast only for points near the shadow of a block's bounding sphere; no other point can
     be in shadow.
     """
     lit = np.ones(len(points), bool)
-    moving = model.geom_bodyid > 0
+    moving = data.model.geom_bodyid > 0
     side = _across(towards)
     centre, across = data.geom_xpos[moving] @ side.T, points @ side.T
-    radius = model.geom_rbound[moving, None] + 0.05
+    radius = data.model.geom_rbound[moving, None] + 0.05
     low, high = (centre - radius).min(0), (centre + radius).max(0)
     near = np.flatnonzero(((across > low) & (across < high)).all(1))
     if len(near):
-        lit[near] = _is_lit(model, data, towards * SUN_DISTANCE_M, points[near])
+        lit[near] = _is_lit(data, towards * SUN_DISTANCE_M, points[near])
     return lit
 
 
@@ -177,9 +169,7 @@ class Lamp:
         return self.position + disc @ _across(self.position)
 
 
-def lamp_visibility(
-    model: mujoco.MjModel, data: mujoco.MjData, hits: Hits, facing: np.ndarray, lamp: Lamp
-) -> np.ndarray:
+def lamp_visibility(data: mujoco.MjData, hits: Hits, facing: np.ndarray, lamp: Lamp) -> np.ndarray:
     """The share of the lamp that each point sees, [R] in 0..1; 1 where not `facing` [R]."""
     n = round(len(facing) ** 0.5)
     rays = np.arange(len(facing)).reshape(n, n)
@@ -187,7 +177,7 @@ def lamp_visibility(
     for k, origin in enumerate(lamp.sample_points()):
         turn = rays[k // TILE :: TILE, k % TILE :: TILE].ravel()
         turn = turn[facing[turn]]
-        visible[turn] = _is_lit(model, data, origin, hits.points[turn])
+        visible[turn] = _is_lit(data, origin, hits.points[turn])
     return _window_mean(visible.reshape(n, n), hits.geom.reshape(n, n)).ravel()
 
 

@@ -56,7 +56,6 @@ class Surfaces:
 
 
 def render_tower(
-    model: mujoco.MjModel,
     data: mujoco.MjData,
     camera: Camera,
     light: Sunlight,
@@ -68,7 +67,7 @@ def render_tower(
 
     `soft`: see `to_pixels`.
     """
-    hits = trace(model, data, camera, size_px)
+    hits = trace(data, camera, size_px)
     image = surfaces.colour.take(hits.geom, axis=0, mode="wrap")
     ray_width = 2 * camera.half_width / (size_px * SUPERSAMPLING)
     for plane, mipmap in surfaces.texture.items():
@@ -77,22 +76,20 @@ def render_tower(
         local = (hits.points[on] - data.geom_xpos[plane]) @ axes[:, :2]
         slant = np.maximum(np.abs(hits.rays[on] @ axes[:, 2]), 0.1)
         footprint = hits.distance[on] * ray_width / slant
-        image[on] = sample(mipmap, local, model.geom_size[plane, :2], footprint)
-    image *= _sun_shade(model, data, hits, light)[:, None]
+        image[on] = sample(mipmap, local, data.model.geom_size[plane, :2], footprint)
+    image *= _sun_shade(data, hits, light)[:, None]
     sky = np.flatnonzero(hits.geom < 0)
     image[sky] = _gradient_sky(hits.rays[sky, 2], light)
     label = np.append(surfaces.label, 0).astype(np.uint8)[hits.geom]  # geom -1: the sky's 0
     return to_pixels(image, label, size_px, soft)
 
 
-def _sun_shade(
-    model: mujoco.MjModel, data: mujoco.MjData, hits: Hits, light: Sunlight
-) -> np.ndarray:
+def _sun_shade(data: mujoco.MjData, hits: Hits, light: Sunlight) -> np.ndarray:
     """Brightness [R] of white surfaces."""
     facing = np.clip(hits.normals @ light.towards.T, 0, None) * light.strength
     shade = np.minimum(1.0, light.ambient + facing[:, 1:] @ np.ones(len(light.towards) - 1))
     bright = np.flatnonzero(facing[:, 0] > 0)
-    shade[bright] += facing[bright, 0] * sunlit(model, data, hits.points[bright], light.towards[0])
+    shade[bright] += facing[bright, 0] * sunlit(data, hits.points[bright], light.towards[0])
     return shade
 
 

@@ -23,10 +23,9 @@ from sri_cli.data.simulate.studio import (
     Studio,
     build_scene,
     gap,
-    object_factor,
     simulate_solids,
 )
-from sri_cli.data.source import Scenario
+from sri_cli.data.source import Scenario, object_factor
 from sri_cli.rng import stream
 
 FLOOR, SKY, LEFT_WALL, RIGHT_WALL = range(4)
@@ -78,8 +77,8 @@ def _draw_room(rng: np.random.Generator, count: int, views: int) -> SolidScene:
         sharpness=np.full(3 + count, 20.0),
         mirror=np.zeros(3 + count),
     )
-    model, data = build_scene(_SURROUNDINGS, solids)
-    studio = Studio(model, data, materials, count, _LAMPS, _AMBIENT, _rgb(sky), SKY)
+    data = build_scene(_SURROUNDINGS, solids)
+    studio = Studio(data, materials, count, _LAMPS, _AMBIENT, _rgb(sky), SKY)
     own_factors = {
         "floor_hue": np.full(views, floor, np.float32),
         "sky_hue": np.full(views, sky, np.float32),

@@ -23,7 +23,7 @@ from sri_cli.data.simulate.raycast import (
     to_pixels,
     trace,
 )
-from sri_cli.data.source import Scenario
+from sri_cli.data.source import Scenario, object_factor
 from sri_cli.errors import SriFailure
 
 MAX_DRAWS = 1000
@@ -71,13 +71,13 @@ def gap(one: Solid, other: Solid) -> float:
     return float(np.hypot(ax - bx, ay - by)) - one.reach - other.reach
 
 
-def build_scene(surroundings: str, solids: Sequence[Solid]) -> tuple[mujoco.MjModel, mujoco.MjData]:
-    """A model of the geoms of `surroundings` (MJCF) and then one geom per solid."""
+def build_scene(surroundings: str, solids: Sequence[Solid]) -> mujoco.MjData:
+    """The geoms of `surroundings` (MJCF) and then one geom per solid."""
     geoms = surroundings + "".join(solid.geom for solid in solids)
     model = mujoco.MjModel.from_xml_string(f"<mujoco><worldbody>{geoms}</worldbody></mujoco>")
     data = mujoco.MjData(model)
     mujoco.mj_kinematics(model, data)
-    return model, data
+    return data
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,6 @@ class Studio:
     sides.
     """
 
-    model: mujoco.MjModel = field(repr=False)
     data: mujoco.MjData = field(repr=False)
     materials: Materials
     objects: int
@@ -113,11 +112,11 @@ class Studio:
     @property
     def object_ids(self) -> range:
         """Geom ids of the objects."""
-        return range(self.model.ngeom - self.objects, self.model.ngeom)
+        return range(self.data.model.ngeom - self.objects, self.data.model.ngeom)
 
     def rays_on_objects(self, camera: Camera, size_px: int) -> np.ndarray:
         """How many rays of an image hit each object."""
-        geom = trace(self.model, self.data, camera, size_px).geom
+        geom = trace(self.data, camera, size_px).geom
         return np.array([np.count_nonzero(geom == i) for i in self.object_ids])
 
 
@@ -125,7 +124,7 @@ def render_studio(
     studio: Studio, camera: Camera, size_px: int, srgb: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Image uint8 [S, S, 3] and mask uint8 [S, S]; `srgb`: see `to_pixels`."""
-    hits = trace(studio.model, studio.data, camera, size_px)
+    hits = trace(studio.data, camera, size_px)
     diffuse, highlights = _ambient_light(studio, hits), np.zeros(len(hits.geom))
     for lamp in studio.lamps:
         light, highlight = _lamp_light(studio, hits, lamp)
@@ -159,7 +158,7 @@ def _lamp_light(studio: Studio, hits: Hits, lamp: Lamp) -> tuple[np.ndarray, np.
     facing = (cosine > 0) & (hits.geom >= 0)
     light = facing * lamp.strength * (np.linalg.norm(lamp.position) / distance) ** 2
     if lamp.radius_m > 0:
-        light *= lamp_visibility(studio.model, studio.data, hits, facing, lamp)
+        light *= lamp_visibility(studio.data, hits, facing, lamp)
     highlight = np.zeros(len(light))
     shiny = np.flatnonzero(facing & (materials.gloss[hits.geom] > 0))
     geom = hits.geom[shiny]
@@ -194,16 +193,6 @@ def _reflections(studio: Studio, hits: Hits, at: np.ndarray) -> np.ndarray:
 def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Dot products of rows: [N, 3] and [N, 3] to [N]."""
     return np.einsum("ij,ij->i", a, b)
-
-
-def object_factor(
-    values: Sequence[Any], views: int, max_objects: int, empty: float, dtype: type
-) -> np.ndarray:
-    """One value per object as a factor [V, P, ...], the same in all views; `empty` where there is
-    no object."""
-    out = np.full((max_objects, *np.shape(values[0])), empty, dtype)
-    out[: len(values)] = values
-    return np.broadcast_to(out, (views, *out.shape)).copy()
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,9 @@ from sri_cli.data.simulate.studio import (
     Studio,
     build_scene,
     gap,
-    object_factor,
     simulate_solids,
 )
-from sri_cli.data.source import Scenario
+from sri_cli.data.source import Scenario, object_factor
 from sri_cli.rng import stream
 
 MIN_OBJECTS, MAX_OBJECTS = 3, 6  # of CLEVR6
@@ -92,8 +91,8 @@ def _build(
         sharpness=np.where(metal, 140.0, 14.0),
         mirror=np.where(metal, 0.65, 0.0),
     )
-    model, data = build_scene(_GROUND, solids)
-    studio = Studio(model, data, looks, len(solids), lamps, _AMBIENT, _SKY)
+    data = build_scene(_GROUND, solids)
+    studio = Studio(data, looks, len(solids), lamps, _AMBIENT, _SKY)
     of_objects = {"colours": colours, "materials": materials}
     own_factors = {
         key: object_factor(values, len(cameras), most, -1, np.int16)

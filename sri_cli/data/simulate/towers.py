@@ -29,13 +29,12 @@ from sri_cli.data.simulate.stacking import (
     MAX_HEIGHT,
     Block,
     Preset,
-    build_model,
+    build_tower,
     draw_blocks,
     draw_plan,
     stands,
 )
-from sri_cli.data.simulate.studio import object_factor
-from sri_cli.data.source import Scenario
+from sri_cli.data.source import Scenario, object_factor
 from sri_cli.errors import SriFailure
 from sri_cli.rng import stream
 
@@ -90,22 +89,21 @@ class Stage:
 
     def render(
         self,
-        model: mujoco.MjModel,
         data: mujoco.MjData,
-        colours: Sequence[int],
+        blocks: Sequence[Block],
         size_px: int,
         soft: bool,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Images [V, H, W, 3] and masks [V, H, W] of blocks in these colours from all cameras."""
+        """Images [V, H, W, 3] and masks [V, H, W] of the blocks from all cameras."""
         textures = [self.floor_texture] + [self.wall_texture] * (self.num_planes - 1)
         planes = np.tile(self.plane_colour, (self.num_planes, 1))
         surfaces = Surfaces(
-            colour=np.concatenate([planes, COLOURS[list(colours)]]),
-            label=np.array([0] * self.num_planes + list(range(1, len(colours) + 1)), np.uint8),
+            colour=np.concatenate([planes, COLOURS[[block.colour for block in blocks]]]),
+            label=np.array([0] * self.num_planes + list(range(1, len(blocks) + 1)), np.uint8),
             texture={plane: texture(t) for plane, t in enumerate(textures) if t >= 0},
         )
         views = [
-            render_tower(model, data, camera, light, surfaces, size_px, soft)
+            render_tower(data, camera, light, surfaces, size_px, soft)
             for camera, light in zip(self.cameras, self.lights, strict=True)
         ]
         return np.stack([image for image, _ in views]), np.stack([mask for _, mask in views])
@@ -177,16 +175,15 @@ def simulate_tower(
     for discarded in range(MAX_DRAWS):
         blocks = draw_blocks(preset, plan, rng)
         stage = draw_stage(preset, rng, views)
-        model = build_model(blocks, stage.planes)
-        data = mujoco.MjData(model)
-        if stands(model, data) != plan.stable:
+        data = build_tower(blocks, stage.planes)
+        if stands(data.model) != plan.stable:
             continue
         if full_view:
             wide = [replace(camera, half_width=FULL_HALF_WIDTH) for camera in stage.cameras]
             stage = replace(stage, cameras=wide)
         # The published images are resized from larger ones; a full view will still be resized.
         soft = preset == "original" and not full_view
-        images, masks = stage.render(model, data, [block.colour for block in blocks], size_px, soft)
+        images, masks = stage.render(data, blocks, size_px, soft)
         return Scenario(
             name=plan.name(preset, index),
             images=images,

@@ -11,7 +11,7 @@ from typing import Any
 
 import h5py
 
-from sri_cli.data.dataset import DataFile, is_data_file
+from sri_cli.data.dataset import SPLITS, DataFile, is_data_file
 from sri_cli.data.source import Options, Simulation, Source
 from sri_cli.data.sources.hdf5 import Hdf5Source
 from sri_cli.data.sources.published import SETS, VARIANTS
@@ -71,7 +71,8 @@ SIMULATED = {
 def simulated(name: str, options: Options) -> Simulation:
     """A data set simulated here."""
     kind = SIMULATED[name]
-    scenes, seed = options.numbers(*kind.scenes), {"seed": options.seed}
+    scenes = {s: options.number(s) or n for s, n in zip(SPLITS, kind.scenes, strict=True)}
+    seed = {"seed": options.seed}
     views = {} if kind.views is None else {"views": options.views or kind.views}
     header = Header(
         name=name,

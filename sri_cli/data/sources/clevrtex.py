@@ -92,10 +92,7 @@ class ClevrTex(Source):
             pixels = np.asarray(image.convert("RGB"))  # transparency means nothing
             labels, _ = decode_labels(mask_of(item), frame, self.resizing)
         except Unreadable as error:
-            cause: BaseException | None = error
-            while isinstance(cause, Unreadable):  # the reason of a mask has a reason
-                cause = cause.__cause__
-            if getattr(cause, "strerror", None):  # of the disk: the rows so far stay
+            if getattr(error.__cause__, "strerror", None):  # of the disk: the rows so far stay
                 hint = f"run the same command again, or {AGAIN}"
                 raise SriFailure(f"{item}: {error}", hint) from error
             raise SriError(f"{item}: {error}", AGAIN) from error

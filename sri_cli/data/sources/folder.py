@@ -165,7 +165,7 @@ class FolderSource(Source):
             raise SriError(f"--group-by {pattern} puts no two images together", EXAMPLE)
         masked = sum(entry.mask is not None for entry in self.entries)
         # Few masks are for evaluation; where most images have one, the others lack it.
-        self.by_masks = not self.is_split and 0 < masked < len(self.entries) / 2
+        self.by_masks = not (self.is_split or self.test_only) and 0 < masked < len(self.entries) / 2
         self.max_workers = min(available_cores(), 1 + len(self.entries) // FILES_PER_WORKER)
         self.header = Header(
             name=name,
@@ -224,12 +224,11 @@ class FolderSource(Source):
         self._split(entries)  # wrong numbers are reported before reading
         looks: dict[str, Look] = {}
         find = functools.partial(look_at, self.resizing, self.options.reserved)
-        items = ((entry, entry) for entry in entries)
         with (
             Progress(len(entries), 0, f"check {self.folder}", "image") as progress,
-            closing(parallel_map(find, items, workers, FILES_PER_TASK)) as results,
+            closing(parallel_map(find, entries, workers, FILES_PER_TASK)) as results,
         ):
-            for entry, look in results:
+            for entry, look in zip(entries, results, strict=True):
                 if look.problem is None:
                     looks[entry.name] = look
                 else:
@@ -282,7 +281,7 @@ class FolderSource(Source):
         """The images that can be used if their files can, and the others: those without a mask in
         a split where others have one. Training images are used without masks instead."""
         problems: list[tuple[Entry, str]] = []
-        if self.by_masks and not self.test_only:
+        if self.by_masks:
             return entries, problems
         for split in SPLITS if self.is_split else (None,):
             own = [entry for entry in entries if entry.split == split or not self.is_split]
@@ -311,10 +310,8 @@ class FolderSource(Source):
         options, rng = self.options, stream(self.options.seed, SHUFFLE_STREAM)
         plan: dict[str, list[Entry]] = {}
         if self.is_split:
-            own = {split: [entry for entry in entries if entry.split == split] for split in SPLITS}
-            if options.test_only:
-                own |= {"train": [], "val": []}
-            for split, images in own.items():
+            for split in SPLITS:
+                images = [entry for entry in entries if entry.split == split]
                 there = f"there are {len(images):,} {split} images"
                 options.check_number(split, len(images), there)
                 chosen = sorted(rng.permutation(len(images))[: options.number(split)])
@@ -452,8 +449,6 @@ def divide_by_masks(masked: int, bare: int, options: Options, noun: str) -> dict
     """The number of each split: half of those with masks for validation and for test each, those
     without for training; as given, or at most a sixth of given training images. SriError if there
     are too few."""
-    if options.test_only:
-        return options.divide(masked, masked, noun)
     most = masked if options.scenes is None else sixth(options.scenes)
     val, test = options.val_scenes, options.test_scenes
     if val is None:

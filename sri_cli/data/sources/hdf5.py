@@ -1,8 +1,8 @@
 """Data sets that others publish as HDF5: the files of a mirror, and EfficientMORL's.
 
 The mirror (Objects Room, CLEVR, ShapeStacks) has `image` uint8 [N,H,W,3], `mask` integers [N,H,W,1]
-or [N,H,W] and factors [N,...]. EfficientMORL (Objects Room, CLEVR) has groups train, val and test,
-each with `imgs` uint8 [N,H,W,3] and `masks` uint8 [N,E,H,W,C], 0 or 255.
+or [N,H,W] and factors [N,...]. EfficientMORL's files have groups train, val and test, each with
+`imgs` uint8 [N,H,W,3] and `masks` uint8 [N,E,H,W,C], 0 or 255.
 
 Axes: N images, H, W rows and columns, E entities, background first, C copies of a mask (1 or 3).
 """

@@ -180,7 +180,7 @@ def list_images(folder: Path, names: MaskNames = MaskNames()) -> tuple[list[Entr
     by_key, short = _owners(folder, images, names) if masks else ({}, {})
     owners = short | by_key
     chosen: dict[Path, tuple[str, Path]] = {}
-    num_masks, num_lost = sum(map(len, masks.values())), 0
+    num_lost = 0
     for key, own in masks.items():
         keys = [key, (*key[:-1], MASK_SUFFIX.sub("", key[-1]))]
         likely = [owners.get(k) for k in keys] + [by_key.get(k) for k in _shorter(keys[0])]
@@ -193,9 +193,9 @@ def list_images(folder: Path, names: MaskNames = MaskNames()) -> tuple[list[Entr
                 mask, left = _one_of(image, chosen[image], mask)
                 unused[left[0]] += 1
             chosen[image] = mask
-    if num_masks and not chosen:
+    if num_lost and not chosen:
         raise SriError(
-            f"{folder} has {counted(num_masks, 'mask')}, but none has the name of an image",
+            f"{folder} has {counted(num_lost, 'mask')}, but none has the name of an image",
             "give masks the names of their images; --no-masks takes every file as an image",
         )
     if not chosen and not names.none:

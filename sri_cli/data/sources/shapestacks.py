@@ -256,8 +256,7 @@ def read_simulated(root: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        parameters = json.loads(path.read_bytes())["parameters"]
-        return dict(parameters)
+        return dict(json.loads(path.read_bytes())["parameters"])
     except (ValueError, KeyError, TypeError) as error:
         raise SriError(f"{path} is damaged", "write the files again: --raw DIR") from error
 
@@ -387,7 +386,7 @@ def write_raw(towers: Simulation, folder: Path, workers: int) -> None:
             write = functools.partial(write_scenario, simulate, recordings)
             with (
                 Progress(total, done, "write towers", "view") as progress,
-                closing(parallel_map(write, ((i, i) for i in missing), workers)) as written,
+                closing(parallel_map(write, missing, workers)) as written,
             ):
                 resumed = f", resuming after {done:,}" if done else ""
                 progress.note(

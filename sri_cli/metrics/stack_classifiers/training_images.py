@@ -85,7 +85,7 @@ def _simulate(
     make: Callable[[Any], Any], items: Sequence[Any], workers: int, advance: Advance
 ) -> list[Any]:
     made = []
-    for _, one in parallel_map(make, ((None, item) for item in items), workers, items_per_task=16):
+    for one in parallel_map(make, items, workers, items_per_task=16):
         made.append(one)
         advance(len(one.images))
     return made

@@ -69,14 +69,14 @@ CENTRE, RADIUS = np.array([0.0, 0.0, 2.0]), 0.6
 LAMP = Lamp(np.array([1.0, 0.0, 7.0]), 1.0, radius_m=1.0)
 
 
-def ball_on_floor(radius: float, height: float) -> tuple[mujoco.MjModel, mujoco.MjData]:
+def ball_on_floor(radius: float, height: float) -> mujoco.MjData:
     model = mujoco.MjModel.from_xml_string(
         '<mujoco><worldbody><geom type="plane" size="50 50 1"/>'
         f'<geom type="sphere" size="{radius}" pos="0 0 {height}"/></worldbody></mujoco>'
     )
     data = mujoco.MjData(model)
     mujoco.mj_kinematics(model, data)
-    return model, data
+    return data
 
 
 def passes(start: np.ndarray, end: np.ndarray) -> np.ndarray:
@@ -98,21 +98,21 @@ def lamp_disc(rng: np.random.Generator) -> np.ndarray:
 
 def test_a_large_lamp_casts_a_soft_shadow() -> None:
     """A ball above the floor: the share of the lamp that each point of the floor sees."""
-    model, data = ball_on_floor(RADIUS, 2)
+    data = ball_on_floor(RADIUS, 2)
     camera = Camera.facing(np.array([0.0, -6.0, 3.0]), np.array([-0.4, 0.0, 0.0]), 0.4)
-    hits = trace(model, data, camera, 48)
-    visible = lamp_visibility(model, data, hits, hits.geom >= 0, LAMP)
+    hits = trace(data, camera, 48)
+    visible = lamp_visibility(data, hits, hits.geom >= 0, LAMP)
     floor = hits.geom == 0
     expected = passes(hits.points[floor][:, None], lamp_disc(np.random.default_rng(0))).mean(1)
     partly = (expected > 0.1) & (expected < 0.9)
     assert partly.mean() > 0.05  # the lamp is large
     off = np.abs(visible[floor] - expected)
     assert off.mean() < 0.008 and off[partly].mean() < 0.09
-    assert (lamp_visibility(model, data, hits, np.zeros(len(floor), bool), LAMP) == 1).all()
+    assert (lamp_visibility(data, hits, np.zeros(len(floor), bool), LAMP) == 1).all()
 
 
 def test_the_foot_of_an_object_sees_no_sky() -> None:
-    _, data = ball_on_floor(1, 1)
+    data = ball_on_floor(1, 1)
     points = np.array([(0.0, 0, 0), (1, 0, 0), (3, 0, 0), (30, 0, 0)])
     visible = sky_visibility(data, points, range(1, 2))
     # (r / d)^2 = 1/2 and the cosine the root of that, one radius from the foot

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import mujoco
 import numpy as np
 import pytest
 
@@ -17,7 +16,7 @@ from sri_cli.data.simulate.stacking import (
     LYING_CYLINDER,
     SPHERE,
     Block,
-    build_model,
+    build_tower,
     stands,
 )
 from sri_cli.data.simulate.towers import original_camera, simulate_tower
@@ -88,9 +87,9 @@ def test_factors_follow_the_rules(towers: list[Scenario]) -> None:
 def test_stability_is_what_physics_says(towers: list[Scenario], demos: list[Scenario]) -> None:
     labels = []
     for scenario in towers + demos:
-        model = build_model(rebuilt(scenario), '<geom type="plane" size="10 10 1"/>')
+        data = build_tower(rebuilt(scenario), '<geom type="plane" size="10 10 1"/>')
         labels.append(bool(scenario.factors["stable"][0]))
-        assert stands(model, mujoco.MjData(model)) == labels[-1], scenario.name
+        assert stands(data.model) == labels[-1], scenario.name
     assert set(labels[: len(towers)]) == {True, False}
 
 
@@ -160,17 +159,15 @@ def test_centre_of_mass_lies_where_the_rule_puts_it(vcom: int) -> None:
 
 def test_a_ball_and_its_shadow_are_where_geometry_puts_them() -> None:
     """Camera 4 m above, looking straight down, 90 degrees wide: 8 m of floor on 64 pixels."""
-    model = build_model(
+    data = build_tower(
         [Block(SPHERE, (1.0, 1.0, 1.0), position=(2.0, 0.0, 0.5))],
         '<geom type="plane" size="50 50 1"/>',
     )
-    data = mujoco.MjData(model)
-    mujoco.mj_forward(model, data)
     camera = Camera.at(np.array([0.0, 0.0, 4.0]), 90.0, 90.0, half_width=1.0)
     slanted = np.array([[1.0, 0.0, 1.0]]) / np.sqrt(2)  # from +x: the shadow falls towards -x
     light = Sunlight(slanted, 0.5, 0.25, (0, 0, 0), (0, 0, 0))
     surfaces = Surfaces(np.array([(1.0, 1, 1), (1, 0, 0)]), np.array([0, 1]), {})
-    image, mask = render_tower(model, data, camera, light, surfaces, 64)
+    image, mask = render_tower(data, camera, light, surfaces, 64)
     # x to the right at azimuth 90: the centre 2 m off at depth 3.5 m is at 32 + 32 * 2 / 3.5
     assert mask[32, int(32 + 32 * 2 / 3.5)] == 1 and mask[32, 31] == 0
     lit = 255 * (0.25 + 0.5 / np.sqrt(2))
