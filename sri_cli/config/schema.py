@@ -238,6 +238,9 @@ class Recipe(Section):
             yield f"train.late_refinements: more than the {model.refinements} of model.refinements"
 
 
+# Training settings that do not change what is learned at a given step.
+NOT_LEARNED = {"steps", "precision", "compile", "log_every", "checkpoint_every"}
+NOT_LEARNED |= {"keep_checkpoints", "keep_every", "preview_every"}
 # The systems that have a key; all systems have the keys that are not listed.
 ONLY_FOR = {
     "scene": ("sri", "genesis", "genesis-v2"),

@@ -32,11 +32,6 @@ if TYPE_CHECKING:  # `sri runs ls` reads records without torch
 
 SCHEMA = 1
 HALF = "half"  # key of a subject that is not the run's own weights but these in half precision
-# Training settings that do not change what is learned in a given number of steps.
-NOT_LEARNED = (
-    *("seed", "steps", "precision", "compile", "log_every"),
-    *("checkpoint_every", "keep_checkpoints", "keep_every"),
-)
 # Metrics of `sri eval`: those of a run by default, all that need the model, and the default number
 # of generated images of the others (the papers' for FID, enough for the rest), FID last because it
 # takes longest.
@@ -183,9 +178,10 @@ def run_subject(trained: TrainedRun) -> dict[str, Any]:
 def _settings(trained: TrainedRun) -> str:
     """A hash that runs of one recipe share if they differ in the training seed alone."""
     from sri_cli.config.load import with_old_keys
+    from sri_cli.config.schema import NOT_LEARNED
 
     recipe = with_old_keys(trained.recipe)
-    learned = {k: v for k, v in recipe["train"].items() if k not in NOT_LEARNED}
+    learned = {k: v for k, v in recipe["train"].items() if k not in {*NOT_LEARNED, "seed"}}
     text = json.dumps([recipe["model"], learned], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

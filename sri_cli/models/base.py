@@ -120,8 +120,7 @@ class Segregated:
         posterior: Independent slot posterior [B,K,D].
         slots: A sample of it [B,K,D].
         log_masks: Attention [B,K,1,H,W].
-        scene: The slots decoded; None for a stage without a loss of its own, as the next two.
-        nll: -log p(image | slots) [B].
+        nll: -log p(image | slots) [B]; None for a stage without a loss of its own, as the next.
         kl: Posterior to the stage's prior inside SRI [B].
         earlier: (nll, kl) of the passes before the last, for a stage that refines.
         empty: Slots that hold nothing [B,K] (dynamic slots); None if all hold something.
@@ -130,7 +129,6 @@ class Segregated:
     posterior: Gaussian
     slots: Tensor
     log_masks: Tensor
-    scene: Scene | None = None
     nll: Tensor | None = None
     kl: Tensor | None = None
     earlier: tuple[tuple[Tensor, Tensor], ...] = ()
@@ -169,7 +167,7 @@ class Segregation(nn.Module):
         raise NotImplementedError
 
     def unscored(self, images: Tensor, noise: Noise) -> Segregated:
-        """The same without scene, nll and kl where these cost time."""
+        """The same without nll and kl where these cost time."""
         return self(images, noise, False)
 
 
@@ -195,7 +193,7 @@ class SlotVAE(nn.Module):
             compiled or recorded as a CUDA graph.
         segregate: The first stage, if the model has a separate one.
         relate: The posterior of the scene variable; None without one.
-        prior: The prior over slots (not in EMORL, whose slots are independent).
+        prior: The prior over slots; none where `independent_slots`.
     """
 
     objective_names: tuple[str, ...]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 from torch import nn
 
 from sri_cli.models.base import Segregation, SlotVAE
@@ -19,7 +17,6 @@ from sri_cli.models.slot_vae import SlotVae
 from sri_cli.models.sri import SRI
 
 MAX_CHANNELS = 64
-Part = TypeVar("Part", bound=nn.Module)
 
 
 def build_model(
@@ -69,12 +66,6 @@ def build_model(
     }
     optional_scene = scene_size if scene else None
 
-    def initialised(part: Part) -> Part:
-        """EMORL's parts draw `xavier_small` weights themselves."""
-        if init == "default":
-            init_default(part)
-        return part
-
     if system == "genesis":
         return Genesis(
             **sizes,
@@ -93,9 +84,9 @@ def build_model(
             return GenesisV2(stage, optional_scene)
     elif kind == "emorl":
         own = decoder or "iodine"
-        stage = initialised(
-            EmorlSegregation(**sizes, decoder=own, likelihood=pixels, refinements=refinements)
-        )
+        stage = EmorlSegregation(**sizes, decoder=own, likelihood=pixels, refinements=refinements)
+        if init == "default":  # its parts draw `xavier_small` weights themselves
+            init_default(stage)
         if system == kind:
             return Emorl(stage)
     elif kind == "slot-attention":
@@ -107,11 +98,13 @@ def build_model(
         )
     # SRI's own decoder is of the kind of its segregation model, unless `decoder` names one.
     own = decoder or ("iodine" if kind == "emorl" else "broadcast")
-    slot_decoder: nn.Module = (
-        initialised(DECODERS[own](image_size, slot_size))
-        if own in DECODERS
-        else BroadcastDecoder(image_size, slot_size, widths["decoder_channels"])
-    )
+    slot_decoder: nn.Module
+    if own in DECODERS:
+        slot_decoder = DECODERS[own](image_size, slot_size)
+        if init == "default":
+            init_default(slot_decoder)
+    else:
+        slot_decoder = BroadcastDecoder(image_size, slot_size, widths["decoder_channels"])
     return SRI(
         segregation=stage,
         **sizes,

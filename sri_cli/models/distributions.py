@@ -55,7 +55,7 @@ def log_prob_standard(value: Tensor) -> Tensor:
 
 
 def sqrt_softplus(u: Tensor) -> Tensor:
-    """std = sqrt(softplus(min(u, 80)) + 1e-5): SRI's scene posterior, slot prior and posterior."""
+    """std = sqrt(softplus(min(u, 80)) + 1e-5): SRI, EMORL and Slot Attention."""
     return (F.softplus(u.float().clamp(max=80.0)) + 1e-5).sqrt()
 
 
@@ -65,11 +65,6 @@ def shifted_softplus(u: Tensor) -> Tensor:
 
 
 def squashed_prior(parameters: Tensor) -> Gaussian:
-    """GENESIS-v2's priors from [u ; v] [..., 2D]: mean = tanh(u), std = sigmoid(v + 4) + 1e-4."""
+    """GENESIS' and GENESIS-v2's priors: tanh(u) and sigmoid(v + 4) + 1e-4 of [u ; v] [..., 2D]."""
     u, v = parameters.float().chunk(2, dim=-1)
     return Gaussian(u.tanh(), torch.sigmoid(v + 4.0) + 1e-4)
-
-
-def standard_like(value: Tensor) -> Gaussian:
-    """N(0, I) of the shape of `value`."""
-    return Gaussian(torch.zeros_like(value), torch.ones_like(value))

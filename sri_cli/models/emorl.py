@@ -332,7 +332,6 @@ class EmorlSegregation(Segregation):
             last.posterior,
             last.slots,
             inferred.log_masks,
-            last.scene,
             last.nll,
             last.kl,
             tuple((decoded.nll, decoded.kl) for decoded in earlier),

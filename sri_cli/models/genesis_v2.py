@@ -275,7 +275,7 @@ class GenesisV2Segregation(Segregation):
         # kl = sum_k log q(z_k | x) - log N(z_k; 0, I), of one sample.
         kl = sum_slots(posterior.log_prob(slots) - log_prob_standard(slots), empty)
         nll = self.likelihood.nll(images, scene, gaussian_likelihood)
-        return replace(inferred, scene=scene, nll=nll, kl=kl)
+        return replace(inferred, nll=nll, kl=kl)
 
 
 class GenesisV2(SlotVAE):

@@ -26,13 +26,14 @@ def trains_on_cpu(x: Tensor) -> bool:
 
 
 def takes_kernels(x: Tensor) -> bool:
-    """Whether `kernels.cpp` can compute with x [N,C,H,W], where it is compiled."""
+    """Whether `kernels.cpp` is compiled and can compute with x [N,C,H,W]."""
     return (
         not isinstance(x, FakeTensor)
         and x.device.type == "cpu"
         and not torch.compiler.is_compiling()
         and x.dtype in SUFFIXES
         and x.is_contiguous(memory_format=torch.channels_last)
+        and kernels() is not None
     )
 
 
@@ -122,10 +123,11 @@ class GroupNormRelu(nn.GroupNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         arguments = input, self.weight, self.bias, self.num_groups, self.eps
-        if self.weight.dtype == torch.float32 and takes_kernels(input):
-            if kernels():
+        channels_last = input.is_contiguous(memory_format=torch.channels_last)
+        if self.weight.dtype == torch.float32 and channels_last:
+            if takes_kernels(input):
                 return _Compiled.apply(*arguments)
-            if torch.is_grad_enabled() and input.dtype == torch.bfloat16:
+            if trains_on_cpu(input) and input.dtype == torch.bfloat16:
                 return _Streamed.apply(*arguments)
         return F.relu(super().forward(input), inplace=True)
 
@@ -206,7 +208,6 @@ def norm_head(x: Tensor, norm: GroupNormRelu, head: nn.Conv2d) -> Tensor:
         and x.shape[1] % LANES == 0
         and head.out_channels == HEAD_OUTPUTS
         and norm.weight.dtype == torch.float32
-        and kernels()
     ):
         parameters = norm.weight, norm.bias, head.weight, head.bias
         return _NormHead.apply(x, *parameters, norm.num_groups, norm.eps)
@@ -256,12 +257,7 @@ def broadcast_elu(slots: Tensor, positions: Tensor) -> Tensor:
     Where it is compiled, the backward pass reads two images and writes sums alone.
     """
     rows = positions.contiguous(memory_format=torch.channels_last)
-    if (
-        takes_kernels(rows)
-        and slots.dtype == rows.dtype
-        and slots.shape[1] % LANES == 0
-        and kernels()
-    ):
+    if takes_kernels(rows) and slots.dtype == rows.dtype and slots.shape[1] % LANES == 0:
         return _BroadcastElu.apply(slots.contiguous(), rows)
     return F.elu(broadcast_sum(slots, positions), inplace=True)
 
@@ -296,7 +292,7 @@ class Elu(nn.Module):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if takes_kernels(input) and kernels():
+        if takes_kernels(input):
             return _Elu.apply(input)
         return F.elu(input, inplace=True)
 
@@ -332,7 +328,6 @@ def gated_batch_norms(x: Tensor, norms: tuple[nn.BatchNorm2d, nn.BatchNorm2d]) -
         not takes_kernels(x)
         or (torch.is_grad_enabled() and not training)
         or norms[0].weight.dtype != torch.float32
-        or not kernels()
     ):
         return None
     weight, bias = (torch.cat([getattr(n, name) for n in norms]) for name in ("weight", "bias"))
@@ -340,9 +335,8 @@ def gated_batch_norms(x: Tensor, norms: tuple[nn.BatchNorm2d, nn.BatchNorm2d]) -
         gated, mean, variance = _Gated.apply(x, weight, bias, norms[0].eps)
         number = x.numel() / x.shape[1]
         averages = mean.chunk(2), (variance * (number / (number - 1))).chunk(2)
-        with torch.no_grad():
-            for norm, *values in zip(norms, *averages, strict=True):
-                update_average(norm, *values)
+        for norm, *values in zip(norms, *averages, strict=True):
+            update_average(norm, *values)
         return gated
     mean, variance = (
         torch.cat([getattr(n, f"running_{m}") for n in norms]) for m in ("mean", "var")

@@ -171,17 +171,15 @@ def register_uniform(module: nn.Module, shapes: dict[str, tuple[int, ...]], boun
 class BatchNorm2d(nn.BatchNorm2d):
     """nn.BatchNorm2d, same parameters, buffers and numbers, on the CPU and on GPUs.
 
-    While `over_ranks` is set, training takes the statistics over the batches of all processes,
-    which must all call it; their batches may differ in size. (PyTorch's SyncBatchNorm works on
-    GPUs alone.)
+    In training it takes the statistics over the batches of all processes of the process group, if
+    there is one. They must all call it; their batches may differ in size. (PyTorch's SyncBatchNorm
+    works on GPUs alone.)
     """
-
-    over_ranks = False
 
     @property
     def sums_over_ranks(self) -> bool:
         """Whether its statistics are those of all processes now."""
-        return self.over_ranks and self.training
+        return self.training and dist.is_initialized() and dist.get_world_size() > 1
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.sums_over_ranks:
@@ -191,17 +189,17 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def _normalise(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
-        number = sum_over_ranks(torch.full((), float(n * h * w), device=x.device))
-        mean = sum_over_ranks(x.sum(dim=(0, 2, 3))) / number
+        number = SumOverRanks.apply(torch.full((), float(n * h * w), device=x.device))
+        mean = SumOverRanks.apply(x.sum(dim=(0, 2, 3))) / number
         centred = x - mean[:, None, None]
         # In two passes: the mean of squares minus the squared mean loses digits.
-        variance = sum_over_ranks(centred.square().sum(dim=(0, 2, 3))) / number
-        update_average(self, mean.detach(), variance.detach() * number / (number - 1))
+        variance = SumOverRanks.apply(centred.square().sum(dim=(0, 2, 3))) / number
+        update_average(self, mean, variance * number / (number - 1))
         scale = (variance + self.eps).rsqrt() * self.weight
         return torch.addcmul(self.bias[:, None, None], centred, scale[:, None, None])
 
 
-class _SumOverRanks(torch.autograd.Function):
+class SumOverRanks(torch.autograd.Function):
     """A sum over processes; the gradient of the sum of their losses sums back the same way."""
 
     @staticmethod
@@ -212,11 +210,4 @@ class _SumOverRanks(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        total = grads[0].clone()
-        dist.all_reduce(total)
-        return total
-
-
-def sum_over_ranks(x: Tensor) -> Tensor:
-    """The sum of x over all processes, with gradient."""
-    return _SumOverRanks.apply(x)
+        return SumOverRanks.apply(*grads)

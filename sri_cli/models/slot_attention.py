@@ -23,7 +23,7 @@ ATTENTION_EPSILON = 1e-8
 class SlotCompetition(nn.Module):
     """Slots compete for the pixels of a feature map, and gather what they win.
 
-    a = softmax_k(q_k . k_n / sqrt(D)), then for ITERATIONS times
+    ITERATIONS times: a = softmax_k(q_k . k_n / sqrt(D)),
     slot_k <- GRU(sum_n a_kn v_n / sum_n a_kn, slot_k), slot_k += MLP(slot_k).
     """
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from sri_cli.models.distributions import Gaussian, sqrt_softplus, squashed_prior, standard_like
+from sri_cli.models.distributions import Gaussian, sqrt_softplus, squashed_prior
 from sri_cli.models.layers import Lstm, full_precision, init_small
 
 HIDDEN_PER_SLOT_SIZE = 4
@@ -42,10 +43,12 @@ class AutoregressivePrior(nn.Module):
 
     from_scene: nn.Module | None
     lstm: Lstm
+    mean: nn.Linear
+    spread: nn.Linear
 
     def gaussian(self, hidden: Tensor) -> Gaussian:
-        """The next slot's prior [...,D] from the network's output [...,hidden]."""
-        raise NotImplementedError
+        """The next slot's prior [...,D], as SRI's, from the network's output [...,hidden]."""
+        return Gaussian(self.mean(hidden), sqrt_softplus(self.spread(hidden)))
 
     def start(self, like: Tensor) -> Any:
         """The state before the first input, for a batch as large as that of `like` [B,...]."""
@@ -84,7 +87,7 @@ class AutoregressivePrior(nn.Module):
             priors, draws = [], []
             for k, step_noise in enumerate(noise.unbind(dim=1)):
                 if x is None:
-                    prior = standard_like(step_noise)
+                    prior = Gaussian(torch.zeros_like(step_noise), torch.ones_like(step_noise))
                 else:
                     hidden, state = self.step(x, state)
                     prior = self.gaussian(hidden)
@@ -102,12 +105,9 @@ class AutoregressivePrior(nn.Module):
             if self.from_scene is not None:
                 inputs = torch.cat([self.from_scene(scene)[:, None], slots[:, :-1]], dim=1)
                 return self.gaussian(self.sequence(inputs))
-            first = standard_like(slots[:, :1])
-            if slots.shape[1] == 1:
-                return first
             later = self.gaussian(self.sequence(slots[:, :-1]))
-            mean = torch.cat([first.mean, later.mean], dim=1)
-            return Gaussian(mean, torch.cat([first.std, later.std], dim=1))
+            before = (0, 0, 1, 0)  # one slot, N(0, I)
+            return Gaussian(F.pad(later.mean, before), F.pad(later.std, before, value=1.0))
 
 
 class SlotPrior(AutoregressivePrior):
@@ -121,9 +121,6 @@ class SlotPrior(AutoregressivePrior):
         self.mean = nn.Linear(hidden, slot_size)
         self.spread = nn.Linear(hidden, slot_size)
         init_small(self)
-
-    def gaussian(self, hidden: Tensor) -> Gaussian:
-        return Gaussian(self.mean(hidden), sqrt_softplus(self.spread(hidden)))
 
 
 class GenesisPrior(AutoregressivePrior):
@@ -160,9 +157,7 @@ class CausalAttention(nn.Module):
         seen = torch.stack(own)
         if past is not None:
             seen = torch.cat([past, seen], dim=3)
-        gathered = nn.functional.scaled_dot_product_attention(
-            query, seen[0], seen[1], is_causal=past is None
-        )
+        gathered = F.scaled_dot_product_attention(query, seen[0], seen[1], is_causal=past is None)
         x = x + self.out(gathered.transpose(1, 2).flatten(2))
         return x + self.mlp(self.mlp_norm(x)), seen
 
@@ -187,23 +182,19 @@ class TransformerPrior(AutoregressivePrior):
             if part is not None:
                 init_small(part)
 
-    def gaussian(self, hidden: Tensor) -> Gaussian:
-        return Gaussian(self.mean(hidden), sqrt_softplus(self.spread(hidden)))
-
     def start(self, like: Tensor) -> list[Tensor | None]:
         return [None] * LAYERS
 
     def step(self, x: Tensor, state: Any) -> tuple[Tensor, list[Tensor]]:
-        number = 0 if state[0] is None else state[0].shape[3]
-        hidden, seen = self._run(x[:, None], state, number)
+        hidden, seen = self._run(x[:, None], state)
         return hidden[:, 0], seen
 
     def sequence(self, inputs: Tensor) -> Tensor:
-        return self._run(inputs, self.start(inputs), 0)[0]
+        return self._run(inputs, self.start(inputs))[0]
 
-    def _run(self, inputs: Tensor, state: Any, number: int) -> tuple[Tensor, list[Tensor]]:
-        """Outputs of inputs [B,T,D], the first of which has this number, and the next state."""
-        x = self.embed(inputs)
+    def _run(self, inputs: Tensor, state: Any) -> tuple[Tensor, list[Tensor]]:
+        """Outputs of inputs [B,T,D] that follow those of the state, and the next state."""
+        x, number = self.embed(inputs), 0 if state[0] is None else state[0].shape[3]
         x = x + sines(number, inputs.shape[1], x)
         seen = []
         for block, past in zip(self.blocks, state, strict=True):

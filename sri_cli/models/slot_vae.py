@@ -13,7 +13,6 @@ E = 2 C scene channels on n x n cells, n = H/32, N = H*W pixels.
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -33,7 +32,6 @@ from sri_cli.rng import NoiseSpec
 STEPS = 4  # T
 WIDTH = 512  # of the networks of the scene latent
 CELL_PX = 32
-SLOPE = 0.01  # of every leaky ReLU
 # Kernels and strides of the scene encoder, padding 1: five halvings.
 KERNELS, STRIDES = (4, 3, 4, 3, 4, 3, 4, 3, 4), (2, 1, 2, 1, 2, 1, 2, 1, 2)
 NARROW = 6  # of its layers have C channels, the others E
@@ -46,10 +44,8 @@ def softplus_gaussian(mean: Tensor, u: Tensor, epsilon: float = 0.0) -> Gaussian
 
 
 def leaky(*layers: nn.Module) -> nn.Sequential:
-    """The layers, each followed by a leaky ReLU."""
-    return nn.Sequential(
-        *(each for layer in layers for each in (layer, nn.LeakyReLU(SLOPE, inplace=True)))
-    )
+    """The layers, each followed by a leaky ReLU, whose slope is PyTorch's own, 0.01, everywhere."""
+    return nn.Sequential(*(one for layer in layers for one in (layer, nn.LeakyReLU(inplace=True))))
 
 
 def celu_norm(*widths: int) -> nn.Sequential:
@@ -71,7 +67,7 @@ class PixelEncoder(nn.Module):
         self.convolutions = leaky(*(nn.Conv2d(*width, 5, padding=2) for width in widths))
         self.position = nn.Linear(4, channels)
         self.head = nn.Sequential(
-            nn.Linear(channels, channels), nn.LeakyReLU(SLOPE), nn.Linear(channels, channels)
+            nn.Linear(channels, channels), nn.LeakyReLU(), nn.Linear(channels, channels)
         )
         self.register_buffer("code", position_code(image_size)[:, POSITION], persistent=False)
 
@@ -236,8 +232,7 @@ class PositionDecoder(BigDecoder):
     """
 
     def __init__(self, image_size: int, slot_size: int, channels: int) -> None:
-        leaky_relu = partial(nn.LeakyReLU, SLOPE)
-        super().__init__(image_size, slot_size, channels, leaky_relu, small=False)
+        super().__init__(image_size, slot_size, channels, nn.LeakyReLU, small=False)
         self.code = self.code[:, POSITION]
 
     def colours(self, rgb: Tensor) -> Tensor:

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from sri_cli.device import choose_device
 from sri_cli.errors import SriError
-from sri_cli.models.layers import BatchNorm2d
 
 Result = TypeVar("Result")
 TIMEOUT = timedelta(minutes=10)  # after which a rank counts as lost
@@ -128,15 +127,23 @@ def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
     Raises:
         SriError: a GPU does not exist.
     """
+    own_device = choose_device(device)
     if not is_launched():
-        own_device = choose_device(device)
         # What names no GPU, as the stream of a capture, is of the current one; -1 changes nothing.
         with torch.cuda.device(own_device if own_device.type == "cuda" else -1):
             yield Ranks(), own_device
         return
     ranks = Ranks(*(int(os.environ.get(n, 0)) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
-    own_device = device_of(ranks, device)
-    if own_device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+    if own_device.type == "cuda":  # its own GPU
+        gpus = torch.cuda.device_count()
+        if processes_here() > gpus:  # so on all ranks of this machine
+            raise SriError(
+                f"{processes_here()} processes on this machine, but PyTorch sees {gpus} GPUs",
+                f"--gpus {gpus}, or torchrun --nproc-per-node {gpus}",
+            )
+        own_device = torch.device("cuda", ranks.local)
+        torch.cuda.set_device(own_device)
+    elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // processes_here()))
     # Gloo carries the messages of the host, so that these do not wait for the GPU.
     with stdout_to_stderr():
@@ -158,26 +165,3 @@ def stdout_to_stderr() -> Iterator[None]:
         yield
     finally:
         os.dup2(saved, 1)
-        os.close(saved)
-
-
-def device_of(ranks: Ranks, device: str) -> torch.device:
-    """The device of this rank: its own GPU, or the CPU."""
-    chosen = choose_device(device)
-    if chosen.type != "cuda":
-        return chosen
-    gpus = torch.cuda.device_count()
-    if processes_here() > gpus:  # so on all ranks of this machine
-        raise SriError(
-            f"{processes_here()} processes on this machine, but PyTorch sees {gpus} GPUs",
-            f"--gpus {gpus}, or torchrun --nproc-per-node {gpus}",
-        )
-    torch.cuda.set_device(ranks.local)
-    return torch.device("cuda", ranks.local)
-
-
-def share_batch_statistics(model: nn.Module, ranks: Ranks) -> None:
-    """Let BatchNorm take its statistics over all ranks."""
-    for part in model.modules():
-        if isinstance(part, BatchNorm2d):
-            part.over_ranks = ranks.world > 1

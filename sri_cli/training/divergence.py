@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -23,7 +23,7 @@ class DivergenceDetector:
     def __init__(self, num_elements: int) -> None:
         self.margin = MARGIN_PER_ELEMENT * num_elements
         self.skips: deque[tuple[int, int]] = deque()  # (steps, skipped) of each record
-        self.errors: dict[str, deque[float]] = {}
+        self.errors: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW_RECORDS))
 
     def catch_up(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Take the records of a log, which were accepted, as those that were checked last."""
@@ -32,7 +32,7 @@ class DivergenceDetector:
             self._too_many_skipped(record["step"] - before["step"], record.get("skipped", 0), False)
             for name, value in record.items():
                 if name.startswith("error/") and value is not None:
-                    self._window(name).append(value)
+                    self.errors[name].append(value)
 
     def check(self, steps: int, metrics: Mapping[str, float], last: bool = False) -> str | None:
         """What is wrong with the means of the last `steps` steps, or None.
@@ -58,13 +58,10 @@ class DivergenceDetector:
     def _far_outside(self, name: str, value: float) -> str | None:
         if not math.isfinite(value):  # no finite step in this window: the skipped steps decide
             return None
-        window = self._window(name)
+        window = self.errors[name]
         if len(window) >= MIN_RECORDS:
             limit = max(window) + MARGIN_RANGES * (max(window) - min(window)) + self.margin
             if value > limit:
                 return f"{name} rose to {value:.4g}, far outside its recent {max(window):.4g}"
         window.append(value)
         return None
-
-    def _window(self, name: str) -> deque[float]:
-        return self.errors.setdefault(name, deque(maxlen=WINDOW_RECORDS))

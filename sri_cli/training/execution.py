@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -59,13 +58,6 @@ def compile_whole(function: Callable[..., Any]) -> Callable[..., Any]:
 
     config.force_non_lazy_backward_lowering = True  # so that the backward pass cannot fail later
     return torch.compile(function, fullgraph=True, dynamic=False)
-
-
-def forget_compiled(code: CodeType) -> None:
-    """Free all that was compiled of a function: PyTorch refuses more than 8 variants of one."""
-    from torch._dynamo.eval_frame import reset_code
-
-    reset_code(code)
 
 
 def compiler_errors() -> tuple[type[Exception], ...]:
@@ -138,7 +130,7 @@ class CapturedStep:
                 self.body(self.images, self.noise, phase)
         except RuntimeError as error:
             torch.cuda.set_stream(stream)  # PyTorch may leave that of the capture
-            self.failed = graph  # the allocator may still point to what is unfinished
+            self.failed = graph  # kept: the allocator may still point to what is unfinished
             raise CaptureFailed(first_cause(error)) from error
         self.graphs[phase] = graph
 

@@ -217,11 +217,9 @@ def read_official(path: Path) -> OfficialFile:
 def without_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors without prefixes of WRAPPERS that all names carry."""
     named = dict(tensors)
-    while True:
-        wrapper = next((w for w in WRAPPERS if all(n.startswith(w) for n in named)), None)
-        if wrapper is None:
-            return named
+    while wrapper := next((w for w in WRAPPERS if all(n.startswith(w) for n in named)), None):
         named = {name.removeprefix(wrapper): tensor for name, tensor in named.items()}
+    return named
 
 
 def harmless() -> list[Any]:

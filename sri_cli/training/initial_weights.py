@@ -28,7 +28,7 @@ from sri_cli.training.importing import (
     read_official,
     system_of,
 )
-from sri_cli.training.run_folder import copy_commands, open_run
+from sri_cli.training.run_folder import commands_until, open_run, write_commands
 from sri_cli.training.step import TrainStep
 from sri_cli.training.trainer import new_step
 
@@ -56,8 +56,10 @@ def begin_run(workspace: Workspace, source: str, recipe: Recipe, run_dir: Path) 
     state = {"step": step.state(), "attempt": 0}
     values, weights = recipe.model_dump(mode="json"), step.model.state_dict()
     with open_run(run_dir):
-        if not is_official(source):
-            copy_commands(workspace.find_run(source).run_dir, origin["step"], run_dir)
+        if not is_official(source):  # command.txt begins with the commands of the source
+            lines = commands_until(workspace.find_run(source).run_dir, origin["step"])
+            if lines:
+                write_commands(run_dir, lines)
         checkpoints.save(run_dir, 0, weights, values, state, {"started_from": origin})
     facts = ", ".join(f"{key} {origin[key]}" for key in ("run", "step", "file") if key in origin)
     return f"starts from the weights of {facts}"

@@ -20,7 +20,7 @@ from sri_cli.config.load import (
     recipe_to_yaml,
     sets_image_size,
 )
-from sri_cli.config.schema import ModelSection, Recipe, flatten
+from sri_cli.config.schema import NOT_LEARNED, ModelSection, Recipe, flatten
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError, did_you_mean
 from sri_cli.run import (
@@ -47,14 +47,7 @@ FREE_KEYS = {
     "description",
     "data",  # a name; the images are compared themselves
     "model.encoder",  # a path; the checkpoint holds the SHA-256 of the file
-    "train.steps",
-    "train.precision",
-    "train.compile",
-    "train.log_every",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "train.keep_every",
-    "train.preview_every",
+    *(f"train.{key}" for key in NOT_LEARNED),
 }
 
 
@@ -254,13 +247,6 @@ def end_command(run_dir: Path, step: int) -> None:
     last = HISTORY.fullmatch(lines[-1]) if lines else None
     if last is not None:
         lines[-1] = history_line(**(last.groupdict() | {"last": str(step)}))
-        write_commands(run_dir, lines)
-
-
-def copy_commands(source: Path, step: int, run_dir: Path) -> None:
-    """Let command.txt begin with the commands of `source`, whose weights of `step` a run takes."""
-    lines = commands_until(source, step)
-    if lines:
         write_commands(run_dir, lines)
 
 

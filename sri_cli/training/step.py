@@ -16,14 +16,13 @@ from sri_cli.device import keep_freed_memory
 from sri_cli.errors import SriFailure
 from sri_cli.models.base import Losses, SlotVAE
 from sri_cli.models.compiled import kernels
-from sri_cli.training.distributed import Ranks, share_batch_statistics
+from sri_cli.training.distributed import Ranks
 from sri_cli.training.execution import (
     CapturedStep,
     CaptureFailed,
     ExecutionMode,
     compile_whole,
     compiler_errors,
-    forget_compiled,
 )
 from sri_cli.training.geco import EmorlGeco, Geco, make_gecos
 from sri_cli.training.schedule import Phase, learning_rate, phase_at, sinkhorn_temperature
@@ -62,9 +61,7 @@ class TrainStep:
         if self.mode.compiled and self.model.matches_on_host:
             self.notes.append("Note: slots are matched on the CPU: not compiled, no CUDA graph")
             self.mode = ExecutionMode(self.mode.precision)
-        share_batch_statistics(self.model, self.ranks)
         self.gecos = make_gecos(self.model, settings).to(self.device)
-        self.most_refinements = self.model.refinement.most if self.model.refinement else 0
         self._pass_weight_to_refinement()
         # What a step changes besides parameters: multipliers and running statistics.
         saved = self.model.state_dict().keys()
@@ -79,21 +76,18 @@ class TrainStep:
         self.optimiser._warned_capturable_if_run_uncaptured = True
         self.metrics = Metrics(self.device)
         self.compiled = compile_whole(self._loss) if self.mode.compiled else None
-        self.captured = (
-            CapturedStep(self._body, self._drop_gradients) if self.mode.graphed else None
-        )
-        self.replays = self.mode.graphed
+        before_capture = self.optimiser.zero_grad
+        self.captured = CapturedStep(self._body, before_capture) if self.mode.graphed else None
 
     def __call__(self, images: Tensor, noise: Mapping[str, Tensor], step: int) -> None:
         """Train on images uint8 [b,3,H,W] of the device; `step`, from 0, sets rate and phase."""
         self.lr.fill_(learning_rate(self.settings, step))
         phase = self.set_phase(step)
-        if self.captured is not None and self.replays:
+        if self.captured is not None and self.captured.failed is None:
             try:
                 self.captured(images, noise, phase)
             except CaptureFailed as error:
                 self.notes.append(f"Note: not as one CUDA graph: {error}")
-                self.replays = False  # `captured` keeps what failed: it may still be in use
                 self._body(images, noise, phase)
         else:
             self._body(images, noise, phase)
@@ -107,8 +101,10 @@ class TrainStep:
         if self.captured is not None:
             torch.cuda.synchronize(self.device)
             self.captured.close()
-        if self.mode.compiled:
-            forget_compiled(TrainStep._loss.__code__)
+        if self.mode.compiled:  # PyTorch refuses more than 8 variants of a function
+            from torch._dynamo.eval_frame import reset_code
+
+            reset_code(TrainStep._loss.__code__)
         self.compiled = self.captured = None
 
     def set_phase(self, step: int) -> Phase:
@@ -118,17 +114,17 @@ class TrainStep:
         """
         self.model.matching_temperature.fill_(sinkhorn_temperature(self.settings, step))
         self.model.end_to_end_share.fill_(float(step >= self.settings.end_to_end_from))
-        phase = phase_at(self.settings, step, self.most_refinements)
-        if self.model.refinement is not None:
-            self.model.refinement.steps = phase.refinements
-            self.model.refinement.batch = self.settings.batch
+        refinement = self.model.refinement
+        phase = phase_at(self.settings, step, refinement.most if refinement else 0)
+        if refinement is not None:
+            refinement.steps, refinement.batch = phase.refinements, self.settings.batch
         return phase
 
     def _body(self, images: Tensor, noise: Mapping[str, Tensor], phase: Phase) -> None:
         """The step itself. It changes nothing but tensors, so that it can be captured."""
         before = [buffer.clone() for buffer in self.changing]
         loss, values = self._loss_and_values(images, noise, phase.gaussian_likelihood)
-        self._drop_gradients()
+        self.optimiser.zero_grad()
         loss.backward()
         values = self.ranks.sum_up(self.params, values)
         for name, geco in self._gecos().items():
@@ -214,9 +210,6 @@ class TrainStep:
             geco = self._gecos()[self.model.objective_names[0]]
             assert isinstance(geco, EmorlGeco)
             self.model.refinement.error_weight.copy_(geco.error_weight())
-
-    def _drop_gradients(self) -> None:
-        self.optimiser.zero_grad(set_to_none=True)
 
     def _clip_gradients(self) -> Tensor:
         """The norm of all gradients before they are clipped, if they are."""

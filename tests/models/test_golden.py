@@ -54,14 +54,15 @@ def test_sri_infers_what_the_official_code_infers(sri) -> None:
     golden, model = sri
     inferred = model.infer(golden["x"], sri_noise(golden))
     first = inferred.segregated
+    decoded = model.segregate.decoder(first.slots)
     own = {
         "segregate/log_masks": first.log_masks,
         "segregate/mu": first.posterior.mean,
         "segregate/sigma": first.posterior.std,
         "segregate/z": first.slots,
-        "segregate/decoded_rgb": first.scene.rgb,
-        "segregate/decoded_log_masks": first.scene.log_masks,
-        "segregate/recon": first.scene.image,
+        "segregate/decoded_rgb": decoded.rgb,
+        "segregate/decoded_log_masks": decoded.log_masks,
+        "segregate/recon": decoded.image,
         "segregate/nll": first.nll,
         "segregate/kl": first.posterior.log_prob(first.slots) - log_prob_standard(first.slots),
         "imagine/mu_ordered": inferred.posterior.mean,
@@ -119,12 +120,12 @@ def test_genesis_v2_alone() -> None:
     model = golden.fill(build_model("genesis-v2", image_size=32, slots=4, slot_size=16))
     noise = {"rand_pixel": golden["noise/rand_pixel"], "segregation": golden["noise/slots"]}
     inferred = model.segregate(golden["x"], noise)
-    prior = model.prior.teacher_forced(inferred.slots)
+    prior, decoded = model.prior.teacher_forced(inferred.slots), model.decode(inferred.slots)
     own = {
         "log_masks": inferred.log_masks,
-        "decoded_log_masks": inferred.scene.log_masks,
-        "decoded_rgb": inferred.scene.rgb,
-        "recon": inferred.scene.image,
+        "decoded_log_masks": decoded.log_masks,
+        "decoded_rgb": decoded.rgb,
+        "recon": decoded.image,
         "mu": inferred.posterior.mean,
         "sigma": inferred.posterior.std,
         "z": inferred.slots,
