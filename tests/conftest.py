@@ -15,8 +15,8 @@ import torch
 from sri_cli.data import download
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.run import Workspace
-from tests import small_data
 from tests.small_browser import chromium
+from tests.small_data import write_data, write_run
 
 # Other processes change the number of threads of `--threads auto`, and that changes last bits.
 # The processes of pytest-xdist share the cores.
@@ -61,9 +61,12 @@ def driver() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that `workspace` copies."""
+    """Data and two runs of random weights, which `workspace` copies: `other` (GENESIS-v2), then
+    `tiny` (SRI)."""
     root = tmp_path_factory.mktemp("workspace")
-    small_data.write_workspace(root)
+    write_data(root / "data" / "demo-towers-32.h5")
+    write_run(root / "runs" / "other", "genesis-v2")
+    write_run(root / "runs" / "tiny")
     return root
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -28,6 +29,11 @@ def sri(*words: str, code: int | None = None) -> Result:
     return result
 
 
+def sri_json(*words: str) -> Any:
+    """What `sri WORDS --json` prints, which must succeed."""
+    return json.loads(sri(*words, "--json", code=0).stdout)
+
+
 def start(*words: str, code: str = "", **options: Any) -> subprocess.Popen[str]:
     """`sri WORDS`, or `python -c CODE WORDS`, as a process of its own; `options` of Popen."""
     usual: dict[str, Any] = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
@@ -39,7 +45,7 @@ def start(*words: str, code: str = "", **options: Any) -> subprocess.Popen[str]:
 def finish(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
     """Wait until it ends with this exit code; what it wrote to stdout and stderr."""
     try:
-        out, err = process.communicate(timeout=600)
+        out, err = process.communicate(timeout=850)
     finally:
         process.kill()  # if it takes too long
     assert process.returncode == code, err

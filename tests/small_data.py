@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from sri_cli.config.load import load_recipe
 from sri_cli.data.dataset import SPLITS
 from sri_cli.data.source import Scenario, Simulation, Source
 from sri_cli.data.writer import DataFileWriter, Header
-from sri_cli.run import Workspace
 
 SMALL = ["size=tiny", "model.slot_size=16", "model.slots=3"]
 COUNTS = {"train": 24, "val": 8, "test": 16}
@@ -59,12 +59,11 @@ def changed(source: Source, **attributes: Any) -> Any:
     return other
 
 
-def small_source(scenarios: int = 30, views: int = 4, size: int = 16, seed: int = 0) -> Simulation:
-    """`scenarios` for training and six for each of the others."""
-    numbers = {"train": scenarios, "val": 6, "test": 6}
-    head = header("towers", size, {}, train=scenarios, views=views, seed=seed)
-    make = functools.partial(random_scenario, views, size, seed)
-    return Simulation(head, numbers, views, make)
+def small_source(seed: int = 0) -> Simulation:
+    """30 scenarios of four views for training and six for each of the others."""
+    head = header("towers", 16, {}, train=30, views=4, seed=seed)
+    make = functools.partial(random_scenario, 4, 16, seed)
+    return Simulation(head, {"train": 30, "val": 6, "test": 6}, 4, make)
 
 
 def write_splits(path: Path, name: str, splits: dict[str, tuple[Any, ...]], **more: Any) -> Path:
@@ -129,10 +128,9 @@ def write_run(run_dir: Path, system: str = "sri", step: int = 10) -> None:
     checkpoints.save(run_dir, step, model.state_dict(), recipe.model_dump(mode="json"), {})
 
 
-def write_workspace(root: Path) -> Workspace:
-    """Data and two runs of random weights: `other` (GENESIS-v2) and then `tiny` (SRI)."""
-    workspace = Workspace(root / "data", root / "runs")
-    write_data(workspace.data_path("demo-towers", 32))
-    write_run(workspace.runs_root / "other", "genesis-v2")
-    write_run(workspace.runs_root / "tiny")
-    return workspace
+def write_log(run_dir: Path) -> None:
+    """A log of 40 steps, as training leaves it."""
+    keys = ("error_per_element/segregation", "error_per_element/imagination", "kl/imagination")
+    time = {"time": "2026-01-02T03:04:05+00:00"}
+    lines = [json.dumps({"step": s} | time | dict.fromkeys(keys, 1 / s)) for s in range(1, 41)]
+    (run_dir / "log.jsonl").write_text("\n".join(lines) + "\n")

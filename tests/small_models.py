@@ -49,10 +49,6 @@ def small_genesis_v2(scene_size: int | None = None, slots: int = SLOTS) -> Any:
     return open_gate(build_model("genesis-v2", **SIZES | {"slots": slots}, **scene))
 
 
-def genesis_v2_stage(slots: int = SLOTS) -> Segregation:
-    return small_genesis_v2(slots=slots).segregate
-
-
 def small_sri(
     segregation: Segregation | None = None,
     order: str = "greedy",
@@ -60,7 +56,7 @@ def small_sri(
     **switches: Any,
 ) -> SRI:
     return SRI(
-        segregation=segregation or genesis_v2_stage(slots),
+        segregation=segregation or small_genesis_v2(slots=slots).segregate,
         **SIZES | {"slots": slots},
         scene_size=SCENE_SIZE,
         decoder=BroadcastDecoder(SIDE, SLOT_SIZE, 16),

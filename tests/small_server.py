@@ -84,7 +84,7 @@ class Answer(BaseHTTPRequestHandler):
 
 def serves(**how: object) -> Behaviour:
     """The file, with these options of `Answer.serve`."""
-    return lambda answer: answer.serve(**how)  # type: ignore[arg-type]
+    return lambda answer: answer.serve(**how)
 
 
 def answers(status: int, **headers: str) -> Behaviour:

@@ -6,8 +6,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,9 +24,9 @@ from sri_cli.plotting.video import walk_frames
 from sri_cli.run import Workspace
 from tests import small_cli
 from tests.damage import damage
+from tests.small_cli import ROOT, finish, start
 from tests.small_data import write_run, write_small_data
 
-ROOT = Path(__file__).parent.parent
 README = ROOT / "sri_cli" / "README.md"
 NOTEBOOK = README.with_name("example.ipynb")
 OTHER_CHUNKS = 5  # levels: of bf16, as in generation/test_edit.py
@@ -43,8 +41,7 @@ def model() -> sri_cli.Model:
 
 def test_importing_loads_no_torch() -> None:
     code = "import sys, sri_cli; print(dir(sri_cli)); sys.exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and "load" in done.stdout, done.stderr
+    assert "load" in finish(start(code=code))[0]
     assert set(sri_cli.__all__) <= set(dir(sri_cli))
     with pytest.raises(AttributeError):
         sri_cli.lode  # noqa: B018
@@ -101,7 +98,6 @@ def test_walks_are_those_of_sri_walk(model: sri_cli.Model, slot: int | None) -> 
     assert np.abs(walk[:2].pixels.astype(int) - first.pixels).max() <= OTHER_CHUNKS
     assert len(walk[1::2]) == 3
     path = model.walk(2, frames=4, between=(5, 6), temperature=0.7).latent
-    assert path is not None and first.latent is not None
     torch.testing.assert_close(path[:2], first.latent)
 
 
@@ -111,7 +107,7 @@ def test_an_image_becomes_slots_and_an_image_again(model: sri_cli.Model) -> None
     for same in (torch.from_numpy(np.array(images)).permute(0, 3, 1, 2), images / np.float32(255)):
         encoded = model.encode(torch.as_tensor(same), seed=1)
         assert torch.equal(encoded.slots, made.slots)
-    assert made.order is not None and made.order.sort(dim=1).values.tolist() == [[0, 1, 2]] * 3
+    assert made.order.sort(dim=1).values.tolist() == [[0, 1, 2]] * 3
     decoded = model.decode(encoded)
     assert np.abs(decoded.pixels.astype(int) - made.pixels).max() <= OTHER_CHUNKS
     assert torch.equal(decoded.slots, made.slots) and decoded.latent is not None
@@ -134,7 +130,7 @@ def test_every_system(system: str, workspace: Workspace) -> None:
         "exchange": (2, 4),
         "reimagine": (4, 4),
     }.items():
-        edited = model.edit(scenes, action, 1, variants=2)  # type: ignore[arg-type]
+        edited = model.edit(scenes, action, 1, variants=2)
         assert edited.masks.shape[:2] == shape and len(edited.keys) == shape[0]
         assert (edited.masks.sum(dim=1) - 1).abs().max() < 0.01
     assert len(model.walk(1, frames=2)) == 2
@@ -287,8 +283,7 @@ def test_train_is_sri_train_in_this_process(capfd: Any) -> None:
     assert "val/negative_elbo" in records[-1] and any(Path("runs/mine/previews").iterdir())
     assert capfd.readouterr() == ("", "")
     command = Path("runs/mine/command.txt").read_text().partition("  #")[0]
-    result = small_cli.sri(*shlex.split(command)[1:])
-    assert result.exit_code == 0 and "step 2: " in result.stdout, result.output
+    assert "step 2: " in small_cli.sri(*shlex.split(command)[1:], code=0).stdout
     with open("runs/mine/log.jsonl", "a") as log:
         log.write('{"torn')
     capfd.readouterr()

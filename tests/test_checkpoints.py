@@ -90,7 +90,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path: Path, room: int) -
     with largest_file(room), pytest.raises(SriFailure, match="could not write"):
         save(tmp_path, 20, numbers=5000)
     assert os.listdir(tmp_path / "checkpoints") == ["step-000000010"]
-    assert checkpoints.newest_good(tmp_path).step == 10  # type: ignore[union-attr]
+    assert checkpoints.newest_good(tmp_path).step == 10
 
 
 # Forks a child per line of its input; the child writes checkpoints until it is killed.
@@ -141,7 +141,7 @@ def test_kill_9_at_any_moment_leaves_a_loadable_checkpoint(tmp_path: Path) -> No
 def test_a_checkpoint_of_the_same_step_is_replaced(tmp_path: Path) -> None:
     damage(save(tmp_path, 10) / "state.pt", "cut")
     save(tmp_path, 10)
-    assert checkpoints.newest_good(tmp_path).step == 10  # type: ignore[union-attr]
+    assert checkpoints.newest_good(tmp_path).step == 10
     assert os.listdir(tmp_path / "checkpoints") == ["step-000000010"]
 
 

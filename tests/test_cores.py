@@ -67,7 +67,7 @@ def busy(two_cores: None) -> Iterator[Busy]:
 class Scripted(OtherProcesses):
     """The demands of a list, one after another, each due for a look."""
 
-    age = cores.LOOK_EVERY_SEC  # type: ignore[assignment]
+    age = cores.LOOK_EVERY_SEC
 
     def __init__(self, demands: list[list[float]]) -> None:
         super().__init__()

@@ -18,23 +18,19 @@ from sri_cli.doctor import Finding
 from sri_cli.errors import pip_install
 from sri_cli.run import Workspace, checkpoints_in
 from tests.damage import damage
+from tests.small_cli import ROOT, start
 from tests.small_data import write_run
-
-ROOT = Path(__file__).parent.parent
 
 
 def sri_doctor(workspace: Workspace, *modules: Path) -> tuple[int, dict[str, dict]]:
     """Exit code, and the findings by topic; modules in `modules` hide the installed ones."""
     roots = ["--data-root", str(workspace.data_root), "--runs-root", str(workspace.runs_root)]
-    ended = subprocess.run(
-        [sys.executable, "-m", "sri_cli", *roots, "doctor", "--json"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*modules, ROOT]))},
-        capture_output=True,
-        text=True,
-    )
-    result = json.loads(ended.stdout)
-    assert result["exit_code"] == ended.returncode and ended.stderr == ""
-    return ended.returncode, {finding["topic"]: finding for finding in result["findings"]}
+    path = os.pathsep.join(map(str, [*modules, ROOT]))
+    process = start(*roots, "doctor", "--json", env=os.environ | {"PYTHONPATH": path})
+    out, err = process.communicate()
+    result = json.loads(out)
+    assert result["exit_code"] == process.returncode and err == ""
+    return process.returncode, {finding["topic"]: finding for finding in result["findings"]}
 
 
 def module(folder: Path, name: str, code: str) -> Path:
@@ -45,7 +41,7 @@ def module(folder: Path, name: str, code: str) -> Path:
 
 
 def only(findings: object) -> Finding:
-    (finding,) = findings  # type: ignore[misc]
+    (finding,) = findings
     return finding
 
 

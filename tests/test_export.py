@@ -27,7 +27,7 @@ from sri_cli.hub import CONFIG, opened_from
 from sri_cli.metrics.records import run_subject
 from sri_cli.run import Workspace
 from tests.damage import largest_file
-from tests.small_cli import ENVIRONMENT, finish, sri, start
+from tests.small_cli import ENVIRONMENT, finish, sri, sri_json, start
 from tests.small_measurements import measured
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -36,9 +36,8 @@ TEXT = (".json", ".yaml", ".jsonl", ".txt", ".md")
 
 
 @pytest.fixture
-def runs(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+def runs(workspace: Workspace, here: Path) -> Workspace:
     """`tiny` with all that a trained run has; the current folder is that of data and runs."""
-    monkeypatch.chdir(workspace.runs_root.parent)
     run = workspace.runs_root / "tiny"
     found = checkpoints.newest_good(run)
     data = workspace.data_path("demo-towers", 32)
@@ -114,7 +113,7 @@ def test_the_card_is_one_of_the_hub_and_has_the_measurements(runs: Workspace) ->
         assert own.metric_value == record["value"]
         assert own.metric_args["protocol"] == record["protocol"] and record["protocol"] in card.text
     assert "emami2024towards" in card.text and "samples.png" in card.text
-    shown = json.loads(sri("eval", "--recorded", "--run", "model", "--json").stdout)["results"]
+    shown = sri_json("eval", "--recorded", "--run", "model")["results"]
     assert {m["metric"]: m["value"] for m in shown} == {m["metric"]: m["value"] for m in records}
 
 
@@ -124,10 +123,10 @@ def test_what_is_measured_on_the_way_is_of_the_exported_weights(runs: Workspace)
     half = ("export", "--run", "tiny", "--half", "--metrics", "order", "model")
     for words in (ari, half):
         sri(*words, code=0)
-    shown = json.loads(sri("eval", "--recorded", "--run", "model", "--json").stdout)["results"]
+    shown = sri_json("eval", "--recorded", "--run", "model")["results"]
     assert {m["metric"] for m in shown} >= {"order_iou", "order_information"}
     assert "order MI" in (Path("model") / "README.md").read_text()
-    found = json.loads(sri("runs", "diff", "tiny", "tiny", "--json").stdout)
+    found = sri_json("runs", "diff", "tiny", "tiny")
     assert "ari_fg" in (of_run := {m["metric"] for m in found["metrics"][0]})
     assert "order_iou" not in of_run
 
@@ -220,8 +219,7 @@ HOSTILE: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("how", HOSTILE)
 def test_what_is_refused(exported: Path, how: str) -> None:
     HOSTILE[how](exported)
-    result = sri("sample", "--run", "model", "--num", "1")
-    assert result.exit_code == 2, result.output
+    result = sri("sample", "--run", "model", "--num", "1", code=2)
     assert len(result.stderr.splitlines()) == 2 and "Traceback" not in result.stderr
     assert not list(Path("runs").rglob("samples"))
 
@@ -380,5 +378,4 @@ def test_without_the_package_the_extra_is_named(
     runs: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    result = sri("sample", "--run", "hf:me/model")
-    assert result.exit_code == 2 and "sri-cli[hub]" in result.stderr
+    assert "sri-cli[hub]" in sri("sample", "--run", "hf:me/model", code=2).stderr

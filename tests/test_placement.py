@@ -20,7 +20,6 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sri_cli.config.schema import TrainSection
 from sri_cli.data.loader import Batches, Prefetcher
 from sri_cli.generation.edit import (
     decode_edits,
@@ -37,6 +36,7 @@ from sri_cli.models.build import build_model
 from sri_cli.rng import draw_noise
 from sri_cli.training.execution import ExecutionMode
 from sri_cli.training.step import TrainStep
+from tests.small_models import tiny_recipe
 
 CUDA, BATCH = torch.device("cuda", 0), 2
 SIZES = {"image_size": 32, "slot_size": 8}
@@ -170,14 +170,11 @@ def test_tensors_of_the_host_are_noticed(fake: HostTensors) -> None:
         scalar.to(CUDA)  # and not in a step
 
 
-FP32 = pytest.param("fp32", marks=pytest.mark.slow)  # the same operations, without casts
-
-
 @pytest.mark.parametrize(
     ("slots", "precision"),
     [
         (3, "bf16"),
-        pytest.param(3, "fp32", marks=pytest.mark.slow),
+        pytest.param(3, "fp32", marks=pytest.mark.slow),  # the same operations, without casts
         # Each slot more is a few hundred operations more, at 0.2 ms each.
         pytest.param(14, "bf16", marks=pytest.mark.slow),
     ],
@@ -209,14 +206,12 @@ def test_models_stay_on_the_device(
     assert edited.shape == (len(masks), 32, 32, 3)
 
 
-@pytest.mark.parametrize("precision", [FP32, "bf16"])
+@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.slow), "bf16"])
 @pytest.mark.parametrize("name", ["sri", "sri-emorl", "genesis"])
 def test_what_a_step_builds_is_on_the_device(
     fake: HostTensors, name: str, precision: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = TrainSection.model_validate(
-        {"geco_target": 0.5, "batch": BATCH, "steps": 10, "lr": 1e-3, "clip_grad": 1.0}
-    )
+    settings = tiny_recipe(batch=BATCH, clip_grad=1.0).train
     model = build_model(**SIZES, **SYSTEMS[name], slots=3)
     step = TrainStep(model, settings, CUDA, ExecutionMode(precision))
     stored = np.zeros((4, 32, 32, 3), np.uint8)

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
 
 from sri_cli import checkpoint as checkpoints
 from sri_cli.run import Workspace, checkpoints_in, lock_run
 from tests.damage import damage
-from tests.small_cli import sri
+from tests.small_cli import finish, sri, sri_json, start
 from tests.small_data import write_run
 from tests.small_measurements import ARI, TINY, measured
 
@@ -36,9 +33,8 @@ def measurement(step: int, value: float, images: int) -> str:
     return json.dumps(record | {"counts": {"images": images}}) + "\n"
 
 
-def listed(result: Result) -> dict[str, dict[str, Any]]:
-    assert result.exit_code == 0, result.output
-    return {one["run"]: one for one in json.loads(result.stdout)["runs"]}
+def listed(*words: str) -> dict[str, dict[str, Any]]:
+    return {one["run"]: one for one in sri_json("runs", "ls", *words)["runs"]}
 
 
 def test_what_a_list_says_of_a_run(workspace: Workspace) -> None:
@@ -49,7 +45,7 @@ def test_what_a_list_says_of_a_run(workspace: Workspace) -> None:
     )
     lines = [measurement(10, 0.1, 900), measurement(20, 0.2, 100), measurement(20, 0.3, 50)]
     (run / "metrics.jsonl").write_text("".join(lines))
-    one = listed(sri("runs", "ls", "--json"))["tiny"]
+    one = listed()["tiny"]
     size = sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
     expected = {"recipe": "sri-mog", "size": "tiny", "data": "demo-towers", "step": 20, "steps": 50}
     expected |= {"training": False, "bytes": size, "checkpoints": 2, "error": 0.5, "kl": 3.0}
@@ -65,9 +61,9 @@ def test_a_run_that_has_just_begun_is_training(workspace: Workspace) -> None:
     (run / "recipe.yaml").write_text("name: sri-mog\ndata: mine\ntrain: {steps: 9}\n")
     (run / "log.jsonl").write_text('{"step": 4}\n')
     with lock_run(run, ""):
-        during = listed(sri("runs", "ls", "--json"))["study-x/sri-mog-seed-0"]
+        during = listed()["study-x/sri-mog-seed-0"]
         assert (during["training"], during["step"], during["steps"]) == (True, 4, 9)
-    after = listed(sri("runs", "ls", "--json"))["study-x/sri-mog-seed-0"]
+    after = listed()["study-x/sri-mog-seed-0"]
     assert (after["training"], after["step"], after["checkpoints"]) == (False, 0, 0)
 
 
@@ -75,7 +71,7 @@ def test_an_unfinished_recipe_hides_no_other_run(workspace: Workspace) -> None:
     draft = workspace.runs_root / "draft"
     draft.mkdir()
     (draft / "recipe.yaml").write_text("name: mine\ntrain:\n")
-    runs = listed(sri("runs", "ls", "--json"))
+    runs = listed()
     assert runs["draft"]["steps"] is None and "tiny" in runs
     assert sri("runs", "ls").exit_code == 0
 
@@ -85,10 +81,8 @@ def test_orders_of_a_list(workspace: Workspace) -> None:
     log = workspace.runs_root / "tiny" / "log.jsonl"
     log.write_text('{"step": 1, "nll_per_element": 1}\n')
     os.utime(log, (2e9, 2e9))
-    orders = {
-        key: list(listed(sri("runs", "ls", "--json", "--sort", key)))
-        for key in ("date", "name", "step", "size", "error")
-    }
+    keys = ("date", "name", "step", "size", "error")
+    orders = {key: list(listed("--sort", key)) for key in keys}
     assert orders["date"] == orders["error"] == ["tiny", "other"]
     assert orders["name"] == orders["step"] == orders["size"] == ["other", "tiny"]
 
@@ -100,9 +94,9 @@ from sri_cli.cli.main import cli
 try: cli.main(['--runs-root', {str(workspace.runs_root)!r}, 'runs', 'ls'])
 except SystemExit: print(*({{'torch', 'numpy', 'h5py', 'pydantic'}} & set(sys.modules)))
 """
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    *_, imported = shown.stdout.split("\n")[:-1]
-    assert "tiny" in shown.stdout and imported == ""
+    shown = finish(start(code=code))[0]
+    *_, imported = shown.split("\n")[:-1]
+    assert "tiny" in shown and imported == ""
 
 
 def test_what_differs_between_two_runs(workspace: Workspace) -> None:
@@ -114,7 +108,7 @@ def test_what_differs_between_two_runs(workspace: Workspace) -> None:
         (run / "log.jsonl").write_text(text)
     add_checkpoint(workspace.runs_root / "tiny", 20, lr=0.5)
     (workspace.runs_root / "tiny" / "metrics.jsonl").write_text(measurement(20, 0.2, 100))
-    found = json.loads(sri("runs", "diff", "tiny", "other", "--json").stdout)
+    found = sri_json("runs", "diff", "tiny", "other")
     assert found["steps"] == [20, 10]
     assert found["settings"]["model.system"] == ["sri", "genesis-v2"]
     assert found["settings"]["train.lr"][0] == "0.5"
@@ -127,7 +121,7 @@ def test_what_differs_between_two_runs(workspace: Workspace) -> None:
     text = sri("runs", "diff", "tiny", "other").stdout
     assert "ARI-FG" in text and "sri train other" in text
     earlier = str(checkpoints_in(workspace.runs_root / "tiny")[0])
-    found = json.loads(sri("runs", "diff", earlier, "tiny", "--json").stdout)
+    found = sri_json("runs", "diff", earlier, "tiny")
     assert {"train.lr", "data.images", "data.content"} == set(found["settings"])
     assert found["training"]["error"] == [4, 8]
     assert sri("runs", "diff", "tiny", "nothing").exit_code == 2
@@ -158,8 +152,7 @@ def test_what_is_not_removed(workspace: Workspace, tmp_path: Path) -> None:
     for name in ("linked", "beside/run", elsewhere, "notes", "nothing", ".", "..", str(runs)):
         assert sri("runs", "rm", "tiny", name, "--yes").exit_code == 2, name
     with lock_run(runs / "other", ""):
-        result = sri("runs", "rm", "tiny", "other", "--yes")
-        assert result.exit_code == 2 and "other" in result.stderr
+        assert "other" in sri("runs", "rm", "tiny", "other", "--yes", code=2).stderr
     left = [elsewhere, runs / "tiny", runs / "other"]
     assert all(checkpoints.newest_good(Path(run)) is not None for run in left)
 
@@ -173,8 +166,7 @@ def test_a_study_is_removed_with_its_runs(workspace: Workspace) -> None:
         assert sri("runs", "rm", "study-x", "--yes").exit_code == 2
     assert checkpoints_in(study / "a") and sri("runs", "rm", "study-x/a", "--yes").exit_code == 0
     assert not (study / "a").exists() and checkpoints_in(study / "b")
-    result = sri("runs", "rm", "study-x/b", "study-x", "--yes")
-    assert result.exit_code == 0 and len(result.stdout.splitlines()) == 1, result.output
+    assert len(sri("runs", "rm", "study-x/b", "study-x", "--yes", code=0).stdout.splitlines()) == 1
     assert not study.exists()
 
 

@@ -155,7 +155,7 @@ def work(
     """
     study, data = read_study(workspace, study_file), DataFile(data_file)
     check_unchanged(study)  # the file may have been edited since the study began
-    study = with_reused_runs(workspace, study, data)
+    study = with_reused_runs(study, data)
     run = next(run for run in study.runs() if run.name == run_name)
     try:
         if run.name not in study.reused:

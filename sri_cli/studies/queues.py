@@ -86,9 +86,7 @@ class Queue(ABC):
             with contextlib.redirect_stderr(said):
                 return str(self.executor(run).submit(job).job_id)
         except (FailedJobError, FailedSubmissionError, OSError) as error:
-            lines = re.findall(r"error: (.+)", said.getvalue()) or [
-                error_in(str(error).splitlines())
-            ]
+            lines = re.findall(r"error: (.+)", said.getvalue()) or str(error).splitlines()
             raise SriFailure(
                 f"{self.name} refused the job of {run.title}: {error_in(lines)}",
                 "change the parameters of the job: --slurm KEY=VALUE",
@@ -139,10 +137,8 @@ class Slurm(Queue):
                 job = Job(number, "queued", "" if reason in USUAL_REASONS else reason)
             else:
                 job = Job(number, "running")
-            before = found.get(names[name])
-            older = before and (before.state != "ended", int(before.id))
-            if not older or older < (job.state != "ended", int(number)):
-                found[names[name]] = job
+            both = found.get(names[name], job), job
+            found[names[name]] = max(both, key=lambda one: (one.state != "ended", int(one.id)))
         return found
 
     def cancel(self, job: Job) -> None:

@@ -18,7 +18,7 @@ from sri_cli.config.schema import Recipe, flatten
 from sri_cli.console import warn
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
-from sri_cli.run import Workspace, checkpoints_in
+from sri_cli.run import checkpoints_in
 from sri_cli.strict_json import from_json
 from sri_cli.studies.protocol import SUMMARY_FILE, Study
 from sri_cli.studies.status import fulfils
@@ -28,7 +28,7 @@ from sri_cli.training.run_folder import FREE_KEYS
 COMPARED = {"train.steps", "train.precision", "model.encoder"}
 
 
-def with_reused_runs(workspace: Workspace, study: Study, data: DataFile) -> Study:
+def with_reused_runs(study: Study, data: DataFile) -> Study:
     """The study, its runs in the folders of equal, finished runs of the studies of `runs_of`.
 
     Equal are all settings of the recipe, the seed, the number of steps and the images. Such a run
@@ -40,7 +40,7 @@ def with_reused_runs(workspace: Workspace, study: Study, data: DataFile) -> Stud
     values: dict[tuple[str, int], dict[str, Any]] = {}
     own = _recorded(study.folder, study, data)
     for name in study.protocol.runs_of:
-        folder = workspace.runs_root / f"study-{name}"
+        folder = study.folder.with_name(f"study-{name}")
         runs, summary = list(_finished(folder, data)), _recorded(folder, study, data)
         if not runs and not summary:
             warn(f"Note: {folder} has no finished run of these images")

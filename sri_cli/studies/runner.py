@@ -24,7 +24,7 @@ from sri_cli.device import choose_device
 from sri_cli.errors import Diverged, Interrupted, SriError, SriFailure
 from sri_cli.metrics.records import SEGMENTATION
 from sri_cli.models.compiled import kernels
-from sri_cli.run import Workspace
+from sri_cli.run import LOG_NAME, Workspace
 from sri_cli.signals import StopFlag, stop_on_signal, this_command
 from sri_cli.strict_json import to_json
 from sri_cli.studies.job import RunJob
@@ -32,8 +32,9 @@ from sri_cli.studies.processes import POLL_SEC, RunProcess, Slots, choose_slots,
 from sri_cli.studies.protocol import Study, StudyRun, check_unchanged, read_study, record_content
 from sri_cli.studies.queues import Job, Queue, last_job, why_it_ended
 from sri_cli.studies.reuse import with_reused_runs
-from sri_cli.studies.status import DIVERGED, RunStatus, last_step, status_of, step_of
+from sri_cli.studies.status import DIVERGED, RunStatus, status_of, step_of
 from sri_cli.studies.summary import in_words, write_results, write_summary
+from sri_cli.training.log import last_record
 from sri_cli.training.step_timing import StepBench
 from sri_cli.training.trainer import check_data
 
@@ -83,7 +84,7 @@ def run_study(
         lock = ensure_folder(study.folder) / f"study-{study.protocol.name}.lock"  # held while open
         with open(lock_file(lock, "running", "wait for it, or use another --runs-root")):
             record_content(study, data)
-            study = with_reused_runs(workspace, study, data)
+            study = with_reused_runs(study, data)
             chosen = study.runs(systems, seeds)
             if queue is None:
                 failed = run_missing(workspace, study, chosen, data, slots, stop)
@@ -271,7 +272,7 @@ def read_reusing(workspace: Workspace, name_or_file: str) -> tuple[Study, Path]:
     """A study with the runs of others that count as its own, if it has its data; their file."""
     study = read_study(workspace, name_or_file)
     data = data_path(workspace, study)
-    return with_reused_runs(workspace, study, DataFile(data)) if data.is_file() else study, data
+    return with_reused_runs(study, DataFile(data)) if data.is_file() else study, data
 
 
 class _StudyProgress(Progress):
@@ -279,14 +280,12 @@ class _StudyProgress(Progress):
 
     def __init__(self, study: Study, statuses: Sequence[RunStatus], how: str) -> None:
         self.runs, self.polled = [one.run for one in statuses], 0.0
-        all_steps = sum(one.run.recipe.train.steps for one in statuses)
-        left = {one.run.name: one.steps_left for one in statuses}
-        self.steps = {run.name: run.recipe.train.steps - left[run.name] for run in self.runs}
-        super().__init__(all_steps, sum(self.steps.values()), "study")
+        steps = study.protocol.steps
+        self.steps = {one.run.name: steps - one.steps_left for one in statuses}
+        super().__init__(steps * len(statuses), sum(self.steps.values()), "study")
         self.note(
-            f"study {study.protocol.name}: {counted(len(statuses), 'run')} of"
-            f" {study.protocol.steps:,} steps in {study.folder};"
-            f" {sum(one.done for one in statuses)} of them done; {how}"
+            f"study {study.protocol.name}: {counted(len(statuses), 'run')} of {steps:,} steps in"
+            f" {study.folder}; {sum(one.done for one in statuses)} of them done; {how}"
         )
 
     def note_run(self, run: StudyRun, text: str) -> None:
@@ -298,7 +297,8 @@ class _StudyProgress(Progress):
         if time.monotonic() - self.polled < READ_LOGS_SEC:
             return
         self.polled = time.monotonic()
-        self.steps |= {run.name: last_step(run) for run in running}
+        for run in running:
+            self.steps[run.name] = last_record(run.run_dir / LOG_NAME).get("step", 0)
         self.advance(sum(self.steps.values()))
         if running and (text or self.done > self.first):
             steps = [f"{run.title} step {self.steps[run.name]:,}" for run in running]

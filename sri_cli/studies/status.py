@@ -20,7 +20,7 @@ from sri_cli.metrics.records import (
 from sri_cli.run import LOG_NAME, checkpoints_in
 from sri_cli.strict_json import from_json
 from sri_cli.studies.protocol import Study, StudyRun
-from sri_cli.training.log import last_record, read_log, train_seconds
+from sri_cli.training.log import read_log, train_seconds
 
 # Files in a run folder
 DIVERGED = "diverged.txt"  # why the training gave up
@@ -140,8 +140,3 @@ def step_of(run: StudyRun) -> int:
     """The step of the newest checkpoint, 0 for none."""
     checkpoints = checkpoints_in(run.run_dir)
     return int(checkpoints[-1].name.removeprefix("step-")) if checkpoints else 0
-
-
-def last_step(run: StudyRun) -> int:
-    """The last step in the log of a run in progress."""
-    return int(last_record(run.run_dir / LOG_NAME).get("step", 0))

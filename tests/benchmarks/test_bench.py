@@ -17,7 +17,7 @@ from sri_cli.benchmarks.train import training_text
 from sri_cli.config.load import load_recipe
 from sri_cli.run import SHIPPED
 from sri_cli.training.log import read_log
-from tests.small_cli import sri
+from tests.small_cli import sri, sri_json
 from tests.small_data import write_small_data
 
 TINY = ("--recipe", "sri-mog", "--seconds", "0.05", "size=tiny", "model.slot_size=8")
@@ -25,8 +25,7 @@ TINY = ("--recipe", "sri-mog", "--seconds", "0.05", "size=tiny", "model.slot_siz
 
 def bench(*args: str) -> dict[str, Any]:
     """The JSON object of `sri bench ARGS --json`, which prints nothing else."""
-    shown = sri("bench", *args, "--json", code=0)
-    result: dict[str, Any] = json.loads(shown.stdout)
+    result: dict[str, Any] = sri_json("bench", *args)
     assert {"machine", "cores", "threads", "torch", "device"} <= result.keys()
     return result
 
@@ -62,14 +61,13 @@ def test_bench_train_on_several_processes() -> None:
     assert two["efficiency"] == pytest.approx(expected)
 
 
-def test_bench_sample_with_a_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_bench_sample_with_a_profile(here: Path) -> None:
     result = bench("sample", *TINY, "--num", "4", "--gpus", "0", "--profile")
     assert (result["num"], result["slots"]) == (4, 5)
     assert result["images_per_second"] == pytest.approx(4 / result["seconds_median"])
     assert result["seconds_for_10000"] == pytest.approx(10_000 / result["images_per_second"])
     assert 0 < result["share_of_peak"] < 1.2
-    (trace,) = tmp_path.iterdir()
+    (trace,) = here.iterdir()
     assert trace.name == "sri-bench-trace.json.gz"
     assert json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
     operations = result["operations"]
@@ -121,8 +119,7 @@ def test_a_busy_machine_is_noted() -> None:
 
 def test_quality_of_a_run_whose_checkpoints_are_measured(here: Path) -> None:
     command = ("bench", "quality", "--run", "pretrained", "--sacc", "50", "--stack-fd", "1")
-    shown = sri(*command, "--json", code=0)
-    result = json.loads(shown.stdout)
+    result = sri_json(*command)
     assert result["started_from"]["step"] == 6000
     (row,) = result["checkpoints"]  # with metrics, so that nothing is measured
     log = read_log(SHIPPED["pretrained"])
@@ -148,11 +145,10 @@ def test_quality_of_a_run_whose_checkpoints_are_measured(here: Path) -> None:
             last = next(m for m in measured if m["metric"] == "stack_fd")
             data = last["data"] | changes.pop("data", {})
             file.write(json.dumps(last | {"value": 1.0, "data": data} | changes) + "\n")
-    assert json.loads(sri(*command, "--json").stdout)["checkpoints"] == [row]
+    assert sri_json(*command)["checkpoints"] == [row]
 
 
 def test_quality_needs_a_log(here: Path) -> None:
     recipe = load_recipe("sri-mog", None, ["size=tiny"])
     checkpoints.save(here / "runs" / "imported", 1, {}, recipe.model_dump(mode="json"), {})
-    shown = sri("bench", "quality", "--run", "imported")
-    assert shown.exit_code == 2 and "no log" in shown.stderr
+    assert "no log" in sri("bench", "quality", "--run", "imported", code=2).stderr

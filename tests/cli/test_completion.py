@@ -16,6 +16,7 @@ from sri_cli.config.registry import recipe_names, study_names
 from sri_cli.metrics.records import ALL
 from sri_cli.run import SHIPPED, Workspace
 from tests.cli.test_main import HEAVY
+from tests.small_cli import finish, start
 
 pytestmark = pytest.mark.usefixtures("workspace", "here")
 
@@ -105,7 +106,5 @@ echo "${COMPREPLY[@]}"
     environment["_SRI_COMPLETE"] = "bash_complete"
     code = "import sys; from sri_cli.cli.main import cli\ntry: cli.main()\n"
     code += "except SystemExit: print(*sys.modules, file=sys.stderr)"
-    shown = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
-    )
-    assert shown.stdout == "plain,ari\n" and not HEAVY & set(shown.stderr.split())
+    out, err = finish(start(code=code, env=environment))
+    assert out == "plain,ari\n" and not HEAVY & set(err.split())

@@ -64,8 +64,7 @@ def test_the_command_for_its_data_makes_the_same_data(folder: Path, first: Resul
     html = (folder / "out" / "report.html").read_text("utf-8")
     (line,) = [line for line in html.splitlines() if "/runs prepare" in line]
     words = shlex.split(line.rpartition("<code>")[2])[1:]
-    again = small_cli.sri(*words)
-    assert again.exit_code == 0 and "up to date" in again.stderr, again.output
+    assert "up to date" in small_cli.sri(*words, code=0).stderr
 
 
 def test_again_it_resumes(folder: Path, first: Result) -> None:
@@ -76,9 +75,8 @@ def test_again_it_resumes(folder: Path, first: Result) -> None:
 
 
 def test_other_numbers_need_another_folder(folder: Path, first: Result) -> None:
-    with pytest.raises(SriError, match="train 8 -> 9") as caught:
+    with pytest.raises(SriError, match="train 8 -> 9.*\n.*sri demo --out"):
         run_demo(folder / "out", steps=2, scenes=9)
-    assert "sri demo --out" in str(caught.value.hint)
 
 
 @pytest.mark.slow

@@ -22,10 +22,9 @@ from sri_cli.atomic import SPACE
 from sri_cli.cli.main import VERBS, cli
 from sri_cli.errors import Diverged, Interrupted, SriError, SriFailure, Stopped
 from sri_cli.run import Workspace
-from tests.small_cli import sri, start
+from tests.small_cli import ROOT, sri, start
 
 HELP = Path(__file__).parent / "help.txt"
-ROOT = HELP.parents[2]
 
 HEAVY = {"torch", "numpy", "h5py", "pydantic", "rich", "yaml", "mujoco", "scipy", "PIL", "jinja2"}
 
@@ -210,8 +209,7 @@ def test_a_signal_during_imports_ends_with_the_code_of_the_verb(
 
 def test_only_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     with_failing_recipes(monkeypatch, ValueError("oh"))
-    shown = sri("--debug", "recipes")
-    assert shown.exit_code == 1
+    shown = sri("--debug", "recipes", code=1)
     assert "Traceback (most recent call last)" in shown.stderr
     assert shown.stderr.endswith("Error: ValueError: oh\n")
 

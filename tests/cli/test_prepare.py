@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sri_cli.data.dataset import DataFile
-from tests.small_cli import sri, start
+from tests.small_cli import finish, sri, start
 
 SMALL = ("--scenes", "3", "--views", "2", "--size", "16", "--workers", "1")
 towers = partial(sri, "prepare", "shapestacks", *SMALL)
@@ -34,11 +34,9 @@ def test_simulate_list_and_show(here: Path, name: str, words: list[str]) -> None
     assert data.counts == {"train": 6, "val": 4, "test": 4}
     numbers = {"train": 3, "val": 2, "test": 2, "views": 2, "seed": 5}
     assert numbers.items() <= data.attrs["parameters"].items()
-    masks = data.split("train").masks
-    assert masks is not None and masks.max() >= data.background_labels
+    assert data.split("train").masks.max() >= data.background_labels
     assert sri("prepare", "--list").stdout.splitlines()[1].split()[1:3] == [name, "simulated"]
-    shown = sri("prepare", "show", name)
-    assert shown.exit_code == 0 and "intact" in shown.stdout, shown.output
+    assert "intact" in sri("prepare", "show", name, code=0).stdout
     assert data.path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -65,8 +63,7 @@ def test_a_folder_called_mirror_does_not_hide_the_mirror(here: Path) -> None:
 
 def test_a_folder_instead_of_a_data_set(here: Path) -> None:
     (here / "mypics").mkdir()
-    refused = sri("prepare", "mypics", "--size", "32")
-    assert refused.exit_code == 2
+    refused = sri("prepare", "mypics", "--size", "32", code=2)
     assert refused.stderr.splitlines()[-1] == "sri prepare folder mypics"
 
 
@@ -85,8 +82,8 @@ def test_ctrl_c_saves_what_was_made_and_the_same_command_resumes(
     running.stderr.readline()  # the workers start after this line
     time.sleep(1.5)
     os.killpg(running.pid, number)
-    message = running.communicate(timeout=60)[1].strip()
-    assert running.returncode == 75 and "Error" not in message
+    message = finish(running, 75)[1].strip()
+    assert "Error" not in message
     assert message.endswith(f": sri {' '.join(words)}")
     images = int(message.split()[2])
     assert images > 0 and images % 16 == 0

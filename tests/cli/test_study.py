@@ -17,7 +17,7 @@ from click.testing import Result
 
 from sri_cli.training.log import read_log
 from tests import small_cli
-from tests.small_cli import processes_of, sri, wait_until
+from tests.small_cli import finish, processes_of, sri, wait_until
 from tests.small_data import write_small_data
 
 STEPS = 6
@@ -71,10 +71,9 @@ def test_a_study_stopped_and_resumed_gives_the_same_table(work_dir: Path) -> Non
     stopped = start("--jobs", "1")
     wait_until((folder / RUNS[1] / "log.jsonl").exists, stopped)
     stopped.send_signal(signal.SIGTERM)
-    out, err = stopped.communicate(timeout=120)
-    assert stopped.returncode == 75 and out == "", err
+    out, err = finish(stopped, 75)
     said = err.splitlines()[-1]
-    assert said.startswith("Stopped") and "1 of 4" in said
+    assert out == "" and said.startswith("Stopped") and "1 of 4" in said
     assert said.endswith("sri study small.yaml --jobs 1")
     before = logs(folder)
     assert set(before) == set(RUNS[:2])
@@ -133,9 +132,7 @@ def check_again(folder: Path) -> None:
     assert "| sri-mog | 2/2 |" in table and again.stdout.strip() == table.strip()
     assert logs(folder / "runs" / "study-small") == before
     write(folder, seeds=[0, 1, 2])
-    changed = study()
-    assert changed.exit_code == 2
-    message, hint = changed.stderr.splitlines()[-2:]
+    message, hint = study(code=2).stderr.splitlines()[-2:]
     assert "protocol.seeds [0, 1] -> [0, 1, 2]" in message and "small.yaml" in hint
     write(folder, description="Only the description differs")
     path = folder / "runs" / "study-small" / "study.json"
@@ -153,8 +150,7 @@ def test_runs_that_diverge_or_fail_stop_no_other(work_dir: Path) -> None:
     obstacle = work_dir / "runs" / "study-small" / "scene-seed-0"
     obstacle.parent.mkdir(parents=True)
     obstacle.write_text("a file where the run's folder should be")
-    first = study("--seeds", "0", "--out", "results")
-    assert first.exit_code == 1, first.output
+    first = study("--seeds", "0", "--out", "results", code=1)
     summary = json.loads((obstacle.parent / "summary.json").read_text())  # of what is done so far
     assert [bool(run["diverged"]) for run in summary["runs"]] == [True, False, False, False]
     message, hint = first.stderr.splitlines()[-2:]
@@ -176,8 +172,7 @@ def test_a_study_that_is_killed_leaves_no_run_behind(work_dir: Path) -> None:
     run = work_dir / "runs" / "study-small" / "sri-mog-seed-0"
     killed = start()
     wait_until((run / "log.jsonl").exists, killed)
-    other = study()
-    assert other.exit_code == 2 and "study-small" in other.stderr
+    assert "study-small" in study(code=2).stderr
     killed.kill()
     killed.communicate()
     for _ in range(600):
@@ -198,8 +193,7 @@ def test_a_run_that_was_stopped_alone_is_saved_and_counts_as_failed(work_dir: Pa
     (number,) = processes_of(run.name)
     for _ in range(2):
         os.kill(number, signal.SIGTERM)
-    _, errors = started.communicate(timeout=60)
-    assert started.returncode == 1 and "alone seed 0" in errors.splitlines()[-2]
+    assert "alone seed 0" in finish(started, 1)[1].splitlines()[-2]
     assert "Stopped at step" in (work_dir / f"runs/study-small/logs/{run.name}.txt").read_text()
     assert list((run / "checkpoints").iterdir())
 
@@ -219,20 +213,16 @@ def test_missing_data_are_prepared_and_compared_with_the_protocol(work_dir: Path
     assert summary["data"]["images"] == {"train": 8, "val": 8, "test": 8}
     assert [run["step"] for run in summary["runs"]] == [0, 1]
     write_small_data(work_dir / "demo-towers-32.h5", images=20).replace(file)
-    refused = study()
-    assert refused.exit_code == 2
-    assert "data/own.h5" in refused.stderr
+    assert "data/own.h5" in study(code=2).stderr
 
 
 def test_results_that_cannot_be_written_leave_nothing(work_dir: Path) -> None:
     """Found before the training, not after it."""
-    shown = study("--out", "small.yaml/results")
-    assert shown.exit_code == 1 and "small.yaml/results" in shown.stderr
+    assert "small.yaml/results" in study("--out", "small.yaml/results", code=1).stderr
     assert not (work_dir / "runs").exists()
 
 
 def test_no_data(work_dir: Path) -> None:
     (work_dir / "data" / "demo-towers-32.h5").unlink()
-    shown = study()
-    assert shown.exit_code == 2 and "data/demo-towers-32.h5" in shown.stderr
+    assert "data/demo-towers-32.h5" in study(code=2).stderr
     assert not (work_dir / "runs").exists()

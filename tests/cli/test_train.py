@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from pathlib import Path
 
@@ -15,11 +14,10 @@ from sri_cli.training.importing import describe_source
 from sri_cli.training.log import read_log
 from sri_cli.training.run_folder import resolve_run
 from tests.damage import largest_file
-from tests.small_cli import finish, sri, start, wait_until
+from tests.small_cli import finish, sri, sri_json, start, wait_until
 from tests.small_data import write_small_data
 from tests.tracker_readers import READERS, mlflow_run
 
-ROOT = Path(__file__).parent.parent.parent
 SMALL = (
     *("size=tiny", "model.slots=3", "model.slot_size=8", "model.scene_size=8"),
     *("train.batch=4", "train.log_every=1", "train.checkpoint_every=2", "train.precision=fp32"),
@@ -27,12 +25,10 @@ SMALL = (
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder with the data set of the small recipe."""
-    (tmp_path / "data").mkdir()
-    write_small_data(tmp_path / "data" / "shapestacks-32.h5")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def folder(here: Path) -> Path:
+    """A working folder with the data set of the small recipe alone."""
+    write_small_data(here / "data" / "shapestacks-32.h5")
+    return here
 
 
 def words(*more: str) -> list[str]:
@@ -47,8 +43,7 @@ def test_train_then_train_further(folder: Path) -> None:
         f"next: sri sample --run {run}",
     ]
     assert "cpu" in first.stderr and "fp32" in first.stderr
-    again = sri(*words("--steps", "3", "--json"))
-    result = json.loads(again.stdout)
+    result = sri_json(*words("--steps", "3"))
     assert (result["resumed_from"], result["step"], result["run"]) == (2, 3, str(run))
     assert result["record"]["step"] == 3
     assert yaml.safe_load((run / "recipe.yaml").read_text())["train"]["steps"] == 3
@@ -62,15 +57,14 @@ def test_the_recipe_is_an_argument_and_new_starts_another_run(
         assert sri(*recipe, "--new").exit_code == 0
     runs = [f"sri-mog-shapestacks-tiny{end}" for end in ("", "-2", "-3")]
     assert sorted(path.name for path in (folder / "runs").iterdir()) == runs
-    assert json.loads(sri(*recipe, "--json").stdout)["run"] == f"runs/{runs[0]}"
+    assert sri_json(*recipe)["run"] == f"runs/{runs[0]}"
     assert sri(*recipe, "--new", "--run", "./mine").exit_code == 0
     refused = sri(*recipe, "--new", "--run", "./mine")
     assert refused.exit_code == 2 and refused.stderr.strip().endswith("--run ./mine-2")
     assert not (folder / "mine-2").exists()
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "1")
-    launched = sri(*recipe, "--new", "--run", "unused")
-    assert launched.exit_code == 2 and "torchrun" in launched.stderr
+    assert "torchrun" in sri(*recipe, "--new", "--run", "unused", code=2).stderr
 
 
 def test_any_prepared_file_by_name_at_its_own_size(folder: Path) -> None:
@@ -115,8 +109,7 @@ def test_data_that_do_not_decide_or_fit(
 ) -> None:
     for size in sizes:
         write_small_data(folder / "data" / f"mypics-{size}.h5", size=size)
-    shown = sri("train", "sri-g", "--data", "mypics", "--dry-run", *more)
-    assert shown.exit_code == 2, shown.output
+    shown = sri("train", "sri-g", "--data", "mypics", "--dry-run", *more, code=2)
     assert [part for part in parts if part not in shown.stderr] == []
 
 
@@ -161,13 +154,12 @@ def test_dry_run_measures_and_writes_nothing(folder: Path) -> None:
     for part in ("slot_size: 8", "parameters ", "time per step ", "expected total "):
         assert part in shown.stdout
     assert not (folder / "runs").exists()
-    result = json.loads(sri(*words("--dry-run", "--json", "--steps", "1000")).stdout)
+    result = sri_json(*words("--dry-run", "--steps", "1000"))
     assert result["expected_seconds"] == pytest.approx(1000 * result["seconds_per_step"])
     assert result["parameters"] > 1000 and result["missing"] is None
     assert result["threads"] >= 1 and result["busy_cores"] >= 0
     (folder / "data" / "shapestacks-32.h5").unlink()
-    shown = sri(*words("--dry-run"))
-    assert shown.exit_code == 0 and "data/shapestacks-32.h5" in shown.stderr
+    assert "data/shapestacks-32.h5" in sri(*words("--dry-run"), code=0).stderr
 
 
 def test_a_missing_gpu(folder: Path) -> None:
@@ -177,8 +169,7 @@ def test_a_missing_gpu(folder: Path) -> None:
         pytest.skip("there is a GPU")
     # Before the weights of step 0 are written, from which the next plain command would go on.
     for more in ([], ["--init-from", "pretrained"], ["--dry-run"]):
-        shown = sri(*words("--gpus", "1", *more))
-        assert shown.exit_code == 2 and "no GPU" in shown.stderr
+        assert "no GPU" in sri(*words("--gpus", "1", *more), code=2).stderr
         assert not (folder / "runs").exists()
 
 
@@ -189,11 +180,9 @@ def test_more_gpus_than_a_launcher_started_processes(
     for name, value in ({"RANK": "0", "WORLD_SIZE": "1"} | address).items():
         monkeypatch.setenv(name, value)
     more = ("--gpus", "8", "--init-from", "nothing", "--dry-run")
-    shown = sri(*words(*more))
-    assert shown.exit_code == 2 and "env -u RANK -u WORLD_SIZE" in shown.stderr
+    assert "env -u RANK -u WORLD_SIZE" in sri(*words(*more), code=2).stderr
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
-    shown = sri(*words(*more))
-    assert shown.exit_code == 2 and "RANK" not in shown.stderr
+    assert "RANK" not in sri(*words(*more), code=2).stderr
 
 
 def test_a_full_disk_exits_1_in_one_line(folder: Path) -> None:
@@ -216,10 +205,8 @@ def test_sigterm_exits_75_and_the_same_command_resumes_exactly(folder: Path) -> 
     log = folder / "runs/stopped/log.jsonl"
     wait_until(log.exists, stopped)
     stopped.send_signal(signal.SIGTERM)
-    out, err = stopped.communicate(timeout=240)
-    assert stopped.returncode == 75, err
+    said = finish(stopped, 75)[1].splitlines()[-1]
     step = read_log(log)[-1]["step"]
-    said = err.splitlines()[-1]
     assert said.startswith(f"Stopped at step {step}; checkpoint saved. Resume with: ")
     assert "sri train --recipe sri-mog --steps 400 --run stopped" in said
     last = str(step + 2)
@@ -239,7 +226,6 @@ def test_four_trackers_hold_every_step_once_after_a_stop_and_a_kill(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("WANDB_SERVICE", raising=False)  # the process of other tests
     monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     run, last = folder / "runs" / "mine", 300
     words = ["train", "sri-g", *SMALL, "train.log_every=10", "train.checkpoint_every=40"]
     words += ["train.preview_every=100", "--run", "mine", "--steps", str(last), "--threads", "1"]

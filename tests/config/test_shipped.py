@@ -144,9 +144,8 @@ def test_tiny_of_a_data_set_with_settings_for_it() -> None:
 
 
 def test_unknown_recipe(tmp_path: Path) -> None:
-    with pytest.raises(SriError, match=r"no recipe sri-mgo \(did you mean sri-mog\?\)") as error:
+    with pytest.raises(SriError, match=r"no recipe sri-mgo \(did you mean sri-mog\?\)\n.*sri-mog"):
         recipe_path("sri-mgo")
-    assert "sri-mog" in (error.value.hint or "")
     with pytest.raises(SriError, match=r"nothing\.yaml"):
         recipe_path("nothing.yaml")
     with pytest.raises(SriError, match="folder"):
@@ -203,8 +202,7 @@ def test_verbs(tmp_path: Path) -> None:
 def test_validate_reports_all_faults_and_exits_2(tmp_path: Path) -> None:
     bad = tmp_path / "bad.yaml"
     bad.write_text("name: bad\ndata: x\nmodel: {system: sri, slotz: 2}\ntrain: {steps: 0}\n")
-    shown = small_cli.sri("recipes", "validate", str(bad))
-    assert shown.exit_code == 2
+    shown = small_cli.sri("recipes", "validate", str(bad), code=2)
     first = shown.stderr.splitlines()[0]
     for fault in ("model.slotz", "train.steps", "train.geco_target"):
         assert fault in first

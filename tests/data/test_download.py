@@ -49,9 +49,8 @@ def files_beside(path: Path) -> list[str]:
 def begin(server: FileServer, path: Path) -> None:
     """Fetch the first million bytes only: then the host is busy for good."""
     server.script, server.otherwise = [serves(most=1_000_000)], answers(503)
-    with pytest.raises(SriFailure, match="503") as caught:
+    with pytest.raises(SriFailure, match=rf"503.*\n.*{INSTEAD}"):
         fetch(server, path)
-    assert INSTEAD in (caught.value.hint or "")
     assert path.with_name("towers.h5.part").read_bytes() == server.data[:1_000_000]
     server.otherwise = Answer.serve
     del server.ranges[:], server.sent[:]
@@ -68,9 +67,9 @@ def test_a_file_is_fetched_once(server: FileServer, path: Path) -> None:
 
 def test_an_existing_file_with_another_hash_is_refused(path: Path) -> None:
     path.write_bytes(OTHER)
-    with pytest.raises(SriError, match=SHA) as caught:
+    with pytest.raises(SriError, match=rf"{SHA}.*\n.*{path}") as caught:
         download(Remote(NOWHERE, SHA), path, instead=INSTEAD)
-    assert caught.value.exit_code == 2 and str(path) in (caught.value.hint or "")
+    assert caught.value.exit_code == 2
     assert path.read_bytes() == OTHER
     download(Remote(NOWHERE), path, instead=INSTEAD)  # without a known hash it is accepted
 
@@ -145,17 +144,15 @@ def test_wrong_lengths(server: FileServer, path: Path) -> None:
 @pytest.mark.parametrize("status", [404, 403])
 def test_a_refusal_is_final(server: FileServer, path: Path, status: int) -> None:
     server.otherwise = answers(status)
-    with pytest.raises(SriFailure, match=str(status)) as caught:
+    with pytest.raises(SriFailure, match=rf"{status}.*\n.*{INSTEAD}"):
         fetch(server, path)
-    assert INSTEAD in (caught.value.hint or "")
     assert files_beside(path) == [] and len(server.ranges) == 1
 
 
 @pytest.mark.parametrize("url", [NOWHERE, "http://no.such.host.invalid/x", "file:///etc/passwd"])
 def test_no_host(path: Path, url: str) -> None:
-    with pytest.raises(SriFailure) as caught:
+    with pytest.raises(SriFailure, match=rf"\A.*\n.*{INSTEAD}"):  # a message of one line
         download(Remote(url), path, instead=INSTEAD)
-    assert INSTEAD in (caught.value.hint or "") and "\n" not in caught.value.message
     assert files_beside(path) == []
 
 

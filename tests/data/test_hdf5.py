@@ -71,7 +71,7 @@ def test_towers_are_split_by_scene(tmp_path: Path, path: Path, layout: str) -> N
             assert np.array_equal(part.images, file["image"][:][rows])
             masks = tower_masks(len(scene))[rows, ..., 0]
             masks[masks == 7] = 0
-            assert part.masks is not None and np.array_equal(part.masks, masks)
+            assert np.array_equal(part.masks, masks)
             for name in (*FACTORS, "visibility", "num_actual_objects"):
                 factor = part.factors[name]
                 assert np.array_equal(factor, file[name][:][rows].astype(factor.dtype))
@@ -158,7 +158,7 @@ def test_images_that_cannot_be_grouped_by_scene_are_refused(
 
 
 def small(kind: PublishedSet, *split: int | None) -> PublishedSet:
-    return replace(kind, split=PositionSplit(*split))  # type: ignore[arg-type]
+    return replace(kind, split=PositionSplit(*split))
 
 
 def test_rooms_are_split_by_position(tmp_path: Path, path: Path) -> None:
@@ -175,9 +175,8 @@ def test_rooms_are_split_by_position(tmp_path: Path, path: Path) -> None:
     published = made(Hdf5Source(small(ROOMS, 6, 4, None), path, Options(64)), tmp_path, "p.h5")
     assert published.counts == {"train": 20, "val": 4, "test": 6}
     for options in (Options(64), Options(64, val_scenes=20)):
-        with pytest.raises(SriError, match="30 images") as caught:
+        with pytest.raises(SriError, match=r"30 images.*\n.*--test-scenes"):
             made(Hdf5Source(ROOMS, path, options), tmp_path, "many.h5")
-        assert "--test-scenes" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize("by", ["visibility", "masks"])
@@ -194,10 +193,8 @@ def test_clevr6_keeps_seven_entities(tmp_path: Path, path: Path, by: str) -> Non
         image, mask = file["image"][12], file["mask"][12, ..., 0]
     resizing = Resizing(96, "bicubic")
     assert np.array_equal(data.split("val").images[2], resizing.image(image))
-    masks = data.split("val").masks
-    assert masks is not None and np.array_equal(masks[2], resizing.labels(mask))
-    most = data.split("train").masks
-    assert most is not None and most.max() == 6  # the background and six objects are seven
+    assert np.array_equal(data.split("val").masks[2], resizing.labels(mask))
+    assert data.split("train").masks.max() == 6  # the background and six objects are seven
 
 
 def test_factors_are_numbers_of_every_image_and_not_too_many(tmp_path: Path, path: Path) -> None:

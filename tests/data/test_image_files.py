@@ -155,8 +155,7 @@ def test_no_object_takes_the_number_of_void_or_background(
         with pytest.raises(SriError, match="its mask"):
             source.survey(1)
         return
-    masks = source.make(source.entries[0]).masks
-    assert masks is not None and np.unique(masks).tolist() == expected
+    assert np.unique(source.make(source.entries[0]).masks).tolist() == expected
 
 
 def test_depth_and_number_of_images_without_decoding() -> None:

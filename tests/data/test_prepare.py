@@ -22,10 +22,9 @@ from sri_cli.data.sources.choose import simulated
 from sri_cli.data.writer import DataFileWriter
 from sri_cli.errors import Interrupted, SriError, SriFailure
 from tests.damage import largest_file
-from tests.small_cli import start
+from tests.small_cli import ROOT, start
 from tests.small_data import changed, random_scenario, small_source
 
-ROOT = Path(__file__).parent.parent.parent
 OPTIONS = Options(size_px=16, scenes=6, val_scenes=2, test_scenes=2, views=3)
 
 
@@ -49,7 +48,6 @@ def content(path: Path) -> list[np.ndarray]:
     parts: list[np.ndarray] = []
     for name in SPLITS:
         split = data.split(name)
-        assert split.masks is not None
         parts += [np.asarray(split.images), split.masks]
         parts += [split.factors[key] for key in sorted(split.factors)]
     return parts
@@ -82,8 +80,7 @@ def test_no_scenario_is_in_two_splits(path: Path) -> None:
     starts = sorted(FIRST_SCENARIO.values())
     assert all(b - a >= MAX_SCENARIOS for a, b in zip(starts, starts[1:], strict=False))
     assert data.background_labels == 1 and data.caption == "shapestacks, simulated"
-    masks = data.split("train").masks
-    assert masks is not None and masks.max() > 0
+    assert data.split("train").masks.max() > 0
 
 
 def test_large_images_are_written_in_smaller_blocks(
@@ -122,9 +119,8 @@ def stop_at_ten(index: int) -> Scenario:
 @pytest.fixture
 def partial(path: Path) -> Path:
     """The file that a stopped preparation leaves: 44 of 168 images."""
-    with pytest.raises(Interrupted) as caught:
+    with pytest.raises(Interrupted, match=r"44 of 168.*\n.*sri x"):
         prepare(changed(small_source(), make=stop_at_ten), path, workers=1, command="sri x")
-    assert "44 of 168" in caught.value.message and "sri x" in (caught.value.hint or "")
     partial = path.with_name(path.name + ".partial")
     assert list(path.parent.iterdir()) == [partial]
     return partial
@@ -141,11 +137,10 @@ def test_a_signal_during_the_survey(path: Path, partial: Path, number: signal.Si
     survey = lambda _: os.kill(os.getpid(), number)  # noqa: E731
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command does
     try:
-        with pytest.raises(Interrupted) as caught:
+        with pytest.raises(Interrupted, match=r"\n.*sri x"):
             prepare(changed(small_source(), survey=survey), path, workers=1, command="sri x")
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert "sri x" in (caught.value.hint or "")
     assert prepare(small_source(), path, workers=1).resumed_from == 44
 
 
@@ -198,9 +193,8 @@ def survey_by_workers(_: int) -> None:
 def test_a_killed_worker_costs_no_row(path: Path) -> None:
     source = changed(small_source(), items_per_task=1)
     for broken in ({"make": die_at_ten}, {"survey": survey_by_workers}):
-        with pytest.raises(SriFailure, match="worker") as caught:
+        with pytest.raises(SriFailure, match=r"worker.*\n.* sri demo --out x$"):
             prepare(changed(source, **broken), path, workers=2, command="sri demo --out x")
-        assert str(caught.value.hint).endswith(" sri demo --out x")
     done = prepare(source, path, workers=1)
     assert 0 < done.resumed_from <= 40  # a task that was sent after it may be lost, too
     assert is_whole(path)
@@ -242,9 +236,8 @@ def test_a_finished_file_is_kept_and_another_one_is_not_overwritten(path: Path) 
     before = path.stat()
     again = prepare(small_source(), path, workers=1)
     assert again.made == 0 and path.stat().st_mtime_ns == before.st_mtime_ns
-    with pytest.raises(OtherSettings, match="seed 0 -> 1") as caught:
+    with pytest.raises(OtherSettings, match=r"seed 0 -> 1.*\n.*--force"):
         prepare(small_source(seed=1), path, workers=1)
-    assert caught.value.exit_code == 2 and "--force" in (caught.value.hint or "")
     assert prepare(small_source(seed=1), path, workers=1, force=True).made == 168
     assert is_whole(path, seed=1)
 
@@ -269,9 +262,8 @@ def test_a_damaged_partial_is_replaced(path: Path, partial: Path) -> None:
 
 @pytest.mark.parametrize("limit", [1000, 60_000, 130_000])
 def test_a_full_disk_leaves_nothing(path: Path, limit: int) -> None:
-    with largest_file(limit), pytest.raises(SriFailure) as caught:
+    with largest_file(limit), pytest.raises(SriFailure, match=f"{path}.*\n."):
         prepare(small_source(), path, workers=1)
-    assert caught.value.exit_code == 1 and str(path) in caught.value.message and caught.value.hint
     assert list(path.parent.iterdir()) == []
 
 

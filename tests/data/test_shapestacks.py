@@ -192,9 +192,8 @@ def test_other_lists_make_another_file(tmp_path: Path, out: Path) -> None:
     shutil.copytree(root / "splits" / "default", root / "splits" / "ccs_all")
     with pytest.raises(SriError, match="split default -> ccs_all"):
         prepare_from(root, out, split="ccs_all")
-    with pytest.raises(SriError, match="cc_all") as caught:
+    with pytest.raises(SriError, match=r"cc_all.*\n.*ccs_all, default"):
         prepare_from(root, out, split="cc_all")
-    assert "ccs_all, default" in (caught.value.hint or "")
 
 
 def test_without_maps_there_are_no_masks(
@@ -297,9 +296,9 @@ def test_a_disk_that_fails_once_costs_no_rows(
 def test_numbers_that_these_files_do_not_have(
     tmp_path: Path, out: Path, options: Options, named: str
 ) -> None:
-    with pytest.raises(SriError, match=named) as caught:
+    with pytest.raises(SriError, match=f"{named}.*\n."):
         prepare_from(write_files(tmp_path), out, options)
-    assert caught.value.hint and not out.exists()
+    assert not out.exists()
 
 
 def test_some_scenarios_are_of_all_kinds(tmp_path: Path, out: Path) -> None:
@@ -439,9 +438,8 @@ def test_interrupted_writing_resumes(
     monkeypatch.setattr(shapestacks, "write_scenario", stopping)
     with pytest.raises(Interrupted):
         from_raw(tmp_path, tmp_path / "a-64.h5", workers=1)
-    with pytest.raises(SriError, match="no split list") as cut:
+    with pytest.raises(SriError, match=r"no split list.*\n.*--raw"):
         prepare_from(tmp_path, tmp_path / "x-64.h5")
-    assert "--raw" in (cut.value.hint or "")
     # An unfinished scenario, as a killed process leaves it, is written anew.
     (whole,) = (tmp_path / "shapestacks" / "recordings").iterdir()
     half = whole.rename(temporary_beside(whole))
@@ -458,9 +456,8 @@ def test_folders_with_other_files_are_refused(raw: Path, tmp_path: Path) -> None
     (tmp_path / "file").write_bytes(b"")
     other = simulated("shapestacks", replace(OPTIONS, seed=6))
     for folder in (*tmp_path.iterdir(), raw):
-        with pytest.raises(SriError, match=str(folder)) as caught:
+        with pytest.raises(SriError, match=rf"{folder}.*\n.*--raw DIR"):
             write_raw(other, folder, 1)
-        assert "--raw DIR" in (caught.value.hint or "")
     write_raw(simulated("shapestacks", replace(OPTIONS, size_px=32)), raw, 1)
     assert tree(raw) == before  # the size of the data file is no property of the towers
     record = json.loads((raw / "shapestacks" / "simulated.json").read_text())

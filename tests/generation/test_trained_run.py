@@ -22,7 +22,7 @@ from sri_cli.plotting.report_commands import prepare_words
 from sri_cli.run import SHIPPED, Workspace
 from sri_cli.training.log import read_log
 from sri_cli.training.trainer import train
-from tests.small_cli import sri
+from tests.small_cli import sri, sri_json
 from tests.small_data import write_small_data
 
 SMALL = ["size=tiny", "train.batch=4", "model.slots=2", "model.slot_size=8", "model.scene_size=8"]
@@ -99,7 +99,7 @@ def test_its_measurements_are_of_this_very_model(empty: Workspace) -> None:
     assert set(measured) >= MEASURED
     record = measured["order_iou"]
     words = ["--num", str(record["counts"]["scenes"]), "--seed", str(record["seed"])]
-    found = json.loads(sri("order", "--run", "pretrained", "--json", *words).stdout)
+    found = sri_json("order", "--run", "pretrained", *words)
     assert found["model"]["iou_over_chance"]["value"] == pytest.approx(record["value"], abs=0.005)
 
 
@@ -125,8 +125,7 @@ def test_it_records_how_it_was_made(empty: Workspace, name: str) -> None:
 
 
 def test_without_its_data_the_command_that_makes_them_is_named(empty: Workspace) -> None:
-    result = sri("figure", "reconstructions", "--run", "pretrained")
-    assert result.exit_code == 2
+    result = sri("figure", "reconstructions", "--run", "pretrained", code=2)
     side = load_recipe(str(SHIPPED["pretrained"] / "recipe.yaml")).model.image_size
     assert f"data/demo-towers-{side}.h5" in result.stderr
     assert f"sri prepare shapestacks --preset demo --size {side}" in result.stderr

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from sri_cli.config.load import load_recipe
-from sri_cli.config.schema import TrainSection
 from sri_cli.data.loader import Batches, Prefetcher
 from sri_cli.device import to_device
 from sri_cli.models.build import build_model
@@ -23,7 +22,7 @@ from sri_cli.training.execution import WARM_UP_STEPS, ExecutionMode
 from sri_cli.training.step import TrainStep
 from sri_cli.training.step_timing import random_images
 from tests.ranks import on_ranks
-from tests.small_models import open_gate
+from tests.small_models import open_gate, tiny_recipe
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -59,10 +58,9 @@ def alone_and_exact() -> Iterator[None]:
 
 
 def new_step(system: str, mode: ExecutionMode, **changes: Any) -> TrainStep:
-    base = {"geco_target": 0.5, "batch": BATCH, "steps": 100, "lr": 1e-3}
     torch.manual_seed(0)
     model = build_model(system, image_size=32, slots=4, slot_size=16, **SYSTEMS[system])
-    return TrainStep(open_gate(model), TrainSection.model_validate(base | changes), GPU, mode)
+    return TrainStep(open_gate(model), tiny_recipe(batch=BATCH, **changes).train, GPU, mode)
 
 
 def go(step: TrainStep, numbers: range) -> None:

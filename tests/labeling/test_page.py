@@ -13,7 +13,7 @@ import pytest
 from sri_cli.labeling.session import Session
 from tests.labeling.conftest import Client, Process, answers_on_disk, serving, small_session
 from tests.small_browser import CONTRAST, DESKTOP, ENOUGH, PHONE, TOO_SMALL, Page
-from tests.small_cli import start
+from tests.small_cli import finish, start
 from tests.small_data import write_images
 
 LEFT, RIGHT, DOWN, BACKSPACE = "\ue012", "\ue014", "\ue015", "\ue003"
@@ -409,6 +409,5 @@ def test_from_the_command_to_the_result(tab: Page, tmp_path: Path) -> None:
         tab.until(lambda: tab.shown("#end"))
         tab.click("[data-action=finish]")
         tab.until(lambda: tab.shown("#stopped"))
-        result, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
+        result, _ = finish(process)
     assert "S-Acc" in result and "ada" in result

@@ -214,8 +214,7 @@ def test_catch_trials_warn_of_a_careless_rater(workspace: Workspace, here: Path)
         for position in range(session.total):
             plausible = session._items[position].plausible is not False
             session.answer({position: "plausible" if plausible == is_right else "implausible"})
-    result = small_cli.sri("label-sacc", "--summary", "--run", "tiny", "--json", code=0)
-    facts = json.loads(result.stdout)
+    facts = small_cli.sri_json("label-sacc", "--summary", "--run", "tiny")
     counts = [[one[key] for key in ("rater", "right", "wrong")] for one in facts["catch"]]
     assert counts == [["Ann", 10, 0], ["Bert", 0, 10]]
     (model,) = facts["models"]
@@ -343,7 +342,7 @@ def test_without_its_data_file_a_run_has_the_row_of_its_data(workspace: Workspac
     run, path = workspace.runs_root / "tiny", workspace.data_path("demo-towers", 32)
     data = DataFile(path)
     about = {"trained_on": trained_on(data)}
-    describe_run(run, recipe_from_dict(newest_good(run).recipe), about)  # type: ignore[union-attr]
+    describe_run(run, recipe_from_dict(newest_good(run).recipe), about)
     expected = data_facts(data, "test")
     path.unlink()
     judge(prepare_session(workspace, ["tiny"], (), num=4, catch=0), "Ann", first(3))
@@ -365,8 +364,8 @@ def test_wilson_as_scipy(count: int) -> None:
 
 def test_wilson_of_a_mean_over_raters() -> None:
     assert wilson(0, 0) is None
-    low, high = wilson(9.5, 20)  # type: ignore[misc]
-    assert wilson(9, 20)[0] < low < 9.5 / 20 < high < wilson(10, 20)[1]  # type: ignore[index]
+    low, high = wilson(9.5, 20)
+    assert wilson(9, 20)[0] < low < 9.5 / 20 < high < wilson(10, 20)[1]
 
 
 def test_difference_is_newcombes_example() -> None:

@@ -25,16 +25,15 @@ from sri_cli.metrics.images import images_of_run, open_folder, real_images
 from sri_cli.metrics.records import Context, data_facts, model_digest, run_subject
 from sri_cli.plotting.samples import write_samples
 from tests.damage import damage
-from tests.small_data import write_small_data
+from tests.small_data import save_image, write_small_data
 
 NUM_REAL = 23
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 16, 16, 3), dtype=np.uint8)
 
 
 def write_files(folder: Path, ending: str = "png") -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(PIXELS):
-        Image.fromarray(image).save(folder / f"{i:03}.{ending}", lossless=True)
+        save_image(folder / f"{i:03}.{ending}", image, lossless=True)
     return folder
 
 
@@ -54,10 +53,9 @@ def test_files_come_in_order_and_exactly(
 
 
 def test_what_sri_sample_writes(tmp_path: Path) -> None:
-    (tmp_path / "png").mkdir()
+    write_files(tmp_path / "png" / "images")
     (tmp_path / "png" / "sample.json").write_text("{}")
     Image.new("RGB", (99, 50)).save(tmp_path / "png" / "grid.png")
-    write_files(tmp_path / "png" / "images")
     (tmp_path / "npz").mkdir()
     np.savez(tmp_path / "npz" / "samples.npz", images=PIXELS)
     (tmp_path / "h5").mkdir()
@@ -135,22 +133,18 @@ def test_rejected(tmp_path: Path, files: dict[str, Any], named: str) -> None:
             np.savez(folder / name, **content)
         else:
             Image.fromarray(content).save(folder / name)
-    with pytest.raises(SriError, match=named) as caught:
+    with pytest.raises(SriError, match=f"{named}.*\n."):
         everything(folder)
-    assert caught.value.hint
 
 
 def test_the_files_of_a_folder_are_those_that_prepare_takes(tmp_path: Path) -> None:
     for i, image in enumerate(PIXELS):
-        path = tmp_path / f"part-{i // 3}" / f"{i}.tif"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(image).save(path)
+        save_image(tmp_path / f"part-{i // 3}" / f"{i}.tif", image)
     (tmp_path / "._0.png").write_bytes(b"Mac OS X")  # AppleDouble
     (tmp_path / "._a.npz").write_bytes(b"Mac OS X")
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "folder.npz").mkdir()
-    (tmp_path / "masks").mkdir()
-    Image.fromarray(PIXELS[0, :, :, 0]).save(tmp_path / "masks" / "0.png")
+    save_image(tmp_path / "masks" / "0.png", PIXELS[0, :, :, 0])
     np.testing.assert_array_equal(everything(tmp_path), PIXELS)
 
 

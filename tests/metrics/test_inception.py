@@ -187,10 +187,9 @@ class Trap:
 
 
 def test_only_the_known_file_is_loaded_and_nothing_in_it_is_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    path, data = tmp_path / FILE, pickle.dumps(Trap(), protocol=2)
+    path, data = here / FILE, pickle.dumps(Trap(), protocol=2)
     for other in (b"", data):
         path.write_bytes(other)
         expect(monkeypatch, b"the right ones")
@@ -200,7 +199,7 @@ def test_only_the_known_file_is_loaded_and_nothing_in_it_is_run(
     expect(monkeypatch, data)  # not even with the right hash
     with pytest.raises(pickle.UnpicklingError):
         read_weights(path)
-    assert not (tmp_path / "sprung").exists()
+    assert not (here / "sprung").exists()
     with pytest.raises(SriError) as caught:
-        read_weights(tmp_path)  # a folder
-    check_hint(caught.value, tmp_path)
+        read_weights(here)  # a folder
+    check_hint(caught.value, here)

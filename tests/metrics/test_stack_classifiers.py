@@ -143,7 +143,7 @@ def test_answers_are_computed_in_true_float32(monkeypatch: pytest.MonkeyPatch) -
     seen: list[str] = []
 
     def to_images(images: np.ndarray, device: torch.device) -> torch.Tensor:
-        seen.append(torch.backends.cudnn.conv.fp32_precision)  # type: ignore[attr-defined]
+        seen.append(torch.backends.cudnn.conv.fp32_precision)
         return to_tensor(images, device)
 
     monkeypatch.setattr(features, "to_tensor", to_images)

@@ -45,9 +45,9 @@ def test_columns_of_slots_are_numbered_from_one_and_bear_their_colours() -> None
     panel = order_panel(Scenes(images, rgb, masks))
     assert list(panel.columns) == ["image", "masks", "1", "2"]
     assert list(panel.slots) == [(), (), (0,), (1,)]
-    assert np.array_equal(panel.cells[2][0], images[2])  # type: ignore[arg-type]
+    assert np.array_equal(panel.cells[2][0], images[2])
     colours = slot_colours(2)
-    assert (panel.cells[0][1][0] == colours[[0, 0, 1, 1]]).all()  # type: ignore[index]
+    assert (panel.cells[0][1][0] == colours[[0, 0, 1, 1]]).all()
 
 
 def test_true_labels_have_the_colours_of_the_slots_that_fit_them() -> None:

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pypdf
@@ -26,8 +25,7 @@ from sri_cli.plotting.figures import (
     figure_bytes,
 )
 from sri_cli.plotting.images import slot_colours
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.small_cli import ENVIRONMENT
 
 
 def images(count: int, size: int = 32, seed: int = 0) -> list[Pixels]:
@@ -87,14 +85,14 @@ def test_the_same_figure_gives_the_same_bytes_in_another_process() -> None:
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     here = b"".join(figure_bytes(draw(every_block()), kind) for kind in ("png", "pdf"))
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
-    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, cwd=ROOT)
+    env = os.environ | ENVIRONMENT | {"PYTHONHASHSEED": "7"}
+    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True)
     assert run.stdout == here, run.stderr
 
 
 def test_no_text_overlaps_another_or_leaves_the_figure() -> None:
     figure = draw(every_block(), "A title " * 12, ["a note " * 40])
-    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    renderer = figure.canvas.get_renderer()
     texts = [*figure.texts, *(text for axes in figure.axes for text in axes.texts)]
     boxes = [text.get_window_extent(renderer) for text in texts if text.get_text()]
     assert len(boxes) > 30

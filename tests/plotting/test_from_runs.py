@@ -34,7 +34,7 @@ from sri_cli.run import Workspace, checkpoints_in
 from tests.damage import largest_file
 from tests.labeling.conftest import judge, small_session
 from tests.small_cli import sri
-from tests.small_data import write_data, write_run, write_small_data
+from tests.small_data import write_data, write_log, write_run, write_small_data
 from tests.small_measurements import ARI, TINY, measured
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -43,20 +43,10 @@ BOTH = ("tiny", "other")
 
 @pytest.fixture
 def logged(workspace: Workspace) -> Workspace:
-    """Runs with logs of their training and measurements."""
-    for name, stages in (("tiny", ("segregation", "imagination")), ("other", ("genesis-v2",))):
-        folder = workspace.runs_root / name
-        records = []
-        for step in (10, 20, 30):
-            record: dict[str, object] = {"step": step, "kl_scene": 3.0 / step}
-            for stage in stages:
-                values = (1 / step, 100 / step, 0.001 * step)
-                for key, value in zip(("error_per_element", "kl", "beta"), values, strict=True):
-                    record[f"{key}/{stage}"] = value
-            records.append(json.dumps(record))
-        (folder / "log.jsonl").write_text("\n".join(records) + "\n")
-        subject, data = run_subject(open_run(workspace, name)), {"name": "demo-towers", **TINY}
-        append_records(folder, [measured(*ARI, 0.6423, data=data, **subject)])
+    """`tiny` with a log of its training and a measurement."""
+    run, data = open_run(workspace, "tiny"), {"name": "demo-towers", **TINY}
+    write_log(run.run_dir)
+    append_records(run.run_dir, [measured(*ARI, 0.6423, data=data, **run_subject(run))])
     return workspace
 
 
@@ -66,13 +56,13 @@ def panels(workspace: Workspace, name: str, *runs: str, **given: Any) -> list[Pa
     rows, _ = from_runs._image_figure(name, opened, Options(**{"num": 2, **given}), [])
     found = [block for row in rows for block in row]
     assert all(isinstance(block, Panel) for block in found)
-    return found  # type: ignore[return-value]
+    return found
 
 
 @pytest.mark.parametrize("name", sorted(IMAGE_FIGURES.keys() - {"matching"}))
 def test_no_image_of_a_figure_is_empty(workspace: Workspace, name: str) -> None:
     for panel in panels(workspace, name):
-        assert all(cell.std() > 0 for row in panel.cells for cell in row)  # type: ignore[union-attr]
+        assert all(cell.std() > 0 for row in panel.cells for cell in row)
 
 
 def test_every_figure_has_its_name() -> None:
@@ -115,7 +105,7 @@ def test_slots_and_temperatures_that_are_given_have_rows(workspace: Workspace) -
     (usual,) = panels(workspace, "samples", "tiny")
     at_one = warm.cells[list(warm.rows).index("temperature 1")]
     for one, other in zip(at_one, usual.cells[0], strict=True):
-        assert np.array_equal(one, other)  # type: ignore[arg-type]
+        assert np.array_equal(one, other)
 
 
 def test_systems_stand_in_rows_and_data_sets_in_columns(workspace: Workspace) -> None:
@@ -124,8 +114,7 @@ def test_systems_stand_in_rows_and_data_sets_in_columns(workspace: Workspace) ->
         runs[i].extra["source"] = {"caption": data}
     rows, _ = from_runs._image_figure("samples", runs, Options(num=2), [])
     shown = [
-        [block and block.caption.split(": ")[1].split(";")[0] for block in row]  # type: ignore[union-attr]
-        for row in rows
+        [block and block.caption.split(": ")[1].split(";")[0] for block in row] for row in rows
     ]
     row = ["towers", "clevr6"]
     assert shown == [row, row, ["towers", None]]  # the second run of a system has its own row
@@ -137,7 +126,7 @@ def test_one_row_for_each_run_has_a_short_name_and_one_size(workspace: Workspace
     ((panel,),) = rows
     assert isinstance(panel, Panel) and list(panel.rows) == ["tiny", "towers"]
     side = max(run.model.image_size for run in runs)
-    shapes = [[cell.shape for cell in row] for row in panel.cells]  # type: ignore[union-attr]
+    shapes = [[cell.shape for cell in row] for row in panel.cells]
     assert shapes == [[(side, side, 3)] * 3] * 2 and "seed 0" in title
     write_run(workspace.runs_root / "tiny", step=20)
     steps = [open_run(workspace, str(path)) for path in checkpoints_in(runs[0].run_dir)]
@@ -149,7 +138,7 @@ def test_one_row_for_each_run_has_a_short_name_and_one_size(workspace: Workspace
 def test_images_without_true_masks_or_rollouts(workspace: Workspace) -> None:
     tiny, other = panels(workspace, "reconstructions")
     assert (len(tiny.rows), len(other.rows)) == (5, 4)  # GENESIS-v2 has no rollout
-    assert np.array_equal(tiny.cells[0][1], other.cells[0][1])  # type: ignore[arg-type]
+    assert np.array_equal(tiny.cells[0][1], other.cells[0][1])
     with_masks = panels(workspace, "segmentation", "tiny")[0]
     write_data(workspace.data_path("demo-towers", 32), with_masks=False)
     without = panels(workspace, "segmentation", "tiny")[0]
@@ -166,7 +155,7 @@ def test_failures_are_the_scenes_that_the_network_judged_worst(
     monkeypatch.setattr(from_runs, "network_verdicts", lambda *_: found._replace(scores=scores))
     (panel,) = panels(workspace, "failures", "tiny", num=9)
     shown = [cell for row in panel.cells for cell in row]
-    assert len(shown) == 4 and np.array_equal(shown[0], images[-1])  # type: ignore[arg-type]
+    assert len(shown) == 4 and np.array_equal(shown[0], images[-1])
 
 
 def test_verdicts_of_raters_come_before_those_of_the_network(
@@ -197,12 +186,12 @@ def test_verdicts_of_raters_come_before_those_of_the_network(
     usual = trained.model.num_slots
     for options in ({}, {"slots": usual}, {"seed": 1}, {"temperature": 0.9}):
         (panel,) = panels(workspace, "failures", "tiny", **options)
-        of_raters = np.array_equal(panel.cells[0][0], images[0])  # type: ignore[arg-type]
+        of_raters = np.array_equal(panel.cells[0][0], images[0])
         assert of_raters is (options in ({}, {"slots": usual}))
     images = read_session(folder := session_of(1)).load_images()
     answer(folder, "ada", "nnnnnn")
     (panel,) = panels(workspace, "failures", "tiny", seed=1)
-    assert np.array_equal(panel.cells[0][0], images[0])  # type: ignore[arg-type]
+    assert np.array_equal(panel.cells[0][0], images[0])
 
 
 def test_more_images_than_a_page_holds_are_refused_before_they_are_drawn(
@@ -335,8 +324,7 @@ def test_a_folder_that_cannot_be_written_is_known_before_anything_is_drawn(
     )  # all that draws calls it
     if written:
         Path("runs/tiny", written).write_text("")
-    result = sri(*line.split(), "--run", "tiny")
-    assert result.exit_code == 1 and "writable" in result.stderr, result.output
+    assert "writable" in sri(*line.split(), "--run", "tiny", code=1).stderr
 
 
 @pytest.mark.parametrize("slots", ["2", "3"])

@@ -22,17 +22,17 @@ from PIL import Image
 
 from sri_cli import checkpoint as checkpoints
 from sri_cli.config.load import load_recipe, recipe_to_yaml
-from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError, SriFailure
 from sri_cli.generation.trained_run import open_run
-from sri_cli.metrics.records import Context, Estimate, append_records, data_facts, run_subject
+from sri_cli.metrics.records import append_records, run_subject
 from sri_cli.plotting.report import FILM_BYTES, make_subjects, render, report_of_runs, walks
 from sri_cli.plotting.report_commands import eval_words
 from sri_cli.run import Workspace
 from tests import small_cli
 from tests.damage import damage, largest_file
 from tests.small_browser import CONTRAST, DESKTOP, ENOUGH, PHONE, Page
-from tests.small_data import write_run
+from tests.small_data import write_log, write_run
+from tests.small_measurements import ARI, TINY, measured
 
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror='alert(2)'>{{ 7 * 7 }}"
 sri = partial(small_cli.sri, "report")
@@ -57,29 +57,13 @@ class Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
-def write_log(run_dir: Path, steps: int = 40) -> None:
-    """A log as training leaves it."""
-    keys = ("error_per_element/segregation", "error_per_element/imagination", "kl/imagination")
-    lines = [
-        json.dumps({"step": s, "time": "2026-01-02T03:04:05+00:00"} | dict.fromkeys(keys, 1 / s))
-        for s in range(1, steps + 1)
-    ]
-    (run_dir / "log.jsonl").write_text("\n".join(lines) + "\n")
-
-
 def record(workspace: Workspace, run: str, value: float = 0.5) -> None:
     """ARI-FG of the run's newest checkpoint."""
-    trained = open_run(workspace, run)
-    data = data_facts(DataFile(workspace.data_path("demo-towers", 32)), "test")
-    line = Context(run_subject(trained), data, 0).measurement(
-        "ari_fg",
-        "ARI-FG",
-        Estimate(value, value - 0.1, value + 0.1, "95 %"),
-        counts={"images": 12},
-        protocol="strongest decoded mask",
-        warning="few images",
-    )
-    append_records(trained.run_dir, [line])
+    trained, data = open_run(workspace, run), {"name": "demo-towers", **TINY}
+    subject, interval = run_subject(trained), (value - 0.1, value + 0.1)
+    line = measured(*ARI, value, interval=interval, data=data, **subject)
+    line |= {"counts": {"images": 12}, "protocol": "strongest decoded mask"}
+    append_records(trained.run_dir, [line | {"warning": "few images"}])
 
 
 def write_walk(run_dir: Path, name: str = "walk.gif") -> None:

@@ -27,7 +27,7 @@ from sri_cli.plotting.images import slot_colours
 from sri_cli.plotting.segments import Decoded, segment_folder, write_sheet
 from sri_cli.run import Workspace
 from tests.damage import largest_file
-from tests.small_cli import sri
+from tests.small_cli import sri, sri_json
 from tests.small_data import save_image, towers
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -73,8 +73,7 @@ def blend(folder: Path, name: str) -> np.ndarray:
 
 
 def test_a_folder_of_images(workspace: Workspace, photos: Path) -> None:
-    result = sri("segment", "--run", "tiny", "--images", str(photos), "--json", code=0)
-    record = json.loads(result.stdout)
+    record = sri_json("segment", "--run", "tiny", "--images", str(photos))
     folder = Path("runs/tiny/segments/001")
     assert record == json.loads((folder / "segment.json").read_text()) | {"folder": str(folder)}
     assert record["segmented"] == 4 and list(record["left_out"]) == ["d"]

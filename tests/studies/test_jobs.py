@@ -23,7 +23,7 @@ from sri_cli.studies.runner import plan_study
 from sri_cli.training.log import read_log
 from sri_cli.training.trainer import train
 from tests import small_cli
-from tests.small_cli import ENVIRONMENT, processes_of, sri, wait_until
+from tests.small_cli import ENVIRONMENT, finish, processes_of, sri, wait_until
 from tests.small_data import write_small_data
 from tests.small_slurm import running_slurm
 
@@ -61,13 +61,6 @@ def write(folder: Path, **changes: Any) -> list[StudyRun]:
 def start(environment: Mapping[str, str], *more: str) -> subprocess.Popen[str]:
     """The command as a process of its own."""
     return small_cli.start("study", "jobs.yaml", *more, env=dict(environment))
-
-
-def end(process: subprocess.Popen[str], code: int = 0) -> str:
-    """Wait for it; what it wrote to stderr."""
-    errors = process.communicate(timeout=850)[1]
-    assert process.returncode == code, errors
-    return errors
 
 
 def output_of(name: str) -> str:
@@ -142,7 +135,7 @@ def test_local_jobs_outlive_the_command_and_one_that_dies_stops_no_other(folder:
     began = [Path("runs/study-jobs", name, "log.jsonl") for name in RUNS]
     wait_until(lambda: all(path.exists() for path in began), first)
     first.send_signal(signal.SIGINT)
-    message = end(first, 75).splitlines()[-1]
+    message = finish(first, 75)[1].splitlines()[-1]
     assert "--cancel" in message and all(map(processes_of, RUNS))
     (number,) = processes_of(RUNS[1])
     os.kill(number, signal.SIGKILL)  # as the kernel does without memory
@@ -150,7 +143,7 @@ def test_local_jobs_outlive_the_command_and_one_that_dies_stops_no_other(folder:
     wait_until(lambda: set(processes_of(RUNS[1])) - {number}, second)
     (number,) = processes_of(RUNS[1])
     os.kill(number, signal.SIGKILL)
-    errors = end(second, 1)
+    errors = finish(second, 1)[1]
     assert errors.count("SIGKILL; see ") > 1 and f"{RUNS[1]}/job/" in errors.splitlines()[-2]
     assert "Requeued job" in output_of(RUNS[0])  # its time limit struck
     third = study(*local, code=0)
@@ -189,7 +182,7 @@ def test_slurm_jobs_are_requeued_at_their_limit_and_give_the_same_weights(
     words += ("--slurm", "cpus_per_task=1")
     shown = start(slurm, *words, "--dry-run").communicate()[0]
     assert "to be submitted" in shown and "#SBATCH --time=1" in shown and not jobs()
-    end(start(slurm, *words))
+    finish(start(slurm, *words))
     assert len(jobs()) == 2  # both runs were submitted once
     for name in RUNS:
         assert "Requeued job" in output_of(name) and "resuming" in output_of(name)

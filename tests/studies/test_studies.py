@@ -16,7 +16,7 @@ from sri_cli.config.registry import copy_recipe, study_names
 from sri_cli.cores import Threads
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
-from sri_cli.metrics.records import HALF, Context, Estimate, append_records, data_facts
+from sri_cli.metrics.records import HALF, append_records, data_facts
 from sri_cli.run import Workspace
 from sri_cli.studies.processes import Slots, choose_slots
 from sri_cli.studies.protocol import Study, check_unchanged, read_study, record_content
@@ -26,6 +26,7 @@ from sri_cli.studies.status import status_of
 from sri_cli.studies.summary import judge, paired_differences, values_of, write_summary
 from sri_cli.training.run_folder import resolve_run
 from tests.small_data import write_small_data
+from tests.small_measurements import measured
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL: dict[str, Any] = {
@@ -210,7 +211,6 @@ def test_how_the_images_are_named_and_made_may_be_added_later(tmp_path: Path) ->
 
 def test_equal_finished_runs_of_an_earlier_study_are_reused(tmp_path: Path) -> None:
     data = DataFile(write_small_data(tmp_path / "demo-towers-32.h5"))
-    workspace = Workspace(tmp_path, tmp_path / "runs")
     earlier = {"name": "earlier", "systems": {"old": {"recipe": "sri-mog"}}, "claims": []}
     for run in read(tmp_path, **earlier).runs():
         content = str(data.attrs["sha256"])[:16]
@@ -221,18 +221,18 @@ def test_equal_finished_runs_of_an_earlier_study_are_reused(tmp_path: Path) -> N
         checkpoints.save(run.run_dir, steps - run.seed, {}, recipe, {}, extra)  # seed 1: not done
     changes: dict[str, Any] = {"seeds": [0, 1, 2], "runs_of": ["earlier"]}
     study = read(tmp_path, **changes)
-    reused = with_reused_runs(workspace, study, data)
+    reused = with_reused_runs(study, data)
     assert reused.digest() == study.digest()
     folder = tmp_path / "runs" / "study-earlier" / "old-seed-0"
     assert dict(reused.reused) == {"sri-mog-seed-0": folder}
     assert reused.runs()[0].run_dir == folder and reused.runs()[0].name == "sri-mog-seed-0"
     assert status_of(reused, reused.runs()[0], data).trained
     grid = read(tmp_path, **changes, grid={"model.std": [0.6, 0.7]})
-    assert list(with_reused_runs(workspace, grid, data).reused) == ["sri-mog-std0.7-seed-0"]
+    assert list(with_reused_runs(grid, data).reused) == ["sri-mog-std0.7-seed-0"]
     for other in ({"steps": 5}, {"batch": 8}, {"overrides": ["size=tiny", "train.lr=0.1"]}):
-        assert not with_reused_runs(workspace, read(tmp_path, **changes | other), data).reused
+        assert not with_reused_runs(read(tmp_path, **changes | other), data).reused
     other_data = DataFile(write_small_data(tmp_path / "others.h5", images=20))
-    assert not with_reused_runs(workspace, study, other_data).reused
+    assert not with_reused_runs(study, other_data).reused
 
 
 def test_values_that_an_earlier_study_recorded_count_where_its_runs_are_gone(
@@ -265,7 +265,7 @@ def test_values_that_an_earlier_study_recorded_count_where_its_runs_are_gone(
 
     def recorded(**changes: Any) -> Study:
         study = read(tmp_path, seeds=[0, 1, 2, 3], runs_of=["earlier"], **changes)
-        return with_reused_runs(workspace, study, data)
+        return with_reused_runs(study, data)
 
     folder = tmp_path / "runs" / "study-earlier"
     folder.mkdir(parents=True)
@@ -287,7 +287,7 @@ def test_values_that_an_earlier_study_recorded_count_where_its_runs_are_gone(
     for other in ({"steps": 5}, {"metrics": {"elbo": 8, "order": 3}}, {"split": "val"}):
         assert not recorded(**other).recorded
     own = read(tmp_path, name="earlier", seeds=[0, 1])  # itself, all its folders lost
-    assert list(with_reused_runs(workspace, own, data).recorded) == ["sri-mog-seed-0"]
+    assert list(with_reused_runs(own, data).recorded) == ["sri-mog-seed-0"]
     copy_recipe("sri-mog", tmp_path / "mine.yaml")
     mine = {"sri-mog": {"recipe": "mine.yaml"}}
     before = read(tmp_path, name="earlier", seeds=[0, 1], claims=[], systems=mine)
@@ -298,9 +298,9 @@ def test_values_that_an_earlier_study_recorded_count_where_its_runs_are_gone(
     (tmp_path / "mine.yaml").write_text(text.replace("description: ", "description: my "))
     after = read(tmp_path, name="earlier", seeds=[0, 1], claims=[], systems=mine)
     assert after.recipe_digest("sri-mog") != before.recipe_digest("sri-mog")
-    assert list(with_reused_runs(workspace, after, data).recorded) == ["sri-mog-seed-0"]
+    assert list(with_reused_runs(after, data).recorded) == ["sri-mog-seed-0"]
     own.runs()[0].run_dir.mkdir()  # begun anew
-    assert not with_reused_runs(workspace, own, data).recorded
+    assert not with_reused_runs(own, data).recorded
     summary["data"]["sha256"] = "0" * 64
     (folder / "summary.json").write_text(json.dumps(summary))
     assert not recorded().recorded
@@ -316,40 +316,28 @@ def test_what_was_measured_by_hand_in_another_way_is_not_the_studys(tmp_path: Pa
     steps, slots = run.recipe.train.steps, run.recipe.model.slots
     checkpoints.save(run.run_dir, steps, {}, run.recipe.model_dump(mode="json"), {}, {})
     subject = {"kind": "run", "run": str(run.run_dir), "model": "ab", "step": steps}
-    context = Context(subject, data_facts(data, "test"), 0)
+    facts = data_facts(data, "test")
 
-    def measure(value: float, slots: int | None, name: str) -> None:
-        images = min(8, data.counts["test"])
-        for metric, title, counts in [
-            ("negative_elbo", "-ELBO, nats", {"images": images}),
-            ("kid", name, {"generated": 4}),
-        ]:
-            estimate = Estimate(value)
-            record = context.measurement(
-                metric, title, estimate, counts=counts, protocol="", slots=slots
-            )
-            append_records(run.run_dir, [record])
+    def measure(metric: str, value: float, **changed: Any) -> None:
+        counts = {"generated": 4} if metric == "kid" else {"images": 8}
+        record = measured(metric, metric.upper(), value, data=facts, **subject)
+        record |= {"counts": counts, "slots": slots}
+        append_records(run.run_dir, [record | changed])
 
-    measure(1.0, slots, "KID")
-    measure(2.0, None, "KID")  # dynamic slots
-    measure(3.0, slots + 1, "KID")
+    for value, number in ((1.0, slots), (2.0, None), (3.0, slots + 1)):  # None: dynamic slots
+        measure("negative_elbo", value, slots=number)
+        measure("kid", value, slots=number)
     status = status_of(study, run, data)
     assert status.done and {m["value"] for m in status.measured.values()} == {1.0}
-    measure(4.0, slots, "KD-random-inception")
+    measure("negative_elbo", 4.0)
+    measure("kid", 4.0, name="KD-random-inception")
     values = {key: m["value"] for key, m in status_of(study, run, data).measured.items()}
     assert values == {"negative_elbo": 4.0, "kid": 1.0}
-    half = Context(subject | {"model": "cd", HALF: True}, context.data, 0).measurement(
-        "kid", "KID", Estimate(9.0), counts={"generated": 4}, protocol="", slots=slots
-    )
-    append_records(run.run_dir, [half])
+    measure("kid", 9.0, subject=subject | {"model": "cd", HALF: True})
     assert {key: m["value"] for key, m in status_of(study, run, data).measured.items()} == values
     study = read(tmp_path, metrics={"ari": 8}, claims=[])
     for labels, done in (("of an older file", False), (None, True)):
-        facts = context.data | {"labels": labels}
-        record = Context(subject, facts, 0).measurement(
-            "ari_fg", "ARI-FG", Estimate(0.5), counts={"images": 8}, protocol="", slots=slots
-        )
-        append_records(run.run_dir, [record])
+        measure("ari_fg", 0.5, data=facts | {"labels": labels})
         assert status_of(study, run, data).done is done
 
 
@@ -390,7 +378,6 @@ def test_published_studies_are_of_the_shipped_recipes(tmp_path: Path, name: str)
 
 
 def test_a_run_of_a_study_is_the_run_that_its_command_makes(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
     data = write_small_data(tmp_path / "data" / "demo-towers-32.h5")
     systems = {"sri-mog": {}, "slow": {"recipe": "genesis-v2-scene", "overrides": ["train.lr=1"]}}
     study = read(tmp_path, systems=systems, claims=[])

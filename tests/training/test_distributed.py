@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from sri_cli.config.schema import TrainSection
 from sri_cli.models.build import build_model
 from sri_cli.rng import BLOCK, NoiseSpec, draw_noise
 from sri_cli.training.distributed import Ranks
 from sri_cli.training.step import TrainStep
 from sri_cli.training.step_timing import random_images
 from tests.ranks import on_ranks
-from tests.small_models import open_gate
+from tests.small_models import open_gate, tiny_recipe
 
 BATCH = 7
 SIZES = {"image_size": 32, "slots": 3, "slot_size": 8}
@@ -33,9 +32,7 @@ def steps_of(ranks: Ranks) -> dict[str, dict[str, Any]]:
 
 
 def two_steps(ranks: Ranks, name: str) -> dict[str, Any]:
-    settings = TrainSection.model_validate(
-        {"geco_target": 0.5, "batch": BATCH, "steps": 10, "lr": 1e-3, "clip_grad": 1e6}
-    )
+    settings = tiny_recipe(batch=BATCH, clip_grad=1e6).train
     torch.manual_seed(0)
     model = open_gate(build_model(**SIZES | MODELS[name]))
     step = TrainStep(model, settings, ranks=ranks)

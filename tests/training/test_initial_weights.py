@@ -64,9 +64,8 @@ def test_weights_alone_are_taken_and_only_once(workspace: Workspace) -> None:
     train(recipe, other, run)
     assert begin_run(workspace, str(source.path), recipe, run) is None  # another name of it
     earlier = source.path.with_name("step-000000001")
-    with pytest.raises(SriError) as caught:
+    with pytest.raises(SriError, match=r"\n.*--new"):
         begin_run(workspace, str(earlier), recipe, run)
-    assert "--new" in (caught.value.hint or "")
     shutil.rmtree(first)
     assert begin_run(workspace, "first", recipe, run) is None
     assert train(small(**recipe_changes(recipe), steps=2), other, run).resumed_from == 1
@@ -156,9 +155,8 @@ def test_a_run_with_another_start_is_left_alone(workspace: Workspace, data: Data
     run = workspace.runs_root / "second"
     train(small(steps=1), data, run)
     for source in ("first", "other.pth"):
-        with pytest.raises(SriError) as caught:
+        with pytest.raises(SriError, match=r"\n.*--new"):
             begin_run(workspace, source, small(), run)
-        assert "--new" in (caught.value.hint or "")
     assert newest(run).step == 1
     with pytest.raises(SriError, match="no run frist"):
         begin_run(workspace, "frist", small(), workspace.runs_root / "third")

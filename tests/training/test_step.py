@@ -22,7 +22,7 @@ from sri_cli.training.step import TrainStep
 from sri_cli.training.step_timing import CallCounter, random_images
 from tests.small_cli import ENVIRONMENT, finish, start
 from tests.small_data import towers
-from tests.small_models import lively, open_gate, small_genesis_v2
+from tests.small_models import lively, open_gate, small_genesis_v2, tiny_recipe
 
 BATCH = 4
 SIZES = {"image_size": 32, "slots": 3, "slot_size": 8}
@@ -39,8 +39,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 def settings(**changes: Any) -> TrainSection:
-    base = {"geco_target": 0.5655, "batch": BATCH, "steps": 10, "lr": 1e-3}
-    return TrainSection.model_validate(base | changes)
+    return tiny_recipe(batch=BATCH, **changes).train
 
 
 def new_model(name: str) -> Any:

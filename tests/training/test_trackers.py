@@ -37,11 +37,10 @@ NOBODY = "http://127.0.0.1:9"  # where no server listens
 
 
 @pytest.fixture(autouse=True)
-def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def libraries(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each library's store in a folder of the test; MLflow's as files, made in no time."""
-    monkeypatch.chdir(tmp_path)
     settings = {
-        "MLFLOW_TRACKING_URI": f"file:{tmp_path}/mlruns",
+        "MLFLOW_TRACKING_URI": f"file:{here}/mlruns",
         "MLFLOW_ALLOW_FILE_STORE": "true",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -201,9 +200,8 @@ def test_a_new_run_stops_where_its_tracker_cannot_be_reached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", NOBODY)
-    with pytest.raises(SriFailure) as caught:
+    with pytest.raises(SriFailure, match=r"\n.*MLFLOW_TRACKING_URI"):
         RunLog(tmp_path).follow(["mlflow"], small(), 0)
-    assert "MLFLOW_TRACKING_URI" in (caught.value.hint or "")
 
 
 def test_a_run_that_began_trains_on_and_its_tracker_gets_the_records_later(
@@ -284,9 +282,8 @@ def test_a_roll_back_while_a_tracker_cannot_be_opened(
 
     with monkeypatch.context() as patch:
         patch.setattr(TensorBoard, "open", refuse)
-        with pytest.raises(SriFailure) as caught:
+        with pytest.raises(SriFailure, match=r"\n.*--tracker none"):
             RunLog(tmp_path / "new").follow(["tensorboard"], small(), 0)
-        assert "--tracker none" in (caught.value.hint or "")
         log = RunLog(tmp_path)
         log.follow(["tensorboard"], small(), 1)
         log.append(record(2, 0))

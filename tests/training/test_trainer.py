@@ -114,10 +114,8 @@ def test_a_signal_saves_and_the_same_command_resumes(
     if is_ignored(number):
         pytest.skip("nohup has the tests ignore it")
     before = signal.getsignal(number)
-    with pytest.raises(Interrupted, match="step 3") as caught:
+    with pytest.raises(Interrupted, match=r"step 3.*\n.*sri train --recipe x"):
         train(small(), data, tmp_path, command="sri train --recipe x", on_record=stop_at_three)
-    assert caught.value.exit_code == 75
-    assert "sri train --recipe x" in (caught.value.hint or "")
     assert steps(tmp_path) == [2, 3]
     assert signal.getsignal(number) is before
     train(small(), data, tmp_path)
@@ -175,11 +173,9 @@ def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(
 
 def test_a_changed_recipe_stops_with_the_differences(tmp_path: Path, data: DataFile) -> None:
     train(small(steps=1), data, tmp_path)
-    with pytest.raises(run_folder.RunChanged) as caught:
+    changes = r"train\.lr 0\.001 -> 0\.002.*train\.seed 0 -> 4.*\n.*--run"
+    with pytest.raises(run_folder.RunChanged, match=changes):
         train(small(lr=2e-3, seed=4), data, tmp_path)
-    assert "train.lr 0.001 -> 0.002" in caught.value.message
-    assert "train.seed 0 -> 4" in caught.value.message
-    assert "--run" in (caught.value.hint or "")
 
 
 def test_a_small_run_is_trained_further_by_its_own_schedule(tmp_path: Path, data: DataFile) -> None:
@@ -229,8 +225,7 @@ def test_the_crop_of_a_folder_is_in_the_checkpoint_and_no_change(
     cropped.attrs["parameters"]["crop"] = 24
     for file, steps, crop in ((data, 1, None), (cropped, 2, 24), (data, 3, None)):
         train(small(steps=steps), file, tmp_path)
-        saved = checkpoints.newest_good(tmp_path)
-        assert saved is not None and saved.extra["data"].get("crop") == crop
+        assert checkpoints.newest_good(tmp_path).extra["data"].get("crop") == crop
 
 
 def test_every_command_of_a_run_is_in_its_history(tmp_path: Path, data: DataFile) -> None:
@@ -298,9 +293,8 @@ def test_old_checkpoints_are_deleted_but_every_nth(tmp_path: Path, data: DataFil
 
 def test_images_of_another_size(tmp_path: Path, data: DataFile) -> None:
     recipe = small(TINY_MODEL | {"image_size": 64})
-    with pytest.raises(SriError, match="32 px.* 64 px") as caught:
+    with pytest.raises(SriError, match="32 px.* 64 px.*\n."):
         train(recipe, data, tmp_path / "run")
-    assert caught.value.hint
     assert not (tmp_path / "run").exists()
 
 
@@ -349,9 +343,9 @@ def test_a_signal_saves_no_diverging_state(
 
     with monkeypatch.context() as context:
         context.setattr(loader.Prefetcher, "at", stopped)
-        with pytest.raises(Interrupted, match="step 12 remains") as caught:
+        with pytest.raises(Interrupted, match="step 12 remains"):
             train(recipe, data, tmp_path)
-    assert caught.value.exit_code == 75 and steps(tmp_path)[-1] == 12
+    assert steps(tmp_path)[-1] == 12
     # Also for who starts several processes, whose results the launcher does not fetch then.
     assert "Note: diverged at step 14, which is not saved: 6 of" in capsys.readouterr().err
     assert train(recipe, data, tmp_path).resumed_from == 12
@@ -365,13 +359,11 @@ def test_repeated_divergence_ends_the_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     poison(monkeypatch, lambda seed, step: step >= 4)
-    with pytest.raises(Diverged, match="losses or gradients that are not finite") as caught:
+    text = r"losses or gradients that are not finite.*3 roll-backs.*\n.*train\.lr"
+    with pytest.raises(Diverged, match=text):
         train(small(steps=40, checkpoint_every=4, keep_checkpoints=100), data, tmp_path)
-    assert caught.value.exit_code == 4
-    assert "3 roll-backs" in caught.value.message and "train.lr" in (caught.value.hint or "")
     assert capsys.readouterr().err.count("Note: diverged") == 3
-    end = checkpoints.newest_good(tmp_path)
-    assert end is not None and all(w.isfinite().all() for w in end.weights().values())
+    assert all(w.isfinite().all() for w in checkpoints.newest_good(tmp_path).weights().values())
 
 
 def test_a_roll_back_that_helped_does_not_count_against_the_next(
@@ -388,9 +380,9 @@ def test_divergence_before_the_first_checkpoint_starts_over(
 ) -> None:
     poison(monkeypatch, lambda seed, step: True)
     recipe = small(steps=3, checkpoint_every=9)
-    with pytest.raises(Diverged, match="step 3") as caught:
+    with pytest.raises(Diverged, match=r"step 3.*\n.*nothing is saved"):
         train(recipe, data, tmp_path / "new")
-    assert steps(tmp_path / "new") == [] and "nothing is saved" in (caught.value.hint or "")
+    assert steps(tmp_path / "new") == []
     # The weights that a run began with are a checkpoint.
     start = new_step(recipe, torch.device("cpu"))
     checkpoints.save(
@@ -401,9 +393,8 @@ def test_divergence_before_the_first_checkpoint_starts_over(
         {"step": start.state(), "attempt": 0},
         {"started_from": {"run": "x", "step": 1}},
     )
-    with pytest.raises(Diverged, match="step 3") as caught:
+    with pytest.raises(Diverged, match=r"step 3.*\n.*the checkpoint of step 0 remains"):
         train(recipe, data, tmp_path / "started")
-    assert "the checkpoint of step 0 remains" in (caught.value.hint or "")
 
 
 SHORT = [

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,6 +16,7 @@ from sri_cli.data.simulate.render import NUM_TEXTURES, texture
 from sri_cli.data.simulate.rooms import simulate_room
 from sri_cli.data.simulate.tables import simulate_table
 from sri_cli.data.simulate.towers import simulate_tower, tower_name
+from tests.small_cli import finish, start
 
 # Means of the images and of the masks of scene 5 with seed 3, at 32 px: if these change, so does
 # every simulated data set.
@@ -62,7 +61,7 @@ def test_a_towers_name_is_known_before_it_is_simulated() -> None:
 
 def test_simulating_needs_no_torch() -> None:
     code = "import sys, sri_cli.data.simulate.towers; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    finish(start(code=code))
 
 
 CENTRE, RADIUS = np.array([0.0, 0.0, 2.0]), 0.6
