@@ -189,7 +189,7 @@ def newest_good(
             skipped.append(error)
             if not quiet:
                 warn(f"Note: {error.message}; using the checkpoint before it")
-    if last is not None and paths:
+    if last is not None:
         raise SriError(f"no checkpoint of {run_dir} up to {last} is intact", "name the run itself")
     if paths:
         raise SriError(

@@ -165,7 +165,7 @@ def check_browser() -> Iterator[Finding]:
 
 def check_folder(topic: str, option: str, path: Path) -> Iterator[Finding]:
     """Whether a folder exists or can be created, is writable, and how much space is left."""
-    existing = next(one for one in (path, *path.parents) if os.path.lexists(one))
+    existing = next((one for one in (path, *path.parents) if os.path.lexists(one)), Path())
     fix = f"choose another folder: sri {option} DIR ..."
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         fault = "is not writable" if existing.is_dir() else "is not a folder"

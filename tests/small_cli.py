@@ -42,10 +42,12 @@ def start(*words: str, code: str = "", **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, *program, *words], text=True, **(usual | options))
 
 
-def finish(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
-    """Wait until it ends with this exit code; what it wrote to stdout and stderr."""
+def finish(
+    process: subprocess.Popen[str], code: int = 0, limit_sec: float = 600
+) -> tuple[str, str]:
+    """Wait until it ends with this exit code, in time; what it wrote to stdout and stderr."""
     try:
-        out, err = process.communicate(timeout=850)
+        out, err = process.communicate(timeout=limit_sec)
     finally:
         process.kill()  # if it takes too long
     assert process.returncode == code, err

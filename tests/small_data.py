@@ -130,7 +130,8 @@ def write_run(run_dir: Path, system: str = "sri", step: int = 10) -> None:
 
 def write_log(run_dir: Path) -> None:
     """A log of 40 steps, as training leaves it."""
-    keys = ("error_per_element/segregation", "error_per_element/imagination", "kl/imagination")
+    stages = ("error_per_element/segregation", "error_per_element/imagination")
+    keys = (*stages, "kl/imagination", "kl_scene", "beta/imagination")
     time = {"time": "2026-01-02T03:04:05+00:00"}
     lines = [json.dumps({"step": s} | time | dict.fromkeys(keys, 1 / s)) for s in range(1, 41)]
     (run_dir / "log.jsonl").write_text("\n".join(lines) + "\n")

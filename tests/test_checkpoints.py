@@ -168,3 +168,9 @@ def test_no_intact_checkpoint_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SriError) as caught:
         open_run(Workspace(tmp_path / "data", tmp_path / "runs"), str(tmp_path))
     assert caught.value.exit_code == 2 and caught.value.hint
+    save(tmp_path, 20)  # the run is not lost, so its error is another
+    with pytest.raises(SriError, match="step-000000010"):
+        open_run(
+            Workspace(tmp_path / "data", tmp_path / "runs"),
+            str(tmp_path / "checkpoints" / "step-000000010"),
+        )

@@ -212,7 +212,7 @@ class DataFile:
         """The number of images of each split; 0 only where the file was made so."""
         counts, stored = {}, [int(n) for n in json.loads(self.attrs.get("counts", "[1, 1, 1]"))]
         for name, count in zip(SPLITS, stored, strict=True):
-            images = file.get(f"{name}/images")
+            images = file[name]["images"] if name in file and "images" in file[name] else None
             counts[name] = len(images) if isinstance(images, h5py.Dataset) else 0
             if (not counts[name] and count) or not any(stored):
                 raise self.broken(f"has no {name} images")

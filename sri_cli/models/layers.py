@@ -179,7 +179,8 @@ class BatchNorm2d(nn.BatchNorm2d):
     @property
     def sums_over_ranks(self) -> bool:
         """Whether its statistics are those of all processes now."""
-        return self.training and dist.is_initialized() and dist.get_world_size() > 1
+        ready = dist.is_available() and dist.is_initialized()
+        return self.training and ready and dist.get_world_size() > 1
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.sums_over_ranks:

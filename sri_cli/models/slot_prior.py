@@ -100,7 +100,7 @@ class AutoregressivePrior(nn.Module):
             return stack_slots(priors), torch.stack(draws, dim=1)
 
     def teacher_forced(self, slots: Tensor, scene: Tensor | None = None) -> Gaussian:
-        """p(z_k | z_<k, s) of each of the slots [B,K,D], given the true slots before it."""
+        """p(z_k | z_<k, s) of each of the slots [B,K,D], K > 1, given the true slots before it."""
         with full_precision(slots):
             if self.from_scene is not None:
                 inputs = torch.cat([self.from_scene(scene)[:, None], slots[:, :-1]], dim=1)

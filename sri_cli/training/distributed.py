@@ -165,3 +165,4 @@ def stdout_to_stderr() -> Iterator[None]:
         yield
     finally:
         os.dup2(saved, 1)
+        os.close(saved)

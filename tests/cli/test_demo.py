@@ -75,7 +75,7 @@ def test_again_it_resumes(folder: Path, first: Result) -> None:
 
 
 def test_other_numbers_need_another_folder(folder: Path, first: Result) -> None:
-    with pytest.raises(SriError, match="train 8 -> 9.*\n.*sri demo --out"):
+    with pytest.raises(SriError, match=r"train 8 -> 9.*\n.*sri demo --out"):
         run_demo(folder / "out", steps=2, scenes=9)
 
 

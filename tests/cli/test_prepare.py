@@ -82,7 +82,7 @@ def test_ctrl_c_saves_what_was_made_and_the_same_command_resumes(
     running.stderr.readline()  # the workers start after this line
     time.sleep(1.5)
     os.killpg(running.pid, number)
-    message = finish(running, 75)[1].strip()
+    message = finish(running, 75, 60)[1].strip()
     assert "Error" not in message
     assert message.endswith(f": sri {' '.join(words)}")
     images = int(message.split()[2])

@@ -71,7 +71,7 @@ def test_a_study_stopped_and_resumed_gives_the_same_table(work_dir: Path) -> Non
     stopped = start("--jobs", "1")
     wait_until((folder / RUNS[1] / "log.jsonl").exists, stopped)
     stopped.send_signal(signal.SIGTERM)
-    out, err = finish(stopped, 75)
+    out, err = finish(stopped, 75, 120)
     said = err.splitlines()[-1]
     assert out == "" and said.startswith("Stopped") and "1 of 4" in said
     assert said.endswith("sri study small.yaml --jobs 1")
@@ -193,7 +193,7 @@ def test_a_run_that_was_stopped_alone_is_saved_and_counts_as_failed(work_dir: Pa
     (number,) = processes_of(run.name)
     for _ in range(2):
         os.kill(number, signal.SIGTERM)
-    assert "alone seed 0" in finish(started, 1)[1].splitlines()[-2]
+    assert "alone seed 0" in finish(started, 1, 60)[1].splitlines()[-2]
     assert "Stopped at step" in (work_dir / f"runs/study-small/logs/{run.name}.txt").read_text()
     assert list((run / "checkpoints").iterdir())
 

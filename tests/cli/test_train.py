@@ -205,7 +205,7 @@ def test_sigterm_exits_75_and_the_same_command_resumes_exactly(folder: Path) -> 
     log = folder / "runs/stopped/log.jsonl"
     wait_until(log.exists, stopped)
     stopped.send_signal(signal.SIGTERM)
-    said = finish(stopped, 75)[1].splitlines()[-1]
+    said = finish(stopped, 75, 240)[1].splitlines()[-1]
     step = read_log(log)[-1]["step"]
     assert said.startswith(f"Stopped at step {step}; checkpoint saved. Resume with: ")
     assert "sri train --recipe sri-mog --steps 400 --run stopped" in said

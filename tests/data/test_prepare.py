@@ -262,7 +262,7 @@ def test_a_damaged_partial_is_replaced(path: Path, partial: Path) -> None:
 
 @pytest.mark.parametrize("limit", [1000, 60_000, 130_000])
 def test_a_full_disk_leaves_nothing(path: Path, limit: int) -> None:
-    with largest_file(limit), pytest.raises(SriFailure, match=f"{path}.*\n."):
+    with largest_file(limit), pytest.raises(SriFailure, match=rf"{path}.*\n."):
         prepare(small_source(), path, workers=1)
     assert list(path.parent.iterdir()) == []
 

@@ -296,7 +296,7 @@ def test_a_disk_that_fails_once_costs_no_rows(
 def test_numbers_that_these_files_do_not_have(
     tmp_path: Path, out: Path, options: Options, named: str
 ) -> None:
-    with pytest.raises(SriError, match=f"{named}.*\n."):
+    with pytest.raises(SriError, match=rf"{named}.*\n."):
         prepare_from(write_files(tmp_path), out, options)
     assert not out.exists()
 

@@ -17,14 +17,7 @@ from tests.small_data import save_image, write_small_data
 from tests.small_models import one_of_each_system, small_encoder
 
 PRODUCT = [(name, data) for name in recipe_names() for data in data_sets(name)]
-SCENES = "2"
-SMALL = (
-    "size=tiny",
-    "model.slots=3",
-    f"train.batch={SCENES}",
-    "train.log_every=2",
-    "train.precision=fp32",
-)
+SMALL = ("size=tiny", "model.slots=3", "train.batch=2", "train.log_every=2", "train.precision=fp32")
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +38,13 @@ def through_every_verb(folder: Path, name: str, data: str) -> None:
     """Six steps, then each verb that uses a run."""
     run = f"{name}-{data}"
     path = folder / "data" / f"{data}-32.h5"
+    # Every log record is of all training scenes: scenes differ by more than six steps win.
     if data == "clevrtex":  # nothing simulates it
         write_small_data(path, images=4)
     elif not path.exists():
-        numbers = ["--test-scenes", "4", "--size", "32", "--workers", "1"]
+        numbers = ["--scenes", "2", "--test-scenes", "4", "--size", "32", "--workers", "1"]
         numbers += ["--views", "1"] * (data == "shapestacks")
-        # As many scenes as a batch holds: errors of other scenes differ by more than six steps win.
-        sri(folder, "prepare", *prepared_as(data).split(), "--scenes", SCENES, *numbers)
+        sri(folder, "prepare", *prepared_as(data).split(), *numbers)
     words = ["train", "--recipe", name, "--data", data, "--run", run, *SMALL]
     words += small_encoder(name)
     sri(folder, *words, "--steps", "6")

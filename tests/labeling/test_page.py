@@ -409,5 +409,5 @@ def test_from_the_command_to_the_result(tab: Page, tmp_path: Path) -> None:
         tab.until(lambda: tab.shown("#end"))
         tab.click("[data-action=finish]")
         tab.until(lambda: tab.shown("#stopped"))
-        result, _ = finish(process)
+        result = finish(process, limit_sec=60)[0]
     assert "S-Acc" in result and "ada" in result

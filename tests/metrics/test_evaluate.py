@@ -411,7 +411,7 @@ def test_an_interrupted_evaluation_continues(workspace: Workspace, trained: Trai
     process = start(*words, "--num", "20000")
     wait_until(lambda: list(cache.rglob("*.npz")), process)
     process.send_signal(signal.SIGTERM)
-    out, err = finish(process, 75)
+    out, err = finish(process, 75, 120)
     assert out == "" and "Traceback" not in err
     metrics = {m["metric"] for m in read_records(run)}
     assert "negative_elbo" in metrics and "stack_fd" not in metrics

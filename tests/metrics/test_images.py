@@ -133,7 +133,7 @@ def test_rejected(tmp_path: Path, files: dict[str, Any], named: str) -> None:
             np.savez(folder / name, **content)
         else:
             Image.fromarray(content).save(folder / name)
-    with pytest.raises(SriError, match=f"{named}.*\n."):
+    with pytest.raises(SriError, match=rf"{named}.*\n."):
         everything(folder)
 
 

@@ -87,7 +87,7 @@ def test_the_same_figure_gives_the_same_bytes_in_another_process() -> None:
     here = b"".join(figure_bytes(draw(every_block()), kind) for kind in ("png", "pdf"))
     env = os.environ | ENVIRONMENT | {"PYTHONHASHSEED": "7"}
     run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True)
-    assert run.stdout == here, run.stderr
+    assert (run.returncode, run.stdout) == (0, here), run.stderr
 
 
 def test_no_text_overlaps_another_or_leaves_the_figure() -> None:

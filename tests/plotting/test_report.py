@@ -139,8 +139,8 @@ def test_a_whole_report(workspace: Workspace, tiny: Path) -> None:
     assert path == tiny / "report-001.html" and path.with_suffix(".json").is_file()
     shown = images(path)
     # Two grids of samples and one of real images, the order, test images, a walk and its film,
-    # three charts, the data.
-    assert len(shown) == 11 and all(image["alt"] for image in shown)
+    # five charts, the data.
+    assert len(shown) == 13 and all(image["alt"] for image in shown)
     for image in shown:
         data = base64.b64decode(str(image["src"]).partition(",")[2])
         with Image.open(io.BytesIO(data)) as inside:

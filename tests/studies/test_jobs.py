@@ -135,7 +135,7 @@ def test_local_jobs_outlive_the_command_and_one_that_dies_stops_no_other(folder:
     began = [Path("runs/study-jobs", name, "log.jsonl") for name in RUNS]
     wait_until(lambda: all(path.exists() for path in began), first)
     first.send_signal(signal.SIGINT)
-    message = finish(first, 75)[1].splitlines()[-1]
+    message = finish(first, 75, 850)[1].splitlines()[-1]
     assert "--cancel" in message and all(map(processes_of, RUNS))
     (number,) = processes_of(RUNS[1])
     os.kill(number, signal.SIGKILL)  # as the kernel does without memory
@@ -143,7 +143,7 @@ def test_local_jobs_outlive_the_command_and_one_that_dies_stops_no_other(folder:
     wait_until(lambda: set(processes_of(RUNS[1])) - {number}, second)
     (number,) = processes_of(RUNS[1])
     os.kill(number, signal.SIGKILL)
-    errors = finish(second, 1)[1]
+    errors = finish(second, 1, 850)[1]
     assert errors.count("SIGKILL; see ") > 1 and f"{RUNS[1]}/job/" in errors.splitlines()[-2]
     assert "Requeued job" in output_of(RUNS[0])  # its time limit struck
     third = study(*local, code=0)
@@ -182,7 +182,7 @@ def test_slurm_jobs_are_requeued_at_their_limit_and_give_the_same_weights(
     words += ("--slurm", "cpus_per_task=1")
     shown = start(slurm, *words, "--dry-run").communicate()[0]
     assert "to be submitted" in shown and "#SBATCH --time=1" in shown and not jobs()
-    finish(start(slurm, *words))
+    finish(start(slurm, *words), limit_sec=850)
     assert len(jobs()) == 2  # both runs were submitted once
     for name in RUNS:
         assert "Requeued job" in output_of(name) and "resuming" in output_of(name)

@@ -25,10 +25,10 @@ from sri_cli.studies.runner import plan_study, plan_text
 from sri_cli.studies.status import status_of
 from sri_cli.studies.summary import judge, paired_differences, values_of, write_summary
 from sri_cli.training.run_folder import resolve_run
+from tests.small_cli import ROOT
 from tests.small_data import write_small_data
 from tests.small_measurements import measured
 
-ROOT = Path(__file__).parent.parent.parent
 SMALL: dict[str, Any] = {
     "name": "small",
     "data": {"name": "demo-towers", "size": 32},

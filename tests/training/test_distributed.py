@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from sri_cli.models.build import build_model
 from sri_cli.rng import BLOCK, NoiseSpec, draw_noise
-from sri_cli.training.distributed import Ranks
+from sri_cli.training.distributed import Ranks, stdout_to_stderr
 from sri_cli.training.step import TrainStep
 from sri_cli.training.step_timing import random_images
 from tests.ranks import on_ranks
@@ -98,3 +99,12 @@ def test_an_images_noise_is_the_same_whoever_draws_it(batch: int) -> None:
         for name in specs:
             assert torch.equal(torch.cat([part[name] for part in parts]), whole[name])
     assert len({float(value) for value in whole["a"][:, 0, 0]}) == batch  # no block repeats
+
+
+def test_stdout_is_redirected_for_a_while(capfd: pytest.CaptureFixture[str]) -> None:
+    before = os.listdir("/proc/self/fd")
+    with stdout_to_stderr():
+        os.write(1, b"of Gloo")
+    os.write(1, b"of sri")
+    assert capfd.readouterr() == ("of sri", "of Gloo")
+    assert os.listdir("/proc/self/fd") == before

@@ -293,7 +293,7 @@ def test_old_checkpoints_are_deleted_but_every_nth(tmp_path: Path, data: DataFil
 
 def test_images_of_another_size(tmp_path: Path, data: DataFile) -> None:
     recipe = small(TINY_MODEL | {"image_size": 64})
-    with pytest.raises(SriError, match="32 px.* 64 px.*\n."):
+    with pytest.raises(SriError, match=r"32 px.* 64 px.*\n."):
         train(recipe, data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
