@@ -35,7 +35,6 @@ from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.generation.traverse import check_between, random_walk, walk_between, walk_scenes
 from sri_cli.metrics.evaluate import METRICS, check_metrics, evaluate_run, parse_metrics
 from sri_cli.metrics.image_metrics import ImageMetrics
-from sri_cli.metrics.images import CACHE
 from sri_cli.metrics.records import Measurement
 from sri_cli.plotting.previews import draw_preview
 from sri_cli.run import Workspace, checkpoints_in, run_argument
@@ -364,8 +363,7 @@ def evaluate(
     """
     model = run if isinstance(run, Model) else load(run, data_root=data_root, runs_root=runs_root)
     weights = None if inception_weights is None else Path(inception_weights)
-    cache = model.run.workspace.data_root / CACHE
-    networks = ImageMetrics(cache, features, weights, offline)
+    networks = ImageMetrics(model.run.workspace, features, weights, offline)
     names = parse_metrics(metrics) if isinstance(metrics, str) else check_metrics(metrics)
     data_name = None if data is None else os.fspath(data)
     with console.quiet(not progress):

@@ -20,7 +20,7 @@ from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.metrics.evaluate import MAX_ORDER_SCENES, evaluate_run
 from sri_cli.metrics.image_metrics import ImageMetrics
-from sri_cli.metrics.images import CACHE, real_images
+from sri_cli.metrics.images import real_images
 from sri_cli.metrics.order import order_consistency
 from sri_cli.metrics.records import (
     COUNTS,
@@ -129,7 +129,7 @@ def compare(run: TrainedRun, data: DataFile) -> list[list[str]]:
     """
     few = data.counts["test"] < COUNTS["stack-fd"] // 2
     num = data.counts["test"] if few else None
-    networks = ImageMetrics(run.workspace.data_root / CACHE)
+    networks = ImageMetrics(run.workspace)
     measured = evaluate_run(run, [*METRICS, *COMPARED.values()], num=num, networks=networks)
     own = {m["metric"]: m for m in measured}
     model = open_run(run.workspace, MODEL)

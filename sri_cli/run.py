@@ -144,7 +144,8 @@ class Workspace:
         if path is None:
             near = did_you_mean(arg, [*self.run_names(), *SHIPPED])
             raise SriError(f"no run {arg}{near}", self._runs_hint())
-        if path.name in ("", ".."):  # captions and tables have the name of the folder
+        run_dir = path.parent.parent if is_checkpoint(path) else path
+        if run_dir.name in ("", ".."):  # captions and tables have the name of the folder
             path = path.resolve()
         if is_checkpoint(path):
             return RunRef(path.parent.parent, path)

@@ -91,6 +91,9 @@ def test_a_run_by_the_folder_that_one_is_in(
     checkpoint = run / "checkpoints" / "step-000000005"
     monkeypatch.chdir(run)
     assert workspace.find_run(".") == RunRef(run)
+    assert workspace.find_run("checkpoints/step-000000005") == RunRef(run, checkpoint)
+    monkeypatch.chdir(run / "checkpoints")
+    assert workspace.find_run("step-000000005") == RunRef(run, checkpoint)
     monkeypatch.chdir(checkpoint)
     assert workspace.find_run(".") == RunRef(run, checkpoint)
 

@@ -15,7 +15,6 @@ from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.metrics.evaluate import evaluate_run
 from sri_cli.metrics.image_metrics import ImageMetrics
-from sri_cli.metrics.images import CACHE
 from sri_cli.metrics.records import (
     COUNTS,
     WITHOUT_SPLIT,
@@ -49,7 +48,7 @@ def bench_quality(
         SriError: no such run, it has no log, or its data are other images now.
     """
     ref = workspace.find_run(run)
-    networks = ImageMetrics(workspace.data_root / CACHE)
+    networks = ImageMetrics(workspace)
     log = [record for record in read_log(ref.run_dir) if record.get("images_per_second")]
     if not log:
         raise SriError(f"{ref.run_dir} has no log, which has the times", "name a run of sri train")

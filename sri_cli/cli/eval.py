@@ -100,7 +100,6 @@ def command(
     """
     from sri_cli.metrics.evaluate import evaluate_all, parse_metrics, show_recorded
     from sri_cli.metrics.image_metrics import ImageMetrics
-    from sri_cli.metrics.images import CACHE
     from sri_cli.metrics.records import METRICS, OF_MODEL, largest
     from sri_cli.metrics.tables import evaluation_text, paper_tables
     from sri_cli.metrics.tabular import format_tables
@@ -119,7 +118,7 @@ def command(
         if (folders and not runs) or inferring.isdisjoint(names or METRICS):
             reject(ctx, {"dynamic_slots"}, "without a run and a metric of its inferred slots")
         start_threads(threads)
-        networks = ImageMetrics(workspace.data_root / CACHE, features, inception_weights, offline)
+        networks = ImageMetrics(workspace, features, inception_weights, offline)
         measured, known = evaluate_all(
             workspace, runs, folders, names, networks=networks, **options
         )

@@ -146,7 +146,7 @@ def run_source(trained: TrainedRun, num: int, seed: int, data: str | None) -> So
     question = question_of(trained.data_name if file is None else file.name)
     if file is not None and question == STACKS and (warning := no_towers_warning("S-Acc", file)):
         warn(f"Warning: {warning}")
-    name = f"{trained.run_dir.resolve().name}, step {trained.step:,}"
+    name = f"{trained.run_dir.name}, step {trained.step:,}"
     model = Model(
         name=name,
         weights=subject["model"],
@@ -189,8 +189,7 @@ def folder_source(
     chosen = np.sort(np.random.default_rng(seed).choice(folder.count, count, replace=False))
     images = np.concatenate([folder.read(int(i), int(i) + 1) for i in chosen])
     weights, path = image_hash(images), path.resolve()
-    subject: dict[str, Any] = {"kind": "images", "images": str(path), "count": count}
-    subject["sha256"] = weights
+    subject = {"kind": "images", "images": str(path), "count": count, "sha256": weights}
     if lossy := sum(folder.lossy[int(i)] for i in chosen if folder.lossy):
         subject["lossy"] = lossy
         warn(f"Warning: {path}: {lossy_warning('images', lossy)}")

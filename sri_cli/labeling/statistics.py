@@ -38,7 +38,7 @@ from sri_cli.metrics.records import (
     read_records,
 )
 from sri_cli.metrics.sacc import cohen_kappa, difference, fleiss_kappa, wilson
-from sri_cli.metrics.tables import DOUBTFUL
+from sri_cli.metrics.tables import DOUBTFUL, mark
 from sri_cli.metrics.tabular import estimate_words
 from sri_cli.run import Workspace, run_argument, runs_in
 
@@ -437,17 +437,17 @@ def summary_text(facts: Facts) -> str:
     rows = []
     for model in facts["models"]:
         for rater in model["raters"]:
-            name, mark = model["name"], _mark(rater)
+            name, sign = model["name"], mark([rater])
             of = "" if rater["finished"] else f" of {model['scenes']}"
-            rows.append([name, rater["rater"], *_tally_cells(rater, of), _percent(rater) + mark])
+            rows.append([name, rater["rater"], *_tally_cells(rater, of), _percent(rater) + sign])
             for mode, own in rater["modes"].items():
                 if len(rater["modes"]) > 1:
                     who = f"{rater['rater']}, {mode}"
-                    rows.append([name, who, *_tally_cells(own), _percent(own) + mark])
+                    rows.append([name, who, *_tally_cells(own), _percent(own) + sign])
         mean_row = model["together"]
         if mean_row and mean_row["raters"] > 1:
             who = f"mean of {mean_row['raters']}"
-            rows.append([model["name"], who, "", "", _percent(mean_row) + _mark(mean_row)])
+            rows.append([model["name"], who, "", "", _percent(mean_row) + mark([mean_row])])
     lines = [facts["definition"], "", format_table(header, rows, left=2), ""]
     lines.append("[low, high]: 95 % Wilson interval over decided scenes.")
     lines += [*_agreement_lines(facts["agreement"]), *_comparison_lines(facts["comparison"])]
@@ -472,10 +472,6 @@ def _tally_cells(facts: Facts, of: str = "") -> list[str]:
     return [f"{facts['judged']}{of}", str(facts["unsure"])]
 
 
-def _mark(facts: Facts) -> str:
-    return DOUBTFUL if facts["warning"] else ""
-
-
 def _percent(facts: Facts) -> str:
     value, low, high = (
         None if facts[key] is None else 100 * facts[key] for key in ("value", "low", "high")
@@ -492,7 +488,8 @@ def _agreement_lines(facts: Facts | None) -> list[str]:
     kappa = facts["kappa"]
     value = "is undefined (all verdicts are the same)" if kappa is None else f"{kappa:.2f}"
     share = f"{100 * facts['alike']:.1f} % the same"
-    return [f"{who} on {facts['scenes']} scenes: {share}, {facts['method']} {value}{_mark(facts)}."]
+    doubt = mark([facts])
+    return [f"{who} on {facts['scenes']} scenes: {share}, {facts['method']} {value}{doubt}."]
 
 
 def _comparison_lines(facts: Facts | None) -> list[str]:
@@ -501,7 +498,7 @@ def _comparison_lines(facts: Facts | None) -> list[str]:
     first, second = facts["models"]
     lines = [f"{first} minus {second}, in percentage points with Newcombe's 95 % interval:"]
     for test in facts["tests"]:
-        who = test["rater"] + _mark(test)
+        who = test["rater"] + mark([test])
         if test["difference"] is None:
             lines.append(f"  {who}: no decided scenes")
             continue

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from sri_cli.atomic import check_writable
 from sri_cli.console import counting
@@ -107,7 +106,7 @@ def evaluate_all(
         SriError: for runs, data, weights or numbers that are missing or do not fit.
     """
     check_request(1 if num is None else num, 1, 1.0, seed)
-    networks = networks or ImageMetrics(workspace.data_root / CACHE)
+    networks = networks or ImageMetrics(workspace)
     of_runs, of_folders = metrics or METRICS, metrics or ("fid",)
     trained = open_runs(workspace, runs, folders, dynamic_slots)
     for one in trained:
@@ -148,7 +147,7 @@ def evaluate_run(
     check_request(1 if num is None else num, 1, 1.0, seed)
     file = trained.open_data(data)
     check_run(trained, file, metrics, split, num)
-    networks = networks or ImageMetrics(trained.workspace.data_root / CACHE)
+    networks = networks or ImageMetrics(trained.workspace)
     open_networks(networks, metrics)
     context = Context(run_subject(trained), data_facts(file, split), seed)
     count = DEFAULT_NUM if num is None else num
@@ -268,8 +267,7 @@ def open_images(
         hint = "leave out --num" if there > 1 else "name a folder of more images"
         check_counts(file, split, images.count, hint)
     digest, count = images.sha256(), images.count
-    subject: dict[str, Any] = {"kind": "images", "images": str(folder), "count": count}
-    subject["sha256"] = digest
+    subject = {"kind": "images", "images": str(folder), "count": count, "sha256": digest}
     cache = workspace.data_root / CACHE / f"images_{digest[:16]}"
     images = replace(images, cache=(cache, {"images": digest, "count": count}))
     if images.num_lossy:

@@ -14,11 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sri_cli.data.dataset import Advance, Images
 from sri_cli.generation.sample import in_chunks, to_tensor
 
-Images = NDArray[np.uint8]
 Features = NDArray[np.float32]
-Advance = Callable[[int], None]  # called with the number of images done
 
 
 class FeatureExtractor(Protocol):

@@ -85,9 +85,7 @@ class Statistics:
 def statistics_of(features: ArrayLike) -> Statistics:
     """Mean and covariance of features [N,F], N >= 2."""
     rows = np.asarray(features, np.float64)
-    mean = rows.mean(axis=0)
-    deviations = rows - mean
-    return Statistics(mean, deviations.T @ deviations / (len(rows) - 1), len(rows))
+    return Statistics(rows.mean(axis=0), np.cov(rows, rowvar=False), len(rows))
 
 
 def frechet_distance(real: Statistics, generated: Statistics) -> float:

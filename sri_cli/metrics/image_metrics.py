@@ -25,7 +25,7 @@ from sri_cli.metrics.fid import (
     small_sample_warning,
     statistics_of,
 )
-from sri_cli.metrics.images import ImageSource, real_images
+from sri_cli.metrics.images import CACHE, ImageSource, real_images
 from sri_cli.metrics.records import COUNTS, NORMAL_95, Context, Estimate, Measurement
 from sri_cli.metrics.stack_classifiers.classifiers import (
     Judge,
@@ -33,6 +33,7 @@ from sri_cli.metrics.stack_classifiers.classifiers import (
     corrected_share,
     kind_of,
 )
+from sri_cli.run import Workspace
 
 SHAPES = ("box", "cylinder", "ball")  # that the network of stack-FD tells apart
 CALLED = np.array([0, 1, 1, 2, -1])  # the simulator's shapes -> index in SHAPES; -1: no block
@@ -46,7 +47,7 @@ class ImageMetrics:
     """Opens each network once, for all runs and folders of an evaluation.
 
     Args:
-        reference_dir: Where features of real images are cached.
+        workspace: Whose data folder caches the features of real images.
         features: Of FID and KID, `pool3` (Inception) or `random`.
         inception_weights: File of Inception's weights, by default searched or downloaded.
         offline: Whether to download nothing.
@@ -54,12 +55,12 @@ class ImageMetrics:
 
     def __init__(
         self,
-        reference_dir: Path,
+        workspace: Workspace,
         features: str = "pool3",
         inception_weights: Path | None = None,
         offline: bool = False,
     ) -> None:
-        self.reference_dir, self.features = reference_dir, features
+        self.reference_dir, self.features = workspace.data_root / CACHE, features
         self.inception_weights, self.offline = inception_weights, offline
         self._networks: dict[str, Any] = {}
 

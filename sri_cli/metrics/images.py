@@ -175,16 +175,14 @@ def open_folder(folder: Path) -> ImageSource:
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise SriError(f"--images {folder} {what}", HINT)
-    ours = folder / SAMPLE_RECORD
-    if not ours.is_file():
-        return _open_any(folder)
-    below = folder / "images"  # beside sri sample's own grid.png
-    images = _of_files(folder, below) if below.is_dir() else _open_any(folder)
+    ours, below = folder / SAMPLE_RECORD, folder / "images"  # beside sri sample's own grid.png
+    is_sample = ours.is_file() and below.is_dir()
+    images = _of_files(folder, below) if is_sample else _open_any(folder)
     return replace(images, **_drawn_with(ours))
 
 
 def _drawn_with(path: Path) -> dict[str, Any]:
-    """What the record of `sri sample` says of its scenes; nothing where it is another file."""
+    """What the record of `sri sample` says of its scenes; nothing where it is none, or missing."""
     try:
         record = from_json(path.read_bytes())
     except (OSError, ValueError):

@@ -50,12 +50,10 @@ class Inception:
         self.name, self.digest = name, digest
         self.device = device or torch.device("cpu")
         self.batch = CPU_BATCH if self.device.type == "cpu" else GPU_BATCH
-        whole = fid_inception()
-        whole.load_state_dict(weights, assign=True)
-        # All layers up to the pool features, in the order of the forward pass.
-        layers = [m for name, m in whole.named_children() if name not in ("dropout", "fc")]
-        network = nn.Sequential(*layers).eval().to(self.device)
-        self.network = network.to(memory_format=torch.channels_last)
+        network = fid_inception()
+        network.load_state_dict(weights, assign=True)
+        network.fc = nn.Identity()  # the pool features are what it gets
+        self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
 
     def __call__(self, images: Images, advance: Advance = lambda done: None) -> Features:
         """uint8 [N,S,S,3] -> float32 [N,2048]; SriFailure if a single image exceeds the memory."""
@@ -64,8 +62,7 @@ class Inception:
     def _pool(self, images: Tensor) -> Tensor:
         """[B,3,S,S] in [0,1] -> [B,2048], resized and scaled to [-1,1] as by pytorch-fid."""
         scaled = F.interpolate(images, (299, 299), mode="bilinear", align_corners=False)
-        pool: Tensor = self.network(2 * scaled - 1)
-        return pool[:, :, 0, 0]
+        return self.network(2 * scaled - 1)
 
 
 def fid_inception() -> Inception3:

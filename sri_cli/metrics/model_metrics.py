@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sri_cli.data.dataset import DataFile
 from sri_cli.generation.sample import (
+    as_arrays,
     check_finite,
     chunk_size,
     device_of,
@@ -93,14 +94,14 @@ class SplitTask:
         self.how = "; dynamic slots" * dynamic  # of a measurement's protocol
 
     def run(
-        self, compute: Callable[[Tensor, dict[str, Tensor], NDArray[np.intp]], dict[str, Tensor]]
-    ) -> dict[str, NDArray[np.float64]]:
+        self, compute: Callable[[Tensor, dict[str, Tensor], NDArray[np.intp]], dict[Any, Tensor]]
+    ) -> dict[Any, NDArray[np.float64]]:
         """Values [N] by name, from compute(images [B,3,H,W] in [0,1], noise, indices) [B].
 
         `finite` [B] is one of them: SriFailure unless it is true for all images.
         """
 
-        def chunk(start: int, count: int) -> dict[str, Tensor]:
+        def chunk(start: int, count: int) -> dict[Any, Tensor]:
             indices = self.chosen[start : start + count]
             images = to_tensor(self.split.images[indices], self.device)
             noise = evaluation_noise(self.model, self.seed, indices, self.device)
@@ -268,7 +269,7 @@ def matching_gaps(task: SplitTask) -> dict[tuple[str, str], NDArray[np.float64]]
 
     def compute(
         images: Tensor, noise: dict[str, Tensor], indices: NDArray[np.intp]
-    ) -> dict[str, Tensor]:
+    ) -> dict[Any, Tensor]:
         spec = {"matching": NoiseSpec((model.num_slots,), "uniform")}
         uniform = indexed_noise(spec, task.seed, indices.tolist(), "evaluate")["matching"]
 
@@ -280,16 +281,15 @@ def matching_gaps(task: SplitTask) -> dict[tuple[str, str], NDArray[np.float64]]
         results = model.losses_matched_by(matchings.values(), images, noise)
         matched = dict(zip(matchings, results, strict=True))
         own_order, own_losses = matched[own]
-        values = {}
+        values: dict[Any, Tensor] = {}
         for name, (found, losses) in matched.items():
-            values[f"kl_slot {name}"] = losses.terms["kl_slot"] - own_losses.terms["kl_slot"]
-            values[f"elbo {name}"] = negative_elbo(losses) - negative_elbo(own_losses)
-            values[f"same {name}"] = (found == own_order).all(dim=1)
+            values["kl_slot", name] = losses.terms["kl_slot"] - own_losses.terms["kl_slot"]
+            values["elbo", name] = negative_elbo(losses) - negative_elbo(own_losses)
+            values["same", name] = (found == own_order).all(dim=1)
         bounds = torch.stack([negative_elbo(losses) for _, losses in results])
         return values | {"finite": bounds.isfinite().all(dim=0)}
 
-    gaps = task.run(compute)
-    return {(key.split()[0], key.split()[1]): value for key, value in gaps.items()}
+    return task.run(compute)
 
 
 def matching_scores(task: SplitTask, context: Context) -> list[Measurement]:
@@ -328,12 +328,9 @@ def order_scores(
     trained: TrainedRun, context: Context, num: int, advance: Advance = lambda done: None
 ) -> list[Measurement]:
     """Order consistency of new scenes at temperature 1 with the number of slots of training."""
-    masks = []
     slots = trained.model.num_slots
-    for scene in sample_scenes(trained.model, num, slots, seed=context.seed):
-        masks.append(scene.masks[:, :, 0].float().cpu().numpy())
-        advance(len(masks[-1]))
-    report = order.report(np.concatenate(masks), context.seed)
+    scenes = as_arrays(sample_scenes(trained.model, num, slots, seed=context.seed), advance)
+    report = order.report(scenes.masks, context.seed)
     return [
         context.measurement(
             key + suffix,

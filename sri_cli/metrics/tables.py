@@ -125,10 +125,7 @@ def mark(known: Sequence[Measurement]) -> str:
 
 def _in_order(records: Sequence[Measurement]) -> list[Measurement]:
     """Metrics of one kind together, whenever they were measured."""
-    return sorted(
-        records,
-        key=lambda m: next((i for i, s in enumerate(METRIC_OF) if m["metric"].startswith(s)), 99),
-    )
+    return sorted(records, key=lambda m: [not m["metric"].startswith(s) for s in METRIC_OF])
 
 
 def _subject(m: Measurement) -> tuple[str, int | None]:

@@ -133,5 +133,5 @@ def estimate_words(
 
 
 def fixed(value: float, decimals: int) -> str:
-    """Rounded; adding 0.0 turns a rounded -0.0 into 0.0."""
-    return f"{round(value, decimals) + 0.0:.{decimals}f}"
+    """Rounded, without the sign of a rounded -0.0."""
+    return f"{value:z.{decimals}f}"

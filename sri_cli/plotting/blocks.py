@@ -51,10 +51,11 @@ def row_panel(rows: Mapping[str, Pixels], caption: str = "") -> Panel:
     return Panel([list(images) for images in rows.values()], caption, list(rows))
 
 
-def order_panel(scenes: Scenes, caption: str = "") -> Panel:
-    """A row for each scene: image, masks in slot colours, what each slot adds, in order."""
-    columns = {"image": scenes.images, "masks": blend_masks(scenes.masks)}
-    return _slot_panel(columns, scenes.rgb, scenes.masks, caption)
+def order_panel(scenes: Scenes, caption: str = "", most: int | None = None) -> Panel:
+    """A row for each scene (`most`: the first of them): image, masks in slot colours, what each
+    slot adds, in order."""
+    columns = {"image": scenes.images[:most], "masks": blend_masks(scenes.masks[:most])}
+    return _slot_panel(columns, scenes.rgb[:most], scenes.masks[:most], caption)
 
 
 def segmentation_panel(

@@ -84,9 +84,15 @@ def edit_run(
         sources = [infer_scene(model, *_read_image(image, model.image_size, notes), seed)]
         settings["image"] = {"file": str(image), "sha256": sha256(image.read_bytes()).hexdigest()}
     elif index is not None:
-        key = f"test image {index - 1}"  # random numbers are those of version 0.1
-        sources = [infer_scene(model, *_test_image(opened, index), seed, key)]
         data = opened.open_data()
+        data.check_size(model.image_size)
+        images = data.split("test").images
+        if not 1 <= index <= len(images):
+            raise SriError(
+                f"--index {index}: the test split has images 1 to {len(images)}", "--index 1"
+            )
+        key = f"test image {index - 1}"  # random numbers are those of version 0.1
+        sources = [infer_scene(model, images[index - 1], f"test image {index}", seed, key)]
         settings["data"] = {"name": data.name, "sha256": str(data.attrs["sha256"])}
     if not given or action in WITH_SCENES:
         sources += draw_sources(model, seed, num, total, temperature)
@@ -195,14 +201,3 @@ def _read_image(path: Path, size: int, notes: list[str]) -> tuple[Pixels, str]:
         sides = f"{frame.width}x{frame.height}"
         notes.append(f"{path.name}: the centred square of {sides} px resized to {size} px")
     return image, "image"
-
-
-def _test_image(run: TrainedRun, index: int) -> tuple[Pixels, str]:
-    data = run.open_data()
-    data.check_size(run.model.image_size)
-    images: Any = data.split("test").images
-    if not 1 <= index <= len(images):
-        raise SriError(
-            f"--index {index}: the test split has images 1 to {len(images)}", "--index 1"
-        )
-    return images[index - 1], f"test image {index}"

@@ -357,7 +357,6 @@ def _legend(legend: Legend, figure: Figure) -> Axes:
     axes = _new_axes(figure, 1, 1)
     axes.set_axis_off()
     lines = [Line2D([], [], **_line_style(i)) for i in range(len(legend.keys))]
-    columns = max(1, min(len(lines), 4))
     axes.legend(
         lines,
         legend.keys,
@@ -366,7 +365,7 @@ def _legend(legend: Legend, figure: Figure) -> Axes:
         borderaxespad=0,
         borderpad=0,
         frameon=False,
-        ncols=columns,
+        ncols=min(len(lines), 4),
         fontsize=LABEL,
         handlelength=3,
     )

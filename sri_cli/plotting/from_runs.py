@@ -158,8 +158,7 @@ def order_of_run(
         "seed": seed,
         "temperature": 1.0,
     } | order.report(scenes.masks, seed)
-    shown = Scenes(*(part[:ORDER_SCENES] for part in scenes))  # type: ignore[arg-type]
-    panel = order_panel(shown, title_of(run))
+    panel = order_panel(scenes, title_of(run), ORDER_SCENES)
     figure = draw([[panel]], "Random scenes and their slots in generation order")
     settings = {"num": num, "slots": run.model.num_slots, "temperature": 1.0, "seed": seed}
     about = record_of([run], "order", **settings)
@@ -232,9 +231,8 @@ def _matching(run: TrainedRun, options: Options, title: str, notes: list[str]) -
     check_matches(run)
     data = run.open_data(options.data)
     data.check_size(run.model.image_size)
-    images = len(data.split(options.split))
-    with counting("measuring", min(options.num, images)) as advance:
-        task = SplitTask(run, data, options.split, options.num, options.seed, advance)
+    task = SplitTask(run, data, options.split, options.num, options.seed)
+    with counting("measuring", len(task.chosen)) as task.advance:
         gaps = matching_gaps(task)
     own = run.recipe.model.order
     notes.append(

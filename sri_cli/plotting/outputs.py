@@ -77,9 +77,9 @@ def output_path(
 
 
 def write_folder(
-    out: Path | None, parent: Path, record_name: str, write: Callable[[Path], Record]
+    out: Path | None, parent: Path, record_name: str, record: Record, write: Callable[[Path], None]
 ) -> Path:
-    """Let `write` fill a folder and return its record, which becomes the file `record_name` in it.
+    """Let `write` fill a folder, and write its record to the file `record_name` in it.
 
     The folder is filled under another name and renamed at the end: it is complete or absent.
 
@@ -88,6 +88,7 @@ def write_folder(
             then points.
         parent: Folder of the run.
         record_name: File of the record.
+        record: Of the folder; `write` may add to it.
         write: Fills the folder.
 
     Raises:
@@ -98,12 +99,13 @@ def write_folder(
     if out is not None:
         target = out.resolve()
         with new_folder(target) as folder:
-            (folder / record_name).write_bytes(json_bytes(write(folder)))
+            write(folder)
+            (folder / record_name).write_bytes(json_bytes(record))
         return target
     temporary = temporary_beside(ensure_folder(parent) / "new")
     try:
         temporary.mkdir()
-        record = write(temporary)
+        write(temporary)
         (temporary / record_name).write_bytes(json_bytes(record))
         with locked(parent):
             target = parent / name_for(parent, "", record, f"{{}}/{record_name}")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sri_cli.data.dataset import DataFile
-from sri_cli.generation.sample import Scenes, as_arrays, sample_scenes
+from sri_cli.generation.sample import as_arrays, sample_scenes
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics.model_metrics import SplitTask, bits_per_dimension, bound_terms
 from sri_cli.metrics.records import mean_estimate
@@ -30,8 +30,7 @@ def draw_preview(run: TrainedRun, data: DataFile) -> tuple[dict[str, bytes], dic
     from sri_cli.plotting.figures import draw, figure_bytes
 
     scenes = as_arrays(sample_scenes(run.model, SCENES, run.model.num_slots, seed=SEED))
-    first = Scenes(*(part[:ORDERED] for part in scenes))  # type: ignore[arg-type]
-    panels = {"samples": grid_panel(scenes.images), "order": order_panel(first)}
+    panels = {"samples": grid_panel(scenes.images), "order": order_panel(scenes, most=ORDERED)}
     files = {
         name: figure_bytes(draw([[panel]], run.title, scale=1)) for name, panel in panels.items()
     }

@@ -116,7 +116,7 @@ def make_subjects(runs: Sequence[TrainedRun]) -> list[Subject]:
     subjects = []
     for one in runs:
         same_name = [other for other in runs if other.run_dir.name == one.run_dir.name]
-        name = one.run_dir.resolve().name if len(same_name) == 1 else str(one.run_dir)
+        name = one.run_dir.name if len(same_name) == 1 else str(one.run_dir)
         if sum(other.run_dir.resolve() == one.run_dir.resolve() for other in runs) > 1:
             name += f", step {one.step:,}"
         try:
@@ -329,7 +329,7 @@ def chart_text(chart: Chart) -> str:
     lines = []
     for name, line in chart.lines.items():
         known = [(step, value) for step, value in line if value is not None]
-        ends = [f"{value:.4g} at step {step:,}" for step, value in (known[:1] + known[-1:])]
+        ends = [f"{value:.4g} at step {step:,}" for step, value in known[:1] + known[1:][-1:]]
         lines.append(f"{name}: {' to '.join(ends) or 'no values'}")
     return f"{chart.caption}. {'; '.join(lines)}."
 

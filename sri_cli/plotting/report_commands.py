@@ -31,7 +31,8 @@ def repeat_commands(
     lines = list(dict.fromkeys(_prepare(workspace, trained, sri) for trained, _ in runs))
     for trained, measured in runs:
         run = _run_option(workspace, trained)
-        lines += ["", f"# {trained.run_dir.name}", *_train(trained.run_dir)]
+        unknown = [f"# no {COMMANDS}: the command that trained it is unknown"]
+        lines += ["", f"# {trained.run_dir.name}", *(read_commands(trained.run_dir) or unknown)]
         verbs = ("sample", "order", "figure reconstructions")
         lines += [f"{sri} {verb} {run}" for verb in verbs]
         lines += [f"{sri} {words}" for words in eval_words(measured, run, trained.data_name)]
@@ -90,12 +91,6 @@ def _prepare(workspace: Workspace, trained: TrainedRun, sri: str) -> str:
         return "; ".join(filter(None, [f"# {error.message}", error.hint]))
     words = prepare_words(workspace, data)
     return f"{sri} {words}" if words else f"# {data.path}: the command that made it is unknown"
-
-
-def _train(run_dir: Path) -> list[str]:
-    """The commands as they were typed, with their steps."""
-    unknown = [f"# no {COMMANDS}: the command that trained it is unknown"]
-    return read_commands(run_dir) or unknown
 
 
 def is_newest(trained: TrainedRun) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import zipfile
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -72,12 +73,8 @@ def write_samples(
     more = {name: True for name, on in (("layers", layers), ("latents", latents)) if on}
     facts = settings | {"trained_slots": trained.model.num_slots}
     record = record_of([trained], "sample", **facts, format=file_format, masks=masks, **more)
-
-    def write(folder: Path) -> Record:
-        _write(folder, trained, settings, record)
-        return record
-
-    return write_folder(out, trained.run_dir / SAMPLES, SAMPLE_RECORD, write)
+    write = partial(_write, trained=trained, settings=settings, record=record)
+    return write_folder(out, trained.run_dir / SAMPLES, SAMPLE_RECORD, record, write)
 
 
 def _write(folder: Path, trained: TrainedRun, settings: dict[str, Any], record: Record) -> None:

@@ -95,7 +95,7 @@ def segment_folder(
     left_out: dict[str, str] = {}
     masks_left_out: dict[str, str] = {}
 
-    def write(folder: Path) -> Record:
+    def write(folder: Path) -> None:
         names: list[str] = []
         latents: dict[str, list[NDArray[Any]]] = defaultdict(list)
         scores: dict[str, list[float]] = defaultdict(list)
@@ -139,9 +139,8 @@ def segment_folder(
                 for name, values in scores.items()
             },
         )
-        return record
 
-    folder = write_folder(out, trained.run_dir / SEGMENTS, RECORD, write)
+    folder = write_folder(out, trained.run_dir / SEGMENTS, RECORD, record, write)
     for noun, problems in (("image", left_out), ("mask", masks_left_out)):
         if problems:
             lines = listed(problems, MAX_LISTED)

@@ -301,7 +301,7 @@ def test_several_runs_are_one_table(workspace: Workspace) -> None:
 def test_distances_in_random_features_are_not_called_fid(
     workspace: Workspace, trained: TrainedRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    networks = ImageMetrics(workspace.data_root / "fid", features="random")
+    networks = ImageMetrics(workspace, features="random")
     kernel, record = evaluate_run(trained, ["fid", "kid"], num=3, networks=networks)
     assert record["name"] == "FD-random-inception(3/3)" and record["metric"] == "fid"
     assert kernel["name"] == "KD-random-inception" and kernel["metric"] == "kid"
@@ -418,7 +418,7 @@ def test_an_interrupted_evaluation_continues(workspace: Workspace, trained: Trai
     # The features of the real images are there already.
     (file,) = cache.rglob("*.npz")
     before = file.stat().st_mtime_ns
-    evaluate_run(trained, ["stack-fd"], num=16, networks=ImageMetrics(cache))
+    evaluate_run(trained, ["stack-fd"], num=16, networks=ImageMetrics(workspace))
     assert file.stat().st_mtime_ns == before
     assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["metric"] == "stack_fd"
 

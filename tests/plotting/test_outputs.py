@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -32,18 +31,16 @@ def test_commands_that_run_at_once_choose_different_numbers(tmp_path: Path) -> N
 def test_equal_process_numbers_share_no_temporary_folder(tmp_path: Path) -> None:
     """Containers count from 1, and share a folder of runs: here one process does all at once."""
 
-    def outer(folder: Path) -> dict[str, int]:
+    def outer(folder: Path) -> None:
         (folder / "outer").touch()
-        write_folder(None, tmp_path / "samples", "record.json", inner)
+        write_folder(None, tmp_path / "samples", "record.json", {"num": 2}, inner)
         with new_folder(tmp_path / "one"):
             (folder / "again").touch()
-        return {"num": 1}
 
-    def inner(folder: Path) -> dict[str, int]:
+    def inner(folder: Path) -> None:
         (folder / "inner").touch()
-        return {"num": 2}
 
-    first = write_folder(None, tmp_path / "samples", "record.json", outer)
+    first = write_folder(None, tmp_path / "samples", "record.json", {"num": 1}, outer)
     with new_folder(tmp_path / "two") as folder:
         (folder / "outer").touch()
         with new_folder(tmp_path / "two") as other:
@@ -59,12 +56,11 @@ def test_what_came_into_the_folder_meanwhile_stays(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
 
-    def write(folder: Path) -> dict[str, Any]:
+    def write(folder: Path) -> None:
         (out / "notes.txt").write_text("precious")
-        return {}
 
     with pytest.raises(SriFailure):
-        write_folder(out, tmp_path, "record.json", write)
+        write_folder(out, tmp_path, "record.json", {}, write)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert (out / "notes.txt").read_text() == "precious"
 

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sri_cli.data.dataset import Advance
 from sri_cli.data.parallel import parallel_map
 from sri_cli.data.simulate.flaws import FLAWS, flaw_of, simulate_labelled_tower
 from sri_cli.data.simulate.towers import simulate_tower
@@ -39,8 +40,6 @@ NO_STACK = 5  # the flaw of an image that shows no stack
 SHREDDED = 0.25  # share of a batch
 UNCHANGED = 0.15  # share of the images that `model_like` leaves as they are
 LAYERS = 7  # background and at most 6 blocks
-
-Advance = Callable[[int], None]  # called with the number of images done
 
 
 @dataclass(frozen=True)
@@ -58,13 +57,9 @@ def factor_images(
     """`count` images of towers as in the data sets; in the original look half of them stable."""
     items = [("original", i) for i in range(count // 2 // VIEWS)]
     items += [("demo", i) for i in range(count - VIEWS * len(items))]
-    made: list[Scenario] = _simulate(partial(_tower, seed), items, workers, advance)
+    made, images, masks = _simulate(partial(_tower, seed), items, workers, advance)
     factors = {key: np.concatenate([tower.factors[key] for tower in made]) for key in FACTORS}
-    return LabelledImages(
-        np.concatenate([tower.images for tower in made]),
-        np.concatenate([tower.masks for tower in made if tower.masks is not None]),
-        factor_targets(factors),
-    )
+    return LabelledImages(images, masks, factor_targets(factors))
 
 
 def touching_images(
@@ -72,23 +67,21 @@ def touching_images(
 ) -> LabelledImages:
     """`count` images of stacks, half of them whole and half with a flaw of each kind in turn."""
     items = [(look, i) for look in ("original", "demo") for i in range(count // 2)]
-    made: list[Scenario] = _simulate(partial(_stack, seed), items, workers, advance)
+    _, images, masks = _simulate(partial(_stack, seed), items, workers, advance)
     flaws = [0 if (flaw := flaw_of(i)) is None else 1 + FLAWS.index(flaw) for _, i in items]
-    return LabelledImages(
-        np.concatenate([stack.images for stack in made]),
-        np.concatenate([stack.masks for stack in made if stack.masks is not None]),
-        {"flaw": np.array(flaws, np.int64)},
-    )
+    return LabelledImages(images, masks, {"flaw": np.array(flaws, np.int64)})
 
 
 def _simulate(
-    make: Callable[[Any], Any], items: Sequence[Any], workers: int, advance: Advance
-) -> list[Any]:
+    make: Callable[[Any], Scenario], items: Sequence[Any], workers: int, advance: Advance
+) -> tuple[list[Scenario], NDArray[np.uint8], NDArray[np.uint8]]:
+    """The scenarios, and all their images and masks."""
     made = []
     for one in parallel_map(make, items, workers, items_per_task=16):
         made.append(one)
         advance(len(one.images))
-    return made
+    masks = [one.masks for one in made if one.masks is not None]
+    return made, np.concatenate([one.images for one in made]), np.concatenate(masks)
 
 
 def _tower(seed: int, item: tuple[Any, int]) -> Scenario:
