@@ -79,7 +79,8 @@ def command(
     stop (exit code 75).
     With --executor they stop the waiting alone: the jobs go on, and the same command collects them.
     """
-    from sri_cli.studies.runner import cancel_jobs, plan_study, plan_text, run_study
+    from sri_cli.studies.plan import plan_study, plan_text
+    from sri_cli.studies.runner import cancel_jobs, run_study
 
     if study is None:
         from sri_cli.config.registry import study_names

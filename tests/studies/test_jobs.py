@@ -17,9 +17,9 @@ from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.run import Workspace, checkpoints_in
 from sri_cli.studies.job import RunJob
+from sri_cli.studies.plan import plan_study
 from sri_cli.studies.protocol import StudyRun, read_study
 from sri_cli.studies.queues import Local, job_name, minutes_of, open_queue
-from sri_cli.studies.runner import plan_study
 from sri_cli.training.log import read_log
 from sri_cli.training.trainer import train
 from tests import small_cli

@@ -18,10 +18,10 @@ from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.metrics.records import HALF, append_records, data_facts
 from sri_cli.run import Workspace
+from sri_cli.studies.plan import plan_study, plan_text
 from sri_cli.studies.processes import Slots, choose_slots
 from sri_cli.studies.protocol import Study, check_unchanged, read_study, record_content
 from sri_cli.studies.reuse import with_reused_runs
-from sri_cli.studies.runner import plan_study, plan_text
 from sri_cli.studies.status import status_of
 from sri_cli.studies.summary import judge, paired_differences, values_of, write_summary
 from sri_cli.training.run_folder import resolve_run
@@ -468,7 +468,7 @@ def test_runs_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert slots[2].environment(0) == {}  # the run follows the free cores, up to its share
     fixed = choose_slots(2, Threads(3))
     assert fixed.environment(0) == {"OMP_NUM_THREADS": "3"}
-    monkeypatch.setattr("sri_cli.studies.runner._seconds_per_step", lambda *_: (600.0, 1))
+    monkeypatch.setattr("sri_cli.studies.plan._seconds_per_step", lambda *_: (600.0, 1))
     read(tmp_path)
     plan = plan_study(Workspace(tmp_path, tmp_path), str(tmp_path / "small.yaml"))
     assert plan["core_hours"] == pytest.approx(4) == plan["hours"]  # 4 runs of 6 steps, one thread
