@@ -24,8 +24,9 @@ from sri_cli.generation.sample import draw_scenes
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.hub import CARD, COMMANDS, CONFIG, GRID, LOG_NAME, MEASUREMENTS, RECIPE_NAME
 from sri_cli.metrics.evaluate import evaluate_run
+from sri_cli.metrics.published import system_name
 from sri_cli.metrics.records import HALF, Measurement, largest, recorded
-from sri_cli.metrics.tables import COLUMNS, footnotes, system_name, table_rows
+from sri_cli.metrics.tables import COLUMNS, footnotes, table_rows
 from sri_cli.metrics.tabular import markdown_table, markdown_text
 from sri_cli.plotting.images import make_grid, png_bytes
 from sri_cli.run import Workspace, recipe_file

@@ -8,15 +8,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import yaml
+from typing import Any
 
 from sri_cli.console import format_table
+from sri_cli.metrics.published import (
+    Published,
+    published_data,
+    published_steps,
+    published_tables,
+)
 from sri_cli.metrics.records import (
     METRIC_OF,
     SHUFFLED,
@@ -29,9 +31,6 @@ from sri_cli.metrics.records import (
     split_of,
 )
 from sri_cli.metrics.tabular import Table, estimate_words, fixed
-
-if TYPE_CHECKING:
-    from sri_cli.generation.trained_run import TrainedRun
 
 # Metric -> heading, decimals, factor (shares are shown in percent).
 PAPER_COLUMNS = {
@@ -201,79 +200,6 @@ def _format(column: str) -> tuple[int, float]:
     return decimals, factor
 
 
-class Published(NamedTuple):
-    """One data set's part of a table of the paper."""
-
-    number: int
-    caption: str
-    split: str | None  # None: not known
-    data: str
-    columns: list[str]
-    recipes: dict[str, str]  # row -> recipe
-    cells: dict[str, list[str]]  # row -> cells; rows without any are missing
-
-
-@cache
-def published_tables() -> list[Published]:
-    """Tables 1 to 4, a part for each data set."""
-    return [
-        Published(
-            table["number"],
-            table["caption"],
-            table["split"],
-            data,
-            result["columns"].split(),
-            table["recipes"],
-            {row: cells.split() for row, cells in result.items() if row != "columns"},
-        )
-        for table in _published()["tables"]
-        for data, result in table["results"].items()
-    ]
-
-
-def published_steps(recipe: str, data: str) -> int | None:
-    """Training steps of a system in the paper; None for a data set that it does not use."""
-    facts = _published()["data"].get(data, {})
-    return facts.get("steps_of", {}).get(recipe, facts.get("steps"))
-
-
-def system_name(recipe: str, size: str) -> str:
-    """A system as the paper calls it, or its recipe; a size other than the paper's is named."""
-    # The names of the last one count most.
-    tables = sorted(published_tables(), key=lambda table: (3, 4, 1, 2).index(table.number))
-    names = {
-        own: f"SRI-G {row}" if table.number == 3 else row
-        for table in tables
-        for row, own in table.recipes.items()
-    }
-    base = recipe.removesuffix("-tiny")
-    if base != recipe and base in names:
-        recipe, size = base, "tiny"
-    return f"{names.get(recipe, recipe)} {'' if size == 'paper' else size}".strip()
-
-
-def title_of(run: TrainedRun, data: bool = True, step: bool = True) -> str:
-    """System and run, with its data and its step where asked for, for captions of figures."""
-    title = f"{system_name(run.recipe.name, run.recipe.size)} ({run.run_dir.name})"
-    title += f": {run.caption}" if data else ""
-    return f"{title}; step {run.step:,}" if step else title
-
-
-def titles_of(runs: Sequence[TrainedRun]) -> tuple[list[str], list[str]]:
-    """The titles of runs in one figure, and what of data and step is the same for several."""
-    several = len(runs) > 1
-    data = several and len({run.caption for run in runs}) == 1
-    step = several and len({run.step for run in runs}) == 1
-    shared = [runs[0].caption] * data + [f"step {runs[0].step:,}"] * step
-    return [title_of(run, not data, not step) for run in runs], shared
-
-
-@cache
-def _published() -> dict[str, Any]:
-    text = resources.files("sri_cli.metrics").joinpath("published.yaml").read_text("utf-8")
-    return yaml.safe_load(text)
-
-
 @dataclass(frozen=True)
 class Group:
     """Measurements of runs that differ in the training seed alone, on one data file."""
@@ -305,7 +231,7 @@ class Group:
     def name(self) -> str:
         """The recipe and what differs from the paper's runs, or the folder's name."""
         subject, size_px = self.subject, self.data.get("image_size")
-        paper = _published()["data"].get(self.data.get("name"), {})
+        paper = published_data().get(self.data.get("name", ""), {})
         recipe = str(subject.get("recipe") or Path(self.path).name)
         small = [str(subject["size"])] if subject.get("size") else []
         if size_px is not None and (small or size_px != paper.get("size_px")):
@@ -462,7 +388,7 @@ def _paper_table(part: Published, groups: Sequence[Group]) -> Table:
             if group.subject["recipe"] == recipe:
                 cells = map(group.cell, columns, headings)
                 rows.append([name, group.origin, *cells])
-    title = _published()["data"][part.data]["title"]
+    title = published_data()[part.data]["title"]
     caption = f"The paper's Table {part.number}, {title}: {part.caption}"
     note = "published: as printed in the paper (*: taken over from the GENESIS-v2 paper)"
     if part.split is None:

@@ -23,10 +23,10 @@ from sri_cli.generation.edit import (
 )
 from sri_cli.generation.sample import check_request
 from sri_cli.generation.trained_run import TrainedRun, open_run, slots_notes
-from sri_cli.metrics.tables import title_of
 from sri_cli.plotting.figures import Panel, check_file, check_page, draw, write_figure
 from sri_cli.plotting.images import Pixels, blend_masks
 from sri_cli.plotting.outputs import FIGURES, check_place, output_path, record_of
+from sri_cli.plotting.titles import title_of
 from sri_cli.run import Workspace
 
 TITLES = {

@@ -30,7 +30,7 @@ from sri_cli.metrics.image_metrics import TOWERS
 from sri_cli.metrics.model_metrics import SplitTask, matching_gaps
 from sri_cli.metrics.records import recorded, run_subject
 from sri_cli.metrics.stack_classifiers.classifiers import Judge
-from sri_cli.metrics.tables import paper_tables, title_of, titles_of
+from sri_cli.metrics.tables import paper_tables
 from sri_cli.models.matching import MATCHINGS
 from sri_cli.plotting.blocks import (
     grid_columns,
@@ -57,6 +57,7 @@ from sri_cli.plotting.figures import (
 )
 from sri_cli.plotting.images import Pixels, blend_masks, enlarge
 from sri_cli.plotting.outputs import FIGURES, check_place, output_path, record_of, slots_of
+from sri_cli.plotting.titles import title_of, titles_of
 from sri_cli.run import LOG_NAME, SHIPPED, Workspace, run_argument
 
 Rows = Sequence[Sequence[Block | None]]

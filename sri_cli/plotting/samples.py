@@ -23,9 +23,9 @@ from sri_cli.console import counting
 from sri_cli.generation.sample import DrawnScene, check_request, layers_of, quantise, sample_scenes
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics.images import SAMPLE_RECORD
-from sri_cli.metrics.tables import title_of
 from sri_cli.plotting.images import blend_masks, caption, make_grid, png_bytes
 from sri_cli.plotting.outputs import SAMPLES, record_of, write_folder
+from sri_cli.plotting.titles import title_of
 from sri_cli.strict_json import Record
 
 GRID_IMAGES = 64

@@ -34,11 +34,11 @@ from sri_cli.generation.sample import layers_of
 from sri_cli.generation.trained_run import TrainedRun
 from sri_cli.metrics.records import mean_estimate
 from sri_cli.metrics.segmentation import ari_fg, labels_of, mean_iou, msc_fg
-from sri_cli.metrics.tables import title_of
 from sri_cli.plotting.blocks import VOID_GREY, segmentation_panel
 from sri_cli.plotting.figures import PAGE, draw, images_that_fit, write_figure
 from sri_cli.plotting.images import Pixels, slot_colours
 from sri_cli.plotting.outputs import SEGMENTS, record_of, write_folder
+from sri_cli.plotting.titles import title_of
 from sri_cli.strict_json import Record
 
 RECORD = "segment.json"

@@ -23,10 +23,10 @@ from sri_cli.errors import SriError, SriFailure
 from sri_cli.generation.sample import check_request, quantise
 from sri_cli.generation.trained_run import TrainedRun, open_run, slots_notes
 from sri_cli.generation.traverse import Walk, check_between, random_walk, walk_between, walk_scenes
-from sri_cli.metrics.tables import titles_of
 from sri_cli.plotting.figures import check_file
 from sri_cli.plotting.images import Pixels, blend_masks, caption, make_grid
 from sri_cli.plotting.outputs import FIGURES, check_place, output_path, record_of, slots_of
+from sri_cli.plotting.titles import titles_of
 from sri_cli.run import Workspace
 
 CELL_PX = 128  # at least; twice that for a single walk

@@ -10,12 +10,11 @@ import pytest
 
 from sri_cli.config.load import data_sets, load_recipe
 from sri_cli.config.registry import recipe_names
+from sri_cli.metrics.published import published_steps, published_tables
 from sri_cli.metrics.records import largest, read_records
 from sri_cli.metrics.tables import (
     footnotes,
     paper_tables,
-    published_steps,
-    published_tables,
     table_rows,
 )
 from sri_cli.metrics.tabular import latex_table, latex_text, markdown_table, markdown_text

@@ -17,8 +17,8 @@ from sri_cli.cli.figure import NAMES
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.labeling.session import FOLDER, Model, read_session
+from sri_cli.metrics.published import system_name
 from sri_cli.metrics.records import append_records, run_subject
-from sri_cli.metrics.tables import system_name, titles_of
 from sri_cli.plotting import from_runs
 from sri_cli.plotting.edits import edit_note, edit_run
 from sri_cli.plotting.figures import Panel, check_page
@@ -30,6 +30,7 @@ from sri_cli.plotting.from_runs import (
     order_of_run,
     rater_verdicts,
 )
+from sri_cli.plotting.titles import titles_of
 from sri_cli.run import Workspace, checkpoints_in
 from tests.damage import largest_file
 from tests.labeling.conftest import judge, small_session
