@@ -22,8 +22,8 @@ from sri_cli.errors import SriError
 from sri_cli.generation.encode import encode_split
 from sri_cli.generation.sample import Scenes, check_request, draw_scenes
 from sri_cli.generation.trained_run import TrainedRun, open_run, slots_notes
+from sri_cli.labeling.ratings import rated_scenes
 from sri_cli.labeling.session import FOLDER
-from sri_cli.labeling.statistics import rated_scenes
 from sri_cli.metrics import order
 from sri_cli.metrics.evaluate import check_matches
 from sri_cli.metrics.image_metrics import TOWERS

@@ -15,6 +15,7 @@ from sri_cli.checkpoint import newest_good
 from sri_cli.config.load import recipe_from_dict
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
+from sri_cli.labeling.ratings import collect_ratings, rated_scenes
 from sri_cli.labeling.scenes import Source, check_sources, prepare_session
 from sri_cli.labeling.session import (
     QUESTIONS,
@@ -25,7 +26,7 @@ from sri_cli.labeling.session import (
     Session,
     read_sessions,
 )
-from sri_cli.labeling.statistics import collect_ratings, rated_scenes, summarise, summary_text
+from sri_cli.labeling.statistics import summarise, summary_text
 from sri_cli.metrics.records import data_facts
 from sri_cli.metrics.sacc import cohen_kappa, difference, fleiss_kappa, wilson
 from sri_cli.metrics.tables import DOUBTFUL
