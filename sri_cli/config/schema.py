@@ -167,7 +167,7 @@ class TrainSection(Section):
     checkpoint_every: Count = Field(2500, description="steps between checkpoints")
     keep_checkpoints: Count = Field(3, description="number of newest checkpoints to keep")
     keep_every: Count = Field(
-        50_000, description="checkpoints at multiples of so many steps stay, too"
+        50_000, description="a checkpoint at every multiple of so many steps is written and stays"
     )
     preview_every: Steps = Field(
         2500, description="steps between previews: samples, order, validation terms; 0: none"

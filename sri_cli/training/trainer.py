@@ -229,7 +229,7 @@ class Trainer:
                 self._follow_free_cores(progress)
                 while self.step.notes:
                     progress.note(self.step.notes.pop(0))
-                save_due = self._due(self.settings.checkpoint_every)
+                save_due = self._due(self.settings.checkpoint_every, self.settings.keep_every)
                 preview_due = preview_every > 0 and self.done % preview_every == 0
                 # Checked before it is saved, so that a checkpoint never holds a diverging state.
                 if save_due or preview_due or self._due(self.settings.log_every):
@@ -267,8 +267,8 @@ class Trainer:
         self.feed.close()
         self.step.close()
 
-    def _due(self, every: int) -> bool:
-        return self.done % every == 0 or self.done == self.settings.steps
+    def _due(self, *intervals: int) -> bool:
+        return self.done == self.settings.steps or any(self.done % n == 0 for n in intervals)
 
     def _draw_preview(self) -> dict[str, float]:
         """Write the previews of this step; returns scalars. What fails is a note, or a full disk.

@@ -291,6 +291,13 @@ def test_old_checkpoints_are_deleted_but_every_nth(tmp_path: Path, data: DataFil
     assert steps(tmp_path) == [3, 5, 6]
 
 
+def test_checkpoints_to_keep_are_written_between_the_usual_ones(
+    tmp_path: Path, data: DataFile
+) -> None:
+    train(small(checkpoint_every=4, keep_checkpoints=1, keep_every=3), data, tmp_path)
+    assert steps(tmp_path) == [3, 6]
+
+
 def test_images_of_another_size(tmp_path: Path, data: DataFile) -> None:
     recipe = small(TINY_MODEL | {"image_size": 64})
     with pytest.raises(SriError, match=r"32 px.* 64 px.*\n."):
