@@ -144,7 +144,8 @@ def run_source(trained: TrainedRun, num: int, seed: int, data: str | None) -> So
         file = None  # drawing needs no data, but tables show its name
     facts = recorded_facts(trained) if file is None else data_facts(file, SPLIT)
     question = question_of(trained.data_name if file is None else file.name)
-    if file is not None and question == STACKS and (warning := no_towers_warning("S-Acc", file)):
+    warning = no_towers_warning("S-Acc", file.name) if file and question == STACKS else None
+    if warning:
         warn(f"Warning: {warning}")
     name = f"{trained.run_dir.name}, step {trained.step:,}"
     model = Model(

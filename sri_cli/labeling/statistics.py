@@ -26,6 +26,7 @@ from sri_cli.labeling.session import (
     Deck,
     read_sessions,
 )
+from sri_cli.metrics.image_metrics import no_towers_warning
 from sri_cli.metrics.records import (
     Context,
     Estimate,
@@ -288,6 +289,8 @@ def measurement(ratings: Ratings, subject: Facts, together: Facts) -> Measuremen
     scenes, total = min(tally.total() for tally in tallies), sum(tallies, Counter())
     is_stack = ratings.question == STACKS
     name = "S-Acc" if is_stack else "plausible by eye"
+    data = (model.data or {}).get("name")
+    doubts = [together["warning"], no_towers_warning("S-Acc", data) if is_stack and data else None]
     return Context(subject, model.data, model.seed or 0).measurement(
         "sacc" if is_stack else "plausible_by_eye",
         name if scenes >= PROTOCOL_SCENES else f"{name} of {scenes} scenes",
@@ -302,7 +305,7 @@ def measurement(ratings: Ratings, subject: Facts, together: Facts) -> Measuremen
         protocol=PROTOCOL if is_stack else PROTOCOL_OF_SCENES,
         slots=model.slots,
         temperature=model.temperature,
-        warning=together["warning"],
+        warning="; ".join(filter(None, doubts)) or None,
     )
 
 

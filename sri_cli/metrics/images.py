@@ -54,7 +54,8 @@ class ImageSource:
     """`count` images of `size` px; `read(start, stop)` returns some, in order.
 
     Of scenes of `sri` the slots, the temperature and the `deviations` in the names of distances are
-    known. `cache` is a folder for features, and all that determines the images, as JSON takes it.
+    known, of those of a run also the `data` set that it was trained on. `cache` is a folder for
+    features, and all that determines the images, as JSON takes it.
     """
 
     count: int
@@ -65,6 +66,7 @@ class ImageSource:
     deviations: str = ""
     cache: tuple[Path, dict[str, Any]] | None = None
     lossy: Sequence[bool] = ()  # of each image, whether its file has lost detail
+    data: str | None = None
 
     @property
     def num_lossy(self) -> int:
@@ -149,7 +151,9 @@ def images_of_run(trained: TrainedRun, count: int, seed: int = 0) -> ImageSource
     }
     name = f"{digest[:16]}_slots-{slots}_temp-{temperature:g}_seed-{seed}_{precision}"
     cache = (trained.run_dir / CACHE / name, key)
-    return ImageSource(count, model.image_size, read, slots, temperature, cache=cache)
+    return ImageSource(
+        count, model.image_size, read, slots, temperature, cache=cache, data=trained.data_name
+    )
 
 
 def real_images(data: DataFile, split: str, count: int, cache_dir: Path) -> ImageSource:

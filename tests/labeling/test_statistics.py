@@ -256,6 +256,14 @@ def test_rooms_and_tables_have_a_question_and_a_share_of_their_own(workspace: Wo
     assert "75.0" in named and "(plausible by eye)" not in named
 
 
+def test_the_share_of_what_is_no_tower_has_a_warning(workspace: Workspace) -> None:
+    write_data(workspace.data_path("mypics", 32), name="mypics")
+    judge(prepare_session(workspace, ["tiny"], (), num=4, catch=0, data="mypics"), "Ann", first(3))
+    summarise(workspace)
+    (record,) = records(workspace, "tiny")
+    assert record["metric"] == "sacc" and "mypics" in record["warning"]
+
+
 def test_stacks_and_rooms_are_not_judged_together() -> None:
     sources = [
         Source(Model(name=kind, weights=kind, subject={}), 32, [], lambda: None, question=kind)

@@ -348,6 +348,34 @@ def test_all_images_of_a_folder_are_counted(
     assert [path.stat().st_mtime_ns for path in caches] == before
 
 
+def test_other_real_images_change_no_estimate_of_a_runs_scenes(
+    workspace: Workspace, trained: TrainedRun, tmp_path: Path
+) -> None:
+    other = str(write_data(tmp_path / "shapestacks-32.h5", name="shapestacks"))
+    (own,) = evaluate_run(trained, ["sacc-estimate"], num=6)
+    (beside,) = evaluate_run(trained, ["sacc-estimate"], other, num=6)
+    bounds = "value", "low", "high"
+    assert [beside[key] for key in bounds] == [own[key] for key in bounds]
+    folder = write_samples(trained, tmp_path / "few", num=6)  # whose look --data tells
+    (given,), _ = evaluate_all(workspace, (), [folder], ["sacc-estimate"], data=other)
+    assert given["high"] != own["high"]
+
+
+def test_shapes_have_a_warning_where_the_network_is_unsure_of_real_ones(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    images, masks = towers(16, seed=0)
+    for kind, contrast in (("clear", 1.0), ("faint", 0.2)):
+        faded = (130 + contrast * (images - 130.0)).astype(np.uint8)
+        file = write_splits(tmp_path / f"{kind}.h5", "shapestacks", {"test": (faded, masks, {})})
+        (tmp_path / kind).mkdir()
+        np.save(tmp_path / kind / "all.npy", images)
+        records, _ = evaluate_all(workspace, (), [tmp_path / kind], ["shapes"], data=str(file))
+        (sure,) = (m["value"] for m in records if m["metric"] == "shapes_sure_real")
+        assert [bool(m["warning"]) for m in records] == [sure < 0.5] * len(records)
+        assert (sure < 0.5) == (kind == "faint")
+
+
 def test_real_images_have_the_shapes_of_real_images(workspace: Workspace, tmp_path: Path) -> None:
     images, masks = towers(16, seed=0)
     blocks = masks.max((1, 2))[:, None] > np.arange(6)
