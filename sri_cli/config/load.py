@@ -309,7 +309,10 @@ def _resolve(
         except ValidationError as error:
             if any(fault["type"] != "value_error" for fault in error.errors()):
                 return None, faults_of(error)
+        encoder_size = merged["model"].get("encoder_size")
         shrink(merged, size)
+        if encoder_size and "model.image_size" in assignments:  # images are not shrunk
+            merged["model"]["encoder_size"] = encoder_size
         _merge(merged, of_sizes[size])
         _assign_all(merged, assignments)
         chosen = {*assignments, *(f"train.{key}" for key in of_sizes[size].get("train", {}))}

@@ -433,8 +433,9 @@ def shrink(tree: dict[str, Any], size: str) -> None:
         if train.get("geco_target") is not None and not emorl:
             fields = ModelSection.model_fields
             std, normalised = (model.get(key, fields[key].default) for key in ("std", "normalised"))
-            error = element_error(std, normalised, SMALL_ERROR)
-            train["geco_target"] = min(train["geco_target"], round(error, 4))
+            perfect, error = (element_error(std, normalised, e) for e in (0.0, SMALL_ERROR))
+            if not perfect < train["geco_target"] < error:  # of another std, or too easy
+                train["geco_target"] = round(error, 4)
 
 
 def element_error(std: float, normalised: bool, squared_error: float) -> float:

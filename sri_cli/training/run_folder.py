@@ -20,7 +20,7 @@ from sri_cli.config.load import (
     recipe_to_yaml,
     sets_image_size,
 )
-from sri_cli.config.schema import NOT_LEARNED, ModelSection, Recipe, flatten
+from sri_cli.config.schema import NOT_LEARNED, ModelSection, Recipe, element_error, flatten
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError, did_you_mean
 from sri_cli.run import (
@@ -148,7 +148,14 @@ def check_image_size(data: DataFile, size: int) -> None:
 def note_on_settings(
     recipe_name: str, recipe: Recipe, data: str, overrides: Sequence[str]
 ) -> str | None:
-    """What the user should look at when the recipe was not made for these data; None if it was."""
+    """What the user should look at: a target out of reach, or a recipe made for other data."""
+    model, target = recipe.model, recipe.train.geco_target
+    perfect = element_error(model.std, model.normalised, 0.0)
+    if target is not None and target <= perfect:  # as where model.std alone was changed
+        return (
+            f"train.geco_target={target:g} is out of reach: with model.std={model.std:g} the error"
+            f" of a perfect image is {perfect:.4f}, so GECO only lowers the weight of the KL"
+        )
     known = data_sets(recipe_name)
     usual = load_recipe(recipe_name, recipe.data, overrides)
     size, usual_size = recipe.model.image_size, usual.model.image_size

@@ -377,12 +377,12 @@ class Trainer:
         """Return to the last checkpoint with new noise, or raise Diverged."""
         self.diverged_at = self.done
         if self.rollbacks == MAX_ROLLBACKS:
-            geco = "" if self.settings.geco_target is None else ", or another train.geco_target"
+            fit = "" if self.settings.geco_target is None else " with a train.geco_target for it"
             raise Diverged(
                 f"training diverged at step {self.diverged_at}: {problem}; {MAX_ROLLBACKS}"
                 " roll-backs with new noise did not help",
                 f"{self._saved_text()}; try another run, --run DIR"
-                f" train.lr={self.settings.lr / 2:g}, a larger model.std{geco}",
+                f" train.lr={self.settings.lr / 2:g}, or a larger model.std{fit}",
             )
         self.rollbacks += 1
         self.close()

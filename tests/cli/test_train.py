@@ -67,6 +67,12 @@ def test_the_recipe_is_an_argument_and_new_starts_another_run(
     assert "torchrun" in sri(*recipe, "--new", "--run", "unused", code=2).stderr
 
 
+def test_a_target_that_no_image_reaches_is_noted(folder: Path) -> None:
+    for std, target, noted in (("0.8", "0.5655", True), ("0.8", "0.7", False)):
+        chosen = (*words("--new"), f"model.std={std}", f"train.geco_target={target}")
+        assert ("Note" in sri(*chosen, "--steps", "1", code=0).stderr) == noted
+
+
 def test_any_prepared_file_by_name_at_its_own_size(folder: Path) -> None:
     """The recipe has settings for ShapeStacks alone, at 64 px."""
 

@@ -102,6 +102,18 @@ def test_small_of_any_recipe(name: str) -> None:
     else:  # closer to a perfect reconstruction
         perfect = math.log(model.std) + 0.5 * math.log(2 * math.pi) * model.normalised
         assert train.geco_target is not None and perfect < train.geco_target < paper
+        wide = load_recipe(name, None, ["size=small", f"model.std={2 * model.std}"]).train
+        assert wide.geco_target is not None
+        assert 0 < wide.geco_target - perfect - math.log(2) < train.geco_target - perfect
+
+
+def test_the_images_of_an_encoder_shrink_with_those_of_the_model() -> None:
+    def sizes(*words: str) -> tuple[int, int | None]:
+        model = load_recipe("sri-timm", None, words).model
+        return model.image_size, model.encoder_size
+
+    assert sizes("size=tiny") == (32, 112)
+    assert sizes("size=tiny", "model.image_size=64") == (64, 224) == sizes()
 
 
 def test_small_has_slots_for_the_data_and_keeps_what_is_set() -> None:
