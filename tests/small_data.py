@@ -109,7 +109,9 @@ def write_data(path: Path, with_masks: bool = True, name: str = "demo-towers", *
     return write_splits(path, name, splits, **more)
 
 
-def write_run(run_dir: Path, system: str = "sri", step: int = 10) -> None:
+def write_run(
+    run_dir: Path, system: str = "sri", step: int = 10, data: str = "demo-towers"
+) -> None:
     """A run with one checkpoint of random weights."""
     import torch  # here, because worker processes of tests import this file
 
@@ -121,7 +123,7 @@ def write_run(run_dir: Path, system: str = "sri", step: int = 10) -> None:
     else:  # a system without a scene variable accepts only the default size of one
         scene = f"model.scene_size={16 if system == 'sri' else 128}"
         recipe = load_recipe("sri-mog", None, [*SMALL, scene, f"model.system={system}"])
-    recipe = recipe.model_copy(update={"data": "demo-towers"})
+    recipe = recipe.model_copy(update={"data": data})
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = build_model(**recipe.model.model_dump())

@@ -18,7 +18,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from sri_cli.config.registry import read_recipe, recipe_path, recipes_folder
-from sri_cli.config.schema import SIZES, TRAINED, Recipe, shrink
+from sri_cli.config.schema import SIZES, TRAINED, ModelSection, Recipe, shrink
 from sri_cli.config.strict_yaml import read_yaml, write_yaml
 from sri_cli.errors import SriError, did_you_mean
 
@@ -298,6 +298,9 @@ def _resolve(
         return None, [f"{fault}; name the one that it came from"]
     # Only the command line shrinks, and only once: `size: tiny` in a run's own recipe says that
     # its values are shrunk already, and perhaps changed since.
+    own_size = ModelSection.model_fields["image_size"].default
+    if isinstance(merged.get("model"), dict):
+        own_size = merged["model"].get("image_size", own_size)
     _assign_all(merged, assignments)
     if size in SIZES and size_before == "paper":
         overruled = deepcopy(merged)
@@ -309,12 +312,13 @@ def _resolve(
         except ValidationError as error:
             if any(fault["type"] != "value_error" for fault in error.errors()):
                 return None, faults_of(error)
-        encoder_size = merged["model"].get("encoder_size")
         shrink(merged, size)
-        if encoder_size and "model.image_size" in assignments:  # images are not shrunk
-            merged["model"]["encoder_size"] = encoder_size
         _merge(merged, of_sizes[size])
         _assign_all(merged, assignments)
+        model = merged["model"]
+        if model.get("encoder_size") and "model.encoder_size" not in assignments:
+            # In the ratio of the images: patches stay as large in them.
+            model["encoder_size"] = round(model["encoder_size"] * model["image_size"] / own_size)
         chosen = {*assignments, *(f"train.{key}" for key in of_sizes[size].get("train", {}))}
         if size == "small" and not {"train.lr_decay_steps", "train.lr_half_life"} & chosen:
             train = merged["train"]

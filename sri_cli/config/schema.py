@@ -420,9 +420,6 @@ def shrink(tree: dict[str, Any], size: str) -> None:
     model, train = tree["model"], tree["train"]
     emorl = "emorl" in (model.get("system"), model.get("segregation"))
     left_out = {*without_effect(model), *(["geco_lr"] if emorl else [])}
-    if model.get("encoder_size"):  # in the ratio of the images: patches stay as large in them
-        ratio = SIZES[size]["model"]["image_size"] / model.get("image_size", 64)
-        model["encoder_size"] = round(model["encoder_size"] * ratio)
     for section, values in SIZES[size].items():
         tree[section] |= {key: value for key, value in values.items() if key not in left_out}
         if emorl:

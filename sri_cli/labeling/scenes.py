@@ -144,8 +144,7 @@ def run_source(trained: TrainedRun, num: int, seed: int, data: str | None) -> So
         file = None  # drawing needs no data, but tables show its name
     facts = recorded_facts(trained) if file is None else data_facts(file, SPLIT)
     question = question_of(trained.data_name if file is None else file.name)
-    warning = no_towers_warning("S-Acc", file.name) if file and question == STACKS else None
-    if warning:
+    if question == STACKS and (warning := no_towers_warning("S-Acc", trained.data_name)):
         warn(f"Warning: {warning}")
     name = f"{trained.run_dir.name}, step {trained.step:,}"
     model = Model(
@@ -153,6 +152,7 @@ def run_source(trained: TrainedRun, num: int, seed: int, data: str | None) -> So
         weights=subject["model"],
         subject=subject,
         data=facts,
+        trained_on=trained.data_name,
         seed=seed,
         slots=slots,
         temperature=TEMPERATURE,

@@ -78,13 +78,15 @@ class Model(BaseModel):
     """A model, or a folder of images, whose scenes are judged.
 
     `weights` is a hash of the model (or of the folder's images) and identifies it wherever it
-    lies; `subject` and `data` are those of a measurement. `seed` is None for a folder.
+    lies; `subject` and `data` are those of a measurement, `trained_on` the data set that a run has
+    learned. `seed` is None for a folder.
     """
 
     name: str
     weights: str
     subject: dict[str, Any]
     data: dict[str, Any] | None = None
+    trained_on: str | None = None
     seed: int | None = None
     slots: int | None = None
     temperature: float | None = None

@@ -289,7 +289,7 @@ def measurement(ratings: Ratings, subject: Facts, together: Facts) -> Measuremen
     scenes, total = min(tally.total() for tally in tallies), sum(tallies, Counter())
     is_stack = ratings.question == STACKS
     name = "S-Acc" if is_stack else "plausible by eye"
-    data = (model.data or {}).get("name")
+    data = model.trained_on or (model.data or {}).get("name")
     doubts = [together["warning"], no_towers_warning("S-Acc", data) if is_stack and data else None]
     return Context(subject, model.data, model.seed or 0).measurement(
         "sacc" if is_stack else "plausible_by_eye",

@@ -149,13 +149,24 @@ def note_on_settings(
     recipe_name: str, recipe: Recipe, data: str, overrides: Sequence[str]
 ) -> str | None:
     """What the user should look at: a target out of reach, or a recipe made for other data."""
+    notes = _note_on_target(recipe), _note_on_data(recipe_name, recipe, data, overrides)
+    return "; ".join(filter(None, notes)) or None
+
+
+def _note_on_target(recipe: Recipe) -> str | None:
     model, target = recipe.model, recipe.train.geco_target
     perfect = element_error(model.std, model.normalised, 0.0)
-    if target is not None and target <= perfect:  # as where model.std alone was changed
-        return (
-            f"train.geco_target={target:g} is out of reach: with model.std={model.std:g} the error"
-            f" of a perfect image is {perfect:.4f}, so GECO only lowers the weight of the KL"
-        )
+    if target is None or target > perfect:
+        return None
+    return (  # as where model.std alone was changed
+        f"train.geco_target={target:g} is out of reach: with model.std={model.std:g} the error"
+        f" of a perfect image is {perfect:.4f}, so GECO only lowers the weight of the KL"
+    )
+
+
+def _note_on_data(
+    recipe_name: str, recipe: Recipe, data: str, overrides: Sequence[str]
+) -> str | None:
     known = data_sets(recipe_name)
     usual = load_recipe(recipe_name, recipe.data, overrides)
     size, usual_size = recipe.model.image_size, usual.model.image_size

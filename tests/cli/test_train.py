@@ -93,6 +93,8 @@ def test_any_prepared_file_by_name_at_its_own_size(folder: Path) -> None:
     assert "prepare show" not in trained_on("--data", "mypics")[1]  # it resumes
     write_small_data(folder / "data" / "demo-towers-32.h5")
     assert trained_on("--data", "demo-towers-32")[0]["data"] == "demo-towers"  # the file's name
+    notes = trained_on("--data", "mypics", "--new", "model.std=1.4")[1]
+    assert "out of reach" in notes and "sri prepare show mypics" in notes
     chosen = "model.std=0.5", "train.geco_target=1"
     assert "Note" not in trained_on("--data", "demo-towers", *chosen)[1]
     recipe, notes = trained_on()

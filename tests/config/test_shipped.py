@@ -108,12 +108,14 @@ def test_small_of_any_recipe(name: str) -> None:
 
 
 def test_the_images_of_an_encoder_shrink_with_those_of_the_model() -> None:
-    def sizes(*words: str) -> tuple[int, int | None]:
-        model = load_recipe("sri-timm", None, words).model
+    def sizes(data: str, *words: str) -> tuple[int, int | None]:
+        model = load_recipe("sri-timm", data, words).model
         return model.image_size, model.encoder_size
 
-    assert sizes("size=tiny") == (32, 112)
-    assert sizes("size=tiny", "model.image_size=64") == (64, 224) == sizes()
+    for data in ("shapestacks", "clevr6", "clevrtex"):
+        assert sizes(data, "size=tiny") == (32, 112)
+        assert sizes(data, "size=tiny", "model.image_size=64") == (64, 224)
+    assert sizes("clevr6", "size=tiny", "model.encoder_size=56") == (32, 56)
 
 
 def test_small_has_slots_for_the_data_and_keeps_what_is_set() -> None:

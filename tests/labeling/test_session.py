@@ -31,7 +31,7 @@ from sri_cli.run import Workspace
 from tests.damage import damage
 from tests.labeling.conftest import small_session
 from tests.small_cli import start
-from tests.small_data import write_images, write_small_data
+from tests.small_data import write_images, write_run, write_small_data
 
 # Answers one position after the other, for ever, and prints each answer once it is saved.
 ANSWERING = """
@@ -328,8 +328,10 @@ def test_other_data_than_stacks_gives_a_warning(
     workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sprites = write_small_data(workspace.data_root / "multi-dsprites-32.h5")
-    prepare_session(workspace, ["tiny"], (), num=2, catch=2, data=str(sprites))
-    assert "Warning" in capsys.readouterr().err
+    write_run(workspace.runs_root / "sprites", data="multi-dsprites")
+    for name in ("sprites", "tiny"):  # whatever the real images are
+        prepare_session(workspace, [name], (), num=2, catch=2, data=str(sprites))
+        assert ("Warning" in capsys.readouterr().err) == (name == "sprites")
 
 
 def test_a_run_is_needed(empty: Workspace) -> None:

@@ -34,7 +34,7 @@ from sri_cli.run import Workspace
 from sri_cli.training.run_folder import describe_run, trained_on
 from tests import small_cli
 from tests.labeling.conftest import judge, small_session
-from tests.small_data import write_data
+from tests.small_data import write_data, write_run
 from tests.small_measurements import measured, printed
 
 Verdict = Callable[[Item], str]
@@ -258,10 +258,14 @@ def test_rooms_and_tables_have_a_question_and_a_share_of_their_own(workspace: Wo
 
 def test_the_share_of_what_is_no_tower_has_a_warning(workspace: Workspace) -> None:
     write_data(workspace.data_path("mypics", 32), name="mypics")
-    judge(prepare_session(workspace, ["tiny"], (), num=4, catch=0, data="mypics"), "Ann", first(3))
+    write_run(workspace.runs_root / "mine", "genesis-v2", data="mypics")  # of other weights
+    for name in ("tiny", "mine"):  # beside the same real images
+        folder = prepare_session(workspace, [name], (), num=4, catch=0, data="mypics")
+        judge(folder, "Ann", first(3))
     summarise(workspace)
-    (record,) = records(workspace, "tiny")
-    assert record["metric"] == "sacc" and "mypics" in record["warning"]
+    (towers,), (others,) = (records(workspace, name) for name in ("tiny", "mine"))
+    assert towers["metric"] == others["metric"] == "sacc"
+    assert "mypics" in others["warning"] and "towers of blocks" not in (towers["warning"] or "")
 
 
 def test_stacks_and_rooms_are_not_judged_together() -> None:
