@@ -18,7 +18,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from sri_cli.config.registry import read_recipe, recipe_path, recipes_folder
-from sri_cli.config.schema import SIZES, TRAINED, ModelSection, Recipe, shrink
+from sri_cli.config.schema import SIZES, TRAINED, ModelSection, Recipe, flatten, shrink
 from sri_cli.config.strict_yaml import read_yaml, write_yaml
 from sri_cli.errors import SriError, did_you_mean
 
@@ -315,11 +315,10 @@ def _resolve(
         shrink(merged, size)
         _merge(merged, of_sizes[size])
         _assign_all(merged, assignments)
-        model = merged["model"]
-        if model.get("encoder_size") and "model.encoder_size" not in assignments:
+        chosen, model = {*assignments, *flatten(of_sizes[size])}, merged["model"]
+        if model.get("encoder_size") and "model.encoder_size" not in chosen:
             # In the ratio of the images: patches stay as large in them.
             model["encoder_size"] = round(model["encoder_size"] * model["image_size"] / own_size)
-        chosen = {*assignments, *(f"train.{key}" for key in of_sizes[size].get("train", {}))}
         if size == "small" and not {"train.lr_decay_steps", "train.lr_half_life"} & chosen:
             train = merged["train"]
             train["lr_decay_steps"] = max(train["steps"] - train["lr_warmup"], 0)

@@ -107,7 +107,7 @@ def test_small_of_any_recipe(name: str) -> None:
         assert 0 < wide.geco_target - perfect - math.log(2) < train.geco_target - perfect
 
 
-def test_the_images_of_an_encoder_shrink_with_those_of_the_model() -> None:
+def test_the_images_of_an_encoder_shrink_with_those_of_the_model(tmp_path: Path) -> None:
     def sizes(data: str, *words: str) -> tuple[int, int | None]:
         model = load_recipe("sri-timm", data, words).model
         return model.image_size, model.encoder_size
@@ -116,6 +116,12 @@ def test_the_images_of_an_encoder_shrink_with_those_of_the_model() -> None:
         assert sizes(data, "size=tiny") == (32, 112)
         assert sizes(data, "size=tiny", "model.image_size=64") == (64, 224)
     assert sizes("clevr6", "size=tiny", "model.encoder_size=56") == (32, 56)
+    copy_recipe("sri-timm", tmp_path / "mine.yaml")
+    block = "datasets:\n  mypics: {train: {geco_target: 1}, tiny: {model: {encoder_size: 84}}}"
+    text = (tmp_path / "mine.yaml").read_text().replace("datasets:", block)
+    (tmp_path / "mine.yaml").write_text(text)
+    mine = load_recipe(str(tmp_path / "mine.yaml"), "mypics", ["size=tiny"]).model
+    assert (mine.image_size, mine.encoder_size) == (32, 84)
 
 
 def test_small_has_slots_for_the_data_and_keeps_what_is_set() -> None:
