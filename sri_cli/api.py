@@ -429,7 +429,7 @@ def train(
         choose_device(device)
         if init_from is not None and is_first():
             check_data(resolved, file)  # before anything is written
-            begin_run(workspace, options["init-from"], resolved, run_dir)
+            begin_run(workspace, options["init-from"], resolved, file, run_dir)
         line = shlex.join([*command, *words])
         more: dict[str, Any] = {"on_record": on_record, "preview": draw_preview}
         train_run(resolved, file, run_dir, device=device, command=line, **more)

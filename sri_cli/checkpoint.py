@@ -200,10 +200,20 @@ def newest_good(
 
 
 def prune(run_dir: Path, keep: int, keep_every: int) -> None:
-    """Delete all but the last `keep` checkpoints and those at multiples of `keep_every` steps."""
+    """Delete all but the last `keep` checkpoints and those at multiples of `keep_every` steps.
+
+    What was kept stays: a checkpoint also counts by the `keep_every` of its own recipe.
+    """
     for path in checkpoints_in(run_dir)[:-keep]:
-        if int(path.name.removeprefix("step-")) % keep_every:
+        step = int(path.name.removeprefix("step-"))
+        if step % keep_every and step % (_keep_every_of(path) or keep_every):
             delete(path)
+
+
+def _keep_every_of(path: Path) -> int | None:
+    with suppress(BrokenCheckpoint):
+        return read_meta(path)["recipe"].get("train", {}).get("keep_every")
+    return None
 
 
 def set_aside_after(run_dir: Path, step: int) -> None:

@@ -162,6 +162,16 @@ def test_a_run_loads_and_a_broken_checkpoint_is_skipped_for_an_older_one(
     assert "step-000000020" in capsys.readouterr().err
 
 
+def test_what_was_kept_stays_when_a_later_command_keeps_less(tmp_path: Path) -> None:
+    kept = tiny_recipe(keep_every=4).model_dump(mode="json")
+    for step in range(0, 10, 2):
+        checkpoints.save(tmp_path, step, weights(step), kept, {})
+    for step in range(10, 18, 2):
+        save(tmp_path, step)
+    checkpoints.prune(tmp_path, 2, 10**9)
+    assert steps(tmp_path) == [0, 4, 8, 14, 16]
+
+
 def test_no_intact_checkpoint_is_an_error(tmp_path: Path) -> None:
     assert checkpoints.newest_good(tmp_path) is None
     damage(save(tmp_path, 10) / "meta.json", "cut")

@@ -27,9 +27,9 @@ def add_checkpoint(run: Path, step: int, **changed: Any) -> None:
     checkpoints.save(run, step, found.weights(), recipe, {}, extra)
 
 
-def measurement(step: int, value: float, images: int) -> str:
+def measurement(step: int, value: float, images: int, **other: str) -> str:
     subject = {"run": "tiny", "model": "m", "checkpoint": f"step-{step:09d}", "step": step}
-    record = measured(*ARI, value, data={"name": "demo-towers", **TINY}, **subject)
+    record = measured(*ARI, value, data={"name": "demo-towers", **TINY, **other}, **subject)
     return json.dumps(record | {"counts": {"images": images}}) + "\n"
 
 
@@ -53,6 +53,18 @@ def test_what_a_list_says_of_a_run(workspace: Workspace) -> None:
     assert [m["value"] for m in one["metrics"]] == [0.2]  # of the newest, the largest sample
     text = sri("runs", "ls").stdout
     assert "20/50" in text and "ARI-FG 0.200" in text
+
+
+def test_the_list_shows_what_was_measured_of_the_runs_own_test_images(
+    workspace: Workspace,
+) -> None:
+    run = workspace.runs_root / "tiny"
+    add_checkpoint(run, 20)
+    others = [{"split": "train"}, {"name": "shapestacks"}]
+    lines = [measurement(20, 0.2, 100), *(measurement(20, 0.7, 900, **other) for other in others)]
+    (run / "metrics.jsonl").write_text("".join(lines))
+    assert len(listed()["tiny"]["metrics"]) == 3
+    assert "ARI-FG 0.200" in sri("runs", "ls").stdout
 
 
 def test_a_run_that_has_just_begun_is_training(workspace: Workspace) -> None:

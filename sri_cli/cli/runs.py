@@ -18,6 +18,7 @@ from sri_cli.run import Workspace
 from sri_cli.strict_json import to_json
 
 if TYPE_CHECKING:
+    from sri_cli.metrics.records import Measurement
     from sri_cli.runs import Difference, Summary
 
 SHOWN = 4  # measurements of a run in the list
@@ -58,15 +59,24 @@ def ls(workspace: Workspace, sort: str, as_json: bool) -> None:
         print_line(f"no runs in {workspace.runs_root}; {example}")
 
 
+def _rank(m: Measurement, data: str | None) -> tuple[bool, bool, int]:
+    """Which of several values is shown: one of test images of the run's own data, of the most."""
+    from sri_cli.metrics.records import sample_size
+
+    of = m.get("data") or {}
+    own = (of.get("name", data), of.get("split", "test")) == (data, "test")
+    is_known, number = sample_size(m)
+    return is_known, own, number
+
+
 def list_text(runs: list[Summary]) -> str:
     """A line for each run."""
-    from sri_cli.metrics.records import sample_size
     from sri_cli.metrics.tables import COLUMNS, rounded
 
     now, rows = datetime.now(UTC), []
     for one in runs:
         age = duration(max(0.0, (now - datetime.fromisoformat(one.time)).total_seconds()))
-        best = {m["metric"]: m for m in sorted(one.metrics, key=sample_size)}
+        best = {m["metric"]: m for m in sorted(one.metrics, key=lambda m: _rank(m, one.data))}
         values = [
             f"{best[name]['name']} {rounded(best[name]['value'], name)}"
             for name in COLUMNS

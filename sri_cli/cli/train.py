@@ -153,7 +153,7 @@ def command(
     notes = [note] if note else []
     if init_from is not None and is_first():
         check_data(resolved, file)  # before anything is written
-        started = begin_run(workspace, init_from, resolved, run_dir)
+        started = begin_run(workspace, init_from, resolved, file, run_dir)
         notes += [started] if started else []
     for text in notes:
         warn(f"Note: {text}")

@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from sri_cli.data.image_files import Unreadable, decode_image
+from sri_cli.data.image_files import Unreadable, decode_image, read_upright
 from sri_cli.data.transforms import Resizing
 from sri_cli.errors import SriError
 from sri_cli.generation.edit import (
@@ -26,6 +26,7 @@ from sri_cli.generation.trained_run import TrainedRun, open_run, slots_notes
 from sri_cli.plotting.figures import Panel, check_file, check_page, draw, write_figure
 from sri_cli.plotting.images import Pixels, blend_masks
 from sri_cli.plotting.outputs import FIGURES, check_place, output_path, record_of
+from sri_cli.plotting.segments import resizing_of
 from sri_cli.plotting.titles import title_of
 from sri_cli.run import Workspace
 
@@ -81,7 +82,7 @@ def edit_run(
     notes = [*slots_notes([opened], slots), edit_note(opened, action)]
     sources = []
     if image is not None:
-        sources = [infer_scene(model, *_read_image(image, model.image_size, notes), seed)]
+        sources = [infer_scene(model, *_read_image(image, opened, notes), seed)]
         settings["image"] = {"file": str(image), "sha256": sha256(image.read_bytes()).hexdigest()}
     elif index is not None:
         data = opened.open_data()
@@ -188,16 +189,22 @@ def _check_slots(run: TrainedRun, action: str, slot: Sequence[int], total: int) 
         raise SriError("--slots 1: there is no slot after the first", "--slot 1")
 
 
-def _read_image(path: Path, size: int, notes: list[str]) -> tuple[Pixels, str]:
-    """The centred square of an image file, resized to `size` px, and its name."""
+def _read_image(path: Path, run: TrainedRun, notes: list[str]) -> tuple[Pixels, str]:
+    """An image file as the model takes it, and its name.
+
+    One of another size than the model's is cropped and resized as the images of the training were.
+    """
+    size = run.model.image_size
     hint = "any PNG or JPEG will do; --index 1 takes a test image"
     if not path.is_file():
         raise SriError(f"--image {path} is no file", hint)
     try:
-        image, frame = decode_image(path, Resizing(size))
+        _, frame = read_upright(path)
+        as_is = (frame.width, frame.height) == (size, size)
+        resizing, how = (Resizing(size), "") if as_is else resizing_of(run, None)
+        image, _ = decode_image(path, resizing)
     except Unreadable as error:
         raise SriError(f"--image {path}: {error}", hint) from error
-    if (frame.width, frame.height) != (size, size):
-        sides = f"{frame.width}x{frame.height}"
-        notes.append(f"{path.name}: the centred square of {sides} px resized to {size} px")
+    if not as_is:
+        notes.append(f"{path.name} ({frame.width}x{frame.height} px): {how}")
     return image, "image"

@@ -35,17 +35,22 @@ def repeat_commands(
         lines += ["", f"# {trained.run_dir.name}", *(read_commands(trained.run_dir) or unknown)]
         verbs = ("sample", "order", "figure reconstructions")
         lines += [f"{sri} {verb} {run}" for verb in verbs]
-        lines += [f"{sri} {words}" for words in eval_words(measured, run, trained.data_name)]
+        content = trained.extra.get("data", {}).get("content", "")
+        own = eval_words(measured, run, trained.data_name, content)
+        lines += [f"{sri} {words}" for words in own]
         if any(record["metric"] in ("sacc", "plausible_by_eye") for record in measured):
             lines.append(f"{sri} label-sacc {run}")
     options = " ".join(_run_option(workspace, trained) for trained, _ in runs)
     return [*lines, "", f"{sri} report {options}"]
 
 
-def eval_words(records: Iterable[Measurement], run: str, own_data: str) -> list[str]:
+def eval_words(
+    records: Iterable[Measurement], run: str, own_data: str, content: str = ""
+) -> list[str]:
     """`eval --run RUN --metrics ...` for all values that were measured with the same options.
 
-    `own_data`: the name of the data set that is measured without --data.
+    `own_data`: the name of the data set that is measured without --data; `content`: what its
+    SHA-256 begins with. Another file of that name needs --data, too.
     """
     metrics: dict[str, set[str]] = {}
     for record in records:
@@ -55,7 +60,8 @@ def eval_words(records: Iterable[Measurement], run: str, own_data: str) -> list[
             data = record.get("data") or {}
             split, name = data.get("split", "test"), data.get("name", own_data)
             options = f" --num {counts[0]}" if counts else ""
-            options += "" if name == own_data else f" --data {shlex.quote(name)}"
+            same = name == own_data and (data.get("sha256") or content).startswith(content)
+            options += "" if same else f" --data {shlex.quote(name)}"
             options += "" if split == "test" else f" --split {split}"
             by_model = metric in (*SEGMENTATION, "elbo", "matching")
             options += " --dynamic-slots" * (by_model and record["slots"] is None)

@@ -164,7 +164,7 @@ def resizing_of(trained: TrainedRun, crop: int | None) -> tuple[Resizing, str]:
             elif data.source in ("original", "mirror"):
                 origin = f"; {data.path} was prepared with: {data.attrs['preprocessing']}"
     square = "the largest centred square" if crop is None else f"the centred square of {crop} px"
-    return Resizing(size, centre=crop), f"{square} of each image, resized to {size} px{origin}"
+    return Resizing(size, centre=crop), f"{square}, resized to {size} px{origin}"
 
 
 def read_images(

@@ -7,6 +7,7 @@ likelihood and training settings are free; which settings must agree shows in th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 from sri_cli import checkpoint as checkpoints
 from sri_cli.config.load import recipe_from_dict
 from sri_cli.config.schema import Recipe
+from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.hub import opened_from
 from sri_cli.run import Workspace, checkpoints_in
@@ -28,22 +30,26 @@ from sri_cli.training.importing import (
     read_official,
     system_of,
 )
-from sri_cli.training.run_folder import commands_until, open_run, write_commands
+from sri_cli.training.run_folder import commands_until, data_sections, open_run, write_commands
 from sri_cli.training.step import TrainStep
 from sri_cli.training.trainer import new_step
 
 FREE_KEYS = {"likelihood", "std", "normalised"}  # of the model section: no tensor depends on them
 OFFICIAL_ENDINGS = (".pth", ".pt")
+VERSION = re.compile("[@ ][0-9a-f]+$")  # of an exported model: its commit or digest
 Origin = dict[str, Any]
 
 
-def begin_run(workspace: Workspace, source: str, recipe: Recipe, run_dir: Path) -> str | None:
+def begin_run(
+    workspace: Workspace, source: str, recipe: Recipe, data: DataFile, run_dir: Path
+) -> str | None:
     """Write the checkpoint of step 0 into `run_dir`; a note, or None for a run that has begun.
 
     Args:
         workspace: Where runs are.
         source: Run, checkpoint or official file.
         recipe: Of the new run.
+        data: Its data.
         run_dir: Its folder.
 
     Raises:
@@ -54,13 +60,14 @@ def begin_run(workspace: Workspace, source: str, recipe: Recipe, run_dir: Path) 
         return None
     step, origin = with_weights_of(workspace, source, recipe)
     state = {"step": step.state(), "attempt": 0}
-    values, weights = recipe.model_dump(mode="json"), step.model.state_dict()
+    values = recipe.model_copy(update={"data": data.name}).model_dump(mode="json")
+    extra = data_sections(data) | {"started_from": origin}
     with open_run(run_dir):
         if not is_official(source):  # command.txt begins with the commands of the source
             lines = commands_until(workspace.find_run(source).run_dir, origin["step"])
             if lines:
                 write_commands(run_dir, lines)
-        checkpoints.save(run_dir, 0, weights, values, state, {"started_from": origin})
+        checkpoints.save(run_dir, 0, step.model.state_dict(), values, state, extra)
     facts = ", ".join(f"{key} {origin[key]}" for key in ("run", "step", "file") if key in origin)
     return f"starts from the weights of {facts}"
 
@@ -164,7 +171,10 @@ def check_started_from(workspace: Workspace, source: str, run_dir: Path) -> None
     name = Path(source).name
     if not is_official(source):
         try:
-            name = workspace.find_run(source).run_dir.name
+            copy = workspace.find_run(source).run_dir
+            opened = (opened_from(copy), origin.get("opened_from"))
+            models = {VERSION.sub("", one) for one in opened if one}
+            name = origin["run"] if all(opened) and len(models) == 1 else copy.name
         except SriError:  # deleted since
             name = origin.get("run", "")
     checkpoint = Path(source).name  # a run may have been trained on since

@@ -239,6 +239,17 @@ def trained_on(data: DataFile) -> dict[str, Any]:
     }
 
 
+def data_sections(data: DataFile) -> dict[str, dict[str, Any]]:
+    """What the checkpoints of a run hold of its data: `data` identifies it, `source` is shown."""
+    facts: dict[str, Any] = {"name": data.name, "images": len(data.split("train"))}
+    facts["content"] = str(data.attrs["sha256"])[:16]
+    crop = data.attrs["parameters"].get("crop")
+    if data.source == "folder" and crop is not None:  # for new images, wherever the model is
+        facts["crop"] = crop
+    source = {"file": str(data.path.resolve()), "caption": data.caption}
+    return {"data": facts, "source": source}
+
+
 def begin_command(run_dir: Path, command: str, step: int) -> None:
     """Add the command that trains from `step` on to command.txt.
 

@@ -34,6 +34,7 @@ from sri_cli.training.log import RunLog, one_line, read_log, summary
 from sri_cli.training.run_folder import (
     begin_command,
     check_image_size,
+    data_sections,
     describe_run,
     end_command,
     find_checkpoint,
@@ -159,13 +160,8 @@ class Trainer:
         self.mode = choose_mode(self.settings, device)
         self.images = data.split("train").images
         self.num_elements = 3 * recipe.model.image_size**2
-        # What identifies the data of a run, and what later commands show of them.
-        content = str(data.attrs["sha256"])[:16]
-        self.data = {"name": data.name, "images": len(self.images), "content": content}
-        crop = data.attrs["parameters"].get("crop")
-        if data.source == "folder" and crop is not None:  # for new images, wherever the model is
-            self.data["crop"] = crop
-        self.source = {"file": str(data.path.resolve()), "caption": data.caption}
+        sections = data_sections(data)
+        self.data, self.source = sections["data"], sections["source"]
 
     def resume(self, trackers: Sequence[str] = ()) -> None:
         """Continue from the newest intact checkpoint, or start from step 0."""

@@ -13,6 +13,7 @@ import pypdf
 import pytest
 from PIL import Image
 
+from sri_cli import checkpoint as checkpoints
 from sri_cli.cli.figure import NAMES
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import TrainedRun, open_run
@@ -354,6 +355,21 @@ def test_an_image_of_any_size_is_brought_to_that_of_the_model(
     assert path == out and len(messages) == notes
     figure = np.asarray(Image.open(out).convert("RGB"))
     assert ((figure == (200, 30, 60)).all(axis=-1)).sum() >= 128 * 128
+
+
+def test_an_image_is_cropped_like_those_of_the_training(workspace: Workspace) -> None:
+    run, inner = workspace.runs_root / "tiny", (30, 60, 200)
+    saved = checkpoints.newest_good(run)
+    assert saved is not None
+    data = {"name": "photos", "images": 24, "content": "0", "crop": 20}
+    checkpoints.save(run, saved.step + 1, saved.weights(), saved.recipe, {}, {"data": data})
+    photo = np.full((40, 80, 3), (200, 30, 60), np.uint8)
+    photo[10:30, 30:50] = inner
+    Image.fromarray(photo).save("photo.png")
+    path, _ = edit_run(workspace, "tiny", "exchange", image=Path("photo.png"))
+    figure = np.asarray(Image.open(path).convert("RGB"))
+    assert ((figure == inner).all(axis=-1)).sum() >= 128 * 128
+    assert not (figure == (200, 30, 60)).all(axis=-1).any()
 
 
 @pytest.mark.parametrize(

@@ -306,7 +306,11 @@ def test_eval_commands_repeat_the_options() -> None:
         one("fid", {"real": 9, "generated": 10}, "val"),
         one("sacc", {"scenes": 100}),
     ]
-    assert eval_words(records, "--run x", "rooms") == [
+    window = {"name": "rooms", "split": "test", "sha256": "b2"}
+    assert eval_words([one("ari_fg", {}) | {"data": window}], "--run x", "rooms", "a1") == [
+        "eval --run x --metrics ari --data rooms"
+    ]
+    assert eval_words(records, "--run x", "rooms", "a1") == [
         "eval --run x --metrics ari,elbo --num 320",
         "eval --run x --metrics ari --num 320 --data six",
         "eval --run x --metrics ari,matching --num 320 --dynamic-slots",

@@ -18,6 +18,7 @@ import yaml
 
 from sri_cli import checkpoint as checkpoints
 from sri_cli.config.load import load_recipe
+from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
 from sri_cli.generation.trained_run import TrainedRun, open_run
 from sri_cli.models.build import build_model
@@ -335,7 +336,8 @@ def test_another_run_starts_from_the_weights_alone(tmp_path: Path, system: str) 
     workspace = Workspace(tmp_path / "data", tmp_path / "runs")
     words = [*SIZES[system], "model.slots=6", "train.lr=1e-5"]
     recipe = load_recipe(RECIPES[system], "mine", words)
-    assert begin_run(workspace, str(file), recipe, tmp_path / "tuned")
+    data = DataFile(write_small_data(tmp_path / "mine.h5"))
+    assert begin_run(workspace, str(file), recipe, data, tmp_path / "tuned")
     saved = checkpoints.newest_good(tmp_path / "tuned")
     assert saved is not None and saved.step == 0
     state, weights = saved.state()["step"], saved.weights()
@@ -346,7 +348,7 @@ def test_another_run_starts_from_the_weights_alone(tmp_path: Path, system: str) 
             assert torch.equal(weights[ours], tensor), name
     wrong = load_recipe(RECIPES[system], "mine", [*words, "model.slot_size=24"])
     with pytest.raises(SriError, match="of another shape: "):
-        begin_run(workspace, str(file), wrong, tmp_path / "other")
+        begin_run(workspace, str(file), wrong, data, tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 

@@ -14,7 +14,7 @@ from sri_cli.config.schema import Recipe
 from sri_cli.config.strict_yaml import read_yaml
 from sri_cli.data.dataset import DataFile
 from sri_cli.errors import SriError
-from sri_cli.export import commands_of
+from sri_cli.export import commands_of, export
 from sri_cli.generation.trained_run import open_run
 from sri_cli.metrics.records import run_subject
 from sri_cli.run import Workspace
@@ -55,19 +55,20 @@ def test_weights_alone_are_taken_and_only_once(workspace: Workspace) -> None:
     first, run = workspace.runs_root / "first", workspace.runs_root / "second"
     other = DataFile(write_small_data(workspace.data_path("mypics", 32), images=20))
     recipe = small(slots=5, lr=1e-2, batch=2, likelihood="gaussian", steps=1)
-    assert begin_run(workspace, "first", recipe, run)
+    assert begin_run(workspace, "first", recipe, other, run)
+    assert open_run(workspace, "second").open_data().path == other.path
     start, source = newest(run), newest(first)
     assert start.step == 0
     assert all(torch.equal(w, source.weights()[name]) for name, w in start.weights().items())
     state, fresh = start.state()["step"], new_step(recipe, torch.device("cpu")).state()
     assert state["optimiser"] == fresh["optimiser"] and state["gecos"] == fresh["gecos"]
     train(recipe, other, run)
-    assert begin_run(workspace, str(source.path), recipe, run) is None  # another name of it
+    assert begin_run(workspace, str(source.path), recipe, other, run) is None  # another name of it
     earlier = source.path.with_name("step-000000001")
     with pytest.raises(SriError, match=r"\n.*--new"):
-        begin_run(workspace, str(earlier), recipe, run)
+        begin_run(workspace, str(earlier), recipe, other, run)
     shutil.rmtree(first)
-    assert begin_run(workspace, "first", recipe, run) is None
+    assert begin_run(workspace, "first", recipe, other, run) is None
     assert train(small(**recipe_changes(recipe), steps=2), other, run).resumed_from == 1
     started = read_yaml((run / "recipe.yaml").read_text(), "recipe.yaml")["started_from"]
     assert started.items() >= {"run": "first", "step": 2, "data": "towers"}.items()
@@ -77,7 +78,7 @@ def test_weights_alone_are_taken_and_only_once(workspace: Workspace) -> None:
 
 def test_the_commands_of_the_weights_come_first(workspace: Workspace, data: DataFile) -> None:
     for source, name in (("first", "second"), ("second", "third")):
-        begin_run(workspace, source, small(), workspace.runs_root / name)
+        begin_run(workspace, source, small(), data, workspace.runs_root / name)
         train(small(), data, workspace.runs_root / name, command=f"sri train {name}")
     lines = [line.split("#") for line in commands_in(workspace, "third")]
     assert [line[0].strip() for line in lines] == [
@@ -88,17 +89,17 @@ def test_the_commands_of_the_weights_come_first(workspace: Workspace, data: Data
     # Of an earlier checkpoint: none that began later, and the last one ends there.
     train(small(steps=4), data, workspace.runs_root / "third", command="sri train more")
     earlier = workspace.runs_root / "third" / "checkpoints" / "step-000000000"
-    begin_run(workspace, str(earlier), small(), workspace.runs_root / "fifth")
+    begin_run(workspace, str(earlier), small(), data, workspace.runs_root / "fifth")
     ends = [line.rpartition(" UTC, ")[2] for line in commands_in(workspace, "fifth")]
     assert ends == ["steps 0 to 2", "steps 0 to 2", "step 0"]
     assert commands_of(open_run(workspace, str(earlier)), None) == commands_in(workspace, "fifth")
     # Of a source that was killed, the checkpoint's step is the last.
     second = workspace.runs_root / "second" / "command.txt"
     second.write_text("sri train second  # 2026-01-01 00:00 UTC, from step 0\n")
-    begin_run(workspace, "second", small(), workspace.runs_root / "fourth")
+    begin_run(workspace, "second", small(), data, workspace.runs_root / "fourth")
     assert "steps 0 to 2" in commands_in(workspace, "fourth")[0]
     # Of a source that has not trained: those of the weights that it holds.
-    begin_run(workspace, "fourth", small(), workspace.runs_root / "sixth")
+    begin_run(workspace, "fourth", small(), data, workspace.runs_root / "sixth")
     assert commands_in(workspace, "sixth") == commands_in(workspace, "fourth")
 
 
@@ -124,17 +125,19 @@ def recipe_changes(recipe: Recipe) -> dict[str, Any]:
     ],
 )
 def test_tensors_that_do_not_fit_are_named_and_nothing_is_written(
-    workspace: Workspace, changes: dict[str, Any], parts: list[str]
+    workspace: Workspace, data: DataFile, changes: dict[str, Any], parts: list[str]
 ) -> None:
     run = workspace.runs_root / "second"
     with pytest.raises(SriError) as caught:
-        begin_run(workspace, "first", small(**changes), run)
+        begin_run(workspace, "first", small(**changes), data, run)
     text = f"{caught.value.message} {caught.value.hint}"
     assert [part for part in parts if part not in text] == []
     assert not run.exists()
 
 
-def test_refinement_steps_are_a_setting_and_no_weights(workspace: Workspace) -> None:
+def test_refinement_steps_are_a_setting_and_no_weights(
+    workspace: Workspace, data: DataFile
+) -> None:
     emorl = {"system": "emorl", "init": "default", "decoder": "big"}
     before = small(**emorl, refinements=3)
     checkpoints.save(
@@ -145,10 +148,25 @@ def test_refinement_steps_are_a_setting_and_no_weights(workspace: Workspace) -> 
         {},
     )
     run = workspace.runs_root / "second"
-    begin_run(workspace, "emorl", small(**emorl, refinements=1), run)
+    begin_run(workspace, "emorl", small(**emorl, refinements=1), data, run)
     old, new = newest(workspace.runs_root / "emorl").weights(), newest(run).weights()
     differing = [name for name in new if not torch.equal(new[name], old[name])]
     assert [name.rpartition(".")[2] for name in differing] == ["_extra_state"]
+
+
+def test_a_later_export_of_the_source_resumes_the_run(
+    workspace: Workspace, data: DataFile, tmp_path: Path
+) -> None:
+    exported, run = tmp_path / "exported", workspace.runs_root / "second"
+    export(workspace, "first", exported)
+    assert begin_run(workspace, str(exported), small(), data, run)
+    train(small(steps=3), data, workspace.runs_root / "first")
+    shutil.rmtree(exported)
+    export(workspace, "first", exported)
+    assert begin_run(workspace, str(exported), small(), data, run) is None
+    shutil.copytree(exported, tmp_path / "another")
+    with pytest.raises(SriError, match=r"\n.*--new"):
+        begin_run(workspace, str(tmp_path / "another"), small(), data, run)
 
 
 def test_a_run_with_another_start_is_left_alone(workspace: Workspace, data: DataFile) -> None:
@@ -156,7 +174,7 @@ def test_a_run_with_another_start_is_left_alone(workspace: Workspace, data: Data
     train(small(steps=1), data, run)
     for source in ("first", "other.pth"):
         with pytest.raises(SriError, match=r"\n.*--new"):
-            begin_run(workspace, source, small(), run)
+            begin_run(workspace, source, small(), data, run)
     assert newest(run).step == 1
     with pytest.raises(SriError, match="no run frist"):
-        begin_run(workspace, "frist", small(), workspace.runs_root / "third")
+        begin_run(workspace, "frist", small(), data, workspace.runs_root / "third")
