@@ -40,7 +40,7 @@ from sri_cli.signals import this_command
 from sri_cli.training.run_folder import RunChanged
 from sri_cli.training.trainer import train
 
-RECIPE, RUN = "sri-g", "demo"
+RECIPE, RUN = "sri-2", "demo"
 MODEL = "pretrained"  # the shipped one that it is compared with
 SIZE, STEPS = "size=tiny", 6000
 SAMPLES, TEMPERATURE = 64, 0.7
